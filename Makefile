@@ -1,0 +1,82 @@
+# Every target sets up what it needs; `make help` lists them.
+# On a fresh machine start with `make app` or `make test`, in either order.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+# Where there is a GPU its tests run as well.
+MARKS  := $(if $(shell command -v nvidia-smi),gpu or not gpu,not gpu)
+BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
+
+.DEFAULT_GOAL := help
+.PHONY: help install app demo test check fast bench golden docs clean starter chromium
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Install everything into .venv (done once, again when the versions change)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed, but '$(PYTHON)' is" \
+	    "$$($(PYTHON) --version 2>&1 || true). Say which to use: make PYTHON=python3.11 ..."; \
+	  exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { \
+	  echo "Python could not make a virtual environment; on Debian: apt-get install python3-venv."; \
+	  exit 1; }
+	@echo "Installing into $(VENV): a few minutes the first time."
+	@$(BIN)/pip install --quiet -e '.[dev]' -c constraints.txt
+	@touch $@
+
+app: install starter ## Open the dashboard on the results in results/
+	$(BIN)/streamlit run app.py
+
+demo: install ## The whole way in the shell: distil and measure two students (10 minutes at most)
+	$(BIN)/explorer demo
+
+test: export HF_HUB_OFFLINE = 1
+test: install starter chromium ## Run every test, browser, Ray and end-to-end included
+	$(BIN)/python -m pytest -m '$(MARKS)'
+
+check: install ## Lint, format, types, import rules, spelling
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/codespell
+
+fast: export HF_HUB_OFFLINE = 1
+fast: install ## Run the unit tests only: seconds, on every save
+	$(BIN)/python -m pytest tests/unit
+
+bench: install starter ## Run the benchmarks against peers; each prints a ratio
+	@set -e; for script in benchmarks/*.py; do \
+	  test -e "$$script" || { echo "There is no benchmark in benchmarks/ yet."; exit 1; }; \
+	  echo "== $$script"; $(BIN)/python "$$script"; done
+
+golden: export HF_HUB_OFFLINE = 1
+golden: install starter ## Rewrite the golden files; review the diff before you commit it
+	$(BIN)/python -m pytest tests/golden -m '$(MARKS)' --rewrite
+
+docs: install ## Write docs/cli.md from the commands' own help
+	$(BIN)/python -m typer explorer.cli utils docs --name explorer --output docs/cli.md
+
+clean: ## Remove .venv and the caches of the tools; results/ stays
+	rm -rf $(VENV) *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find explorer tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+# The starter teacher, 98 MB, once, into the user's cache; its checksum is pinned.
+starter: install
+	@$(BIN)/explorer fetch-starter
+
+# A browser for the browser tests and for figures as PNG: the one that is here, else Debian's.
+chromium:
+	@test -x "$$CHROME_PATH" && exit 0; \
+	for name in $(BROWSERS); do command -v $$name >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing Chromium for the browser tests."; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
+	else \
+	  echo "The browser tests need Chromium or Chrome. Install one," \
+	    "or set CHROME_PATH to its executable."; exit 1; fi

@@ -1,0 +1,18 @@
+"""The dashboard: `streamlit run app.py`. Page settings and navigation; no logic."""
+
+import streamlit as st
+
+st.set_page_config(
+    page_title="Distill Explorer",
+    page_icon=":material/science:",
+    layout="wide",
+    initial_sidebar_state="collapsed",
+)
+PAGES = [
+    st.Page(
+        "explorer/pages/explore.py", title="Explore", icon=":material/scatter_plot:", default=True
+    ),
+    st.Page("explorer/pages/run.py", title="Run", icon=":material/play_circle:"),
+    st.Page("explorer/pages/compare.py", title="Compare", icon=":material/table_chart:"),
+]
+st.navigation(PAGES, position="top").run()

@@ -1,0 +1,140 @@
+"""Pictures of the three pages, taken from the running app.
+
+    python docs/screenshots.py --store results --out docs/images
+
+Starts the dashboard on a store, on loopback and a free port, opens each page in headless
+Chromium at three widths, light and dark, and writes PAGE-WIDTH-THEME.png.
+"""
+
+import argparse
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+APP = Path(__file__).parent.parent / "app.py"
+PAGES = {"explore": "", "run": "run", "compare": "compare"}
+WIDTHS = {1440: 1000, 1024: 900, 390: 844}
+"""Width to height of the window, in pixels."""
+CHROME_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+START_TIMEOUT_S = 120.0
+SETTLE_TIMEOUT_S = 240.0
+"""Long, since a machine that is measuring something leaves little to the page."""
+
+
+def chrome() -> str:
+    """The browser: `CHROME_PATH`, or the first Chromium or Chrome in the path."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    found = os.environ.get("CHROME_PATH") or next(filter(None, map(shutil.which, names)), None)
+    if not found:
+        raise SystemExit("No Chromium or Chrome here: install one or set CHROME_PATH.")
+    return found
+
+
+@contextlib.contextmanager
+def app(store: Path, **environment: str) -> Iterator[str]:
+    """Run the dashboard on a store; gives its address, ends it afterwards."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", str(APP), "--server.headless=true",
+               f"--server.port={port}", "--server.fileWatcherType=none"]  # fmt: skip
+    process = subprocess.Popen(
+        command,
+        cwd=APP.parent,
+        env={**os.environ, "EXPLORER_RESULTS": str(store), **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(url + "/_stcore/health", process)
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Return when the address answers.
+
+    Raises:
+        RuntimeError: The process ended, or said nothing in time.
+    """
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"The dashboard ended with code {process.returncode}.")
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):
+            return
+        time.sleep(0.2)
+    raise RuntimeError(f"The dashboard did not answer at {url} in {START_TIMEOUT_S:.0f} s.")
+
+
+def settled(page: Page) -> None:
+    """Return when the page has run to its end and nothing on it is still being drawn."""
+    page.locator("[data-testid=stMainBlockContainer]").wait_for()
+    page.wait_for_function(
+        "() => document.querySelector('.stApp')?.dataset.testScriptState === 'notRunning'"
+    )
+    page.wait_for_function(
+        "() => !document.querySelector('[data-testid=stSkeleton]')"
+        " && [...document.querySelectorAll('.stPlotlyChart')].every(c => c.querySelector('svg'))"
+    )
+    page.wait_for_timeout(400)  # the last transitions of the browser itself
+
+
+def take(page: Page, address: str, width: int, file: Path) -> None:
+    """One picture of one page, as long as the page is."""
+    page.set_viewport_size({"width": width, "height": WIDTHS[width]})
+    page.goto(address)
+    settled(page)
+    # Streamlit scrolls inside the window, so the window is made as high as the page.
+    height = page.evaluate(
+        "() => Math.max(...[...document.querySelectorAll('.stMain, .stMainBlockContainer')]"
+        ".map(e => e.scrollHeight))"
+    )
+    page.set_viewport_size({"width": width, "height": max(height + 8, WIDTHS[width])})
+    settled(page)
+    page.screenshot(path=str(file))
+
+
+def main() -> None:
+    """Take all pictures, or those of some pages, widths and themes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--store", type=Path, default=Path("results"))
+    parser.add_argument("--out", type=Path, default=Path("docs/images"))
+    parser.add_argument("--pages", nargs="*", choices=PAGES, default=list(PAGES))
+    parser.add_argument("--widths", nargs="*", type=int, choices=WIDTHS, default=list(WIDTHS))
+    parser.add_argument("--themes", nargs="*", choices=["light", "dark"], default=["light", "dark"])
+    parser.add_argument("--query", default="", help="of the address, as in x=ttft_ms&run=ID")
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    query = f"?{asked.query}" if asked.query else ""
+    with app(asked.store.resolve()) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chrome(), args=CHROME_FLAGS)
+        for theme in asked.themes:
+            # One context a theme: the second page finds the first one's files in its cache.
+            page = browser.new_context(color_scheme=theme).new_page()
+            page.set_default_timeout(1e3 * SETTLE_TIMEOUT_S)
+            for name in asked.pages:
+                for width in asked.widths:
+                    file = asked.out / f"{name}-{width}-{theme}.png"
+                    take(page, f"{url}/{PAGES[name]}{query}", width, file)
+                    print(file, flush=True)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""The finding in words, and the models that meet a wish."""
+
+import pandas as pd
+
+from explorer.analysis import frontier, numbers
+
+TARGET_RETENTION = 0.95
+"""The share that distillation is said to keep: the line on the chart."""
+
+
+def headline(runs: pd.DataFrame, *, target: float = TARGET_RETENTION) -> str:
+    """One sentence that says what the runs show.
+
+    It speaks of the smallest student that reaches the target. Where none does, it says so
+    and speaks of the best trade: of the students on the frontier, the one with the largest
+    retention minus TPOT ratio. What is not known is left out of the sentence.
+
+    Args:
+        runs: With the columns of `retention.add`; those of `cost.add` are used if there.
+        target: Share of the teacher's capability, 1.0 is all of it.
+    """
+    finished = runs[runs["status"] == "finished"]
+    if finished.empty:
+        return "No finished runs yet."
+    students = finished[finished["role"] == "student"]
+    if students.empty:
+        return "No student is measured yet, so there is nothing to compare the teacher with."
+    known = students.dropna(subset=["retention"])
+    if known.empty:
+        reasons = students["excluded_tasks"].replace("", pd.NA).dropna()
+        why = f" ({reasons.iloc[0]})" if len(reasons) else ""
+        return f"What the students keep is not known yet{why}."
+    reaching = known[known["retention"] >= target]
+    if not reaching.empty:
+        one = reaching.sort_values(["num_parameters", "num_layers"]).iloc[0]
+        return f"{_capital(_name(one))} {_keeps(one, runs)}."
+    one = _best_trade(known)
+    return (
+        f"No student reaches {numbers.percent(target, digits=2)}: "
+        f"the best trade is {_name(one)} that {_keeps(one, runs)}."
+    )
+
+
+def pick(
+    runs: pd.DataFrame,
+    min_retention: float | None = None,
+    max_tpot_ms: float | None = None,
+    max_usd_per_mtok: float | None = None,
+) -> pd.DataFrame:
+    """The runs that meet every limit, smallest model first; the first row is the pick.
+
+    A limit of None is no limit. A run whose value is missing does not meet a limit on it.
+    """
+    meets = runs["status"] == "finished"
+    if min_retention is not None:
+        meets &= runs["retention"] >= min_retention
+    if max_tpot_ms is not None:
+        meets &= runs["tpot_ms"] <= max_tpot_ms
+    if max_usd_per_mtok is not None:
+        meets &= runs["usd_per_mtok"] <= max_usd_per_mtok
+    return runs[meets].sort_values(["num_parameters", "tpot_ms"], kind="stable")
+
+
+def _best_trade(students: pd.DataFrame) -> pd.Series:
+    """Largest retention minus TPOT ratio on the frontier; untimed students by retention."""
+    timed = frontier.pareto(students, maximise="retention", minimise="tpot_ratio")
+    if timed.empty:
+        return students.sort_values("retention", ascending=False, kind="stable").iloc[0]
+    return timed.iloc[int((timed["retention"] - timed["tpot_ratio"]).argmax())]
+
+
+def _keeps(one: pd.Series, runs: pd.DataFrame) -> str:
+    """`keeps 83 % [79, 87] of the teacher's capability at 0.52 times its latency ...`."""
+    share = numbers.percent(one["retention"], one["retention_low"], one["retention_high"], digits=2)
+    several = runs.loc[runs["role"] == "student", "teacher"].nunique() > 1
+    whose = f"{one['teacher']}'s" if several else "the teacher's"
+    ratios = [
+        f"{numbers.significant(ratio, 2)} times its {what}"
+        for ratio, what in (
+            (one["tpot_ratio"], "latency"),
+            (_cost_ratio(one, runs), "cost per hour"),
+        )
+        if not numbers.missing(ratio)
+    ]
+    at = f" at {' and '.join(ratios)}" if ratios else ""
+    return f"keeps {share} of {whose} capability{at}"
+
+
+def _cost_ratio(one: pd.Series, runs: pd.DataFrame) -> float | None:
+    """What serving the load costs with the student, over what it costs with its teacher."""
+    if "usd_per_hour_at_load" not in runs:
+        return None
+    teacher = runs.loc[runs["run_id"] == one["teacher_run_id"], "usd_per_hour_at_load"].dropna()
+    if teacher.empty or numbers.missing(one["usd_per_hour_at_load"]):
+        return None
+    return float(one["usd_per_hour_at_load"] / teacher.iloc[0])
+
+
+def _name(one: pd.Series) -> str:
+    """`a 15-layer student`, `an 8-layer student`."""
+    if numbers.missing(one["num_layers"]):
+        return "a student"
+    layers = f"{one['num_layers']:.0f}"
+    article = "an" if layers in {"11", "18"} or layers.startswith("8") else "a"
+    return f"{article} {layers}-layer student"
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]

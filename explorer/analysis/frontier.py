@@ -1,0 +1,54 @@
+"""Which runs are worth a look: those that no other run beats on both axes."""
+
+import math
+
+import pandas as pd
+
+
+def pareto(runs: pd.DataFrame, *, maximise: str, minimise: str) -> pd.DataFrame:
+    """Runs that no other run beats on both axes; of equal runs, one. Cheapest first.
+
+    Runs missing either value are left out, not counted as zero.
+    """
+    known = runs.dropna(subset=[maximise, minimise])
+    known = known.sort_values([minimise, maximise], ascending=[True, False], kind="stable")
+    best_so_far = known[maximise].cummax().shift(fill_value=-math.inf)
+    return known[known[maximise] > best_so_far]
+
+
+def membership(
+    runs: pd.DataFrame, draws: pd.DataFrame, *, maximise: str, minimise: str
+) -> "pd.Series[float]":
+    """Share of bootstrap draws in which each run is on the frontier, in [0, 1].
+
+    Args:
+        runs: With `run_id`, `maximise` and `minimise`.
+        draws: A row a draw, a column a run id, holding `maximise` in that draw, as
+            `retention.draws_by_run` gives it. A run without draws keeps its measured value.
+        maximise: The axis on which more is better, and which is uncertain.
+        minimise: The axis on which less is better, taken as it is.
+
+    Returns:
+        Shares on the index of `runs`; missing where either value is.
+    """
+    known = runs.dropna(subset=[maximise, minimise]).sort_values(minimise, kind="stable")
+    values = pd.DataFrame(
+        {
+            place: draws[run_id] if run_id in draws else pd.Series(value, index=draws.index)
+            for place, run_id, value in zip(
+                known.index, known["run_id"], known[maximise], strict=True
+            )
+        },
+        index=draws.index,
+    )
+    # Equal costs compete: the best of them in a draw is on the frontier, the others are not.
+    costs = known[minimise].to_numpy()
+    on_frontier = {}
+    best_before = pd.Series(-math.inf, index=draws.index)
+    for cost in pd.unique(costs):
+        here = values.loc[:, known.index[costs == cost]]
+        best_here = here.max(axis=1)
+        for place in here:
+            on_frontier[place] = ((here[place] > best_before) & (here[place] == best_here)).mean()
+        best_before = best_before.combine(best_here, max)
+    return pd.Series(on_frontier, dtype=float).reindex(runs.index)

@@ -1,0 +1,87 @@
+"""How numbers are written everywhere: three significant digits, units, an en dash for none."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+MISSING = "–"
+
+
+def significant(value: Any, digits: int = 3) -> str:
+    """A number with so many significant digits, without an exponent."""
+    if missing(value):
+        return MISSING
+    number = float(value)
+    if number == 0:
+        return "0"
+    number = float(f"{number:.{digits - 1}e}")
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(number))))
+    return f"{number:,.{decimals}f}"
+
+
+def interval(low: Any, high: Any, digits: int = 3) -> str:
+    """`[79.1, 87.2]`, or nothing where either end is missing."""
+    if missing(low) or missing(high):
+        return ""
+    return f"[{significant(low, digits)}, {significant(high, digits)}]"
+
+
+def percent(value: Any, low: Any = None, high: Any = None, digits: int = 3) -> str:
+    """`83.4 % [79.1, 87.2]` of shares in which 1.0 is 100 %."""
+    if missing(value):
+        return MISSING
+    ends = "" if missing(low) or missing(high) else interval(100 * low, 100 * high, digits)
+    return f"{significant(100 * value, digits)} % {ends}".rstrip()
+
+
+def dollars(value: Any, digits: int = 3) -> str:
+    """`$0.0496`, `$12.3`, `$1,230`."""
+    if missing(value):
+        return MISSING
+    sign = "-" if value < 0 else ""
+    return f"{sign}${significant(abs(value), digits)}"
+
+
+def milliseconds(value: Any) -> str:
+    """`45.2 ms`."""
+    return MISSING if missing(value) else f"{significant(value)} ms"
+
+
+def parameters(value: Any) -> str:
+    """`135 M`, `1.71 B`."""
+    return _scaled(value, [(1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")], "")
+
+
+def size(value: Any) -> str:
+    """Bytes as `538 MB`, `1.20 GB`; a GB is 10^9 bytes."""
+    return _scaled(value, [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")], "B")
+
+
+def duration(seconds: Any) -> str:
+    """`45 s`, `12 min`, `3.2 h`."""
+    if missing(seconds):
+        return MISSING
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def times(value: Any, digits: int = 3) -> str:
+    """A ratio, as in `0.521×`."""
+    return MISSING if missing(value) else f"{significant(value, digits)}×"
+
+
+def missing(value: Any) -> bool:
+    """Whether there is nothing to write: None, NaN or NA."""
+    return value is None or bool(pd.isna(value))
+
+
+def _scaled(value: Any, units: list[tuple[float, str]], smallest: str) -> str:
+    if missing(value):
+        return MISSING
+    for factor, unit in units:
+        # 999.7 M would be written as 1,000 M.
+        if abs(value) >= 0.9995 * factor:
+            return f"{significant(value / factor)} {unit}"
+    return f"{value:.0f} {smallest}".rstrip()

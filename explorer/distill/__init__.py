@@ -1,0 +1,1 @@
+"""Making students and teaching them."""

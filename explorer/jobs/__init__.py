@@ -1,0 +1,19 @@
+"""The queue: submit, watch, cancel and resume runs, on a laptop or on a Ray cluster.
+
+    client.py   Ray's job client, bounded in time; the only module that imports Ray
+    head.py     which Ray the jobs go to; starts and stops our own
+    queue.py    submit, cancel, resume
+    states.py   what became of every run: files first, Ray where files cannot know
+
+A job is one command, `python -m explorer run RUN_ID`, so nothing here knows what a run
+does, and a run in the foreground needs nothing of this. Importing this package does not
+import Ray.
+"""
+
+from explorer.jobs.head import engine, stop_engine
+from explorer.jobs.queue import cancel, resume, submit
+from explorer.jobs.states import listing, log_tail, wait
+
+__all__ = [
+    "cancel", "engine", "listing", "log_tail", "resume", "stop_engine", "submit", "wait",
+]  # fmt: skip

@@ -1,0 +1,163 @@
+"""Put runs into the queue, take them out, put them back.
+
+A run on a GPU asks Ray for one GPU and that GPU's share of the CPUs; one without asks for
+all CPUs of a node. So no two runs share a device and spoil each other's latency, and a
+laptop does one run after the other, in the order in which they were submitted.
+"""
+
+import os
+import secrets
+import shlex
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from explorer import paths, store
+from explorer.errors import BadInput, ExplorerError
+from explorer.jobs import head, states
+from explorer.specs import RunSpec
+
+if TYPE_CHECKING:
+    from explorer.jobs.client import Client
+
+STOP_WAIT_S = 60
+"""Between SIGTERM and SIGKILL; Ray's own 3 seconds are too short for a checkpoint."""
+
+PASSED_ON = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HOME", "OMP_NUM_THREADS")
+"""Variables that a job gets from whoever submits it, whatever the head was started with.
+
+No secret is among them: Ray shows a job's variables to everyone who holds the token.
+"""
+
+
+def submit(specs: list[RunSpec], root: Path) -> list[str]:
+    """Queue runs, teachers first, and return their ids in the order given.
+
+    A run that is queued, running or finished is left as it is. The first call starts the
+    local Ray head, which takes some seconds.
+
+    Raises:
+        BadInput: A spec asks for a device that the queue cannot give.
+        JobError: Ray does not start or does not answer; the runs become interrupted.
+    """
+    _queue(specs, root, keep=("queued", "running", "finished"))
+    return [spec.run_id for spec in specs]
+
+
+def resume(root: Path, run_id: str) -> str:
+    """Queue a run's own spec again; its finished stages are not done twice.
+
+    Raises:
+        BadInput: There is no such run.
+        JobError: Ray does not start or does not answer.
+    """
+    _queue([store.read_spec(root, run_id)], root, keep=("queued", "running"))
+    return run_id
+
+
+def cancel(root: Path, run_id: str) -> None:
+    """Ask a run to stop, and return at once.
+
+    A queued run leaves the queue now. A running one saves its checkpoint and stops by
+    itself; `listing` has Ray stop one that has not done so after `states.CANCEL_GRACE_S`.
+
+    Raises:
+        BadInput: There is no such run.
+    """
+    store.read_spec(root, run_id)
+    # First of all: a job that Ray starts in spite of our stopping it looks for this.
+    store.request_cancel(root, run_id)
+    state = states.state_of(root, run_id)
+    if state not in ("queued", "running", "cancelled"):
+        store.withdraw_cancel(root, run_id)
+    if state != "queued":
+        return
+    states.stop_jobs(root, [run_id])
+    _say(root, run_id, "cancelled", error="Somebody cancelled the run before it began.")
+
+
+def run_command(run_id: str) -> list[str]:
+    """The command that does a run; the store and the cache come in its environment."""
+    return [sys.executable, "-m", "explorer", "run", run_id]
+
+
+def _queue(specs: list[RunSpec], root: Path, keep: tuple[str, ...]) -> None:
+    """Write everything down, then hand it to Ray, so that a crash between loses no run."""
+    for spec in specs:
+        _refuse_numbered_gpu(spec)
+    teachers_first = sorted(specs, key=lambda spec: spec.student is not None)
+    with head.submitting():
+        waiting = [s for s in teachers_first if states.state_of(root, s.run_id) not in keep]
+        for spec in waiting:
+            store.open_run(root, spec)
+            store.withdraw_cancel(root, spec.run_id)
+            _say(root, spec.run_id, "queued")
+        try:
+            client = head.connect(start=True) if waiting else None
+            while waiting and client:
+                _hand_over(client, waiting[0], root)
+                waiting.pop(0)
+        except ExplorerError as error:
+            # Still "queued": Ray may have taken the job although its answer was lost.
+            for spec in waiting:
+                _say(root, spec.run_id, "queued", error=str(error))
+            raise
+
+
+def _hand_over(client: "Client", spec: RunSpec, root: Path) -> None:
+    environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {
+        "EXPLORER_RESULTS": str(root.resolve()),
+        "EXPLORER_CACHE": str(paths.cache_dir().resolve()),
+        "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
+    }
+    command = f"cd {shlex.quote(os.getcwd())} && exec {shlex.join(run_command(spec.run_id))}"
+    if "OMP_NUM_THREADS" not in environment:
+        # Ray sets it to the CPUs asked for; a run in the foreground would time otherwise.
+        command = f"unset OMP_NUM_THREADS; {command}"
+    num_cpus, num_gpus = _needs(spec, head.nodes_of(client))
+    with head.speaking_to_ray():
+        client.submit_job(
+            entrypoint=command,
+            submission_id=f"{spec.run_id}-{secrets.token_hex(4)}",
+            metadata={"run_id": spec.run_id, "results": str(root.resolve())},
+            runtime_env={"env_vars": environment},
+            entrypoint_num_cpus=num_cpus,
+            entrypoint_num_gpus=num_gpus,
+        )
+
+
+def _needs(spec: RunSpec, nodes: list[dict[str, float]]) -> tuple[int, int]:
+    """CPUs and GPUs that the job reserves, so that it has its device for itself.
+
+    Raises:
+        BadInput: The spec asks for a GPU and there is none.
+    """
+    with_gpu = [node for node in nodes if node.get("GPU")]
+    if spec.device.startswith("cuda") and not with_gpu:
+        raise BadInput(
+            f"{spec.run_id} asks for device {spec.device}, but none of the queue's {len(nodes)} "
+            "machines has a GPU. Write device: auto or device: cpu."
+        )
+    if with_gpu and spec.device != "cpu":
+        share = min(node.get("CPU", 0) // node["GPU"] for node in with_gpu)
+        return int(share), 1
+    return int(max(node.get("CPU", 0) for node in nodes)), 0
+
+
+def _refuse_numbered_gpu(spec: RunSpec) -> None:
+    number = spec.device.partition(":")[2]
+    if number not in ("", "0"):
+        raise BadInput(
+            f"{spec.run_id} asks for device {spec.device}, but the queue gives each run a GPU of "
+            "its choice, which the run sees as cuda:0. Write device: cuda, or use `explorer run`."
+        )
+
+
+def _say(root: Path, run_id: str, state: str, **more: Any) -> None:
+    now = time.time()
+    status = {"run_id": run_id, "state": state, "updated_at": now, "host": socket.gethostname()}
+    if state == "queued":
+        status["queued_at"] = now
+    store.write_status(root, run_id, {**status, **more})

@@ -1,0 +1,275 @@
+"""What became of every run: its own words first, Ray where they cannot know.
+
+A run says in status.json what it does; a killed one cannot say that it died. A running
+state is therefore believed only while its process lives (on this host) or its words are
+fresh (elsewhere), and a queued one only while Ray has its job. Otherwise the run is
+`interrupted`. Nothing writes that down: it is found out again at each look, so a cluster
+that comes back needs no repair.
+"""
+
+import json
+import os
+import socket
+import time
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import psutil
+
+from explorer import store
+from explorer.errors import JobError
+from explorer.jobs import head
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails
+
+HEARTBEAT_S = 120.0
+"""A run on another host that has said nothing for so long is asked for at Ray."""
+CANCEL_GRACE_S = 30.0
+"""What a running run gets to stop by itself before Ray stops it."""
+ACTIVE = ("running", "queued")
+STATES = (*ACTIVE, "finished", "failed", "cancelled", "interrupted")
+COLUMNS = [
+    "run_id", "name", "state", "stage", "done", "total", "unit", "seconds_left", "loss",
+    "tokens_per_s", "updated_at", "error", "cancel_requested",
+]  # fmt: skip
+KILLED = (
+    "The run's process is gone: it was killed, or the machine was restarted. "
+    "Resume continues where it stopped."
+)
+LOST = "The queue has lost the run, most likely with its Ray head. Resume queues it again."
+
+Words = dict[str, Any]
+
+_heard: dict[str, tuple[tuple[int, int], Words]] = {}
+"""Path of a file to its stamp and what it said, so that only changed files are read."""
+
+
+def listing(root: Path) -> pd.DataFrame:
+    """A row a run that has a status or a record: running, queued in order, then latest first.
+
+    States: running, queued, finished, failed, cancelled, interrupted. `updated_at` is in
+    seconds since 1970; what is unknown is missing. A run that has been asked to stop and
+    has not done so in `CANCEL_GRACE_S` is stopped through Ray.
+
+    Cheap enough to call every second: unchanged files are not read again, and Ray is asked
+    only where files cannot tell.
+    """
+    rows = _rows(root, store.run_ids(root))
+    rows.sort(key=_place)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def state_of(root: Path, run_id: str) -> str | None:
+    """The state of one run; None when it has neither a status nor a record."""
+    rows = _rows(root, [run_id])
+    return str(rows[0]["state"]) if rows else None
+
+
+def wait(root: Path, run_ids: list[str], timeout_s: float) -> dict[str, str]:
+    """Block until none of the runs is queued or running; return their states.
+
+    Raises:
+        JobError: They are not done in time. They go on.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = {row["run_id"]: row["state"] for row in _rows(root, run_ids)}
+        left = [run_id for run_id in run_ids if found.get(run_id) in ACTIVE]
+        if not left:
+            return found
+        if time.monotonic() > deadline:
+            raise JobError(f"Not done after {timeout_s:.0f} s, but going on: {', '.join(left)}.")
+        time.sleep(0.5)
+
+
+def stop_jobs(root: Path, run_ids: list[str]) -> None:
+    """Have Ray stop these runs' jobs, where it has any and answers."""
+    jobs, _ = _jobs(root)
+    with suppress(JobError):
+        client = head.connect()
+        for run_id in run_ids:
+            job = jobs.get(run_id)
+            if client and job and not job.status.is_terminal():
+                with head.speaking_to_ray():
+                    client.stop_job(str(job.submission_id))
+
+
+def log_tail(root: Path, run_id: str, num_lines: int = 200) -> str:
+    """The last lines of a run's log; of Ray's log of its job when it never began its own."""
+    path = store.run_folder(root, run_id) / store.LOG
+    if path.is_file():
+        return "\n".join(_last_lines(path, num_lines))
+    with suppress(JobError):
+        client = head.connect()
+        if client:
+            with head.speaking_to_ray():
+                job = client.jobs_of(root.resolve()).get(run_id)
+                said = client.get_job_logs(str(job.submission_id)) if job else ""
+            return "\n".join(said.splitlines()[-num_lines:])
+    return ""
+
+
+def _rows(root: Path, run_ids: list[str]) -> list[Words]:
+    said = {run_id: words for run_id in run_ids if (words := _words(root, run_id))}
+    active = {run_id: words for run_id, words in said.items() if words["state"] in ACTIVE}
+    # In this order: whatever is queued and not being submitted has its job in the list.
+    submitting = any(words["state"] == "queued" for words in active.values()) and (
+        head.is_submitting()
+    )
+    jobs, silence = _jobs(root) if any(map(_only_ray_knows, active.values())) else ({}, None)
+    for run_id, words in active.items():
+        job = jobs.get(run_id)
+        unknown = words["state"] == "queued" and job is None and (submitting or silence)
+        said[run_id] = (
+            {**words, "error": silence} if unknown else _settled(root, run_id, words, job)
+        )
+    stubborn = [run_id for run_id, words in said.items() if _stubborn(root, run_id, words)]
+    if stubborn:
+        stop_jobs(root, stubborn)
+    return list(said.values())
+
+
+def _words(root: Path, run_id: str) -> Words | None:
+    """What a run said last, in its status or else in its record, as a row."""
+    folder = f"{root}/{run_id}/"
+    words = _read(folder + store.STATUS, _from_status)
+    if words and (words["state"] != "failed" or words["error"]):
+        return words
+    return _read(folder + store.RECORD, _from_record) or words
+
+
+def _read(path: str, row: Any) -> Words | None:
+    """A file's row, read again only when the file has changed; None when it holds none."""
+    try:
+        stat = os.stat(path)
+        stamp = (stat.st_mtime_ns, stat.st_ino)
+        heard = _heard.get(path)
+        if heard and heard[0] == stamp:
+            return heard[1]
+        with open(path, encoding="utf-8") as file:
+            words: Words = row(json.load(file), path)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    _heard[path] = (stamp, words)
+    return words
+
+
+def _from_status(status: Words, path: str) -> Words:
+    row: Words = dict.fromkeys(COLUMNS) | {name: status[name] for name in COLUMNS if name in status}
+    run_id = path.split("/")[-2]
+    row |= {"run_id": run_id, "name": run_id.rpartition("-")[0], "cancel_requested": False}
+    row |= {name: status.get(name) for name in ("pid", "host")}
+    row |= {name: float(status.get(name) or 0) for name in ("updated_at", "queued_at")}
+    if row["state"] not in STATES:
+        raise ValueError(f"{path} names no state")
+    return row
+
+
+def _from_record(record: Words, path: str) -> Words:
+    error = record.get("error") or {}
+    status = {
+        "state": record["status"],
+        "updated_at": datetime.fromisoformat(record["finished_at"]).timestamp(),
+        "error": error.get("message"),
+    }
+    return _from_status(status, path)
+
+
+def _only_ray_knows(words: Words) -> bool:
+    if words["state"] == "queued":
+        return True
+    return bool(words["host"] != socket.gethostname()) and not _fresh(words)
+
+
+def _jobs(root: Path) -> "tuple[dict[str, JobDetails], str | None]":
+    """Ray's latest job of each run, and what keeps Ray from answering.
+
+    A head that is gone has no jobs; one that is only busy may have them.
+    """
+    try:
+        client = head.connect()
+        if client is None:
+            return {}, None
+        with head.speaking_to_ray():
+            return client.jobs_of(root.resolve()), None
+    except JobError as error:
+        return {}, str(error)
+
+
+def _settled(root: Path, run_id: str, words: Words, job: "JobDetails | None") -> Words:
+    """The row of a run that calls itself queued or running, corrected where it cannot know."""
+    asked_to_stop = store.cancel_requested(root, run_id)
+    words = {**words, "cancel_requested": asked_to_stop}
+    job_state = job.status.value if job else None
+    if words["state"] == "queued":
+        elsewhere = words["host"] != socket.gethostname() and _fresh(words)
+        if job_state == "PENDING" or (job is None and elsewhere):
+            return words
+        if job_state == "RUNNING":
+            return {**words, "state": "running", "stage": "start"}
+    elif words["host"] == socket.gethostname():
+        if _lives(words):
+            return words
+    elif _fresh(words) or job_state == "RUNNING":
+        return words
+    # It may have ended in good order since we read its words.
+    latest = _words(root, run_id)
+    if latest and (latest["state"] not in ACTIVE or latest["state"] != words["state"]):
+        return latest
+    recorded = _read(f"{root}/{run_id}/{store.RECORD}", _from_record)
+    if recorded and recorded["updated_at"] >= words["updated_at"]:
+        return recorded
+    if asked_to_stop:
+        return {**words, "state": "cancelled"}
+    why = KILLED if words["state"] == "running" else words["error"] or LOST
+    if job and job_state == "FAILED" and job.message:
+        why = f"The job failed before the run could say why: {job.message.strip()[-300:]}"
+    return {**words, "state": "interrupted", "error": why}
+
+
+def _fresh(words: Words) -> bool:
+    return time.time() - float(words["updated_at"]) < HEARTBEAT_S
+
+
+def _lives(words: Words) -> bool:
+    """Whether the process that wrote these words, on this host, still lives."""
+    try:
+        process = psutil.Process(int(words["pid"]))
+        # Another process may have got the number since; it then began after the last words.
+        began_before = process.create_time() <= float(words["updated_at"]) + 1
+        return bool(began_before and process.status() != psutil.STATUS_ZOMBIE)
+    except (psutil.Error, TypeError, ValueError):
+        return False
+
+
+def _stubborn(root: Path, run_id: str, words: Words) -> bool:
+    if words["state"] != "running" or not words["cancel_requested"]:
+        return False
+    with suppress(OSError):
+        asked_at = (store.run_folder(root, run_id) / store.CANCEL).stat().st_mtime
+        return time.time() - asked_at > CANCEL_GRACE_S
+    return False
+
+
+def _place(row: Words) -> tuple[int, float]:
+    """Running first, then the queue in its order, then the rest, the latest first."""
+    if row["state"] == "queued":
+        return 1, float(row["queued_at"])
+    return (0 if row["state"] == "running" else 2), -float(row["updated_at"])
+
+
+def _last_lines(path: Path, num_lines: int) -> list[str]:
+    """Read a file from its end, block by block, until there are enough lines."""
+    block_bytes, tail = 65_536, b""
+    with path.open("rb") as file:
+        start = file.seek(0, os.SEEK_END)
+        while start > 0 and tail.count(b"\n") <= num_lines:
+            size = min(block_bytes, start)
+            start -= size
+            file.seek(start)
+            tail = file.read(size) + tail
+    return tail.decode("utf-8", errors="replace").splitlines()[-num_lines:]

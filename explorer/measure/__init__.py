@@ -1,0 +1,1 @@
+"""What a model can do, how fast it is and how much memory it takes."""

@@ -1,0 +1,219 @@
+"""Which tasks there are, and the leaf tasks behind the names of a spec.
+
+A name is a task, a group, a tag or a pattern such as `blimp_*` of lm-evaluation-harness,
+of our own folder `tasks/`, or of a folder that the user gives.
+
+    explorer tasks --include-path FOLDER
+"""
+
+import contextlib
+import difflib
+import fnmatch
+import json
+import logging
+import os
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import lm_eval
+import lm_eval.api.task
+import pandas as pd
+from lm_eval.api.task import ConfigurableTask, Task
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._index import Kind
+
+from explorer import store
+from explorer.errors import BadInput, UnknownTask
+
+OUR_TASKS = Path(__file__).parent / "tasks"
+
+KINDS = {Kind.TASK: "task", Kind.PY_TASK: "task", Kind.GROUP: "group", Kind.TAG: "tag"}
+
+
+def load(names: Iterable[str], include_path: str | None = None) -> dict[str, Task]:
+    """The leaf tasks of these names with their documents, each once, in the order asked.
+
+    All documents are read here, so that missing data is found before hours of work.
+
+    Raises:
+        UnknownTask: A name means nothing; the message names close ones.
+        BadInput: A task's documents are not on this machine, or the folder does not exist.
+    """
+    names = list(names)
+    manager = _manager(names, include_path)
+    tasks: dict[str, Task] = {}
+    for name in names:
+        for found in _matching(name, manager):
+            for leaf, task in _load_one(found, manager).items():
+                _refuse_what_we_cannot_run(leaf, task)
+                tasks.setdefault(leaf, task)
+    return tasks
+
+
+def list_tasks(include_path: str | None = None) -> pd.DataFrame:
+    """Every name that a spec may ask for: columns task and kind (task, group or tag)."""
+    with quiet():
+        index = TaskManager(include_path=_folders(include_path)).task_index
+    rows = [(name, KINDS[entry.kind]) for name, entry in sorted(index.items())]
+    return pd.DataFrame(rows, columns=["task", "kind"])
+
+
+def write_index(path: Path, include_path: str | None = None) -> None:
+    """Put `list_tasks` on disk as JSON, for pages that must not import lm-eval.
+
+    The file holds lm_eval_version and tasks, a list of [name, kind].
+    """
+    rows = list_tasks(include_path).to_numpy().tolist()
+    text = json.dumps({"lm_eval_version": lm_eval.__version__, "tasks": rows})
+    store.write_text(path, text)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """lm-eval and datasets without their notes and bars: our own progress says what goes on.
+
+    Errors still come through. Bootstrapped standard errors stay in this process, which
+    holds a model and must not be forked.
+    """
+    logger = logging.getLogger("lm_eval")
+    level, bar = logger.level, lm_eval.api.task.tqdm
+    bars = datasets.are_progress_bars_disabled()
+    alone = os.environ.get("DISABLE_MULTIPROC")
+    logger.setLevel(logging.ERROR)
+    # The bar of build_all_requests has no switch of its own.
+    lm_eval.api.task.tqdm = lambda documents, **options: documents
+    datasets.disable_progress_bars()
+    os.environ["DISABLE_MULTIPROC"] = "1"
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        lm_eval.api.task.tqdm = bar
+        if not bars:
+            datasets.enable_progress_bars()
+        if alone is None:
+            del os.environ["DISABLE_MULTIPROC"]
+        else:
+            os.environ["DISABLE_MULTIPROC"] = alone
+
+
+def _folders(include_path: str | None) -> list[str]:
+    if include_path is None:
+        return [str(OUR_TASKS)]
+    if not Path(include_path).is_dir():
+        raise BadInput(
+            f"include_path should be a folder with lm-eval task files, but there is no folder "
+            f"{include_path!r}."
+        )
+    return [str(OUR_TASKS), include_path]
+
+
+def _manager(names: list[str], include_path: str | None) -> TaskManager:
+    """An index that knows all the names: the local folders' when that is enough.
+
+    lm-eval's own 14,000 files take a quarter of a minute to index.
+    """
+    with quiet():
+        local = TaskManager(include_path=_folders(include_path), include_defaults=False)
+        if all(_is_closed(name, local) for name in names):
+            return local
+        return TaskManager(include_path=_folders(include_path))
+
+
+def _is_closed(name: str, manager: TaskManager) -> bool:
+    """Whether the name and all it refers to lie in this index."""
+    entry = manager.task_index.get(name)
+    if entry is None:
+        return False
+    if entry.kind is not Kind.GROUP:
+        return True
+    members = (entry.cfg or {}).get("task", [])
+    return all(isinstance(member, str) and _is_closed(member, manager) for member in members)
+
+
+def _matching(name: str, manager: TaskManager) -> list[str]:
+    """The names in the index that a name or pattern means.
+
+    Raises:
+        UnknownTask: None.
+    """
+    if name in manager.task_index:
+        return [name]
+    found: list[str] = []
+    if any(sign in name for sign in "*?["):
+        found = fnmatch.filter(manager.all_subtasks, name)
+    if not found:
+        close = difflib.get_close_matches(name, manager.all_tasks, n=4, cutoff=0.6)
+        hint = f" Close names: {', '.join(close)}." if close else ""
+        raise UnknownTask(
+            f"lm-eval {lm_eval.__version__} and the local task folders know no task, group or tag "
+            f"{name!r}.{hint} `explorer tasks` lists all."
+        )
+    return found
+
+
+def _load_one(name: str, manager: TaskManager) -> dict[str, Task]:
+    """The leaf tasks of one name of the index.
+
+    Raises:
+        BadInput: Documents could not be read; the message names the task and its data.
+    """
+    try:
+        with quiet():
+            leaves: dict[str, Task] = manager.load([name])["tasks"]
+    except Exception as error:
+        task = _task_being_loaded(error)
+        if task is None:
+            raise
+        raise BadInput(_why_no_documents(task, error)) from error
+    for task in leaves.values():
+        # The path of a file on this machine: no part of what the task is.
+        if isinstance(task.config.metadata, dict):
+            task.config.metadata.pop("config_source", None)
+    return leaves
+
+
+def _task_being_loaded(error: Exception) -> ConfigurableTask | None:
+    """The task whose download raised; lm-eval's own error names neither it nor its group."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        owner = frame.f_locals.get("self")
+        if frame.f_code.co_name == "download" and isinstance(owner, ConfigurableTask):
+            return owner
+    return None
+
+
+def _why_no_documents(task: ConfigurableTask, error: Exception) -> str:
+    config = task.config
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    files = (config.dataset_kwargs or {}).get("data_files")
+    if files:
+        return (
+            f"The documents of the task {config.task} could not be read: {reason}. A relative path "
+            f"in a task's data_files counts from the working directory, which is {Path.cwd()}."
+        )
+    data = " ".join(part for part in (config.dataset_path, config.dataset_name) if part)
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        return (
+            f"The task {config.task} needs the data set {data}, which is not on this machine, and "
+            "HF_HUB_OFFLINE=1 is set. Unset it to fetch the data, or choose local tasks."
+        )
+    return f"The task {config.task} needs the data set {data}, and it could not be had: {reason}"
+
+
+def _refuse_what_we_cannot_run(name: str, task: Task) -> None:
+    if getattr(task, "UNSAFE_CODE", False):
+        raise BadInput(
+            f"The task {name} runs code that the model writes, which the explorer does not do. "
+            "Leave it out."
+        )
+    if getattr(task, "MULTIMODAL", False):
+        raise BadInput(f"The task {name} shows pictures or sound; choose tasks of text only.")
+
+
+def metadata(task: Task) -> dict[str, Any]:
+    """What a task file says about itself: version, and for ours headline_metric and chance."""
+    found = task.config.metadata
+    return found if isinstance(found, dict) else {}

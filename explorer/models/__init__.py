@@ -1,0 +1,1 @@
+"""Naming, loading and fingerprinting models."""

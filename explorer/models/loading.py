@@ -1,0 +1,229 @@
+"""One way to name a model and one way to load it.
+
+| name | what it is |
+| --- | --- |
+| `starter` | SmolLM2-135M-Instruct from the starter package |
+| `gguf:FILE` | a GGUF file, dequantised into torch |
+| `run:RUN_ID` | the student that a run in the store left |
+| a path with a `config.json` | a folder in Hugging Face's layout |
+| anything else | an id on the Hugging Face hub, as in `org/name` |
+
+    python -c "from explorer.models import loading; print(loading.load('starter').model.config)"
+"""
+
+import contextlib
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from explorer import store
+from explorer.errors import NoRoom, UnknownModel
+from explorer.models import starter
+from explorer.paths import store_root
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A model in memory with its tokenizer and the name it was asked by."""
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def pick_device(asked: str = "auto") -> torch.device:
+    """`auto` is CUDA when there is one, else the CPU."""
+    if asked == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if asked.startswith("cuda") and not torch.cuda.is_available():
+        raise NoRoom(f"The spec asks for device {asked}, but torch sees no GPU. Use cpu or auto.")
+    return torch.device(asked)
+
+
+def pick_dtype(asked: str, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 on CUDA and float32 on the CPU."""
+    if asked == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return DTYPES[asked]
+
+
+def load(
+    name: str,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+) -> Loaded:
+    """Load a causal language model and its tokenizer, in evaluation mode.
+
+    Raises:
+        UnknownModel: Nothing answers to the name, or it is no causal language model.
+        NoRoom: The device or its memory is missing.
+    """
+    where = device if isinstance(device, torch.device) else pick_device(device)
+    source = locate(name)
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if source.gguf_file:
+        options["gguf_file"] = source.gguf_file
+    try:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(source.path, **options)
+            model = AutoModelForCausalLM.from_pretrained(
+                source.path,
+                dtype=pick_dtype(dtype, where),
+                use_safetensors=None if source.gguf_file else True,
+                **options,
+            )
+        if source.gguf_file:
+            model = _plain(model)
+        model = model.to(where).eval()
+    except torch.OutOfMemoryError as error:
+        raise NoRoom(f"{name} does not fit into the memory of {where}: {error}") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise UnknownModel(f"Could not load the model {name!r}: {_first_line(error)}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return Loaded(name, model, tokenizer)
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Only the tokenizer of a model, in well under the time of loading it."""
+    source = locate(name)
+    options = {"gguf_file": source.gguf_file} if source.gguf_file else {}
+    try:
+        with _quiet():
+            return AutoTokenizer.from_pretrained(source.path, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise UnknownModel(
+            f"Could not load the tokenizer of {name!r}: {_first_line(error)}"
+        ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where `from_pretrained` finds a model: a folder or hub id, perhaps a GGUF in it."""
+
+    path: str
+    gguf_file: str | None = None
+
+
+def locate(name: str) -> Source:
+    """Turn a name into what `from_pretrained` wants, without loading anything.
+
+    Raises:
+        UnknownModel: A path, file or run that does not exist.
+    """
+    if name == "starter":
+        return Source(str(_starter_folder()))
+    if name.startswith("gguf:"):
+        path = Path(name.removeprefix("gguf:")).expanduser()
+        if not path.is_file():
+            raise UnknownModel(f"No GGUF file at {path}. Give gguf: and the path of a .gguf file.")
+        return Source(str(path.parent), path.name)
+    if name.startswith("run:"):
+        run_id = name.removeprefix("run:")
+        weights = store.weights_folder(store_root(), run_id)
+        if weights is None:
+            raise UnknownModel(
+                f"The run {run_id!r} has no student's weights here. Weights are not committed: "
+                f"make them again with explorer run {run_id} --again."
+            )
+        return Source(str(weights))
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UnknownModel(f"The folder {folder} has no config.json, so it holds no model.")
+        return Source(str(folder))
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
+        raise UnknownModel(
+            f"There is no folder {name!r}. Name a model as starter, a hub id (org/name), a folder, "
+            "gguf:FILE or run:RUN_ID."
+        )
+    return Source(name)
+
+
+def _starter_folder() -> Path:
+    """The starter as a folder of safetensors: converted once, then it loads in a second."""
+    gguf = starter.fetch()
+    folder = gguf.parent / "float32"
+    with FileLock(str(folder) + ".lock"):
+        if not (folder / "config.json").is_file():
+            converted = load(f"gguf:{gguf}", dtype="float32")
+            with tempfile.TemporaryDirectory(dir=gguf.parent) as partial:
+                whole = Path(partial) / "float32"
+                converted.model.save_pretrained(whole)
+                converted.tokenizer.save_pretrained(whole)
+                whole.replace(folder)
+    return folder
+
+
+def load_config(name: str) -> Any:
+    """The model's configuration, without its weights."""
+    source = locate(name)
+    options = {"gguf_file": source.gguf_file} if source.gguf_file else {}
+    try:
+        with _quiet():
+            return AutoConfig.from_pretrained(source.path, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise UnknownModel(f"Could not find the model {name!r}: {_first_line(error)}") from error
+
+
+def _plain(model: PreTrainedModel) -> PreTrainedModel:
+    """The same weights in a model that `save_pretrained` accepts.
+
+    transformers marks a model read from GGUF as quantised and then refuses to save it,
+    although its weights are ordinary floats by now.
+    """
+    config = type(model.config).from_dict(
+        {k: v for k, v in model.config.to_dict().items() if k != "quantization_config"}
+    )
+    with torch.device("meta"):
+        plain = type(model)(config)
+    plain.load_state_dict(model.state_dict(), assign=True)
+    plain.tie_weights()
+    plain.generation_config = model.generation_config
+    # Rotary tables are buffers outside the state dict: take the computed ones.
+    buffers = dict(model.named_buffers())
+    for buffer_name, _ in list(plain.named_buffers()):
+        owner = plain.get_submodule(buffer_name.rpartition(".")[0])
+        setattr(owner, buffer_name.rpartition(".")[2], buffers[buffer_name])
+    return plain
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars from the loader: our own progress says what is going on."""
+    level = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().strip("'\"").splitlines()
+    hint = ""
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        hint = " (HF_HUB_OFFLINE=1 is set, so nothing is fetched)"
+    return (text[0] if text else type(error).__name__) + hint

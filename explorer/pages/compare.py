@@ -1,0 +1,94 @@
+"""Compare: choose runs, read them side by side, take the table and the figure away."""
+
+import streamlit as st
+
+from explorer.analysis import cost
+from explorer.catalogue import prices
+from explorer.pages import glossary, grid, sidebyside, widgets, words
+from explorer.report import export, figures, tables
+
+GROUPS = {
+    "": ["Model", "Layers", "Parameters"],
+    "Capability": ["Retention [95 %]", "Raw ratio [95 %]"],
+    "Latency": ["TPOT (ms)", "TTFT (ms)", "Latency vs teacher"],
+    "Cost": ["$/1M tokens", "$/hour at load"],
+    "Memory": ["Memory", "Weights"],
+}
+COLUMN_GROUPS = list(GROUPS)[1:]
+MODES = ("Results", "Differences from the teacher")
+
+widgets.style()
+root = widgets.results_dir()
+shelf = widgets.load(root)
+finished = shelf.runs[shelf.runs["status"] == "finished"]
+
+if finished.empty:
+    st.html('<p class="finding">Nothing to compare yet: finish a run first.</p>')
+    if st.button("Go to the Run page", type="primary", icon=":material/play_circle:"):
+        st.switch_page(widgets.RUN)
+    widgets.problems_shown(shelf.problems)
+    st.stop()
+
+chosen = st.multiselect(
+    "Runs",
+    finished["run_id"].tolist(),
+    default=sidebyside.newest_study(finished),
+    key="runs",
+    bind="query-params",
+    placeholder="Choose runs to compare",
+)
+runs = finished[finished["run_id"].isin(chosen)]
+if runs.empty:
+    st.info("Choose at least one run above.")
+    st.stop()
+
+with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="compare_row"):
+    mode = st.segmented_control(
+        "Show",
+        MODES,
+        default=MODES[0],
+        required=True,
+        key="show",
+        bind="query-params",
+        help=words.md(glossary.TERMS["verdict"]),
+    )
+    wanted = st.pills(
+        "Columns",
+        COLUMN_GROUPS,
+        selection_mode="multi",
+        default=COLUMN_GROUPS,
+        key="columns",
+        bind="query-params",
+        disabled=mode != MODES[0],
+    )
+    utilisation = st.slider(
+        "Utilisation",
+        5,
+        100,
+        50,
+        5,
+        format="%d %%",
+        key="utilisation",
+        bind="query-params",
+        help=glossary.TERMS["utilisation"],
+        width=150,
+    )
+    known_prices = widgets.attempt(lambda: prices.prices_for(runs, root)) or {}
+    runs = widgets.index(root).with_retention(runs)
+    runs = cost.add(runs, known_prices, utilisation=utilisation / 100)
+    runs = tables.ordered_for_people(runs)
+    chart = figures.retention_chart(runs, template="light", width=1100)
+    sidebyside.export_button(runs, chart)
+
+is_teacher = (runs["role"] == "teacher").tolist()
+if mode == MODES[0]:
+    cells = tables.comparison(runs)
+    groups = {name: GROUPS[name] for name in ["", *wanted]}
+    st.html(grid.table(cells, groups, pinned=is_teacher, hover=grid.reasons(cells, runs)))
+    st.caption(sidebyside.footnote(runs))
+else:
+    sidebyside.differences(root, runs)
+
+with st.expander("Markdown of this table", icon=":material/markdown:"):
+    st.code(export.write(runs, "md").decode(), language="markdown", wrap_lines=False)
+widgets.problems_shown(shelf.problems)

@@ -1,0 +1,309 @@
+"""Why a point should be believed: the strip under the chart, and the run in full."""
+
+import html
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from explorer import jobs, store
+from explorer.analysis import numbers, retention
+from explorer.catalogue.prices import Price
+from explorer.errors import ExplorerError
+from explorer.pages import glossary, widgets, words
+from explorer.records import RunRecord
+from explorer.report import figures
+
+CHOICES = {"block_influence": "chosen by importance", "uniform": "evenly spaced"}
+
+
+def strip(root: Path, runs: pd.DataFrame, known_prices: dict[str, Price]) -> None:
+    """The evidence behind the picked run, or how to pick one.
+
+    Args:
+        root: The store.
+        runs: With the columns of `retention.add` and `cost.add`.
+        known_prices: By device name.
+    """
+    rows = {row["run_id"]: row for row in runs.to_dict("records")}
+    with st.container(horizontal=True, vertical_alignment="bottom", key="strip_head"):
+        run_id = st.selectbox(
+            "Evidence for",
+            sorted(rows, key=lambda one: -(rows[one]["num_parameters"] or 0)),
+            index=None,
+            placeholder="Click a point, or choose a run",
+            key=widgets.PICKED,
+            bind="query-params",
+            width=440,
+        )
+        if run_id is None:
+            return
+        if st.button("Open the run", icon=":material/open_in_full:", key="explore_open"):
+            opened(root, run_id)
+        if not widgets.read_only() and st.button(
+            "Run it again", icon=":material/replay:", key="explore_again"
+        ):
+            _again(root, run_id)
+    record = widgets.attempt(lambda: store.load(root, run_id))
+    if record is None:
+        return
+    left, middle, right = st.columns([4, 5, 4], gap="medium")
+    with left:
+        widgets.facts(_facts(record, rows[run_id], known_prices))
+    with middle:
+        _per_task(root, record)
+    with right:
+        _timing(record)
+
+
+def _facts(
+    record: RunRecord, row: Mapping[Any, Any], known_prices: dict[str, Price]
+) -> list[tuple[str, str]]:
+    """Names and values in HTML: what it is, how it was made, what it costs, where and when."""
+    model = record.model
+    pairs = [
+        ("Kept", _cell(numbers.percent(row["retention"], row["retention_low"],
+                                       row["retention_high"]), row["excluded_tasks"])),
+        ("Raw ratio", numbers.percent(row["raw_ratio"], row["raw_low"], row["raw_high"])),
+    ]  # fmt: skip
+    if model:
+        pairs += [
+            ("Model", widgets.text(f"{model.architecture}, {model.num_layers} layers")),
+            ("Parameters", f"{numbers.parameters(model.num_parameters)}, "
+                           f"{numbers.size(model.weight_bytes)} as {widgets.text(model.dtype)}"),
+        ]  # fmt: skip
+    pairs.append(("Made", widgets.text(_made(record))))
+    pairs += [
+        ("TPOT", numbers.milliseconds(row["tpot_ms"]) + _ratio(row["tpot_ratio"])),
+        ("TTFT", numbers.milliseconds(row["ttft_ms"]) + _ratio(row["ttft_ratio"])),
+        ("Memory", f"{numbers.size(row['peak_memory_bytes'])} at most"),
+    ]
+    price = known_prices.get(record.environment.device_name)
+    if price:
+        source = html.escape(price.in_words(), quote=True)
+        cost = (
+            f"{numbers.dollars(row['usd_per_mtok'])} per million tokens, "
+            f"{numbers.dollars(row['usd_per_hour_at_load'])} per hour at the teacher's load"
+        )
+        rate = numbers.dollars(price.usd_per_hour)
+        pairs.append(
+            (
+                "Cost",
+                f'<span title="{source}">{cost}</span><br>'
+                f'<span class="quiet">{rate} per hour: {source}</span>',
+            )
+        )
+    else:
+        pairs.append(("Cost", _cell(numbers.MISSING, "This device has no price yet.")))
+    return [
+        *pairs,
+        ("Device", widgets.text(record.environment.device_name)),
+        ("Date", widgets.when(record.finished_at)),
+    ]
+
+
+def _cell(value: str, why: str) -> str:
+    """A value with its reason on hover."""
+    return f'<span title="{html.escape(why, quote=True)}">{value}</span>' if why else value
+
+
+def _ratio(ratio: float | None) -> str:
+    return "" if numbers.missing(ratio) else f", {numbers.times(ratio)} the teacher's"
+
+
+def _made(record: RunRecord) -> str:
+    """How the model came to be, in one sentence."""
+    student, taught = record.spec.student, record.distillation
+    if student is None:
+        return f"The teacher {record.spec.teacher}, as it is"
+    cut = f"Cut to {student.num_layers} layers, {CHOICES[student.choice]}"
+    if taught is None:
+        return f"{cut}; not taught"
+    before, after = numbers.significant(taught.kl_before), numbers.significant(taught.kl_after)
+    return (
+        f"{cut}; taught on {taught.scored_tokens:,} tokens of {taught.corpus.name} in "
+        f"{numbers.duration(taught.seconds)}; KL to the teacher {before} to {after} nats"
+    )
+
+
+def _per_task(root: Path, record: RunRecord) -> None:
+    st.markdown("**Score by task**", help=glossary.TERMS["chance"])
+    if record.teacher_run_id is None:
+        _own_scores(record)
+        return
+    with widgets.errors_shown():
+        bars = figures.per_task_bars(
+            tasks_of(root, record.run_id, record.teacher_run_id), template=widgets.template()
+        )
+        widgets.chart(bars, key="strip_tasks", alt="Scores of student and teacher by task")
+
+
+def _own_scores(record: RunRecord) -> None:
+    """A teacher has nobody to be compared with: its scores as they are."""
+    frame = store.scores([record])
+    own = frame[frame["headline"]]
+    if own.empty:
+        st.caption("Nothing was tested.")
+        return
+    st.dataframe(
+        own[["task", "score", "chance", "num_documents"]],
+        hide_index=True,
+        column_config={
+            "task": "Task",
+            "score": st.column_config.NumberColumn("Score", format="%.3f"),
+            "chance": st.column_config.NumberColumn("Chance", format="%.3f"),
+            "num_documents": "Documents",
+        },
+    )
+
+
+def tasks_of(root: Path, run_id: str, teacher_run_id: str) -> pd.DataFrame:
+    """`retention.per_task` of a run and its teacher's, computed once for their records."""
+    versions = widgets.load(root).versions
+    return _tasks_cached(
+        root, run_id, teacher_run_id, versions.get(run_id, ""), versions.get(teacher_run_id, "")
+    )
+
+
+@st.cache_data(show_spinner=False, max_entries=500)
+def _tasks_cached(
+    root: Path, run_id: str, teacher_run_id: str, version: str, teacher_version: str
+) -> pd.DataFrame:
+    """The versions are only part of the key: another record is another table."""
+    index = widgets.index(root)
+    scores = index.shelf().scores
+    return retention.per_task(
+        scores[scores["run_id"] == run_id],
+        scores[scores["run_id"] == teacher_run_id],
+        index.answers(run_id),
+        index.answers(teacher_run_id),
+    )
+
+
+def _timing(record: RunRecord) -> None:
+    st.markdown("**Time per output token**", help=glossary.TERMS["tpot"])
+    if record.latency is None:
+        st.caption("Nothing was timed.")
+        return
+    theirs = record.latency.teacher
+    widgets.chart(
+        figures.latency_histogram(
+            store.turns(record.latency.own),
+            store.turns(theirs) if theirs else None,
+            template=widgets.template(),
+        ),
+        key="strip_timing",
+        alt="Histogram of the time per output token of all timed answers",
+    )
+    own = record.latency.own
+    st.caption(
+        f"{words.plural(len(own.turns), 'answer')} each, batch {own.batch_size}, prompt "
+        f"{own.prompt_tokens} tokens; student and teacher in turns."
+        if theirs
+        else f"{words.plural(len(own.turns), 'answer')}, batch {own.batch_size}, prompt "
+        f"{own.prompt_tokens} tokens."
+    )
+    if record.latency.warning:
+        st.caption(f":orange[{words.md(record.latency.warning)}]")
+
+
+def _again(root: Path, run_id: str) -> None:
+    """Hand the run to the queue again and go where it can be watched."""
+    if widgets.attempt(lambda: jobs.resume(root, run_id)) is None:
+        return
+    st.switch_page(widgets.RUN)
+
+
+@st.dialog("The run", width="large")
+def opened(root: Path, run_id: str) -> None:
+    """All that a run left, in a window over the page."""
+    st.markdown(f"**{words.md(run_id)}**")
+    try:
+        record = store.load(root, run_id)
+    except ExplorerError as error:
+        st.error(words.md(str(error)))
+        return
+    if record.error:
+        st.error(words.md(f"{record.error.stage}: {record.error.message}"))
+    names = ["Spec", "Environment", "Learning", "Layers", "Log"]
+    spec, environment, learning, layers, log = st.tabs(names)
+    with spec:
+        st.code(record.spec.to_yaml(), language="yaml", height=420)
+        st.caption(f"Runs again with: explorer run {root}/{run_id}/{store.SPEC}")
+    with environment:
+        _environment(record)
+    with learning:
+        if record.distillation is None:
+            st.caption("This model was not taught.")
+        else:
+            points = pd.DataFrame([point.model_dump() for point in record.distillation.curve])
+            widgets.chart(
+                figures.training_curve(points, template=widgets.template()),
+                key="dialog_curve",
+                alt="Training loss and held-out KL over tokens",
+            )
+    with layers:
+        _layers(record)
+    with log:
+        text = widgets.attempt(lambda: jobs.log_tail(root, run_id, 400))
+        st.code(text or "The log is empty.", language=None, height=420, wrap_lines=True)
+        if record.error and record.error.traceback:
+            st.code(record.error.traceback, language="python", height=240)
+
+
+def _environment(record: RunRecord) -> None:
+    env = record.environment
+    pairs = [
+        ("Device", env.device_name),
+        ("Processors", f"{env.num_cpus}, {env.threads} threads used"),
+        ("Memory", numbers.size(env.memory_bytes)),
+        ("Driver", env.driver or numbers.MISSING),
+        ("System", env.platform),
+        ("Python", env.python),
+        *sorted(env.versions.items()),
+        ("Commit", env.commit or numbers.MISSING),
+    ]
+    if record.model:
+        pairs.append(("Fingerprint", record.model.fingerprint))
+    pairs += [(f"Stage {stage}", numbers.duration(s)) for stage, s in record.stage_seconds.items()]
+    widgets.facts([(widgets.text(name), widgets.text(value)) for name, value in pairs])
+
+
+def _layers(record: RunRecord) -> None:
+    """The teacher's layers as a row of cells, the kept ones filled."""
+    if record.model is None or record.model.kept_layers is None:
+        st.caption("This model keeps all of its layers.")
+        return
+    kept = set(record.model.kept_layers)
+    cells = "".join(
+        f'<span class="layer{" kept" if layer in kept else ""}" '
+        f'title="Layer {layer}: {"kept" if layer in kept else "left out"}">{layer}</span>'
+        for layer in range(max(kept) + 1)
+    )
+    st.html(f'<div class="layers">{cells}</div>')
+    st.caption(f"{len(kept)} of the teacher's layers are kept (filled), counted from 0.")
+
+
+def failures(root: Path, runs: pd.DataFrame) -> None:
+    """Runs that failed or were stopped, with the reason and a way on."""
+    failed = runs[runs["status"] != "finished"]
+    if failed.empty:
+        return
+    title = f"{words.plural(len(failed), 'run')} did not finish"
+    with st.expander(title, icon=":material/warning:"):
+        newest = failed.sort_values("finished_at", ascending=False)
+        for row in newest.head(20).to_dict("records"):
+            text, action = st.columns([5, 1], vertical_alignment="center")
+            why = row["error"] if isinstance(row["error"], str) else "No reason was recorded."
+            text.markdown(
+                f"**{words.md(row['run_id'])}** {row['status']} {words.ago(row['finished_at'])}  \n"
+                f"{words.md(why)}"
+            )
+            if not widgets.read_only() and action.button(
+                "Resume", key=f"explore_resume_{row['run_id']}", icon=":material/replay:"
+            ):
+                _again(root, row["run_id"])
+        if len(failed) > 20:
+            st.caption(f"and {len(failed) - 20:,} earlier ones.")

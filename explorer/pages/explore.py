@@ -1,0 +1,124 @@
+"""Explore: the finding in one sentence, the chart, and the evidence behind a point."""
+
+import streamlit as st
+
+from explorer import jobs
+from explorer.analysis import advise, cost
+from explorer.catalogue import prices
+from explorer.pages import detail, filters, glossary, pricing, widgets, words
+from explorer.report import figures
+from explorer.specs import starter_sweep
+
+HELP = glossary.TERMS
+AXES = {
+    "tpot_ms": "TPOT",
+    "ttft_ms": "TTFT",
+    "usd_per_hour_at_load": "$/hour",
+    "usd_per_mtok": "$/1M tokens",
+    "num_parameters": "Parameters",
+    "peak_memory_bytes": "Memory",
+}
+AXIS_HELP = "\n\n".join(
+    f"**{words.md(AXES[axis])}** {words.md(HELP[term])}"
+    for axis, term in {
+        "tpot_ms": "tpot",
+        "ttft_ms": "ttft",
+        "usd_per_hour_at_load": "usd_per_hour",
+        "usd_per_mtok": "usd_per_mtok",
+    }.items()
+)
+HEIGHTS = {"retention": "Corrected", "raw_ratio": "Raw"}
+
+widgets.style()
+root = widgets.results_dir()
+shelf = widgets.load(root)
+
+if shelf.runs.empty:
+    st.html('<p class="finding">No runs yet: distil the starter teacher to see what it keeps.</p>')
+    with st.container(horizontal=True):
+        if st.button("Go to the Run page", type="primary", icon=":material/play_circle:"):
+            st.switch_page(widgets.RUN)
+        if not widgets.read_only() and st.button("Start the starter sweep", key="explore_starter"):
+            with st.spinner("Handing the runs to the queue…"):
+                started = widgets.attempt(lambda: jobs.submit(starter_sweep().runs(), root))
+            if started:
+                st.switch_page(widgets.RUN)
+    widgets.problems_shown(shelf.problems)
+    st.stop()
+
+chosen = filters.sidebar(shelf.runs)
+finished = chosen[chosen["status"] == "finished"]
+
+# The controls stand above the chart and the sentence above them, but the sentence needs
+# what the controls choose: its place is kept here.
+sentence = st.container(key="explore_sentence")
+with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="explore_row"):
+    x = st.segmented_control(
+        "Horizontal axis",
+        list(AXES),
+        default="tpot_ms",
+        required=True,
+        format_func=lambda key: AXES[key],
+        key="x",
+        bind="query-params",
+        help=AXIS_HELP,
+    )
+    y = st.segmented_control(
+        "Capability kept",
+        list(HEIGHTS),
+        default="retention",
+        required=True,
+        format_func=lambda key: HEIGHTS[key],
+        key="y",
+        bind="query-params",
+        help=f"**Corrected** {HELP['retention']}\n\n**Raw** {HELP['raw_ratio']}",
+    )
+    tasks = sorted(shelf.scores["task"].unique())
+    task = st.selectbox(
+        "Task",
+        tasks,
+        index=None,
+        placeholder="All tasks",
+        key="task",
+        bind="query-params",
+        help=HELP["task"],
+        width=190,
+    )
+    utilisation = st.slider(
+        "Utilisation",
+        5,
+        100,
+        50,
+        5,
+        format="%d %%",
+        key="utilisation",
+        bind="query-params",
+        help=HELP["utilisation"],
+        width=150,
+    )
+    known_prices = widgets.attempt(lambda: prices.prices_for(chosen, root)) or {}
+    pricing.popover(root, chosen, known_prices)
+
+runs = widgets.index(root).with_retention(finished, task)
+runs = cost.add(runs, known_prices, utilisation=utilisation / 100)
+if y == "retention":
+    runs["frontier_share"] = widgets.index(root).frontier_share(runs, x, task)
+
+said = advise.headline(runs)
+with sentence:
+    st.html(f'<p class="finding">{widgets.text(said)}</p>')
+    filters.said(chosen, shelf.runs, runs, task)
+
+if runs.empty:
+    st.info("No finished run fits the filters. Widen them in the sidebar.")
+elif x.startswith("usd") and runs[x].isna().all():
+    pricing.ask(root, runs, known_prices)
+else:
+    figure = figures.retention_chart(
+        runs, x=x, y=y, template=widgets.template(), selected=widgets.picked(), width=1300
+    )
+    widgets.chart(figure, "explore_chart", said, pick=True)
+    detail.strip(root, runs, known_prices)
+
+detail.failures(root, chosen)
+widgets.problems_shown(shelf.problems)

@@ -1,0 +1,242 @@
+"""The order form: widgets in, a list of runs out.
+
+Each part of the form gives plain data; the specs check it, so the form and a YAML file
+refuse the same things with the same sentences.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from explorer import paths
+from explorer.errors import BadInput
+from explorer.pages import glossary, order
+from explorer.pages.index import Shelf
+from explorer.specs import CapabilitySpec, DistillSpec, LatencySpec, RunSpec, SweepSpec
+
+HELP = glossary.TERMS
+CORPORA = {
+    "starter": "Starter corpus",
+    "path": "File here",
+    "upload": "Upload",
+    "none": "Nothing",
+}
+CHOICES = {"block_influence": "By importance", "uniform": "Evenly"}
+HALVES = [3, 2]
+
+
+def ask(root: Path, shelf: Shelf) -> SweepSpec | RunSpec:
+    """Show the form and return what it asks for.
+
+    Raises:
+        BadInput: Something that was typed cannot be.
+    """
+    head = _teacher_and_sizes(root, shelf)
+    taught = _corpus_and_budget()
+    tested = _tasks(shelf)
+    how = _details()
+    if how.pop("as_yaml"):
+        return _as_yaml()
+    return _spec(head, taught, tested, how)
+
+
+def _teacher_and_sizes(root: Path, shelf: Shelf) -> dict[str, Any]:
+    left, right = st.columns(HALVES)
+    teacher = left.selectbox(
+        "Teacher",
+        order.teachers(root, shelf.runs),
+        key="run_teacher",
+        accept_new_options=True,
+        help=HELP["teacher"] + " Type a hub id (org/name), a folder or gguf:FILE.",
+    )
+    name = right.text_input("Name", "my-study", key="run_name", max_chars=60, help=HELP["name"])
+    left, right = st.columns(HALVES)
+    offered = order.sizes(order.layers_of(teacher or "starter", shelf.runs))
+    chosen = left.pills(
+        "Students, in layers kept",
+        offered,
+        selection_mode="multi",
+        default=[size for size in offered if size in (20, 10)] or offered[1:4:2],
+        # Another teacher offers other sizes: a key of its own forgets the old choice.
+        key=f"run_sizes_{'_'.join(map(str, offered))}",
+        help=HELP["layers"] + " Choose none to measure only the teacher.",
+    )
+    typed = right.text_input(
+        "Other sizes", key="run_other_sizes", placeholder="12, 8", help=HELP["layers"]
+    )
+    return {
+        "teacher": (teacher or "").strip(),
+        "name": name.strip(),
+        "sizes": chosen,
+        "typed": typed,
+    }
+
+
+def _corpus_and_budget() -> dict[str, Any]:
+    left, right = st.columns(HALVES)
+    source = left.segmented_control(
+        "Teach with",
+        list(CORPORA),
+        default="starter",
+        required=True,
+        format_func=lambda key: CORPORA[key],
+        key="run_corpus",
+        help=HELP["corpus"],
+    )
+    budget = right.number_input(
+        "Budget, in tokens",
+        min_value=256,
+        value=150_000,
+        step=10_000,
+        key="run_max_tokens",
+        disabled=source == "none",
+        help=HELP["max_tokens"],
+    )
+    corpus: str | None = "starter"
+    if source == "path":
+        corpus = st.text_input(
+            "Path of the corpus", key="run_path", placeholder="/data/my-text.jsonl"
+        )
+    if source == "upload":
+        corpus = _uploaded()
+    if source == "none":
+        corpus = None
+    return {"corpus": corpus, "max_tokens": budget}
+
+
+def _uploaded() -> str:
+    """The path under which an uploaded corpus is kept; empty before there is one."""
+    upload = st.file_uploader(
+        "Corpus", type=list(order.CORPUS_TYPES), max_upload_size=order.UPLOAD_MB, key="run_upload"
+    )
+    if upload is None:
+        return ""
+    folder = paths.cache_dir() / "uploads"
+    return str(order.save_upload(folder, upload.name, upload.getvalue()))
+
+
+def _tasks(shelf: Shelf) -> dict[str, Any]:
+    left, right = st.columns(HALVES)
+    tasks = left.multiselect(
+        "Test with",
+        list(dict.fromkeys(["starter", *shelf.scores["task"].unique()])),
+        default=["starter"],
+        key="run_tasks",
+        accept_new_options=True,
+        help=HELP["tasks"],
+    )
+    limit = right.number_input(
+        "Documents per task",
+        min_value=1,
+        value=None,
+        key="run_limit",
+        placeholder="all",
+        help=HELP["limit"],
+    )
+    return {"tasks": tasks, "limit": limit}
+
+
+def _details() -> dict[str, Any]:
+    with st.expander("Layers, learning, timing, device"):
+        one, two, three = st.columns(3)
+        found: dict[str, Any] = {
+            "choice": one.selectbox(
+                "Which layers stay",
+                list(CHOICES),
+                format_func=lambda key: CHOICES[key],
+                key="run_choice",
+                help=HELP["layer_choice"],
+            ),
+            "kd_weight": two.slider(
+                "Weight of distillation", 0.0, 1.0, 1.0, key="run_kd_weight", help=HELP["kd_weight"]
+            ),
+            "temperature": three.number_input(
+                "Temperature", 0.1, 20.0, 1.0, key="run_temperature", help=HELP["temperature"]
+            ),
+        }
+        one, two, three = st.columns(3)
+        found["learning_rate"] = one.number_input(
+            "Learning rate",
+            min_value=1e-6,
+            max_value=0.1,
+            value=6e-4,
+            format="%.1e",
+            key="run_learning_rate",
+            help=HELP["learning_rate"],
+        )
+        found["seed"] = two.number_input("Seed", 0, value=0, key="run_seed", help=HELP["seed"])
+        found["device"] = three.selectbox(
+            "Device", ["auto", "cpu", "cuda"], key="run_device", help=HELP["run_device"]
+        )
+        one, two, three = st.columns(3)
+        found["prompt_tokens"] = one.number_input(
+            "Prompt, in tokens", 1, value=128, key="run_prompt", help=HELP["prompt_tokens"]
+        )
+        found["output_tokens"] = two.number_input(
+            "Answer, in tokens", 2, value=64, key="run_output", help=HELP["output_tokens"]
+        )
+        found["repeats"] = three.number_input(
+            "Timed answers", 2, value=10, key="run_repeats", help=HELP["repeats"]
+        )
+        found["include_path"] = st.text_input(
+            "Folder with more tasks", key="run_include_path", help=HELP["include_path"]
+        )
+        found["as_yaml"] = st.toggle(
+            "Edit the order as YAML instead", key="run_as_yaml", help=HELP["yaml"]
+        )
+    return found
+
+
+def _as_yaml() -> SweepSpec | RunSpec:
+    """The order as its author edits it; the form's last order is where it starts."""
+    text = st.text_area(
+        "Order", st.session_state.get("run_last_yaml", ""), height=420, key="run_yaml"
+    )
+    return order.from_yaml(text)
+
+
+def _spec(
+    head: dict[str, Any], taught: dict[str, Any], tested: dict[str, Any], how: dict[str, Any]
+) -> SweepSpec | RunSpec:
+    """One typed value of all that the form holds."""
+    students = order.students([*head["sizes"], *order.other_sizes(head["typed"])], how["choice"])
+    shared: dict[str, Any] = {
+        "teacher": head["teacher"],
+        "name": head["name"],
+        "device": how["device"],
+        "capability": CapabilitySpec.parse(
+            {**tested, "seed": how["seed"], "include_path": how["include_path"].strip() or None},
+            "Test with",
+        ),
+        "latency": LatencySpec.parse(
+            {key: how[key] for key in ("prompt_tokens", "output_tokens", "repeats")}, "Timing"
+        ),
+    }
+    if not head["teacher"]:
+        raise BadInput("Name a teacher: starter, a hub id (org/name), a folder or gguf:FILE.")
+    if not students:
+        # The same run that any student's order would start: measured once, used by all.
+        any_student = RunSpec.parse({**shared, "student": {"num_layers": 1}}, "The order")
+        teacher = any_student.teacher_run()
+        assert teacher is not None, "a run with a student has a teacher's run"
+        return teacher
+    distill = None
+    if taught["corpus"] is not None:
+        order.check_corpus(taught["corpus"])
+        learning = {key: how[key] for key in ("kd_weight", "temperature", "learning_rate", "seed")}
+        distill = DistillSpec.parse({**taught, **learning}, "Teach with")
+    return SweepSpec.parse({**shared, "students": students, "distill": distill}, "The order")
+
+
+def shown(asked: SweepSpec | RunSpec) -> None:
+    """The order as YAML, to read and to take away."""
+    text = asked.to_yaml()
+    if not st.session_state.get("run_as_yaml"):
+        st.session_state["run_last_yaml"] = text
+    with st.expander("The order as YAML"):
+        st.code(text, language="yaml", height=320)
+        st.download_button(
+            "Download", lambda: text, f"{asked.name}.yaml", "application/yaml", key="run_download",
+            on_click="ignore", help=HELP["yaml"],
+        )  # fmt: skip

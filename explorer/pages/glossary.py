@@ -1,0 +1,95 @@
+"""What every term on the pages means, in one place; widgets show it as help."""
+
+TERMS = {
+    "teacher": "The model you have. It is only measured, never changed; students learn from it.",
+    "student": "A smaller model cut from the teacher and taught to imitate it.",
+    "layers": (
+        "How many of the teacher's layers the student keeps. Fewer layers are faster and "
+        "cheaper, and know less."
+    ),
+    "layer_choice": (
+        "Which layers stay. By importance: those that change the hidden state most on a sample "
+        "of the corpus. Evenly: spaced out over the depth."
+    ),
+    "retention": (
+        "Share of the teacher's capability that the student keeps, corrected for guessing: "
+        "(student − chance) / (teacher − chance), the mean over tasks. The bar is a 95 % interval, "
+        "bootstrapped over the same documents for both models."
+    ),
+    "raw_ratio": (
+        "Student's score divided by the teacher's, without a correction for guessing. Published "
+        "claims use it; it flatters small models."
+    ),
+    "chance": "The score of a model that only guesses.",
+    "ttft": "Time to first token: from the request to the first token of the answer.",
+    "tpot": (
+        "Time per output token after the first: (latency − time to first token) / "
+        "(output tokens − 1). The median of all timed answers."
+    ),
+    "latency": "From the request to the last token of the answer.",
+    "usd_per_hour": (
+        "What serving the teacher's present load costs per hour with this model: the device's "
+        "price times the share of the device that the load needs."
+    ),
+    "usd_per_mtok": (
+        "Dollars per million output tokens at the stated utilisation, from the device's price "
+        "and the measured throughput."
+    ),
+    "parameters": "Number of weights in the model.",
+    "memory": "The most memory that was in use while the model was timed.",
+    "utilisation": (
+        "Share of the paid hours in which the device really serves requests. Half the "
+        "utilisation doubles the cost of a token."
+    ),
+    "price": (
+        "What this device costs per hour. Prices come from dated lists or from you; none is "
+        "ever guessed."
+    ),
+    "frontier": "Runs that no other run beats on both axes at once.",
+    "task": "One test of lm-evaluation-harness. Pick one to see the capability on it alone.",
+    "device": "The machine or accelerator on which the run was timed. Compare within one device.",
+    "distilled": "Whether the student was taught after it was cut, or left as it was.",
+    "corpus": (
+        "The text that students learn from. The starter corpus ships with us; a file is .txt, "
+        ".jsonl with a text field, or .parquet with a text column."
+    ),
+    "max_tokens": "How much text a student reads while it learns. A shorter corpus is read again.",
+    "tasks": (
+        "Names of lm-evaluation-harness tasks or groups. starter is the suite that ships with us "
+        "and runs offline."
+    ),
+    "include_path": (
+        "A folder on this machine with your own tasks in lm-evaluation-harness's YAML format."
+    ),
+    "limit": (
+        "Documents per task: the same seeded sample for every model. More documents take longer "
+        "and show smaller differences. Empty takes all."
+    ),
+    "detectable": (
+        "The smallest difference from the teacher, in points of score, that this many documents "
+        "show four times out of five (paired test, 5 % level)."
+    ),
+    "repeats": "Timed answers of each model, student and teacher in turns. All are kept.",
+    "warmup": "Answers before the timing that are not counted.",
+    "prompt_tokens": "Length of the prompt in the timing.",
+    "output_tokens": "Length of the answer in the timing; always this long.",
+    "batch_size": "Sequences answered together.",
+    "kd_weight": (
+        "Share of learning from the teacher's distributions; the rest is from the text alone."
+    ),
+    "temperature": "Softens both models' distributions in the loss; 1 leaves them as they are.",
+    "learning_rate": "The highest step size of the optimiser.",
+    "name": "Begins every run's name. Small letters, digits, dots, dashes, underscores.",
+    "run_device": "auto takes CUDA when there is one, else the CPU.",
+    "verdict": (
+        "better or worse where the paired 95 % interval of the difference leaves out zero; else "
+        "inconclusive: more documents may tell."
+    ),
+    "yaml": "The same order as a file: `explorer sweep FILE` does what the button does.",
+    "kl": (
+        "How far the student's next-token distributions are from the teacher's on text that was "
+        "kept aside, in nats per token. 0 is identical."
+    ),
+    "basis": "Measured here, published by others, or estimated. They look different on the chart.",
+    "seed": "Start of the random numbers: the same seed gives the same run.",
+}

@@ -1,0 +1,164 @@
+"""The order form's parts that have no widget: sizes, names of files, the order as a spec."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import pandas as pd
+
+import explorer
+from explorer import store
+from explorer.analysis.estimate import num_documents
+from explorer.errors import BadInput
+from explorer.specs import DepthStudent, RunSpec, SweepSpec
+
+UPLOAD_MB = 50
+CORPUS_TYPES = ("txt", "jsonl", "parquet")
+SHARES = (0.8, 2 / 3, 0.5, 1 / 3, 0.2)
+"""Sizes on offer, as shares of the teacher's layers: 24, 20, 15, 10 and 6 of 30."""
+STARTER_LAYERS = 30
+
+
+def teachers(root: Path, runs: pd.DataFrame) -> list[str]:
+    """Models to suggest as a teacher: the starter and every student that left its weights."""
+    left = [
+        f"run:{run_id}"
+        for run_id in runs.loc[runs["status"] == "finished", "run_id"]
+        if (store.run_folder(root, run_id) / "model" / "config.json").is_file()
+    ]
+    used = [name for name in runs["teacher"].dropna().unique() if not name.startswith("run:")]
+    return list(dict.fromkeys(["starter", *used, *left]))
+
+
+def layers_of(teacher: str, runs: pd.DataFrame) -> int | None:
+    """The teacher's layers, where a run has measured it or it is the starter."""
+    if teacher.startswith("run:"):
+        known = runs.loc[runs["run_id"] == teacher.removeprefix("run:"), "num_layers"].dropna()
+    else:
+        rows = (runs["teacher"] == teacher) & (runs["role"] == "teacher")
+        known = runs.loc[rows, "num_layers"].dropna()
+    if len(known):
+        return int(known.iloc[-1])
+    return STARTER_LAYERS if teacher == "starter" else None
+
+
+def sizes(num_layers: int | None) -> list[int]:
+    """Student sizes to offer for a teacher of so many layers, largest first."""
+    of = num_layers or STARTER_LAYERS
+    return sorted({max(1, round(share * of)) for share in SHARES} - {of}, reverse=True)
+
+
+def other_sizes(text: str) -> list[int]:
+    """Numbers of layers that were typed.
+
+    Raises:
+        BadInput: Something in it is no positive whole number.
+    """
+    found = []
+    for word in re.split(r"[\s,;]+", text.strip()):
+        if not word:
+            continue
+        if not word.isdecimal() or int(word) == 0:
+            raise BadInput(f"Other sizes are whole numbers of layers, as in 12, 8; got {word!r}.")
+        found.append(int(word))
+    return found
+
+
+def save_upload(folder: Path, name: str, content: bytes) -> Path:
+    """Keep an uploaded corpus under a name that its content decides; it is never executed.
+
+    Raises:
+        BadInput: Another kind of file, an empty one, or one that is too large.
+    """
+    kind = Path(name).suffix.lower().lstrip(".")
+    if kind not in CORPUS_TYPES:
+        raise BadInput(f"A corpus is a .txt, .jsonl or .parquet file, got {name!r}.")
+    if not content:
+        raise BadInput(f"The file {name!r} is empty. Upload one with text in it.")
+    if len(content) > UPLOAD_MB * 2**20:
+        raise BadInput(
+            f"{name!r} is larger than {UPLOAD_MB} MB. Put it on this machine and give its path."
+        )
+    digest = hashlib.sha256(content).hexdigest()[:12]
+    stem = re.sub(r"[^a-zA-Z0-9._-]+", "-", Path(name).stem)[:40] or "corpus"
+    path = folder / f"{stem}-{digest}.{kind}"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return path
+
+
+def check_corpus(corpus: str) -> None:
+    """Refuse a path that cannot be a corpus before anything is started.
+
+    Raises:
+        BadInput: No such file, or another kind of file.
+    """
+    if corpus == "starter":
+        return
+    path = Path(corpus).expanduser()
+    if path.suffix.lower().lstrip(".") not in CORPUS_TYPES:
+        raise BadInput(f"A corpus is a .txt, .jsonl or .parquet file, got {corpus!r}.")
+    if not path.is_file():
+        raise BadInput(f"There is no file {corpus} on this machine. Check its path.")
+
+
+def students(num_layers: list[int], choice: str) -> tuple[DepthStudent, ...]:
+    """One student for each size, largest first, each once."""
+    return tuple(
+        DepthStudent.parse({"num_layers": n, "choice": choice})
+        for n in sorted(set(num_layers), reverse=True)
+    )
+
+
+def from_yaml(text: str) -> SweepSpec | RunSpec:
+    """An order that was edited as YAML: a sweep when it has students, else a run.
+
+    Raises:
+        BadInput: No valid spec.
+    """
+    kind = SweepSpec if re.search(r"^students\s*:", text, re.MULTILINE) else RunSpec
+    return kind.from_yaml(text, "The YAML")
+
+
+def runs_of(asked: SweepSpec | RunSpec) -> list[RunSpec]:
+    """The runs that an order stands for, each student's teacher among them."""
+    if isinstance(asked, SweepSpec):
+        return asked.runs()
+    teacher = asked.teacher_run()
+    return [asked] if teacher is None else [teacher, asked]
+
+
+def documents_asked(specs: list[RunSpec], scores: pd.DataFrame) -> int | None:
+    """Documents that one run will be asked; None where their number is not known yet.
+
+    Earlier runs tell how many documents a task has; of our own tasks the files do.
+    """
+    asked = specs[0].capability
+    if asked is None:
+        return None
+    total = 0
+    for name in asked.tasks:
+        rows = scores[scores["task"].str.startswith(name) & scores["headline"]]
+        if not rows.empty:
+            total += num_documents(rows, asked.limit)
+            continue
+        sizes_here = _shipped(name)
+        if not sizes_here:
+            return None
+        total += sum(min(n, asked.limit) if asked.limit else n for n in sizes_here)
+    return total
+
+
+def _shipped(name: str) -> list[int]:
+    """Documents in each of our own task files whose name begins so."""
+    folder = Path(str(explorer.__file__)).parent / "measure" / "tasks"
+    files = [path for path in folder.rglob("*.jsonl") if path.stem.startswith(name)]
+    files = files or (list(folder.rglob("*.jsonl")) if name == "starter" else [])
+    return [sum(1 for line in path.open("rb") if line.strip()) for path in sorted(files)]
+
+
+def not_finished(specs: list[RunSpec], runs: pd.DataFrame) -> list[RunSpec]:
+    """The runs of an order that nobody has finished yet."""
+    done = set(runs.loc[runs["status"] == "finished", "run_id"])
+    return [spec for spec in specs if spec.run_id not in done]

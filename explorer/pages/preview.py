@@ -1,0 +1,79 @@
+"""What an order will take, before anybody pays for it."""
+
+import html
+from pathlib import Path
+
+import streamlit as st
+
+from explorer.analysis import estimate, numbers, retention
+from explorer.catalogue import prices
+from explorer.errors import ExplorerError
+from explorer.pages import glossary, order, words
+from explorer.pages.index import Shelf
+from explorer.specs import RunSpec
+
+
+def show(specs: list[RunSpec], new: list[RunSpec], shelf: Shelf, root: Path) -> None:
+    """Time, memory, money and the smallest difference that the order can show."""
+    taken = estimate.estimate(new, shelf.runs, shelf.scores)
+    with st.container(border=True, key="run_preview"):
+        hover = html.escape(glossary.TERMS["detectable"], quote=True)
+        st.html(
+            f'<p class="order">{_first(specs, new)}<br>{_costs(taken, shelf, root)}<br>'
+            f'<span title="{hover}">{html.escape(_detectable(specs, shelf))}</span></p>'
+            + (f'<p class="quiet">{html.escape(_basis(taken))}</p>' if new else "")
+        )
+
+
+def _first(specs: list[RunSpec], new: list[RunSpec]) -> str:
+    done = len(specs) - len(new)
+    before = f", {done} of them finished before" if done else ""
+    students = [spec for spec in specs if spec.student]
+    which = "the teacher" + (f" and {words.plural(len(students), 'student')}" if students else "")
+    return html.escape(f"{words.plural(len(specs), 'run')}: {which}{before}.")
+
+
+def _costs(taken: estimate.Estimate, shelf: Shelf, root: Path) -> str:
+    if taken.seconds is None:
+        return "<b>Time not known yet</b>"
+    parts = [f"<b>about {numbers.duration(taken.seconds)}</b>"]
+    if taken.memory_bytes:
+        parts.append(f"at least {numbers.size(taken.memory_bytes)} of memory")
+    price = _price(shelf, root)
+    if price is not None:
+        usd = price.usd_per_hour * taken.seconds / 3600
+        seen = f" title='{html.escape(price.in_words(), quote=True)}'"
+        parts.append(f"<span{seen}>{numbers.dollars(usd)}</span>")
+    return ", ".join(parts)
+
+
+def _price(shelf: Shelf, root: Path) -> prices.Price | None:
+    """The price of the device that the estimate rests on: the newest run's."""
+    if shelf.runs.empty:
+        return None
+    newest = shelf.runs.sort_values("finished_at").iloc[[-1]]
+    try:
+        known = prices.prices_for(newest, root)
+    except ExplorerError:
+        return None
+    return known.get(newest["device_name"].iloc[0])
+
+
+def _detectable(specs: list[RunSpec], shelf: Shelf) -> str:
+    num_documents = order.documents_asked(specs, shelf.scores)
+    if specs[0].capability is None:
+        return "Nothing is tested, so no difference will be seen."
+    if num_documents is None:
+        return "How many documents these tasks have is known after their first run."
+    points = 100 * retention.smallest_detectable_difference(num_documents)
+    return (
+        f"With {num_documents:,} documents you will see differences of "
+        f"{numbers.significant(points)} points or more."
+    )
+
+
+def _basis(taken: estimate.Estimate) -> str:
+    if not taken.unknown or taken.seconds is None:
+        return taken.basis
+    missing = " and ".join(taken.unknown)
+    return f"{taken.basis} Without {missing}: no earlier run tells how long it takes."

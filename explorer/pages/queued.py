@@ -1,0 +1,192 @@
+"""The queue: a line a run, refreshed on its own while something is active."""
+
+import html
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from explorer import jobs
+from explorer.analysis import numbers
+from explorer.errors import ExplorerError
+from explorer.pages import widgets, words
+
+ACTIVE = ("queued", "running")
+REFRESH_S = 1.0
+SHOWN = 12
+"""Runs listed at once; the others are on the Explore page."""
+STAGES = {
+    "prepare": "Getting ready",
+    "targets": "Asking the teacher",
+    "distil": "Teaching",
+    "capability": "Testing",
+    "latency": "Timing",
+    "record": "Writing it down",
+}
+COLUMNS = [3, 4, 2, 2]
+
+
+@st.cache_resource(show_spinner=False)
+def _losses() -> defaultdict[str, deque[float]]:
+    """The losses seen so far of every active run; the record keeps the whole curve."""
+    return defaultdict(lambda: deque(maxlen=120))
+
+
+def show(root: Path) -> None:
+    """Draw the queue; it refreshes itself every second while a run is active."""
+    active = _active(_listing(root))
+    fragment = st.fragment(_draw, run_every=REFRESH_S if active else None)
+    fragment(root, bool(active))
+
+
+def _listing(root: Path) -> pd.DataFrame:
+    try:
+        return jobs.listing(root)
+    except ExplorerError as error:
+        st.error(words.md(str(error)), icon=":material/error:")
+        return pd.DataFrame(columns=["run_id", "state"])
+
+
+def _active(listing: pd.DataFrame) -> int:
+    return int(listing["state"].isin(ACTIVE).sum())
+
+
+def _draw(root: Path, was_active: bool) -> None:
+    listing = _listing(root)
+    active = _active(listing)
+    if bool(active) != was_active:
+        # The timer belongs to the whole page: start or stop it there.
+        st.rerun()
+    st.subheader("Queue", anchor=False)
+    if listing.empty:
+        st.caption("Nothing has been started yet.")
+        return
+    for row in listing.head(max(SHOWN, active)).to_dict("records"):
+        _line(root, row)
+    rest = len(listing) - max(SHOWN, active)
+    if rest > 0:
+        st.caption(f"and {rest:,} earlier ones: see Explore.")
+
+
+def _line(root: Path, row: Mapping[Any, Any]) -> None:
+    """One run: what it is, how far, how its loss falls, what one can do."""
+    run_id, state = row["run_id"], row["state"]
+    done = state == "finished"
+    with st.container(key=f"queue_{run_id.replace('.', '-')}", border=not done):
+        name, middle, spark, actions = st.columns(COLUMNS, vertical_alignment="center")
+        name.markdown(f"**{words.md(run_id)}**")
+        if state == "running":
+            _running(row, middle, spark)
+        elif state == "queued":
+            middle.progress(0.0, "Waiting for its turn")
+        elif done:
+            middle.markdown(_result(root, run_id))
+        else:
+            middle.markdown(_stopped(row))
+        with actions:
+            _actions(root, run_id, state, bool(row["cancel_requested"]))
+        if not done:
+            # A finished run's log is with the rest of its evidence, on the Explore page.
+            _log(root, run_id)
+
+
+def _running(row: Mapping[Any, Any], middle: Any, spark: Any) -> None:
+    total = row["total"] if known(row["total"]) else 0
+    share = min(1.0, row["done"] / total) if total else 0.0
+    parts = [STAGES.get(row["stage"], str(row["stage"] or "Starting").capitalize())]
+    if total:
+        parts.append(f"{row['done']:,.0f} of {total:,.0f} {row['unit'] or ''}".strip())
+    if known(row["tokens_per_s"]):
+        parts.append(f"{numbers.significant(row['tokens_per_s'])} tokens/s")
+    if known(row["seconds_left"]):
+        parts.append(f"{numbers.duration(row['seconds_left'])} left")
+    middle.progress(share, words.md(" · ".join(parts)))
+    seen = _losses()[row["run_id"]]
+    if known(row["loss"]):
+        if not seen or seen[-1] != row["loss"]:
+            seen.append(float(row["loss"]))
+        spark.html(sparkline(list(seen)))
+
+
+def _result(root: Path, run_id: str) -> str:
+    """A finished run in one line."""
+    shelf = widgets.index(root)
+    runs = shelf.shelf().runs
+    mine = runs[runs["run_id"] == run_id]
+    if mine.empty:
+        return "Finished"
+    try:
+        one = shelf.with_retention(mine).iloc[0]
+    except ExplorerError as error:
+        return words.md(str(error))
+    parts = []
+    if one["role"] == "student" and known(one["retention"]):
+        kept = numbers.percent(one["retention"], one["retention_low"], one["retention_high"])
+        parts.append(f"keeps {kept}")
+    if known(one["tpot_ms"]):
+        parts.append(f"{numbers.milliseconds(one['tpot_ms'])} a token")
+    return words.md("Finished: " + ", ".join(parts)) if parts else "Finished"
+
+
+def _stopped(row: Mapping[Any, Any]) -> str:
+    """Why a run failed, was cancelled or interrupted."""
+    colour = "red" if row["state"] == "failed" else "orange"
+    why = row["error"] if known(row["error"]) else ""
+    return f":{colour}[{row['state'].capitalize()}] {words.md(str(why))}".strip()
+
+
+def _actions(root: Path, run_id: str, state: str, cancelling: bool) -> None:
+    if state == "finished":
+        st.page_link(
+            widgets.EXPLORE,
+            label="See its point",
+            icon=":material/scatter_plot:",
+            query_params={"run": run_id},
+        )
+        return
+    if widgets.read_only():
+        return
+    if state in ACTIVE:
+        if cancelling:
+            st.button("Stopping…", key=f"cancel_{run_id}", disabled=True, width="stretch")
+        elif st.button("Cancel", key=f"cancel_{run_id}", icon=":material/stop:", width="stretch"):
+            widgets.attempt(lambda: jobs.cancel(root, run_id))
+            st.rerun(scope="fragment")
+    elif st.button("Resume", key=f"resume_{run_id}", icon=":material/replay:", width="stretch"):
+        widgets.attempt(lambda: jobs.resume(root, run_id))
+        st.rerun()
+
+
+def _log(root: Path, run_id: str) -> None:
+    """The end of the log, read only when somebody opens it."""
+    with st.expander("Log", on_change="rerun", key=f"log_{run_id}", type="compact") as log:
+        if log.open:
+            text = widgets.attempt(lambda: jobs.log_tail(root, run_id, 60))
+            st.code(text or "The log is empty.", language=None, height=240, wrap_lines=True)
+
+
+def known(value: Any) -> bool:
+    """Whether the listing has this value."""
+    return not numbers.missing(value)
+
+
+def sparkline(values: list[float]) -> str:
+    """A loss curve as a small SVG with its last value; it says its numbers to screen readers."""
+    if len(values) < 2:
+        return f'<span class="quiet">loss {numbers.significant(values[-1])}</span>'
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+    points = " ".join(
+        f"{100 * i / (len(values) - 1):.1f},{28 - 26 * (value - low) / span:.1f}"
+        for i, value in enumerate(values)
+    )
+    said = f"Loss from {numbers.significant(values[0])} to {numbers.significant(values[-1])}"
+    return (
+        f'<svg class="spark" viewBox="0 0 100 30" preserveAspectRatio="none" role="img" '
+        f'aria-label="{html.escape(said)}"><polyline points="{points}" fill="none" '
+        f'stroke="currentColor" stroke-width="1.5" vector-effect="non-scaling-stroke"/></svg>'
+        f'<span class="quiet">loss {numbers.significant(values[-1])}</span>'
+    )

@@ -1,0 +1,49 @@
+"""Run: an order form, beside it what the order will take, below it the queue."""
+
+import streamlit as st
+
+from explorer import jobs
+from explorer.errors import ExplorerError
+from explorer.pages import form, order, preview, queued, widgets, words
+
+widgets.style()
+root = widgets.results_dir()
+shelf = widgets.load(root)
+
+if widgets.read_only():
+    st.info("This dashboard is read-only: it shows runs and starts none.", icon=":material/lock:")
+else:
+    st.subheader("Order a study", anchor=False)
+    left, right = st.columns([5, 3], gap="large")
+    problem = None
+    specs = []
+    with left:
+        try:
+            asked = form.ask(root, shelf)
+            specs = order.runs_of(asked)
+            form.shown(asked)
+        except ExplorerError as error:
+            problem = str(error)
+    with right:
+        new = order.not_finished(specs, shelf.runs)
+        if problem:
+            st.error(words.md(problem), icon=":material/error:")
+        else:
+            preview.show(specs, new, shelf, root)
+        if st.button(
+            f"Start {words.plural(len(new), 'run')}" if new or problem else "All of it is measured",
+            key="run_start",
+            type="primary",
+            width="stretch",
+            disabled=bool(problem) or not new,
+            icon=":material/play_arrow:",
+        ):
+            with st.spinner("Handing the runs to the queue…"):
+                started = widgets.attempt(lambda: jobs.submit(new, root))
+            if started:
+                st.toast(
+                    f"{words.plural(len(started), 'run')} in the queue.", icon=":material/check:"
+                )
+
+queued.show(root)
+widgets.problems_shown(shelf.problems)

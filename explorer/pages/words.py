@@ -1,0 +1,38 @@
+"""Times, counts and safe Markdown; numbers with units are `analysis.numbers`."""
+
+import datetime
+
+from explorer.analysis import numbers
+
+ESCAPED = "\\`*_{}[]<>#$~|:"
+
+
+def moment(text: str) -> datetime.datetime:
+    """A record's time, aware."""
+    parsed = datetime.datetime.fromisoformat(text)
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=datetime.UTC)
+
+
+def ago(text: str, now: datetime.datetime | None = None) -> str:
+    """How long ago a record's time was: 12 min ago, 3 days ago."""
+    since = ((now or datetime.datetime.now(datetime.UTC)) - moment(text)).total_seconds()
+    if since < 60:
+        return "just now"
+    if since < 2 * 86_400:
+        return f"{numbers.duration(since)} ago"
+    return f"{since / 86_400:.0f} days ago"
+
+
+def absolute(text: str) -> str:
+    """A record's time in full, in UTC."""
+    return moment(text).astimezone(datetime.UTC).strftime("%d %B %Y, %H:%M UTC").lstrip("0")
+
+
+def plural(how_many: int, noun: str) -> str:
+    """1 run, 3 runs."""
+    return f"{how_many:,} {noun}" if how_many == 1 else f"{how_many:,} {noun}s"
+
+
+def md(text: str) -> str:
+    """Text that Streamlit's Markdown shows as it is: no formulas, no links, no emphasis."""
+    return "".join(f"\\{letter}" if letter in ESCAPED else letter for letter in text)

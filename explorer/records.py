@@ -1,0 +1,273 @@
+"""What a run leaves: one versioned value, the contract between runners and readers.
+
+Runners write a `RunRecord`; pages, charts and commands read it, and none knows how it
+was made. A missing value is None, never 0. Old records always load: `migrate` lifts
+each past schema to the present one.
+"""
+
+import json
+import math
+from typing import Any, Literal
+
+import pydantic
+from pydantic import BaseModel, ConfigDict
+
+from explorer.errors import DamagedStore
+from explorer.specs import RunSpec
+
+SCHEMA_VERSION = 1
+
+
+class Part(BaseModel):
+    """The base of a record's parts: frozen; keys of a later version are kept out with an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Environment(Part):
+    """Where and with what the run was made."""
+
+    python: str
+    platform: str
+    hostname_hash: str
+    """First eight hex digits of the host name's SHA-256: tells machines apart, names none."""
+    device: str
+    """cpu or cuda."""
+    device_name: str
+    """As the price book knows it: a GPU's name, or the processor and its number of cores."""
+    num_cpus: int
+    threads: int
+    memory_bytes: int
+    driver: str | None = None
+    versions: dict[str, str] = {}
+    """Versions of the libraries that decide numbers."""
+    commit: str | None = None
+    """The explorer's own commit, with `+changes` when the tree was not clean."""
+
+
+class ModelFacts(Part):
+    """The model that was measured."""
+
+    name: str
+    fingerprint: str
+    """Sixteen hex digits over weights, tokenizer and dtype."""
+    architecture: str
+    num_parameters: int
+    num_layers: int
+    hidden_size: int
+    vocab_size: int
+    context_tokens: int | None = None
+    dtype: str
+    weight_bytes: int
+    """Bytes of the weights in memory at this dtype."""
+    kept_layers: list[int] | None = None
+    """The teacher's layers that the student keeps, counted from 0."""
+
+
+class CurvePoint(Part):
+    """One moment of a training."""
+
+    step: int
+    scored_tokens: int
+    seconds: float
+    loss: float
+    """Mean over the scored tokens since the point before, in nats."""
+    learning_rate: float
+    heldout_kl: float
+    """Held-out KL(teacher || student), in nats per token, over the kept top-k and the tail."""
+    heldout_top1: float
+    """Share of held-out positions where both models' most likely token is the same."""
+
+
+class CorpusFacts(Part):
+    """The text that the student was taught with."""
+
+    name: str
+    digest: str
+    num_documents: int
+    num_tokens: int
+    overlap_13grams: dict[str, int] | None = None
+    """Task to number of its documents that share a run of 13 words with the corpus."""
+
+
+class TargetsFacts(Part):
+    """The teacher's cached distributions."""
+
+    key: str
+    top_k: int
+    num_positions: int
+    bytes_per_token: float
+    mean_mass: float
+    """Mean probability that the kept top-k hold."""
+    seconds: float
+    """Time of the teacher's pass; one pass serves all students."""
+
+
+class Distillation(Part):
+    """How the student was taught and what it took."""
+
+    corpus: CorpusFacts
+    targets: TargetsFacts
+    scored_tokens: int
+    steps: int
+    seconds: float
+    """Training only, without waiting and without the time lost by interruptions."""
+    device_hours: float
+    """Hours of the device for training and this run's share of nothing else."""
+    num_trained_parameters: int
+    kl_before: float
+    kl_after: float
+    top1_before: float
+    top1_after: float
+    curve: list[CurvePoint]
+    num_resumes: int = 0
+
+
+class TaskScore(Part):
+    """One metric of one lm-eval task."""
+
+    task: str
+    metric: str
+    """lm-eval's key without the filter, as in `acc_norm`."""
+    score: float
+    stderr: float | None = None
+    chance: float | None = None
+    """Score of a guesser; None where it is not known."""
+    higher_is_better: bool = True
+    headline: bool = True
+    """Whether this metric stands for the task in the suite's mean."""
+    num_documents: int
+    num_documents_total: int
+    num_fewshot: int
+    task_version: str | None = None
+    task_hash: str | None = None
+    seconds: float | None = None
+
+
+class Capability(Part):
+    """All scores of the run, and what made them comparable."""
+
+    lm_eval_version: str
+    scores: list[TaskScore]
+    seconds: float
+
+
+class Turn(Part):
+    """One timed answer."""
+
+    ttft_ms: float
+    """From the request to the first token."""
+    latency_ms: float
+    """From the request to the last token."""
+    num_output_tokens: int
+
+    @property
+    def tpot_ms(self) -> float | None:
+        """Time per output token after the first, in ms; None below two tokens."""
+        if self.num_output_tokens < 2:
+            return None
+        return (self.latency_ms - self.ttft_ms) / (self.num_output_tokens - 1)
+
+
+class Timing(Part):
+    """All counted turns of one model; percentiles are derived when reading."""
+
+    batch_size: int
+    prompt_tokens: int
+    turns: list[Turn]
+    peak_memory_bytes: int | None = None
+    """Highest memory of the process (CPU) or of the device (CUDA) while it was timed."""
+
+
+class Latency(Part):
+    """The model's timing and, taken in turns with it, its teacher's."""
+
+    own: Timing
+    teacher: Timing | None = None
+    """None when the run measures a teacher."""
+    seconds: float
+    warning: str | None = None
+    """Said when the machine was busy with something else."""
+
+
+class ErrorFacts(Part):
+    """Why a run failed."""
+
+    kind: str
+    message: str
+    stage: str
+    traceback: str | None = None
+    """Only for a bug; an expected error says all in its message."""
+
+
+class RunRecord(Part):
+    """One finished, failed or cancelled run."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    run_id: str
+    teacher_run_id: str | None = None
+    """The run that benchmarks this student's teacher; None for a teacher."""
+    spec: RunSpec
+    status: Literal["finished", "failed", "cancelled"]
+    started_at: str
+    """UTC, ISO 8601."""
+    finished_at: str
+    environment: Environment
+    model: ModelFacts | None = None
+    distillation: Distillation | None = None
+    capability: Capability | None = None
+    latency: Latency | None = None
+    stage_seconds: dict[str, float] = {}
+    """Wall-clock of each stage that this run did itself."""
+    error: ErrorFacts | None = None
+
+    def to_json(self) -> str:
+        """The record as indented JSON; numbers that are not finite are refused.
+
+        Raises:
+            ValueError: A number is infinite or not a number.
+        """
+        return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "record.json") -> "RunRecord":
+        """Read a record of this or any past schema.
+
+        Raises:
+            DamagedStore: The text is no record, or one of a later version.
+        """
+        try:
+            data = json.loads(text, parse_constant=_no_constant)
+        except ValueError as error:
+            raise DamagedStore(f"{source} is not JSON: {error}") from error
+        try:
+            return cls.model_validate(migrate(data, source))
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise DamagedStore(f"{source} is no run record: {key}: {first['msg']}") from error
+
+
+def migrate(data: Any, source: str = "record.json") -> dict[str, Any]:
+    """Lift plain data of any past schema to the present one.
+
+    Raises:
+        DamagedStore: Not a mapping, no version, or a version from the future.
+    """
+    if not isinstance(data, dict) or not isinstance(data.get("schema_version"), int):
+        raise DamagedStore(f"{source} has no schema_version, so it is no run record.")
+    if data["schema_version"] > SCHEMA_VERSION:
+        raise DamagedStore(
+            f"{source} has schema_version {data['schema_version']}; this explorer reads up to "
+            f"{SCHEMA_VERSION}. Update the explorer to read it."
+        )
+    return data
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number a record may hold")
+
+
+def finite(value: float) -> float | None:
+    """The value, or None where it is infinite or not a number."""
+    return value if math.isfinite(value) else None

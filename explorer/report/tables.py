@@ -1,0 +1,82 @@
+"""Runs as a table: formatted for people, raw for programs."""
+
+from typing import Any
+
+import pandas as pd
+
+from explorer.analysis import numbers
+
+INTERVAL_ENDS = {
+    "retention": ("retention_low", "retention_high"),
+    "raw_ratio": ("raw_low", "raw_high"),
+}
+
+
+def comparison(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row a model in words and units: teachers on top, students by what they keep.
+
+    Args:
+        runs: As `store.frame`, with the columns of `retention.add` and `cost.add` where known.
+
+    Returns:
+        Text in every cell; an en dash where a value is missing.
+    """
+    ordered = ordered_for_people(runs)
+    rows = [_row({str(k): v for k, v in row.items()}) for row in ordered.to_dict("records")]
+    return pd.DataFrame(rows, columns=list(_row({})), index=ordered.index)
+
+
+def raw(runs: pd.DataFrame) -> pd.DataFrame:
+    """The same rows as numbers with their units in the names, a row a run, lists as text."""
+    plain = ordered_for_people(runs).reset_index(drop=True)
+    if "kept_layers" in plain:
+        plain["kept_layers"] = [
+            " ".join(map(str, layers)) if isinstance(layers, list | tuple) else None
+            for layers in plain["kept_layers"]
+        ]
+    # A column in which nothing is known has no type of its own; files need one.
+    return plain.infer_objects()
+
+
+def ordered_for_people(runs: pd.DataFrame) -> pd.DataFrame:
+    """Teachers first, then students by retention, the unknown last."""
+    unknown = pd.Series(index=runs.index, dtype=float)
+    keys = pd.DataFrame(
+        {
+            "student": runs["role"] != "teacher",
+            "retention": -runs.get("retention", unknown),
+            "size": -runs["num_parameters"].astype(float),
+        },
+        index=runs.index,
+    )  # fmt: skip
+    order = keys.reset_index(drop=True).sort_values(
+        ["student", "retention", "size"], kind="stable", na_position="last"
+    )
+    return runs.iloc[order.index]
+
+
+def _row(run: dict[str, Any]) -> dict[str, str]:
+    """One run's cells; an empty run gives the columns."""
+
+    def share(name: str) -> str:
+        low, high = INTERVAL_ENDS[name]
+        return numbers.percent(run.get(name), run.get(low), run.get(high))
+
+    teacher = run.get("role") == "teacher"
+    name = run.get("teacher", "") if teacher else run.get("label", "")
+    layers = run.get("num_layers")
+    ratio = 1.0 if teacher and not numbers.missing(run.get("tpot_ms")) else run.get("tpot_ratio")
+    return {
+        "Model": f"{name} (teacher)" if teacher else str(name),
+        "Layers": numbers.MISSING if numbers.missing(layers) else f"{layers:.0f}",
+        "Parameters": numbers.parameters(run.get("num_parameters")),
+        "Retention [95 %]": share("retention"),
+        "Raw ratio [95 %]": share("raw_ratio"),
+        "TPOT (ms)": numbers.significant(run.get("tpot_ms")),
+        "TTFT (ms)": numbers.significant(run.get("ttft_ms")),
+        "Latency vs teacher": numbers.times(ratio),
+        "$/1M tokens": numbers.dollars(run.get("usd_per_mtok")),
+        "$/hour at load": numbers.dollars(run.get("usd_per_hour_at_load")),
+        "Memory": numbers.size(run.get("peak_memory_bytes")),
+        "Weights": numbers.size(run.get("weight_bytes")),
+    }

@@ -1,0 +1,499 @@
+"""One run, stage by stage: prepare, targets, distil, capability, latency, record.
+
+A stage's output is keyed by what decides it. A finished stage is never done twice and
+an interrupted one continues from its checkpoint, so to resume is to run the same spec
+again. A student's run first makes sure that its teacher's run is there.
+
+    explorer run spec.yaml
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import shutil
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from filelock import FileLock, Timeout
+
+from explorer import store
+from explorer.distill import corpus, students
+from explorer.distill.targets import Targets
+from explorer.distill.train import State, num_steps, train
+from explorer.errors import ExplorerError, NoRoom, RunCancelled, RunFailed
+from explorer.measure import capability, contamination, device, latency
+from explorer.models.facts import facts, fingerprint, tokenizer_digest
+from explorer.models.loading import Loaded, load, pick_device
+from explorer.progress import Listener, Progress
+from explorer.records import (
+    Capability,
+    CorpusFacts,
+    Distillation,
+    ErrorFacts,
+    Latency,
+    ModelFacts,
+    Part,
+    RunRecord,
+)
+from explorer.specs import DistillSpec, RunSpec
+
+log = logging.getLogger("explorer")
+
+PartT = TypeVar("PartT", bound=Part)
+
+
+def run(spec: RunSpec, root: Path, listener: Listener | None = None) -> RunRecord:
+    """Do what is missing of a run and return its record.
+
+    Args:
+        spec: What is asked.
+        root: The store.
+        listener: Gets every progress update, the teacher's run's included.
+
+    Raises:
+        ExplorerError: The run failed or was cancelled; its record says so too.
+    """
+    store.open_run(root, spec)
+    progress = Progress(root, spec.run_id, listener)
+    with _alone(root, spec.run_id, progress):
+        done = _finished(root, spec.run_id)
+        if done is not None:
+            return done
+        with _logged(store.run_folder(root, spec.run_id) / store.LOG), _stoppable(progress):
+            return _Run(spec, root, progress).record()
+
+
+def _finished(root: Path, run_id: str) -> RunRecord | None:
+    """The record of a run that needs nothing more."""
+    if not (store.run_folder(root, run_id) / store.RECORD).exists():
+        return None
+    record = store.load(root, run_id)
+    return record if record.status == "finished" else None
+
+
+class _Run:
+    """The models of one run, each loaded when first needed, and its stages."""
+
+    def __init__(self, spec: RunSpec, root: Path, progress: Progress) -> None:
+        self.spec, self.root, self.progress = spec, root, progress
+        self.folder = store.run_folder(root, spec.run_id)
+        self.work = root / ".work"
+        self.started_at = _now()
+        self.stage = "prepare"
+        self.stage_seconds: dict[str, float] = {}
+        self.parts: dict[str, Any] = {}
+
+    def record(self) -> RunRecord:
+        """Do the stages; whatever happens, leave a record that says what became of the run."""
+        try:
+            self.progress.check()
+            self.progress("prepare")
+            torch.set_num_threads(self.spec.threads or device.num_cpus())
+            self.device = pick_device(self.spec.device)
+            self.environment = device.environment(self.device, torch.get_num_threads())
+            self._teacher_first()
+            self._stages()
+        except Exception as error:
+            known = _as_known(error)
+            if isinstance(known, RunCancelled) and not store.cancel_requested(
+                self.root, self.spec.run_id
+            ):
+                # Told to end from outside: no record, so that running again continues.
+                self.progress.write(state="interrupted", stage=self.stage, error=str(known))
+                log.warning("Interrupted in %s: %s", self.stage, known)
+                raise
+            self._save_failure(known or error, bug=known is None)
+            if known is None:
+                raise
+            raise known from error
+        except KeyboardInterrupt:
+            self.progress.write(state="interrupted", stage=self.stage, error="Interrupted by hand.")
+            raise
+        record = self._make_record("finished")
+        store.save(self.root, record)
+        self.progress.write(state="finished", stage="record")
+        log.info("Finished %s", self.spec.run_id)
+        return record
+
+    def _save_failure(self, error: Exception, *, bug: bool) -> None:
+        cancelled = isinstance(error, RunCancelled)
+        text = traceback.format_exc() if bug else None
+        log.error("%s in %s: %s", "Cancelled" if cancelled else "Failed", self.stage, text or error)
+        failure = ErrorFacts(
+            kind=type(error).__name__,
+            message=str(error) or type(error).__name__,
+            stage=self.stage,
+            traceback=text,
+        )
+        status = "cancelled" if cancelled else "failed"
+        if not hasattr(self, "environment"):
+            self.environment = device.environment(torch.device("cpu"), torch.get_num_threads())
+        store.save(self.root, self._make_record(status, failure))
+        self.progress.write(state=status, stage=self.stage, error=failure.message)
+
+    def _make_record(self, status: Any, error: ErrorFacts | None = None) -> RunRecord:
+        teacher = self.spec.teacher_run()
+        return RunRecord(
+            run_id=self.spec.run_id,
+            teacher_run_id=teacher.run_id if teacher else None,
+            spec=self.spec,
+            status=status,
+            started_at=self.started_at,
+            finished_at=_now(),
+            environment=self.environment,
+            stage_seconds=self.stage_seconds,
+            error=error,
+            **self.parts,
+        )
+
+    # The models -----------------------------------------------------------------------------
+
+    @cached_property
+    def teacher(self) -> Loaded:
+        """The teacher on the run's device."""
+        return load(
+            self.spec.teacher,
+            device=self.device,
+            dtype=self.spec.dtype,
+            trust_remote_code=self.spec.trust_remote_code,
+        )
+
+    @cached_property
+    def teacher_fingerprint(self) -> str:
+        """What tells this teacher apart."""
+        return fingerprint(self.teacher)
+
+    # The stages -----------------------------------------------------------------------------
+
+    def _teacher_first(self) -> None:
+        """A student is compared with its teacher, so the teacher's run comes first."""
+        spec = self.spec.teacher_run()
+        if spec is None or _finished(self.root, spec.run_id):
+            return
+        self.stage = "teacher"
+        log.info("The teacher's run %s is not there yet; doing it first.", spec.run_id)
+
+        def tell(status: dict[str, Any]) -> None:
+            # The student's own status shows how far the teacher's run is.
+            told = {k: status[k] for k in ("done", "total", "unit")}
+            self.progress(f"teacher: {status['stage']}", **told)
+
+        try:
+            run(spec, self.root, tell)
+        except RunCancelled:
+            self.progress.check()
+            raise
+        except ExplorerError as error:
+            raise RunFailed(f"The teacher's run {spec.run_id} failed: {error}") from error
+
+    def _stages(self) -> None:
+        self.stage = "prepare"
+        if self.spec.student is None:
+            model, load_name = self.teacher, self.spec.teacher
+        else:
+            folder = self._student_folder()
+            load_name = str(folder)
+            model = load(load_name, device=self.device, dtype=self.spec.dtype)
+        name = self.spec.teacher if self.spec.student is None else f"run:{self.spec.run_id}"
+        model = Loaded(name, model.model, model.tokenizer)
+        self.parts["model"] = facts(model)
+        if self.spec.capability:
+            self.parts["capability"] = self._capability(model, self.parts["model"])
+        if self.spec.latency:
+            self.parts["latency"] = self._latency(model, self.parts["model"], load_name)
+
+    def _student_folder(self) -> Path:
+        """Make and teach the student, unless a run has made the same one before."""
+        spec, distill = self.spec, self.spec.distill
+        assert spec.student is not None, "only a student's run comes here"
+        text = corpus.read((distill or DistillSpec()).corpus)
+        decides = {
+            "teacher": self.teacher_fingerprint,
+            "student": spec.student.model_dump(),
+            "distill": _decisive(distill) if distill else None,
+            "corpus": text.digest,
+        }
+        folder = self.work / "students" / _key(decides)
+        done = folder / "student.json"
+        with _alone(self.root, f"student-{folder.name}", self.progress):
+            if not done.exists():
+                taught = self._make_student(text, folder)
+                store.write_text(done, json.dumps(taught.model_dump() if taught else None))
+            found = json.loads(done.read_text(encoding="utf-8"))
+        if found:
+            taught = Distillation.model_validate(found)
+            self.parts["distillation"] = self._with_overlap(taught, text)
+        store.write_weights(self.root, spec.run_id, folder / "model")
+        return folder / "model"
+
+    def _make_student(self, text: corpus.Corpus, folder: Path) -> Distillation | None:
+        spec, distill = self.spec, self.spec.distill or DistillSpec()
+        assert spec.student is not None, "only a student's run comes here"
+        tokenizer = self.teacher.tokenizer
+        num_needed = distill.heldout_blocks + 1
+        blocks_NT, num_tokens = corpus.pack(text, tokenizer, distill.block_tokens, num_needed)
+        heldout, training = corpus.split(len(blocks_NT), distill.heldout_blocks, distill.seed)
+
+        def measured(done: int) -> None:
+            assert spec.student is not None, "only a student's run comes here"
+            self.progress("prepare", done, spec.student.sample_blocks, "blocks")
+
+        began = time.monotonic()
+        student, kept = students.build(self.teacher, spec.student, blocks_NT[heldout], measured)
+        log.info("The student keeps the layers %s.", kept)
+        self.stage_seconds["prepare"] = time.monotonic() - began
+        taught = None
+        if spec.distill:
+            steps = num_steps(distill)
+            used = training[: min(len(training), steps * distill.blocks_per_step)]
+            targets = self._targets(blocks_NT, text, [*heldout, *used])
+            state = self._distil(student, targets, heldout, training, folder)
+            taught = _distillation(state, text.facts(num_tokens), targets, heldout, student)
+        student.model.save_pretrained(folder / "model.partial")
+        student.tokenizer.save_pretrained(folder / "model.partial")
+        shutil.rmtree(folder / "model", ignore_errors=True)
+        (folder / "model.partial").replace(folder / "model")
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        return taught
+
+    def _targets(self, blocks_NT: torch.Tensor, text: corpus.Corpus, wanted: list[int]) -> Targets:
+        self.stage = "targets"
+        distill = self.spec.distill
+        assert distill is not None, "only a distilled student needs targets"
+        identity = {
+            "teacher": self.teacher_fingerprint,
+            "tokenizer": tokenizer_digest(self.teacher.tokenizer),
+            "corpus": text.digest,
+            "block_tokens": distill.block_tokens,
+            "top_k": distill.top_k,
+            "temperature": distill.temperature,
+            "vocab_size": int(self.teacher.model.config.vocab_size),
+        }
+        targets = Targets(self.work / "targets", blocks_NT, identity)
+
+        def tell(done: int, total: int, rate: float) -> None:
+            self.progress("targets", done, total, "tokens", tokens_per_s=round(rate, 1))
+
+        with self._timed("targets"):
+            targets.fill(lambda: self.teacher, wanted, tell)
+        return targets
+
+    def _distil(
+        self,
+        student: Loaded,
+        targets: Targets,
+        heldout: list[int],
+        training: list[int],
+        folder: Path,
+    ) -> State:
+        self.stage = "distil"
+        distill = self.spec.distill
+        assert distill is not None, "only a distilled student comes here"
+        num_logged = 0
+
+        def tell(state: State, total: int, loss: float, rate: float) -> None:
+            nonlocal num_logged
+            for point in state.curve[num_logged:]:
+                log.info(
+                    "step %d of %d: loss %.4f, held-out KL %.4f, top-1 agreement %.3f",
+                    point.step, total, point.loss, point.heldout_kl, point.heldout_top1,
+                )  # fmt: skip
+            num_logged = len(state.curve)
+            self.progress(
+                "distil", state.step, total, "steps",
+                loss=round(loss, 4), tokens_per_s=round(rate, 1),
+                curve=[(p.step, round(p.loss, 4)) for p in state.curve],
+            )  # fmt: skip
+
+        self.progress("distil", 0, num_steps(distill), "steps")
+        with self._timed("distil"):
+            return train(
+                student.model, targets, heldout, training, distill, folder / "checkpoint", tell
+            )
+
+    def _with_overlap(self, taught: Distillation, text: corpus.Corpus) -> Distillation:
+        """Count which test documents share a run of 13 words with the corpus."""
+        spec = self.spec.capability
+        if spec is None:
+            return taught
+        documents = contamination.task_documents(spec.tasks, spec.include_path)
+        counts = contamination.overlap(text.texts, documents)
+        with_counts = taught.corpus.model_copy(update={"overlap_13grams": counts})
+        return taught.model_copy(update={"corpus": with_counts})
+
+    def _capability(self, model: Loaded, what: ModelFacts) -> Capability:
+        self.stage = "capability"
+        spec = self.spec.capability
+        assert spec is not None, "skipped otherwise"
+        with self._timed("capability"):
+            scores, answers = capability.evaluate(
+                model,
+                spec,
+                self.folder / "capability",
+                self.progress,
+                fingerprint=what.fingerprint,
+                device=self.device,
+            )
+        store.write_answers(self.root, self.spec.run_id, answers)
+        for score in scores.scores:
+            if score.headline:
+                log.info("%s: %s %.4f", score.task, score.metric, score.score)
+        return scores
+
+    def _latency(self, model: Loaded, what: ModelFacts, load_name: str) -> Latency:
+        self.stage = "latency"
+        spec = self.spec.latency
+        assert spec is not None, "skipped otherwise"
+        teacher = None if self.spec.student is None else self.teacher
+        decides = {
+            "model": what.fingerprint,
+            "teacher": teacher and self.teacher_fingerprint,
+            "spec": spec.model_dump(),
+            "environment": self.environment.model_dump(),
+        }
+
+        def measure() -> Latency:
+            return latency.time_in_turns(model, teacher, spec, self.progress, load_name=load_name)
+
+        return self._keyed("latency", decides, Latency, measure)
+
+    def _keyed(
+        self, name: str, decides: dict[str, Any], kind: type[PartT], make: Callable[[], PartT]
+    ) -> PartT:
+        """A stage's output from disk when the same was asked before, else made and kept."""
+        path = self.work / "stages" / self.spec.run_id / f"{name}.json"
+        key = _key(decides)
+        if path.exists():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if kept["key"] == key:
+                return kind.model_validate(kept["output"])
+        with self._timed(name):
+            made = make()
+        store.write_text(path, json.dumps({"key": key, "output": made.model_dump(mode="json")}))
+        return made
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        log.info("Stage %s begins.", name)
+        yield
+        self.stage_seconds[name] = round(time.monotonic() - began, 3)
+        log.info("Stage %s took %.1f s.", name, self.stage_seconds[name])
+
+
+def _distillation(
+    state: State, text: CorpusFacts, targets: Targets, heldout: list[int], student: Loaded
+) -> Distillation:
+    first, last = state.curve[0], state.curve[-1]
+    trained = sum(p.numel() for p in student.model.parameters() if p.requires_grad)
+    return Distillation(
+        corpus=text,
+        targets=targets.facts(heldout),
+        scored_tokens=state.scored_tokens,
+        steps=state.step,
+        seconds=round(state.seconds, 3),
+        device_hours=state.seconds / 3600,
+        num_trained_parameters=trained,
+        kl_before=first.heldout_kl,
+        kl_after=last.heldout_kl,
+        top1_before=first.heldout_top1,
+        top1_after=last.heldout_top1,
+        curve=state.curve,
+        num_resumes=state.num_resumes,
+    )
+
+
+def _decisive(distill: DistillSpec) -> dict[str, Any]:
+    """What decides the student's weights: everything but how often its state is saved."""
+    return distill.model_dump(exclude={"checkpoint_every_s"})
+
+
+def _key(decides: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _as_known(error: Exception) -> ExplorerError | None:
+    """What the user can do something about, in words; None for a bug."""
+    if isinstance(error, ExplorerError):
+        return error
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return NoRoom(
+            "The device ran out of memory. Lower distill.blocks_per_step, capability.batch_size or "
+            "distill.block_tokens, or choose a smaller model."
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoRoom(f"The disk is full ({error.filename or 'no file named'}). Make room, resume.")
+    if isinstance(error, PermissionError):
+        return NoRoom(f"No permission to write {error.filename}. Change it, then resume.")
+    return None
+
+
+@contextmanager
+def _alone(root: Path, name: str, progress: Progress) -> Iterator[None]:
+    """Hold the lock of this name; while another process holds it, say that we wait."""
+    path = root / ".work" / "locks" / f"{name}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NoRoom(f"Could not write to {root}: {error.strerror}.") from error
+    lock = FileLock(path)
+    while True:
+        try:
+            lock.acquire(timeout=1)
+            break
+        except Timeout:
+            progress("waiting for the same work in another process")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Append what the explorer and its libraries say to the run's log."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    before = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        logging.getLogger("py.warnings").removeHandler(handler)
+        log.setLevel(before)
+        handler.close()
+
+
+@contextmanager
+def _stoppable(progress: Progress) -> Iterator[None]:
+    """Turn SIGTERM into a stop at the next update, after a checkpoint."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set signal handlers
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        progress.stop_reason = "The process was told to end. Resume the run to continue."
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,296 @@
+"""What is asked: a run, or a sweep of runs, as one frozen value that YAML holds.
+
+A spec decides its run completely, so the run's id carries the spec's hash: the same
+spec is the same run, and running it again continues or does nothing.
+
+    explorer schema            # the JSON Schema
+    explorer run spec.yaml
+"""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from explorer.errors import BadInput
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,79}$"
+"""What a run's name may be: it becomes a folder and part of a URL."""
+
+
+class Spec(BaseModel):
+    """The base of every spec: frozen, and a key it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @classmethod
+    def parse(cls, data: Any, source: str = "the spec") -> Self:
+        """Build a spec from plain data; say in words what is wrong with it.
+
+        Raises:
+            BadInput: A key is unknown or a value impossible. The message names every one.
+        """
+        try:
+            return cls.model_validate(data)
+        except pydantic.ValidationError as error:
+            raise BadInput(f"{source}: " + " ".join(_in_words(error, cls))) from error
+
+    @classmethod
+    def from_yaml(cls, text: str, source: str = "the spec") -> Self:
+        """Read a spec from YAML text.
+
+        Raises:
+            BadInput: The text is no YAML mapping, or no valid spec.
+        """
+        try:
+            data = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise BadInput(f"{source} is not YAML: {str(error).splitlines()[0]}") from error
+        if not isinstance(data, dict):
+            raise BadInput(f"{source} should be a mapping of keys, got {type(data).__name__}.")
+        return cls.parse(data, source)
+
+    def to_yaml(self) -> str:
+        """The whole spec, defaults included, so that a later default changes nothing."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def with_(self, **changes: Any) -> Self:
+        """A copy with these fields changed, validated again."""
+        return type(self).parse({**self.model_dump(), **changes})
+
+    def digest(self) -> str:
+        """Eight hex digits that differ when any field does."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+class DepthStudent(Spec):
+    """The teacher with fewer layers; everything else is kept."""
+
+    kind: Literal["depth"] = "depth"
+    num_layers: PositiveInt
+    """Layers kept of the teacher's."""
+    choice: Literal["block_influence", "uniform"] = "block_influence"
+    """Which layers stay: the ones that change the hidden state most, or evenly spaced ones."""
+    sample_blocks: PositiveInt = 16
+    """Blocks of the corpus on which the importance is measured."""
+
+
+class DistillSpec(Spec):
+    """Everything that decides a distillation. Same spec, same losses."""
+
+    corpus: str = "starter"
+    """`starter` (ships with us), or a .txt, .jsonl or .parquet file."""
+    max_tokens: PositiveInt = 100_000
+    """Budget, in scored tokens; a corpus that is shorter is read again."""
+    block_tokens: int = Field(256, ge=8, le=131_072)
+    """Tokens of a packed block."""
+    blocks_per_step: PositiveInt = 4
+    """Blocks of one optimiser step."""
+    heldout_blocks: PositiveInt = 24
+    """Blocks kept aside to measure the KL to the teacher; never trained on."""
+    top_k: PositiveInt = 32
+    """Teacher log-probabilities kept per position; the rest is one tail bucket."""
+    kd_weight: float = Field(1.0, ge=0, le=1)
+    """Share of the KD term; cross-entropy on the labels gets the rest."""
+    temperature: PositiveFloat = 1.0
+    """Softmax temperature of both models in the KD term."""
+    learning_rate: PositiveFloat = 6e-4
+    """Peak rate of AdamW, after the warm-up and before the cosine decay."""
+    warmup_fraction: float = Field(0.05, ge=0, lt=1)
+    """Share of the steps in which the rate rises."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Decoupled weight decay of AdamW."""
+    train_embeddings: bool = False
+    """Whether the shared embedding is trained; frozen is faster and forgets less."""
+    eval_every_steps: PositiveInt = 25
+    """Steps between two measurements on the held-out blocks."""
+    checkpoint_every_s: PositiveFloat = 60.0
+    """Seconds between two checkpoints."""
+    seed: NonNegativeInt = 0
+    """Order of the blocks."""
+
+
+class CapabilitySpec(Spec):
+    """What lm-evaluation-harness is asked."""
+
+    tasks: tuple[str, ...] = Field(("starter",), min_length=1)
+    """Names of lm-eval tasks or groups; `starter` is the suite that ships with us."""
+    include_path: str | None = None
+    """A folder with more lm-eval tasks."""
+    limit: PositiveInt | None = None
+    """Documents per task: a seeded sample, the same for every model. None takes all."""
+    num_fewshot: NonNegativeInt | None = None
+    """Examples before each question; None leaves it to the task."""
+    apply_chat_template: bool = False
+    """Whether prompts go through the model's chat template."""
+    batch_size: PositiveInt = 16
+    """Requests in one forward pass."""
+    seed: NonNegativeInt = 0
+    """Which documents a limit picks."""
+
+
+class LatencySpec(Spec):
+    """How a model is timed: alone, student and teacher in turns."""
+
+    prompt_tokens: PositiveInt = 128
+    """Length of the prompt."""
+    output_tokens: int = Field(64, ge=2)
+    """Length of the answer; always this long."""
+    batch_size: PositiveInt = 1
+    """Sequences answered together."""
+    warmup: NonNegativeInt = 2
+    """Turns that are not counted."""
+    repeats: int = Field(10, ge=2)
+    """Counted turns of each model."""
+    seed: NonNegativeInt = 0
+    """The prompt's tokens."""
+
+
+class Conditions(Spec):
+    """What a run and a sweep have in common."""
+
+    teacher: str = Field("starter", min_length=1)
+    """A model: `starter`, a hub id, a folder, gguf:FILE or run:RUN_ID."""
+    distill: DistillSpec | None = None
+    """How students are taught; None leaves them as they were cut."""
+    capability: CapabilitySpec | None = CapabilitySpec()
+    """What models are asked; None skips the step."""
+    latency: LatencySpec | None = LatencySpec()
+    """How models are timed; None skips the step."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """auto, cpu, cuda or cuda:N."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto is float32 on a CPU and bfloat16 on CUDA."""
+    threads: PositiveInt | None = None
+    """CPU threads; None takes all cores."""
+    trust_remote_code: bool = False
+    """Whether code from the model's repository may run. Leave it off for models you do not know."""
+
+
+class RunSpec(Conditions):
+    """One run: make a student (or take a model as it is), teach, test and time it."""
+
+    name: str = Field("run", pattern=NAME_PATTERN)
+    """The beginning of the run's id: small letters, digits, dot, dash, underscore."""
+    student: DepthStudent | None = None
+    """The student; None benchmarks the teacher as it is."""
+
+    @pydantic.model_validator(mode="after")
+    def _distilled_is_a_student(self) -> Self:
+        if self.distill is not None and self.student is None:
+            raise ValueError("distill needs a student; write student: {num_layers: N} or remove it")
+        return self
+
+    @property
+    def run_id(self) -> str:
+        """Name and hash of the spec: the same spec is the same run."""
+        return f"{self.name}-{self.digest()}"
+
+    def teacher_run(self) -> "RunSpec | None":
+        """The run that benchmarks this student's teacher under the same conditions."""
+        if self.student is None:
+            return None
+        name = re.sub(r"[^a-z0-9._-]+", "-", self.teacher.lower()).strip("-._") or "model"
+        return self.with_(name=f"teacher-{name[-60:]}", student=None, distill=None)
+
+
+class SweepSpec(Conditions):
+    """Several students of one teacher under the same conditions, the teacher included."""
+
+    name: str = Field("sweep", pattern=NAME_PATTERN)
+    """The beginning of every run's id."""
+    students: tuple[DepthStudent, ...] = Field(min_length=1)
+    """One run each."""
+
+    @pydantic.model_validator(mode="after")
+    def _students_differ(self) -> Self:
+        if len(set(self.students)) != len(self.students):
+            raise ValueError("students holds the same student twice; remove one of them")
+        return self
+
+    def runs(self) -> list[RunSpec]:
+        """The teacher's run, then one a student, largest first."""
+        shared = {name: getattr(self, name) for name in Conditions.model_fields}
+        ordered = sorted(self.students, key=lambda student: -student.num_layers)
+        specs = [
+            RunSpec(**shared, name=f"{self.name}-{student.num_layers}l", student=student)
+            for student in ordered
+        ]
+        teacher = specs[0].teacher_run()
+        assert teacher is not None, "a run with a student has a teacher's run"
+        return [teacher, *specs]
+
+
+def starter_sweep() -> SweepSpec:
+    """The study in results/: the starter teacher and students of 24 to 6 layers."""
+    students = tuple(DepthStudent(num_layers=n) for n in (24, 20, 15, 10, 6))
+    return SweepSpec(name="starter", students=students, distill=DistillSpec())
+
+
+def demo_sweep() -> SweepSpec:
+    """Minutes on two cores: the starter teacher, two students, little data."""
+    return SweepSpec(
+        name="demo",
+        students=(DepthStudent(num_layers=20), DepthStudent(num_layers=10)),
+        distill=DistillSpec(max_tokens=16_384, heldout_blocks=8),
+        capability=CapabilitySpec(limit=60),
+        latency=LatencySpec(repeats=5, warmup=1),
+    )
+
+
+def read(path: Path) -> RunSpec | SweepSpec:
+    """Read a YAML file that holds a run or, when it has `students`, a sweep.
+
+    Raises:
+        BadInput: No such file, or no valid spec in it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"Could not read the spec {path}: {error}") from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError:
+        data = None
+    kind = SweepSpec if isinstance(data, dict) and "students" in data else RunSpec
+    return kind.from_yaml(text, str(path))
+
+
+def _in_words(error: pydantic.ValidationError, cls: type[BaseModel]) -> list[str]:
+    """One sentence an error: the key, what it should be, what came."""
+    sentences = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"]) or "the whole"
+        if problem["type"] == "extra_forbidden":
+            known = ", ".join(_fields_at(cls, problem["loc"][:-1]))
+            sentences.append(f"unknown key {key}; known here: {known}.")
+        elif problem["type"] == "missing":
+            sentences.append(f"{key} is missing; write a value for it.")
+        else:
+            said = problem["msg"].removeprefix("Value error, ")
+            said = said.removeprefix("Input ")
+            shown = repr(problem["input"])
+            got = f", got {shown}" if len(shown) < 80 and problem["loc"] else ""
+            sentences.append(f"{key} {said}{got}." if problem["loc"] else f"{said}.")
+    return sentences
+
+
+def _fields_at(cls: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
+    """The field names of the spec that lies at this place."""
+    here: Any = cls
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        annotation = here.model_fields[part].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        found = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
+        if not found:
+            break
+        here = found[0]
+    return list(here.model_fields)

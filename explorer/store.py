@@ -1,0 +1,326 @@
+"""results/ on disk: one folder a run, written once, listed as a DataFrame.
+
+results/<run_id>/spec.yaml       what was asked; runs again by itself
+                 status.json     live progress, rewritten while the run goes on
+                 log.txt         what the run printed
+                 capability/     lm-eval's own results_*.json and samples_*.jsonl
+                 answers.parquet a row a document: what the paired statistics need
+                 weights.txt     where the student's weights lie in the store
+                 record.json     written last: a folder with one is finished
+results/.work/                   targets, students, checkpoints: shared by runs, not committed,
+                                 made again at need
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from explorer.errors import BadInput, DamagedStore, NoRoom
+from explorer.records import RunRecord, Timing
+from explorer.specs import RunSpec
+
+RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+RECORD, STATUS, SPEC, LOG, CANCEL = "record.json", "status.json", "spec.yaml", "log.txt", "cancel"
+ANSWERS, WEIGHTS = "answers.parquet", "weights.txt"
+
+
+def run_folder(root: Path, run_id: str) -> Path:
+    """The folder of a run, whether it exists or not.
+
+    Raises:
+        BadInput: The id could reach outside the store.
+    """
+    if not RUN_ID.fullmatch(run_id):
+        raise BadInput(
+            f"A run's id has small letters, digits, dots, dashes and underscores, got {run_id!r}."
+        )
+    return root / run_id
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in one rename after fsync: readers see the old one or the new one, whole.
+
+    Raises:
+        NoRoom: The disk is full or the folder may not be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise NoRoom(f"Could not write {path}: {error.strerror or error}.") from error
+
+
+def open_run(root: Path, spec: RunSpec) -> Path:
+    """Make the run's folder and put its spec there; an existing one is taken as it is."""
+    folder = run_folder(root, spec.run_id)
+    if not (folder / SPEC).exists():
+        write_text(folder / SPEC, spec.to_yaml())
+    return folder
+
+
+def read_spec(root: Path, run_id: str) -> RunSpec:
+    """The spec that a run was opened with.
+
+    Raises:
+        BadInput: There is no such run.
+    """
+    path = run_folder(root, run_id) / SPEC
+    if not path.is_file():
+        raise BadInput(f"There is no run {run_id!r} in {root}. `explorer ls` lists them.")
+    return RunSpec.from_yaml(path.read_text(encoding="utf-8"), str(path))
+
+
+def save(root: Path, record: RunRecord) -> Path:
+    """Write record.json in one rename, after everything else the run leaves."""
+    path = run_folder(root, record.run_id) / RECORD
+    write_text(path, record.to_json())
+    return path
+
+
+def load(root: Path, run_id: str) -> RunRecord:
+    """Read one record.
+
+    Raises:
+        BadInput: No such run, or it has no record yet.
+        DamagedStore: The file is no record.
+    """
+    path = run_folder(root, run_id) / RECORD
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise BadInput(f"There is no record of {run_id!r} in {root}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DamagedStore(f"Could not read {path}: {error}") from error
+    record = RunRecord.from_json(text, str(path))
+    if record.run_id != run_id:
+        raise DamagedStore(f"{path} holds the record of {record.run_id!r}; was it copied by hand?")
+    return record
+
+
+def run_ids(root: Path) -> list[str]:
+    """Ids of all folders that look like runs, with or without a record."""
+    if not root.is_dir():
+        return []
+    folders = (entry for entry in os.scandir(root) if entry.is_dir())
+    return sorted(f.name for f in folders if RUN_ID.fullmatch(f.name))
+
+
+def records(root: Path) -> tuple[list[RunRecord], list[str]]:
+    """All readable records, and one sentence for each folder that could not be read.
+
+    A damaged or foreign folder is reported, never fatal, never deleted.
+    """
+    found, problems = [], []
+    for run_id in run_ids(root):
+        folder = root / run_id
+        if not (folder / RECORD).exists():
+            if not (folder / SPEC).exists():
+                problems.append(f"{folder} is not a run: it has neither {SPEC} nor {RECORD}.")
+            continue
+        try:
+            found.append(load(root, run_id))
+        except (DamagedStore, BadInput) as error:
+            problems.append(str(error))
+    return found, problems
+
+
+def read_status(root: Path, run_id: str) -> dict[str, Any] | None:
+    """The live status of a run, or None when it has written none."""
+    try:
+        data = json.loads((run_folder(root, run_id) / STATUS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def write_status(root: Path, run_id: str, status: dict[str, Any]) -> None:
+    """Replace the live status of a run."""
+    write_text(run_folder(root, run_id) / STATUS, json.dumps(status))
+
+
+def write_weights(root: Path, run_id: str, folder: Path) -> None:
+    """Say where a run's student lies, relative to the store: two runs may share one student."""
+    write_text(run_folder(root, run_id) / WEIGHTS, str(folder.relative_to(root)) + "\n")
+
+
+def weights_folder(root: Path, run_id: str) -> Path | None:
+    """The folder of a run's student, or None when its weights are not on this machine."""
+    path = run_folder(root, run_id) / WEIGHTS
+    if not path.is_file():
+        return None
+    folder = (root / path.read_text(encoding="utf-8").strip()).resolve()
+    inside = folder.is_relative_to(root.resolve())
+    return folder if inside and (folder / "config.json").is_file() else None
+
+
+def request_cancel(root: Path, run_id: str) -> None:
+    """Ask a run to stop; it looks before it starts and at every step."""
+    write_text(run_folder(root, run_id) / CANCEL, "")
+
+
+def withdraw_cancel(root: Path, run_id: str) -> None:
+    """Take the request to stop back, before a run is started again."""
+    (run_folder(root, run_id) / CANCEL).unlink(missing_ok=True)
+
+
+def cancel_requested(root: Path, run_id: str) -> bool:
+    """Whether somebody asked the run to stop."""
+    return (run_folder(root, run_id) / CANCEL).exists()
+
+
+def write_answers(root: Path, run_id: str, answers: pd.DataFrame) -> None:
+    """Save a run's answers: task, metric, doc_id, doc_hash, value."""
+    path = run_folder(root, run_id) / ANSWERS
+    partial = path.with_name(f".{path.name}.partial")
+    answers.to_parquet(partial, index=False)
+    partial.replace(path)
+
+
+def answers(root: Path, run_id: str) -> pd.DataFrame:
+    """A run's value for every document and metric; empty when it has none.
+
+    Columns: task, metric, doc_id, doc_hash, value.
+    """
+    path = run_folder(root, run_id) / ANSWERS
+    if not path.exists():
+        return pd.DataFrame(columns=["task", "metric", "doc_id", "doc_hash", "value"])
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise DamagedStore(f"Could not read {path}: {error}") from error
+
+
+def frame(found: list[RunRecord]) -> pd.DataFrame:
+    """One row a run, in the units that end the names; what is unknown is missing."""
+    return pd.DataFrame([row(record) for record in found], columns=COLUMNS)
+
+
+def scores(found: list[RunRecord]) -> pd.DataFrame:
+    """One row a run, task and metric."""
+    rows = [
+        {"run_id": record.run_id, **score.model_dump()}
+        for record in found
+        if record.capability
+        for score in record.capability.scores
+    ]
+    columns = [
+        "run_id", "task", "metric", "score", "stderr", "chance", "higher_is_better", "headline",
+        "num_documents", "num_documents_total", "num_fewshot", "task_version", "task_hash",
+        "seconds",
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+COLUMNS = [
+    "run_id", "name", "status", "role", "basis", "teacher", "teacher_run_id", "label",
+    "started_at", "finished_at", "device", "device_name", "num_cpus", "memory_bytes", "commit",
+    "num_layers", "num_parameters", "weight_bytes", "dtype", "fingerprint", "kept_layers",
+    "lm_eval_version",
+    "ttft_ms", "tpot_ms", "latency_ms", "output_tokens_per_s",
+    "ttft_p95_ms", "tpot_p95_ms", "latency_p95_ms", "tpot_spread",
+    "teacher_ttft_ms", "teacher_tpot_ms", "teacher_latency_ms", "ttft_ratio", "tpot_ratio",
+    "batch_size", "prompt_tokens", "output_tokens", "peak_memory_bytes", "latency_warning",
+    "distilled", "scored_tokens", "train_seconds", "device_hours", "targets_seconds",
+    "kl_before", "kl_after", "top1_before", "top1_after", "corpus",
+    "error",
+]  # fmt: skip
+
+
+def row(record: RunRecord) -> dict[str, Any]:
+    """One run as a flat row of the store's frame."""
+    spec, model, taught = record.spec, record.model, record.distillation
+    flat: dict[str, Any] = {
+        "run_id": record.run_id,
+        "name": spec.name,
+        "status": record.status,
+        "role": "teacher" if spec.student is None else "student",
+        "basis": "measured",
+        "teacher": spec.teacher,
+        "teacher_run_id": record.teacher_run_id,
+        "label": label(record),
+        "started_at": record.started_at,
+        "finished_at": record.finished_at,
+        "device": record.environment.device,
+        "device_name": record.environment.device_name,
+        "num_cpus": record.environment.num_cpus,
+        "memory_bytes": record.environment.memory_bytes,
+        "commit": record.environment.commit,
+        "distilled": taught is not None,
+        "error": record.error.message if record.error else None,
+    }
+    if model:
+        flat |= model.model_dump(
+            include={"num_layers", "num_parameters", "weight_bytes", "dtype", "fingerprint"}
+        )
+        flat["kept_layers"] = model.kept_layers
+    if record.capability:
+        flat["lm_eval_version"] = record.capability.lm_eval_version
+    if record.latency:
+        flat |= _latency_columns(record.latency.own, record.latency.teacher)
+        flat["latency_warning"] = record.latency.warning
+    if taught:
+        flat |= taught.model_dump(
+            include={
+                "scored_tokens", "device_hours",
+                "kl_before", "kl_after", "top1_before", "top1_after",
+            }
+        )  # fmt: skip
+        flat["train_seconds"] = taught.seconds
+        flat["targets_seconds"] = taught.targets.seconds
+        flat["corpus"] = taught.corpus.name
+    return flat
+
+
+def label(record: RunRecord) -> str:
+    """A short name for charts: `teacher` or `15 layers`."""
+    if record.spec.student is None:
+        return "teacher"
+    return f"{record.spec.student.num_layers} layers"
+
+
+def _latency_columns(own: Timing, teacher: Timing | None) -> dict[str, Any]:
+    """Medians and 95th percentiles of one timing, and its ratio to the teacher's."""
+    values = turns(own)
+    flat: dict[str, Any] = {
+        "batch_size": own.batch_size,
+        "prompt_tokens": own.prompt_tokens,
+        "output_tokens": own.turns[0].num_output_tokens if own.turns else None,
+        "peak_memory_bytes": own.peak_memory_bytes,
+    }
+    if values.empty:
+        return flat
+    for name in ("ttft_ms", "tpot_ms", "latency_ms"):
+        flat[name] = values[name].median()
+        flat[name.replace("_ms", "_p95_ms")] = values[name].quantile(0.95)
+    per_turn = own.batch_size * 1e3 * values["num_output_tokens"] / values["latency_ms"]
+    flat["output_tokens_per_s"] = per_turn.median()
+    low, high = np.percentile(values["tpot_ms"].dropna(), [25, 75])
+    flat["tpot_spread"] = (high - low) / flat["tpot_ms"]
+    if teacher:
+        theirs = turns(teacher)
+        for name in ("ttft_ms", "tpot_ms", "latency_ms"):
+            flat[f"teacher_{name}"] = theirs[name].median()
+        for name in ("ttft", "tpot"):
+            flat[f"{name}_ratio"] = (values[f"{name}_ms"] / theirs[f"{name}_ms"]).median()
+    return flat
+
+
+def turns(timing: Timing) -> pd.DataFrame:
+    """A timing's counted turns: ttft_ms, tpot_ms, latency_ms, num_output_tokens."""
+    rows: Iterator[dict[str, Any]] = (
+        {**turn.model_dump(), "tpot_ms": turn.tpot_ms} for turn in timing.turns
+    )
+    columns = ["ttft_ms", "tpot_ms", "latency_ms", "num_output_tokens"]
+    return pd.DataFrame(list(rows), columns=columns).astype(float)

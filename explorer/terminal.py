@@ -1,0 +1,69 @@
+"""A bar with time left for whatever a run is doing, or plain lines where no person watches."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from explorer.progress import Listener
+
+LINE_EVERY_S = 15.0
+
+
+@contextmanager
+def stage_bar(console: Console, title: str = "") -> Iterator[Listener]:
+    """Give a listener that shows stage, share done, speed and time left."""
+    if not console.is_terminal:
+        yield _lines(console, title)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task(title, total=None, note="")
+
+        def show(status: dict[str, Any]) -> None:
+            progress.update(
+                bar,
+                description=f"{title}  {status['stage']}".strip(),
+                completed=status["done"],
+                total=status["total"] or None,
+                note=note(status),
+            )
+
+        yield show
+
+
+def _lines(console: Console, title: str) -> Listener:
+    """One line when a stage begins, then one every few seconds."""
+    last = {"stage": "", "at": 0.0}
+
+    def show(status: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if status["stage"] == last["stage"] and now - float(last["at"]) < LINE_EVERY_S:
+            return
+        last.update(stage=status["stage"], at=now)
+        console.print(f"{title}  {status['stage']}  {note(status)}".strip(), markup=False)
+
+    return show
+
+
+def note(status: dict[str, Any]) -> str:
+    """What stands beside a bar: done, speed, loss, time left."""
+    parts = []
+    if status.get("total"):
+        parts.append(f"{status['done']:,.0f} of {status['total']:,.0f} {status.get('unit', '')}")
+    if status.get("tokens_per_s"):
+        parts.append(f"{status['tokens_per_s']:.0f} tokens/s")
+    if status.get("loss") is not None:
+        parts.append(f"loss {status['loss']:.3f}")
+    if status.get("seconds_left") is not None:
+        parts.append(f"{clock(status['seconds_left'])} left")
+    return ", ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 42 s or 3 min 05 s."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

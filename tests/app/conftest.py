@@ -1,0 +1,67 @@
+"""A store of one's own, and the pages opened on it without a browser."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from explorer import jobs
+from explorer.specs import RunSpec
+from tests import records
+
+APP = Path(__file__).parent.parent.parent / "app.py"
+TIMEOUT_S = 120
+
+OpenPage = Callable[..., AppTest]
+
+
+@pytest.fixture
+def root(store_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The empty store that the dashboard will show; no cache of another test."""
+    monkeypatch.setenv("EXPLORER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("EXPLORER_READ_ONLY", raising=False)
+    st.cache_data.clear()
+    st.cache_resource.clear()
+    yield store_root
+    st.cache_data.clear()
+    st.cache_resource.clear()
+
+
+@pytest.fixture
+def study(root: Path) -> list[str]:
+    """A teacher and five students, finished; their run ids, the teacher's first."""
+    return records.write_study(root)
+
+
+@pytest.fixture
+def open_page() -> OpenPage:
+    """Opens a page of the app, as in `open_page("run", x="ttft_ms")`."""
+
+    def opener(name: str, **query: str) -> AppTest:
+        page = AppTest.from_file(str(APP), default_timeout=TIMEOUT_S)
+        if name != "explore":
+            # A page can only be switched to once the app has named its pages.
+            page.run()
+            page.switch_page(f"explorer/pages/{name}.py")
+        for key, value in query.items():
+            page.query_params[key] = value
+        page.run()
+        assert not page.exception, [one.value for one in page.exception]
+        return page
+
+    return opener
+
+
+@pytest.fixture
+def submitted(monkeypatch: pytest.MonkeyPatch) -> list[RunSpec]:
+    """The specs that a page hands to the queue; no Ray is started."""
+    seen: list[RunSpec] = []
+
+    def submit(specs: list[RunSpec], root: Path) -> list[str]:
+        seen.extend(specs)
+        return [spec.run_id for spec in specs]
+
+    monkeypatch.setattr(jobs, "submit", submit)
+    return seen

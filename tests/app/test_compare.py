@@ -1,0 +1,98 @@
+"""The Compare page: table, differences, export."""
+
+import io
+
+import pandas as pd
+
+from explorer import store
+from explorer.pages import sidebyside
+from tests import records
+from tests.app.reading import text_of
+
+
+def test_an_empty_store_leads_to_the_run_page(root, open_page):
+    """With nothing finished there is one sentence and one button."""
+    page = open_page("compare")
+
+    assert "Nothing to compare yet" in text_of(page)
+    assert [button.label for button in page.button] == ["Go to the Run page"]
+
+
+def test_only_failed_runs_are_nothing_to_compare(root, open_page):
+    """A failed run has no numbers, so the page says what to do instead."""
+    records.write_run(root, records.make_record(num_layers=12, status="failed"))
+
+    assert "Nothing to compare yet" in text_of(open_page("compare"))
+
+
+def test_the_newest_study_is_compared_at_first(root, study, open_page):
+    """The page opens with the newest sweep's teacher and students."""
+    newer = records.write_study(root, name="newer", layers=(20, 10), seed=7)
+    for number, run_id in enumerate(newer[1:]):
+        old = store.load(root, run_id)
+        late = f"2026-11-22T0{number}:00:00+00:00"
+        store.save(root, old.model_copy(update={"finished_at": late}))
+
+    page = open_page("compare")
+
+    assert page.multiselect(key="runs").value == newer
+
+
+def test_the_teacher_is_on_top_and_intervals_are_small(study, open_page):
+    """The table has the teacher first, then students by what they keep, with intervals."""
+    said = text_of(open_page("compare"))
+
+    rows = [
+        said.index(name) for name in ("starter (teacher)", "24 layers", "15 layers", "6 layers")
+    ]
+    assert rows == sorted(rows)
+    assert "<small>[" in said
+
+
+def test_a_missing_cost_says_why_on_hover(study, open_page):
+    """An en dash in a cost column carries the reason."""
+    said = text_of(open_page("compare"))
+
+    assert f"no price for {records.DEVICE_NAME}" in said
+
+
+def test_differences_carry_verdicts(study, open_page):
+    """The second mode says for each task whether the student is better, worse or unclear."""
+    page = open_page("compare", show="Differences from the teacher")
+
+    assert 'class="worse"' in text_of(page) or 'class="first worse"' in text_of(page)
+
+
+def test_differences_without_a_student_say_what_is_missing(study, open_page):
+    """With the teacher alone there is nothing to subtract, and the page says so."""
+    page = open_page("compare", show="Differences from the teacher", runs=study[0])
+
+    assert "Choose a student" in text_of(page)
+
+
+def test_the_markdown_is_shown_before_it_is_taken(study, open_page):
+    """The preview holds the table as Markdown."""
+    page = open_page("compare")
+
+    assert page.code[0].value.startswith("| Model")
+
+
+def test_a_downloaded_csv_has_one_row_a_run(root, study):
+    """What the CSV button makes is read back with a row for every chosen run."""
+    from explorer.pages.index import Index
+    from explorer.report import export
+
+    reader = Index(root)
+    runs = reader.with_retention(reader.shelf().runs)
+
+    table = pd.read_csv(io.BytesIO(export.write(runs, "csv")))
+
+    assert sorted(table["run_id"]) == sorted(study)
+
+
+def test_a_lone_teacher_is_its_own_study(root):
+    """A store that holds only a teacher compares the teacher."""
+    record = records.make_record()
+    records.write_run(root, record)
+
+    assert sidebyside.newest_study(store.frame([record])) == [record.run_id]

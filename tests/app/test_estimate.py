@@ -1,0 +1,105 @@
+"""The preview's arithmetic: only what was measured, scaled by the number of layers."""
+
+import pytest
+
+from explorer import store
+from explorer.analysis.estimate import estimate
+from explorer.specs import CapabilitySpec, DepthStudent, DistillSpec, LatencySpec
+from tests import records
+
+
+@pytest.fixture
+def past(root, study):
+    """Frames of a finished study."""
+    found, _ = store.records(root)
+    return store.frame(found), store.scores(found)
+
+
+def planned(**changes):
+    """A run of a size that nobody has trained."""
+    return records.study("planned", layers=(12,))[1].with_(**changes)
+
+
+def test_without_an_earlier_run_nothing_is_said(past):
+    """No run of this teacher means no number, but a reason."""
+    runs, scores = past
+    found = estimate([planned(teacher="org/other")], runs, scores)
+
+    assert found.seconds is None
+    assert found.memory_bytes is None
+    assert "first run will tell" in found.basis
+
+
+def test_a_size_between_two_measured_ones_costs_between_them(past):
+    """Training 12 layers takes longer than 10 and less than 15, per token."""
+    runs, scores = past
+    only_training = {"capability": None, "latency": None}
+    found = estimate([planned(**only_training)], runs, scores)
+
+    seconds = runs.set_index("label")["train_seconds"]
+    assert seconds["10 layers"] < found.seconds < seconds["15 layers"]
+
+
+def test_twice_the_tokens_take_twice_the_time(past):
+    """Training time is proportional to the budget."""
+    runs, scores = past
+    once, twice = (
+        estimate(
+            [planned(capability=None, latency=None, distill=DistillSpec(max_tokens=tokens))],
+            runs, scores,
+        )
+        for tokens in (10_000, 20_000)
+    )  # fmt: skip
+
+    assert twice.seconds == pytest.approx(2 * once.seconds)
+
+
+def test_a_limit_shortens_the_test(past):
+    """Eight documents per task are 32 of 1,080."""
+    runs, scores = past
+    whole, part = (
+        estimate(
+            [planned(distill=None, latency=None, capability=CapabilitySpec(limit=limit))],
+            runs, scores,
+        )
+        for limit in (None, 8)
+    )  # fmt: skip
+
+    assert part.seconds == pytest.approx(whole.seconds * 32 / 1080)
+
+
+def test_an_unknown_task_is_named_as_missing(past):
+    """A task that never ran here is said to be left out, not guessed."""
+    runs, scores = past
+    found = estimate([planned(capability=CapabilitySpec(tasks=("mmlu",)))], runs, scores)
+
+    assert found.unknown == ("testing",)
+    assert found.seconds > 0
+
+
+def test_a_finished_run_takes_nothing(root, study, past):
+    """What the store has already is not counted again."""
+    runs, scores = past
+    done = store.read_spec(root, study[1])
+
+    assert estimate([done], runs, scores).seconds == 0
+
+
+def test_timing_counts_student_and_teacher(past):
+    """A student's turns alternate with its teacher's, so both are counted."""
+    runs, scores = past
+    asked = LatencySpec(repeats=10, warmup=2)
+    found = estimate([planned(distill=None, capability=None, latency=asked)], runs, scores)
+
+    teacher_ms = runs["teacher_latency_ms"].median()
+    assert found.seconds > 12 * teacher_ms / 1e3
+
+
+def test_a_larger_student_needs_more_memory(past):
+    """Training memory grows with the layers that are trained."""
+    runs, scores = past
+    small, large = (
+        estimate([planned(student=DepthStudent(num_layers=n))], runs, scores) for n in (3, 28)
+    )
+
+    assert 0 < small.memory_bytes < large.memory_bytes

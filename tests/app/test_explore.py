@@ -1,0 +1,218 @@
+"""The Explore page: empty, full, failed, damaged."""
+
+import shutil
+
+import pytest
+
+from explorer import store
+from explorer.catalogue import prices
+from explorer.catalogue.prices import Price
+from tests import records
+from tests.app.reading import text_of
+
+
+def test_an_empty_store_leads_to_the_run_page(root, open_page):
+    """With no runs there is one sentence and one button, not an empty chart."""
+    page = open_page("explore")
+
+    assert "No runs yet" in text_of(page)
+    assert [button.label for button in page.button] == [
+        "Go to the Run page",
+        "Start the starter sweep",
+    ]
+    assert not page.get("plotly_chart")
+
+
+def test_the_starter_sweep_is_one_click_away(root, open_page, submitted):
+    """One click on an empty store queues the teacher and five students."""
+    page = open_page("explore")
+
+    page.button(key="explore_starter").click().run()
+
+    assert not page.exception
+    assert len(submitted) == 6
+    assert submitted[0].student is None
+
+
+def test_the_finding_stands_first(study, open_page):
+    """A filled store opens with a sentence that is computed from it, then the chart."""
+    page = open_page("explore")
+
+    assert "layer student" in text_of(page)
+    assert "6 runs" in text_of(page)
+    assert page.get("plotly_chart")
+
+
+def test_a_picked_run_shows_its_evidence(study, open_page):
+    """A run in the page's address opens the strip with its tasks, timing and origin."""
+    page = open_page("explore", run=study[2])
+
+    said = text_of(page)
+    assert "Cut to 20 layers" in said
+    assert "150,000 tokens of starter" in said
+    assert len(page.get("plotly_chart")) == 3, "chart, tasks, timing"
+    assert {"Open the run", "Run it again"} <= {button.label for button in page.button}
+
+
+def test_the_teacher_can_be_picked(study, open_page):
+    """The teacher has evidence too, though nobody to be compared with."""
+    page = open_page("explore", run=study[0])
+
+    assert "The teacher starter, as it is" in text_of(page)
+
+
+def test_an_unknown_run_in_the_address_is_ignored(study, open_page):
+    """An old or wrong link shows the chart without a strip."""
+    page = open_page("explore", run="no-such-run")
+
+    assert page.get("plotly_chart")
+    assert page.selectbox(key="run").value is None
+
+
+def test_a_run_opens_in_full(study, open_page):
+    """Open the run shows spec, environment, curve, kept layers and log."""
+    page = open_page("explore", run=study[3])
+
+    page.button(key="explore_open").click().run()
+
+    assert not page.exception
+    assert any("num_layers: 15" in block.value for block in page.code)
+    assert [tab.label for tab in page.tabs] == [
+        "Spec", "Environment", "Learning", "Layers", "Log",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "axis"),
+    [("TTFT", "ttft_ms"), ("Parameters", "num_parameters"), ("Memory", "peak_memory_bytes")],
+)
+def test_the_axis_is_in_the_address(study, open_page, name, axis):
+    """A link with an axis opens the chart on that axis."""
+    page = open_page("explore", x=name)
+
+    assert page.segmented_control(key="x").value == axis
+    assert page.get("plotly_chart")
+
+
+def test_an_unknown_price_is_asked_for(study, open_page):
+    """A cost axis without a price shows the question, and no invented figure."""
+    page = open_page("explore", x="$/1M tokens")
+
+    assert not page.get("plotly_chart")
+    assert "No price is known for this device" in text_of(page)
+
+
+def test_an_own_price_draws_the_cost_chart(root, study, open_page):
+    """A typed price is kept with its date, and the chart appears."""
+    page = open_page("explore", x="$/1M tokens")
+
+    field = f"explore_ask_own_{records.DEVICE_NAME}"
+    page.text_input(key=field).input("0.05").run()
+    page.button(key=f"explore_ask_save_{records.DEVICE_NAME}").click().run()
+
+    assert not page.exception
+    saved = prices.read_overrides(root / prices.OVERRIDES)[records.DEVICE_NAME]
+    assert saved.usd_per_hour == 0.05
+    assert saved.date_seen
+    assert page.get("plotly_chart")
+
+
+def test_a_price_of_minus_one_is_refused(root, study, open_page):
+    """An impossible price is answered with one sentence and not kept."""
+    page = open_page("explore", x="$/1M tokens")
+
+    page.text_input(key=f"explore_ask_own_{records.DEVICE_NAME}").input("-1").run()
+    page.button(key=f"explore_ask_save_{records.DEVICE_NAME}").click().run()
+
+    assert not page.exception
+    assert "above 0" in page.error[0].value
+    assert not (root / prices.OVERRIDES).exists()
+
+
+def test_a_cost_names_its_price(root, study, open_page):
+    """The strip shows the price that a cost comes from, with its date."""
+    price = Price(usd_per_hour=0.1, provider="Example", date_seen="2026-09-25")
+    prices.write_override(root / prices.OVERRIDES, records.DEVICE_NAME, price)
+
+    page = open_page("explore", run=study[1])
+
+    assert "Example, seen 2026-09-25" in text_of(page)
+
+
+def test_a_failed_run_says_why(root, study, open_page):
+    """A failed run is listed with its error and can be resumed."""
+    failed = records.make_record(num_layers=12, status="failed", number=9)
+    records.write_run(root, failed)
+
+    page = open_page("explore")
+
+    assert "The disk is full" in text_of(page)
+    assert page.button(key=f"explore_resume_{failed.run_id}")
+
+
+def test_only_failed_runs_draw_no_chart(root, open_page):
+    """A store with nothing but a failed run still opens and says what happened."""
+    records.write_run(root, records.make_record(num_layers=12, status="failed"))
+
+    page = open_page("explore")
+
+    assert not page.get("plotly_chart")
+    assert "The disk is full" in text_of(page)
+
+
+def test_damaged_and_foreign_folders_are_reported_and_kept(root, study, open_page):
+    """Folders that are no runs are named, harm nothing and stay where they are."""
+    (root / "my-notes").mkdir()
+    broken = root / study[5] / store.RECORD
+    broken.write_text('{"schema', encoding="utf-8")
+
+    page = open_page("explore")
+
+    said = text_of(page).replace("\\", "")
+    assert "my-notes is not a run" in said
+    assert "is not JSON" in said
+    assert broken.read_text(encoding="utf-8") == '{"schema'
+    assert page.get("plotly_chart")
+
+
+def test_damaged_answers_take_the_interval_not_the_page(root, study, open_page):
+    """A run whose answers cannot be read loses its interval; the page stays."""
+    (root / study[4] / store.ANSWERS).write_bytes(b"no parquet")
+
+    page = open_page("explore", run=study[4])
+
+    assert page.get("plotly_chart")
+
+
+def test_a_store_that_is_not_there_is_an_empty_one(root, open_page):
+    """A results folder that does not exist yet is no error."""
+    shutil.rmtree(root)
+
+    assert "No runs yet" in text_of(open_page("explore"))
+
+
+def test_read_only_hides_every_action(root, study, open_page, monkeypatch):
+    """With EXPLORER_READ_ONLY=1 nothing can be started, resumed or priced."""
+    monkeypatch.setenv("EXPLORER_READ_ONLY", "1")
+    records.write_run(root, records.make_record(num_layers=12, status="failed"))
+
+    page = open_page("explore", run=study[1], x="$/1M tokens")
+
+    assert [button.label for button in page.button if not button.disabled] == []
+
+
+def test_one_task_can_be_looked_at_alone(study, open_page):
+    """Choosing a task draws the same chart for that task only."""
+    page = open_page("explore", task="starter_facts")
+
+    assert "on the task starter_facts alone" in text_of(page)
+    assert page.get("plotly_chart")
+
+
+def test_filters_are_in_the_address(root, study, open_page):
+    """A link with a device shows that device's runs and says that it is filtered."""
+    records.write_study(root, name="gpu", seed=3, device_name="NVIDIA H100 80GB HBM3")
+
+    page = open_page("explore", device="NVIDIA H100 80GB HBM3")
+
+    assert "(filtered)" in text_of(page)

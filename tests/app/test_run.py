@@ -1,0 +1,179 @@
+"""The Run page: the order, its preview, the queue."""
+
+import os
+import socket
+import time
+
+import pytest
+
+from explorer import jobs, store
+from explorer.specs import starter_sweep
+from tests import records
+from tests.app.reading import text_of
+
+
+def test_the_form_opens_ready_to_start(root, open_page):
+    """An untouched form is a valid order: the teacher and two students."""
+    page = open_page("run")
+
+    assert page.button(key="run_start").label == "Start 3 runs"
+    assert not page.button(key="run_start").disabled
+    assert "the first run will tell" in text_of(page)
+
+
+def test_start_hands_the_order_to_the_queue(root, open_page, submitted):
+    """The button submits exactly what the form says."""
+    page = open_page("run")
+    page.text_input(key="run_other_sizes").input("5").run()
+    page.number_input(key="run_max_tokens").set_value(4096).run()
+    page.number_input(key="run_limit").set_value(8).run()
+    page.button(key="run_start").click().run()
+
+    assert not page.exception
+    students = [spec for spec in submitted if spec.student]
+    assert sorted(spec.student.num_layers for spec in students) == [5, 10, 20]
+    assert {spec.distill.max_tokens for spec in students} == {4096}
+    assert {spec.capability.limit for spec in submitted} == {8}
+
+
+def test_no_sizes_measure_only_the_teacher(root, open_page, submitted):
+    """Without a student the order is one run, the same that any sweep would start."""
+    page = open_page("run")
+    pills = next(group for group in page.get("button_group") if "run_sizes" in str(group.key))
+    pills.set_value([]).run()
+    page.button(key="run_start").click().run()
+
+    assert [spec.run_id for spec in submitted] == [starter_sweep().runs()[0].run_id]
+
+
+def test_what_is_measured_is_not_started_again(root, study, open_page, submitted):
+    """Runs that the store has finished are left out, and the preview says so."""
+    page = open_page("run")
+    page.text_input(key="run_name").input("starter").run()
+
+    assert page.button(key="run_start").label == "All of it is measured"
+    assert page.button(key="run_start").disabled
+
+
+def test_the_preview_rests_on_earlier_runs(study, open_page):
+    """Time, memory and the smallest difference come from what the store has measured."""
+    said = text_of(open_page("run"))
+
+    assert "about " in said
+    assert " min" in said
+    assert "of memory" in said
+    assert "From 6 earlier runs on" in said
+    assert "With 1,080 documents you will see differences of" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("run_name", "My Study!", "name"),
+        ("run_other_sizes", "ten", "whole numbers of layers"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_no_start(root, open_page, key, value, said):
+    """What cannot be is said in words beside a button that cannot be pressed."""
+    page = open_page("run")
+
+    page.text_input(key=key).input(value).run()
+
+    assert not page.exception
+    assert said in page.error[0].value.replace("\\", "")
+    assert page.button(key="run_start").disabled
+
+
+def test_a_corpus_that_is_not_there_is_refused(root, open_page):
+    """A path without a file is refused before anything starts."""
+    page = open_page("run")
+    page.segmented_control(key="run_corpus").set_value("path").run()
+    page.text_input(key="run_path").input("/no/such/file.txt").run()
+
+    assert "There is no file" in page.error[0].value.replace("\\", "")
+
+
+def test_the_order_can_be_edited_as_yaml(root, open_page, submitted):
+    """The form's order is where the YAML starts; what it then says is what starts."""
+    page = open_page("run")
+    page.toggle(key="run_as_yaml").set_value(True).run()
+    assert "num_layers: 20" in page.text_area(key="run_yaml").value
+    page.text_area(key="run_yaml").input(
+        "name: mine\nstudents:\n- num_layers: 7\ndistill: null\n"
+    ).run()
+    page.button(key="run_start").click().run()
+
+    assert [spec.student.num_layers for spec in submitted if spec.student] == [7]
+
+
+def test_yaml_that_is_no_spec_is_refused(root, open_page):
+    """An unknown key is named."""
+    page = open_page("run")
+    page.toggle(key="run_as_yaml").set_value(True).run()
+    page.text_area(key="run_yaml").input("name: mine\nlayers: 7\n").run()
+
+    assert "unknown key layers" in page.error[0].value.replace("\\", "")
+
+
+def test_the_queue_shows_a_failed_run_and_resumes_it(root, open_page, monkeypatch):
+    """A failed run's line has the error and a button that queues it again."""
+    resumed = []
+    monkeypatch.setattr(jobs, "resume", lambda root, run_id: resumed.append(run_id) or run_id)
+    failed = records.make_record(num_layers=12, status="failed")
+    records.write_run(root, failed)
+
+    page = open_page("run")
+    assert "The disk is full" in text_of(page)
+    page.button(key=f"resume_{failed.run_id}").click().run()
+
+    assert not page.exception
+    assert resumed == [failed.run_id]
+
+
+def test_a_running_run_shows_how_far_it_is_and_can_be_cancelled(root, open_page, monkeypatch):
+    """The line has stage, progress, speed, time left, and a Cancel that reaches the run."""
+    cancelled = []
+    monkeypatch.setattr(jobs, "cancel", lambda root, run_id: cancelled.append(run_id))
+    run_id = _running(root)
+
+    page = open_page("run")
+    bars = [element.proto.text.replace("\\", "") for element in page.get("progress")]
+    page.button(key=f"cancel_{run_id}").click().run()
+
+    assert any("Teaching" in text and "412 tokens/s" in text for text in bars)
+    assert any("5 min left" in text for text in bars)
+    assert cancelled == [run_id]
+
+
+def test_a_finished_line_is_its_result(study, open_page):
+    """A finished student's line says what it keeps and how fast it is."""
+    assert "Finished: keeps" in text_of(open_page("run")).replace("\\", "")
+
+
+def test_read_only_shows_the_queue_and_no_form(root, study, open_page, monkeypatch):
+    """With EXPLORER_READ_ONLY=1 the page only watches."""
+    monkeypatch.setenv("EXPLORER_READ_ONLY", "1")
+    run_id = _running(root)
+
+    page = open_page("run")
+
+    assert "read-only" in page.info[0].value
+    assert not page.button
+    assert run_id in text_of(page).replace("\\", "")
+
+
+def _running(root) -> str:
+    """A run whose process (this one) is alive and says that it is teaching."""
+    spec = records.study("live", layers=(20,), seed=4)[1]
+    store.open_run(root, spec)
+    store.write_status(
+        root,
+        spec.run_id,
+        {
+            "run_id": spec.run_id, "state": "running", "stage": "distil", "done": 40_000,
+            "total": 150_000, "unit": "tokens", "seconds": 97.0, "seconds_left": 300.0,
+            "loss": 1.23, "tokens_per_s": 412.0, "pid": os.getpid(),
+            "host": socket.gethostname(), "updated_at": time.time(),
+        },
+    )  # fmt: skip
+    return spec.run_id

@@ -1,0 +1,61 @@
+"""The dashboard as a process and a browser that looks at it."""
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 120
+"""How long a page may take on a machine that is also measuring something."""
+
+
+def _screenshots():
+    """docs/screenshots.py, which knows how to start the app and the browser."""
+    spec = importlib.util.spec_from_file_location("screenshots", ROOT / "docs" / "screenshots.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+screenshots = _screenshots()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("EXPLORER_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def browser(chromium_path: str) -> Iterator[Browser]:
+    """One headless Chromium for all tests."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=chromium_path, args=screenshots.CHROME_FLAGS
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """An empty window, wide as a laptop's."""
+    context = browser.new_context(viewport={"width": 1440, "height": 1000})
+    window = context.new_page()
+    window.set_default_timeout(1e3 * PATIENCE_S)
+    yield window
+    context.close()
+
+
+@pytest.fixture
+def dashboard(store_root: Path, cache: Path) -> Iterator[str]:
+    """The running app on the test's store; its address."""
+    with screenshots.app(store_root) as url:
+        yield url

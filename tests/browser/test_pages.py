@@ -1,0 +1,66 @@
+"""What a person sees in a real browser, on a store that is filled already."""
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests import records
+
+pytestmark = pytest.mark.browser
+WAIT_MS = 120_000
+
+
+@pytest.fixture
+def study(store_root):
+    """A teacher and five students, written before the dashboard starts."""
+    return records.write_study(store_root)
+
+
+def test_a_click_on_a_point_opens_its_evidence(study, dashboard, page: Page):
+    """A point on the chart answers with the run behind it, and the address keeps the run."""
+    page.goto(dashboard)
+    # The second trace holds the students; Plotly draws their marks in the frame's order.
+    point = page.locator(".stPlotlyChart .scatterlayer .trace .points path.point").last
+    expect(point).to_be_visible(timeout=WAIT_MS)
+
+    point.click(force=True)
+
+    expect(page.get_by_role("button", name="Open the run")).to_be_visible(timeout=WAIT_MS)
+    expect(page).to_have_url(re.compile(r"[?&]run="), timeout=WAIT_MS)
+
+
+def test_a_link_brings_axis_and_run_back(study, dashboard, page: Page):
+    """An address that somebody sent opens the same axis and the same run."""
+    page.goto(f"{dashboard}/?x=TTFT&run={study[3]}")
+
+    expect(page.get_by_text("TTFT, median (ms").first).to_be_visible(timeout=WAIT_MS)
+    expect(page.get_by_text("Cut to 15 layers")).to_be_visible(timeout=WAIT_MS)
+
+
+@pytest.mark.parametrize("path", ["", "run", "compare"])
+def test_no_page_is_wider_than_a_phone(study, dashboard, page: Page, path):
+    """At 390 pixels nothing but the table, in its own frame, scrolls sideways."""
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{dashboard}/{path}")
+    expect(page.locator("[data-testid=stMainBlockContainer] button").first).to_be_visible(
+        timeout=WAIT_MS
+    )
+
+    overflow = page.evaluate(
+        "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
+
+    assert overflow <= 0
+
+
+def test_the_table_is_taken_away_as_csv(study, dashboard, page: Page):
+    """The Export button hands over a file with a row for every run."""
+    page.goto(f"{dashboard}/compare")
+    page.get_by_role("button", name="Export").click()
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="CSV").click()
+
+    lines = waiting.value.path().read_text(encoding="utf-8").strip().splitlines()
+
+    assert len(lines) == 1 + len(study)

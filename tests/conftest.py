@@ -1,0 +1,131 @@
+"""What all tests share: no hub, no shared store, tiny models, golden files.
+
+Nothing heavy is imported here, so that the fast tests stay fast.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+# Before anything imports huggingface_hub, and inherited by every process a test starts.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--rewrite", action="store_true", help="write the golden files anew instead of comparing"
+    )
+
+
+@pytest.fixture(autouse=True)
+def store_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty store of the test's own; the committed results are out of reach."""
+    root = tmp_path / "results"
+    root.mkdir()
+    monkeypatch.setenv("EXPLORER_RESULTS", str(root))
+    return root
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> str:
+    """The browser that `make test` found or installed."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = [os.environ.get("CHROME_PATH"), *(shutil.which(name) for name in names)]
+    path = next((path for path in found if path), None)
+    assert path, "No Chromium or Chrome: `make chromium` installs one, CHROME_PATH names one."
+    return path
+
+
+Golden = Callable[[str, str], None]
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Golden:
+    """Compare a text with tests/golden/files/NAME, or write it there with --rewrite."""
+
+    def check(name: str, text: str) -> None:
+        path = ROOT / "tests" / "golden" / "files" / name
+        if request.config.getoption("--rewrite"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            return
+        assert path.exists(), f"There is no golden file {name}; `make golden` writes it."
+        assert text == path.read_text(encoding="utf-8"), (
+            f"{name} differs. If the change is meant, run `make golden` and review the diff."
+        )
+
+    return check
+
+
+TinyLlama = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> TinyLlama:
+    """A function that makes a random Llama with its tokenizer and returns its folder.
+
+    Same arguments, same weights, made once a session: do not write into the folder.
+    """
+    made: dict[tuple[int, int, int, int], Path] = {}
+
+    def make(
+        num_layers: int = 4, hidden_size: int = 32, vocab_size: int = 320, seed: int = 0
+    ) -> Path:
+        key = (num_layers, hidden_size, vocab_size, seed)
+        if key not in made:
+            folder = tmp_path_factory.mktemp("tiny_llama")
+            _save_tiny_llama(folder, *key)
+            made[key] = folder
+        return made[key]
+
+    return make
+
+
+def _save_tiny_llama(
+    folder: Path, num_layers: int, hidden_size: int, vocab_size: int, seed: int
+) -> None:
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    assert vocab_size >= len(special) + len(alphabet), "every byte needs a token"
+    vocab = {token: index for index, token in enumerate(special + alphabet)}
+    plain = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    plain.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=plain,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        unk_token="<|endoftext|>",
+        pad_token="<|im_end|>",
+    )
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    tokenizer.save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+        tie_word_embeddings=True,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        LlamaForCausalLM(config).save_pretrained(folder)

@@ -1,0 +1,136 @@
+"""Hypothesis strategies for the domain's values, in one file."""
+
+import numpy as np
+import pandas as pd
+from hypothesis import strategies as st
+
+from explorer.records import (
+    Capability,
+    Environment,
+    ErrorFacts,
+    Latency,
+    ModelFacts,
+    RunRecord,
+    TaskScore,
+    Timing,
+    Turn,
+)
+from explorer.specs import (
+    CapabilitySpec,
+    DepthStudent,
+    DistillSpec,
+    LatencySpec,
+    RunSpec,
+    SweepSpec,
+)
+
+positive = st.floats(1e-9, 1e9)
+share = st.floats(0, 1)
+names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True)
+texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
+counts = st.integers(1, 10**9)
+
+depth_students = st.builds(
+    DepthStudent,
+    num_layers=st.integers(1, 200),
+    choice=st.sampled_from(["block_influence", "uniform"]),
+)
+distill_specs = st.builds(
+    DistillSpec, max_tokens=counts, kd_weight=share, temperature=positive, learning_rate=positive,
+    top_k=st.integers(1, 1000), seed=st.integers(0, 2**31), train_embeddings=st.booleans(),
+)  # fmt: skip
+capability_specs = st.builds(
+    CapabilitySpec, tasks=st.lists(texts, min_size=1, max_size=4).map(tuple),
+    limit=st.none() | counts, num_fewshot=st.none() | st.integers(0, 50),
+)  # fmt: skip
+latency_specs = st.builds(LatencySpec, prompt_tokens=counts, repeats=st.integers(2, 1000))
+
+
+@st.composite
+def run_specs(draw):
+    """Runs of a model as it is, of a student as it was cut, and of a student that is taught."""
+    student = draw(st.none() | depth_students)
+    return RunSpec(
+        name=draw(names),
+        teacher=draw(texts),
+        student=student,
+        distill=draw(st.none() | distill_specs) if student else None,
+        capability=draw(st.none() | capability_specs),
+        latency=draw(st.none() | latency_specs),
+        threads=draw(st.none() | st.integers(1, 512)),
+    )
+
+
+sweep_specs = st.builds(
+    SweepSpec,
+    name=names,
+    students=st.lists(depth_students, min_size=1, max_size=5, unique=True).map(tuple),
+    distill=st.none() | distill_specs,
+)
+
+environments = st.builds(
+    Environment, python=texts, platform=texts, hostname_hash=texts, device_name=texts,
+    device=st.sampled_from(["cpu", "cuda"]), num_cpus=counts, threads=counts, memory_bytes=counts,
+    versions=st.dictionaries(texts, texts, max_size=3),
+)  # fmt: skip
+models = st.builds(
+    ModelFacts, name=texts, fingerprint=texts, architecture=texts, dtype=texts,
+    num_parameters=counts, num_layers=counts, hidden_size=counts, vocab_size=counts,
+    weight_bytes=counts, kept_layers=st.none() | st.lists(st.integers(0, 200), max_size=5),
+)  # fmt: skip
+scores = st.builds(
+    TaskScore, task=texts, metric=texts, score=share, stderr=st.none() | share,
+    chance=st.none() | share, num_documents=counts, num_documents_total=counts,
+    num_fewshot=st.integers(0, 50), task_version=st.none() | texts,
+)  # fmt: skip
+timings = st.builds(
+    Timing, batch_size=counts, prompt_tokens=counts,
+    turns=st.lists(
+        st.builds(Turn, ttft_ms=positive, latency_ms=positive, num_output_tokens=counts), max_size=4
+    ),
+)  # fmt: skip
+
+
+@st.composite
+def run_records(draw):
+    """Finished, failed and cancelled runs, with anything that may be missing missing at times."""
+    spec = draw(run_specs())
+    teacher = spec.teacher_run()
+    return RunRecord(
+        run_id=spec.run_id,
+        teacher_run_id=teacher.run_id if teacher else None,
+        spec=spec,
+        status=draw(st.sampled_from(["finished", "failed", "cancelled"])),
+        started_at="2026-11-24T04:00:00+00:00",
+        finished_at="2026-11-24T04:10:00+00:00",
+        environment=draw(environments),
+        model=draw(st.none() | models),
+        capability=draw(
+            st.none()
+            | st.builds(
+                Capability, lm_eval_version=texts, scores=st.lists(scores, max_size=4), seconds=share
+            )
+        ),
+        latency=draw(st.none() | st.builds(Latency, own=timings, teacher=st.none() | timings, seconds=share)),
+        error=draw(st.none() | st.builds(ErrorFacts, kind=texts, message=texts, stage=texts)),
+    )  # fmt: skip
+
+
+coordinates = st.one_of(st.none(), st.floats(-1e6, 1e6), st.integers(0, 3).map(float))
+"""Ties and gaps are likely, as in real frames."""
+
+
+@st.composite
+def planes(draw):
+    """Runs with something to maximise and something to minimise."""
+    points = draw(st.lists(st.tuples(coordinates, coordinates), max_size=20))
+    frame = pd.DataFrame(points, columns=["kept", "ms"]).astype(float)
+    return frame.assign(run_id=[f"r{i}" for i in range(len(frame))])
+
+
+@st.composite
+def paired_answers(draw):
+    """Right-or-wrong answers of a student and its teacher to the same documents."""
+    count = draw(st.integers(1, 60))
+    bits = st.lists(st.sampled_from([0.0, 1.0]), min_size=count, max_size=count).map(np.array)
+    return draw(bits), draw(bits)

@@ -1,0 +1,256 @@
+"""The queue on a real Ray head of our own. The runs are tiny stand-ins, the rest is real."""
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import requests
+
+from explorer import jobs, store
+from explorer.jobs import head, queue, states
+from explorer.specs import DepthStudent, RunSpec
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(150)]
+
+STAND_IN = """
+import sys, time
+from explorer import paths
+from explorer.errors import RunCancelled
+from explorer.progress import Progress
+
+run_id, num_steps = sys.argv[1], int(sys.argv[2])
+progress = Progress(paths.store_root(), run_id)
+began = time.time()
+try:
+    for step in range(num_steps):
+        progress("train", step, num_steps, "steps")
+        time.sleep(0.1)
+    progress.write(state="finished", began=began, ended=time.time())
+except RunCancelled as error:
+    progress.write(state="cancelled", error=str(error), began=began)
+"""
+"""What `explorer run` does to the store, without a model."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_head(tmp_path_factory):
+    """One head for the whole module, ended with everything it started."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EXPLORER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        # A proxy that the environment names must not come between us and loopback.
+        patch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+        yield
+        remembered = head._remembered()
+        processes = head._processes_of(remembered) if remembered else []
+        jobs.stop_engine()
+        left = [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        assert not left
+
+
+@pytest.fixture
+def last(monkeypatch):
+    """Decide how many tenths of a second the next submitted runs take."""
+
+    def set_steps(num_steps):
+        monkeypatch.setattr(
+            queue,
+            "run_command",
+            lambda run_id: [sys.executable, "-c", STAND_IN, run_id, str(num_steps)],
+        )
+
+    set_steps(3)
+    return set_steps
+
+
+def until(root, run_id, state, timeout_s=60):
+    """Look until a run is in a state, as the page does."""
+    deadline = time.monotonic() + timeout_s
+    while states.state_of(root, run_id) != state:
+        assert time.monotonic() < deadline, jobs.listing(root).to_dict("records")
+        time.sleep(0.2)
+
+
+def row_of(root, run_id):
+    return jobs.listing(root).set_index("run_id").loc[run_id]
+
+
+def test_first_job_starts_a_private_head(tmp_path, last):
+    """The first job starts a head that only loopback reaches and only our token opens."""
+    assert not jobs.engine()["running"]
+
+    (run_id,) = jobs.submit([RunSpec(name="first")], tmp_path)
+
+    assert jobs.wait(tmp_path, [run_id], 60) == {run_id: "finished"}
+    engine = jobs.engine()
+    assert engine["running"]
+    assert engine["local"]
+    assert engine["num_cpus"] >= 1
+    direct = {"http": "", "https": ""}
+    url = engine["address"] + "/api/jobs/"
+    assert requests.get(url, timeout=10, proxies=direct).status_code == 401
+    wrong = {"Authorization": "Bearer " + "0" * 64}
+    assert requests.get(url, timeout=10, proxies=direct, headers=wrong).status_code == 403
+
+    token_file = head._folder() / "token"
+    assert stat.S_IMODE(token_file.stat().st_mode) == 0o600
+    token = token_file.read_text()
+    processes = head._processes_of(head._remembered())
+    assert len(processes) > 3
+    listening = set()
+    for process in processes:
+        if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            assert token not in " ".join(process.cmdline())
+            found = process.net_connections(kind="tcp")
+            listening |= {c.laddr.ip for c in found if c.status == psutil.CONN_LISTEN}
+    assert listening
+    assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert token not in (head._folder() / "head.log").read_text()
+
+
+def test_runs_wait_for_each_other_and_teachers_go_first(tmp_path, last):
+    """Without a GPU one run goes at a time, a teacher before its students."""
+    last(10)
+    student = RunSpec(name="student", student=DepthStudent(num_layers=2))
+    teacher = student.teacher_run()
+    later = RunSpec(name="later", student=DepthStudent(num_layers=1))
+
+    ids = jobs.submit([student, teacher, later], tmp_path)
+
+    assert ids == [student.run_id, teacher.run_id, later.run_id]
+    until(tmp_path, teacher.run_id, "running")
+    queued = jobs.listing(tmp_path).query("state == 'queued'")
+    assert list(queued["run_id"]) == [student.run_id, later.run_id]
+    assert set(jobs.wait(tmp_path, ids, 90).values()) == {"finished"}
+    in_order = [store.read_status(tmp_path, s.run_id) for s in (teacher, student, later)]
+    for before, after in zip(in_order, in_order[1:], strict=False):
+        assert before["ended"] <= after["began"]
+
+
+def test_submitting_again_makes_no_second_job(tmp_path, last):
+    """A double click, or a run that is finished already, adds nothing to the queue."""
+    last(30)
+    spec = RunSpec(name="once")
+    jobs.submit([spec], tmp_path)
+
+    jobs.submit([spec], tmp_path)
+    jobs.resume(tmp_path, spec.run_id)
+
+    jobs.wait(tmp_path, [spec.run_id], 60)
+    jobs.submit([spec], tmp_path)
+    mine = [
+        job for job in head.connect().list_jobs() if job.metadata.get("results") == str(tmp_path)
+    ]
+    assert len(mine) == 1
+    assert row_of(tmp_path, spec.run_id)["state"] == "finished"
+
+
+def test_cancelled_in_the_queue_stays_cancelled(tmp_path, last):
+    """A waiting run that was cancelled never begins; a running one stops by itself."""
+    last(600)
+    running, waiting = RunSpec(name="running"), RunSpec(name="waiting")
+    jobs.submit([running, waiting], tmp_path)
+    until(tmp_path, running.run_id, "running")
+
+    began = time.monotonic()
+    jobs.cancel(tmp_path, waiting.run_id)
+    assert row_of(tmp_path, waiting.run_id)["state"] == "cancelled"
+    jobs.cancel(tmp_path, running.run_id)
+    assert time.monotonic() - began < 3
+
+    assert jobs.wait(tmp_path, [running.run_id], 30) == {running.run_id: "cancelled"}
+    last(3)
+    (after,) = jobs.submit([RunSpec(name="after")], tmp_path)
+    assert jobs.wait(tmp_path, [after], 60) == {after: "finished"}
+    assert row_of(tmp_path, waiting.run_id)["state"] == "cancelled"
+    assert "began" not in store.read_status(tmp_path, waiting.run_id)
+
+    jobs.resume(tmp_path, waiting.run_id)
+    assert jobs.wait(tmp_path, [waiting.run_id], 60) == {waiting.run_id: "finished"}
+
+
+def test_run_that_ignores_a_cancel_is_stopped(tmp_path, last, monkeypatch):
+    """Ray ends a run that does not stop by itself, and it counts as cancelled."""
+    deaf = STAND_IN.replace('progress("train"', 'progress.write(state="running", stage="x") #')
+    monkeypatch.setattr(
+        queue, "run_command", lambda run_id: [sys.executable, "-c", deaf, run_id, "3000"]
+    )
+    monkeypatch.setattr(states, "CANCEL_GRACE_S", 1.0)
+    (run_id,) = jobs.submit([RunSpec(name="deaf")], tmp_path)
+    until(tmp_path, run_id, "running")
+    until_it_says_so = time.monotonic() + 30
+    while not (store.read_status(tmp_path, run_id) or {}).get("pid"):
+        assert time.monotonic() < until_it_says_so
+        time.sleep(0.2)
+
+    jobs.cancel(tmp_path, run_id)
+
+    until(tmp_path, run_id, "cancelled", 30)
+    assert not psutil.pid_exists(store.read_status(tmp_path, run_id)["pid"])
+
+
+def test_crash_before_the_first_word_is_told(tmp_path, monkeypatch):
+    """A run that cannot even start is interrupted, with Ray's log as its reason."""
+    monkeypatch.setattr(queue, "run_command", lambda _: [sys.executable, "-c", "1 / 0"])
+    (run_id,) = jobs.submit([RunSpec(name="crash")], tmp_path)
+
+    assert jobs.wait(tmp_path, [run_id], 60) == {run_id: "interrupted"}
+    assert "ZeroDivisionError" in row_of(tmp_path, run_id)["error"]
+    assert "ZeroDivisionError" in jobs.log_tail(tmp_path, run_id, 5)
+
+
+def test_dead_head_interrupts_and_resume_finishes(tmp_path, last):
+    """After the machine died every unfinished run is interrupted, and resuming finishes it.
+
+    The new head is started by a process that ends at once: closing the page loses nothing.
+    """
+    last(600)
+    running, waiting = RunSpec(name="running"), RunSpec(name="waiting")
+    jobs.submit([running, waiting], tmp_path)
+    until(tmp_path, running.run_id, "running")
+    old = head._remembered()
+    for process in head._processes_of(old):
+        process.kill()
+
+    until(tmp_path, running.run_id, "interrupted", 10)
+    assert row_of(tmp_path, waiting.run_id)["state"] == "interrupted"
+    assert "Resume" in row_of(tmp_path, waiting.run_id)["error"]
+    assert not jobs.engine()["running"]
+
+    page = f"""
+import sys
+from pathlib import Path
+from explorer import jobs
+from explorer.jobs import queue
+queue.run_command = lambda run_id: [sys.executable, "-c", {STAND_IN!r}, run_id, "3"]
+for run_id in sys.argv[2:]:
+    jobs.resume(Path(sys.argv[1]), run_id)
+"""
+    ids = [running.run_id, waiting.run_id]
+    subprocess.run([sys.executable, "-c", page, str(tmp_path), *ids], check=True, timeout=100)
+    found = jobs.wait(tmp_path, ids, 60)
+    assert set(found.values()) == {"finished"}, jobs.listing(tmp_path).to_dict("records")
+    assert head._remembered().pid != old.pid
+    assert not os.path.exists(old.session_folder)
+
+
+def test_head_that_cannot_start_says_why(tmp_path, last, monkeypatch):
+    """A head that dies while starting gives one sentence, and its runs are not lost."""
+    monkeypatch.setenv("EXPLORER_CACHE", str(tmp_path / "cache"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(head, "_free_ports", lambda count: [port, port])
+        with pytest.raises(jobs.head.JobError, match="did not start"):
+            jobs.submit([RunSpec(name="unlucky")], tmp_path)
+
+    run_id = RunSpec(name="unlucky").run_id
+    assert row_of(tmp_path, run_id)["state"] == "interrupted"
+    assert "did not start" in row_of(tmp_path, run_id)["error"]
+    assert head._remembered() is None

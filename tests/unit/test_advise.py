@@ -1,0 +1,95 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from explorer.analysis import advise
+
+
+def runs(*students, **teacher):
+    """A teacher and students as (layers, retention, tpot_ratio)."""
+    rows = [
+        {
+            "run_id": "t", "role": "teacher", "num_layers": 30, "retention": 1.0, "tpot_ms": 30.0,
+            "num_parameters": 300.0, "usd_per_hour_at_load": 0.05, "teacher_run_id": None,
+        }
+        | teacher
+    ]  # fmt: skip
+    for layers, kept, ratio in students:
+        rows.append(
+            {
+                "run_id": f"s{layers}", "role": "student", "num_layers": layers, "retention": kept,
+                "retention_low": kept - 0.04, "retention_high": kept + 0.04, "tpot_ratio": ratio,
+                "tpot_ms": 30 * ratio, "num_parameters": 10.0 * layers, "teacher_run_id": "t",
+                "usd_per_hour_at_load": 0.05 * ratio,
+            }
+        )  # fmt: skip
+    columns = ["tpot_ratio", "retention_low", "retention_high", "usd_per_mtok"]
+    frame = pd.DataFrame(rows).assign(status="finished", teacher="starter", excluded_tasks="")
+    return frame.assign(**{name: frame.get(name, np.nan) for name in columns})
+
+
+def test_the_sentence_names_the_smallest_student_that_reaches_the_target():
+    """Of two students above 95 % the smaller one is the news."""
+    said = advise.headline(runs((24, 0.99, 0.8), (18, 0.96, 0.6), (10, 0.5, 0.35)))
+
+    assert said == (
+        "An 18-layer student keeps 96 % [92, 100] of the teacher's capability at 0.60 times its "
+        "latency and 0.60 times its cost per hour."
+    )
+
+
+def test_where_no_student_reaches_the_target_the_sentence_says_so():
+    """The best trade is told without hiding that it misses the mark."""
+    said = advise.headline(runs((20, 0.9, 0.72), (15, 0.83, 0.52), (6, 0.2, 0.3)))
+
+    assert said.startswith(
+        "No student reaches 95 %: the best trade is a 15-layer student that keeps 83 % [79, 87] of "
+        "the teacher's capability at 0.52 times its latency"
+    )
+
+
+def test_what_is_not_known_is_left_out_of_the_sentence():
+    """Missing prices, intervals and times shorten it; nothing is made up."""
+    frame = runs((15, 0.83, 0.52), usd_per_hour_at_load=np.nan)
+    frame[["tpot_ratio", "retention_low", "usd_per_hour_at_load"]] = np.nan
+
+    assert advise.headline(frame) == (
+        "No student reaches 95 %: the best trade is a 15-layer student that keeps 83 % of the "
+        "teacher's capability."
+    )
+    assert "cost" not in advise.headline(frame.drop(columns="usd_per_hour_at_load"))
+
+
+def test_without_runs_or_students_the_sentence_says_what_is_missing():
+    """Every state of the store has its sentence."""
+    assert advise.headline(runs().iloc[:0]) == "No finished runs yet."
+    assert "No student is measured yet" in advise.headline(runs())
+    unknown = runs((15, np.nan, 0.5)).assign(excluded_tasks="a: the teacher is at chance")
+    assert advise.headline(unknown) == (
+        "What the students keep is not known yet (a: the teacher is at chance)."
+    )
+
+
+def test_with_several_teachers_the_sentence_says_whose_capability():
+    """`The teacher` is a name where there are two."""
+    frame = runs((15, 0.83, 0.52), (20, 0.8, 0.7))
+    frame.loc[2, "teacher"] = "other"
+
+    assert "of starter's capability" in advise.headline(frame)
+
+
+@pytest.mark.parametrize(
+    ("limits", "picked"),
+    [
+        ({"min_retention": 0.8}, ["s15", "s20", "t"]),
+        ({"min_retention": 0.8, "max_tpot_ms": 16.0}, ["s15"]),
+        ({"min_retention": 0.99, "max_tpot_ms": 5.0}, []),
+        ({"max_usd_per_mtok": 1.0}, []),
+        ({}, ["s6", "s15", "s20", "t"]),
+    ],
+)
+def test_a_pick_meets_every_limit_smallest_first(limits, picked):
+    """A missing value meets no limit on it."""
+    frame = runs((20, 0.9, 0.72), (15, 0.83, 0.52), (6, 0.2, 0.3))
+
+    assert advise.pick(frame, **limits)["run_id"].tolist() == picked

@@ -1,0 +1,125 @@
+"""The documentation cannot lie: what exists is documented, what is linked exists."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GUIDE = ROOT / "docs" / "guide.md"
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
+LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|srcset|href)=\"([^\"]+)\"")
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def without_code(text: str) -> str:
+    """Prose only: no fenced blocks and no code spans."""
+    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors that a document's headings get."""
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", read(path), flags=re.M | re.S), re.M
+    )
+    kept = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {heading.replace(" ", "-") for heading in kept}
+
+
+def commands() -> list[str]:
+    """Names of the commands of `explorer`."""
+    import typer
+
+    from explorer import cli
+
+    found = sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+    assert len(found) >= 10, found
+    return found
+
+
+def test_every_command_is_in_the_guide():
+    """A person who reads the guide meets every command of `explorer`."""
+    guide = read(GUIDE)
+
+    missing = [name for name in commands() if not re.search(rf"`explorer {name}\b", guide)]
+
+    assert not missing, f"docs/guide.md says nothing about: {', '.join(missing)}"
+
+
+def test_the_command_reference_is_current():
+    """docs/cli.md is what the commands say of themselves; `make docs` writes it."""
+    command = [sys.executable, "-m", "typer", "explorer.cli", "utils", "docs", "--name", "explorer"]
+
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"COLUMNS": "100"},
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+
+    assert done.stdout.strip() == read(ROOT / "docs" / "cli.md").strip(), "run `make docs`"
+
+
+def test_every_page_is_in_the_guide():
+    """Each page of the dashboard has a section of the guide under the title it shows."""
+    titles = re.findall(r"title=\"([^\"]+)\"", read(ROOT / "app.py").partition("PAGES")[2])
+    assert len(titles) >= 3, "app.py should give each page a title"
+
+    missing = [title for title in titles if f"### {title}\n" not in read(GUIDE)]
+
+    assert not missing, f"docs/guide.md has no section: {', '.join(missing)}"
+
+
+def test_every_column_is_documented():
+    """Each column of the exported table is explained, with its unit."""
+    from explorer import store
+    from explorer.analysis import cost, retention
+
+    columns = [*store.COLUMNS, *retention.COLUMNS, *cost.COLUMNS]
+    text = read(ROOT / "docs" / "columns.md")
+
+    missing = [name for name in columns if f"`{name}`" not in text]
+    extra = set(re.findall(r"^\| `(\w+)`", text, re.M)) - set(columns)
+
+    assert not missing, f"docs/columns.md misses: {', '.join(missing)}"
+    assert not extra, f"docs/columns.md explains what there is not: {', '.join(sorted(extra))}"
+
+
+def test_every_make_target_is_described():
+    """`make help` says what every target that people type is for."""
+    makefile = read(ROOT / "Makefile")
+    phony = re.search(r"^\.PHONY: (.+)$", makefile, re.M)
+    assert phony, "the Makefile should list its targets as .PHONY"
+    described = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.M))
+
+    # Two parts of the set-up that other targets call.
+    assert set(phony[1].split()) - described == {"starter", "chromium"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_resolve(document):
+    """A link within the project leads to a file, and its anchor to a heading, that is there."""
+    links = [first or second for first, second in LINK.findall(without_code(read(document)))]
+
+    broken = []
+    for link in links:
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (document.parent / path).resolve() if path else document
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+
+    assert not broken, f"{document.name} links to what is not there: {', '.join(broken)}"
+
+
+def test_the_documents_are_found():
+    """The link check reads the README, the guide and the decisions."""
+    names = {str(path.relative_to(ROOT)) for path in DOCUMENTS}
+
+    assert {"README.md", "CHANGELOG.md", "docs/guide.md", "docs/README.md"} <= names
+    assert sum(name.startswith("docs/decisions/") for name in names) >= 4

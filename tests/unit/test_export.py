@@ -1,0 +1,128 @@
+import io
+import json
+import zipfile
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from explorer.errors import BadInput, ExplorerError
+from explorer.report import export
+
+FORMULA = "=cmd|' /C calc'!A0"
+
+
+@pytest.fixture
+def runs():
+    """Two runs, one of them named by somebody unkind."""
+    return pd.DataFrame(
+        {
+            "run_id": ["t", "s"],
+            "role": ["teacher", "student"],
+            "label": ["teacher", FORMULA],
+            "teacher": ["50%_off & more", "50%_off & more"],
+            "num_layers": [30, 15],
+            "num_parameters": [135e6, 81e6],
+            "retention": [1.0, -0.123456789012345],
+            "tpot_ms": [30.1, np.nan],
+            "distilled": [False, True],
+            "kept_layers": [None, [0, 2, 4]],
+            "error": [None, None],
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("format", "read"), [("csv", pd.read_csv), ("json", pd.read_json), ("parquet", pd.read_parquet)]
+)
+def test_raw_formats_give_the_numbers_back(runs, format, read):
+    """One row a run, every digit kept, a missing value missing."""
+    again = read(io.BytesIO(export.write(runs, format)))
+
+    assert again["run_id"].tolist() == ["t", "s"]
+    assert again["retention"].tolist() == pytest.approx([1.0, -0.123456789012345], abs=1e-15)
+    assert np.isnan(again["tpot_ms"].iloc[1])
+    assert again["kept_layers"].iloc[1] == "0 2 4"
+
+
+def test_json_has_null_for_what_is_missing(runs):
+    """Never NaN, which is no JSON."""
+    rows = json.loads(export.write(runs, "json"), parse_constant=pytest.fail)
+
+    assert rows[1]["tpot_ms"] is None
+    assert rows[1]["label"] == FORMULA
+
+
+@pytest.mark.parametrize("text", [FORMULA, "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_a_csv_cell_is_never_a_formula(runs, text):
+    """A name that a spreadsheet would run arrives as text; numbers keep their minus."""
+    runs["label"] = ["teacher", text]
+
+    again = pd.read_csv(io.BytesIO(export.write(runs, "csv")))
+
+    assert again["label"].iloc[1].lstrip("\r\n") == "'" + text.replace("\r", "\r")
+    assert again["retention"].iloc[1] < 0
+
+
+def test_xlsx_has_text_as_text_and_a_frozen_bold_header(runs):
+    """No formula, no link; the header stays in view."""
+    with zipfile.ZipFile(io.BytesIO(export.write(runs, "xlsx"))) as book:
+        sheet = book.read("xl/worksheets/sheet1.xml").decode()
+        strings = book.read("xl/sharedStrings.xml").decode()
+        styles = book.read("xl/styles.xml").decode()
+
+    assert "<f>" not in sheet
+    assert "=cmd|" in strings
+    assert 'state="frozen"' in sheet
+    assert "<b/>" in styles
+    assert "-0.123456789012345" in sheet
+
+
+def test_markdown_and_latex_are_the_comparison_with_specials_escaped(runs):
+    """A pipe does not end a cell, a percent sign does not begin a TeX comment."""
+    markdown = export.write(runs, "md").decode()
+    latex = export.write(runs, "latex").decode()
+
+    assert "=cmd\\|" in markdown
+    assert len({line.replace("\\|", "").count("|") for line in markdown.strip().splitlines()}) == 1
+    assert r"50\%\_off \& more (teacher)" in latex
+    assert r"\toprule" in latex
+    assert "–" not in latex
+
+
+def test_an_empty_table_is_written_in_every_format(runs):
+    """No runs make a file with a header, not an error."""
+    for format in export.TABLE_FORMATS:
+        assert export.write(runs.iloc[:0], format), format
+
+
+def test_an_unknown_format_is_refused_with_those_there_are(runs):
+    """The sentence lists what can be chosen."""
+    with pytest.raises(BadInput, match="csv, xlsx, parquet, md, latex, json"):
+        export.write(runs, "docx")
+    with pytest.raises(BadInput, match="html, png, svg"):
+        export.figure(go.Figure(), "gif")
+
+
+def test_a_figure_as_html_needs_no_network():
+    """The page carries its own Plotly."""
+    page = export.figure(go.Figure(go.Scatter(x=[1], y=[2])), "html").decode()
+
+    assert "<html" in page
+    assert 'src="http' not in page
+
+
+def test_a_picture_without_a_browser_says_what_to_install(monkeypatch, tmp_path):
+    """PNG and SVG need a Chrome; the sentence offers HTML."""
+    monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "none"))
+
+    with pytest.raises(ExplorerError, match="Chromium.* or choose HTML"):
+        export.figure(go.Figure(), "png")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("format", "start"), [("png", b"\x89PNG"), ("svg", b"<svg")])
+def test_a_picture_is_drawn_by_the_browser(format, start):
+    """A figure becomes a picture of its own kind."""
+    assert export.figure(go.Figure(go.Scatter(x=[1], y=[2])), format).startswith(start)

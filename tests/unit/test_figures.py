@@ -1,0 +1,278 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from explorer.errors import BadInput
+from explorer.report import figures
+
+
+def runs(**changes):
+    """A teacher, three students on the frontier and one below it; a claim and an estimate."""
+    columns = {
+        "run_id": ["t", "s24", "s15", "s6", "slow", "claim", "guess"],
+        "role": ["teacher", *["student"] * 6],
+        "basis": [*["measured"] * 5, "published", "estimated"],
+        "label": ["teacher", "24 layers", "15 layers", "6 layers", "uniform", "claim", "guess"],
+        "teacher": "starter",
+        "retention": [1.0, 0.9, 0.7, 0.3, 0.5, 0.97, 0.6],
+        "retention_low": [np.nan, 0.84, 0.62, 0.2, 0.44, np.nan, np.nan],
+        "retention_high": [np.nan, 0.96, 0.78, 0.4, 0.56, np.nan, np.nan],
+        "raw_ratio": [1.0, 0.95, 0.85, 0.6, 0.7, 0.98, 0.8],
+        "raw_low": np.nan,
+        "raw_high": np.nan,
+        "tpot_ms": [32.0, 27.0, 19.0, 11.0, 25.0, 15.0, 22.0],
+        "ttft_ms": [215.0, 176.0, 122.0, 62.0, 170.0, 100.0, 140.0],
+        "num_parameters": [134e6, 113e6, 81e6, 50e6, 81e6, 70e6, 90e6],
+        "peak_memory_bytes": [750e6, 665e6, 537e6, 410e6, 540e6, 500e6, 560e6],
+        "usd_per_mtok": [0.97, 0.8, 0.57, 0.31, 0.75, 0.5, 0.6],
+        "usd_per_hour_at_load": [0.05, 0.041, 0.03, 0.016, 0.039, 0.02, 0.03],
+    }
+    return pd.DataFrame(columns | changes)
+
+
+def points(figure):
+    """Run id to (x, y, symbol) of everything that can be clicked."""
+    return {
+        str(custom[0]): (x, y, trace.marker.symbol)
+        for trace in figure.data
+        if trace.customdata is not None
+        for x, y, custom in zip(trace.x, trace.y, trace.customdata, strict=True)
+    }
+
+
+def texts(figure):
+    return [annotation.text for annotation in figure.layout.annotations]
+
+
+@pytest.mark.parametrize("x", list(figures.AXES))
+@pytest.mark.parametrize("y", list(figures.HEIGHTS))
+@pytest.mark.parametrize("template", ["light", "dark"])
+def test_every_axis_shows_every_run_where_it_can_be_clicked(x, y, template):
+    """A point is at its run's numbers and carries its run's id."""
+    frame = runs()
+    found = points(figures.retention_chart(frame, x, y=y, template=template))
+
+    assert set(found) == set(frame["run_id"])
+    for row in frame.to_dict("records"):
+        assert found[row["run_id"]][:2] == pytest.approx((row[x], 100 * row[y]))
+
+
+def test_shape_says_how_a_point_is_known():
+    """Teacher, measured, published and estimated cannot be taken for each other."""
+    found = points(figures.retention_chart(runs()))
+
+    assert found["t"][2] == "star"
+    assert found["s15"][2] == "circle"
+    assert found["claim"][2] == "diamond-open"
+    assert found["guess"][2] == "circle-open-dot"
+
+
+def test_the_axes_say_unit_and_direction_and_pass_100_percent():
+    """Better is up and to the left, and the chart says so."""
+    layout = figures.retention_chart(runs()).layout
+
+    assert layout.xaxis.title.text == "TPOT, median (ms per token, less is better)"
+    assert "% of the teacher" in layout.yaxis.title.text
+    assert "more is better" in layout.yaxis.title.text
+    assert layout.yaxis.range[1] > 100
+    assert layout.xaxis.range[0] < layout.xaxis.range[1]
+    assert layout.height >= 480
+    assert layout.paper_bgcolor == layout.plot_bgcolor == "rgba(0,0,0,0)"
+
+
+def test_the_95_percent_line_is_named_on_the_line():
+    """The reader needs no legend for it."""
+    figure = figures.retention_chart(runs())
+
+    line = next(note for note in figure.layout.annotations if "95 %" in note.text)
+    assert line.y == figure.layout.shapes[0].y0 == 95
+
+
+def test_only_the_frontiers_points_have_names():
+    """Labels name what matters; a dominated run, a claim and a guess are on hover."""
+    shown = texts(figures.retention_chart(runs()))
+
+    assert {"starter", "24 layers", "15 layers", "6 layers"} <= set(shown)
+    assert not {"uniform", "claim", "guess"} & set(shown)
+
+
+def test_the_frontier_steps_through_measured_runs_only():
+    """A claim never pushes a measurement off the line."""
+    figure = figures.retention_chart(runs())
+
+    steps = [trace for trace in figure.data if trace.name == "frontier"]
+    assert [step.x[0] for step in steps] == [11.0, 19.0, 27.0, 32.0]
+    assert [step.y[0] for step in steps] == pytest.approx([30, 70, 90, 100])
+
+
+def test_an_uncertain_step_of_the_frontier_fades():
+    """A run that is on the frontier by luck has a fainter line."""
+    frame = runs(frontier_share=[1.0, 0.2, 1.0, 1.0, 0.0, np.nan, np.nan])
+
+    steps = [t for t in figures.retention_chart(frame).data if t.name == "frontier"]
+
+    opacity = [float(step.line.color.rstrip(")").rsplit(",", 1)[1]) for step in steps]
+    assert opacity[2] < opacity[1] == opacity[0] == opacity[3]
+
+
+def test_intervals_reach_from_low_to_high():
+    """The bars are the interval's ends; a point without one has none."""
+    figure = figures.retention_chart(runs())
+
+    trace = next(t for t in figure.data if t.marker.symbol == "circle" and t.customdata is not None)
+    assert trace.error_y.array[0] == pytest.approx(6)
+    assert trace.error_y.arrayminus[0] == pytest.approx(6)
+
+
+def test_labels_do_not_cover_each_other():
+    """Where two names would collide, one is left to the hover."""
+    crowd = 40
+    frame = (
+        runs()
+        .iloc[[1] * crowd]
+        .assign(
+            run_id=[f"s{i}" for i in range(crowd)],
+            label=[f"{i} layers" for i in range(crowd)],
+            tpot_ms=np.linspace(20, 21, crowd),
+            retention=np.linspace(0.8, 0.82, crowd),
+        )
+    )
+
+    figure = figures.retention_chart(frame)
+
+    assert 0 < len([text for text in texts(figure) if text.endswith("layers")]) < 8
+
+
+def test_several_teachers_get_a_colour_and_a_frontier_each():
+    """A share of one teacher is not compared with a share of another."""
+    other = runs(run_id=[f"o{i}" for i in range(7)], teacher="org/big").assign(
+        tpot_ms=lambda r: 3 * r["tpot_ms"]
+    )
+
+    figure = figures.retention_chart(pd.concat([runs(), other]))
+
+    stars = [
+        trace for trace in figure.data if trace.name in {"starter", "org/big"} and trace.showlegend
+    ]
+    assert len({trace.marker.color for trace in stars}) == 2
+    steps = [trace for trace in figure.data if trace.name == "frontier"]
+    assert len({step.line.color for step in steps}) == 2
+    assert sum(bool(step.showlegend) for step in steps) == 1
+
+
+def test_sizes_over_several_orders_get_a_logarithmic_axis():
+    """A 70 B teacher and a 135 M student fit one chart."""
+    figure = figures.retention_chart(
+        runs(num_parameters=np.geomspace(70e9, 135e6, 7)), "num_parameters"
+    )
+
+    assert figure.layout.xaxis.type == "log"
+    assert "10 B" in figure.layout.xaxis.ticktext
+
+
+def test_runs_that_cannot_be_drawn_are_counted():
+    """Nothing goes missing silently."""
+    tpot_ms = runs()["tpot_ms"].copy()
+    tpot_ms[[1, 2]] = np.nan
+
+    assert "2 runs without these values not shown" in texts(
+        figures.retention_chart(runs(tpot_ms=tpot_ms))
+    )
+
+
+@pytest.mark.parametrize(
+    "frame", [runs().iloc[:0], runs(usd_per_mtok=np.nan), runs().drop(columns="usd_per_mtok")]
+)
+def test_an_empty_chart_says_what_it_needs(frame):
+    """Without a price the cost axis asks for one."""
+    assert any("needs a price" in t for t in texts(figures.retention_chart(frame, "usd_per_mtok")))
+
+
+def test_the_chosen_run_is_ringed():
+    """The reader sees which point the strip below speaks of."""
+    figure = figures.retention_chart(runs(), selected="s15")
+
+    ring = figure.data[-1]
+    assert (ring.x[0], ring.y[0], ring.marker.symbol) == (19.0, pytest.approx(70), "circle-open")
+
+
+def test_a_name_with_tags_stays_text():
+    """A run's name cannot bring markup into the chart."""
+    frame = runs(label=["<b>x</b>"] * 7, teacher="<a href='x'>")
+
+    figure = figures.retention_chart(frame)
+
+    hover = [str(c[1]) for t in figure.data if t.customdata is not None for c in t.customdata]
+    assert all("<a" not in text and "<b>x" not in text for text in [*hover, *texts(figure)])
+
+
+def test_an_unknown_axis_is_refused_with_those_there_are():
+    """The sentence lists what can be chosen."""
+    with pytest.raises(BadInput, match="tpot_ms, ttft_ms"):
+        figures.retention_chart(runs(), "weight")
+    with pytest.raises(BadInput, match="retention, raw_ratio"):
+        figures.retention_chart(runs(), y="score")
+
+
+def test_bars_show_both_scores_and_the_level_of_guessing():
+    """A score is read against what a guesser gets."""
+    table = pd.DataFrame(
+        {"task": ["a", "b", "c"], "student": [0.6, 0.4, np.nan], "teacher": [0.8, 0.5, 0.4],
+         "chance": [0.5, 0.0, 0.25]}
+    )  # fmt: skip
+
+    figure = figures.per_task_bars(table)
+
+    by_name = {trace.name: trace for trace in figure.data}
+    assert list(by_name["student"].x) == [0.4, 0.6]
+    assert list(by_name["teacher"].x) == [0.5, 0.8]
+    assert list(by_name["chance"].x) == [0.0, 0.5]
+    assert "No task" in texts(figures.per_task_bars(table.iloc[2:]))[0]
+
+
+def test_the_histogram_holds_every_turn_and_names_the_medians():
+    """All samples are seen; a teacher's own run has one side only."""
+    own, teacher = (
+        pd.DataFrame({"tpot_ms": values}) for values in ([10.0, 11.0, 12.0], [20.0, 21.0, 25.0])
+    )
+
+    both = figures.latency_histogram(own, teacher)
+
+    assert [len(trace.x) for trace in both.data] == [3, 3]
+    assert [trace.name for trace in both.data] == [
+        "this model, median 11.0 ms",
+        "its teacher, median 21.0 ms",
+    ]
+    assert len(figures.latency_histogram(own).data) == 1
+    assert texts(figures.latency_histogram(own.iloc[:0])) == ["Nothing was timed."]
+
+
+def test_the_training_curve_shows_what_was_measured():
+    """Loss at every point, held-out numbers where there are some, a sentence before the first."""
+    points_ = pd.DataFrame(
+        {"step": [1, 2, 3], "scored_tokens": [10, 20, 30], "loss": [3.0, 2.0, 1.5],
+         "heldout_kl": [np.nan, 2.1, np.nan], "heldout_top1": [np.nan, 0.5, np.nan]}
+    )  # fmt: skip
+
+    by_name = {trace.name: trace for trace in figures.training_curve(points_).data}
+
+    assert list(by_name["training loss"].y) == [3.0, 2.0, 1.5]
+    assert list(by_name["held-out KL"].y) == [2.1]
+    assert list(by_name["top-1 agreement"].y) == [50.0]
+    assert "No training step" in texts(figures.training_curve(points_.iloc[:0]))[0]
+
+
+@pytest.mark.parametrize("template", ["light", "dark"])
+def test_ten_thousand_runs_make_a_chart(template):
+    """A large store is drawn in one piece, points small."""
+    many = (
+        runs()
+        .iloc[[1]]
+        .loc[[1] * 10_000]
+        .assign(run_id=[f"r{i}" for i in range(10_000)], tpot_ms=np.linspace(5, 40, 10_000))
+    )
+
+    figure = figures.retention_chart(many, template=template)
+
+    assert len(points(figure)) == 10_000
+    assert figure.data[-1].marker.size < 10

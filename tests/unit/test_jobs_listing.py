@@ -1,0 +1,314 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from explorer import jobs, store
+from explorer.errors import BadInput, JobError
+from explorer.jobs import head, queue, states
+from explorer.specs import RunSpec
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """A cache that has never seen a Ray head."""
+    monkeypatch.setenv("EXPLORER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+
+
+def say(root, run_id, state, **more):
+    """Write a status as a run on this host does."""
+    here = {"host": socket.gethostname(), "pid": os.getpid(), "updated_at": time.time()}
+    store.write_status(root, run_id, {"run_id": run_id, "state": state, **here, **more})
+
+
+def record(root, run_id, status, finished_at="2026-01-02T03:04:05+00:00", message=None):
+    """Write what the listing reads of a record."""
+    error = {"kind": "X", "message": message, "stage": "distil"} if message else None
+    data = {"status": status, "finished_at": finished_at, "error": error}
+    store.write_text(root / run_id / "record.json", json.dumps(data))
+
+
+def row_of(root, run_id):
+    return jobs.listing(root).set_index("run_id").loc[run_id]
+
+
+def dead_pid():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_without_runs_there_is_an_empty_table(tmp_path):
+    """A store that does not exist lists nothing, with the columns that a page needs."""
+    rows = jobs.listing(tmp_path / "none")
+
+    assert rows.empty
+    assert list(rows.columns) == states.COLUMNS
+
+
+def test_looking_never_loads_ray(tmp_path, store_root):
+    """The page looks at jobs and the engine without Ray's memory, until a job needs it."""
+    say(store_root, "queued-00000000", "queued")
+    code = (
+        "import sys; from pathlib import Path; from explorer import jobs;"
+        "jobs.listing(Path(sys.argv[1])); assert not jobs.engine()['running'];"
+        "assert not jobs.stop_engine();"
+        "heavy = {'ray', 'torch', 'transformers', 'streamlit'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code, str(store_root)], check=True, timeout=60)
+
+
+def test_running_run_shows_its_progress(store_root):
+    """A run whose process lives is running, with the numbers that it last reported."""
+    say(
+        store_root, "a-00000000", "running",
+        stage="distil", done=3, total=9, unit="steps", loss=1.5, seconds_left=6.0,
+    )  # fmt: skip
+
+    row = row_of(store_root, "a-00000000")
+
+    assert row["state"] == "running"
+    assert (row["name"], row["stage"], row["done"], row["total"]) == ("a", "distil", 3, 9)
+    assert (row["loss"], row["seconds_left"]) == (1.5, 6.0)
+    assert row["tokens_per_s"] is None
+
+
+def test_long_silence_of_a_living_process_is_no_interruption(store_root):
+    """A stage that reports nothing for an hour goes on running."""
+    say(store_root, "a-00000000", "running")
+    status = store.read_status(store_root, "a-00000000")
+    began = states.psutil.Process().create_time()
+    store.write_status(store_root, "a-00000000", {**status, "updated_at": began + 0.1})
+
+    assert row_of(store_root, "a-00000000")["state"] == "running"
+
+
+def test_killed_run_is_interrupted(store_root):
+    """A run whose process is gone is interrupted, and the table says what to do."""
+    say(store_root, "a-00000000", "running", pid=dead_pid())
+
+    row = row_of(store_root, "a-00000000")
+
+    assert row["state"] == "interrupted"
+    assert "Resume" in row["error"]
+
+
+def test_reused_process_number_does_not_revive_a_run(store_root):
+    """A process that began after the run's last word is not the run."""
+    say(store_root, "a-00000000", "running", updated_at=1e9)
+
+    assert row_of(store_root, "a-00000000")["state"] == "interrupted"
+
+
+@pytest.mark.parametrize(("age_s", "state"), [(5, "running"), (300, "interrupted")])
+def test_run_on_another_host_lives_by_its_heartbeat(store_root, age_s, state):
+    """Elsewhere a process cannot be looked at: two minutes of silence are its death."""
+    say(store_root, "a-00000000", "running", host="elsewhere", updated_at=time.time() - age_s)
+
+    assert row_of(store_root, "a-00000000")["state"] == state
+
+
+def test_queued_run_without_a_queue_is_interrupted(store_root):
+    """When the Ray head is gone, what waited in it is interrupted."""
+    say(store_root, "a-00000000", "queued")
+
+    row = row_of(store_root, "a-00000000")
+
+    assert row["state"] == "interrupted"
+    assert "Resume" in row["error"]
+
+
+def test_run_is_queued_while_the_head_starts(store_root):
+    """From the click on, before Ray knows the job, the run is queued."""
+    say(store_root, "a-00000000", "queued")
+
+    with head.submitting():
+        assert row_of(store_root, "a-00000000")["state"] == "queued"
+
+
+def test_silent_cluster_leaves_a_run_queued(store_root, monkeypatch):
+    """A cluster that does not answer may still have the job: queued, with the reason."""
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")
+    say(store_root, "a-00000000", "queued")
+
+    row = row_of(store_root, "a-00000000")
+
+    assert row["state"] == "queued"
+    assert "RAY_ADDRESS" in row["error"]
+    assert "RAY_ADDRESS" in jobs.engine()["error"]
+
+
+def test_submission_to_a_silent_cluster_is_one_sentence(store_root, monkeypatch):
+    """A cluster that cannot be reached refuses the submission; the run is not lost."""
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")
+    spec = RunSpec(name="a")
+
+    with pytest.raises(JobError, match="RAY_ADDRESS"):
+        jobs.submit([spec], store_root)
+
+    assert store.read_spec(store_root, spec.run_id) == spec
+    jobs.cancel(store_root, spec.run_id)
+    assert row_of(store_root, spec.run_id)["state"] == "cancelled"
+
+
+def test_cancelled_and_killed_is_cancelled(store_root):
+    """A run that was killed after somebody cancelled it counts as cancelled."""
+    say(store_root, "a-00000000", "running", pid=dead_pid())
+    store.request_cancel(store_root, "a-00000000")
+
+    assert row_of(store_root, "a-00000000")["state"] == "cancelled"
+
+
+def test_record_outweighs_an_older_status(store_root):
+    """A run killed between its record and its last status is finished."""
+    say(store_root, "a-00000000", "running", pid=dead_pid(), updated_at=1.7e9)
+    record(store_root, "a-00000000", "finished")
+
+    assert row_of(store_root, "a-00000000")["state"] == "finished"
+
+
+def test_committed_results_need_no_status(store_root):
+    """A run that has only its record is listed, with the reason when it failed."""
+    record(store_root, "a-00000000", "failed", message="The disk is full.")
+    say(store_root, "b-00000000", "failed")
+    record(store_root, "b-00000000", "failed", message="No such task.")
+
+    assert row_of(store_root, "a-00000000")["error"] == "The disk is full."
+    assert row_of(store_root, "b-00000000")["error"] == "No such task."
+
+
+def test_damaged_and_foreign_folders_are_passed_over(store_root):
+    """One broken file hides no other run."""
+    record(store_root, "good-00000000", "finished")
+    for name, text in {"status.json": "{", "record.json": "[1]"}.items():
+        store.write_text(store_root / "bad-00000000" / name, text)
+    store.write_text(store_root / "odd-00000000" / "status.json", '{"state": "asleep"}')
+    store.write_text(store_root / "old-00000000" / "status.json", '{"state": "running"}')
+    (store_root / "foreign").mkdir()
+
+    rows = jobs.listing(store_root).set_index("run_id")["state"]
+
+    assert dict(rows) == {"good-00000000": "finished", "old-00000000": "interrupted"}
+
+
+def test_change_is_seen_at_the_next_look(store_root):
+    """What a run wrote a moment ago is in the next table."""
+    for done in range(20):
+        say(store_root, "a-00000000", "running", done=done)
+        assert row_of(store_root, "a-00000000")["done"] == done
+
+
+def test_order_is_running_then_queue_then_latest(store_root):
+    """What happens now is on top, the queue keeps its order, the past lies below."""
+    say(store_root, "old-00000000", "finished", updated_at=1e9)
+    say(store_root, "new-00000000", "finished", updated_at=2e9)
+    say(store_root, "second-00000000", "queued", queued_at=20)
+    say(store_root, "first-00000000", "queued", queued_at=10)
+    say(store_root, "now-00000000", "running")
+
+    with head.submitting():
+        order = [run_id.partition("-")[0] for run_id in jobs.listing(store_root)["run_id"]]
+
+    assert order == ["now", "first", "second", "new", "old"]
+
+
+@pytest.mark.slow
+def test_ten_thousand_runs_are_listed_every_second(store_root):
+    """A store of 10,000 finished runs costs the page less than a second a look."""
+    text = json.dumps({"state": "finished", "updated_at": 1.0, "host": "x", "pid": 1})
+    for number in range(10_000):
+        folder = store_root / f"run-{number:08d}"
+        folder.mkdir()
+        (folder / "status.json").write_text(text)
+    jobs.listing(store_root)
+
+    # The best of a few: the machine may be busy with something else.
+    looks = []
+    for _ in range(5):
+        began = time.process_time()
+        rows = jobs.listing(store_root)
+        looks.append(time.process_time() - began)
+
+    assert len(rows) == 10_000
+    assert min(looks) < 1.0
+
+
+def test_wait_gives_up_but_the_run_goes_on(store_root):
+    """Waiting ends at its limit, names what is not done and stops nothing."""
+    say(store_root, "a-00000000", "running")
+    say(store_root, "b-00000000", "finished")
+
+    with pytest.raises(JobError, match="a-00000000"):
+        jobs.wait(store_root, ["a-00000000", "b-00000000"], 0)
+
+    assert jobs.wait(store_root, ["b-00000000"], 0) == {"b-00000000": "finished"}
+    assert not store.cancel_requested(store_root, "a-00000000")
+
+
+def test_log_tail_is_the_end_of_the_log(store_root):
+    """The last lines come back whole, whatever the log's size and encoding."""
+    lines = [f"line {number} ✓" for number in range(30_000)]
+    store.write_text(store_root / "a-00000000" / "log.txt", "\n".join(lines) + "\n")
+    (store_root / "b-00000000").mkdir()
+    (store_root / "b-00000000" / "log.txt").write_bytes(b"\xff\xfeno\nend")
+
+    assert jobs.log_tail(store_root, "a-00000000", 3).splitlines() == lines[-3:]
+    assert jobs.log_tail(store_root, "a-00000000", 20_000).splitlines() == lines[-20_000:]
+    assert jobs.log_tail(store_root, "b-00000000", 1) == "end"
+    assert jobs.log_tail(store_root, "c-00000000", 1) == ""
+
+
+def test_cancel_leaves_a_finished_run_alone(store_root):
+    """A click that came too late changes nothing."""
+    spec = RunSpec(name="a")
+    store.open_run(store_root, spec)
+    say(store_root, spec.run_id, "finished")
+
+    jobs.cancel(store_root, spec.run_id)
+
+    assert row_of(store_root, spec.run_id)["state"] == "finished"
+    assert not store.cancel_requested(store_root, spec.run_id)
+
+
+@pytest.mark.parametrize("run_id", ["nobody-00000000", "../outside"])
+def test_unknown_run_is_one_sentence(store_root, run_id):
+    """Cancelling or resuming what does not exist is refused and leaves no folder."""
+    for action in (jobs.cancel, jobs.resume):
+        with pytest.raises(BadInput):
+            action(store_root, run_id)
+    assert list(store_root.iterdir()) == []
+
+
+def test_numbered_gpu_is_refused_before_anything_is_written(store_root):
+    """The queue chooses the GPU; a spec that names the second one is told so."""
+    with pytest.raises(BadInput, match="cuda:1"):
+        jobs.submit([RunSpec(name="a"), RunSpec(name="b", device="cuda:1")], store_root)
+
+    assert list(store_root.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("device", "nodes", "reserved"),
+    [
+        ("auto", [{"CPU": 2.0}], (2, 0)),
+        ("cpu", [{"CPU": 4.0}, {"CPU": 16.0, "GPU": 2.0}], (16, 0)),
+        ("auto", [{"CPU": 4.0}, {"CPU": 16.0, "GPU": 2.0}], (8, 1)),
+        ("cuda:0", [{"CPU": 16.0, "GPU": 1.0}], (16, 1)),
+    ],
+)
+def test_no_two_runs_share_a_device(device, nodes, reserved):
+    """A run reserves its GPU with the GPU's share of the CPUs, or else all CPUs of a node."""
+    assert queue._needs(RunSpec(device=device), nodes) == reserved
+
+
+def test_gpu_that_is_not_there_is_refused():
+    """A run for CUDA does not wait for ever in a queue without a GPU."""
+    with pytest.raises(BadInput, match="device: auto"):
+        queue._needs(RunSpec(device="cuda"), [{"CPU": 2.0}])

@@ -1,0 +1,192 @@
+import sys
+
+import pytest
+import torch
+
+from explorer.errors import BadInput, RunCancelled, RunFailed
+from explorer.measure import latency, memory
+from explorer.models import loading
+from explorer.progress import Progress
+from explorer.specs import LatencySpec
+
+SPEC = LatencySpec(prompt_tokens=8, output_tokens=5, batch_size=2, warmup=1, repeats=3)
+
+
+@pytest.fixture
+def student(tiny_llama):
+    return loading.load(str(tiny_llama(num_layers=1)))
+
+
+@pytest.fixture
+def teacher(tiny_llama):
+    return loading.load(str(tiny_llama(num_layers=12)))
+
+
+@pytest.fixture
+def progress(store_root):
+    return Progress(store_root, "run-1")
+
+
+def test_every_counted_turn_is_kept_and_warm_up_is_not(student, teacher, progress):
+    """Three repeats leave three turns of each model, each with its tokens and both times."""
+    found = latency.time_in_turns(student, teacher, SPEC, progress)
+
+    assert found.teacher is not None
+    for timing in (found.own, found.teacher):
+        assert (timing.batch_size, timing.prompt_tokens) == (2, 8)
+        assert [turn.num_output_tokens for turn in timing.turns] == [5, 5, 5]
+        assert all(0 < turn.ttft_ms < turn.latency_ms for turn in timing.turns)
+        assert timing.peak_memory_bytes is None, "a CPU cannot tell without a name to load"
+    assert found.seconds > 0
+
+
+def test_a_larger_model_takes_longer(student, teacher, progress):
+    """Twelve layers are slower than one, measured side by side."""
+    found = latency.time_in_turns(student, teacher, SPEC, progress)
+
+    assert found.teacher is not None
+    own = min(turn.latency_ms for turn in found.own.turns)
+    assert own < min(turn.latency_ms for turn in found.teacher.turns)
+
+
+def test_a_teacher_is_timed_alone(teacher, progress):
+    """Without a teacher there is one timing and no second one."""
+    found = latency.time_in_turns(teacher, None, SPEC, progress)
+
+    assert found.teacher is None
+    assert len(found.own.turns) == 3
+
+
+def test_models_take_turns_and_swap_who_goes_first(student, teacher, progress, monkeypatch):
+    """The order is A B, B A, A B: neither model always follows the other."""
+    order = []
+    real = latency.answer
+
+    def spy(model, prompt_BT, num_output_tokens):
+        order.append("A" if model is student.model else "B")
+        return real(model, prompt_BT, num_output_tokens)
+
+    monkeypatch.setattr(latency, "answer", spy)
+
+    latency.time_in_turns(student, teacher, SPEC, progress)
+
+    assert "".join(order) == "ABBAABBA"
+
+
+def test_answer_is_what_generate_writes(student):
+    """Our loop decodes greedily with the cache: it asks for the tokens that `generate` gives."""
+    prompt_BT = latency.random_prompt([student.model], SPEC)
+    fed = []
+    student.model.register_forward_pre_hook(
+        lambda module, args, kwargs: fed.append(args[0].clone()), with_kwargs=True
+    )
+
+    latency.answer(student.model, prompt_BT, 5)
+
+    ours = torch.cat(fed[1:], dim=1)
+    fed.clear()
+    student.model._forward_pre_hooks.clear()
+    theirs = student.model.generate(
+        prompt_BT,
+        attention_mask=torch.ones_like(prompt_BT),
+        min_new_tokens=5,
+        max_new_tokens=5,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    assert torch.equal(ours, theirs[:, 8 : 8 + 4])
+
+
+def test_end_of_text_does_not_end_an_answer(student):
+    """An answer has its fixed length even from a model that says end-of-text at once."""
+    calls = []
+    student.model.register_forward_hook(lambda module, args, output: calls.append(1))
+    student.model.lm_head.weight.data.zero_()
+
+    turn = latency.answer(student.model, torch.zeros((1, 3), dtype=torch.long), 6)
+
+    assert turn.num_output_tokens == len(calls) == 6
+
+
+def test_prompt_is_seeded_and_within_both_vocabularies(student, tiny_llama):
+    """The same seed gives the same prompt; no id is beyond the smaller vocabulary."""
+    small = loading.load(str(tiny_llama(vocab_size=300)))
+    spec = SPEC.with_(prompt_tokens=400)
+
+    prompt_BT = latency.random_prompt([student.model, small.model], spec)
+
+    assert prompt_BT.shape == (2, 400)
+    assert prompt_BT.max() < 300
+    assert torch.equal(prompt_BT, latency.random_prompt([student.model, small.model], spec))
+    other = latency.random_prompt([student.model, small.model], spec.with_(seed=1))
+    assert not torch.equal(prompt_BT, other)
+
+
+def test_progress_counts_turns_and_may_stop(student, teacher, store_root):
+    """Every turn is told, and a cancelled run stops between two turns."""
+    seen = []
+    latency.time_in_turns(
+        student, teacher, SPEC, Progress(store_root, "run-1", lambda s: seen.append(s["done"]))
+    )
+    assert seen == list(range(9))
+
+    stopping = Progress(store_root, "run-2")
+    stopping.stop_reason = "stop"
+    with pytest.raises(RunCancelled):
+        latency.time_in_turns(student, teacher, SPEC, stopping)
+
+
+def test_too_long_for_the_context_is_refused(student, progress):
+    """Lengths beyond the model's context are one sentence with both numbers."""
+    with pytest.raises(BadInput, match=r"500 \+ 64 tokens.*context holds 512"):
+        latency.time_in_turns(student, None, LatencySpec(prompt_tokens=500), progress)
+
+
+def test_a_busy_machine_is_said(student, progress, monkeypatch):
+    """When others take over a fifth of the processor, the record carries a warning."""
+    monkeypatch.setattr(latency.OthersShare, "share", lambda self: 0.5)
+    warning = latency.time_in_turns(student, None, SPEC, progress).warning
+    assert warning is not None
+    assert "50%" in warning
+
+    monkeypatch.setattr(latency.OthersShare, "share", lambda self: 0.1)
+    assert latency.time_in_turns(student, None, SPEC, progress).warning is None
+
+
+def test_own_work_is_not_others(monkeypatch):
+    """A process that computes by itself does not count as a busy machine."""
+    counted = iter([(10.0, 100.0), (10.2, 108.0)])
+    monkeypatch.setattr(latency, "_busy_and_total_s", lambda: next(counted))
+
+    assert latency.OthersShare().share() == pytest.approx(0.2 / 8)
+
+
+def test_weights_are_counted_once(student):
+    """Tied embeddings lie in memory once."""
+    weights = {p.data_ptr(): p.numel() * 4 for p in student.model.parameters()}
+
+    counted = memory.num_weight_bytes(student.model)
+
+    assert sum(weights.values()) <= counted < sum(weights.values()) + 10_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can reset a process's peak")
+@pytest.mark.timeout(280)
+def test_peak_memory_grows_with_the_model(tiny_llama):
+    """A model of 50 MB takes at least that, and not gigabytes: Python and torch are left out."""
+    folder = tiny_llama(num_layers=6, hidden_size=640)
+    size = memory.num_weight_bytes(loading.load(str(folder)).model)
+
+    found = memory.peak_memory_bytes(str(folder), SPEC, torch.device("cpu"), torch.float32)
+
+    assert size > 40e6
+    assert found is not None
+    assert 0.8 * size < found < 3 * size + 100e6
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can reset a process's peak")
+def test_failed_memory_measurement_says_why():
+    """A model that the child cannot load fails with the child's own last line."""
+    with pytest.raises(RunFailed, match="peak memory of /nowhere/model"):
+        memory.peak_memory_bytes("/nowhere/model", SPEC, torch.device("cpu"), torch.float32)

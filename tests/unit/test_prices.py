@@ -1,0 +1,139 @@
+import pandas as pd
+import pytest
+
+from explorer.catalogue import prices
+from explorer.catalogue.prices import Price
+from explorer.errors import BadInput
+
+
+def test_every_row_of_the_book_has_a_price_a_source_and_says_when():
+    """The book holds dated facts with sources, and nothing else."""
+    book = prices.book()
+
+    assert len(book) > 50
+    assert (book["usd_per_unit_hour"] > 0).all()
+    assert book["date_seen"].str.len().gt(3).all()
+    sourced = book["source_url"].fillna(book["source_title"]).fillna(book["vendor_page"])
+    assert sourced.notna().all()
+
+
+@pytest.mark.parametrize(
+    ("device_name", "hardware"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100 SXM"),
+        ("NVIDIA H100 PCIe", "H100 PCIe"),
+        ("NVIDIA H200", "H200 SXM"),
+        ("NVIDIA A100-SXM4-80GB", "A100 80GB SXM"),
+        ("NVIDIA A100 80GB PCIe", "A100 80GB PCIe"),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        ("Tesla T4", "T4"),
+        ("NVIDIA A10G", "A10G"),
+        ("NVIDIA A10", "A10"),
+        ("NVIDIA L4", "L4"),
+        ("NVIDIA L40S", "L40S"),
+    ],
+)
+def test_a_gpu_is_found_by_the_name_its_driver_gives(device_name, hardware):
+    """Only this part is offered, cheapest first, whatever the number of processors."""
+    offered = prices.suggest(device_name, 16, prices.book())
+
+    assert offered
+    assert {price.note.split(";")[0] for price in offered} == {hardware}
+    rates = [price.usd_per_hour for price in offered]
+    assert rates == sorted(rates)
+
+
+@pytest.mark.parametrize(
+    "device_name",
+    [
+        "NVIDIA A100-SXM4-40GB",
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "NVIDIA H100 NVL",
+        "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
+        "AMD Instinct MI300X",
+    ],
+)
+def test_another_part_is_not_priced_as_one_that_looks_like_it(device_name):
+    """A part that the book does not know gets no suggestion."""
+    assert prices.suggest(device_name, 2, prices.book()) == []
+
+
+@pytest.mark.parametrize(
+    ("num_cpus", "instance"), [(2, "cpu-e2_2vcpu-8gb"), (3, "cpu-e2_4vcpu-16gb")]
+)
+def test_a_processor_is_priced_as_a_machine_of_its_size(num_cpus, instance):
+    """A CPU machine is found by its number of processors, or the next size up."""
+    offered = prices.suggest("AMD EPYC 7R13", num_cpus, prices.book())
+
+    assert offered[0].instance == instance
+    assert "undated" in offered[0].in_words()
+
+
+def test_a_machine_larger_than_all_of_the_book_has_no_suggestion():
+    """Nothing is scaled up or invented."""
+    assert prices.suggest("AMD EPYC 9654", 192, prices.book()) == []
+
+
+@pytest.mark.parametrize(
+    "wrong", [-1, 0, float("nan"), float("inf"), "2 EUR", "€2", "", None, True]
+)
+def test_a_price_that_is_none_is_refused_in_one_sentence(wrong):
+    """It says that US dollars are expected, and how to write them."""
+    with pytest.raises(BadInput, match="usd_per_hour must be US dollars per hour above 0, as in"):
+        Price.parse({"usd_per_hour": wrong}, "the price")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("$0.05", 0.05), ("0.05 USD", 0.05), (" 2 ", 2.0), (3, 3.0)]
+)
+def test_dollars_may_be_written_as_people_write_them(text, value):
+    """A dollar sign does no harm."""
+    assert Price.parse({"usd_per_hour": text}).usd_per_hour == value
+
+
+def test_a_written_price_is_read_again(tmp_path):
+    """The user's price stays, beside those of other devices, and can be taken away."""
+    path = tmp_path / "prices.yaml"
+    prices.write_override(path, "box", Price(usd_per_hour=0.05, note="bought"))
+    prices.write_override(path, "other", Price(usd_per_hour=2, provider="Cloud"))
+
+    assert prices.read_overrides(path)["box"] == Price(usd_per_hour=0.05, note="bought")
+    runs = pd.DataFrame({"device_name": ["box", "third"]})
+    assert set(prices.prices_for(runs, tmp_path)) == {"box"}
+    prices.write_override(path, "box", None)
+    assert set(prices.read_overrides(path)) == {"other"}
+
+
+def test_a_bare_number_in_the_file_is_a_price(tmp_path):
+    """A hand-written `device: 0.05` is enough."""
+    path = tmp_path / "prices.yaml"
+    path.write_text("box: 0.05\n", encoding="utf-8")
+
+    assert prices.read_overrides(path)["box"].usd_per_hour == 0.05
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("box: -1", "the price of box: usd_per_hour must be US dollars"),
+        ("[1, 2]", "should map device names to prices"),
+        ("a: [", "Could not read the prices"),
+        ("box: {usd: 3}", "unknown key usd"),
+    ],
+)
+def test_a_damaged_price_file_is_named(tmp_path, text, said):
+    """The file is left as it is and the sentence says where the fault lies."""
+    path = tmp_path / "prices.yaml"
+    path.write_text(text, encoding="utf-8")
+
+    with pytest.raises(BadInput, match=said):
+        prices.read_overrides(path)
+    with pytest.raises(BadInput):
+        prices.write_override(path, "box", Price(usd_per_hour=1))
+    assert path.read_text(encoding="utf-8") == text
+
+
+def test_a_price_needs_a_device():
+    """An empty name is no device."""
+    with pytest.raises(BadInput, match="name of its device"):
+        prices.write_override(prices.BOOK.with_name("prices.yaml"), " ", Price(usd_per_hour=1))
