@@ -16,10 +16,10 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.exceptions import TyperException
 
 from explorer import paths, specs, store
 from explorer.errors import BadInput, ExplorerError
@@ -379,10 +379,11 @@ def main() -> None:
     except ExplorerError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except TyperException as error:
+        # Typer's own words for a wrong option or a missing argument.
+        print(f"error: {error}. See explorer --help.", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
         print("Stopped. Run the same command to continue.", file=sys.stderr)
         sys.exit(130)
     sys.exit(code or 0)

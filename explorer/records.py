@@ -7,7 +7,7 @@ each past schema to the present one.
 
 import json
 import math
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import pydantic
 from pydantic import BaseModel, ConfigDict
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from explorer.errors import DamagedStore
 from explorer.specs import RunSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 
 
 class Part(BaseModel):

@@ -86,7 +86,7 @@ class DistillSpec(Spec):
 
     corpus: str = "starter"
     """`starter` (ships with us), or a .txt, .jsonl or .parquet file."""
-    max_tokens: PositiveInt = 100_000
+    max_tokens: PositiveInt = 60_000
     """Budget, in scored tokens; a corpus that is shorter is read again."""
     block_tokens: int = Field(256, ge=8, le=131_072)
     """Tokens of a packed block."""
@@ -266,24 +266,30 @@ def _in_words(error: pydantic.ValidationError, cls: type[BaseModel]) -> list[str
     """One sentence an error: the key, what it should be, what came."""
     sentences = []
     for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"]) or "the whole"
+        loc = problem["loc"]
+        key = ".".join(str(part) for part in loc)
+        shown = repr(problem["input"])
+        got = f", got {shown}" if len(shown) < 80 else ""
+        said = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
         if problem["type"] == "extra_forbidden":
-            known = ", ".join(_fields_at(cls, problem["loc"][:-1]))
+            known = ", ".join(_spec_at(cls, loc[:-1]).model_fields)
             sentences.append(f"unknown key {key}; known here: {known}.")
         elif problem["type"] == "missing":
             sentences.append(f"{key} is missing; write a value for it.")
+        elif problem["type"] == "string_pattern_mismatch":
+            field = _spec_at(cls, loc[:-1]).model_fields[str(loc[-1])]
+            meaning = (field.description or said).rstrip(".")
+            sentences.append(f"{key} is not possible{got}. It is: {meaning}.")
+        elif key:
+            sentences.append(f"{key} {said}{got}.")
         else:
-            said = problem["msg"].removeprefix("Value error, ")
-            said = said.removeprefix("Input ")
-            shown = repr(problem["input"])
-            got = f", got {shown}" if len(shown) < 80 and problem["loc"] else ""
-            sentences.append(f"{key} {said}{got}." if problem["loc"] else f"{said}.")
+            sentences.append(f"{said}.")
     return sentences
 
 
-def _fields_at(cls: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
-    """The field names of the spec that lies at this place."""
-    here: Any = cls
+def _spec_at(cls: type[BaseModel], loc: tuple[Any, ...]) -> type[BaseModel]:
+    """The spec that lies at this place."""
+    here = cls
     for part in loc:
         if isinstance(part, int):
             continue
@@ -293,4 +299,4 @@ def _fields_at(cls: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
         if not found:
             break
         here = found[0]
-    return list(here.model_fields)
+    return here

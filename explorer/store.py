@@ -11,6 +11,7 @@ results/.work/                   targets, students, checkpoints: shared by runs,
                                  made again at need
 """
 
+import contextlib
 import json
 import os
 import re
@@ -58,7 +59,8 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise NoRoom(f"Could not write {path}: {error.strerror or error}.") from error
 
 

@@ -37,13 +37,14 @@ def stage_bar(console: Console, title: str = "") -> Iterator[Listener]:
 
 def _lines(console: Console, title: str) -> Listener:
     """One line when a stage begins, then one every few seconds."""
-    last = {"stage": "", "at": 0.0}
+    last_stage, last_at = "", 0.0
 
     def show(status: dict[str, Any]) -> None:
+        nonlocal last_stage, last_at
         now = time.monotonic()
-        if status["stage"] == last["stage"] and now - float(last["at"]) < LINE_EVERY_S:
+        if status["stage"] == last_stage and now - last_at < LINE_EVERY_S:
             return
-        last.update(stage=status["stage"], at=now)
+        last_stage, last_at = status["stage"], now
         console.print(f"{title}  {status['stage']}  {note(status)}".strip(), markup=False)
 
     return show

@@ -131,11 +131,11 @@ def _testing_s(
     """Seconds of the tasks; None when one of them was never run."""
     if spec.capability is None:
         return 0.0
-    timed = scores[scores["headline"]].merge(past[["run_id", "num_layers"]], on="run_id")
+    headlines = scores[scores["headline"].astype(bool)]
+    timed = headlines.merge(past[["run_id", "num_layers"]], on="run_id")
     total = 0.0
     for name in spec.capability.tasks:
-        # A group's tasks begin with its name, as in lm-eval's own groups.
-        rows = timed[timed["task"].str.startswith(name)]
+        rows = rows_of(name, timed)
         if rows.empty:
             return None
         for _, one in rows.groupby("task"):
@@ -145,6 +145,12 @@ def _testing_s(
                 return None
             total += rate * documents
     return total
+
+
+def rows_of(name: str, scores: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a task, or of a group: its tasks begin with its name, as lm-eval's own do."""
+    exactly = scores["task"] == name
+    return scores[exactly if exactly.any() else scores["task"].str.startswith(f"{name}_")]
 
 
 def num_documents(scores: pd.DataFrame, limit: int | None) -> int:

@@ -107,7 +107,7 @@ def keep_layers(model: PreTrainedModel, kept: list[int]) -> PreTrainedModel:
             setattr(config, key, [value[i] for i in kept])
     config.num_hidden_layers = len(kept)
     setattr(config, KEPT_LAYERS, kept)
-    student = type(model)._from_config(config, dtype=model.dtype)
+    student: PreTrainedModel = type(model)._from_config(config, dtype=model.dtype)
     new_index = {str(old): new for new, old in enumerate(kept)}
     state = {}
     for key, tensor in model.state_dict().items():
@@ -120,4 +120,5 @@ def keep_layers(model: PreTrainedModel, kept: list[int]) -> PreTrainedModel:
     student.load_state_dict(state)
     student.tie_weights()
     student.generation_config = copy.deepcopy(model.generation_config)
-    return student.to(model.device).eval()
+    student.to(model.device).eval()
+    return student

@@ -5,7 +5,7 @@
     queue.py    submit, cancel, resume
     states.py   what became of every run: files first, Ray where files cannot know
 
-A job is one command, `python -m explorer run RUN_ID`, so nothing here knows what a run
+A job is one command, `python -m explorer run --queued RUN_ID`, so nothing here knows what a run
 does, and a run in the foreground needs nothing of this. Importing this package does not
 import Ray.
 """

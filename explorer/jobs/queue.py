@@ -79,8 +79,12 @@ def cancel(root: Path, run_id: str) -> None:
 
 
 def run_command(run_id: str) -> list[str]:
-    """The command that does a run; the store and the cache come in its environment."""
-    return [sys.executable, "-m", "explorer", "run", run_id]
+    """The command that does a run; the store and the cache come in its environment.
+
+    `--queued` keeps a request to stop that came while the run waited: a run started by hand
+    takes such a request back.
+    """
+    return [sys.executable, "-m", "explorer", "run", "--queued", run_id]
 
 
 def _queue(specs: list[RunSpec], root: Path, keep: tuple[str, ...]) -> None:
@@ -89,7 +93,11 @@ def _queue(specs: list[RunSpec], root: Path, keep: tuple[str, ...]) -> None:
         _refuse_numbered_gpu(spec)
     teachers_first = sorted(specs, key=lambda spec: spec.student is not None)
     with head.submitting():
-        waiting = [s for s in teachers_first if states.state_of(root, s.run_id) not in keep]
+        waiting = [
+            spec
+            for spec in teachers_first
+            if states.state_of(root, spec.run_id, submitting=False) not in keep
+        ]
         for spec in waiting:
             store.open_run(root, spec)
             store.withdraw_cancel(root, spec.run_id)

@@ -3,7 +3,7 @@
 A run says in status.json what it does; a killed one cannot say that it died. A running
 state is therefore believed only while its process lives (on this host) or its words are
 fresh (elsewhere), and a queued one only while Ray has its job. Otherwise the run is
-`interrupted`. Nothing writes that down: it is found out again at each look, so a cluster
+`interrupted`. We never write that down: it is found out again at each look, so a cluster
 that comes back needs no repair.
 """
 
@@ -63,9 +63,16 @@ def listing(root: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def state_of(root: Path, run_id: str) -> str | None:
-    """The state of one run; None when it has neither a status nor a record."""
-    rows = _rows(root, [run_id])
+def state_of(root: Path, run_id: str, *, submitting: bool | None = None) -> str | None:
+    """The state of one run; None when it has neither a status nor a record.
+
+    Args:
+        root: The store.
+        run_id: The run.
+        submitting: Whether a queued run's job may still be on its way to Ray. None finds out;
+            who holds the lock of submission says False, since before it all have arrived.
+    """
+    rows = _rows(root, [run_id], submitting)
     return str(rows[0]["state"]) if rows else None
 
 
@@ -113,13 +120,13 @@ def log_tail(root: Path, run_id: str, num_lines: int = 200) -> str:
     return ""
 
 
-def _rows(root: Path, run_ids: list[str]) -> list[Words]:
+def _rows(root: Path, run_ids: list[str], submitting: bool | None = None) -> list[Words]:
     said = {run_id: words for run_id in run_ids if (words := _words(root, run_id))}
     active = {run_id: words for run_id, words in said.items() if words["state"] in ACTIVE}
     # In this order: whatever is queued and not being submitted has its job in the list.
-    submitting = any(words["state"] == "queued" for words in active.values()) and (
-        head.is_submitting()
-    )
+    if submitting is None:
+        any_queued = any(words["state"] == "queued" for words in active.values())
+        submitting = any_queued and head.is_submitting()
     jobs, silence = _jobs(root) if any(map(_only_ray_knows, active.values())) else ({}, None)
     for run_id, words in active.items():
         job = jobs.get(run_id)

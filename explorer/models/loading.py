@@ -84,7 +84,7 @@ def load(
     try:
         with _quiet():
             tokenizer = AutoTokenizer.from_pretrained(source.path, **options)
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 source.path,
                 dtype=pick_dtype(dtype, where),
                 use_safetensors=None if source.gguf_file else True,

@@ -62,6 +62,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
         key="x",
         bind="query-params",
         help=AXIS_HELP,
+        wrap=True,
     )
     y = st.segmented_control(
         "Capability kept",
@@ -115,7 +116,12 @@ elif x.startswith("usd") and runs[x].isna().all():
     pricing.ask(root, runs, known_prices)
 else:
     figure = figures.retention_chart(
-        runs, x=x, y=y, template=widgets.template(), selected=widgets.picked(), width=1300
+        runs,
+        x=x,
+        y=y,
+        template=widgets.template(),
+        selected=widgets.picked(),
+        width=widgets.chart_width(),
     )
     widgets.chart(figure, "explore_chart", said, pick=True)
     detail.strip(root, runs, known_prices)

@@ -87,7 +87,7 @@ def _corpus_and_budget() -> dict[str, Any]:
     budget = right.number_input(
         "Budget, in tokens",
         min_value=256,
-        value=150_000,
+        value=DistillSpec().max_tokens,
         step=10_000,
         key="run_max_tokens",
         disabled=source == "none",
@@ -149,10 +149,20 @@ def _details() -> dict[str, Any]:
                 help=HELP["layer_choice"],
             ),
             "kd_weight": two.slider(
-                "Weight of distillation", 0.0, 1.0, 1.0, key="run_kd_weight", help=HELP["kd_weight"]
+                "Weight of distillation",
+                0.0,
+                1.0,
+                DistillSpec().kd_weight,
+                key="run_kd_weight",
+                help=HELP["kd_weight"],
             ),
             "temperature": three.number_input(
-                "Temperature", 0.1, 20.0, 1.0, key="run_temperature", help=HELP["temperature"]
+                "Temperature",
+                0.1,
+                20.0,
+                DistillSpec().temperature,
+                key="run_temperature",
+                help=HELP["temperature"],
             ),
         }
         one, two, three = st.columns(3)
@@ -160,7 +170,7 @@ def _details() -> dict[str, Any]:
             "Learning rate",
             min_value=1e-6,
             max_value=0.1,
-            value=6e-4,
+            value=DistillSpec().learning_rate,
             format="%.1e",
             key="run_learning_rate",
             help=HELP["learning_rate"],
@@ -171,13 +181,21 @@ def _details() -> dict[str, Any]:
         )
         one, two, three = st.columns(3)
         found["prompt_tokens"] = one.number_input(
-            "Prompt, in tokens", 1, value=128, key="run_prompt", help=HELP["prompt_tokens"]
+            "Prompt, in tokens",
+            1,
+            value=LatencySpec().prompt_tokens,
+            key="run_prompt",
+            help=HELP["prompt_tokens"],
         )
         found["output_tokens"] = two.number_input(
-            "Answer, in tokens", 2, value=64, key="run_output", help=HELP["output_tokens"]
+            "Answer, in tokens",
+            2,
+            value=LatencySpec().output_tokens,
+            key="run_output",
+            help=HELP["output_tokens"],
         )
         found["repeats"] = three.number_input(
-            "Timed answers", 2, value=10, key="run_repeats", help=HELP["repeats"]
+            "Timed answers", 2, value=LatencySpec().repeats, key="run_repeats", help=HELP["repeats"]
         )
         found["include_path"] = st.text_input(
             "Folder with more tasks", key="run_include_path", help=HELP["include_path"]

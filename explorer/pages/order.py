@@ -8,7 +8,7 @@ import pandas as pd
 
 import explorer
 from explorer import store
-from explorer.analysis.estimate import num_documents
+from explorer.analysis.estimate import num_documents, rows_of
 from explorer.errors import BadInput
 from explorer.specs import DepthStudent, RunSpec, SweepSpec
 
@@ -139,7 +139,7 @@ def documents_asked(specs: list[RunSpec], scores: pd.DataFrame) -> int | None:
         return None
     total = 0
     for name in asked.tasks:
-        rows = scores[scores["task"].str.startswith(name) & scores["headline"]]
+        rows = rows_of(name, scores[scores["headline"].astype(bool)])
         if not rows.empty:
             total += num_documents(rows, asked.limit)
             continue
@@ -151,11 +151,10 @@ def documents_asked(specs: list[RunSpec], scores: pd.DataFrame) -> int | None:
 
 
 def _shipped(name: str) -> list[int]:
-    """Documents in each of our own task files whose name begins so."""
+    """Documents of our own task of that name, or of each task of that group."""
     folder = Path(str(explorer.__file__)).parent / "measure" / "tasks"
-    files = [path for path in folder.rglob("*.jsonl") if path.stem.startswith(name)]
-    files = files or (list(folder.rglob("*.jsonl")) if name == "starter" else [])
-    return [sum(1 for line in path.open("rb") if line.strip()) for path in sorted(files)]
+    files = list(folder.glob(f"{name}.jsonl")) or sorted(folder.glob(f"{name}_*.jsonl"))
+    return [len(file.read_bytes().splitlines()) for file in files]
 
 
 def not_finished(specs: list[RunSpec], runs: pd.DataFrame) -> list[RunSpec]:

@@ -27,6 +27,7 @@ STAGES = {
     "record": "Writing it down",
 }
 COLUMNS = [3, 4, 2, 2]
+DONE_COLUMNS = [3, 6, 2]
 
 
 @st.cache_resource(show_spinner=False)
@@ -76,10 +77,13 @@ def _line(root: Path, row: Mapping[Any, Any]) -> None:
     run_id, state = row["run_id"], row["state"]
     done = state == "finished"
     with st.container(key=f"queue_{run_id.replace('.', '-')}", border=not done):
-        name, middle, spark, actions = st.columns(COLUMNS, vertical_alignment="center")
+        # A finished run has no curve to watch: its result gets that place.
+        name, middle, *curve, actions = st.columns(
+            DONE_COLUMNS if done else COLUMNS, vertical_alignment="center"
+        )
         name.markdown(f"**{words.md(run_id)}**")
         if state == "running":
-            _running(row, middle, spark)
+            _running(row, middle, curve[0])
         elif state == "queued":
             middle.progress(0.0, "Waiting for its turn")
         elif done:

@@ -28,8 +28,8 @@ STYLE = """<style>
 .finding {font-size: 1.45rem; line-height: 1.35; font-weight: 600; margin: 0; max-width: 62rem;
   text-wrap: pretty;}
 .quiet {opacity: .68; font-size: .84rem;}
-.facts {display: grid; grid-template-columns: max-content 1fr; gap: .2rem .9rem; margin: 0;
-  font-size: .92rem;}
+.facts {display: grid; grid-template-columns: max-content 1fr; gap: .2rem .9rem;
+  margin: 0 !important; padding: 0 !important; font-size: .92rem;}
 .facts dt {opacity: .68; font-weight: 400;}
 .facts dd {margin: 0; overflow-wrap: anywhere;}
 .order {font-size: 1.02rem; line-height: 1.6; margin: 0 0 .6rem;}
@@ -132,6 +132,11 @@ def problems_shown(problems: list[str]) -> None:
 def template() -> figures.Template:
     """The ink for figures: that of the theme the browser shows."""
     return "dark" if st.context.theme.type == "dark" else "light"
+
+
+def chart_width() -> int:
+    """About how many pixels a chart gets; a telephone says that it is one."""
+    return 380 if "Mobi" in st.context.headers.get("User-Agent", "") else 1300
 
 
 def picked() -> str | None:

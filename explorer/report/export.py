@@ -88,7 +88,11 @@ def harmless(value: Any) -> Any:
 def _csv(runs: pd.DataFrame) -> bytes:
     plain = tables.raw(runs)
     for name in plain.columns[plain.map(lambda cell: isinstance(cell, str)).any()]:
-        plain[name] = [harmless(cell) for cell in plain[name]]
+        # A carriage return would end the line for some readers, quotes or not.
+        plain[name] = [
+            harmless(cell).replace("\r", " ") if isinstance(cell, str) else cell
+            for cell in plain[name]
+        ]
     return plain.to_csv(index=False, lineterminator="\n").encode()
 
 

@@ -90,8 +90,9 @@ def retention_chart(
         if given not in offered:
             raise BadInput(f"The chart has no axis {given!r}; it offers {', '.join(offered)}.")
     ink = INKS[template]
-    shown = runs.dropna(subset=[x, y]) if {x, y} <= set(runs) else runs.iloc[:0]
-    shown = _in_percent(shown, y)
+    needed = (x, y, *HEIGHTS[y][:2])
+    whole = runs.assign(**{name: np.nan for name in needed if name not in runs})
+    shown = _in_percent(whole.dropna(subset=[x, y]), y)
     colours = _colours(runs, template)
     figure = go.Figure(layout=_layout(ink))
     view = _view(shown, x, y, target, width)
@@ -317,7 +318,7 @@ def _kind(shown: pd.DataFrame) -> "pd.Series[str]":
 def _in_percent(shown: pd.DataFrame, y: str) -> pd.DataFrame:
     """The vertical axis is in percent: Plotly's own format writes 80% where we write 80 %."""
     low_name, high_name, _ = HEIGHTS[y]
-    columns = [name for name in (y, low_name, high_name) if name in shown]
+    columns = (y, low_name, high_name)
     return shown.assign(**{name: 100 * shown[name].astype(float) for name in columns})
 
 
@@ -450,6 +451,9 @@ def _add_labels(
 ) -> None:  # fmt: skip
     """Names beside the frontier's points where they hide nothing; others are on hover."""
     taken = [_around(view.pixel(px, py), 9, 9) for px, py in zip(shown[x], shown[y], strict=True)]
+    for note in figure.layout.annotations:  # the name of the target line
+        _, line = view.pixel(view.x_range[0], note.y)
+        taken.append((0, line, 7.0 * len(note.text), line + 18))
     for row in best.iloc[::-1].to_dict("records"):
         text = str(row["teacher"] if row["role"] == "teacher" else row["label"])
         at_x, at_y = view.pixel(row[x], row[y])

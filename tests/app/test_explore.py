@@ -49,7 +49,8 @@ def test_a_picked_run_shows_its_evidence(study, open_page):
 
     said = text_of(page)
     assert "Cut to 20 layers" in said
-    assert "150,000 tokens of starter" in said
+    budget = records.study()[2].distill.max_tokens
+    assert f"taught on {budget:,} tokens of starter" in said
     assert len(page.get("plotly_chart")) == 3, "chart, tasks, timing"
     assert {"Open the run", "Run it again"} <= {button.label for button in page.button}
 

@@ -91,6 +91,12 @@ timings = st.builds(
 )  # fmt: skip
 
 
+capabilities = st.builds(
+    Capability, lm_eval_version=texts, scores=st.lists(scores, max_size=4), seconds=share
+)
+latencies = st.builds(Latency, own=timings, teacher=st.none() | timings, seconds=share)
+
+
 @st.composite
 def run_records(draw):
     """Finished, failed and cancelled runs, with anything that may be missing missing at times."""
@@ -105,13 +111,8 @@ def run_records(draw):
         finished_at="2026-11-24T04:10:00+00:00",
         environment=draw(environments),
         model=draw(st.none() | models),
-        capability=draw(
-            st.none()
-            | st.builds(
-                Capability, lm_eval_version=texts, scores=st.lists(scores, max_size=4), seconds=share
-            )
-        ),
-        latency=draw(st.none() | st.builds(Latency, own=timings, teacher=st.none() | timings, seconds=share)),
+        capability=draw(st.none() | capabilities),
+        latency=draw(st.none() | latencies),
         error=draw(st.none() | st.builds(ErrorFacts, kind=texts, message=texts, stage=texts)),
     )  # fmt: skip
 

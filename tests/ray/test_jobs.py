@@ -15,7 +15,7 @@ from explorer import jobs, store
 from explorer.jobs import head, queue, states
 from explorer.specs import DepthStudent, RunSpec
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(150)]
+pytestmark = pytest.mark.ray
 
 STAND_IN = """
 import sys, time
@@ -232,7 +232,7 @@ for run_id in sys.argv[2:]:
     jobs.resume(Path(sys.argv[1]), run_id)
 """
     ids = [running.run_id, waiting.run_id]
-    subprocess.run([sys.executable, "-c", page, str(tmp_path), *ids], check=True, timeout=100)
+    subprocess.run([sys.executable, "-c", page, str(tmp_path), *ids], check=True, timeout=280)
     found = jobs.wait(tmp_path, ids, 60)
     assert set(found.values()) == {"finished"}, jobs.listing(tmp_path).to_dict("records")
     assert head._remembered().pid != old.pid

@@ -105,6 +105,16 @@ def tasks(tmp_path) -> Path:
 
 
 @pytest.fixture
+def only_local(monkeypatch) -> None:
+    """lm-eval's own 14,000 task files take a quarter of a minute to index: leave them out."""
+    monkeypatch.setattr(
+        task_sets,
+        "TaskManager",
+        lambda include_path, **_: TaskManager(include_path=include_path, include_defaults=False),
+    )
+
+
+@pytest.fixture
 def ask(tiny, tasks, tmp_path, store_root):
     """A function that evaluates the tiny model on local tasks."""
 
@@ -133,7 +143,6 @@ def stock(tiny: Any, tasks: Path, names: list[str], batch_size: int = 4) -> dict
     return found
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_scores_equal_those_of_lm_eval(ask, tiny, tasks):
     """Every kind of task gets exactly the score and the answers that lm-eval gives."""
     names = ["local_choice", "local_letter", "local_word", "local_generation", "local_rolling"]
@@ -321,7 +330,7 @@ def test_files_are_those_of_lm_eval(ask, tmp_path):
     assert samples[0]["arguments"]["gen_args_0"]["arg_0"] == samples[0]["doc"]["question"]
 
 
-def test_groups_tags_and_patterns_become_leaf_tasks(tasks):
+def test_groups_tags_and_patterns_become_leaf_tasks(only_local, tasks):
     """A group, a tag and a pattern each stand for their tasks; a task is taken once."""
     assert list(task_sets.load(["local_group", "local_choice"], str(tasks))) == [
         "local_choice",
@@ -339,15 +348,18 @@ def test_starter_group_is_ours(store_root):
     assert all(name.startswith("starter_") for name in names)
 
 
-def test_unknown_task_names_close_ones(monkeypatch, tasks):
-    """A mistyped task is refused with what was probably meant and where all are listed."""
-    # lm-eval's own 14,000 task files take a quarter of a minute to index.
-    monkeypatch.setattr(
-        task_sets,
-        "TaskManager",
-        lambda include_path, **_: TaskManager(include_path=include_path, include_defaults=False),
-    )
+def test_index_for_the_page_needs_no_lm_eval(only_local, tasks, tmp_path):
+    """`write_index` leaves every name with its kind as JSON."""
+    task_sets.write_index(tmp_path / "tasks.json", str(tasks))
 
+    found = json.loads((tmp_path / "tasks.json").read_text(encoding="utf-8"))
+    assert {("starter", "group"), ("local_all", "tag"), ("local_word", "task")} <= {
+        tuple(row) for row in found["tasks"]
+    }
+
+
+def test_unknown_task_names_close_ones(only_local, tasks):
+    """A mistyped task is refused with what was probably meant and where all are listed."""
     with pytest.raises(UnknownTask, match=r"'local_chioce'.*local_choice.*explorer tasks"):
         task_sets.load(["local_chioce"], str(tasks))
     with pytest.raises(BadInput, match="no folder"):

@@ -172,7 +172,7 @@ def test_weights_are_counted_once(student):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can reset a process's peak")
-@pytest.mark.timeout(280)
+@pytest.mark.slow
 def test_peak_memory_grows_with_the_model(tiny_llama):
     """A model of 50 MB takes at least that, and not gigabytes: Python and torch are left out."""
     folder = tiny_llama(num_layers=6, hidden_size=640)
@@ -185,6 +185,7 @@ def test_peak_memory_grows_with_the_model(tiny_llama):
     assert 0.8 * size < found < 3 * size + 100e6
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can reset a process's peak")
 def test_failed_memory_measurement_says_why():
     """A model that the child cannot load fails with the child's own last line."""

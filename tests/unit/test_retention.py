@@ -130,8 +130,8 @@ OTHER_HASHES = [f"other-{i}" for i in range(100)]
 @pytest.mark.parametrize(
     ("student", "changes", "reason"),
     [
-        (answers("a", first(70)), {"num_fewshot": 5}, "numbers of shots differ (student 5, teacher 0)"),
-        (answers("a", first(70)), {"task_version": "2"}, "task versions differ (student 2, teacher 1)"),
+        (answers("a", first(70)), {"num_fewshot": 5}, "shots differ (student 5, teacher 0)"),
+        (answers("a", first(70)), {"task_version": "2"}, "versions differ (student 2, teacher 1)"),
         (answers("a", first(70)), {"metric": "f1"}, "metrics differ (student f1, teacher acc)"),
         (answers("a", first(70)), {"task": "z"}, "the student has no score"),
         (answers("a", first(60, 90)), {}, "documents differ (student 90, teacher 100, 90 the same"),

@@ -1,0 +1,106 @@
+"""Outputs that may change only on purpose: losses, old records, help texts, the chart.
+
+`make golden` writes them anew; review the diff.
+"""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from explorer import cli, store
+from explorer.analysis import retention
+from explorer.records import RunRecord
+from explorer.report import figures
+from tests import records
+from tests.conftest import ROOT
+
+COMMANDS = [
+    "", "run", "sweep", "demo", "ls", "show", "compare", "export", "cancel", "resume", "jobs",
+    "synthesise", "tasks", "schema", "spec", "fetch-starter", "doctor", "app",
+]  # fmt: skip
+
+
+def test_a_tiny_distillation_gives_the_losses_it_always_gave(tiny_llama, tmp_path, golden):
+    """Refactoring the loop leaves every loss as it was, to four digits."""
+    from explorer.distill import students, train
+    from explorer.distill.targets import Targets
+    from explorer.models.loading import load
+    from explorer.specs import DistillSpec
+
+    torch.set_num_threads(1)
+    teacher = load(str(tiny_llama(num_layers=6)))
+    blocks = torch.randint(0, 320, (24, 16), generator=torch.Generator().manual_seed(0))
+    identity = {"teacher": "t", "top_k": 16, "temperature": 1.0, "vocab_size": 320}
+    targets = Targets(tmp_path / "targets", blocks, identity)
+    targets.fill(lambda: teacher, list(range(24)), lambda *told: None)
+    spec = DistillSpec(
+        max_tokens=900, block_tokens=16, blocks_per_step=2, learning_rate=3e-3, kd_weight=0.7
+    )
+    losses = []
+
+    train.train(
+        students.keep_layers(teacher.model, [0, 2, 5]),
+        targets, [0, 1, 2, 3], list(range(4, 24)), spec, tmp_path / "checkpoint",
+        lambda state, total, loss, rate: losses.append(f"{loss:.4g}"),
+    )  # fmt: skip
+
+    golden("tiny_losses.json", json.dumps(losses, indent=1) + "\n")
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "tests" / "golden" / "records").glob("*.json")), ids=lambda p: p.stem
+)
+def test_records_of_every_past_schema_still_load(path):
+    """One record of each schema that ever was; none may stop loading."""
+    record = RunRecord.from_json(path.read_text())
+
+    assert record.status == "finished"
+    assert store.row(record)["tpot_ms"] > 0
+
+
+def test_there_is_a_record_of_the_present_schema():
+    """The glob above found something, the newest schema among it."""
+    from explorer.records import SCHEMA_VERSION
+
+    path = ROOT / "tests" / "golden" / "records" / f"schema_{SCHEMA_VERSION}.json"
+    assert path.exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_texts(command, golden, monkeypatch, capsys):
+    """What `--help` prints, for every command."""
+    monkeypatch.setattr(sys, "argv", ["explorer", *command.split(), "--help"])
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("NO_COLOR", "1")
+    with pytest.raises(SystemExit):
+        cli.main()
+    golden(f"help/{command or 'explorer'}.txt", capsys.readouterr().out)
+
+
+def test_every_command_has_a_golden_help():
+    """A new command is added to the list above."""
+    names = {c.name or c.callback.__name__ for c in cli.app.registered_commands}
+
+    assert names == {c for c in COMMANDS if c}
+
+
+def test_the_chart_of_a_study(store_root, golden):
+    """The figure as Plotly's JSON, from a fixed study."""
+    records.write_study(store_root)
+    found, _ = store.records(store_root)
+    answers = {r.run_id: store.answers(store_root, r.run_id) for r in found}
+    runs = retention.add(store.frame(found), store.scores(found), answers)
+
+    figure = figures.retention_chart(runs, x="tpot_ms")
+
+    def rounded(value):
+        if isinstance(value, float):
+            return float(f"{value:.6g}")
+        if isinstance(value, dict):
+            return {k: rounded(v) for k, v in value.items() if k != "template"}
+        return [rounded(v) for v in value] if isinstance(value, list) else value
+
+    data = json.loads(figure.to_json(engine="json"))
+    golden("chart.json", json.dumps(rounded(data), indent=1) + "\n")

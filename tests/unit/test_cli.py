@@ -1,0 +1,144 @@
+"""The command line: the same actions as the pages, one line for what is wrong."""
+
+import io
+import json
+import sys
+
+import pandas as pd
+import pytest
+
+from explorer import cli, specs, store
+from tests import records
+
+
+@pytest.fixture
+def explorer(monkeypatch, capsysbinary):
+    """Run a command in this process; returns (exit code, standard output, standard error)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["explorer", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        out, err = capsysbinary.readouterr()
+        return stopped.value.code, out, err.decode()
+
+    return call
+
+
+def test_ls_json_is_machine_readable(explorer, store_root):
+    """One JSON array, one object a run, failed ones included."""
+    run_ids = records.write_study(store_root)
+
+    code, out, _ = explorer("ls", "--json")
+
+    assert code == 0
+    assert {row["run_id"] for row in json.loads(out)} == set(run_ids)
+    assert all(row["state"] == "finished" for row in json.loads(out))
+
+
+def test_export_gives_one_row_a_run(explorer, store_root):
+    """CSV on standard output has a row a run and the units in its column names."""
+    run_ids = records.write_study(store_root)
+
+    code, out, _ = explorer("export", "--format", "csv")
+
+    table = pd.read_csv(io.BytesIO(out))
+    assert code == 0
+    assert sorted(table["run_id"]) == sorted(run_ids)
+    assert {"retention", "retention_low", "tpot_ms", "ttft_ms", "usd_per_mtok"} <= set(table)
+
+
+@pytest.mark.parametrize("format", ["xlsx", "parquet", "md", "latex", "json"])
+def test_export_writes_every_format_to_a_file(explorer, store_root, tmp_path, format):
+    """Each format the page offers is there on the shell too."""
+    records.write_study(store_root)
+    out = tmp_path / f"table.{format}"
+
+    code, _, _ = explorer("export", "--format", format, "--out", str(out))
+
+    assert code == 0
+    assert out.stat().st_size > 100
+
+
+def test_compare_prints_the_table_and_the_finding(explorer, store_root):
+    """Teacher and students, retention with interval, and the sentence of the page."""
+    records.write_study(store_root)
+
+    code, out, _ = explorer("compare")
+
+    assert code == 0
+    text = out.decode()
+    assert "teacher" in text
+    assert "[" in text
+    assert "layer" in text
+
+
+def test_compare_differences_has_a_verdict_a_task(explorer, store_root):
+    """Better, worse or inconclusive."""
+    run_ids = records.write_study(store_root)
+
+    code, out, _ = explorer("compare", run_ids[-1], "--differences")
+
+    assert code == 0
+    assert any(word in out.decode() for word in ("worse", "inconclusive", "better"))
+
+
+def test_a_fresh_store_says_what_to_do_next(explorer):
+    """No runs is no error."""
+    assert explorer("ls")[1].decode().strip() == "No runs yet. Start one: explorer demo"
+    assert "explorer demo" in explorer("compare")[1].decode()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("run", "no-such-run"), "There is no run 'no-such-run'"),
+        (("run", "missing.yaml"), "Could not read the spec missing.yaml"),
+        (("show", "../etc"), "A run's id has small letters"),
+        (("export", "--format", "pdf"), "pdf"),
+        (("compare", "ghost"), "No record of ghost"),
+        (("schema", "house"), "knows run and sweep"),
+        (("compare", "--utilisation", "2"), "utilisation"),
+        (("run", "--nope"), "nope"),
+        (("run",), "Missing parameter: what"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_exit_code_2(explorer, store_root, arguments, says):
+    """No traceback: what was expected, what came."""
+    records.write_study(store_root)
+
+    code, _, err = explorer(*arguments)
+
+    assert code == 2
+    assert says in err
+    assert "Traceback" not in err
+
+
+def test_show_prints_a_run_and_its_record(explorer, store_root):
+    """The short form is for people, --json is the record itself."""
+    run_id = records.write_study(store_root)[1]
+
+    assert run_id in explorer("show", run_id)[1].decode()
+    code, out, _ = explorer("show", run_id, "--json")
+    assert code == 0
+    assert json.loads(out)["run_id"] == run_id
+
+
+def test_schema_and_spec_can_be_piped(explorer, tmp_path):
+    """The printed spec reads back; the schema is JSON."""
+    assert json.loads(explorer("schema")[1])["title"] == "RunSpec"
+    assert json.loads(explorer("schema", "sweep")[1])["title"] == "SweepSpec"
+    text = explorer("spec", "starter")[1].decode()
+    assert specs.SweepSpec.from_yaml(text) == specs.starter_sweep()
+
+
+def test_a_damaged_folder_is_reported_beside_the_list(explorer, store_root):
+    """The good runs are printed, the problem goes to standard error."""
+    run_ids = records.write_study(store_root)
+    (store_root / run_ids[0] / store.RECORD).write_text("nonsense")
+
+    code, out, err = explorer("ls", "--json")
+
+    assert code == 0
+    assert len(json.loads(out)) >= len(run_ids) - 1
+    assert "is not JSON" in err

@@ -1,0 +1,224 @@
+"""A whole run with a tiny random model: stages, resumption, and every way to fail."""
+
+import json
+
+import pytest
+
+from explorer import run as engine
+from explorer import store
+from explorer.distill import train
+from explorer.errors import (
+    BadCorpus,
+    BadInput,
+    NoRoom,
+    RunCancelled,
+    RunFailed,
+    UnknownModel,
+    UnknownTask,
+)
+from explorer.models.loading import load
+from explorer.specs import RunSpec
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def corpus_file(tmp_path):
+    path = tmp_path / "corpus.txt"
+    path.write_text("\n\n".join(f"Document {i} says that {i} is a number." for i in range(80)))
+    return path
+
+
+@pytest.fixture
+def spec(tiny_llama, corpus_file):
+    return RunSpec.parse(
+        {
+            "name": "tiny",
+            "teacher": str(tiny_llama()),
+            "student": {"num_layers": 2, "sample_blocks": 2},
+            "distill": {
+                "corpus": str(corpus_file), "max_tokens": 600, "block_tokens": 16,
+                "heldout_blocks": 4, "top_k": 8, "eval_every_steps": 4,
+            },
+            "capability": {"tasks": ["tiny_pairs"], "include_path": str(ROOT / "tests" / "tasks")},
+            "latency": None,
+            "device": "cpu",
+            "threads": 1,
+        }
+    )  # fmt: skip
+
+
+def test_a_run_leaves_a_record_with_every_part(spec, store_root):
+    """Model, distillation, capability, latency; the teacher's run comes with it."""
+    stages = []
+    timed = {"prompt_tokens": 8, "output_tokens": 4, "warmup": 0, "repeats": 2}
+    spec = spec.with_(latency=timed)
+
+    record = engine.run(spec, store_root, lambda status: stages.append(status["stage"]))
+
+    assert record.status == "finished"
+    assert store.load(store_root, spec.run_id) == record
+    teacher = store.load(store_root, record.teacher_run_id)
+    assert teacher.spec.student is None
+    assert teacher.model.num_layers == 4
+    assert record.model.num_layers == 2
+    assert len(record.model.kept_layers) == 2
+    assert record.distillation.steps == train.num_steps(spec.distill)
+    assert record.distillation.corpus.overlap_13grams == {"tiny_pairs": 0}
+    assert 0 < record.distillation.targets.mean_mass <= 1
+    assert record.capability.scores[0].num_documents == 12
+    assert len(record.latency.own.turns) == len(record.latency.teacher.turns) == 2
+    assert record.latency.own.peak_memory_bytes > 0
+    answers = store.answers(store_root, spec.run_id)
+    assert len(answers) == 12
+    assert (store_root / spec.run_id / "log.txt").stat().st_size > 0
+    assert "distil" in stages
+    assert store.read_status(store_root, spec.run_id)["state"] == "finished"
+    student = load(f"run:{spec.run_id}")
+    assert student.model.config.num_hidden_layers == 2
+
+
+def test_a_finished_run_is_not_done_again(spec, store_root):
+    """The second call reads the record; a forgotten record costs no second distillation."""
+    first = engine.run(spec, store_root)
+    assert engine.run(spec, store_root) == first
+
+    (store_root / spec.run_id / store.RECORD).unlink()
+    again = engine.run(spec, store_root)
+
+    assert "distil" not in again.stage_seconds
+    assert again.distillation == first.distillation
+    assert again.capability.scores == first.capability.scores
+
+
+def test_a_cancelled_run_keeps_its_checkpoint_and_resumes(spec, store_root):
+    """Cancelled while it learns, it has a record that says so; resumed, it finishes."""
+
+    def cancel_in_training(status):
+        if status["stage"] == "distil" and status["done"] == 5:
+            store.request_cancel(store_root, spec.run_id)
+
+    with pytest.raises(RunCancelled):
+        engine.run(spec, store_root, cancel_in_training)
+    record = store.load(store_root, spec.run_id)
+    assert record.status == "cancelled"
+    assert record.error.stage == "distil"
+
+    store.withdraw_cancel(store_root, spec.run_id)
+    finished = engine.run(spec, store_root)
+
+    assert finished.status == "finished"
+    assert finished.distillation.num_resumes == 1
+    assert not list((store_root / ".work" / "students").glob("*/checkpoint*"))
+
+
+def test_a_run_cancelled_before_it_began_does_nothing(spec, store_root):
+    """It looks for the request before anything else."""
+    store.open_run(store_root, spec)
+    store.request_cancel(store_root, spec.run_id)
+
+    with pytest.raises(RunCancelled):
+        engine.run(spec, store_root)
+
+    assert store.load(store_root, spec.run_id).status == "cancelled"
+    assert not (store_root / ".work" / "students").exists()
+
+
+def test_a_stop_from_outside_leaves_no_record(spec, store_root, monkeypatch):
+    """SIGTERM is an interruption: no verdict, so that running again continues."""
+    import os
+    import signal
+
+    def end_in_training(status):
+        if status["stage"] == "distil" and status["done"] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(RunCancelled):
+        engine.run(spec, store_root, end_in_training)
+
+    assert not (store_root / spec.run_id / store.RECORD).exists()
+    assert store.read_status(store_root, spec.run_id)["state"] == "interrupted"
+    assert engine.run(spec, store_root).distillation.num_resumes == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"teacher": "/no/such/folder"}, UnknownModel, "no folder '/no/such/folder'"),
+        ({"teacher": "no-org/no-model"}, UnknownModel, "no-org/no-model"),
+        ({"student": {"num_layers": 9}}, BadInput, "between 1 and the teacher's 4, got 9"),
+        ({"distill": {"corpus": "/no/corpus.txt"}}, BadCorpus, "no corpus at /no/corpus.txt"),
+        ({"distill": {"corpus": "EMPTY"}}, BadCorpus, "holds no text"),
+        ({"capability": {"tasks": ["no_such_task"]}}, UnknownTask, "no_such_task"),
+    ],
+)
+def test_a_wrong_request_fails_in_one_sentence_and_is_recorded(
+    spec, store_root, tmp_path, changes, error, says
+):
+    """The error names what came; the record keeps it, and the teacher's if it was the cause."""
+    (tmp_path / "empty.txt").write_text(" ")
+    data = spec.model_dump(mode="json")
+    for key, value in changes.items():
+        data[key] = {**data[key], **value} if isinstance(value, dict) else value
+    if data["distill"]["corpus"] == "EMPTY":
+        data["distill"]["corpus"] = str(tmp_path / "empty.txt")
+    bad = RunSpec.parse(data)
+
+    with pytest.raises((error, RunFailed), match=says):
+        engine.run(bad, store_root)
+
+    record = store.load(store_root, bad.run_id)
+    assert record.status == "failed"
+    assert says.strip("'") in record.error.message
+    assert record.error.traceback is None
+    assert store.read_status(store_root, bad.run_id)["state"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "says"),
+    [
+        (MemoryError(), NoRoom, "ran out of memory"),
+        (OSError(28, "No space left on device"), NoRoom, "disk is full"),
+        (PermissionError(13, "Permission denied", "/x"), NoRoom, "No permission to write /x"),
+    ],
+)
+def test_a_machine_at_its_limit_is_told_in_words(spec, store_root, monkeypatch, raised, kind, says):
+    """Memory, disk and permission are reasons, not tracebacks; the record is kept as failed."""
+
+    def fail(*arguments, **options):
+        raise raised
+
+    monkeypatch.setattr(engine, "train", fail)
+    engine.run(spec.teacher_run(), store_root)
+
+    with pytest.raises(kind, match=says):
+        engine.run(spec, store_root)
+
+    assert says in store.load(store_root, spec.run_id).error.message
+
+
+def test_a_bug_keeps_its_traceback(spec, store_root, monkeypatch):
+    """What nobody foresaw is stored whole and raised as it is."""
+
+    def fail(*arguments, **options):
+        raise ZeroDivisionError("surprise")
+
+    monkeypatch.setattr(engine, "train", fail)
+    with pytest.raises(ZeroDivisionError):
+        engine.run(spec, store_root)
+
+    record = store.load(store_root, spec.run_id)
+    assert "ZeroDivisionError: surprise" in record.error.traceback
+
+
+def test_a_checkpoint_of_another_spec_is_never_continued(spec, store_root):
+    """A student is keyed by all that decides its weights."""
+    other = spec.with_(distill=spec.distill.with_(learning_rate=1e-4).model_dump())
+    engine.run(spec, store_root)
+    engine.run(other, store_root)
+
+    folders = {(store_root / s.run_id / store.WEIGHTS).read_text() for s in (spec, other)}
+    assert len(folders) == 2
+    same = spec.with_(name="renamed")
+    record = engine.run(same, store_root)
+    assert "distil" not in record.stage_seconds
+    assert json.loads(record.to_json())["distillation"] is not None

@@ -1,0 +1,96 @@
+"""Specs: one frozen value, refused in words when it is wrong."""
+
+import pytest
+
+from explorer import specs
+from explorer.errors import BadInput
+from explorer.specs import DepthStudent, DistillSpec, RunSpec, SweepSpec
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"kd_weight": 1}, r"unknown key kd_weight; known here: teacher, distill"),
+        (
+            {"latency": {"promt_tokens": 3}},
+            r"unknown key latency\.promt_tokens; known here: prompt",
+        ),
+        ({"student": {"num_layers": 0}}, r"student\.num_layers should be greater than 0, got 0"),
+        (
+            {"student": {"num_layers": 2}, "distill": {"kd_weight": 1.4}},
+            r"distill\.kd_weight should be less than or equal to 1, got 1\.4",
+        ),
+        ({"distill": {}}, r"distill needs a student; write student"),
+        ({"name": "../x"}, r"name is not possible, got '\.\./x'\. It is: The beginning of"),
+        (
+            {"device": "tpu"},
+            r"device is not possible, got 'tpu'\. It is: auto, cpu, cuda or cuda:N",
+        ),
+        ({"capability": {"tasks": []}}, r"capability\.tasks .*at least 1"),
+        ([1], "valid dictionary"),
+    ],
+)
+def test_a_wrong_spec_is_refused_with_the_key_and_the_value(data, says):
+    """The message says what was expected, what came and where."""
+    with pytest.raises(BadInput, match=says):
+        RunSpec.parse(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("a: [", "is not YAML"), ("just words", "should be a mapping of keys, got str")],
+)
+def test_a_file_that_is_no_spec_says_so(tmp_path, text, says):
+    """Broken YAML and other content are two sentences, not two tracebacks."""
+    path = tmp_path / "spec.yaml"
+    path.write_text(text)
+
+    with pytest.raises(BadInput, match=says):
+        specs.read(path)
+
+
+def test_a_sweep_and_a_run_are_told_apart_by_their_keys(tmp_path):
+    """`students` makes it a sweep."""
+    path = tmp_path / "spec.yaml"
+    path.write_text(specs.demo_sweep().to_yaml())
+    assert isinstance(specs.read(path), SweepSpec)
+    path.write_text(RunSpec().to_yaml())
+    assert isinstance(specs.read(path), RunSpec)
+
+
+def test_the_same_spec_is_the_same_run():
+    """A run's id is its name and its spec's hash: it survives YAML and changes with any field."""
+    spec = RunSpec(name="a", student=DepthStudent(num_layers=3), distill=DistillSpec())
+
+    again = RunSpec.from_yaml(spec.to_yaml())
+
+    assert again == spec
+    assert again.run_id == spec.run_id
+    assert spec.with_(threads=1).run_id != spec.run_id
+
+
+def test_all_students_of_a_sweep_share_one_teacher_run():
+    """The teacher comes first and is measured once."""
+    teacher, *students = specs.starter_sweep().runs()
+
+    assert teacher.student is None
+    assert {student.teacher_run() for student in students} == {teacher}
+    assert [s.student.num_layers for s in students] == [24, 20, 15, 10, 6]
+
+
+def test_the_same_student_twice_is_refused():
+    """A sweep lists each student once."""
+    with pytest.raises(BadInput, match="same student twice"):
+        SweepSpec.parse({"students": [{"num_layers": 2}, {"num_layers": 2}]})
+
+
+def test_the_schema_explains_every_field():
+    """An editor that reads the JSON Schema shows what each key means."""
+    schema = RunSpec.model_json_schema()
+    definitions = [schema, *schema["$defs"].values()]
+    fields = [(d["title"], n, f) for d in definitions for n, f in d["properties"].items()]
+
+    unexplained = [(t, n) for t, n, f in fields if n != "kind" and not f.get("description")]
+
+    assert len(fields) > 30
+    assert unexplained == []

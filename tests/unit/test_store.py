@@ -1,0 +1,124 @@
+"""The store: whole files, honest lists, nothing lost."""
+
+import json
+
+import pytest
+
+from explorer import store
+from explorer.errors import BadInput, DamagedStore, NoRoom
+from explorer.specs import DepthStudent, RunSpec
+from tests import records
+
+
+def test_a_record_comes_back_as_it_was(store_root):
+    """What is saved is what is loaded."""
+    run_ids = records.write_study(store_root)
+
+    record = store.load(store_root, run_ids[1])
+    store.save(store_root, record)
+
+    assert store.load(store_root, run_ids[1]) == record
+
+
+def test_foreign_and_damaged_folders_are_reported_and_kept(store_root):
+    """Each problem is one sentence; the good runs are still listed; nothing is deleted."""
+    run_ids = records.write_study(store_root)
+    (store_root / "holiday-pictures").mkdir()
+    damaged = store_root / run_ids[0] / store.RECORD
+    damaged.write_text('{"schema_version": 1, "run')
+    moved = store_root / "copied-run"
+    moved.mkdir()
+    (moved / store.RECORD).write_text((store_root / run_ids[1] / store.RECORD).read_text())
+
+    found, problems = store.records(store_root)
+
+    assert len(found) == len(run_ids) - 1
+    assert len(problems) == 3
+    assert any("holiday-pictures is not a run" in p for p in problems)
+    assert any("is not JSON" in p for p in problems)
+    assert any("copied by hand" in p for p in problems)
+    assert (store_root / "holiday-pictures").exists()
+    assert damaged.exists()
+
+
+def test_a_record_of_the_future_is_not_guessed_at(store_root):
+    """An unknown schema version asks for an update."""
+    run_id = records.write_study(store_root)[0]
+    path = store_root / run_id / store.RECORD
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps(data | {"schema_version": 99}))
+
+    with pytest.raises(DamagedStore, match="Update the explorer"):
+        store.load(store_root, run_id)
+
+
+@pytest.mark.parametrize("run_id", ["../secrets", "a/b", "", ".hidden", "UPPER", "x" * 200])
+def test_a_run_id_cannot_reach_outside_the_store(store_root, run_id):
+    """Anything but a plain name is refused."""
+    with pytest.raises(BadInput, match="A run's id"):
+        store.run_folder(store_root, run_id)
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    """A file in the folder's place, as a missing permission, says why nothing was written."""
+    (tmp_path / "blocked").write_text("a file")
+
+    with pytest.raises(NoRoom, match="Could not write"):
+        store.open_run(tmp_path / "blocked", RunSpec(name="x"))
+
+
+def test_a_full_disk_leaves_no_half_written_file(store_root, monkeypatch):
+    """The old file stays and the partial one is removed."""
+    path = store_root / "file.json"
+    store.write_text(path, "old")
+
+    def no_space(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store.os, "fsync", no_space)
+    with pytest.raises(NoRoom, match="No space left"):
+        store.write_text(path, "new")
+
+    assert path.read_text() == "old"
+    assert [p.name for p in store_root.iterdir()] == ["file.json"]
+
+
+def test_the_frame_has_a_row_a_run_and_blanks_for_what_is_unknown(store_root):
+    """A failed run is a row too, with its error and without numbers."""
+    records.write_study(store_root)
+    found, _ = store.records(store_root)
+
+    frame = store.frame(found)
+
+    assert list(frame.columns) == store.COLUMNS
+    assert len(frame) == len(found)
+    assert frame.set_index("role").loc["teacher", "kl_after"] != 0
+    students = frame[frame["role"] == "student"]
+    assert students["tpot_ratio"].between(0, 1.2).all()
+
+
+def test_an_empty_store_is_an_empty_frame_with_its_columns(tmp_path):
+    """No folder is no run, not an error."""
+    found, problems = store.records(tmp_path / "nothing")
+
+    assert found == problems == []
+    assert store.frame(found).empty
+    assert store.scores(found).empty
+    assert list(store.frame(found).columns) == store.COLUMNS
+
+
+def test_weights_are_found_only_inside_the_store(store_root, tmp_path):
+    """A pointer that leads outside is not followed."""
+    spec = RunSpec(name="x", student=DepthStudent(num_layers=2))
+    store.open_run(store_root, spec)
+    inside = store_root / ".work" / "students" / "abc" / "model"
+    inside.mkdir(parents=True)
+    (inside / "config.json").write_text("{}")
+    store.write_weights(store_root, spec.run_id, inside)
+    assert store.weights_folder(store_root, spec.run_id) == inside.resolve()
+
+    outside = tmp_path / "elsewhere"
+    outside.mkdir()
+    (outside / "config.json").write_text("{}")
+    store.write_text(store_root / spec.run_id / store.WEIGHTS, "../elsewhere")
+    assert store.weights_folder(store_root, spec.run_id) is None
