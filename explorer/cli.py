@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -92,6 +93,7 @@ def demo(results: ResultsDir = None) -> None:
     runs = sweep_spec.runs()
     console.print("One teacher and two students: made, taught, tested and timed on this machine.")
     _do(runs, root, queue=False, again=False)
+    _price_from_the_book(root)
     _print_comparison(root, [one.run_id for one in runs])
     console.print(
         f"\nThe results are in {root.resolve()}, a folder a run. Little data was used, so the "
@@ -208,6 +210,38 @@ def export(
     except OSError as error:
         raise ExplorerError(f"Could not write {out}: {error.strerror}.") from error
     console.print(f"Wrote {out} ({len(data):,} bytes).")
+
+
+@app.command()
+def price(
+    device: Annotated[
+        str | None, typer.Argument(help="A device's name, as in the list that is printed without.")
+    ] = None,
+    usd_per_hour: Annotated[str | None, typer.Argument(help="US dollars per hour.")] = None,
+    results: ResultsDir = None,
+) -> None:
+    """Set the price of a device, or list the devices of the runs with their prices."""
+    from explorer.catalogue import prices
+
+    root = _root(results)
+    if device is not None:
+        if usd_per_hour is None:
+            raise BadInput(f"Give the price too, as in: explorer price {device!r} 0.05")
+        today = datetime.now(UTC).date().isoformat()
+        own = prices.Price.parse(
+            {"usd_per_hour": usd_per_hour, "date_seen": today}, f"the price of {device}"
+        )
+        prices.write_override(root / prices.OVERRIDES, device, own)
+    found, _ = store.records(root)
+    runs = store.frame(found)
+    known = prices.prices_for(runs, root)
+    for name, num_cpus in runs[["device_name", "num_cpus"]].drop_duplicates().values:
+        if name in known:
+            print(f"{name}: ${known[name].usd_per_hour:g} per hour, {known[name].in_words()}")
+            continue
+        print(f"{name}: no price. Set one: explorer price {name!r} USD_PER_HOUR")
+        for one in prices.suggest(name, num_cpus, prices.book()):
+            print(f"  in the price book: ${one.usd_per_hour:g} per hour, {one.in_words()}")
 
 
 @app.command()
@@ -452,6 +486,24 @@ def _analysed(root: Path, run_ids: list[str], utilisation: float) -> Any:
     runs = retention.add(runs, store.scores(found), answers)
     runs = cost.add(runs, prices.prices_for(runs, root), utilisation=utilisation)
     return runs[runs["run_id"].isin(run_ids)] if run_ids else runs
+
+
+def _price_from_the_book(root: Path) -> None:
+    """Give devices without a price the cheapest that the book has for such a device, and say so."""
+    from explorer.catalogue import prices
+
+    runs = store.frame(store.records(root)[0])
+    known = prices.prices_for(runs, root)
+    for name, num_cpus in runs[["device_name", "num_cpus"]].drop_duplicates().values:
+        suggested = prices.suggest(name, num_cpus, prices.book())
+        if name not in known and suggested:
+            prices.write_override(root / prices.OVERRIDES, name, suggested[0])
+            console.print(
+                f"{name} is priced like a machine of its size in the price book: "
+                f"${suggested[0].usd_per_hour:g} per hour, {suggested[0].in_words()}. "
+                f"Your own price: explorer price {name!r} USD_PER_HOUR",
+                markup=False,
+            )
 
 
 def _print_comparison(root: Path, run_ids: list[str], utilisation: float = 1.0) -> None:

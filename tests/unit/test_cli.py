@@ -100,6 +100,8 @@ def test_a_fresh_store_says_what_to_do_next(explorer):
         (("schema", "house"), "knows run and sweep"),
         (("compare", "--utilisation", "2"), "utilisation"),
         (("run", "--nope"), "nope"),
+        (("price", "A device", "--", "-1"), "US dollars per hour above 0"),
+        (("price", "A device", "0.1 EUR"), "convert other currencies first"),
         (("run",), "Missing parameter: what"),
     ],
 )
@@ -142,3 +144,18 @@ def test_a_damaged_folder_is_reported_beside_the_list(explorer, store_root):
     assert code == 0
     assert len(json.loads(out)) >= len(run_ids) - 1
     assert "is not JSON" in err
+
+
+def test_a_price_set_on_the_shell_prices_the_runs(explorer, store_root):
+    """Without one the cost is blank and the command to set it is named; with one it is there."""
+    records.write_study(store_root)
+    device = records.DEVICE_NAME
+    assert f"explorer price '{device}'" in explorer("price")[1].decode()
+    assert pd.read_csv(io.BytesIO(explorer("export")[1]))["usd_per_mtok"].isna().all()
+
+    code, out, _ = explorer("price", device, "0.05")
+
+    assert code == 0
+    assert f"{device}: $0.05 per hour" in out.decode()
+    costs = pd.read_csv(io.BytesIO(explorer("export")[1]))["usd_per_mtok"]
+    assert (costs > 0).all()
