@@ -409,7 +409,7 @@ def open_dashboard(
 def main() -> None:
     """Run the command line; a known error is one line and its exit code."""
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="explorer")
     except ExplorerError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -16,6 +16,7 @@ import signal
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -300,6 +301,7 @@ class _Run:
         distill = self.spec.distill
         assert distill is not None, "only a distilled student comes here"
         num_logged = 0
+        losses: deque[float] = deque(maxlen=120)
 
         def tell(state: State, total: int, loss: float, rate: float) -> None:
             nonlocal num_logged
@@ -309,10 +311,11 @@ class _Run:
                     point.step, total, point.loss, point.heldout_kl, point.heldout_top1,
                 )  # fmt: skip
             num_logged = len(state.curve)
+            losses.append(round(loss, 4))
             self.progress(
                 "distil", state.step, total, "steps",
                 loss=round(loss, 4), tokens_per_s=round(rate, 1),
-                curve=[(p.step, round(p.loss, 4)) for p in state.curve],
+                losses=list(losses),
             )  # fmt: skip
 
         self.progress("distil", 0, num_steps(distill), "steps")

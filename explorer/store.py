@@ -294,29 +294,37 @@ def label(record: RunRecord) -> str:
 
 def _latency_columns(own: Timing, teacher: Timing | None) -> dict[str, Any]:
     """Medians and 95th percentiles of one timing, and its ratio to the teacher's."""
-    values = turns(own)
     flat: dict[str, Any] = {
         "batch_size": own.batch_size,
         "prompt_tokens": own.prompt_tokens,
         "output_tokens": own.turns[0].num_output_tokens if own.turns else None,
         "peak_memory_bytes": own.peak_memory_bytes,
     }
-    if values.empty:
+    if not own.turns:
         return flat
-    for name in ("ttft_ms", "tpot_ms", "latency_ms"):
-        flat[name] = values[name].median()
-        flat[name.replace("_ms", "_p95_ms")] = values[name].quantile(0.95)
-    per_turn = own.batch_size * 1e3 * values["num_output_tokens"] / values["latency_ms"]
-    flat["output_tokens_per_s"] = per_turn.median()
-    low, high = np.percentile(values["tpot_ms"].dropna(), [25, 75])
+    values = _samples(own)
+    for name, samples in values.items():
+        flat[name], flat[name.replace("_ms", "_p95_ms")] = np.percentile(samples, [50, 95])
+    tokens = own.batch_size * np.array([turn.num_output_tokens for turn in own.turns])
+    flat["output_tokens_per_s"] = np.median(1e3 * tokens / values["latency_ms"])
+    low, high = np.percentile(values["tpot_ms"], [25, 75])
     flat["tpot_spread"] = (high - low) / flat["tpot_ms"]
-    if teacher:
-        theirs = turns(teacher)
-        for name in ("ttft_ms", "tpot_ms", "latency_ms"):
-            flat[f"teacher_{name}"] = theirs[name].median()
+    if teacher and teacher.turns:
+        theirs = _samples(teacher)
+        for name, samples in theirs.items():
+            flat[f"teacher_{name}"] = np.median(samples)
         for name in ("ttft", "tpot"):
-            flat[f"{name}_ratio"] = (values[f"{name}_ms"] / theirs[f"{name}_ms"]).median()
+            # Turn by turn, so that a slow moment of the machine slows both sides of a ratio.
+            pairs = zip(values[f"{name}_ms"], theirs[f"{name}_ms"], strict=False)
+            flat[f"{name}_ratio"] = np.median([mine / other for mine, other in pairs])
     return flat
+
+
+def _samples(timing: Timing) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+    """Each time of each turn, in ms; not a number where a turn has no TPOT."""
+    rows = [(turn.ttft_ms, turn.tpot_ms, turn.latency_ms) for turn in timing.turns]
+    columns = np.array(rows, dtype=float).T
+    return dict(zip(("ttft_ms", "tpot_ms", "latency_ms"), columns, strict=True))
 
 
 def turns(timing: Timing) -> pd.DataFrame:
