@@ -51,7 +51,7 @@ def run(
     results: ResultsDir = None,
     queue: Queue = False,
     again: Annotated[
-        bool, typer.Option("--again", help="Do a finished run anew, on this machine.")
+        bool, typer.Option("--again", help="Measure a finished run anew, on this machine.")
     ] = False,
     queued: Annotated[
         bool, typer.Option("--queued", hidden=True, help="The queue says this, not a person.")
@@ -73,7 +73,7 @@ def sweep(
     results: ResultsDir = None,
     queue: Queue = False,
     again: Annotated[
-        bool, typer.Option("--again", help="Do finished runs anew, on this machine.")
+        bool, typer.Option("--again", help="Measure finished runs anew, on this machine.")
     ] = False,
 ) -> None:
     """Benchmark a teacher, then make, teach and benchmark several students of it."""
@@ -444,7 +444,7 @@ def _do(
     """Do the runs one after another here, or put them into the queue."""
     if again:
         for one in runs:
-            (store.run_folder(root, one.run_id) / store.RECORD).unlink(missing_ok=True)
+            store.set_aside(root, one.run_id)
     if queue:
         from explorer import jobs
 

@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,18 @@ def records(root: Path) -> tuple[list[RunRecord], list[str]]:
         except (DamagedStore, BadInput) as error:
             problems.append(str(error))
     return found, problems
+
+
+def set_aside(root: Path, run_id: str) -> None:
+    """Make a finished run one to be done again: its record becomes record.previous.json.
+
+    What its spec alone decides (student, scores) is taken from disk where it still lies;
+    what the machine decides (latency, memory) is measured anew.
+    """
+    record = run_folder(root, run_id) / RECORD
+    if record.exists():
+        record.replace(record.with_name("record.previous.json"))
+    shutil.rmtree(root / ".work" / "stages" / run_id, ignore_errors=True)
 
 
 def read_status(root: Path, run_id: str) -> dict[str, Any] | None:
