@@ -69,6 +69,7 @@ def run(spec: RunSpec, root: Path, listener: Listener | None = None) -> RunRecor
     with _alone(root, spec.run_id, progress):
         done = _finished(root, spec.run_id)
         if done is not None:
+            progress.write(state="finished", stage="record")
             return done
         with _logged(store.run_folder(root, spec.run_id) / store.LOG), _stoppable(progress):
             return _Run(spec, root, progress).record()

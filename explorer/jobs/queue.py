@@ -49,11 +49,16 @@ def submit(specs: list[RunSpec], root: Path) -> list[str]:
 def resume(root: Path, run_id: str) -> str:
     """Queue a run's own spec again; its finished stages are not done twice.
 
+    A finished run is set aside first, so that it is measured anew.
+
     Raises:
         BadInput: There is no such run.
         JobError: Ray does not start or does not answer.
     """
-    _queue([store.read_spec(root, run_id)], root, keep=("queued", "running"))
+    spec = store.read_spec(root, run_id)
+    if states.state_of(root, run_id) == "finished":
+        store.set_aside(root, run_id)
+    _queue([spec], root, keep=("queued", "running"))
     return run_id
 
 
