@@ -238,8 +238,8 @@ def demo_sweep() -> SweepSpec:
     return SweepSpec(
         name="demo",
         students=(DepthStudent(num_layers=20), DepthStudent(num_layers=10)),
-        distill=DistillSpec(max_tokens=16_384, heldout_blocks=8),
-        capability=CapabilitySpec(limit=60),
+        distill=DistillSpec(max_tokens=10_240, heldout_blocks=8, eval_every_steps=5),
+        capability=CapabilitySpec(limit=40),
         latency=LatencySpec(repeats=5, warmup=1),
     )
 

@@ -1,0 +1,43 @@
+"""The same actions as the pages, from a shell.
+
+    explorer demo                 # the main job, small: teacher, two students, the table
+    explorer run spec.yaml        # one run in the foreground; again to resume
+    explorer export --format csv
+
+Exit code 0 is success, 2 a wrong request, 1 anything else that failed.
+
+    base.py      the application and what commands share
+    doing.py     run, sweep, demo, cancel, resume, jobs, synthesise
+    reading.py   ls, show, compare, export, price
+    about.py     schema, spec, tasks, doctor, fetch-starter, app
+    tables.py    tables in the terminal
+"""
+
+import sys
+
+import typer
+from typer.exceptions import TyperException
+
+# Importing a module of commands is what adds them, in this order.
+from explorer.cli import doing, reading, about  # isort: skip
+from explorer.cli.base import app
+from explorer.errors import ExplorerError
+
+__all__ = ["about", "app", "doing", "main", "reading"]
+
+
+def main() -> None:
+    """Run the command line; a known error is one line and its exit code."""
+    try:
+        code = app(standalone_mode=False, prog_name="explorer")
+    except ExplorerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except TyperException as error:
+        # Typer's own words for a wrong option or a missing argument.
+        print(f"error: {error}. See explorer --help.", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        print("Stopped. Run the same command to continue.", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(code or 0)

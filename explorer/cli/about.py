@@ -1,0 +1,111 @@
+"""Commands about the explorer itself: its specs, tasks, health, starter and dashboard."""
+
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from explorer import specs, store
+from explorer.cli.base import ResultsDir, app, console, root_of
+from explorer.errors import BadInput, ExplorerError
+
+
+@app.command()
+def schema(
+    kind: Annotated[str, typer.Argument(help="run or sweep.")] = "run",
+) -> None:
+    """Print the JSON Schema of a spec, for editors and checks."""
+    known = {"run": specs.RunSpec, "sweep": specs.SweepSpec}
+    if kind not in known:
+        raise BadInput(f"schema knows run and sweep, got {kind!r}.")
+    print(json.dumps(known[kind].model_json_schema(), indent=1))
+
+
+@app.command()
+def spec(
+    name: Annotated[str, typer.Argument(help="starter or demo.")] = "starter",
+) -> None:
+    """Print a sweep that ships with us as YAML, to change and run."""
+    known = {"starter": specs.starter_sweep, "demo": specs.demo_sweep}
+    if name not in known:
+        raise BadInput(f"spec knows starter and demo, got {name!r}.")
+    print(known[name]().to_yaml(), end="")
+
+
+@app.command("tasks")
+def list_tasks(
+    search: Annotated[str, typer.Argument(help="Part of a name.")] = "",
+    include_path: Annotated[Path | None, typer.Option(help="A folder with more tasks.")] = None,
+) -> None:
+    """List the tasks that a run can ask: ours, lm-eval's and those of a folder."""
+    from explorer.measure.task_sets import list_tasks as find
+
+    found = find(str(include_path) if include_path else None)
+    for row in found.to_dict("records"):
+        if search.lower() in str(row["name"]).lower():
+            print(f"{row['name']}\t{row['kind']}")
+
+
+@app.command("fetch-starter")
+def fetch_starter() -> None:
+    """Fetch the starter teacher once, and check it."""
+    from explorer.models import starter
+
+    console.print(f"The starter teacher is at {starter.fetch()}")
+
+
+@app.command()
+def doctor(results: ResultsDir = None) -> None:
+    """Say what this machine has and what is missing, with what to do."""
+    root = root_of(results)
+    table = Table(box=None, show_header=False)
+    for package in ("torch", "transformers", "lm-eval", "accelerate", "streamlit", "ray", "plotly"):
+        try:
+            table.add_row(package, importlib.metadata.version(package))
+        except importlib.metadata.PackageNotFoundError:
+            table.add_row(package, "missing: make install")
+    import torch
+
+    from explorer.models import starter
+
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "none, so the CPU is used"
+    table.add_row("GPU", name)
+    table.add_row("CPU cores", str(os.cpu_count()))
+    here = starter.starter_path().exists()
+    table.add_row("starter teacher", "here" if here else "missing: explorer fetch-starter")
+    nearest = next(p for p in (root.resolve(), *root.resolve().parents) if p.exists())
+    writable = os.access(nearest, os.W_OK)
+    table.add_row("store", f"{root.resolve()}" + ("" if writable else ": no permission to write"))
+    free = shutil.disk_usage(nearest).free
+    table.add_row(
+        "free disk", f"{free / 1e9:.0f} GB" + (" (a run needs 2 GB)" if free < 2e9 else "")
+    )
+    browser = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
+    table.add_row("browser for PNG and SVG", browser or "missing: install Chromium, or export HTML")
+    console.print(table)
+    _, problems = store.records(root)
+    for problem in problems:
+        console.print(problem, markup=False)
+
+
+@app.command("app")
+def open_dashboard(
+    port: Annotated[int, typer.Option(min=1, max=65_535)] = 8501,
+    results: ResultsDir = None,
+) -> None:
+    """Open the dashboard."""
+    script = Path(__file__).parents[2] / "app.py"
+    if not script.exists():
+        raise ExplorerError(f"The dashboard's script {script} is missing; run from a checkout.")
+    environment = {**os.environ, "EXPLORER_RESULTS": str(root_of(results).resolve())}
+    command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.port", str(port)]
+    raise typer.Exit(
+        subprocess.run(command, env=environment, cwd=script.parent, check=False).returncode
+    )

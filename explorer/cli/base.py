@@ -1,0 +1,35 @@
+"""What all commands share: the application, the console, the store they work on."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from explorer import paths
+
+app = typer.Typer(
+    help="The same actions as the pages, from a shell.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode=None,
+)
+console = Console()
+ResultsDir = Annotated[
+    Path | None,
+    typer.Option("--results", help="The store; EXPLORER_RESULTS or results/ by default."),
+]
+Utilisation = Annotated[
+    float, typer.Option(help="Share of the time that the device is busy, above 0 and up to 1.")
+]
+
+
+def root_of(results: Path | None, default: Path | None = None) -> Path:
+    """The store of this command; what runs under it finds it in EXPLORER_RESULTS."""
+    if results is not None:
+        os.environ["EXPLORER_RESULTS"] = str(results)
+    elif default is not None and "EXPLORER_RESULTS" not in os.environ:
+        os.environ["EXPLORER_RESULTS"] = str(default)
+    return paths.store_root()

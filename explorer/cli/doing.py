@@ -1,0 +1,196 @@
+"""Commands that do runs: here in the foreground, or through the queue."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from explorer import specs, store
+from explorer.cli.base import ResultsDir, app, console, root_of
+from explorer.cli.tables import print_comparison
+from explorer.errors import BadInput
+
+Queue = Annotated[
+    bool, typer.Option("--queue", help="Hand it to the Ray queue and return at once.")
+]
+
+
+@app.command()
+def run(
+    what: Annotated[str, typer.Argument(help="A YAML file with a spec, or a run's id.")],
+    results: ResultsDir = None,
+    queue: Queue = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure a finished run anew, on this machine.")
+    ] = False,
+    queued: Annotated[
+        bool, typer.Option("--queued", hidden=True, help="The queue says this, not a person.")
+    ] = False,
+) -> None:
+    """Do one run in the foreground, or continue it where it stopped."""
+    root = root_of(results)
+    spec = _spec(root, what)
+    if isinstance(spec, specs.SweepSpec):
+        raise BadInput(f"{what} holds a sweep. Start it with: explorer sweep {what}")
+    _do([spec], root, queue=queue, again=again, queued=queued)
+
+
+@app.command()
+def sweep(
+    what: Annotated[
+        str, typer.Argument(help="A YAML file with a sweep; `starter` is the study in results/.")
+    ] = "starter",
+    results: ResultsDir = None,
+    queue: Queue = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure finished runs anew, on this machine.")
+    ] = False,
+) -> None:
+    """Benchmark a teacher, then make, teach and benchmark several students of it."""
+    root = root_of(results)
+    spec = specs.starter_sweep() if what == "starter" else specs.read(Path(what))
+    runs = spec.runs() if isinstance(spec, specs.SweepSpec) else [spec]
+    _do(runs, root, queue=queue, again=again)
+    if not queue:
+        print_comparison(root, [one.run_id for one in runs])
+
+
+@app.command()
+def demo(results: ResultsDir = None) -> None:
+    """The main job, small: benchmark the starter, distil and benchmark two students."""
+    root = root_of(results, default=Path("results-demo"))
+    sweep_spec = specs.demo_sweep()
+    runs = sweep_spec.runs()
+    console.print("One teacher and two students: made, taught, tested and timed on this machine.")
+    _do(runs, root, queue=False, again=False)
+    _price_from_the_book(root)
+    print_comparison(root, [one.run_id for one in runs])
+    console.print(
+        f"\nThe results are in {root.resolve()}, a folder a run. Little data was used, so the "
+        "intervals are wide: results/ holds the full study.\n"
+        f"See them as a chart: EXPLORER_RESULTS={root} explorer app"
+    )
+
+
+@app.command()
+def cancel(
+    run_id: Annotated[str, typer.Argument(help="A queued or running run.")],
+    results: ResultsDir = None,
+) -> None:
+    """Stop a queued or running run; its checkpoint stays."""
+    from explorer import jobs
+
+    jobs.cancel(root_of(results), run_id)
+    console.print(f"{run_id} will stop at its next step. Continue it: explorer resume {run_id}")
+
+
+@app.command()
+def resume(
+    run_id: Annotated[str, typer.Argument(help="A cancelled, failed or interrupted run.")],
+    results: ResultsDir = None,
+) -> None:
+    """Put a run back into the queue; it continues where it stopped."""
+    from explorer import jobs
+
+    jobs.resume(root_of(results), run_id)
+    console.print(f"{run_id} is queued. Watch it: explorer ls")
+
+
+@app.command("jobs")
+def show_engine(
+    stop: Annotated[
+        bool, typer.Option("--stop", help="Stop the Ray head that we started.")
+    ] = False,
+) -> None:
+    """Show the Ray engine that runs the queue, or stop it."""
+    from explorer import jobs
+
+    if stop:
+        console.print("Stopped." if jobs.stop_engine() else "There was none of ours to stop.")
+        return
+    print(json.dumps(jobs.engine(), indent=1))
+
+
+@app.command()
+def synthesise(
+    teacher: Annotated[str, typer.Argument(help="A chat model.")] = "starter",
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .jsonl file.")] = Path("corpus.jsonl"),
+    tokens: Annotated[int, typer.Option(min=1, help="Budget, in tokens.")] = 300_000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    temperature: Annotated[float, typer.Option(min=0.05, max=5)] = 0.9,
+    top_k: Annotated[int, typer.Option(min=1, help="Tokens sampled from, the likeliest.")] = 50,
+    document_tokens: Annotated[int, typer.Option(min=8, help="Tokens of one document.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Documents written together.")] = 128,
+) -> None:
+    """Let a chat teacher write its own distillation text."""
+    from explorer.distill.synthesise import synthesise as write
+    from explorer.models.loading import load
+    from explorer.terminal import stage_bar
+
+    with stage_bar(console) as bar:
+        bar({"stage": "load", "done": 0, "total": 0})
+        recipe = write(
+            load(teacher, device="auto"), out,
+            num_tokens=tokens, document_tokens=document_tokens, batch_size=batch_size,
+            temperature=temperature, top_k=top_k, seed=seed,
+            progress=lambda done, total: bar(
+                {"stage": "synthesise", "done": done, "total": total, "unit": "tokens"}
+            ),
+        )  # fmt: skip
+    console.print(f"Wrote {recipe['num_documents']} documents to {out}, and the recipe beside it.")
+
+
+def _spec(root: Path, what: str) -> specs.RunSpec | specs.SweepSpec:
+    """A spec by its file or by the id of a run in the store."""
+    if what.endswith((".yaml", ".yml")) or Path(what).is_file():
+        return specs.read(Path(what))
+    return store.read_spec(root, what)
+
+
+def _do(
+    runs: list[specs.RunSpec], root: Path, *, queue: bool, again: bool, queued: bool = False
+) -> None:
+    """Do the runs one after another here, or put them into the queue."""
+    if again:
+        for one in runs:
+            store.set_aside(root, one.run_id)
+    if queue:
+        from explorer import jobs
+
+        for run_id in jobs.submit(runs, root):
+            console.print(f"queued {run_id}")
+        return
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from explorer.run import run as do
+    from explorer.terminal import stage_bar
+
+    for number, one in enumerate(runs, start=1):
+        if not queued:
+            # Asked for by hand, so an old request to stop is over.
+            store.withdraw_cancel(root, one.run_id)
+        with stage_bar(console, f"{number}/{len(runs)} {one.run_id}") as bar:
+            record = do(one, root, bar)
+        seconds = sum(record.stage_seconds.values())
+        console.print(
+            f"[{number}/{len(runs)}] {one.run_id} {record.status}, {seconds:.0f} s of work"
+        )
+
+
+def _price_from_the_book(root: Path) -> None:
+    """Give devices without a price the cheapest that the book has for such a device, and say so."""
+    from explorer.catalogue import prices
+
+    runs = store.frame(store.records(root)[0])
+    known = prices.prices_for(runs, root)
+    for name, num_cpus in runs[["device_name", "num_cpus"]].drop_duplicates().values:
+        suggested = prices.suggest(name, num_cpus, prices.book())
+        if name not in known and suggested:
+            prices.write_override(root / prices.OVERRIDES, name, suggested[0])
+            console.print(
+                f"{name} is priced like a machine of its size in the price book: "
+                f"${suggested[0].usd_per_hour:g} per hour, {suggested[0].in_words()}. "
+                f"Your own price: explorer price {name!r} USD_PER_HOUR",
+                markup=False,
+            )

@@ -1,0 +1,157 @@
+"""Commands that read the store: list, show, compare, export, price."""
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from explorer import store
+from explorer.cli.base import ResultsDir, Utilisation, app, console, root_of
+from explorer.cli.tables import analysed, print_comparison, print_differences
+from explorer.errors import BadInput, ExplorerError
+
+
+@app.command("ls")
+def list_runs(
+    results: ResultsDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False,
+) -> None:
+    """List all runs, the queued, running and failed ones included."""
+    from explorer import jobs
+
+    root = root_of(results)
+    listing = jobs.listing(root)
+    found, problems = store.records(root)
+    frame = store.frame(found)[["run_id", "num_layers", "num_parameters", "tpot_ms", "finished_at"]]
+    merged = listing.merge(frame, on="run_id", how="left")
+    if as_json:
+        print(merged.to_json(orient="records", indent=1))
+    else:
+        table = Table("Run", "State", "Stage", "Layers", "Finished", box=None)
+        for row in merged.to_dict("records"):
+            layers = row["num_layers"]
+            table.add_row(
+                row["run_id"], row["state"], str(row["stage"] or "–"),
+                "–" if layers != layers or layers is None else str(int(layers)),
+                str(row["finished_at"]) if isinstance(row["finished_at"], str) else "–",
+            )  # fmt: skip
+        console.print(table if len(merged) else "No runs yet. Start one: explorer demo")
+    for problem in problems:
+        print(problem, file=sys.stderr)
+
+
+@app.command()
+def show(
+    run_id: Annotated[str, typer.Argument(help="A run's id, as `explorer ls` prints it.")],
+    results: ResultsDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole record.")] = False,
+) -> None:
+    """Show one run: its record, or where it is."""
+    root = root_of(results)
+    if not (store.run_folder(root, run_id) / store.RECORD).exists():
+        store.read_spec(root, run_id)
+        print(json.dumps(store.read_status(root, run_id), indent=1))
+        return
+    record = store.load(root, run_id)
+    if as_json:
+        print(record.to_json(), end="")
+        return
+    table = Table(box=None, show_header=False)
+    for key, value in store.row(record).items():
+        if value is not None:
+            table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
+    console.print(table)
+    if record.capability:
+        scores = Table("Task", "Metric", "Score", "Std. error", "Chance", "Documents", box=None)
+        for score in record.capability.scores:
+            if score.headline:
+                scores.add_row(
+                    score.task, score.metric, f"{score.score:.3f}",
+                    "–" if score.stderr is None else f"{score.stderr:.3f}",
+                    "–" if score.chance is None else f"{score.chance:.3f}",
+                    str(score.num_documents),
+                )  # fmt: skip
+        console.print(scores)
+
+
+@app.command()
+def compare(
+    run_ids: Annotated[
+        list[str] | None, typer.Argument(help="Runs; all when none is named.")
+    ] = None,
+    results: ResultsDir = None,
+    utilisation: Utilisation = 1.0,
+    differences: Annotated[
+        bool, typer.Option("--differences", help="Per task, against the teacher, with a verdict.")
+    ] = False,
+) -> None:
+    """Compare runs: retention with its interval, latency and cost."""
+    root = root_of(results)
+    if differences:
+        print_differences(root, run_ids or [])
+    else:
+        print_comparison(root, run_ids or [], utilisation)
+
+
+@app.command()
+def export(
+    format: Annotated[
+        str, typer.Option("--format", "-f", help="csv, xlsx, parquet, md, latex or json.")
+    ] = "csv",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A file; standard output when left out.")
+    ] = None,
+    run_ids: Annotated[
+        list[str] | None, typer.Argument(help="Runs; all when none is named.")
+    ] = None,
+    results: ResultsDir = None,
+    utilisation: Utilisation = 1.0,
+) -> None:
+    """Write the comparison table, one row a run."""
+    from explorer.report import export as report_export
+
+    data = report_export.write(analysed(root_of(results), run_ids or [], utilisation), format)
+    if out is None:
+        sys.stdout.buffer.write(data)
+        return
+    try:
+        out.write_bytes(data)
+    except OSError as error:
+        raise ExplorerError(f"Could not write {out}: {error.strerror}.") from error
+    console.print(f"Wrote {out} ({len(data):,} bytes).")
+
+
+@app.command()
+def price(
+    device: Annotated[
+        str | None, typer.Argument(help="A device's name, as in the list that is printed without.")
+    ] = None,
+    usd_per_hour: Annotated[str | None, typer.Argument(help="US dollars per hour.")] = None,
+    results: ResultsDir = None,
+) -> None:
+    """Set the price of a device, or list the devices of the runs with their prices."""
+    from explorer.catalogue import prices
+
+    root = root_of(results)
+    if device is not None:
+        if usd_per_hour is None:
+            raise BadInput(f"Give the price too, as in: explorer price {device!r} 0.05")
+        today = datetime.now(UTC).date().isoformat()
+        own = prices.Price.parse(
+            {"usd_per_hour": usd_per_hour, "date_seen": today}, f"the price of {device}"
+        )
+        prices.write_override(root / prices.OVERRIDES, device, own)
+    found, _ = store.records(root)
+    runs = store.frame(found)
+    known = prices.prices_for(runs, root)
+    for name, num_cpus in runs[["device_name", "num_cpus"]].drop_duplicates().values:
+        if name in known:
+            print(f"{name}: ${known[name].usd_per_hour:g} per hour, {known[name].in_words()}")
+            continue
+        print(f"{name}: no price. Set one: explorer price {name!r} USD_PER_HOUR")
+        for one in prices.suggest(name, num_cpus, prices.book()):
+            print(f"  in the price book: ${one.usd_per_hour:g} per hour, {one.in_words()}")

@@ -1,0 +1,86 @@
+"""Tables in the terminal."""
+
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from explorer import store
+from explorer.cli.base import console
+from explorer.errors import BadInput
+
+
+def analysed(root: Path, run_ids: list[str], utilisation: float) -> pd.DataFrame:
+    """The store's frame with retention and cost, of these runs and the teachers they need."""
+    from explorer.analysis import cost, retention
+    from explorer.catalogue import prices
+
+    found, _ = store.records(root)
+    unknown = set(run_ids) - {record.run_id for record in found}
+    if unknown:
+        raise BadInput(
+            f"No record of {', '.join(sorted(unknown))} in {root}. `explorer ls` lists the runs."
+        )
+    teachers = {record.teacher_run_id for record in found if record.run_id in run_ids}
+    if run_ids:
+        found = [r for r in found if r.run_id in {*run_ids, *teachers}]
+    runs = store.frame(found)
+    answers = {record.run_id: store.answers(root, record.run_id) for record in found}
+    runs = retention.add(runs, store.scores(found), answers)
+    runs = cost.add(runs, prices.prices_for(runs, root), utilisation=utilisation)
+    return runs[runs["run_id"].isin(run_ids)] if run_ids else runs
+
+
+def print_comparison(root: Path, run_ids: list[str], utilisation: float = 1.0) -> None:
+    """Print the comparison, the finding in one sentence, and what has no price."""
+    from explorer.analysis import advise
+    from explorer.report import tables
+
+    runs = analysed(root, run_ids, utilisation)
+    if runs.empty:
+        console.print("No finished runs yet. Start some: explorer demo")
+        return
+    frame = tables.comparison(runs)
+    table = Table(*[str(column) for column in frame.columns], box=None)
+    for row in frame.itertuples(index=False):
+        table.add_row(*[str(cell) for cell in row])
+    wide = Console(width=max(console.width, 150)) if not console.is_terminal else console
+    wide.print(table, markup=False)
+    console.print("\n" + advise.headline(runs), markup=False)
+    if runs["usd_per_hour"].isna().any():
+        unpriced = runs.loc[runs["usd_per_hour"].isna(), "device_name"].dropna().unique()
+        console.print(
+            f"No price is known for {', '.join(map(str, unpriced))}: set one on the page, or with "
+            "explorer price.",
+            markup=False,
+        )
+
+
+def print_differences(root: Path, run_ids: list[str]) -> None:
+    """Print each student's differences from its teacher, task by task, with a verdict."""
+    from explorer.analysis import retention
+
+    found, _ = store.records(root)
+    by_id = {record.run_id: record for record in found}
+    scores = store.scores(found)
+    for record in found:
+        teacher = by_id.get(record.teacher_run_id or "")
+        if teacher is None or (run_ids and record.run_id not in run_ids):
+            continue
+        rows = retention.per_task(
+            scores[scores["run_id"] == record.run_id],
+            scores[scores["run_id"] == teacher.run_id],
+            store.answers(root, record.run_id),
+            store.answers(root, teacher.run_id),
+        )
+        table = Table("Task", "Teacher", "Student", "Difference [95 %]", "p", "Verdict", box=None)
+        for row in rows.to_dict("records"):
+            table.add_row(
+                row["task"], f"{row['teacher']:.3f}", f"{row['student']:.3f}",
+                f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, "
+                f"{row['difference_high']:+.3f}]",
+                f"{row['p_value']:.2g}", str(row["verdict"]),
+            )  # fmt: skip
+        console.print(f"{record.run_id} against {teacher.run_id}")
+        console.print(table)
