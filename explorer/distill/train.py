@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 
 from explorer.distill.losses import label_cross_entropy, sparse_forward_kl
 from explorer.distill.targets import Targets
-from explorer.errors import NoRoom, RunFailed
+from explorer.errors import BadInput, NoRoom, RunFailed
 from explorer.records import CurvePoint
 from explorer.specs import DistillSpec
 
@@ -105,7 +105,9 @@ def train(
 
     Raises:
         RunFailed: The loss is not finite; it names the batch, and no step is taken.
+        BadInput: The model's logits are more than a projection of its hidden states.
     """
+    _check_head(student, targets.blocks_NT[heldout[:1], :8])
     accelerator = Accelerator(
         mixed_precision="bf16" if student.device.type == "cuda" else "no",
         cpu=student.device.type == "cpu",
@@ -168,6 +170,21 @@ def train(
         raise
     student.eval()
     return state
+
+
+@torch.inference_mode()
+def _check_head(student: PreTrainedModel, ids_BT: Tensor) -> None:
+    """The loop calls layers and head apart: refuse models that do something between or after."""
+    ids_BT = ids_BT.to(student.device)
+    head = student.get_output_embeddings()
+    whole = student(ids_BT, use_cache=False).logits
+    apart = head(student.base_model(ids_BT, use_cache=False).last_hidden_state)
+    if not torch.allclose(whole, apart, rtol=1e-3, atol=1e-3, equal_nan=True):
+        raise BadInput(
+            f"{type(student).__name__} caps or scales its logits after the last projection, which "
+            "the training loop does not do. Choose a teacher of a family without it, as Llama, "
+            "Qwen, Mistral or GPT-2."
+        )
 
 
 def _gradients(

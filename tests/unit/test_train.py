@@ -7,7 +7,7 @@ from torch.nn.functional import log_softmax
 from explorer.distill import students, train
 from explorer.distill.losses import forward_kl
 from explorer.distill.targets import Targets
-from explorer.errors import RunCancelled, RunFailed
+from explorer.errors import BadInput, RunCancelled, RunFailed
 from explorer.models.loading import load
 from explorer.specs import DistillSpec
 
@@ -135,6 +135,21 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(teacher, targets, tmp_p
     with pytest.raises(RunFailed, match=r"loss became nan at step 1 \(blocks \[2, 3\]\)"):
         train.train(student, targets, HELDOUT, TRAINING, _spec(), tmp_path / "c")
     torch.testing.assert_close(student.model.layers[0].mlp.up_proj.weight, before, rtol=0, atol=0)
+
+
+def test_a_head_that_caps_its_logits_is_refused(teacher, targets, tmp_path):
+    """The loop would train such a model on other logits than it answers with, so it says no."""
+    student = _student(teacher)
+    whole = student.forward
+
+    def capped(*arguments, **options):
+        output = whole(*arguments, **options)
+        output.logits = 2 * torch.tanh(output.logits / 2)
+        return output
+
+    student.forward = capped
+    with pytest.raises(BadInput, match="caps or scales its logits"):
+        train.train(student, targets, HELDOUT, TRAINING, _spec(), tmp_path / "c")
 
 
 def test_labels_only_is_plain_language_modelling(teacher, targets, tmp_path):
