@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -235,12 +235,12 @@ def _start() -> Head:
     """Start a head and remember it at once, so that it is found even if we die now."""
     _token()
     session_folder = tempfile.mkdtemp(prefix="explorer-ray-")
-    dashboard_port, client_port = _free_ports(2)
+    port = _free_port()
     command = [
-        sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
+        sys.executable, "-m", "explorer.jobs.ray_start", "--head", "--block",
         "--disable-usage-stats", "--no-monitor", "--include-log-monitor=false",
         "--include-dashboard=true", "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={dashboard_port}", f"--ray-client-server-port={client_port}",
+        f"--dashboard-port={port}",
         "--node-ip-address=127.0.0.1", "--port=0", "--dashboard-agent-listen-port=0",
         "--min-worker-port=0", "--max-worker-port=0",
         # Jobs are commands: nothing of ours goes through the object store.
@@ -261,7 +261,7 @@ def _start() -> Head:
         setsid=True,
     )
     os.close(log)
-    head = Head(f"http://127.0.0.1:{dashboard_port}", pid, session_folder)
+    head = Head(f"http://127.0.0.1:{port}", pid, session_folder)
     store.write_text(_folder() / "head.json", json.dumps(asdict(head)))
     return head
 
@@ -341,9 +341,7 @@ def _processes_of(head: Head) -> list[psutil.Process]:
     return list(found.values())
 
 
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
