@@ -1,5 +1,6 @@
 """Ray's job client, bounded in time and kept off proxies."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,18 @@ class Client(JobSubmissionClient):
         return super()._do_request(
             method, endpoint, timeout=timeout_s, proxies=self._proxies, **how
         )
+
+    def submit_when_ready(self, **job: Any) -> None:
+        """Submit a job, also to a head so young that it has not found its own node yet."""
+        deadline = time.monotonic() + SUBMIT_TIMEOUT_S
+        while True:
+            try:
+                self.submit_job(**job)
+                return
+            except RuntimeError as error:
+                # Ray said no before it took the job, so asking again makes no second one.
+                if "No available agent" not in str(error) or time.monotonic() > deadline:
+                    raise
 
     def nodes(self) -> list[dict[str, float]]:
         """The resources of every living node: `CPU`, `GPU` and others."""

@@ -245,7 +245,8 @@ def _start() -> Head:
         "--min-worker-port=0", "--max-worker-port=0",
         # Jobs are commands: nothing of ours goes through the object store.
         "--object-store-memory=80000000",
-        f"--temp-dir={session_folder}",
+        # Inside our folder, because Ray opens its own to everyone on the machine.
+        f"--temp-dir={session_folder}/ray",
     ]  # fmt: skip
     log = os.open(_folder() / "head.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     # Not Popen: its destructor complains about a child that is meant to outlive us.

@@ -131,7 +131,7 @@ def _hand_over(client: "Client", spec: RunSpec, root: Path) -> None:
         command = f"unset OMP_NUM_THREADS; {command}"
     num_cpus, num_gpus = _needs(spec, head.nodes_of(client))
     with head.speaking_to_ray():
-        client.submit_job(
+        client.submit_when_ready(
             entrypoint=command,
             submission_id=f"{spec.run_id}-{secrets.token_hex(4)}",
             metadata={"run_id": spec.run_id, "results": str(root.resolve())},

@@ -4,7 +4,7 @@
 
 Ray starts nine servers of its dashboard and one for remote clients, and at the same moment
 gives the agents of a new node 15 seconds, a number that cannot be changed. Where a run
-uses all cores the agents can lose that race, and the head dies. Jobs need two of those
+uses all cores the agents can lose that race, and the head dies. Jobs need three of those
 servers; the others stay away, with half of the head's memory.
 """
 
@@ -13,7 +13,8 @@ from typing import Any
 from ray._private import ray_constants, services
 from ray.scripts import scripts
 
-NEEDED = ("JobHead", "StateHead")
+NEEDED = ("JobHead", "NodeHead", "StateHead")
+"""The job API, what finds the node for it, and what tells a node's resources."""
 
 start_process = services.start_ray_process
 
