@@ -1,4 +1,4 @@
-"""The queue on a real Ray head of our own. The runs are tiny stand-ins, the rest is real."""
+"""The queue on a real Ray head of our own. Most runs are stand-ins, the rest is real."""
 
 import os
 import socket
@@ -13,7 +13,7 @@ import requests
 
 from explorer import jobs, store
 from explorer.jobs import head, queue, states
-from explorer.specs import DepthStudent, RunSpec
+from explorer.specs import DepthStudent, LatencySpec, RunSpec
 
 pytestmark = pytest.mark.ray
 
@@ -161,7 +161,7 @@ def test_cancelled_in_the_queue_stays_cancelled(tmp_path, last):
     jobs.cancel(tmp_path, waiting.run_id)
     assert row_of(tmp_path, waiting.run_id)["state"] == "cancelled"
     jobs.cancel(tmp_path, running.run_id)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
 
     assert jobs.wait(tmp_path, [running.run_id], 30) == {running.run_id: "cancelled"}
     last(3)
@@ -238,6 +238,30 @@ for run_id in sys.argv[2:]:
     assert set(found.values()) == {"finished"}, jobs.listing(tmp_path).to_dict("records")
     assert head._remembered().pid != old.pid
     assert not os.path.exists(old.session_folder)
+
+
+def test_real_run_goes_through_the_queue(tmp_path, tiny_llama):
+    """What the page submits is what `explorer run` does: a record lies in the store."""
+    latency = LatencySpec(prompt_tokens=4, output_tokens=2, repeats=2, warmup=0)
+    spec = RunSpec(name="real", teacher=str(tiny_llama()), capability=None, latency=latency)
+
+    jobs.submit([spec], tmp_path)
+
+    assert jobs.wait(tmp_path, [spec.run_id], 240) == {spec.run_id: "finished"}
+    assert store.load(tmp_path, spec.run_id).latency.own.turns
+    assert jobs.log_tail(tmp_path, spec.run_id)
+
+
+def test_real_run_heeds_a_cancel_that_came_while_it_waited(tmp_path, tiny_llama, monkeypatch):
+    """Should Ray start a job in spite of its cancellation, the run does nothing."""
+    monkeypatch.setenv("EXPLORER_RESULTS", str(tmp_path))
+    spec = RunSpec(name="late", teacher=str(tiny_llama()), capability=None, latency=None)
+    store.open_run(tmp_path, spec)
+    store.request_cancel(tmp_path, spec.run_id)
+
+    subprocess.run(queue.run_command(spec.run_id), check=False, timeout=240)
+
+    assert row_of(tmp_path, spec.run_id)["state"] == "cancelled"
 
 
 def test_head_that_cannot_start_says_why(tmp_path, last, monkeypatch):
