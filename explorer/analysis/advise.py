@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from explorer.analysis import frontier, numbers
+from explorer.analysis import numbers
 
 TARGET_RETENTION = 0.95
 """The share that distillation is said to keep: the line on the chart."""
@@ -12,8 +12,7 @@ def headline(runs: pd.DataFrame, *, target: float = TARGET_RETENTION) -> str:
     """One sentence that says what the runs show.
 
     It speaks of the smallest student that reaches the target. Where none does, it says so
-    and speaks of the best trade: of the students on the frontier, the one with the largest
-    retention minus TPOT ratio. What is not known is left out of the sentence.
+    and speaks of the one that comes closest. What is not known is left out of the sentence.
 
     Args:
         runs: With the columns of `retention.add`; those of `cost.add` are used if there.
@@ -34,10 +33,10 @@ def headline(runs: pd.DataFrame, *, target: float = TARGET_RETENTION) -> str:
     if not reaching.empty:
         one = reaching.sort_values(["num_parameters", "num_layers"]).iloc[0]
         return f"{_capital(_name(one))} {_keeps(one, runs)}."
-    one = _best_trade(known)
+    one = known.sort_values("retention", ascending=False, kind="stable").iloc[0]
     return (
         f"No student reaches {numbers.percent(target, digits=2)}: "
-        f"the best trade is {_name(one)} that {_keeps(one, runs)}."
+        f"the closest is {_name(one)} that {_keeps(one, runs)}."
     )
 
 
@@ -59,14 +58,6 @@ def pick(
     if max_usd_per_mtok is not None:
         meets &= runs["usd_per_mtok"] <= max_usd_per_mtok
     return runs[meets].sort_values(["num_parameters", "tpot_ms"], kind="stable")
-
-
-def _best_trade(students: pd.DataFrame) -> pd.Series:
-    """Largest retention minus TPOT ratio on the frontier; untimed students by retention."""
-    timed = frontier.pareto(students, maximise="retention", minimise="tpot_ratio")
-    if timed.empty:
-        return students.sort_values("retention", ascending=False, kind="stable").iloc[0]
-    return timed.iloc[int((timed["retention"] - timed["tpot_ratio"]).argmax())]
 
 
 def _keeps(one: pd.Series, runs: pd.DataFrame) -> str:

@@ -39,12 +39,12 @@ def test_the_sentence_names_the_smallest_student_that_reaches_the_target():
 
 
 def test_where_no_student_reaches_the_target_the_sentence_says_so():
-    """The best trade is told without hiding that it misses the mark."""
+    """The closest is told without hiding that it misses the mark."""
     said = advise.headline(runs((20, 0.9, 0.72), (15, 0.83, 0.52), (6, 0.2, 0.3)))
 
     assert said.startswith(
-        "No student reaches 95 %: the best trade is a 15-layer student that keeps 83 % [79, 87] of "
-        "the teacher's capability at 0.52 times its latency"
+        "No student reaches 95 %: the closest is a 20-layer student that keeps 90 % [86, 94] of "
+        "the teacher's capability at 0.72 times its latency"
     )
 
 
@@ -54,7 +54,7 @@ def test_what_is_not_known_is_left_out_of_the_sentence():
     frame[["tpot_ratio", "retention_low", "usd_per_hour_at_load"]] = np.nan
 
     assert advise.headline(frame) == (
-        "No student reaches 95 %: the best trade is a 15-layer student that keeps 83 % of the "
+        "No student reaches 95 %: the closest is a 15-layer student that keeps 83 % of the "
         "teacher's capability."
     )
     assert "cost" not in advise.headline(frame.drop(columns="usd_per_hour_at_load"))
