@@ -1,9 +1,10 @@
 """The queue: submit, watch, cancel and resume runs, on a laptop or on a Ray cluster.
 
-    client.py   Ray's job client, bounded in time; the only module that imports Ray
-    head.py     which Ray the jobs go to; starts and stops our own
-    queue.py    submit, cancel, resume
-    states.py   what became of every run: files first, Ray where files cannot know
+    client.py     Ray's job client, bounded in time
+    head.py       which Ray the jobs go to; starts and stops our own
+    ray_start.py  `ray start` without what no job needs
+    queue.py      submit, cancel, resume
+    states.py     what became of every run: files first, Ray where files cannot know
 
 A job is one command, `python -m explorer run --queued RUN_ID`, so nothing here knows what a run
 does, and a run in the foreground needs nothing of this. Importing this package does not

@@ -99,6 +99,7 @@ def test_first_job_starts_a_private_head(tmp_path, last):
 
     token_file = head._folder() / "token"
     assert stat.S_IMODE(token_file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(head._remembered().session_folder).st_mode) == 0o700
     token = token_file.read_text()
     processes = head._processes_of(head._remembered())
     assert len(processes) > 3
