@@ -22,7 +22,7 @@ def schema(
     kind: Annotated[str, typer.Argument(help="run or sweep.")] = "run",
 ) -> None:
     """Print the JSON Schema of a spec, for editors and checks."""
-    known = {"run": specs.RunSpec, "sweep": specs.SweepSpec}
+    known: dict[str, type[specs.Spec]] = {"run": specs.RunSpec, "sweep": specs.SweepSpec}
     if kind not in known:
         raise BadInput(f"schema knows run and sweep, got {kind!r}.")
     print(json.dumps(known[kind].model_json_schema(), indent=1))

@@ -120,5 +120,6 @@ def keep_layers(model: PreTrainedModel, kept: list[int]) -> PreTrainedModel:
     student.load_state_dict(state)
     student.tie_weights()
     student.generation_config = copy.deepcopy(model.generation_config)
-    student.to(model.device).eval()
+    placed: Any = student  # Module.to has no usable type in transformers
+    placed.to(model.device).eval()
     return student
