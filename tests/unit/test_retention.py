@@ -315,3 +315,27 @@ def test_draws_of_two_students_share_their_documents():
 
     assert draws["x"].equals(draws["y"].rename("x"))
     assert (draws["t"] == 1.0).all()
+
+
+@pytest.mark.parametrize(("better", "worse"), [(0, 1), (3, 3), (2, 9), (30, 12), (0, 40)])
+def test_mcnemar_is_scipys_exact_binomial_test(better, worse):
+    """The p-value is the two-sided one of scipy's own test."""
+    from scipy import stats
+
+    student = np.array([1.0] * better + [0.0] * worse + [1.0] * 5)
+    teacher = np.array([0.0] * better + [1.0] * worse + [1.0] * 5)
+
+    expected = stats.binomtest(better, better + worse, 0.5).pvalue
+
+    assert retention.mcnemar(student, teacher) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("right", "count", "chance"), [(0, 9, 0.0), (1, 9, 0.0), (60, 100, 0.5)])
+def test_above_chance_is_scipys_exact_binomial_test(right, count, chance):
+    """The teacher counts exactly when scipy's one-sided test says so."""
+    from scipy import stats
+
+    answers = np.array([1.0] * right + [0.0] * (count - right))
+    expected = stats.binomtest(right, count, chance, alternative="greater").pvalue
+
+    assert (retention._at_chance(answers, chance) == "") == (expected < 0.05)
