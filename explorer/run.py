@@ -7,13 +7,10 @@ again. A student's run first makes sure that its teacher's run is there.
     explorer run spec.yaml
 """
 
-import errno
 import hashlib
 import json
 import logging
 import shutil
-import signal
-import threading
 import time
 import traceback
 from collections import deque
@@ -25,13 +22,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from filelock import FileLock, Timeout
 
-from explorer import store
+from explorer import guards, store
 from explorer.distill import corpus, students
 from explorer.distill.targets import Targets
 from explorer.distill.train import State, num_steps, train
-from explorer.errors import ExplorerError, NoRoom, RunCancelled, RunFailed
+from explorer.errors import ExplorerError, RunCancelled, RunFailed
 from explorer.measure import capability, contamination, device, latency
 from explorer.models.facts import facts, fingerprint, tokenizer_digest
 from explorer.models.loading import Loaded, load, pick_device
@@ -66,12 +62,13 @@ def run(spec: RunSpec, root: Path, listener: Listener | None = None) -> RunRecor
     """
     store.open_run(root, spec)
     progress = Progress(root, spec.run_id, listener)
-    with _alone(root, spec.run_id, progress):
+    with guards.alone(root, spec.run_id, progress):
         done = _finished(root, spec.run_id)
         if done is not None:
             progress.write(state="finished", stage="record")
             return done
-        with _logged(store.run_folder(root, spec.run_id) / store.LOG), _stoppable(progress):
+        log_path = store.run_folder(root, spec.run_id) / store.LOG
+        with guards.logged(log_path), guards.stoppable(progress):
             return _Run(spec, root, progress).record()
 
 
@@ -106,7 +103,7 @@ class _Run:
             self._teacher_first()
             self._stages()
         except Exception as error:
-            known = _as_known(error)
+            known = guards.as_known(error)
             if isinstance(known, RunCancelled) and not store.cancel_requested(
                 self.root, self.spec.run_id
             ):
@@ -227,7 +224,7 @@ class _Run:
         }
         folder = self.work / "students" / _key(decides)
         done = folder / "student.json"
-        with _alone(self.root, f"student-{folder.name}", self.progress):
+        with guards.alone(self.root, f"student-{folder.name}", self.progress):
             if not done.exists():
                 taught = self._make_student(text, folder)
                 store.write_text(done, json.dumps(taught.model_dump() if taught else None))
@@ -428,76 +425,3 @@ def _key(decides: dict[str, Any]) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _as_known(error: Exception) -> ExplorerError | None:
-    """What the user can do something about, in words; None for a bug."""
-    if isinstance(error, ExplorerError):
-        return error
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return NoRoom(
-            "The device ran out of memory. Lower distill.blocks_per_step, capability.batch_size or "
-            "distill.block_tokens, or choose a smaller model."
-        )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoRoom(f"The disk is full ({error.filename or 'no file named'}). Make room, resume.")
-    if isinstance(error, PermissionError):
-        return NoRoom(f"No permission to write {error.filename}. Change it, then resume.")
-    return None
-
-
-@contextmanager
-def _alone(root: Path, name: str, progress: Progress) -> Iterator[None]:
-    """Hold the lock of this name; while another process holds it, say that we wait."""
-    path = root / ".work" / "locks" / f"{name}.lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NoRoom(f"Could not write to {root}: {error.strerror}.") from error
-    lock = FileLock(path)
-    while True:
-        try:
-            lock.acquire(timeout=1)
-            break
-        except Timeout:
-            progress("waiting for the same work in another process")
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _logged(path: Path) -> Iterator[None]:
-    """Append what the explorer and its libraries say to the run's log."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    before = log.level
-    log.setLevel(logging.INFO)
-    log.addHandler(handler)
-    logging.captureWarnings(True)
-    logging.getLogger("py.warnings").addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        logging.getLogger("py.warnings").removeHandler(handler)
-        log.setLevel(before)
-        handler.close()
-
-
-@contextmanager
-def _stoppable(progress: Progress) -> Iterator[None]:
-    """Turn SIGTERM into a stop at the next update, after a checkpoint."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set signal handlers
-        return
-
-    def stop(number: int, frame: Any) -> None:
-        progress.stop_reason = "The process was told to end. Resume the run to continue."
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -16,7 +16,6 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +147,8 @@ def set_aside(root: Path, run_id: str) -> None:
     record = run_folder(root, run_id) / RECORD
     if record.exists():
         record.replace(record.with_name("record.previous.json"))
+        # It would still call the run finished, and the queue would leave it alone.
+        record.with_name(STATUS).unlink(missing_ok=True)
     shutil.rmtree(root / ".work" / "stages" / run_id, ignore_errors=True)
 
 
@@ -224,20 +225,27 @@ def frame(found: list[RunRecord]) -> pd.DataFrame:
 
 def scores(found: list[RunRecord]) -> pd.DataFrame:
     """One row a run, task and metric."""
-    rows = [
-        {"run_id": record.run_id, **score.model_dump()}
-        for record in found
-        if record.capability
-        for score in record.capability.scores
-    ]
-    columns = [
-        "run_id", "task", "metric", "score", "stderr", "chance", "higher_is_better", "headline",
-        "num_documents", "num_documents_total", "num_fewshot", "task_version", "task_hash",
-        "seconds",
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns)
+    return scores_of(
+        [
+            {"run_id": record.run_id, **score.model_dump()}
+            for record in found
+            if record.capability
+            for score in record.capability.scores
+        ]
+    )
 
 
+def scores_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows of `scores` as its frame; flags are flags also where there is no row."""
+    frame = pd.DataFrame(rows, columns=SCORE_COLUMNS)
+    return frame.astype({"higher_is_better": bool, "headline": bool})
+
+
+SCORE_COLUMNS = [
+    "run_id", "task", "metric", "score", "stderr", "chance", "higher_is_better", "headline",
+    "num_documents", "num_documents_total", "num_fewshot", "task_version", "task_hash",
+    "seconds",
+]  # fmt: skip
 COLUMNS = [
     "run_id", "name", "status", "role", "basis", "teacher", "teacher_run_id", "label",
     "started_at", "finished_at", "device", "device_name", "num_cpus", "memory_bytes", "commit",
@@ -336,14 +344,11 @@ def _latency_columns(own: Timing, teacher: Timing | None) -> dict[str, Any]:
 def _samples(timing: Timing) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
     """Each time of each turn, in ms; not a number where a turn has no TPOT."""
     rows = [(turn.ttft_ms, turn.tpot_ms, turn.latency_ms) for turn in timing.turns]
-    columns = np.array(rows, dtype=float).T
+    columns = np.array(rows, dtype=float).reshape(-1, 3).T
     return dict(zip(("ttft_ms", "tpot_ms", "latency_ms"), columns, strict=True))
 
 
 def turns(timing: Timing) -> pd.DataFrame:
     """A timing's counted turns: ttft_ms, tpot_ms, latency_ms, num_output_tokens."""
-    rows: Iterator[dict[str, Any]] = (
-        {**turn.model_dump(), "tpot_ms": turn.tpot_ms} for turn in timing.turns
-    )
-    columns = ["ttft_ms", "tpot_ms", "latency_ms", "num_output_tokens"]
-    return pd.DataFrame(list(rows), columns=columns).astype(float)
+    num_tokens = [float(turn.num_output_tokens) for turn in timing.turns]
+    return pd.DataFrame({**_samples(timing), "num_output_tokens": num_tokens}, dtype=float)

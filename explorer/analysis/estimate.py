@@ -131,8 +131,7 @@ def _testing_s(
     """Seconds of the tasks; None when one of them was never run."""
     if spec.capability is None:
         return 0.0
-    headlines = scores[scores["headline"].astype(bool)]
-    timed = headlines.merge(past[["run_id", "num_layers"]], on="run_id")
+    timed = scores[scores["headline"]].merge(past[["run_id", "num_layers"]], on="run_id")
     total = 0.0
     for name in spec.capability.tasks:
         rows = rows_of(name, timed)

@@ -194,7 +194,7 @@ class _Side:
 
 
 def _side(scores: pd.DataFrame, answers: pd.DataFrame) -> _Side:
-    chosen = scores[scores["headline"].astype(bool)].sort_values(["task", "metric"])
+    chosen = scores[scores["headline"]].sort_values(["task", "metric"])
     rows = [{str(k): v for k, v in row.items()} for row in chosen.to_dict("records")]
     found = {}
     for (task, metric), group in answers.groupby(["task", "metric"], sort=False):

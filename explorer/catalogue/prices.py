@@ -7,6 +7,7 @@ the results folder. A device without one has no price, and nothing is invented.
 import math
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,23 @@ def prices_for(runs: pd.DataFrame, root: Path) -> dict[str, Price]:
     devices = set(runs["device_name"])
     overrides: Mapping[str, Price] = read_overrides(root / OVERRIDES)
     return {name: price for name, price in overrides.items() if name in devices}
+
+
+def devices(runs: pd.DataFrame, root: Path) -> list[tuple[str, Price | None, list[Price]]]:
+    """Each device of these runs: name, price if it has one, and the book's for such a device."""
+    known, rows = prices_for(runs, root), book()
+    named = runs[["device_name", "num_cpus"]].drop_duplicates().itertuples(index=False)
+    return [(name, known.get(name), suggest(name, num_cpus, rows)) for name, num_cpus in named]
+
+
+def own(typed: str, source: str) -> Price:
+    """The price a person typed, dated today; `source` names it where it is refused.
+
+    Raises:
+        BadInput: It is no amount of US dollars above 0.
+    """
+    today = datetime.now(UTC).date().isoformat()
+    return Price.parse({"usd_per_hour": typed, "date_seen": today}, source)
 
 
 def _is_gpu(device_name: str, hardware: str) -> bool:

@@ -74,6 +74,7 @@ def doctor(results: ResultsDir = None) -> None:
     import torch
 
     from explorer.models import starter
+    from explorer.report import export
 
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "none, so the CPU is used"
     table.add_row("GPU", name)
@@ -87,8 +88,8 @@ def doctor(results: ResultsDir = None) -> None:
     table.add_row(
         "free disk", f"{free / 1e9:.0f} GB" + (" (a run needs 2 GB)" if free < 2e9 else "")
     )
-    browser = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
-    table.add_row("browser for PNG and SVG", browser or "missing: install Chromium, or export HTML")
+    missing = "missing: install Chromium, or export HTML"
+    table.add_row("browser for PNG and SVG", export.browser() or missing)
     console.print(table)
     _, problems = store.records(root)
     for problem in problems:

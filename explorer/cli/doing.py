@@ -183,10 +183,8 @@ def _price_from_the_book(root: Path) -> None:
     from explorer.catalogue import prices
 
     runs = store.frame(store.records(root)[0])
-    known = prices.prices_for(runs, root)
-    for name, num_cpus in runs[["device_name", "num_cpus"]].drop_duplicates().values:
-        suggested = prices.suggest(name, num_cpus, prices.book())
-        if name not in known and suggested:
+    for name, known, suggested in prices.devices(runs, root):
+        if known is None and suggested:
             prices.write_override(root / prices.OVERRIDES, name, suggested[0])
             console.print(
                 f"{name} is priced like a machine of its size in the price book: "

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 from rich.table import Table
 
 from explorer import store
+from explorer.analysis import numbers
 from explorer.cli.base import ResultsDir, Utilisation, app, console, root_of
 from explorer.cli.tables import analysed, print_comparison, print_differences
 from explorer.errors import BadInput, ExplorerError
@@ -33,11 +33,11 @@ def list_runs(
     else:
         table = Table("Run", "State", "Stage", "Layers", "Finished", box=None)
         for row in merged.to_dict("records"):
-            layers = row["num_layers"]
             table.add_row(
-                row["run_id"], row["state"], str(row["stage"] or "–"),
-                "–" if layers != layers or layers is None else str(int(layers)),
-                str(row["finished_at"]) if isinstance(row["finished_at"], str) else "–",
+                row["run_id"], row["state"], row["stage"] or numbers.MISSING,
+                numbers.MISSING if numbers.missing(row["num_layers"])
+                else f"{row['num_layers']:.0f}",
+                numbers.MISSING if numbers.missing(row["finished_at"]) else row["finished_at"],
             )  # fmt: skip
         console.print(table if len(merged) else "No runs yet. Start one: explorer demo")
     for problem in problems:
@@ -71,8 +71,8 @@ def show(
             if score.headline:
                 scores.add_row(
                     score.task, score.metric, f"{score.score:.3f}",
-                    "–" if score.stderr is None else f"{score.stderr:.3f}",
-                    "–" if score.chance is None else f"{score.chance:.3f}",
+                    numbers.MISSING if score.stderr is None else f"{score.stderr:.3f}",
+                    numbers.MISSING if score.chance is None else f"{score.chance:.3f}",
                     str(score.num_documents),
                 )  # fmt: skip
         console.print(scores)
@@ -140,18 +140,13 @@ def price(
     if device is not None:
         if usd_per_hour is None:
             raise BadInput(f"Give the price too, as in: explorer price {device!r} 0.05")
-        today = datetime.now(UTC).date().isoformat()
-        own = prices.Price.parse(
-            {"usd_per_hour": usd_per_hour, "date_seen": today}, f"the price of {device}"
-        )
+        own = prices.own(usd_per_hour, f"the price of {device}")
         prices.write_override(root / prices.OVERRIDES, device, own)
     found, _ = store.records(root)
-    runs = store.frame(found)
-    known = prices.prices_for(runs, root)
-    for name, num_cpus in runs[["device_name", "num_cpus"]].drop_duplicates().values:
-        if name in known:
-            print(f"{name}: ${known[name].usd_per_hour:g} per hour, {known[name].in_words()}")
+    for name, known, suggested in prices.devices(store.frame(found), root):
+        if known:
+            print(f"{name}: ${known.usd_per_hour:g} per hour, {known.in_words()}")
             continue
         print(f"{name}: no price. Set one: explorer price {name!r} USD_PER_HOUR")
-        for one in prices.suggest(name, num_cpus, prices.book()):
+        for one in suggested:
             print(f"  in the price book: ${one.usd_per_hour:g} per hour, {one.in_words()}")

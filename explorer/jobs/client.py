@@ -39,7 +39,8 @@ class Client(JobSubmissionClient):
                 self.submit_job(**job)
                 return
             except RuntimeError as error:
-                # Ray said no before it took the job, so asking again makes no second one.
+                # Ray said no before it took the job, so asking again makes no second one. It
+                # waits ten seconds for an agent itself, so this loop is no busy one.
                 if "No available agent" not in str(error) or time.monotonic() > deadline:
                     raise
 

@@ -143,7 +143,7 @@ def _per_task(root: Path, record: RunRecord) -> None:
 def _own_scores(record: RunRecord) -> None:
     """A teacher has nobody to be compared with: its scores as they are."""
     frame = store.scores([record])
-    own = frame[frame["headline"].astype(bool)]
+    own = frame[frame["headline"]]
     if own.empty:
         st.caption("Nothing was tested.")
         return

@@ -184,7 +184,7 @@ class Index:
             scores = [score for one in read for score in one.get("scores", [])]
             self._shelf = Shelf(
                 pd.DataFrame(rows, columns=store.COLUMNS),
-                pd.DataFrame(scores, columns=store.scores([]).columns),
+                store.scores_of(scores),
                 problems,
                 {run_id: v for run_id, v in versions.items() if "row" in self._read[run_id]},
             )

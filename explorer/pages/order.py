@@ -139,7 +139,7 @@ def documents_asked(specs: list[RunSpec], scores: pd.DataFrame) -> int | None:
         return None
     total = 0
     for name in asked.tasks:
-        rows = rows_of(name, scores[scores["headline"].astype(bool)])
+        rows = rows_of(name, scores[scores["headline"]])
         if not rows.empty:
             total += num_documents(rows, asked.limit)
             continue

@@ -1,6 +1,5 @@
 """A device without a price is a blank that asks for one."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -75,14 +74,8 @@ def _device(root: Path, name: str, num_cpus: int, price: Price | None, place: st
         "Use this price", key=f"explore_{place}_save_{name}", disabled=not (chosen or typed)
     ):
         with widgets.errors_shown():
-            prices.write_override(path, name, _own(typed) if typed else chosen)
+            prices.write_override(path, name, prices.own(typed, "Your price") if typed else chosen)
             st.rerun()
-
-
-def _own(typed: str) -> Price:
-    """The price a person typed, dated today."""
-    today = datetime.now(UTC).date().isoformat()
-    return Price.parse({"usd_per_hour": typed, "date_seen": today}, "Your price")
 
 
 def _one_line(price: Price) -> str:

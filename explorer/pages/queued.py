@@ -1,7 +1,6 @@
 """The queue: a line a run, refreshed on its own while something is active."""
 
 import html
-from collections import defaultdict, deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,12 +27,6 @@ STAGES = {
 }
 COLUMNS = [3, 4, 2, 2]
 DONE_COLUMNS = [3, 6, 2]
-
-
-@st.cache_resource(show_spinner=False)
-def _losses() -> defaultdict[str, deque[float]]:
-    """The losses seen so far of every active run; the record keeps the whole curve."""
-    return defaultdict(lambda: deque(maxlen=120))
 
 
 def show(root: Path) -> None:
@@ -108,11 +101,8 @@ def _running(row: Mapping[Any, Any], middle: Any, spark: Any) -> None:
     if known(row["seconds_left"]):
         parts.append(f"{numbers.duration(row['seconds_left'])} left")
     middle.progress(share, words.md(" · ".join(parts)))
-    seen = _losses()[row["run_id"]]
-    if known(row["loss"]):
-        if not seen or seen[-1] != row["loss"]:
-            seen.append(float(row["loss"]))
-        spark.html(sparkline(list(seen)))
+    if isinstance(row["losses"], list):
+        spark.html(sparkline(row["losses"]))
 
 
 def _result(root: Path, run_id: str) -> str:

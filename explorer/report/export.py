@@ -75,6 +75,13 @@ def figure(fig: go.Figure, format: str, *, width: int = 1200, height: int | None
     return bytes(image)
 
 
+def browser() -> str | None:
+    """The Chrome or Chromium that draws PNG and SVG; None where there is none."""
+    from choreographer.browsers.chromium import Chromium  # kaleido's own way to look
+
+    return Chromium.find_browser(skip_local=False)
+
+
 def harmless(value: Any) -> Any:
     """The value; text that a spreadsheet would run gets an apostrophe in front.
 

@@ -172,7 +172,7 @@ def _running(root) -> str:
         {
             "run_id": spec.run_id, "state": "running", "stage": "distil", "done": 40_000,
             "total": 150_000, "unit": "tokens", "seconds": 97.0, "seconds_left": 300.0,
-            "loss": 1.23, "tokens_per_s": 412.0, "pid": os.getpid(),
+            "loss": 1.23, "losses": [2.5, 1.7, 1.23], "tokens_per_s": 412.0, "pid": os.getpid(),
             "host": socket.gethostname(), "updated_at": time.time(),
         },
     )  # fmt: skip

@@ -159,3 +159,14 @@ def test_a_price_set_on_the_shell_prices_the_runs(explorer, store_root):
     assert f"{device}: $0.05 per hour" in out.decode()
     costs = pd.read_csv(io.BytesIO(explorer("export")[1]))["usd_per_mtok"]
     assert (costs > 0).all()
+
+
+def test_doctor_names_the_browser_that_the_export_will_use(explorer, monkeypatch, tmp_path):
+    """It asks what draws the figures, the override by BROWSER_PATH included."""
+    monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "chrome"))
+    monkeypatch.setenv("COLUMNS", "300")
+
+    code, out, _ = explorer("doctor")
+
+    assert code == 0
+    assert "chrome" in out.decode().split("browser for PNG and SVG")[1].splitlines()[0]

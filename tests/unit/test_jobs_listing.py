@@ -69,7 +69,8 @@ def test_running_run_shows_its_progress(store_root):
     """A run whose process lives is running, with the numbers that it last reported."""
     say(
         store_root, "a-00000000", "running",
-        stage="distil", done=3, total=9, unit="steps", loss=1.5, seconds_left=6.0,
+        stage="distil", done=3, total=9, unit="steps", loss=1.5, losses=[3.0, 1.5],
+        seconds_left=6.0,
     )  # fmt: skip
 
     row = row_of(store_root, "a-00000000")
@@ -77,6 +78,7 @@ def test_running_run_shows_its_progress(store_root):
     assert row["state"] == "running"
     assert (row["name"], row["stage"], row["done"], row["total"]) == ("a", "distil", 3, 9)
     assert (row["loss"], row["seconds_left"]) == (1.5, 6.0)
+    assert row["losses"] == [3.0, 1.5]
     assert row["tokens_per_s"] is None
 
 

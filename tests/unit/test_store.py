@@ -6,6 +6,8 @@ import pytest
 
 from explorer import store
 from explorer.errors import BadInput, DamagedStore, NoRoom
+from explorer.jobs import states
+from explorer.records import Timing
 from explorer.specs import DepthStudent, RunSpec
 from tests import records
 
@@ -122,3 +124,31 @@ def test_weights_are_found_only_inside_the_store(store_root, tmp_path):
     (outside / "config.json").write_text("{}")
     store.write_text(store_root / spec.run_id / store.WEIGHTS, "../elsewhere")
     assert store.weights_folder(store_root, spec.run_id) is None
+
+
+def test_a_run_set_aside_is_one_the_queue_takes_again(store_root):
+    """Its record is kept under another name, and nothing calls it finished any more."""
+    run_id = records.write_study(store_root)[1]
+    store.write_status(store_root, run_id, {"run_id": run_id, "state": "finished"})
+
+    store.set_aside(store_root, run_id)
+
+    assert states.state_of(store_root, run_id) is None
+    assert (store_root / run_id / "record.previous.json").exists()
+    assert run_id not in [record.run_id for record in store.records(store_root)[0]]
+
+
+def test_flags_are_flags_also_where_no_score_is():
+    """A page may choose the headlines of an empty store."""
+    empty = store.scores([])
+
+    assert empty[empty["headline"]].empty
+    assert empty["headline"].dtype == bool
+
+
+def test_turns_of_a_timing_without_any_are_an_empty_frame():
+    """The columns are there all the same."""
+    nothing = Timing(batch_size=1, prompt_tokens=8, turns=[])
+
+    assert list(store.turns(nothing)) == ["ttft_ms", "tpot_ms", "latency_ms", "num_output_tokens"]
+    assert store.turns(nothing).empty
