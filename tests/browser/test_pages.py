@@ -1,10 +1,15 @@
 """What a person sees in a real browser, on a store that is filled already."""
 
+import os
 import re
+import socket
+import time
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from explorer import store
 from tests import records
 
 pytestmark = pytest.mark.browser
@@ -64,3 +69,21 @@ def test_the_table_is_taken_away_as_csv(study, dashboard, page: Page):
     lines = waiting.value.path().read_text(encoding="utf-8").strip().splitlines()
 
     assert len(lines) == 1 + len(study)
+
+
+def test_a_running_line_shows_how_its_loss_falls(store_root: Path, dashboard: str, page: Page):
+    """The curve is there to see, not only in the page's text."""
+    spec = records.study("live", layers=(20,))[1]
+    store.open_run(store_root, spec)
+    status = {
+        "run_id": spec.run_id, "state": "running", "stage": "distil", "done": 3, "total": 9,
+        "loss": 1.5, "losses": [3.0, 2.0, 1.5], "pid": os.getpid(),
+        "host": socket.gethostname(), "updated_at": time.time(),
+    }  # fmt: skip
+    store.write_status(store_root, spec.run_id, status)
+
+    page.goto(f"{dashboard}/run")
+
+    curve = page.get_by_alt_text("Loss from 3.00 to 1.50")
+    expect(curve).to_be_visible(timeout=WAIT_MS)
+    assert curve.evaluate("image => image.complete && image.naturalWidth > 0")
