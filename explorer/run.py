@@ -218,7 +218,7 @@ class _Run:
         text = corpus.read((distill or DistillSpec()).corpus)
         decides = {
             "teacher": self.teacher_fingerprint,
-            "student": spec.student.model_dump(),
+            "student": spec.student.decisive(),
             "distill": _decisive(distill) if distill else None,
             "corpus": text.digest,
         }
@@ -359,7 +359,7 @@ class _Run:
         decides = {
             "model": what.fingerprint,
             "teacher": teacher and self.teacher_fingerprint,
-            "spec": spec.model_dump(),
+            "spec": spec.decisive(),
             "environment": self.environment.model_dump(),
         }
 
@@ -416,7 +416,7 @@ def _distillation(
 
 def _decisive(distill: DistillSpec) -> dict[str, Any]:
     """What decides the student's weights: everything but how often its state is saved."""
-    return distill.model_dump(exclude={"checkpoint_every_s"})
+    return {k: v for k, v in distill.decisive().items() if k != "checkpoint_every_s"}
 
 
 def _key(decides: dict[str, Any]) -> str:

@@ -10,8 +10,9 @@ spec is the same run, and running it again continues or does nothing.
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import pydantic
 import yaml
@@ -27,6 +28,10 @@ class Spec(BaseModel):
     """The base of every spec: frozen, and a key it does not know is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    added: ClassVar[Mapping[str, Any]] = {}
+    """Fields younger than the first records, each with the value that changes nothing: a spec
+    that leaves them so is the same run as before they came."""
 
     @classmethod
     def parse(cls, data: Any, source: str = "the spec") -> Self:
@@ -63,9 +68,20 @@ class Spec(BaseModel):
         """A copy with these fields changed, validated again."""
         return type(self).parse({**self.model_dump(), **changes})
 
+    def decisive(self) -> dict[str, Any]:
+        """Every field that makes this spec another run than one without it."""
+        values = self.model_dump(mode="json")
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if name in self.added and value == self.added[name]:
+                del values[name]
+            elif isinstance(value, Spec):
+                values[name] = value.decisive()
+        return values
+
     def digest(self) -> str:
         """Eight hex digits that differ when any field does."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        text = json.dumps(self.decisive(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

@@ -1,5 +1,7 @@
 """Specs: one frozen value, refused in words when it is wrong."""
 
+from pathlib import Path
+
 import pytest
 
 from explorer import specs
@@ -94,3 +96,27 @@ def test_the_schema_explains_every_field():
 
     assert len(fields) > 30
     assert unexplained == []
+
+
+def test_a_younger_field_leaves_older_runs_their_id():
+    """A field that comes later changes a run's id only where it is set to something new."""
+
+    class Part(specs.Spec):
+        old: int = 1
+
+    class Younger(Part):
+        added = {"new": 0}
+        new: int = 0
+
+    class Whole(specs.Spec):
+        part: Part
+
+    assert Whole(part=Younger()).digest() == Whole(part=Part()).digest()
+    assert Whole(part=Younger(new=2)).digest() != Whole(part=Part()).digest()
+
+
+def test_the_committed_study_is_the_starter_sweep():
+    """Starting the starter study again on a fresh clone measures nothing twice."""
+    committed = {folder.name for folder in Path("results").iterdir() if folder.is_dir()}
+
+    assert {run.run_id for run in specs.starter_sweep().runs()} <= committed
