@@ -40,12 +40,12 @@ def chrome() -> str:
 
 
 @contextlib.contextmanager
-def app(store: Path, **environment: str) -> Iterator[str]:
-    """Run the dashboard on a store; gives its address, ends it afterwards."""
+def app(store: Path, *, script: Path = APP, **environment: str) -> Iterator[str]:
+    """Run the dashboard (or another app) on a store; gives its address, ends it afterwards."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", str(APP), "--server.headless=true",
+    command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.headless=true",
                f"--server.port={port}", "--server.fileWatcherType=none"]  # fmt: skip
     process = subprocess.Popen(
         command,
