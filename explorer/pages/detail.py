@@ -14,7 +14,7 @@ from explorer.catalogue.prices import Price
 from explorer.errors import ExplorerError
 from explorer.pages import glossary, widgets, words
 from explorer.records import RunRecord
-from explorer.report import figures
+from explorer.report import evidence
 
 CHOICES = {"block_influence": "chosen by importance", "uniform": "evenly spaced"}
 
@@ -134,7 +134,7 @@ def _per_task(root: Path, record: RunRecord) -> None:
         _own_scores(record)
         return
     with widgets.errors_shown():
-        bars = figures.per_task_bars(
+        bars = evidence.per_task_bars(
             tasks_of(root, record.run_id, record.teacher_run_id), template=widgets.template()
         )
         widgets.chart(bars, key="strip_tasks", alt="Scores of student and teacher by task")
@@ -189,7 +189,7 @@ def _timing(record: RunRecord) -> None:
         return
     theirs = record.latency.teacher
     widgets.chart(
-        figures.latency_histogram(
+        evidence.latency_histogram(
             store.turns(record.latency.own),
             store.turns(theirs) if theirs else None,
             template=widgets.template(),
@@ -240,7 +240,7 @@ def opened(root: Path, run_id: str) -> None:
         else:
             points = pd.DataFrame([point.model_dump() for point in record.distillation.curve])
             widgets.chart(
-                figures.training_curve(points, template=widgets.template()),
+                evidence.training_curve(points, template=widgets.template()),
                 key="dialog_curve",
                 alt="Training loss and held-out KL over tokens",
             )

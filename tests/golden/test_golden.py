@@ -19,6 +19,7 @@ from tests.conftest import ROOT
 COMMANDS = [
     "", "run", "sweep", "demo", "ls", "show", "compare", "export", "price", "cancel", "resume",
     "jobs", "synthesise", "tasks", "schema", "spec", "fetch-starter", "doctor", "app",
+    "catalogue", "catalogue check",
 ]  # fmt: skip
 
 
@@ -76,12 +77,16 @@ def test_help_texts(command, golden, monkeypatch, capsys):
     monkeypatch.setenv("NO_COLOR", "1")
     with pytest.raises(SystemExit):
         cli.main()
-    golden(f"help/{command or 'explorer'}.txt", capsys.readouterr().out)
+    name = command.replace(" ", "-") or "explorer"
+    golden(f"help/{name}.txt", capsys.readouterr().out)
 
 
 def test_every_command_has_a_golden_help():
     """A new command is added to the list above."""
     names = {c.name or c.callback.__name__ for c in cli.app.registered_commands}
+    for group in cli.app.registered_groups:
+        commands = group.typer_instance.registered_commands
+        names |= {group.name, *(f"{group.name} {c.name or c.callback.__name__}" for c in commands)}
 
     assert names == {c for c in COMMANDS if c}
 
