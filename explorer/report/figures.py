@@ -306,17 +306,20 @@ def _add_labels(
     figure: go.Figure, shown: pd.DataFrame, best: pd.DataFrame, x: str, y: str, view: _View,
     ink: dict[str, str],
 ) -> None:  # fmt: skip
-    """Names beside the frontier's points where they hide nothing; others are on hover."""
+    """Names beside the frontier's points, each once, where they hide nothing; others on hover."""
+    named: set[tuple[str, str]] = set()
     taken = [_around(view.pixel(px, py), 9, 9) for px, py in zip(shown[x], shown[y], strict=True)]
     for note in figure.layout.annotations:  # the name of the target line
         _, line = view.pixel(view.x_range[0], note.y)
         taken.append((0, line, 7.0 * len(note.text), line + 18))
     for row in best.iloc[::-1].to_dict("records"):
         text = str(row["teacher"] if row["role"] == "teacher" else row["label"])
+        if (name := (row["teacher"], text)) in named:
+            continue  # of several runs of one size, the name stands at the best
         at_x, at_y = view.pixel(row[x], row[y])
         wide, high = 7.0 * len(text) + 4, 16.0
         # The frontier runs below and to the right, so left of a point is free most often.
-        places = [(-14, 0), (-14, -14), (14, 14), (14, 0), (0, -20)]
+        places = [(-14, 0), (-14, -14), (14, 14), (0, -20)]
         if row["role"] == "teacher":
             places.insert(0, (-10, -16))  # clear of the line at 100 %
         for dx, dy in places:
@@ -328,6 +331,7 @@ def _add_labels(
         else:
             continue
         taken.append(box)
+        named.add(name)
         figure.add_annotation(
             x=math.log10(row[x]) if view.log else row[x], y=row[y], text=look.safe(text),
             showarrow=False, xshift=dx, yshift=-dy, yanchor="middle",

@@ -151,6 +151,16 @@ def test_labels_do_not_cover_each_other():
         assert all(abs(x_ - u) > 45 or abs(y_ - v) > 14 for u, v in boxes[:i])
 
 
+def test_runs_of_one_size_are_named_once():
+    """Of two frontier points with one name the better one carries it."""
+    twice = runs().iloc[[1, 1]].assign(run_id=["a", "b"], tpot_ms=[20, 60], retention=[0.5, 0.8])
+
+    figure = figures.retention_chart(twice)
+
+    named = [note for note in figure.layout.annotations if note.text == "24 layers"]
+    assert [note.y for note in named] == [80]
+
+
 def test_several_teachers_get_a_colour_and_a_frontier_each():
     """A share of one teacher is not compared with a share of another."""
     other = runs(run_id=[f"o{i}" for i in range(7)], teacher="org/big").assign(
