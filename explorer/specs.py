@@ -100,6 +100,14 @@ class DepthStudent(Spec):
 class DistillSpec(Spec):
     """Everything that decides a distillation. Same spec, same losses."""
 
+    added = {
+        "loss": "forward_kl",
+        "beta": 0.5,
+        "skew": 0.1,
+        "hidden_weight": 0.0,
+        "hidden_loss": "mse",
+    }
+
     corpus: str = "starter"
     """`starter` (ships with us), or a .txt, .jsonl or .parquet file."""
     max_tokens: PositiveInt = 60_000
@@ -116,6 +124,24 @@ class DistillSpec(Spec):
     """Share of the KD term; cross-entropy on the labels gets the rest."""
     temperature: PositiveFloat = 1.0
     """Softmax temperature of both models in the KD term."""
+    loss: Literal[
+        "forward_kl",
+        "reverse_kl",
+        "jsd",
+        "skew_forward_kl",
+        "skew_reverse_kl",
+        "adaptive_kl",
+        "total_variation",
+    ] = "forward_kl"
+    """The KD term: how the student's distribution is compared with the teacher's."""
+    beta: float = Field(0.5, ge=0, le=1)
+    """Of `jsd`: 0 is the forward KL, 1 the reverse KL."""
+    skew: float = Field(0.1, ge=0, lt=1)
+    """Of the skewed KLs: the share of the first distribution that is mixed into the second."""
+    hidden_weight: float = Field(0.0, ge=0)
+    """Weight of the hidden-state term, added to the others; needs a live teacher."""
+    hidden_loss: Literal["mse", "cosine"] = "mse"
+    """The hidden-state term: relative squared difference, or 1 - cosine."""
     learning_rate: PositiveFloat = 6e-4
     """Peak rate of AdamW, after the warm-up and before the cosine decay."""
     warmup_fraction: float = Field(0.05, ge=0, lt=1)

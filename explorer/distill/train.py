@@ -23,7 +23,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from explorer.distill.losses import label_cross_entropy, sparse_forward_kl
+from explorer.distill.losses import divergence, events, label_cross_entropy, sparse_forward_kl
 from explorer.distill.targets import Targets
 from explorer.errors import BadInput, NoRoom, RunFailed
 from explorer.records import CurvePoint
@@ -210,8 +210,9 @@ def _gradients(
         chunk = slice(start, start + CHUNK_POSITIONS)
         with accelerator.autocast():
             logits_CV = head(leaf_PH[chunk])
-        loss = _mixed_loss(logits_CV, ids_PK[chunk], log_p_PK[chunk], labels_P[chunk], spec)
-        loss = loss.sum() / num_scored
+        terms = _terms(logits_CV, ids_PK[chunk], log_p_PK[chunk], labels_P[chunk], spec)
+        parts = [weight * loss_C.sum() for weight, loss_C in terms.values()]
+        loss = torch.stack(parts).sum() / num_scored
         accelerator.backward(loss)
         total_loss += float(loss.detach())
     assert leaf_PH.grad is not None, "every chunk adds to the hidden states' gradient"
@@ -219,18 +220,18 @@ def _gradients(
     return total_loss, num_scored
 
 
-def _mixed_loss(
-    logits_CV: Tensor, ids_CK: Tensor, log_p_CK: Tensor, labels_C: Tensor, spec: DistillSpec
-) -> Tensor:
-    """One loss a position: the KD term by its weight, the labels by the rest."""
-    loss_C = torch.zeros(len(labels_C), device=logits_CV.device)
+def _terms(
+    logits_CV: Tensor, ids_CK: Tensor, log_p_CE: Tensor, labels_C: Tensor, spec: DistillSpec
+) -> dict[str, tuple[float, Tensor]]:
+    """Each term's weight and its loss, one number a position; terms without weight are absent."""
+    terms = {}
     if spec.kd_weight > 0:
-        kd_C = sparse_forward_kl(logits_CV, ids_CK, log_p_CK, temperature=spec.temperature)
+        pair = events(logits_CV, ids_CK, log_p_CE, temperature=spec.temperature)
         # T squared keeps the gradient's size when the temperature changes (Hinton et al.).
-        loss_C = loss_C + spec.kd_weight * spec.temperature**2 * kd_C
+        terms["kd"] = (spec.kd_weight * spec.temperature**2, divergence(spec)(*pair))
     if spec.kd_weight < 1:
-        loss_C = loss_C + (1 - spec.kd_weight) * label_cross_entropy(logits_CV, labels_C)
-    return loss_C
+        terms["label"] = (1 - spec.kd_weight, label_cross_entropy(logits_CV, labels_C))
+    return terms
 
 
 @torch.inference_mode()
