@@ -301,7 +301,7 @@ def row(record: RunRecord) -> dict[str, Any]:
             }
         )  # fmt: skip
         flat["train_seconds"] = taught.seconds
-        flat["targets_seconds"] = taught.targets.seconds
+        flat["targets_seconds"] = taught.targets.seconds if taught.targets else None
         flat["corpus"] = taught.corpus.name
     return flat
 

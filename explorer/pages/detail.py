@@ -121,11 +121,14 @@ def _made(record: RunRecord) -> str:
     cut = f"Cut to {student.num_layers} layers, {CHOICES[student.choice]}"
     if taught is None:
         return f"{cut}; not taught"
-    before, after = numbers.significant(taught.kl_before), numbers.significant(taught.kl_after)
-    return (
+    said = (
         f"{cut}; taught on {taught.scored_tokens:,} tokens of {taught.corpus.name} in "
-        f"{numbers.duration(taught.seconds)}; KL to the teacher {before} to {after} nats"
+        f"{numbers.duration(taught.seconds)}"
     )
+    if taught.kl_before is None or taught.kl_after is None:
+        return said
+    before, after = numbers.significant(taught.kl_before), numbers.significant(taught.kl_after)
+    return f"{said}; KL to the teacher {before} to {after} nats"
 
 
 def _per_task(root: Path, record: RunRecord) -> None:

@@ -26,6 +26,7 @@ COMMANDS = [
 def test_a_tiny_distillation_gives_the_losses_it_always_gave(tiny_llama, tmp_path, golden):
     """Refactoring the loop leaves every loss as it was, to four digits."""
     from explorer.distill import students, train
+    from explorer.distill.lessons import Cached, Course
     from explorer.distill.targets import Targets
     from explorer.models.loading import load
     from explorer.specs import DistillSpec
@@ -43,7 +44,8 @@ def test_a_tiny_distillation_gives_the_losses_it_always_gave(tiny_llama, tmp_pat
 
     train.train(
         students.keep_layers(teacher.model, [0, 2, 5]),
-        targets, [0, 1, 2, 3], list(range(4, 24)), spec, tmp_path / "checkpoint",
+        Course(Cached(targets), list(range(4, 24)), Cached(targets), [0, 1, 2, 3]),
+        spec, tmp_path / "checkpoint",
         lambda state, total, loss, rate: losses.append(f"{loss:.4g}"),
     )  # fmt: skip
 

@@ -23,6 +23,26 @@ from explorer.specs import DepthStudent, DistillSpec, RunSpec, SweepSpec
             r"distill\.kd_weight should be less than or equal to 1, got 1\.4",
         ),
         ({"distill": {}}, r"distill needs a student; write student"),
+        (
+            {"student": {"num_layers": 2}, "distill": {"hidden_weight": 0.5}},
+            r"hidden_weight 0\.5 needs a live teacher; write method: live",
+        ),
+        (
+            {"student": {"num_layers": 2}, "distill": {"on_policy_fraction": 0.5}},
+            r"on_policy_fraction 0\.5 needs a live teacher; write method: live",
+        ),
+        (
+            {
+                "student": {"num_layers": 2},
+                "distill": {
+                    "method": "live",
+                    "on_policy_fraction": 0.5,
+                    "block_tokens": 16,
+                    "prompt_tokens": 16,
+                },
+            },
+            r"prompt_tokens 16 leaves nothing of block_tokens 16",
+        ),
         ({"name": "../x"}, r"name is not possible, got '\.\./x'\. It is: The beginning of"),
         (
             {"device": "tpu"},
