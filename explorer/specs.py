@@ -197,6 +197,15 @@ class DistillSpec(Spec):
         """Whether the student learns from the teacher's distributions, not from text alone."""
         return self.method in ("cached", "live")
 
+    def control(self) -> "DistillSpec":
+        """The same corpus, budget, steps and seed without the teacher: all that it adds is gone."""
+        teachers = (
+            "kd_weight", "temperature", "loss", "beta", "skew", "hidden_weight", "hidden_loss",
+            "on_policy_fraction", "prompt_tokens",
+        )  # fmt: skip
+        plain = {name: type(self).model_fields[name].default for name in teachers}
+        return self.with_(method="labels", **plain)
+
 
 class CapabilitySpec(Spec):
     """What lm-evaluation-harness is asked."""
@@ -274,6 +283,26 @@ class RunSpec(Conditions):
         """Name and hash of the spec: the same spec is the same run."""
         return f"{self.name}-{self.digest()}"
 
+    def recipe(self) -> str | None:
+        """Hash of student, teaching and test; equal for runs that differ only by the seed.
+
+        None for a run that teaches nothing.
+        """
+        return self._without_seed(self.distill)
+
+    def arm(self) -> str | None:
+        """The recipe of this run's control arm; its own where it is one."""
+        return self._without_seed(self.distill.control() if self.distill else None)
+
+    def _without_seed(self, distill: DistillSpec | None) -> str | None:
+        if distill is None:
+            return None
+        return self.with_(
+            name="recipe",
+            distill=distill.with_(seed=0, checkpoint_every_s=60.0).model_dump(),
+            latency=None,
+        ).digest()
+
     def teacher_run(self) -> "RunSpec | None":
         """The run that benchmarks this student's teacher under the same conditions."""
         if self.student is None:
@@ -285,10 +314,14 @@ class RunSpec(Conditions):
 class SweepSpec(Conditions):
     """Several students of one teacher under the same conditions, the teacher included."""
 
+    added = {"control": False}
+
     name: str = Field("sweep", pattern=NAME_PATTERN)
     """The beginning of every run's id."""
     students: tuple[DepthStudent, ...] = Field(min_length=1)
     """One run each."""
+    control: bool = False
+    """Whether each student is also taught by the text alone, to see what distillation adds."""
 
     @pydantic.model_validator(mode="after")
     def _students_differ(self) -> Self:
@@ -296,8 +329,17 @@ class SweepSpec(Conditions):
             raise ValueError("students holds the same student twice; remove one of them")
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _control_has_something_to_control(self) -> Self:
+        if self.control and (self.distill is None or not self.distill.uses_distributions):
+            raise ValueError(
+                "control compares with a teacher's distributions; write distill: {method: cached} "
+                "or live, or leave control out"
+            )
+        return self
+
     def runs(self) -> list[RunSpec]:
-        """The teacher's run, then one a student, largest first."""
+        """The teacher's run, then one a student, largest first, then the control arm's."""
         shared = {name: getattr(self, name) for name in Conditions.model_fields}
         ordered = sorted(self.students, key=lambda student: -student.num_layers)
         specs = [
@@ -306,7 +348,12 @@ class SweepSpec(Conditions):
         ]
         teacher = specs[0].teacher_run()
         assert teacher is not None, "a run with a student has a teacher's run"
-        return [teacher, *specs]
+        controls = []
+        if self.control:
+            assert self.distill is not None, "checked when the sweep was made"
+            plain = self.distill.control().model_dump()
+            controls = [one.with_(name=f"{one.name}-labels", distill=plain) for one in specs]
+        return [teacher, *specs, *controls]
 
 
 def starter_sweep() -> SweepSpec:

@@ -11,7 +11,7 @@ from rich.table import Table
 from explorer import store
 from explorer.analysis import numbers
 from explorer.cli.base import ResultsDir, Utilisation, app, console, root_of
-from explorer.cli.tables import analysed, print_comparison, print_differences
+from explorer.cli.tables import analysed, print_comparison, print_differences, print_effects
 from explorer.errors import BadInput, ExplorerError
 
 
@@ -76,6 +76,7 @@ def show(
                     str(score.num_documents),
                 )  # fmt: skip
         console.print(scores)
+    print_effects(root, [run_id])
 
 
 @app.command()

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from explorer import jobs, store
-from explorer.analysis import numbers, retention
+from explorer.analysis import control, numbers, retention
 from explorer.catalogue.prices import Price
 from explorer.errors import ExplorerError
 from explorer.pages import glossary, widgets, words
@@ -51,7 +51,13 @@ def strip(root: Path, runs: pd.DataFrame, known_prices: dict[str, Price]) -> Non
         return
     left, middle, right = st.columns([4, 5, 4], gap="medium")
     with left:
-        widgets.facts(_facts(record, rows[run_id], known_prices))
+        added = effect_of(root, run_id)
+        widgets.facts(
+            [
+                *_facts(record, rows[run_id], known_prices),
+                *([("Teacher's part", widgets.text(added.in_words()))] if added else []),
+            ]
+        )
     with middle:
         _per_task(root, record)
     with right:
@@ -183,6 +189,24 @@ def _tasks_cached(
         index.answers(run_id),
         index.answers(teacher_run_id),
     )
+
+
+def effect_of(root: Path, run_id: str) -> control.Effect | None:
+    """What distillation added to a student, where its control arm is in the store."""
+    shelf = widgets.load(root)
+    both = pd.concat(control.members(shelf.runs, run_id))
+    ids = sorted({*both["run_id"], *both["teacher_run_id"].dropna()})
+    return _effect_cached(root, run_id, {one: shelf.versions.get(one, "") for one in ids})
+
+
+@st.cache_data(show_spinner=False, max_entries=500)
+def _effect_cached(root: Path, run_id: str, versions: dict[str, str]) -> control.Effect | None:
+    """The versions are only part of the key, and name the runs that count."""
+    index = widgets.index(root)
+    shelf = index.shelf()
+    scores = shelf.scores[shelf.scores["run_id"].isin(versions)]
+    answers = {one: index.answers(one) for one in versions}
+    return control.effect(shelf.runs, scores, answers, run_id)
 
 
 def _timing(record: RunRecord) -> None:

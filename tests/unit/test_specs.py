@@ -106,6 +106,13 @@ def test_the_same_student_twice_is_refused():
         SweepSpec.parse({"students": [{"num_layers": 2}, {"num_layers": 2}]})
 
 
+def test_a_control_arm_needs_something_to_control():
+    """Text alone, or no teaching at all, has no teacher's part that could be left out."""
+    for distill in (None, {"method": "text"}):
+        with pytest.raises(BadInput, match="control compares with a teacher's distributions"):
+            SweepSpec.parse({"students": [{"num_layers": 2}], "distill": distill, "control": True})
+
+
 def test_the_schema_explains_every_field():
     """An editor that reads the JSON Schema shows what each key means."""
     schema = RunSpec.model_json_schema()
