@@ -224,15 +224,21 @@ def frame(found: list[RunRecord]) -> pd.DataFrame:
 
 
 def scores(found: list[RunRecord]) -> pd.DataFrame:
-    """One row a run, task and metric."""
-    return scores_of(
-        [
-            {"run_id": record.run_id, **score.model_dump()}
-            for record in found
-            if record.capability
-            for score in record.capability.scores
-        ]
-    )
+    """One row a run, task and metric, with the conditions in which rows must agree."""
+    return scores_of([row for record in found for row in _score_rows(record)])
+
+
+def _score_rows(record: RunRecord) -> list[dict[str, Any]]:
+    if record.capability is None:
+        return []
+    asked = record.spec.capability
+    conditions = {
+        "run_id": record.run_id,
+        "lm_eval_version": record.capability.lm_eval_version,
+        "chat_template": None if asked is None else "on" if asked.apply_chat_template else "off",
+        "dtype": record.model.dtype if record.model else None,
+    }
+    return [conditions | score.model_dump() for score in record.capability.scores]
 
 
 def scores_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -244,7 +250,7 @@ def scores_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
 SCORE_COLUMNS = [
     "run_id", "task", "metric", "score", "stderr", "chance", "higher_is_better", "headline",
     "num_documents", "num_documents_total", "num_fewshot", "task_version", "task_hash",
-    "seconds",
+    "seconds", "lm_eval_version", "chat_template", "dtype",
 ]  # fmt: skip
 COLUMNS = [
     "run_id", "name", "status", "role", "basis", "teacher", "teacher_run_id", "label",

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from explorer.analysis import numbers, retention
+from explorer.analysis import numbers, resampling, retention
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,10 +83,9 @@ def effect(
     difference_D = _over_seeds(drawn[ids].to_numpy(), rng) - _over_seeds(
         drawn[control_ids].to_numpy(), rng
     )
-    level = retention.LEVEL
-    low, high = np.quantile(difference_D, [(1 - level) / 2, (1 + level) / 2])
+    low, high = resampling.interval(difference_D)
     mean = kept.loc[ids, "retention"].mean() - kept.loc[control_ids, "retention"].mean()
-    return Effect(float(mean), float(low), float(high), len(ids), len(control_ids))
+    return Effect(float(mean), low, high, len(ids), len(control_ids))
 
 
 def members(runs: pd.DataFrame, run_id: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -100,11 +99,11 @@ def members(runs: pd.DataFrame, run_id: str) -> tuple[pd.DataFrame, pd.DataFrame
     return finished[finished["recipe"] == recipe], finished[controls]
 
 
-def _over_seeds(drawn_DR: retention.Values, rng: np.random.Generator) -> retention.Values:
+def _over_seeds(drawn_DR: resampling.Values, rng: np.random.Generator) -> resampling.Values:
     """Each draw's mean over as many runs as there are, drawn again; shape [D]."""
     num_draws, num_runs = drawn_DR.shape
     picks_DR = rng.integers(0, num_runs, (num_draws, num_runs))
-    mean_D: retention.Values = np.take_along_axis(drawn_DR, picks_DR, axis=1).mean(axis=1)
+    mean_D: resampling.Values = np.take_along_axis(drawn_DR, picks_DR, axis=1).mean(axis=1)
     return mean_D
 
 

@@ -101,8 +101,8 @@ TERMS = {
     "name": "Begins every run's name. Small letters, digits, dots, dashes, underscores.",
     "run_device": "auto takes CUDA when there is one, else the CPU.",
     "verdict": (
-        "better or worse where the paired 95 % interval of the difference leaves out zero; else "
-        "inconclusive: more documents may tell."
+        "better or worse where the test of the paired answers, adjusted for the number of tasks "
+        "(Holm), has p below 0.05; else inconclusive: more documents may tell."
     ),
     "yaml": "The same order as a file: `explorer sweep FILE` does what the button does.",
     "kl": (

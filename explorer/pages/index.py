@@ -19,7 +19,7 @@ import pandas as pd
 
 import explorer.records
 from explorer import store
-from explorer.analysis import frontier, retention
+from explorer.analysis import frontier, pairing, resampling, retention
 from explorer.errors import BadInput, DamagedStore
 from explorer.paths import cache_dir
 
@@ -221,7 +221,7 @@ class Index:
 
 def _code() -> str:
     """A text that changes when the code that makes rows does: old rows are then read anew."""
-    sources = [store.__file__, explorer.records.__file__, retention.__file__]
+    sources = [one.__file__ for one in (store, explorer.records, retention, pairing, resampling)]
     found = hashlib.sha256()
     for source in sources:
         found.update(Path(str(source)).read_bytes())

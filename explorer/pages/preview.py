@@ -5,7 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from explorer.analysis import estimate, numbers, retention
+from explorer.analysis import estimate, numbers, paired_tests
 from explorer.catalogue import prices
 from explorer.errors import ExplorerError
 from explorer.pages import glossary, order, words
@@ -65,7 +65,7 @@ def _detectable(specs: list[RunSpec], shelf: Shelf) -> str:
         return "Nothing is tested, so no difference will be seen."
     if num_documents is None:
         return "How many documents these tasks have is known after their first run."
-    points = 100 * retention.smallest_detectable_difference(num_documents)
+    points = 100 * paired_tests.smallest_detectable_difference(num_documents)
     return (
         f"With {num_documents:,} documents you will see differences of "
         f"{numbers.significant(points)} points or more."
