@@ -19,6 +19,7 @@ from tests.conftest import ROOT
 COMMANDS = [
     "", "run", "sweep", "demo", "ls", "show", "compare", "export", "price", "cancel", "resume",
     "jobs", "synthesise", "tasks", "schema", "spec", "fetch-starter", "doctor", "app",
+    "targets ls", "targets info", "targets rm",
 ]  # fmt: skip
 
 
@@ -78,12 +79,14 @@ def test_help_texts(command, golden, monkeypatch, capsys):
     monkeypatch.setenv("NO_COLOR", "1")
     with pytest.raises(SystemExit):
         cli.main()
-    golden(f"help/{command or 'explorer'}.txt", capsys.readouterr().out)
+    golden(f"help/{command.replace(' ', '-') or 'explorer'}.txt", capsys.readouterr().out)
 
 
 def test_every_command_has_a_golden_help():
     """A new command is added to the list above."""
     names = {c.name or c.callback.__name__ for c in cli.app.registered_commands}
+    for group in cli.app.registered_groups:
+        names |= {f"{group.name} {c.name}" for c in group.typer_instance.registered_commands}
 
     assert names == {c for c in COMMANDS if c}
 
