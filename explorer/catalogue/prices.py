@@ -94,6 +94,11 @@ def suggest(device_name: str, num_cpus: int, book: pd.DataFrame) -> list[Price]:
     return [_price({str(k): v for k, v in row.items()}) for row in rows.to_dict("records")]
 
 
+def part(device_name: str, hardware: list[str]) -> str | None:
+    """The part of the catalogue that a driver's name means; None where it has none such."""
+    return next((name for name in hardware if _is_gpu(device_name, name)), None)
+
+
 def read_overrides(path: Path) -> dict[str, Price]:
     """The user's own prices by device name; none when there is no file.
 

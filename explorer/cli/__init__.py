@@ -10,7 +10,7 @@ Exit code 0 is success, 2 a wrong request, 1 anything else that failed.
     doing.py     run, sweep, demo, cancel, resume, jobs, synthesise
     reading.py   ls, show, compare, export, price
     about.py     schema, spec, tasks, doctor, fetch-starter, app
-    catalogue.py catalogue check
+    catalogue.py catalogue check, published, fit
     tables.py    tables in the terminal
 """
 

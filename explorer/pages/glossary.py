@@ -92,4 +92,22 @@ TERMS = {
     ),
     "basis": "Measured here, published by others, or estimated. They look different on the chart.",
     "seed": "Start of the random numbers: the same seed gives the same run.",
+    "published_axis": (
+        "Size: billions of parameters, where they are published. API price: dollars per million "
+        "output tokens, dated. $/hour: estimated rent of the cheapest devices that hold the "
+        "weights and eight requests."
+    ),
+    "published_retention": (
+        "Raw: student's score / larger model's score, the mean over benchmarks, as claims have "
+        "it. Corrected: both less the score of a guesser, over the benchmarks whose chance level "
+        "is known."
+    ),
+    "bits": (
+        "Bits of a weight: fewer need less memory, and cost some capability that no published "
+        "score here knows of."
+    ),
+    "relation": (
+        "Distilled: the publisher says so. Smaller sibling: a smaller model of the same maker, "
+        "of which nobody says how it was made. Not distilled: the publisher says that it was not."
+    ),
 }

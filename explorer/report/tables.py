@@ -26,6 +26,67 @@ def comparison(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(_row({})), index=ordered.index)
 
 
+def published(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row a published student and table, in words and units, the source's address last.
+
+    Args:
+        rows: As `published.collect` gives them.
+    """
+    cells = [
+        {
+            "Student": row["student"],
+            "Compared with": row["compared_to"],
+            "Relation": row["relation"],
+            "Method": row["method"],
+            "Parameters": numbers.parameters(_billions(row["params_b"])),
+            "Times smaller": numbers.times(row["shrink"], 2),
+            "Raw ratio": numbers.percent(row["raw_ratio"]),
+            "Above chance": numbers.percent(row["retention"]),
+            "Worst": f"{row['worst']} {numbers.percent(row['raw_min'])}",
+            "Benchmarks": f"{row['num_benchmarks']}",
+            "$/1M tokens": numbers.dollars(row["usd_per_mtok"]),
+            "$/hour, estimated": numbers.dollars(row["usd_per_hour"]),
+            "Table": row["table_id"],
+            "Source": row["source_url"],
+        }
+        for row in rows.to_dict("records")
+    ]
+    return pd.DataFrame(cells, index=rows.index)
+
+
+def fitted(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row a model, device and precision, in words and units; every figure is estimated.
+
+    Args:
+        rows: As `fit.fit` gives them.
+    """
+    cells = [
+        {
+            "Model": row["model"],
+            "Bits": f"{row['bits']}",
+            "Devices": numbers.MISSING
+            if numbers.missing(row["num_devices"])
+            else f"{row['num_devices']:.0f} {row['hardware']}",
+            "Memory": f"{numbers.significant(row['memory_gb'])} GB",
+            "$/hour": numbers.MISSING
+            if numbers.missing(row["usd_per_hour"])
+            else f"{numbers.dollars(row['usd_per_hour'])} to "
+            f"{numbers.dollars(row['usd_per_hour_high'])}",
+            "TTFT": numbers.milliseconds(row["ttft_ms"]),
+            "TPOT": numbers.milliseconds(row["tpot_ms"]),
+            "Tokens/s": numbers.significant(row["tokens_per_s"]),
+            "$/1M tokens": numbers.dollars(row["usd_per_mtok"]),
+            "Not known": row["missing"] or "",
+        }
+        for row in rows.to_dict("records")
+    ]
+    return pd.DataFrame(cells, index=rows.index)
+
+
+def _billions(value: Any) -> Any:
+    return None if numbers.missing(value) else 1e9 * value
+
+
 def raw(runs: pd.DataFrame) -> pd.DataFrame:
     """The same rows as numbers with their units in the names, a row a run, lists as text."""
     plain = ordered_for_people(runs).reset_index(drop=True)
