@@ -156,13 +156,17 @@ def monthly(
     limits: Limits = Limits(),  # noqa: B008 frozen, so shared safely
 ) -> pd.DataFrame:
     """Dollars a month at each traffic: `traffic_per_s`, `replicas`, `usd_per_month`."""
+    # Which concurrency is best does not depend on the traffic, so one plan tells for all.
+    one = plan(
+        measured, traffic_per_s=1.0, utilisation=utilisation, usd_per_hour=usd_per_hour,
+        limits=limits,
+    )  # fmt: skip
+    rate, price = one.requests_per_s.value, usd_per_hour.value
     rows = []
     for traffic in traffics_per_s:
-        fleet = plan(
-            measured, traffic_per_s=traffic, utilisation=utilisation, usd_per_hour=usd_per_hour,
-            limits=limits,
-        )  # fmt: skip
-        rows.append((traffic, fleet.replicas.value, fleet.usd_per_month.value))
+        replicas = _whole(None if rate is None else traffic / (rate * utilisation))
+        usd = None if replicas is None or price is None else replicas * price * HOURS_PER_MONTH
+        rows.append((traffic, replicas, usd))
     return pd.DataFrame(rows, columns=["traffic_per_s", "replicas", "usd_per_month"]).astype(float)
 
 

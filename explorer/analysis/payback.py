@@ -1,11 +1,10 @@
 """What a distillation costs, and how long it takes until it has paid for itself."""
 
 import dataclasses
-
-import pandas as pd
+import math
+from collections.abc import Sequence
 
 from explorer.analysis.cost import SECONDS_PER_HOUR
-from explorer.analysis.fleet import HOURS_PER_MONTH
 from explorer.analysis.quantity import Quantity, of, unknown
 from explorer.analysis.serving import check_dollars
 from explorer.errors import BadInput
@@ -91,26 +90,11 @@ def payback_hours(
     return total_usd / saving
 
 
-def over_time(
-    total_usd: Quantity,
-    teacher_usd_per_hour: Quantity,
-    student_usd_per_hour: Quantity,
-    months: int = 12,
-) -> pd.DataFrame:
-    """Dollars spent by the end of each month: `month`, `teacher_usd`, `student_usd`.
+def over_time(start_usd: Quantity, usd_per_hour: Quantity, hours: Sequence[float]) -> list[float]:
+    """Dollars spent after so many hours of serving, a bill at the start included.
 
-    The student's begin with the bill; missing where a part is not known.
+    Not a number where the bill or the fleet's cost is not known.
     """
-    hours = pd.Series(range(months + 1), dtype=float) * HOURS_PER_MONTH
-    nothing = float("nan")
-    teacher, student, start = (
-        nothing if one.value is None else one.value
-        for one in (teacher_usd_per_hour, student_usd_per_hour, total_usd)
-    )
-    return pd.DataFrame(
-        {
-            "month": hours / HOURS_PER_MONTH,
-            "teacher_usd": teacher * hours,
-            "student_usd": start + student * hours,
-        }
-    )
+    if start_usd.value is None or usd_per_hour.value is None:
+        return [math.nan] * len(hours)
+    return [start_usd.value + usd_per_hour.value * after for after in hours]

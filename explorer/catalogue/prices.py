@@ -160,6 +160,21 @@ def devices(runs: pd.DataFrame, root: Path) -> list[tuple[str, Price | None, lis
     return [(name, known.get(name), suggest(name, num_cpus, rows)) for name, num_cpus in named]
 
 
+SETS = ("Your prices", "Cheapest listed", "Dearest listed")
+"""Price sets: what the user took or wrote, and the two ends of the price book."""
+
+
+def sets(runs: pd.DataFrame, root: Path) -> dict[str, dict[str, Price]]:
+    """Prices of the devices of these runs by price set; a device without one is left out."""
+    found: dict[str, dict[str, Price]] = {name: {} for name in SETS}
+    for device_name, known, suggested in devices(runs, root):
+        if known is not None:
+            found[SETS[0]][device_name] = known
+        if suggested:
+            found[SETS[1]][device_name], found[SETS[2]][device_name] = suggested[0], suggested[-1]
+    return found
+
+
 def own(typed: str, source: str) -> Price:
     """The price a person typed, dated today; `source` names it where it is refused.
 

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from explorer.analysis import breakeven, fleet, payback, serving
+from explorer import store
+from explorer.analysis import breakeven, economics, fleet, payback, serving
+from explorer.analysis.economics import Assumptions
 from explorer.analysis.fleet import Limits
 from explorer.analysis.quantity import Quantity, median, of, unknown
 from explorer.analysis.serving import Measured, Workload
@@ -182,14 +184,13 @@ def test_the_bill_comes_from_what_a_run_measured():
 def test_money_over_time_begins_with_the_bill_and_crosses_at_the_payback():
     """After the payback the student has cost less."""
     bill, teacher, student = Quantity(1460.0), Quantity(3.0), Quantity(1.0)
+    paid = payback.payback_hours(bill, teacher, student).value
 
-    frame = payback.over_time(bill, teacher, student, months=3)
+    spent = payback.over_time(bill, student, [0.0, paid])
 
-    assert frame["student_usd"].tolist()[0] == 1460.0
-    months = payback.payback_hours(bill, teacher, student).value / 730
-    assert months == pytest.approx(1.0)
-    assert frame["teacher_usd"].tolist()[1] == pytest.approx(frame["student_usd"].tolist()[1])
-    assert payback.over_time(unknown("x"), teacher, student)["student_usd"].isna().all()
+    assert paid == pytest.approx(730)
+    assert spent == pytest.approx([1460.0, teacher.value * paid])
+    assert math.isnan(payback.over_time(unknown("x"), teacher, [1.0])[0])
 
 
 def test_a_free_api_is_never_beaten_and_an_unknown_one_is_named():
@@ -209,3 +210,130 @@ def test_the_planned_utilisation_may_be_too_low_for_the_device_to_pay():
 
     assert found.utilisation.value == pytest.approx(0.5)
     assert "the API is cheaper as planned" in found.verdict
+
+
+def study(**changes):
+    """A teacher and two students, on a device of $0.05 an hour, 60 requests a minute."""
+    made = [records.make_record(spec=spec) for spec in records.study(layers=(15, 6))]
+    asked = {
+        "workload": Workload(128, 64),
+        "traffic_per_s": 1.0,
+        "utilisation": 0.5,
+        "usd_per_hour": {records.DEVICE_NAME: 0.05},
+    }
+    return made, {r.run_id: store.label(r) for r in made}, Assumptions(**asked | changes)
+
+
+def test_each_run_becomes_a_candidate_with_its_fleet_and_its_cost():
+    """Fewer layers need fewer devices; the teacher's own time decides its number."""
+    made, labels, assumed = study()
+
+    rows = economics.candidates(made, labels, assumed)
+
+    assert rows["label"].tolist() == ["teacher", "15 layers", "6 layers"]
+    assert rows["usd_per_month"].is_monotonic_decreasing
+    teacher = rows.iloc[0]
+    seconds = median([t.latency_ms / 1e3 for t in made[0].latency.own.turns]).value
+    assert teacher["replicas"] == pytest.approx(math.ceil(seconds / 0.5), abs=1)
+    assert teacher["usd_per_hour"] == pytest.approx(0.05 * teacher["replicas"])
+    assert teacher["usd_per_request_low"] < teacher["usd_per_request"]
+    assert "only concurrency 1 was measured" in teacher["notes"]
+
+
+def test_a_students_bill_shares_the_teachers_pass_with_its_siblings():
+    """Two students of one pass pay half of its 290 s each."""
+    made, labels, assumed = study()
+
+    both = economics.candidates(made, labels, assumed).set_index("label")
+    alone = economics.candidates(made[:2], labels, assumed).set_index("label")
+
+    saved = alone.loc["15 layers", "bill_usd"] - both.loc["15 layers", "bill_usd"]
+    assert saved == pytest.approx(0.05 * 145 / 3600)
+    assert math.isnan(both.loc["teacher", "bill_usd"])
+
+
+def test_a_payback_without_the_teachers_run_is_blank_and_says_so():
+    """Nothing to save against."""
+    made, labels, assumed = study()
+
+    one = economics.candidates(made[1:], labels, assumed).iloc[0]
+
+    assert math.isnan(one["payback_hours"])
+    assert one["payback_note"] == "the teacher's own run"
+
+
+def test_without_a_price_the_fleet_is_counted_and_the_cost_is_blank():
+    """The sentence names what is missing."""
+    made, labels, assumed = study(usd_per_hour={})
+
+    rows = economics.candidates(made, labels, assumed)
+
+    assert rows["replicas"].notna().all()
+    assert rows["usd_per_month"].isna().all()
+    assert f"needs the price of {records.DEVICE_NAME}" in economics.headline(rows, assumed)
+
+
+def test_an_api_has_a_month_and_a_break_even_for_each_candidate():
+    """The dearer the API, the sooner a device pays."""
+    made, labels, cheap = study(api_usd_per_mtok_input=0.1, api_usd_per_mtok_output=0.1)
+    _, _, dear = study(api_usd_per_mtok_input=10.0, api_usd_per_mtok_output=10.0)
+
+    low, high = (economics.candidates(made, labels, one) for one in (cheap, dear))
+
+    assert low["api_usd_per_month"].iloc[0] == pytest.approx(192 * 0.1 / 1e6 * 3600 * 730)
+    assert (high["break_even_utilisation"] < low["break_even_utilisation"]).all()
+    assert "API" in set(economics.by_traffic(made, labels, dear)["name"])
+    assert "API" not in set(economics.by_traffic(made, labels, study()[2])["name"])
+
+
+def test_the_sentence_speaks_of_the_cheapest_and_of_the_teacher():
+    """What the traffic costs, what the student keeps, when it has paid for itself."""
+    made, labels, assumed = study()
+    rows = economics.candidates(made, labels, assumed).assign(retention=[1.0, 0.6, 0.25])
+
+    said = economics.headline(rows, assumed)
+
+    assert said.startswith("60 requests a minute cost $")
+    assert "with 6 layers" in said
+    assert "the student keeps 25 % and has paid for its distillation after" in said
+    assert economics.headline(rows.iloc[:1], assumed).endswith("a month with teacher.")
+    assert "No finished run" in economics.headline(rows.iloc[:0], assumed)
+
+
+def test_money_is_drawn_as_far_as_the_paybacks_can_be_seen():
+    """Longer than the slowest payback, a year where nothing is saved."""
+    made, labels, assumed = study()
+    rows = economics.candidates(made, labels, assumed)
+
+    spent = economics.over_time(rows)
+    nothing_saved = economics.over_time(rows.assign(payback_hours=math.nan))
+
+    assert spent["hours"].max() == pytest.approx(1.6 * rows["payback_hours"].max())
+    assert nothing_saved["hours"].max() == 12 * 730
+    starts = spent[spent["hours"] == 0].set_index("name")["usd"]
+    assert starts["teacher"] == 0
+    assert starts["15 layers"] == pytest.approx(
+        rows.set_index("label").loc["15 layers", "bill_usd"]
+    )
+
+
+def test_price_sets_stand_side_by_side():
+    """Twice the rent is twice the month; a set without the device is blank."""
+    made, labels, assumed = study()
+    sets = {"one": {records.DEVICE_NAME: 0.05}, "two": {records.DEVICE_NAME: 0.1}, "none": {}}
+
+    frame = economics.by_price_set(made, labels, assumed, sets)
+
+    assert frame["two"].tolist() == pytest.approx([2 * usd for usd in frame["one"]])
+    assert frame["none"].isna().all()
+
+
+def test_a_failed_run_has_no_figures():
+    """No timing, no cost, and no crash."""
+    failed = records.make_record(num_layers=12, status="failed")
+    _, _, assumed = study()
+
+    one = economics.candidates([failed], {failed.run_id: "12 layers"}, assumed).iloc[0]
+
+    assert math.isnan(one["usd_per_month"])
+    assert one["missing"] == "a measured throughput"
