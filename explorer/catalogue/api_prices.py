@@ -13,7 +13,6 @@ import pandas as pd
 import pydantic
 import yaml
 
-from explorer import store
 from explorer.catalogue import load
 from explorer.catalogue.prices import Price
 from explorer.errors import BadInput
@@ -151,21 +150,6 @@ def read_overrides(path: Path) -> list[ApiPrice]:
             f"{path} should map provider/model to prices, but holds {type(data).__name__}."
         )
     return [_own(str(name), entry, str(path)) for name, entry in (data or {}).items()]
-
-
-def write_override(path: Path, price: ApiPrice) -> None:
-    """Set the user's own price of one model of one seller.
-
-    Raises:
-        BadInput: The file already there cannot be read.
-        NoRoom: The file cannot be written.
-    """
-    kept = {one.name: one for one in read_overrides(path)} | {price.name: price}
-    data = {
-        name: one.model_dump(exclude={"provider", "model"}, exclude_defaults=True)
-        for name, one in kept.items()
-    }
-    store.write_text(path, yaml.safe_dump(data, sort_keys=True, allow_unicode=True))
 
 
 def offers(root: Path) -> list[ApiPrice]:

@@ -11,6 +11,7 @@ Exit code 0 is success, 2 a wrong request, 1 anything else that failed.
     reading.py   ls, show, compare, export, price
     about.py     schema, spec, tasks, doctor, fetch-starter, app
     catalogue.py catalogue check, published, fit
+    money.py     economics
     tables.py    tables in the terminal
 """
 
@@ -20,11 +21,11 @@ import typer
 from typer.exceptions import TyperException
 
 # Importing a module of commands is what adds them, in this order.
-from explorer.cli import doing, reading, about, catalogue  # isort: skip
+from explorer.cli import doing, reading, about, catalogue, money  # isort: skip
 from explorer.cli.base import app
 from explorer.errors import ExplorerError
 
-__all__ = ["about", "app", "catalogue", "doing", "main", "reading"]
+__all__ = ["about", "app", "catalogue", "doing", "main", "money", "reading"]
 
 
 def main() -> None:

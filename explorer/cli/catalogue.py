@@ -93,7 +93,7 @@ def published(
     if format == "table":
         sources = words.drop_duplicates("Table")
         words = words.drop(columns=["Method", "Worst", "Benchmarks", "Source"])
-    _give(rows.reset_index(drop=True), words, format, out)
+    give(rows.reset_index(drop=True), words, format, out)
     if format == "table":
         for name, url in zip(sources["Table"], sources["Source"], strict=True):
             console.print(f"{name}: {url}", markup=False, soft_wrap=True)
@@ -155,7 +155,7 @@ def fit(
         utilisation=utilisation,
         efficiency=reached,
     )
-    _give(rows, tables.fitted(rows), format, out)
+    give(rows, tables.fitted(rows), format, out)
     if format == "table":
         console.print(
             f"\nAll of it estimated: {concurrency} requests at once, {prompt_tokens} tokens in and "
@@ -189,8 +189,13 @@ def _reached(
     return roofline.calibrated(row, tflops=tflops, bandwidth_gb_s=bandwidth_gb_s)
 
 
-def _give(raw: pd.DataFrame, words: pd.DataFrame, format: str, out: Path | None) -> None:
-    """A table on the terminal, or the bytes of a file to a file or to standard output."""
+def give(raw: pd.DataFrame, words: pd.DataFrame, format: str, out: Path | None) -> None:
+    """A table on the terminal, or the bytes of a file to a file or to standard output.
+
+    Raises:
+        BadInput: A format that is not offered.
+        ExplorerError: The file cannot be written.
+    """
     from explorer.report import export
 
     if format == "table":

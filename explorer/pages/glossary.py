@@ -122,7 +122,9 @@ TERMS = {
         "Your prices: those you took or wrote. Cheapest and dearest listed: the ends of the dated "
         "price book for such a device."
     ),
-    "api": "An API to compare with; each price is dated. Type your own prices to replace them.",
+    "api": "An API to compare with; each price is dated. A name that is not listed, as in "
+    "anthropic/claude-sonnet-4-5, is looked up in the package genai-prices; the first entry "
+    "takes prices of your own.",
     "api_break_even": (
         "API break-even: the share of a device's throughput from which on the device is cheaper "
         "than the API. Above 100 % the API is cheaper at any traffic."

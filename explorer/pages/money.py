@@ -43,7 +43,8 @@ def api(root: Path) -> ApiPrice | None:
             "Compare with an API",
             [OWN, *sorted(offers)],
             index=None,
-            placeholder="None",
+            placeholder="None: choose one, or type provider/model",
+            accept_new_options=True,
             key="api",
             bind="query-params",
             help=words.md(TERMS["api"]),
@@ -64,7 +65,9 @@ def api(root: Path) -> ApiPrice | None:
             provider="you", model="typed", input_usd_per_mtok=dollars_in,
             output_usd_per_mtok=dollars_out, note="typed on the page",
         )  # fmt: skip
-    return offers.get(name) if name else None
+    if not name:
+        return None
+    return offers.get(name) or widgets.attempt(lambda: api_prices.lookup(name))
 
 
 def reasons(cells: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

@@ -86,3 +86,12 @@ def test_nothing_chosen_says_so(priced, open_page):
     page.multiselect(key="candidates").set_value([]).run()
 
     assert "Choose at least one run above" in page.info[0].value
+
+
+def test_an_api_that_is_not_listed_is_looked_up_by_its_name(priced, open_page):
+    """Found in genai-prices with its version; what it does not know is one red line."""
+    said = text_of(open_page("economics", api="openai/gpt-4-turbo")).replace("\\", "")
+    assert "genai-prices 0." in said
+
+    wrong = text_of(open_page("economics", api="google/gemini-1.5-flash-8b")).replace("\\", "")
+    assert "the nearest name it has is 'gemini-1.5-flash'" in wrong

@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 COMMANDS = [
     "", "run", "sweep", "demo", "ls", "show", "compare", "export", "price", "cancel", "resume",
     "jobs", "synthesise", "tasks", "schema", "spec", "fetch-starter", "doctor", "app",
-    "catalogue", "catalogue check", "published", "fit",
+    "catalogue", "catalogue check", "published", "fit", "economics",
 ]  # fmt: skip
 
 

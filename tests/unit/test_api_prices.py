@@ -8,8 +8,6 @@ from explorer.catalogue import api_prices
 from explorer.catalogue.api_prices import ApiPrice
 from explorer.errors import BadInput
 
-OWN = ApiPrice(provider="openai", model="gpt-5", input_usd_per_mtok=1, output_usd_per_mtok=5)
-
 
 def test_the_catalogues_prices_are_those_of_the_package():
     """Every row of api_prices.csv is what genai-prices asks for that very model."""
@@ -44,7 +42,9 @@ def test_an_unknown_model_is_refused_with_what_to_do(name):
 
 def test_the_users_own_price_comes_first_and_replaces_the_catalogues(tmp_path):
     """A price that was written is read back, and there is one of each offer."""
-    api_prices.write_override(tmp_path / api_prices.OVERRIDES, OWN)
+    (tmp_path / api_prices.OVERRIDES).write_text(
+        "openai/gpt-5: {input_usd_per_mtok: 1, output_usd_per_mtok: $5}", encoding="utf-8"
+    )
 
     found = api_prices.offers(tmp_path)
 
@@ -52,6 +52,7 @@ def test_the_users_own_price_comes_first_and_replaces_the_catalogues(tmp_path):
     assert found[0].output_usd_per_mtok == 5
     assert found[0].in_words() == "openai/gpt-5, your own price"
     assert len(found) == len(api_prices.book()) == len({one.name for one in found})
+    assert api_prices.offers(tmp_path / "elsewhere") == api_prices.book()
 
 
 @pytest.mark.parametrize("value", ["€5", -1, "five", float("nan"), None, True])

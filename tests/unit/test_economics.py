@@ -1,12 +1,13 @@
 """Costs where something is missing, uncertain or impossible."""
 
 import math
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from explorer import store
+from explorer import cli, store
 from explorer.analysis import breakeven, economics, fleet, payback, serving
 from explorer.analysis.economics import Assumptions
 from explorer.analysis.fleet import Limits
@@ -337,3 +338,26 @@ def test_a_failed_run_has_no_figures():
 
     assert math.isnan(one["usd_per_month"])
     assert one["missing"] == "a measured throughput"
+
+
+def test_the_command_says_what_the_page_says(monkeypatch, capfd, store_root):
+    """Candidates, the sentence, what it rests on; and what is wrong in one line."""
+    records.write_study(store_root, layers=(15, 6))
+
+    def ran(*words):
+        monkeypatch.setattr(sys, "argv", ["explorer", "economics", *words])
+        monkeypatch.setenv("COLUMNS", "220")
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capfd.readouterr()
+        return ended.value.code, " ".join(out.split()), err
+
+    code, out, _ = ran("--prices", "cheapest", "--api", "openai/gpt-4o-mini")
+    assert code == 0
+    assert "60 requests a minute cost $" in out
+    assert "Note: only concurrency 1 was measured" in out
+    assert "It sells another model" in out
+    code, out, _ = ran("--prices", "yours")
+    assert f"Not known without the price of {records.DEVICE_NAME}." in out
+    assert ran("--utilisation", "2")[0] == 2
+    assert "yours, cheapest, dearest, got 'euro'" in ran("--prices", "euro")[2]
