@@ -183,7 +183,7 @@ def consumer_rent(fitted: pd.DataFrame) -> Claim:
         why += (
             f"{int(reaching.sum())} of {len(rows)} combinations of card and precision stay at or "
             "below $2 at every offer in the price book. An hour's price says nothing of a "
-            "token's: see the estimated speed."
+            "token's: the Economics page estimates both."
         )
     order = rows["usd_per_hour"].sort_values().index
     return Claim(

@@ -16,19 +16,21 @@ LEAST_ABOVE_CHANCE = 0.05
 
 RELATIONS = (
     "distilled from it",
-    "distilled, not from it alone",
+    "distilled, teacher not exactly this one",
     "distilled, teacher not fully disclosed",
     "smaller sibling",
     "not distilled",
 )
 """What a student is to the model that it is compared with, the closest first."""
 
+MEANS = [
+    "raw_ratio", "raw_median", "raw_min", "worst", "raw_max", "best", "num_benchmarks",
+    "num_at_least_95", "retention", "num_corrected", "left_out",
+]  # fmt: skip
 COLUMNS = [
-    "family", "student", "compared_to", "relation", "method", "teacher_disclosed", "table_id",
-    "publisher", "raw_ratio", "raw_median", "raw_min", "worst", "raw_max", "best",
-    "num_benchmarks", "num_at_least_95", "retention", "num_corrected", "left_out",
-    "params_b", "active_params_b", "teacher_params_b", "shrink", "released", "source_title",
-    "source_url", "date_seen",
+    "family", "student", "compared_to", "relation", "method", "teacher_named", "teacher_disclosed",
+    "table_id", "publisher", *MEANS, "params_b", "active_params_b", "teacher_params_b", "shrink",
+    "released", "source_title", "source_url", "date_seen",
 ]  # fmt: skip
 
 
@@ -84,7 +86,7 @@ def relation(method: str, disclosed: str, declared: str) -> str:
         return "smaller sibling"
     if disclosed != "yes":
         return "distilled, teacher not fully disclosed"
-    return "distilled from it" if declared == "yes" else "distilled, not from it alone"
+    return "distilled from it" if declared == "yes" else "distilled, teacher not exactly this one"
 
 
 def benchmarks(pairs: pd.DataFrame, scores: pd.DataFrame, chance: pd.DataFrame) -> pd.DataFrame:
@@ -165,16 +167,18 @@ def retention(
                 "left_out": "; ".join(f"{o.benchmark}: {o.left_out}" for o in out.itertuples()),
             }
         )
-    means = pd.DataFrame(rows, columns=[*keys, *COLUMNS[8:19]])
-    facts = ["model", "params_total_b", "params_active_b", "released"]
-    known = models[facts].rename(columns={"model": "student", "params_total_b": "params_b"})
+    means = pd.DataFrame(rows, columns=[*keys, *MEANS])
+    facts = {
+        "model": "student", "teacher": "teacher_named", "params_total_b": "params_b",
+        "params_active_b": "active_params_b", "released": "released",
+    }  # fmt: skip
+    known = models[list(facts)].rename(columns=facts)
     teachers = models[["model", "params_total_b"]].set_axis(
         ["compared_to", "teacher_params_b"], axis=1
     )
     about = pairs[[*keys, "family", "method", "teacher_disclosed", "is_declared_teacher"]]
     joined = about.merge(means, on=keys).merge(known, on="student").merge(tables, on="table_id")
     joined = joined.merge(teachers, on="compared_to", how="left")
-    joined["active_params_b"] = joined["params_active_b"]
     joined["shrink"] = joined["teacher_params_b"] / joined["params_b"]
     joined["relation"] = [
         relation(*row)

@@ -75,7 +75,8 @@ def _facts(row: dict[Any, Any]) -> list[tuple[str, str]]:
     pairs = [
         ("Relation", text(row["relation"])),
         ("Method", text(row["method"])),
-        ("Teacher disclosed", text(row["teacher_disclosed"])),
+        ("Teacher, as named", text(_or_dash(row["teacher_named"]))),
+        ("Disclosed", text(row["teacher_disclosed"])),
         ("Raw ratio", text(raw)),
         ("Above chance", text(above)),
         ("Worst", text(f"{row['worst']}, {numbers.percent(row['raw_min'])}")),
@@ -90,6 +91,10 @@ def _facts(row: dict[Any, Any]) -> list[tuple[str, str]]:
     if row["left_out"]:
         pairs.append(("Not counted", text(row["left_out"])))
     return pairs
+
+
+def _or_dash(value: Any) -> str:
+    return numbers.MISSING if numbers.missing(value) else str(value)
 
 
 def _sizes(row: dict[Any, Any]) -> str:

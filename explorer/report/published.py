@@ -1,5 +1,7 @@
 """The chart of published students: what they keep against their size or their price."""
 
+import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,8 @@ SYMBOLS = {True: "diamond-open", False: "diamond-cross-open"}
 """Distilled, or not: a cross says that it is only smaller."""
 ESTIMATED = "diamond-open-dot"
 """A published score over an estimated cost."""
+NARROW = 600
+"""Pixels below which the legend goes under the chart, or it would leave nothing of it."""
 MANY_LABELS = 30
 """Above so many points names are on hover alone."""
 
@@ -59,8 +63,9 @@ def kept_chart(
         width: Pixels it will probably be shown at; only the choice of labels needs it.
 
     Returns:
-        A figure in which `customdata[0]` of a point is its row's index, as text. Rows without
-        either value are left out, and a note counts them.
+        A figure in which `customdata[0]` of a point is its row's index, as text. Models without
+        a published size stand in a band of their own; other rows without either value are left
+        out, and a note counts them.
 
     Raises:
         BadInput: An axis that is not offered.
@@ -70,10 +75,16 @@ def kept_chart(
             raise BadInput(f"The chart has no axis {given!r}; it offers {', '.join(offered)}.")
     ink = look.INKS[template]
     figure = go.Figure(layout=look.layout(ink))
-    figure.update_layout(legend={"entrywidth": 110, "entrywidthmode": "pixels"})
+    figure.update_layout(legend={"entrywidth": 98, "entrywidthmode": "pixels"})
     shown = rows.dropna(subset=[x, y])
     shown = shown.assign(hover=_hover(shown, x), **{y: 100 * shown[y].astype(float)})
     view = _view(shown, x, y, width)
+    sized = view
+    unsized = rows[rows[x].isna()].dropna(subset=[y]) if x == "params_b" else rows.iloc[:0]
+    if len(shown) and len(unsized):
+        unsized = unsized.assign(hover=_hover(unsized, x), **{y: 100 * unsized[y].astype(float)})
+        view, placed = _with_band(figure, view, unsized, x, y, ink)
+        shown = pd.concat([shown, placed])
     _add_lines(figure, ink)
     for family in [*FAMILIES, *sorted(set(shown["family"]) - set(FAMILIES))]:
         group = shown[shown["family"] == family]
@@ -100,8 +111,12 @@ def kept_chart(
     _add_note(figure, len(rows) - len(shown), shown, x, ink)
     figure.update_xaxes(title_text=AXES[x], range=view.x_axis, type="log" if view.log else "linear")
     figure.update_yaxes(title_text=HEIGHTS[y], range=view.y_range, ticksuffix=" %")
+    if width < NARROW:
+        _narrow(figure, y)
     if x == "params_b" and len(shown):
-        figure.update_xaxes(**look.si_ticks(*view.x_range, [" B", " T"], log=view.log))
+        figure.update_xaxes(**look.si_ticks(*sized.x_range, [" B", " T"], log=view.log))
+        if width < NARROW:  # the tens alone, or they would run into each other
+            figure.update_xaxes(tickvals=figure.layout.xaxis.tickvals[::2])
         figure.update_xaxes(ticktext=[_short(v) for v in figure.layout.xaxis.tickvals])
     elif x.startswith("usd"):
         figure.update_xaxes(**look.si_ticks(*view.x_range, [""], log=view.log), tickprefix="")
@@ -109,6 +124,17 @@ def kept_chart(
             ticktext=[numbers.dollars(v, 2) for v in figure.layout.xaxis.tickvals or ()]
         )
     return figure
+
+
+def _narrow(figure: go.Figure, y: str) -> None:
+    """For a telephone: a short title and the legend, small, below."""
+    figure.update_layout(
+        height=look.HEIGHT + 160,
+        margin={"l": 10, "r": 8},
+        legend={"y": -0.3, "yanchor": "top", "font": {"size": 11}, "entrywidth": 88},
+    )
+    figure.update_yaxes(title_text="Raw ratio" if y == "raw_ratio" else "Retention above chance")
+    figure.update_xaxes(tickangle=0)
 
 
 def _short(billions: float) -> str:
@@ -130,6 +156,43 @@ def _view(shown: pd.DataFrame, x: str, y: str, width: int) -> View:
     log = high / low > 12
     x_range = (low / 1.7, high * 1.7) if log else look.from_zero_if_near(low, high)
     return View(x_range, (bottom, top), log, plot_width, plot_height)
+
+
+def _with_band(
+    figure: go.Figure, view: View, unsized: pd.DataFrame, x: str, y: str, ink: dict[str, str]
+) -> tuple[View, pd.DataFrame]:
+    """A band right of the axis for models whose size nobody publishes, a column a family.
+
+    Closed models are the ones that are quoted most; where they stand across says nothing.
+    """
+    low, high = view.x_range
+    end = high * (high / low) ** 0.2 if view.log else high + 0.2 * (high - low)
+    families = list(dict.fromkeys(unsized["family"]))
+
+    def at(share: float) -> float:
+        """A place in the band, 0 at its start and 1 at its end."""
+        return high * (end / high) ** share if view.log else high + share * (end - high)
+
+    step = 1 / (len(families) + 1)
+    places = [at(step * (families.index(family) + 1)) for family in unsized["family"]]
+    figure.add_shape(
+        type="rect", x0=high, x1=end, y0=0, y1=1, yref="paper", line={"width": 0},
+        fillcolor=look.faded(ink["quiet"], 0.08), layer="below",
+    )  # fmt: skip
+    figure.add_annotation(
+        x=math.log10(at(0.5)) if view.log else at(0.5), y=0, yref="paper", yanchor="bottom",
+        text="size not<br>published", showarrow=False, font={"size": 11, "color": ink["quiet"]},
+    )  # fmt: skip
+    values = unsized[y]
+    wider = dataclasses.replace(
+        view,
+        x_range=(low, end),
+        y_range=(
+            min(view.y_range[0], float(values.min()) - 6),
+            max(view.y_range[1], float(values.max()) + 5),
+        ),
+    )
+    return wider, unsized.assign(**{x: places})
 
 
 def _add_lines(figure: go.Figure, ink: dict[str, str]) -> None:

@@ -70,7 +70,7 @@ def test_a_larger_model_that_guesses_has_nothing_to_keep():
     ("method", "disclosed", "declared", "expected"),
     [
         ("sequence-level KD", "yes", "yes", "distilled from it"),
-        ("prune + logit KD", "yes", "no", "distilled, not from it alone"),
+        ("prune + logit KD", "yes", "no", "distilled, teacher not exactly this one"),
         ("logit KD in pretraining", "no", "no", "distilled, teacher not fully disclosed"),
         ("undisclosed", "no", "no", "smaller sibling"),
         ("none (not distilled)", "no", "yes", "not distilled"),

@@ -30,7 +30,7 @@ def texts(figure):
     return [annotation.text for annotation in figure.layout.annotations]
 
 
-@pytest.mark.parametrize("x", list(charts.AXES))
+@pytest.mark.parametrize("x", ["usd_per_mtok", "usd_per_hour"])
 @pytest.mark.parametrize("template", ["light", "dark"])
 def test_every_row_with_both_values_can_be_clicked(found, x, template):
     """A point is at its row's numbers; the others are counted in the chart."""
@@ -44,6 +44,22 @@ def test_every_row_with_both_values_can_be_clicked(found, x, template):
     for name, row in shown.iterrows():
         assert at[name][:2] == pytest.approx((row[x], 100 * row["retention"]))
     assert any(text.startswith(f"{len(rows) - len(shown)} without") for text in texts(figure))
+
+
+def test_models_without_a_published_size_stand_in_a_band_of_their_own(found):
+    """Gemini and OpenAI are right of all sizes, at what they keep; nobody is left out."""
+    rows = found.rows
+
+    figure = charts.kept_chart(rows)
+
+    at = points(figure)
+    assert set(at) == set(rows.index)
+    largest = rows["teacher_params_b"].max()
+    for name, row in rows.iterrows():
+        x, y, _ = at[name]
+        assert y == pytest.approx(100 * row["raw_ratio"])
+        assert x == row["params_b"] if pd.notna(row["params_b"]) else x > largest
+    assert "size not<br>published" in texts(figure)
 
 
 def test_published_points_are_hollow_and_the_shape_says_more(found):
@@ -111,3 +127,13 @@ def test_the_table_has_a_source_in_every_row_and_a_dash_for_the_unknown(found):
     assert words.loc["Gemini 1.5 Flash · deepmind-gemini15-page", "Parameters"] == "–"
     assert words.loc["Llama 3.1 8B · llama31-base", "Relation"] == "not distilled"
     assert isinstance(words, pd.DataFrame)
+
+
+def test_on_a_telephone_the_legend_is_below_the_chart(found):
+    """Above, it would leave nothing of the chart; half the ticks are enough."""
+    wide, narrow = (charts.kept_chart(found.rows, width=width) for width in (1300, 380))
+
+    assert narrow.layout.legend.y < 0 < wide.layout.legend.y
+    assert narrow.layout.height > wide.layout.height
+    assert len(narrow.layout.xaxis.tickvals) < len(wide.layout.xaxis.tickvals)
+    assert len(narrow.layout.xaxis.tickvals) == len(narrow.layout.xaxis.ticktext)
