@@ -44,6 +44,6 @@ def texts(name: str, folder: Path = FOLDER) -> list[dict[str, str]]:
     return [{k: v for k, v in row.items() if v != ""} for row in rows]
 
 
-def names() -> list[str]:
-    """Names of all tables."""
-    return list(TABLES)
+def all_tables(folder: Path = FOLDER) -> dict[str, pd.DataFrame]:
+    """Every table by its name."""
+    return {name: table(name, folder) for name in TABLES}

@@ -1,9 +1,25 @@
-"""Commands on the published facts that ship with us: check them."""
+"""Commands on the published facts that ship with us: catalogue check, published, fit."""
 
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
 import typer
+from rich.console import Console
+from rich.table import Table
 
-from explorer.cli.base import app, console
-from explorer.errors import DamagedStore
+from explorer.analysis.roofline import CEILING, Efficiency
+from explorer.cli.base import ResultsDir, Utilisation, app, console, root_of
+from explorer.errors import BadInput, DamagedStore, ExplorerError
+
+Format = Annotated[
+    str,
+    typer.Option("--format", "-f", help="table, or csv, xlsx, parquet, md, latex, json."),
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="A file; standard output when left out.")
+]
 
 catalogue = typer.Typer(
     help="The published facts that ship with us.", no_args_is_help=True, rich_markup_mode=None
@@ -31,3 +47,170 @@ def check() -> None:
     if found.faults:
         raise DamagedStore(f"The catalogue has {len(found.faults)} faults, named above.")
     console.print("No fault found.")
+
+
+@app.command()
+def published(
+    family: Annotated[
+        list[str] | None, typer.Option(help="As on the page, as in Llama; repeat for more.")
+    ] = None,
+    claims: Annotated[
+        bool, typer.Option("--claims", help="The four claims with their verdicts instead.")
+    ] = False,
+    bits: Annotated[int, typer.Option(help="16, 8 or 4, for the estimated rent.")] = 16,
+    format: Format = "table",
+    out: Out = None,
+) -> None:
+    """Show what published students keep of larger models, each with its source."""
+    from explorer.analysis import claims as judging
+    from explorer.analysis import published as analysis
+    from explorer.catalogue import load
+    from explorer.report import tables
+
+    found = analysis.collect(load.all_tables(), bits=bits)
+    if claims:
+        for one in judging.all_claims(
+            found.rows, found.fitted, load.table("speeds"), load.table("deployments")
+        ):
+            console.print(f"{one.said}\n{one.verdict}. {one.why}", markup=False, soft_wrap=True)
+            for sign, points in (("+", one.supporting), ("-", one.opposing)):
+                for row in points.to_dict("records"):
+                    console.print(
+                        f"  {sign} {row['point']}: {row['value']} ({row['basis']}) "
+                        f"{row['source_url']}",
+                        markup=False, soft_wrap=True,
+                    )  # fmt: skip
+            console.print()
+        return
+    rows = found.rows
+    if family:
+        unknown = set(family) - set(rows["family"])
+        if unknown:
+            known = ", ".join(dict.fromkeys(rows["family"]))
+            raise BadInput(f"There is no family {', '.join(sorted(unknown))}; choose {known}.")
+        rows = rows[rows["family"].isin(family)]
+    words = tables.published(rows)
+    if format == "table":
+        sources = words.drop_duplicates("Table")
+        words = words.drop(columns=["Method", "Worst", "Benchmarks", "Source"])
+    give(rows.reset_index(drop=True), words, format, out)
+    if format == "table":
+        for name, url in zip(sources["Table"], sources["Source"], strict=True):
+            console.print(f"{name}: {url}", markup=False, soft_wrap=True)
+        console.print("\n" + analysis.headline(rows), markup=False)
+
+
+@app.command()
+def fit(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names of the catalogue, or sizes as in 7B; a 70B and its 7B student."),
+    ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="A device of the catalogue; repeat for more. RTX 4090 and H100 SXM."),
+    ] = None,
+    concurrency: Annotated[int, typer.Option(help="Requests held in memory at once.")] = 1,
+    prompt_tokens: Annotated[int, typer.Option(help="Of each request.")] = 512,
+    output_tokens: Annotated[int, typer.Option(help="Of each request.")] = 128,
+    utilisation: Utilisation = 1.0,
+    prefill_efficiency: Annotated[
+        float, typer.Option(help="Share of the published arithmetic that is reached.")
+    ] = 1.0,
+    decode_efficiency: Annotated[
+        float, typer.Option(help="Share of the published bandwidth that is reached.")
+    ] = 1.0,
+    run: Annotated[
+        str | None, typer.Option(help="A measured run that says what is reached instead.")
+    ] = None,
+    run_tflops: Annotated[
+        float | None, typer.Option(help="Peak of that run's device; known for the catalogue's.")
+    ] = None,
+    run_bandwidth: Annotated[
+        float | None, typer.Option(help="Its memory's, in GB/s; known for the catalogue's.")
+    ] = None,
+    results: ResultsDir = None,
+    format: Format = "table",
+    out: Out = None,
+) -> None:
+    """Estimate which devices hold a model, what they cost per hour, and how fast it can be."""
+    from explorer.analysis import fit as analysis
+    from explorer.catalogue import load
+    from explorer.report import tables
+
+    sized = analysis.with_shapes(load.table("models"), load.table("shapes"))
+    names = models or ["DeepSeek-R1-Distill-Llama-70B", "DeepSeek-R1-Distill-Qwen-7B"]
+    reached = CEILING
+    if run is not None:
+        reached = _reached(run, run_tflops, run_bandwidth, results)
+    elif (prefill_efficiency, decode_efficiency) != (1, 1):
+        reached = Efficiency(prefill_efficiency, decode_efficiency, "as you stated")
+    rows = analysis.fit(
+        analysis.named(names, sized),
+        analysis.devices_named(device or ["RTX 4090", "H100 SXM"], load.table("hardware_specs")),
+        load.table("hardware"),
+        concurrency=concurrency,
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        utilisation=utilisation,
+        efficiency=reached,
+    )
+    give(rows, tables.fitted(rows), format, out)
+    if format == "table":
+        console.print(
+            f"\nAll of it estimated: {concurrency} requests at once, {prompt_tokens} tokens in and "
+            f"{output_tokens} out; {reached.in_words()}; busy {utilisation:.0%} of the time; "
+            f"{analysis.USABLE_MEMORY:.0%} of the memory used. From the cheapest to the dearest "
+            "offer of the price book.",
+            markup=False,
+        )
+
+
+def _reached(
+    run: str, tflops: float | None, bandwidth_gb_s: float | None, results: Path | None
+) -> Efficiency:
+    """What a run of the store reached of its device's peak."""
+    from explorer import store
+    from explorer.analysis import roofline
+    from explorer.catalogue import load, prices
+
+    row = store.row(store.load(root_of(results), run))
+    specs = load.table("hardware_specs")
+    part = prices.part(row["device_name"], specs["hardware"].tolist())
+    if part is not None:
+        known = specs[specs["hardware"] == part].to_dict("records")[0]
+        tflops = tflops or float(known["dense_bf16_tflops"])
+        bandwidth_gb_s = bandwidth_gb_s or float(known["mem_bandwidth_gb_s"])
+    if tflops is None or bandwidth_gb_s is None:
+        raise BadInput(
+            f"The peak of {row['device_name']} is not in the catalogue: state it with --run-tflops "
+            "and --run-bandwidth."
+        )
+    return roofline.calibrated(row, tflops=tflops, bandwidth_gb_s=bandwidth_gb_s)
+
+
+def give(raw: pd.DataFrame, words: pd.DataFrame, format: str, out: Path | None) -> None:
+    """A table on the terminal, or the bytes of a file to a file or to standard output.
+
+    Raises:
+        BadInput: A format that is not offered.
+        ExplorerError: The file cannot be written.
+    """
+    from explorer.report import export
+
+    if format == "table":
+        table = Table(*[str(column) for column in words.columns], box=None)
+        for row in words.itertuples(index=False):
+            table.add_row(*[str(cell) for cell in row])
+        wide = Console(width=max(console.width, 220)) if not console.is_terminal else console
+        wide.print(table, markup=False)
+        return
+    data = export.write_table(raw, words, format)
+    if out is None:
+        sys.stdout.buffer.write(data)
+        return
+    try:
+        out.write_bytes(data)
+    except OSError as error:
+        raise ExplorerError(f"Could not write {out}: {error.strerror}.") from error
+    console.print(f"Wrote {out} ({len(data):,} bytes).")

@@ -1,10 +1,12 @@
 """Compare: choose runs, read them side by side, take the table and the figure away."""
 
+from functools import partial
+
 import streamlit as st
 
 from explorer.analysis import cost
 from explorer.catalogue import prices
-from explorer.pages import glossary, grid, sidebyside, widgets, words
+from explorer.pages import glossary, grid, sidebyside, takeaway, widgets, words
 from explorer.report import export, figures, tables
 
 GROUPS = {
@@ -78,7 +80,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
     runs = cost.add(runs, known_prices, utilisation=utilisation / 100)
     runs = tables.ordered_for_people(runs)
     chart = figures.retention_chart(runs, template="light", width=1100)
-    sidebyside.export_button(runs, chart)
+    takeaway.button(partial(export.write, runs), chart, "compare", "comparison")
 
 is_teacher = (runs["role"] == "teacher").tolist()
 if mode == MODES[0]:

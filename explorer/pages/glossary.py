@@ -111,4 +111,50 @@ TERMS = {
     ),
     "basis": "Measured here, published by others, or estimated. They look different on the chart.",
     "seed": "Start of the random numbers: the same seed gives the same run.",
+    "published_axis": (
+        "Size: billions of parameters, where they are published. API price: dollars per million "
+        "output tokens, dated. $/hour: estimated rent of the cheapest devices that hold the "
+        "weights and eight requests."
+    ),
+    "published_retention": (
+        "Raw: student's score / larger model's score, the mean over benchmarks, as claims have "
+        "it. Corrected: both less the score of a guesser, over the benchmarks whose chance level "
+        "is known."
+    ),
+    "bits": (
+        "Bits of a weight: fewer need less memory, and cost some capability that no published "
+        "score here knows of."
+    ),
+    "relation": (
+        "Distilled: the publisher says so. Smaller sibling: a smaller model of the same maker, "
+        "of which nobody says how it was made. Not distilled: the publisher says that it was not."
+    ),
+    "traffic": "Requests per minute at the busiest time: the fleet is sized for it.",
+    "input_tokens": (
+        "Length of a prompt. Time to first token is taken in proportion to the measured prompt, so "
+        "stay near it."
+    ),
+    "answer_tokens": "Length of an answer.",
+    "limit_ttft": "At most this median time to the first token. Empty is no limit.",
+    "limit_tpot": "At most this median time per output token. Empty is no limit.",
+    "price_set": (
+        "Your prices: those you took or wrote. Cheapest and dearest listed: the ends of the dated "
+        "price book for such a device."
+    ),
+    "api": "An API to compare with; each price is dated. A name that is not listed, as in "
+    "anthropic/claude-sonnet-4-5, is looked up in the package genai-prices; the first entry "
+    "takes prices of your own.",
+    "api_break_even": (
+        "API break-even: the share of a device's throughput from which on the device is cheaper "
+        "than the API. Above 100 % the API is cheaper at any traffic."
+    ),
+    "planned_utilisation": (
+        "Share of a device's measured throughput that is planned with. The rest is reserve for "
+        "bursts and for hours without requests."
+    ),
+    "concurrency": "Requests that are held in memory and answered at once.",
+    "efficiency": (
+        "Share of the device's published peak that a program reaches. 100 % is the ceiling, which "
+        "none does; a measured run tells, with explorer fit --run."
+    ),
 }

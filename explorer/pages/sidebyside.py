@@ -1,23 +1,14 @@
-"""Parts of the Compare page: the runs to begin with, the differences, the export."""
+"""Parts of the Compare page: the runs to begin with, the differences."""
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
 
 from explorer.analysis import numbers
 from explorer.pages import detail, glossary, grid, widgets, words
-from explorer.report import export
-
-FORMAT_NAMES = {
-    "csv": "CSV", "xlsx": "Excel", "parquet": "Parquet", "md": "Markdown", "latex": "LaTeX",
-    "json": "JSON", "html": "HTML", "png": "PNG", "svg": "SVG",
-}  # fmt: skip
-ENDINGS = {"latex": "tex"}
 
 
 def newest_study(finished: pd.DataFrame) -> list[str]:
@@ -123,33 +114,3 @@ def footnote(runs: pd.DataFrame) -> str:
     excluded = sorted({text for text in runs["excluded_tasks"].dropna() if text})
     parts += [f"Left out of the retention: {text}." for text in excluded[:3]]
     return words.md(" ".join(parts))
-
-
-def export_button(runs: pd.DataFrame, figure: go.Figure) -> None:
-    """One button with all formats; a file is made when it is asked for."""
-    with st.popover("Export", icon=":material/download:", key="compare_export"):
-        st.markdown("**Table**")
-        with st.container(horizontal=True, width=300):
-            for format, mime in export.TABLE_FORMATS.items():
-                _download(format, mime, partial(export.write, runs, format))
-        st.markdown("**Figure**")
-        with st.container(horizontal=True, width=300):
-            for format, mime in export.FIGURE_FORMATS.items():
-                _download(format, mime, partial(_drawn, figure, format))
-
-
-def _drawn(figure: go.Figure, format: str) -> bytes:
-    """The figure on white: a file has no page behind it."""
-    white = go.Figure(figure).update_layout(paper_bgcolor="white", plot_bgcolor="white")
-    return export.figure(white, format)
-
-
-def _download(format: str, mime: str, make: partial[bytes]) -> None:
-    st.download_button(
-        FORMAT_NAMES[format],
-        make,
-        f"comparison.{ENDINGS.get(format, format)}",
-        mime,
-        key=f"compare_{format}",
-        on_click="ignore",
-    )

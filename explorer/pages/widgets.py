@@ -145,8 +145,8 @@ def picked() -> str | None:
     return chosen if isinstance(chosen, str) else None
 
 
-def take_point(chart_key: str) -> None:
-    """Make the point that was clicked on a chart the picked run.
+def take_point(chart_key: str, picked_as: str = PICKED) -> None:
+    """Make the point that was clicked on a chart the picked run, or what the chart shows.
 
     The id comes from `customdata`: a point's place in its trace says nothing about its row.
     A click that takes a selection back leaves the strip where it is.
@@ -154,18 +154,23 @@ def take_point(chart_key: str) -> None:
     points = st.session_state[chart_key]["selection"]["points"]
     ids = [point["customdata"][0] for point in points if point.get("customdata")]
     if ids:
-        st.session_state[PICKED] = ids[0]
+        st.session_state[picked_as] = ids[0]
 
 
-def chart(figure: go.Figure, key: str, alt: str, *, pick: bool = False) -> None:
-    """A Plotly figure at full width in our own colours; with `pick`, points can be clicked."""
+def chart(
+    figure: go.Figure, key: str, alt: str, *, pick: bool = False, picked_as: str = PICKED
+) -> None:
+    """A Plotly figure at full width in our own colours; with `pick`, points can be clicked.
+
+    The name of the clicked point is then in the session as `picked_as`.
+    """
     # Plotly fades what is not selected; we ring what is.
     figure.update_traces(unselected={"marker": {"opacity": 1}}, selector={"type": "scatter"})
     config = {"displayModeBar": False, "scrollZoom": False}
     if pick:
         st.plotly_chart(
             figure, key=key, alt=alt, theme=None, config=config, selection_mode="points",
-            on_select=lambda: take_point(key),
+            on_select=lambda: take_point(key, picked_as),
         )  # fmt: skip
     else:
         st.plotly_chart(figure, key=key, alt=alt, theme=None, config=config)

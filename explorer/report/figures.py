@@ -5,8 +5,6 @@
 Shape repeats what colour says: see `look`.
 """
 
-import dataclasses
-import math
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,8 @@ import plotly.graph_objects as go
 from explorer.analysis import frontier, numbers
 from explorer.analysis.advise import TARGET_RETENTION
 from explorer.errors import BadInput
-from explorer.report import look
+from explorer.report import labels, look
+from explorer.report.labels import View
 from explorer.report.look import Template
 
 AXES = {
@@ -119,37 +118,11 @@ def retention_chart(
     return figure
 
 
-@dataclasses.dataclass(frozen=True)
-class _View:
-    """What part of the plane is shown, and how large a pixel is in it."""
-
-    x_range: tuple[float, float]
-    y_range: tuple[float, float]
-    log: bool
-    width: int
-    height: int
-
-    @property
-    def x_axis(self) -> list[float]:
-        """The range as Plotly wants it: exponents on a logarithmic axis."""
-        return [math.log10(v) for v in self.x_range] if self.log else list(self.x_range)
-
-    def pixel(self, x: float, y: float) -> tuple[float, float]:
-        """Pixels from the left and from the top of the plot's area."""
-        low, high = self.x_axis
-        at = math.log10(x) if self.log else x
-        bottom, top = self.y_range
-        return (
-            (at - low) / (high - low) * self.width,
-            (top - y) / (top - bottom) * self.height,
-        )
-
-
-def _view(shown: pd.DataFrame, x: str, y: str, target: float, width: int) -> _View:
+def _view(shown: pd.DataFrame, x: str, y: str, target: float, width: int) -> View:
     """From zero where that costs little, past 100 % always, wide intervals cut."""
     plot_width, plot_height = max(200, width - 110), look.HEIGHT - 110
     if shown.empty:
-        return _View((0, 1), (0, 110), False, plot_width, plot_height)
+        return View((0, 1), (0, 110), False, plot_width, plot_height)
     low_name, high_name, _ = HEIGHTS[y]
     values, costs = shown[y], shown[x]
     # An interval may be far wider than all points; the points decide what is seen.
@@ -161,9 +134,9 @@ def _view(shown: pd.DataFrame, x: str, y: str, target: float, width: int) -> _Vi
     low, high = float(costs.min()), float(costs.max())
     log = low > 0 and high / low > 25
     if log:
-        return _View((low / 1.6, high * 1.6), (bottom, top), True, plot_width, plot_height)
+        return View((low / 1.6, high * 1.6), (bottom, top), True, plot_width, plot_height)
     start, end = look.from_zero_if_near(low, high)
-    return _View((start, end), (bottom, top), False, plot_width, plot_height)
+    return View((start, end), (bottom, top), False, plot_width, plot_height)
 
 
 def _kind(shown: pd.DataFrame) -> "pd.Series[str]":
@@ -282,7 +255,7 @@ def _add_target_line(figure: go.Figure, target: float, ink: dict[str, str]) -> N
 
 
 def _add_frontier(
-    figure: go.Figure, best: pd.DataFrame, x: str, y: str, view: _View, colour: str
+    figure: go.Figure, best: pd.DataFrame, x: str, y: str, view: View, colour: str
 ) -> None:
     """A thin step line: the most that can be kept at this cost or less.
 
@@ -303,49 +276,24 @@ def _add_frontier(
 
 
 def _add_labels(
-    figure: go.Figure, shown: pd.DataFrame, best: pd.DataFrame, x: str, y: str, view: _View,
+    figure: go.Figure, shown: pd.DataFrame, best: pd.DataFrame, x: str, y: str, view: View,
     ink: dict[str, str],
 ) -> None:  # fmt: skip
     """Names beside the frontier's points, each once, where they hide nothing; others on hover."""
-    named: set[tuple[str, str]] = set()
-    taken = [_around(view.pixel(px, py), 9, 9) for px, py in zip(shown[x], shown[y], strict=True)]
+    taken = labels.around_points(zip(shown[x], shown[y], strict=True), view)
     for note in figure.layout.annotations:  # the name of the target line
         _, line = view.pixel(view.x_range[0], note.y)
         taken.append((0, line, 7.0 * len(note.text), line + 18))
-    for row in best.iloc[::-1].to_dict("records"):
-        text = str(row["teacher"] if row["role"] == "teacher" else row["label"])
-        if (name := (row["teacher"], text)) in named:
-            continue  # of several runs of one size, the name stands at the best
-        at_x, at_y = view.pixel(row[x], row[y])
-        wide, high = 7.0 * len(text) + 4, 16.0
-        # The frontier runs below and to the right, so left of a point is free most often.
-        places = [(-14, 0), (-14, -14), (14, 14), (0, -20)]
-        if row["role"] == "teacher":
-            places.insert(0, (-10, -16))  # clear of the line at 100 %
-        for dx, dy in places:
-            left = at_x + dx - (wide if dx < 0 else wide / 2 if dx == 0 else 0)
-            box = (left, at_y + dy - high / 2, left + wide, at_y + dy + high / 2)
-            inside = box[0] > 0 and box[2] < view.width and box[1] > 0 and box[3] < view.height
-            if inside and not any(_overlap(box, other) for other in taken):
-                break
-        else:
-            continue
-        taken.append(box)
-        named.add(name)
-        figure.add_annotation(
-            x=math.log10(row[x]) if view.log else row[x], y=row[y], text=look.safe(text),
-            showarrow=False, xshift=dx, yshift=-dy, yanchor="middle",
-            xanchor="right" if dx < 0 else "left" if dx > 0 else "center",
-            font={"size": 13, "color": ink["text"]},
-        )  # fmt: skip
-
-
-def _around(centre: tuple[float, float], dx: float, dy: float) -> tuple[float, ...]:
-    return centre[0] - dx, centre[1] - dy, centre[0] + dx, centre[1] + dy
-
-
-def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+    named = best.assign(
+        text=best["label"].where(best["role"] != "teacher", best["teacher"]).astype(str)
+    )
+    # Of several runs of one size, the name stands at the best, which comes last.
+    named = named.drop_duplicates(["teacher", "text"], keep="last")
+    wanted = [
+        labels.Label(row[x], row[y], row["text"], of_star=row["role"] == "teacher")
+        for row in named.iloc[::-1].to_dict("records")
+    ]
+    labels.place(figure, wanted, taken, view, ink)
 
 
 def _add_ring(figure: go.Figure, one: pd.DataFrame, x: str, y: str, ink: dict[str, str]) -> None:

@@ -20,6 +20,7 @@ COMMANDS = [
     "", "run", "sweep", "demo", "ls", "show", "compare", "export", "price", "cancel", "resume",
     "jobs", "synthesise", "tasks", "schema", "spec", "fetch-starter", "doctor", "app",
     "catalogue", "catalogue check", "targets", "targets ls", "targets info", "targets rm",
+    "published", "fit", "economics",
 ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import pytest
 from explorer import cli
 from explorer.catalogue import check, load, rows
 from explorer.errors import DamagedStore
+from tests import records
 
 TODAY = datetime.date(2026, 11, 24)
 
@@ -135,3 +136,59 @@ def test_the_command_says_how_much_there_is_and_that_it_is_sound(monkeypatch, ca
     said = capsys.readouterr().out
     assert "scores: 1,615 rows" in said
     assert "No fault found." in said
+
+
+def ran(monkeypatch, capfd, *words):
+    """Exit code and output of `explorer WORDS`."""
+    monkeypatch.setattr(sys, "argv", ["explorer", *words])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capfd.readouterr()
+    return ended.value.code, out, err
+
+
+def test_published_students_are_listed_and_exported(monkeypatch, capfd):
+    """A family as a table with its sources, all as CSV, and a clear word for an unknown family."""
+    code, out, _ = ran(monkeypatch, capfd, "published", "--family", "Mistral")
+    assert code == 0
+    assert "Ministral 3 3B Base" in out
+    assert "minitron-table1: https://ar5iv.labs.arxiv.org" in out
+
+    _, table, _ = ran(monkeypatch, capfd, "published", "-f", "csv")
+    assert len(table.splitlines()) == 75
+
+    code, _, err = ran(monkeypatch, capfd, "published", "--family", "Grok")
+    assert code == 2
+    assert "There is no family Grok; choose DeepSeek-R1" in err
+
+
+def test_a_fit_is_called_estimated_and_says_its_assumptions(monkeypatch, capfd, tmp_path):
+    """The answer for a 70B and its 7B on a card and on an H100, to the terminal and to a file."""
+    code, out, _ = ran(monkeypatch, capfd, "fit", "--concurrency", "8")
+    assert code == 0
+    assert "2 RTX 4090" in out
+    assert "All of it estimated: 8 requests at once" in " ".join(out.split())
+
+    file = tmp_path / "fit.json"
+    code, _, _ = ran(monkeypatch, capfd, "fit", "7B", "-f", "json", "-o", str(file))
+    assert (code, file.read_text().count('"hardware"')) == (0, 6)
+
+    code, _, err = ran(monkeypatch, capfd, "fit", "7B", "--utilisation", "2")
+    assert code == 2
+    assert "at most 1, got 2.0" in err
+
+
+def test_a_run_on_a_device_without_a_known_peak_asks_for_it(monkeypatch, capfd, store_root):
+    """The catalogue knows no processor's peak; with one stated, the run says what is reached."""
+    record = records.make_record()
+    records.write_run(store_root, record)
+    asked = ["fit", "7B", "--run", record.run_id]
+
+    code, _, err = ran(monkeypatch, capfd, *asked)
+    assert code == 2
+    assert "state it with --run-tflops" in err
+
+    code, out, _ = ran(monkeypatch, capfd, *asked, "--run-tflops", "1", "--run-bandwidth", "50")
+    assert code == 0
+    assert f"as {record.run_id} reached" in " ".join(out.split())
