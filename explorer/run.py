@@ -168,6 +168,20 @@ class _Run:
         )
 
     @cached_property
+    def start(self) -> Loaded:
+        """The model that becomes the student: the teacher, or the one that the student names."""
+        assert self.spec.student is not None, "only a student's run comes here"
+        name = self.spec.student.start
+        if name is None:
+            return self.teacher
+        return load(
+            name,
+            device=self.device,
+            dtype=self.spec.dtype,
+            trust_remote_code=self.spec.trust_remote_code,
+        )
+
+    @cached_property
     def teacher_fingerprint(self) -> str:
         """What tells this teacher apart."""
         return fingerprint(self.teacher)
@@ -222,6 +236,8 @@ class _Run:
             "distill": _decisive(distill) if distill else None,
             "corpus": text.digest,
         }
+        if spec.student.start:
+            decides["start"] = fingerprint(self.start)
         folder = self.work / "students" / _key(decides)
         done = folder / "student.json"
         with guards.alone(self.root, f"student-{folder.name}", self.progress):
@@ -243,14 +259,17 @@ class _Run:
         blocks_NT, num_tokens = corpus.pack(text, tokenizer, distill.block_tokens, num_needed)
         heldout, training = corpus.split(len(blocks_NT), distill.heldout_blocks, distill.seed)
 
-        def measured(done: int) -> None:
-            assert spec.student is not None, "only a student's run comes here"
-            self.progress("prepare", done, spec.student.sample_blocks, "blocks")
+        def measured(done: int, total: int, unit: str) -> None:
+            self.progress("prepare", done, total, unit)
 
         began = time.monotonic()
-        student, kept = students.build(self.teacher, spec.student, blocks_NT[heldout], measured)
-        log.info("The student keeps the layers %s.", kept)
+        sample = students.sample_numbers(spec.student, heldout, training)
+        student = students.build(
+            self.teacher, self.start, spec.student, blocks_NT[sample], measured
+        )
         self.stage_seconds["prepare"] = time.monotonic() - began
+        if spec.distill:
+            self._same_vocabulary(student)
         taught = None
         if spec.distill:
             steps = num_steps(distill)
@@ -263,7 +282,24 @@ class _Run:
         shutil.rmtree(folder / "model", ignore_errors=True)
         (folder / "model.partial").replace(folder / "model")
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        if spec.student.start:
+            # Another model's training or vocabulary may have changed them: load them anew.
+            for name in ("start", "teacher"):
+                self.__dict__.pop(name, None)
         return taught
+
+    def _same_vocabulary(self, student: Loaded) -> None:
+        """Refuse another tokenizer; cut embeddings of other lengths to the tokens they share."""
+        models = (self.teacher.model, student.model)
+        num_tokens = students.check_same_vocabulary(self.teacher, student)
+        rows = [int(model.config.vocab_size) for model in models]
+        if rows[0] != rows[1]:
+            for model in models:
+                students.slice_vocabulary(model, num_tokens)
+            log.info(
+                "The teacher's embedding has %d rows and the student's %d; both are cut to the %d "
+                "tokens of their common vocabulary.", *rows, num_tokens,
+            )  # fmt: skip
 
     def _targets(self, blocks_NT: torch.Tensor, text: corpus.Corpus, wanted: list[int]) -> Targets:
         self.stage = "targets"

@@ -247,7 +247,7 @@ SCORE_COLUMNS = [
     "seconds",
 ]  # fmt: skip
 COLUMNS = [
-    "run_id", "name", "status", "role", "basis", "teacher", "teacher_run_id", "label",
+    "run_id", "name", "status", "role", "kind", "basis", "teacher", "teacher_run_id", "label",
     "started_at", "finished_at", "device", "device_name", "num_cpus", "memory_bytes", "commit",
     "num_layers", "num_parameters", "weight_bytes", "dtype", "fingerprint", "kept_layers",
     "lm_eval_version",
@@ -269,6 +269,7 @@ def row(record: RunRecord) -> dict[str, Any]:
         "name": spec.name,
         "status": record.status,
         "role": "teacher" if spec.student is None else "student",
+        "kind": spec.student.kind if spec.student else None,
         "basis": "measured",
         "teacher": spec.teacher,
         "teacher_run_id": record.teacher_run_id,
@@ -307,10 +308,10 @@ def row(record: RunRecord) -> dict[str, Any]:
 
 
 def label(record: RunRecord) -> str:
-    """A short name for charts: `teacher` or `15 layers`."""
+    """A short name for charts: `teacher`, `15 layers` or `60M wide`."""
     if record.spec.student is None:
         return "teacher"
-    return f"{record.spec.student.num_layers} layers"
+    return record.spec.student.label(record.model.num_parameters if record.model else None)
 
 
 def _latency_columns(own: Timing, teacher: Timing | None) -> dict[str, Any]:
