@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 import explorer.records
+import explorer.specs
 from explorer import store
 from explorer.analysis import frontier, retention
 from explorer.errors import BadInput, DamagedStore
@@ -221,7 +222,9 @@ class Index:
 
 def _code() -> str:
     """A text that changes when the code that makes rows does: old rows are then read anew."""
-    sources = [store.__file__, explorer.records.__file__, retention.__file__]
+    sources = [
+        store.__file__, explorer.records.__file__, explorer.specs.__file__, retention.__file__
+    ]  # fmt: skip
     found = hashlib.sha256()
     for source in sources:
         found.update(Path(str(source)).read_bytes())
