@@ -167,9 +167,9 @@ def students(
                 made[-1]["start_from"] = start_from
             if kind == "both":
                 made[-1]["choice"] = choice
-    return tuple(
-        RunSpec.parse({"student": {"kind": kind, **one}}, "Students").student for one in made
-    )
+    if not made:
+        return ()
+    return SweepSpec.parse({"students": [{"kind": kind, **one} for one in made]}, "Sizes").students
 
 
 def from_yaml(text: str) -> SweepSpec | RunSpec:

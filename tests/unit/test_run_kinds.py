@@ -66,10 +66,9 @@ def test_every_kind_goes_the_whole_way(asked, student, store_root):
 
 
 def test_a_sibling_with_another_padding_is_a_student(asked, tiny_llama, store_root):
-    """Both lose the rows that no token has, and the log says so; timings use the whole teacher."""
+    """Both lose the rows that no token has, and the log says so; the teacher's run does not."""
     sibling = str(tiny_llama(num_layers=2, vocab_size=352, seed=3))
-    timed = {"prompt_tokens": 4, "output_tokens": 3, "warmup": 0, "repeats": 2}
-    spec = asked({"kind": "checkpoint", "model": sibling}, latency=timed)
+    spec = asked({"kind": "checkpoint", "model": sibling})
 
     record = engine.run(spec, store_root)
 
@@ -80,7 +79,6 @@ def test_a_sibling_with_another_padding_is_a_student(asked, tiny_llama, store_ro
         store_root, spec
     )
     assert store.load(store_root, record.teacher_run_id).model.vocab_size == 320
-    assert len(record.latency.teacher.turns) == 2
 
 
 def test_another_tokenizer_is_refused_and_recorded(asked, tiny_llama, tmp_path, store_root):
@@ -96,7 +94,7 @@ def test_another_tokenizer_is_refused_and_recorded(asked, tiny_llama, tmp_path, 
     (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(data))
     spec = asked({"kind": "checkpoint", "model": str(tmp_path / "other")})
 
-    with pytest.raises(BadInput, match=r"different vocabularies: 2 of .* method: text"):
+    with pytest.raises(BadInput, match=r"different vocabularies: 2 of .*method: text"):
         engine.run(spec, store_root)
 
     assert "different vocabularies" in store.load(store_root, spec.run_id).error.message

@@ -154,6 +154,7 @@ def test_a_norm_keeps_the_size_of_what_stays():
     student = width.keep_widths(teacher, kept, seen.squares)
     plain = width.keep_widths(teacher, kept, {})
 
+    @torch.inference_mode()
     def miss(model):
         wanted = teacher(IDS).logits
         return float((model(IDS).logits - wanted).norm() / wanted.norm())
