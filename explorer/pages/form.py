@@ -54,7 +54,7 @@ def ask(root: Path, shelf: Shelf) -> SweepSpec | RunSpec:
     head = _teacher_and_sizes(root, shelf)
     taught = _corpus_and_budget()
     tested = _tasks(shelf)
-    how = _details()
+    how = _details(head["kind"])
     if how.pop("as_yaml"):
         return _as_yaml()
     return _spec(head, taught, tested, how)
@@ -216,7 +216,7 @@ def _tasks(shelf: Shelf) -> dict[str, Any]:
     return {"tasks": tasks, "limit": limit}
 
 
-def _details() -> dict[str, Any]:
+def _details(kind: str) -> dict[str, Any]:
     with st.expander("Layers, learning, timing, device"):
         one, two, three = st.columns(3)
         found: dict[str, Any] = {
@@ -225,6 +225,7 @@ def _details() -> dict[str, Any]:
                 list(CHOICES),
                 format_func=lambda key: CHOICES[key],
                 key="run_choice",
+                disabled=kind not in {"depth", "both"},
                 help=HELP["layer_choice"],
             ),
             "kd_weight": two.slider(

@@ -1,6 +1,7 @@
 """The order form's parts that have no widget: sizes, names of files, the order as a spec."""
 
 import hashlib
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -118,10 +119,12 @@ def parameters_of(teacher: str, runs: pd.DataFrame) -> int | None:
 
 
 def targets(num_parameters: int | None) -> list[int]:
-    """Numbers of parameters to offer for a teacher of so many: two digits each, largest first."""
+    """Numbers of parameters to offer for a teacher of so many, rounded up to two digits."""
     if num_parameters is None:
         return []
-    return [int(float(f"{share * num_parameters:.1e}")) for share in TARGET_SHARES]
+    # Up, so that half of the teacher is no more than a cut of half.
+    unit = 10 ** max(0, len(str(num_parameters // 2)) - 2)
+    return [math.ceil(share * num_parameters / unit) * unit for share in TARGET_SHARES]
 
 
 def other_targets(text: str) -> list[int]:

@@ -85,11 +85,11 @@ def _large_steps(specs: list[RunSpec], shelf: Shelf) -> str:
     found = estimate.large_steps(specs, shelf.runs)
     if not found:
         return ""
-    share = f"{max(found.values()):.0%}".replace("%", " %")
-    names = " and ".join([", ".join(list(found)[:-1]), list(found)[-1]][len(found) == 1 :])
+    lost = numbers.percent(max(found.values()), digits=2)
+    most = f"up to {lost}" if len(found) > 1 else lost
     said = (
-        f"{names}: up to {share} of the parameters go in one cut. More than half goes better in "
-        "two steps: teach a larger student first, then cut the next one from it (Cut from)."
+        f"{', '.join(found)}: {most} of the parameters go in one cut. More than half goes better "
+        "in two steps: teach a larger student first; Cut from then offers it for the next cut."
     )
     hover = html.escape(glossary.TERMS["start_from"], quote=True)
     return f'<p class="quiet" title="{hover}">{html.escape(said)}</p>'

@@ -310,6 +310,16 @@ def test_a_fresh_student_is_random_and_repeatable():
     assert not hasattr(a.config, KEPT_LAYERS)
 
 
+def test_a_fresh_student_has_no_silent_token():
+    """The padding token may also end documents, so its embedding is random as all others are."""
+    teacher = llama()
+    assert teacher.get_input_embeddings().padding_idx == 2
+
+    rows = _build(teacher, FreshStudent(kind="fresh")).get_input_embeddings().weight
+
+    assert float(rows.norm(dim=1).min()) > 0
+
+
 def test_a_mask_names_what_is_kept():
     """Writing and reading a mask gives the same indices."""
     for indices, of in (([0, 2, 3], 4), ([], 5), ([63], 64), (list(range(9)), 9)):

@@ -52,6 +52,12 @@ def fresh(teacher: PreTrainedModel, spec: FreshStudent) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         student: Any = type(teacher)._from_config(config, dtype=teacher.dtype)
+        embedding = student.get_input_embeddings()
+        if embedding.padding_idx is not None:
+            # transformers zeroes it, and many models pad with the token that ends a document:
+            # a norm over zeros multiplies its gradient by hundreds, layer after layer.
+            with torch.no_grad():
+                embedding.weight[embedding.padding_idx].normal_(std=config.initializer_range)
     student.generation_config = copy.deepcopy(teacher.generation_config)
     log.info(
         "The student has random weights: %d layers, hidden size %d, %d MLP channels, %d heads, "
