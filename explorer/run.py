@@ -27,7 +27,7 @@ from explorer import guards, store
 from explorer.distill import corpus, students
 from explorer.distill.targets import Targets
 from explorer.distill.train import State, num_steps, train
-from explorer.errors import ExplorerError, RunCancelled, RunFailed
+from explorer.errors import BadInput, ExplorerError, RunCancelled, RunFailed
 from explorer.measure import capability, contamination, device, latency
 from explorer.models.facts import facts, fingerprint, tokenizer_digest
 from explorer.models.loading import Loaded, load, pick_device
@@ -262,14 +262,19 @@ class _Run:
         def measured(done: int, total: int, unit: str) -> None:
             self.progress("prepare", done, total, unit)
 
+        if spec.student.kind == "fresh" and spec.distill and not spec.distill.train_embeddings:
+            raise BadInput(
+                "A fresh student's embedding is random and would stay so: write "
+                "distill.train_embeddings: true."
+            )
         began = time.monotonic()
+        if spec.distill and spec.student.start:
+            self._same_vocabulary(self.start)
         sample = students.sample_numbers(spec.student, heldout, training)
         student = students.build(
             self.teacher, self.start, spec.student, blocks_NT[sample], measured
         )
         self.stage_seconds["prepare"] = time.monotonic() - began
-        if spec.distill:
-            self._same_vocabulary(student)
         taught = None
         if spec.distill:
             steps = num_steps(distill)

@@ -122,3 +122,12 @@ def test_a_first_step_that_is_not_there_is_named(asked, store_root):
 
     with pytest.raises(Exception, match="nothing-12345678"):
         engine.run(spec, store_root)
+
+
+def test_a_fresh_student_with_a_frozen_embedding_is_refused(asked, store_root):
+    """What is random would stay random; the message says which key to set."""
+    spec = asked({"kind": "fresh", "num_layers": 2})
+    spec = spec.with_(distill=spec.distill.with_(train_embeddings=False).model_dump())
+
+    with pytest.raises(BadInput, match=r"distill\.train_embeddings: true"):
+        engine.run(spec, store_root)
