@@ -62,6 +62,9 @@ class ModelFacts(Part):
     """Bytes of the weights in memory at this dtype."""
     kept_layers: list[int] | None = None
     """The teacher's layers that the student keeps, counted from 0."""
+    kept_widths: dict[str, tuple[int, int]] | None = None
+    """Of each width that a cut student has (hidden, channels, heads, groups): how much it keeps,
+    and of how many. Which ones is in its config."""
 
 
 class CurvePoint(Part):

@@ -29,7 +29,7 @@ from explorer.distill.lessons import Course
 from explorer.distill.synthesise import synthesise
 from explorer.distill.targets import Targets
 from explorer.distill.train import State, num_steps, train
-from explorer.errors import ExplorerError, RunCancelled, RunFailed
+from explorer.errors import BadInput, ExplorerError, RunCancelled, RunFailed
 from explorer.measure import capability, contamination, device, latency
 from explorer.models.facts import facts, fingerprint, tokenizer_digest
 from explorer.models.loading import Loaded, load, pick_device
@@ -171,6 +171,20 @@ class _Run:
         )
 
     @cached_property
+    def start(self) -> Loaded:
+        """The model that becomes the student: the teacher, or the one that the student names."""
+        assert self.spec.student is not None, "only a student's run comes here"
+        name = self.spec.student.start
+        if name is None:
+            return self.teacher
+        return load(
+            name,
+            device=self.device,
+            dtype=self.spec.dtype,
+            trust_remote_code=self.spec.trust_remote_code,
+        )
+
+    @cached_property
     def teacher_fingerprint(self) -> str:
         """What tells this teacher apart."""
         return fingerprint(self.teacher)
@@ -225,6 +239,8 @@ class _Run:
             "distill": _decisive(distill) if distill else None,
             "corpus": text.digest,
         }
+        if spec.student.start:
+            decides["start"] = fingerprint(self.start)
         folder = self.work / "students" / _key(decides)
         done = folder / "student.json"
         with guards.alone(self.root, f"student-{folder.name}", self.progress):
@@ -246,26 +262,37 @@ class _Run:
         blocks_NT, num_tokens = corpus.pack(text, tokenizer, distill.block_tokens, num_needed)
         heldout, training = corpus.split(len(blocks_NT), distill.heldout_blocks, distill.seed)
 
-        def measured(done: int) -> None:
-            assert spec.student is not None, "only a student's run comes here"
-            self.progress("prepare", done, spec.student.sample_blocks, "blocks")
+        def measured(done: int, total: int, unit: str) -> None:
+            self.progress("prepare", done, total, unit)
 
+        if spec.student.kind == "fresh" and spec.distill and not spec.distill.train_embeddings:
+            raise BadInput(
+                "A fresh student's embedding is random and would stay so: write "
+                "distill.train_embeddings: true."
+            )
         began = time.monotonic()
-        student, kept = students.build(self.teacher, spec.student, blocks_NT[heldout], measured)
-        log.info("The student keeps the layers %s.", kept)
+        shared = True
+        if spec.distill and spec.student.start:
+            shared = self._share_vocabulary(self.start, required=distill.uses_distributions)
+        sample = students.sample_numbers(spec.student, heldout, training)
+        student = students.build(
+            self.teacher, self.start, spec.student, blocks_NT[sample], measured
+        )
         self.stage_seconds["prepare"] = time.monotonic() - began
         taught = None
         if spec.distill:
-            if not lessons.same_vocabulary(tokenizer, student.tokenizer):
-                if distill.uses_distributions:
-                    lessons.refuse_vocabulary(tokenizer, student.tokenizer, distill.method)
+            if not shared:
                 blocks_NT, num_tokens = corpus.pack(
                     text, student.tokenizer, distill.block_tokens, num_needed
                 )
                 heldout, training = corpus.split(
                     len(blocks_NT), distill.heldout_blocks, distill.seed
                 )
-            course, targets = self._course(student, blocks_NT, text, heldout, training)
+            if shared:
+                course, targets = self._course(student, blocks_NT, text, heldout, training)
+            else:
+                plain = lessons.Text(blocks_NT)
+                course, targets = Course(plain, training, plain, heldout), None
             state = self._distil(student, course, folder)
             taught = _distillation(state, text.facts(num_tokens), targets, heldout, student)
         student.model.save_pretrained(folder / "model.partial")
@@ -273,6 +300,10 @@ class _Run:
         shutil.rmtree(folder / "model", ignore_errors=True)
         (folder / "model.partial").replace(folder / "model")
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        if spec.student.start:
+            # Another model's training or vocabulary may have changed them: load them anew.
+            for name in ("start", "teacher"):
+                self.__dict__.pop(name, None)
         return taught
 
     def _text(self, distill: DistillSpec) -> corpus.Corpus:
@@ -305,13 +336,11 @@ class _Run:
         text: corpus.Corpus,
         heldout: list[int],
         training: list[int],
-    ) -> tuple[Course, Targets | None]:
+    ) -> tuple[Course, Targets]:
         """What the method teaches with; the held-out blocks have the teacher's targets always."""
         distill = self.spec.distill
         assert distill is not None, "only a distilled student has a course"
         plain = lessons.Text(blocks_NT)
-        if not lessons.same_vocabulary(self.teacher.tokenizer, student.tokenizer):
-            return Course(plain, training, plain, heldout), None
         wanted = list(heldout)
         if distill.method == "cached":
             wanted += training[: num_steps(distill) * distill.blocks_per_step]
@@ -326,6 +355,29 @@ class _Run:
                 lessons.check_hidden(self.teacher.model, student.model)
             source = lessons.Live(self.teacher.model, blocks_NT, distill)
         return Course(source, training, exam, heldout), targets
+
+    def _share_vocabulary(self, student: Loaded, *, required: bool) -> bool:
+        """Cut embeddings of other lengths to the tokens they share; whether there are such.
+
+        Raises:
+            BadInput: The tokenizers differ, and the method needs the same one.
+        """
+        models = (self.teacher.model, student.model)
+        try:
+            num_tokens = students.check_same_vocabulary(self.teacher, student)
+        except BadInput:
+            if required:
+                raise
+            return False
+        rows = [int(model.config.vocab_size) for model in models]
+        if rows[0] != rows[1]:
+            for model in models:
+                students.slice_vocabulary(model, num_tokens)
+            log.info(
+                "The teacher's embedding has %d rows and the student's %d; both are cut to the %d "
+                "tokens of their common vocabulary.", *rows, num_tokens,
+            )  # fmt: skip
+        return True
 
     def _targets(self, blocks_NT: torch.Tensor, text: corpus.Corpus, wanted: list[int]) -> Targets:
         self.stage = "targets"

@@ -12,11 +12,20 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+)
 
 from explorer.errors import BadInput
 
@@ -85,16 +94,228 @@ class Spec(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-class DepthStudent(Spec):
+class StudentSpec(Spec):
+    """What all kinds of students have in common: a kind, a size, a name for people."""
+
+    kind: str
+
+    @property
+    def start(self) -> str | None:
+        """The model that becomes the student; None is the teacher."""
+        return None
+
+    def slug(self) -> str:
+        """Kind and size in a run's name, without a dash: `10l`, `60m_wide`."""
+        raise NotImplementedError
+
+    def label(self, num_parameters: int | None = None) -> str:
+        """Kind and size for people: `10 layers`, `60M wide`; the measured size where known."""
+        raise NotImplementedError
+
+
+class DepthStudent(StudentSpec):
     """The teacher with fewer layers; everything else is kept."""
+
+    added = {"start_from": None}
 
     kind: Literal["depth"] = "depth"
     num_layers: PositiveInt
     """Layers kept of the teacher's."""
-    choice: Literal["block_influence", "uniform"] = "block_influence"
-    """Which layers stay: the ones that change the hidden state most, or evenly spaced ones."""
+    choice: Literal["block_influence", "uniform", "greedy"] = "block_influence"
+    """Which layers stay: the ones that change the hidden state most, evenly spaced ones, or what
+    is left after the layer whose loss raises the KL to the teacher least was dropped, again and
+    again (slow)."""
     sample_blocks: PositiveInt = 16
     """Blocks of the corpus on which the importance is measured."""
+    start_from: str | None = None
+    """A smaller model to cut from, as in run:RUN_ID: the second of two steps. None is the
+    teacher."""
+
+    @property
+    def start(self) -> str | None:
+        """The model that is cut; None is the teacher."""
+        return self.start_from
+
+    def slug(self) -> str:
+        """`10l`."""
+        return f"{self.num_layers}l"
+
+    def label(self, num_parameters: int | None = None) -> str:
+        """`10 layers`."""
+        return f"{self.num_layers} layers"
+
+
+class Sizes(Spec):
+    """Widths of a student; what is left out stays as the teacher has it."""
+
+    hidden_size: PositiveInt | None = None
+    """Width of the hidden state."""
+    intermediate_size: PositiveInt | None = None
+    """Channels of the MLP."""
+    num_attention_heads: PositiveInt | None = None
+    """Query heads."""
+    num_key_value_heads: PositiveInt | None = None
+    """Key-value heads of grouped-query attention; None keeps whole groups where that is possible,
+    else as many query heads in every group."""
+
+    def asked(self) -> dict[str, int]:
+        """The sizes that are named."""
+        named = {name: getattr(self, name) for name in Sizes.model_fields}
+        return {name: size for name, size in named.items() if size is not None}
+
+    def _short(self) -> str:
+        letters = {"hidden_size": "h", "intermediate_size": "f",
+                   "num_attention_heads": "a", "num_key_value_heads": "k"}  # fmt: skip
+        return "".join(f"{letters[name]}{size}" for name, size in self.asked().items())
+
+
+class WidthStudent(StudentSpec, Sizes):
+    """The teacher with all its layers, each narrower: by sizes, or to a number of parameters."""
+
+    kind: Literal["width"]
+    num_parameters: PositiveInt | None = None
+    """The size to come close to in place of widths: hidden size and MLP channels are chosen."""
+    min_width: float = Field(0.5, gt=0, le=1)
+    """With num_parameters: the least share that stays of the hidden size and of the channels."""
+    sample_blocks: PositiveInt = 16
+    """Blocks of the corpus on which the importance is measured."""
+    start_from: str | None = None
+    """A smaller model to cut from, as in run:RUN_ID: the second of two steps. None is the
+    teacher."""
+
+    @pydantic.model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.num_parameters is None) == (not self.asked()):
+            raise ValueError(
+                "takes either num_parameters or widths "
+                f"({', '.join(Sizes.model_fields)}); write one of the two"
+            )
+        return self
+
+    @property
+    def start(self) -> str | None:
+        """The model that is cut; None is the teacher."""
+        return self.start_from
+
+    def slug(self) -> str:
+        """`60m_wide`, or the widths: `h384f960_wide`."""
+        size = rounded(self.num_parameters).lower() if self.num_parameters else self._short()
+        return f"{size}_wide"
+
+    def label(self, num_parameters: int | None = None) -> str:
+        """`60M wide`."""
+        known = self.num_parameters or num_parameters
+        return f"{rounded(known) if known else self._short()} wide"
+
+
+class BothStudent(StudentSpec):
+    """The teacher with fewer and narrower layers, to a number of parameters."""
+
+    kind: Literal["both"]
+    num_parameters: PositiveInt
+    """The size to come close to; layers, hidden size and MLP channels keep about equal shares."""
+    min_depth: float = Field(0.5, gt=0, le=1)
+    """The least share of the layers that stays."""
+    min_width: float = Field(0.5, gt=0, le=1)
+    """The least share that stays of the hidden size and of the MLP channels."""
+    choice: Literal["block_influence", "uniform", "greedy"] = "block_influence"
+    """Which layers stay; as for a depth student."""
+    sample_blocks: PositiveInt = 16
+    """Blocks of the corpus on which the importance is measured."""
+    start_from: str | None = None
+    """A smaller model to cut from, as in run:RUN_ID: the second of two steps. None is the
+    teacher."""
+
+    @property
+    def start(self) -> str | None:
+        """The model that is cut; None is the teacher."""
+        return self.start_from
+
+    def slug(self) -> str:
+        """`60m`."""
+        return rounded(self.num_parameters).lower()
+
+    def label(self, num_parameters: int | None = None) -> str:
+        """`60M both ways`."""
+        return f"{rounded(self.num_parameters)} both ways"
+
+
+class CheckpointStudent(StudentSpec):
+    """A smaller model that exists already; nothing is cut."""
+
+    kind: Literal["checkpoint"]
+    model: str = Field(min_length=1)
+    """The model: a hub id, a folder, gguf:FILE or run:RUN_ID, with the teacher's tokenizer."""
+
+    @property
+    def start(self) -> str | None:
+        """The model itself."""
+        return self.model
+
+    def slug(self) -> str:
+        """The end of the model's name, as in `smollm2_360m`."""
+        return re.sub(r"[^a-z0-9._]+", "_", self._end().lower()).strip("._")[:40] or "model"
+
+    def label(self, num_parameters: int | None = None) -> str:
+        """The end of the model's name, as in `SmolLM2-360M`."""
+        return self._end()
+
+    def _end(self) -> str:
+        return self.model.rstrip("/").rpartition("/")[2].removeprefix("run:")
+
+
+class FreshStudent(StudentSpec, Sizes):
+    """The teacher's architecture at other sizes, with random weights."""
+
+    kind: Literal["fresh"]
+    num_layers: PositiveInt | None = None
+    """Layers; None is as many as the teacher has."""
+    num_parameters: PositiveInt | None = None
+    """The size to come close to in place of sizes, shared out as for `both`."""
+    seed: NonNegativeInt = 0
+    """Start of the random weights."""
+
+    @pydantic.model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.num_parameters is not None and (self.asked() or self.num_layers is not None):
+            raise ValueError("takes either num_parameters or sizes; write one of the two")
+        return self
+
+    def slug(self) -> str:
+        """`60m_fresh`, or the sizes: `10lh384_fresh`."""
+        layers = f"{self.num_layers}l" if self.num_layers else ""
+        sizes = rounded(self.num_parameters).lower() if self.num_parameters else self._short()
+        return f"{layers}{sizes}_fresh".removeprefix("_")
+
+    def label(self, num_parameters: int | None = None) -> str:
+        """`60M fresh`."""
+        known = self.num_parameters or num_parameters
+        return f"{rounded(known)} fresh" if known else "fresh"
+
+
+def rounded(num_parameters: int) -> str:
+    """A number of parameters in three digits at most: `60M`, `1.5B`, `61.4k`."""
+    for factor, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if num_parameters >= 0.9995 * factor:
+            return f"{float(f'{num_parameters / factor:.3g}'):g}{unit}"
+    return str(num_parameters)
+
+
+def _kind_of(student: Any) -> str:
+    """A student without a kind is a depth student, as all were before there were kinds."""
+    found = student.get("kind", "depth") if isinstance(student, Mapping) else None
+    return str(found or getattr(student, "kind", "depth"))
+
+
+Student = Annotated[
+    Annotated[DepthStudent, Tag("depth")]
+    | Annotated[WidthStudent, Tag("width")]
+    | Annotated[BothStudent, Tag("both")]
+    | Annotated[CheckpointStudent, Tag("checkpoint")]
+    | Annotated[FreshStudent, Tag("fresh")],
+    Discriminator(_kind_of),
+]
+"""A student of any kind; `kind` says which."""
 
 
 class DistillSpec(Spec):
@@ -269,7 +490,7 @@ class RunSpec(Conditions):
 
     name: str = Field("run", pattern=NAME_PATTERN)
     """The beginning of the run's id: small letters, digits, dot, dash, underscore."""
-    student: DepthStudent | None = None
+    student: Student | None = None
     """The student; None benchmarks the teacher as it is."""
 
     @pydantic.model_validator(mode="after")
@@ -318,7 +539,7 @@ class SweepSpec(Conditions):
 
     name: str = Field("sweep", pattern=NAME_PATTERN)
     """The beginning of every run's id."""
-    students: tuple[DepthStudent, ...] = Field(min_length=1)
+    students: tuple[Student, ...] = Field(min_length=1)
     """One run each."""
     control: bool = False
     """Whether each student is also taught by the text alone, to see what distillation adds."""
@@ -339,12 +560,11 @@ class SweepSpec(Conditions):
         return self
 
     def runs(self) -> list[RunSpec]:
-        """The teacher's run, then one a student, largest first, then the control arm's."""
+        """The teacher's run, one a student (largest first where known), then the control arm's."""
         shared = {name: getattr(self, name) for name in Conditions.model_fields}
-        ordered = sorted(self.students, key=lambda student: -student.num_layers)
         specs = [
-            RunSpec(**shared, name=f"{self.name}-{student.num_layers}l", student=student)
-            for student in ordered
+            RunSpec(**shared, name=f"{self.name}-{student.slug()}", student=student)
+            for student in _largest_first(self.students)
         ]
         teacher = specs[0].teacher_run()
         assert teacher is not None, "a run with a student has a teacher's run"
@@ -391,22 +611,34 @@ def read(path: Path) -> RunSpec | SweepSpec:
     return kind.from_yaml(text, str(path))
 
 
+def _largest_first(students: tuple[Student, ...]) -> list[Student]:
+    """By layers or by parameters where every student names them, else in the given order."""
+    for size in ("num_layers", "num_parameters"):
+        sizes = [getattr(student, size, None) for student in students]
+        comparable = size == "num_parameters" or {s.kind for s in students} == {"depth"}
+        if comparable and all(sizes):
+            return sorted(students, key=lambda student: -getattr(student, size))
+    return list(students)
+
+
 def _in_words(error: pydantic.ValidationError, cls: type[BaseModel]) -> list[str]:
     """One sentence an error: the key, what it should be, what came."""
     sentences = []
     for problem in error.errors():
-        loc = problem["loc"]
-        key = ".".join(str(part) for part in loc)
+        parts, owner = _place(cls, problem["loc"])
+        key = ".".join(parts)
         shown = repr(problem["input"])
         got = f", got {shown}" if len(shown) < 80 else ""
         said = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
         if problem["type"] == "extra_forbidden":
-            known = ", ".join(_spec_at(cls, loc[:-1]).model_fields)
-            sentences.append(f"unknown key {key}; known here: {known}.")
+            sentences.append(f"unknown key {key}; known here: {', '.join(owner.model_fields)}.")
         elif problem["type"] == "missing":
             sentences.append(f"{key} is missing; write a value for it.")
+        elif problem["type"] == "union_tag_invalid":
+            kinds = problem["ctx"]["expected_tags"].replace("'", "")
+            sentences.append(f"{key}.kind should be one of {kinds}, got {problem['ctx']['tag']!r}.")
         elif problem["type"] == "string_pattern_mismatch":
-            field = _spec_at(cls, loc[:-1]).model_fields[str(loc[-1])]
+            field = owner.model_fields[parts[-1]]
             meaning = (field.description or said).rstrip(".")
             sentences.append(f"{key} is not possible{got}. It is: {meaning}.")
         elif key:
@@ -416,16 +648,35 @@ def _in_words(error: pydantic.ValidationError, cls: type[BaseModel]) -> list[str
     return sentences
 
 
-def _spec_at(cls: type[BaseModel], loc: tuple[Any, ...]) -> type[BaseModel]:
-    """The spec that lies at this place."""
-    here = cls
+def _place(cls: type[BaseModel], loc: tuple[Any, ...]) -> tuple[list[str], type[BaseModel]]:
+    """An error's key as people write it, and the spec that owns the key.
+
+    pydantic names the kind of a student as a step of its own; a file has no such step.
+    """
+    parts: list[str] = []
+    owner, within = cls, [cls]
     for part in loc:
-        if isinstance(part, int):
+        kinds = {_default_kind(spec): spec for spec in within} if len(within) > 1 else {}
+        if part in kinds:
+            within = [kinds[part]]
             continue
-        annotation = here.model_fields[part].annotation
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        found = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
-        if not found:
-            break
-        here = found[0]
-    return here
+        parts.append(str(part))
+        if isinstance(part, int) or not within:
+            continue
+        owner = within[0]
+        within = (
+            _specs_in(owner.model_fields[part].annotation) if part in owner.model_fields else []
+        )
+    return parts, owner
+
+
+def _default_kind(spec: type[BaseModel]) -> str:
+    """The one value that this spec's `kind` may have."""
+    return str(get_args(spec.model_fields["kind"].annotation)[0])
+
+
+def _specs_in(annotation: Any) -> list[type[BaseModel]]:
+    """The specs that a field may hold, wherever its annotation names them."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [spec for one in get_args(annotation) for spec in _specs_in(one)]

@@ -253,7 +253,7 @@ SCORE_COLUMNS = [
     "seconds", "lm_eval_version", "chat_template", "dtype",
 ]  # fmt: skip
 COLUMNS = [
-    "run_id", "name", "status", "role", "basis", "teacher", "teacher_run_id", "label",
+    "run_id", "name", "status", "role", "kind", "basis", "teacher", "teacher_run_id", "label",
     "started_at", "finished_at", "device", "device_name", "num_cpus", "memory_bytes", "commit",
     "num_layers", "num_parameters", "weight_bytes", "dtype", "fingerprint", "kept_layers",
     "lm_eval_version",
@@ -276,6 +276,7 @@ def row(record: RunRecord) -> dict[str, Any]:
         "name": spec.name,
         "status": record.status,
         "role": "teacher" if spec.student is None else "student",
+        "kind": spec.student.kind if spec.student else None,
         "basis": "measured",
         "teacher": spec.teacher,
         "teacher_run_id": record.teacher_run_id,
@@ -317,12 +318,12 @@ def row(record: RunRecord) -> dict[str, Any]:
 
 
 def label(record: RunRecord) -> str:
-    """A short name for charts: `teacher`, `15 layers` or `15 layers, labels only`."""
+    """A short name for charts: `teacher`, `15 layers`, `60M wide`, `15 layers, labels only`."""
     if record.spec.student is None:
         return "teacher"
-    layers = f"{record.spec.student.num_layers} layers"
+    label = record.spec.student.label(record.model.num_parameters if record.model else None)
     is_control = record.spec.distill is not None and record.spec.distill.method == "labels"
-    return f"{layers}, labels only" if is_control else layers
+    return f"{label}, labels only" if is_control else label
 
 
 def _latency_columns(own: Timing, teacher: Timing | None) -> dict[str, Any]:

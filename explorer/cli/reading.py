@@ -31,12 +31,13 @@ def list_runs(
     if as_json:
         print(merged.to_json(orient="records", indent=1))
     else:
-        table = Table("Run", "State", "Stage", "Layers", "Finished", box=None)
+        table = Table("Run", "State", "Stage", "Layers", "Parameters", "Finished", box=None)
         for row in merged.to_dict("records"):
             table.add_row(
                 row["run_id"], row["state"], row["stage"] or numbers.MISSING,
                 numbers.MISSING if numbers.missing(row["num_layers"])
                 else f"{row['num_layers']:.0f}",
+                numbers.parameters(row["num_parameters"]),
                 numbers.MISSING if numbers.missing(row["finished_at"]) else row["finished_at"],
             )  # fmt: skip
         console.print(table if len(merged) else "No runs yet. Start one: explorer demo")

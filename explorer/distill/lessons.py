@@ -16,7 +16,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from explorer.distill.losses import events
 from explorer.distill.synthesise import continued
@@ -256,25 +256,3 @@ def check_head(model: PreTrainedModel, ids_BT: Tensor) -> None:
             "the training loop does not do. Choose a teacher of a family without it, as Llama, "
             "Qwen, Mistral or GPT-2."
         )
-
-
-def same_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> bool:
-    """Whether the same number is the same token for both."""
-    return teacher is student or teacher.get_vocab() == student.get_vocab()
-
-
-def refuse_vocabulary(
-    teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase, method: str
-) -> None:
-    """Distributions over different tokens cannot be compared; say what can be done.
-
-    Raises:
-        BadInput: Always; the message names the method that works.
-    """
-    theirs, own = teacher.get_vocab(), student.get_vocab()
-    same = len(theirs.items() & own.items())
-    raise BadInput(
-        f"distill.method {method} compares distributions over the same tokens, but of the "
-        f"student's {len(own):,} tokens only {same:,} are the teacher's. Take "
-        "distill.method: text, which teaches with text that the teacher wrote."
-    )

@@ -15,8 +15,19 @@ from explorer.errors import ExplorerError
 from explorer.pages import glossary, widgets, words
 from explorer.records import RunRecord
 from explorer.report import evidence
+from explorer.specs import BothStudent, CheckpointStudent, DepthStudent, FreshStudent
 
-CHOICES = {"block_influence": "chosen by importance", "uniform": "evenly spaced"}
+CHOICES = {
+    "block_influence": "chosen by importance",
+    "uniform": "evenly spaced",
+    "greedy": "chosen one by one by the KL",
+}
+WIDTHS = {
+    "hidden": "hidden dimensions",
+    "channels": "MLP channels",
+    "heads": "query heads",
+    "groups": "key-value heads",
+}
 
 
 def strip(root: Path, runs: pd.DataFrame, known_prices: dict[str, Price]) -> None:
@@ -124,7 +135,7 @@ def _made(record: RunRecord) -> str:
     student, taught = record.spec.student, record.distillation
     if student is None:
         return f"The teacher {record.spec.teacher}, as it is"
-    cut = f"Cut to {student.num_layers} layers, {CHOICES[student.choice]}"
+    cut = _cut(record)
     if taught is None:
         return f"{cut}; not taught"
     said = (
@@ -135,6 +146,27 @@ def _made(record: RunRecord) -> str:
         return said
     before, after = numbers.significant(taught.kl_before), numbers.significant(taught.kl_after)
     return f"{said}; KL to the teacher {before} to {after} nats"
+
+
+def _cut(record: RunRecord) -> str:
+    """What became of the teacher, or where else the student comes from."""
+    student, model = record.spec.student, record.model
+    assert student is not None, "only a student was cut"
+    if isinstance(student, CheckpointStudent):
+        return f"{student.model}, as it was"
+    if isinstance(student, FreshStudent):
+        return f"The teacher's architecture with random weights, seed {student.seed}"
+    if isinstance(student, DepthStudent):
+        sizes = f"{student.num_layers} layers, {CHOICES[student.choice]}"
+    else:
+        sizes = student.label(model.num_parameters if model else None)
+        widths = model.kept_widths if model and model.kept_widths else {}
+        cut = [f"{kept} of {of} {WIDTHS[name]}" for name, (kept, of) in widths.items() if kept < of]
+        if isinstance(student, BothStudent) and model:
+            cut.insert(0, f"{model.num_layers} layers {CHOICES[student.choice]}")
+        sizes += f": {', '.join(cut)}" if cut else ""
+    step = f", from {student.start}" if student.start else ""
+    return f"Cut to {sizes}{step}"
 
 
 def _per_task(root: Path, record: RunRecord) -> None:
@@ -301,7 +333,7 @@ def _environment(record: RunRecord) -> None:
 def _layers(record: RunRecord) -> None:
     """The teacher's layers as a row of cells, the kept ones filled."""
     if record.model is None or record.model.kept_layers is None:
-        st.caption("This model keeps all of its layers.")
+        st.caption("Nothing of this model was cut.")
         return
     kept = set(record.model.kept_layers)
     cells = "".join(
@@ -311,6 +343,8 @@ def _layers(record: RunRecord) -> None:
     )
     st.html(f'<div class="layers">{cells}</div>')
     st.caption(f"{len(kept)} of the teacher's layers are kept (filled), counted from 0.")
+    for name, (number, of) in (record.model.kept_widths or {}).items():
+        st.caption(f"{number:,} of {of:,} {WIDTHS[name]} are kept.")
 
 
 def failures(root: Path, runs: pd.DataFrame) -> None:

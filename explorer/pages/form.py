@@ -8,12 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from explorer import paths
 from explorer.errors import BadInput
 from explorer.pages import glossary, order
 from explorer.pages.index import Shelf
-from explorer.specs import CapabilitySpec, DistillSpec, LatencySpec, RunSpec, SweepSpec
+from explorer.specs import (
+    CapabilitySpec,
+    DistillSpec,
+    LatencySpec,
+    RunSpec,
+    SweepSpec,
+    rounded,
+)
 
 HELP = glossary.TERMS
 CORPORA = {
@@ -38,7 +46,18 @@ LOSSES = {
     "adaptive_kl": "Adaptive KL",
     "total_variation": "Total variation",
 }
-CHOICES = {"block_influence": "By importance", "uniform": "Evenly"}
+KINDS = {
+    "depth": "Fewer layers",
+    "width": "Narrower",
+    "both": "Both",
+    "checkpoint": "Existing model",
+    "fresh": "From scratch",
+}
+CHOICES = {
+    "block_influence": "By importance",
+    "uniform": "Evenly",
+    "greedy": "One by one, by the KL (slow)",
+}
 HALVES = [3, 2]
 
 
@@ -51,7 +70,7 @@ def ask(root: Path, shelf: Shelf) -> SweepSpec | RunSpec:
     head = _teacher_and_sizes(root, shelf)
     taught = _corpus_and_budget()
     tested = _tasks(shelf)
-    how = _details()
+    how = _details(head["kind"])
     if how.pop("as_yaml"):
         return _as_yaml()
     return _spec(head, taught, tested, how)
@@ -67,10 +86,52 @@ def _teacher_and_sizes(root: Path, shelf: Shelf) -> dict[str, Any]:
         help=HELP["teacher"] + " Type a hub id (org/name), a folder or gguf:FILE.",
     )
     name = right.text_input("Name", "my-study", key="run_name", max_chars=60, help=HELP["name"])
+    kind = st.segmented_control(
+        "Students",
+        list(KINDS),
+        default="depth",
+        required=True,
+        format_func=lambda key: KINDS[key],
+        key="run_kind",
+        help=HELP["kind"],
+    )
+    asked = {"teacher": (teacher or "").strip(), "name": name.strip(), "kind": kind}
+    return {**asked, **_sizes(root, shelf, asked["teacher"] or "starter", kind)}
+
+
+def _sizes(root: Path, shelf: Shelf, teacher: str, kind: str) -> dict[str, Any]:
+    """The students' sizes in the unit of their kind, and what they are cut from."""
+    if kind == "checkpoint":
+        models = st.multiselect(
+            "Models",
+            order.starts(root, teacher, shelf.runs),
+            key="run_models",
+            accept_new_options=True,
+            placeholder="org/name, a folder, gguf:FILE or run:RUN_ID",
+            help=HELP["checkpoint"],
+        )
+        return {"sizes": models, "start_from": None}
     left, right = st.columns(HALVES)
-    offered = order.sizes(order.layers_of(teacher or "starter", shelf.runs))
+    sizes = _layers(left, right, shelf, teacher) if kind == "depth" else _parameters(
+        left, right, shelf, teacher
+    )  # fmt: skip
+    starts = order.starts(root, teacher, shelf.runs) if kind != "fresh" else []
+    start = None
+    if starts:
+        start = st.selectbox(
+            "Cut from",
+            [None, *starts],
+            format_func=lambda run: run or "the teacher",
+            key="run_start_from",
+            help=HELP["start_from"],
+        )
+    return {"sizes": sizes, "start_from": start}
+
+
+def _layers(left: DeltaGenerator, right: DeltaGenerator, shelf: Shelf, teacher: str) -> list[int]:
+    offered = order.sizes(order.layers_of(teacher, shelf.runs))
     chosen = left.pills(
-        "Students, in layers kept",
+        "Layers kept",
         offered,
         selection_mode="multi",
         default=[size for size in offered if size in (20, 10)] or offered[1:4:2],
@@ -81,12 +142,30 @@ def _teacher_and_sizes(root: Path, shelf: Shelf) -> dict[str, Any]:
     typed = right.text_input(
         "Other sizes", key="run_other_sizes", placeholder="12, 8", help=HELP["layers"]
     )
-    return {
-        "teacher": (teacher or "").strip(),
-        "name": name.strip(),
-        "sizes": chosen,
-        "typed": typed,
-    }
+    return [*chosen, *order.other_sizes(typed)]
+
+
+def _parameters(
+    left: DeltaGenerator, right: DeltaGenerator, shelf: Shelf, teacher: str
+) -> list[int]:
+    offered = order.targets(order.parameters_of(teacher, shelf.runs))
+    chosen = []
+    if offered:
+        chosen = left.pills(
+            "Parameters",
+            offered,
+            selection_mode="multi",
+            default=offered[1:4:2],
+            format_func=rounded,
+            key=f"run_targets_{'_'.join(map(str, offered))}",
+            help=HELP["target"],
+        )
+    else:
+        left.caption("The teacher's size is not known yet, so type the students'.")
+    typed = right.text_input(
+        "Other sizes", key="run_other_targets", placeholder="60M, 45M", help=HELP["target"]
+    )
+    return [*chosen, *order.other_targets(typed)]
 
 
 def _corpus_and_budget() -> dict[str, Any]:
@@ -200,7 +279,7 @@ def _tasks(shelf: Shelf) -> dict[str, Any]:
     return {"tasks": tasks, "limit": limit}
 
 
-def _details() -> dict[str, Any]:
+def _details(kind: str) -> dict[str, Any]:
     with st.expander("Layers, learning, timing, device"):
         one, two, three = st.columns(3)
         found: dict[str, Any] = {
@@ -209,6 +288,7 @@ def _details() -> dict[str, Any]:
                 list(CHOICES),
                 format_func=lambda key: CHOICES[key],
                 key="run_choice",
+                disabled=kind not in {"depth", "both"},
                 help=HELP["layer_choice"],
             ),
             "kd_weight": two.slider(
@@ -281,7 +361,7 @@ def _spec(
     head: dict[str, Any], taught: dict[str, Any], tested: dict[str, Any], how: dict[str, Any]
 ) -> SweepSpec | RunSpec:
     """One typed value of all that the form holds."""
-    students = order.students([*head["sizes"], *order.other_sizes(head["typed"])], how["choice"])
+    students = order.students(head["kind"], head["sizes"], how["choice"], head["start_from"])
     shared: dict[str, Any] = {
         "teacher": head["teacher"],
         "name": head["name"],
@@ -307,6 +387,9 @@ def _spec(
     if taught["corpus"] is not None:
         order.check_corpus(taught["corpus"])
         learning = {key: how[key] for key in ("kd_weight", "temperature", "learning_rate", "seed")}
+        if head["kind"] == "fresh":
+            # Random weights include the embedding, which must not stay so.
+            learning["train_embeddings"] = True
         distill = DistillSpec.parse({**taught, **learning}, "Teach with")
     return SweepSpec.parse(
         {**shared, "students": students, "distill": distill, "control": control}, "The order"

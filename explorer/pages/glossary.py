@@ -9,7 +9,23 @@ TERMS = {
     ),
     "layer_choice": (
         "Which layers stay. By importance: those that change the hidden state most on a sample "
-        "of the corpus. Evenly: spaced out over the depth."
+        "of the corpus. Evenly: spaced out over the depth. One by one: again and again the layer "
+        "goes whose loss raises the KL to the teacher least. Only for fewer layers and for both."
+    ),
+    "kind": (
+        "Fewer layers is the fastest student of a size. Narrower keeps all layers and cuts hidden "
+        "size and MLP channels. Both shares the cut out evenly. Existing model takes a smaller "
+        "model with the same tokenizer. From scratch is the teacher's architecture with random "
+        "weights: the baseline that shows what the cut is worth."
+    ),
+    "target": (
+        "How many parameters the student has. The nearest possible sizes are taken, within about "
+        "1 %. Choose none to measure only the teacher."
+    ),
+    "checkpoint": "Smaller models with the teacher's tokenizer. Nothing is cut; they are taught.",
+    "start_from": (
+        "A cut of more than half of the parameters goes better in two steps: cut and teach a "
+        "larger student, then cut the next one from it. The teacher stays the teacher."
     ),
     "retention": (
         "Share of the teacher's capability that the student keeps, corrected for guessing: "

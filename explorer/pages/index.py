@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 import explorer.records
+import explorer.specs
 from explorer import store
 from explorer.analysis import frontier, pairing, resampling, retention
 from explorer.errors import BadInput, DamagedStore
@@ -221,7 +222,8 @@ class Index:
 
 def _code() -> str:
     """A text that changes when the code that makes rows does: old rows are then read anew."""
-    sources = [one.__file__ for one in (store, explorer.records, retention, pairing, resampling)]
+    modules = (store, explorer.records, explorer.specs, retention, pairing, resampling)
+    sources = [module.__file__ for module in modules]
     found = hashlib.sha256()
     for source in sources:
         found.update(Path(str(source)).read_bytes())

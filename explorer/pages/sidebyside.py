@@ -28,7 +28,7 @@ def newest_study(finished: pd.DataFrame) -> list[str]:
         & (students["name"].map(_study) == _study(newest["name"]))
     ]
     teacher = finished.loc[finished["run_id"] == newest["teacher_run_id"], "run_id"]
-    return [*teacher, *same.sort_values("num_layers", ascending=False)["run_id"]]
+    return [*teacher, *same.sort_values("num_parameters", ascending=False)["run_id"]]
 
 
 def _study(name: str) -> str:

@@ -255,24 +255,3 @@ def test_every_way_of_teaching_runs_end_to_end(spec, store_root, changes):
     if changes.get("corpus") == "teacher":
         assert taught.corpus.num_documents > 1
         assert len(list((store_root / ".work" / "texts").glob("*.jsonl"))) == 1
-
-
-def test_a_student_with_another_tokenizer_learns_from_text_alone(
-    spec, store_root, tiny_llama, monkeypatch
-):
-    """Its own tokenizer cuts the corpus; distributions are refused and the way out is named."""
-    stranger = load(str(tiny_llama(num_layers=2)))
-    stranger.tokenizer.add_tokens(["Document ", " says that "])
-    stranger.model.resize_token_embeddings(len(stranger.tokenizer))
-    monkeypatch.setattr(engine.students, "build", lambda *arguments: (stranger, [0, 1]))
-
-    with pytest.raises(BadInput, match=r"only 259 are the teacher's. Take distill\.method: text"):
-        engine.run(_taught(spec), store_root)
-    taught = engine.run(_taught(spec, method="text"), store_root).distillation
-
-    assert taught.kl_after is None
-    assert taught.targets is None
-    assert taught.curve[-1].heldout_label_loss < taught.curve[0].heldout_label_loss
-    own = engine.corpus.read(spec.distill.corpus)
-    theirs = load(spec.teacher).tokenizer
-    assert taught.corpus.num_tokens < engine.corpus.pack(own, theirs, 16, 1)[1]
