@@ -11,6 +11,7 @@ Exit code 0 is success, 2 a wrong request, 1 anything else that failed.
     reading.py   ls, show, compare, export, price
     about.py     schema, spec, tasks, doctor, fetch-starter, app
     tables.py    tables in the terminal
+    differences.py  what two runs really differ in, as tables or JSON
 """
 
 import sys
