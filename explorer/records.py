@@ -73,10 +73,19 @@ class CurvePoint(Part):
     loss: float
     """Mean over the scored tokens since the point before, in nats."""
     learning_rate: float
-    heldout_kl: float
-    """Held-out KL(teacher || student), in nats per token, over the kept top-k and the tail."""
-    heldout_top1: float
+    heldout_kl: float | None = None
+    """Held-out KL(teacher || student), in nats per token, over the kept top-k and the tail; None
+    where the two have different tokenizers."""
+    heldout_top1: float | None = None
     """Share of held-out positions where both models' most likely token is the same."""
+    heldout_label_loss: float | None = None
+    """Held-out cross-entropy on the text, in nats per token."""
+    kd_loss: float | None = None
+    """The divergence alone, without weight and temperature; None where it plays no part."""
+    label_loss: float | None = None
+    """The cross-entropy on the labels alone; None where it plays no part."""
+    hidden_loss: float | None = None
+    """The hidden-state term alone; None where it plays no part."""
 
 
 class CorpusFacts(Part):
@@ -107,7 +116,8 @@ class Distillation(Part):
     """How the student was taught and what it took."""
 
     corpus: CorpusFacts
-    targets: TargetsFacts
+    targets: TargetsFacts | None
+    """None where the student and the teacher have different tokenizers."""
     scored_tokens: int
     steps: int
     seconds: float
@@ -115,10 +125,10 @@ class Distillation(Part):
     device_hours: float
     """Hours of the device for training and this run's share of nothing else."""
     num_trained_parameters: int
-    kl_before: float
-    kl_after: float
-    top1_before: float
-    top1_after: float
+    kl_before: float | None
+    kl_after: float | None
+    top1_before: float | None
+    top1_after: float | None
     curve: list[CurvePoint]
     num_resumes: int = 0
 

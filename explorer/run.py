@@ -1,4 +1,4 @@
-"""One run, stage by stage: prepare, targets, distil, capability, latency, record.
+"""One run, stage by stage: prepare, text, targets, distil, capability, latency, record.
 
 A stage's output is keyed by what decides it. A finished stage is never done twice and
 an interrupted one continues from its checkpoint, so to resume is to run the same spec
@@ -24,7 +24,9 @@ from typing import Any, TypeVar
 import torch
 
 from explorer import guards, store
-from explorer.distill import corpus, students
+from explorer.distill import corpus, lessons, students
+from explorer.distill.lessons import Course
+from explorer.distill.synthesise import synthesise
 from explorer.distill.targets import Targets
 from explorer.distill.train import State, num_steps, train
 from explorer.errors import ExplorerError, RunCancelled, RunFailed
@@ -35,6 +37,7 @@ from explorer.progress import Listener, Progress
 from explorer.records import (
     Capability,
     CorpusFacts,
+    CurvePoint,
     Distillation,
     ErrorFacts,
     Latency,
@@ -215,7 +218,7 @@ class _Run:
         """Make and teach the student, unless a run has made the same one before."""
         spec, distill = self.spec, self.spec.distill
         assert spec.student is not None, "only a student's run comes here"
-        text = corpus.read((distill or DistillSpec()).corpus)
+        text = self._text(distill or DistillSpec())
         decides = {
             "teacher": self.teacher_fingerprint,
             "student": spec.student.decisive(),
@@ -253,10 +256,17 @@ class _Run:
         self.stage_seconds["prepare"] = time.monotonic() - began
         taught = None
         if spec.distill:
-            steps = num_steps(distill)
-            used = training[: min(len(training), steps * distill.blocks_per_step)]
-            targets = self._targets(blocks_NT, text, [*heldout, *used])
-            state = self._distil(student, targets, heldout, training, folder)
+            if not lessons.same_vocabulary(tokenizer, student.tokenizer):
+                if distill.uses_distributions:
+                    lessons.refuse_vocabulary(tokenizer, student.tokenizer, distill.method)
+                blocks_NT, num_tokens = corpus.pack(
+                    text, student.tokenizer, distill.block_tokens, num_needed
+                )
+                heldout, training = corpus.split(
+                    len(blocks_NT), distill.heldout_blocks, distill.seed
+                )
+            course, targets = self._course(student, blocks_NT, text, heldout, training)
+            state = self._distil(student, course, folder)
             taught = _distillation(state, text.facts(num_tokens), targets, heldout, student)
         student.model.save_pretrained(folder / "model.partial")
         student.tokenizer.save_pretrained(folder / "model.partial")
@@ -264,6 +274,58 @@ class _Run:
         (folder / "model.partial").replace(folder / "model")
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
         return taught
+
+    def _text(self, distill: DistillSpec) -> corpus.Corpus:
+        """The corpus, which the teacher writes first where the spec asks for that."""
+        if distill.corpus != "teacher":
+            return corpus.read(distill.corpus)
+        self.stage = "text"
+        num_blocks = num_steps(distill) * distill.blocks_per_step + distill.heldout_blocks + 1
+        num_tokens = num_blocks * distill.block_tokens
+        key = _key({"teacher": self.teacher_fingerprint, "num_tokens": num_tokens})
+        path = self.work / "texts" / f"{key}.jsonl"
+
+        def tell(done: int, total: int) -> None:
+            self.progress("text", done, total, "tokens")
+
+        with guards.alone(self.root, f"text-{path.stem}", self.progress):
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with self._timed("text"):
+                    synthesise(
+                        self.teacher, path, num_tokens=num_tokens,
+                        document_tokens=distill.block_tokens, progress=tell,
+                    )  # fmt: skip
+        return corpus.read(str(path))
+
+    def _course(
+        self,
+        student: Loaded,
+        blocks_NT: torch.Tensor,
+        text: corpus.Corpus,
+        heldout: list[int],
+        training: list[int],
+    ) -> tuple[Course, Targets | None]:
+        """What the method teaches with; the held-out blocks have the teacher's targets always."""
+        distill = self.spec.distill
+        assert distill is not None, "only a distilled student has a course"
+        plain = lessons.Text(blocks_NT)
+        if not lessons.same_vocabulary(self.teacher.tokenizer, student.tokenizer):
+            return Course(plain, training, plain, heldout), None
+        wanted = list(heldout)
+        if distill.method == "cached":
+            wanted += training[: num_steps(distill) * distill.blocks_per_step]
+        targets = self._targets(blocks_NT, text, wanted)
+        exam = lessons.Cached(targets)
+        source: lessons.Source = plain
+        if distill.method == "cached":
+            source = exam
+        elif distill.method == "live":
+            lessons.check_head(self.teacher.model, blocks_NT[heldout[:1], :8])
+            if distill.hidden_weight > 0:
+                lessons.check_hidden(self.teacher.model, student.model)
+            source = lessons.Live(self.teacher.model, blocks_NT, distill)
+        return Course(source, training, exam, heldout), targets
 
     def _targets(self, blocks_NT: torch.Tensor, text: corpus.Corpus, wanted: list[int]) -> Targets:
         self.stage = "targets"
@@ -287,14 +349,7 @@ class _Run:
             targets.fill(lambda: self.teacher, wanted, tell)
         return targets
 
-    def _distil(
-        self,
-        student: Loaded,
-        targets: Targets,
-        heldout: list[int],
-        training: list[int],
-        folder: Path,
-    ) -> State:
+    def _distil(self, student: Loaded, course: Course, folder: Path) -> State:
         self.stage = "distil"
         distill = self.spec.distill
         assert distill is not None, "only a distilled student comes here"
@@ -304,10 +359,7 @@ class _Run:
         def tell(state: State, total: int, loss: float, rate: float) -> None:
             nonlocal num_logged
             for point in state.curve[num_logged:]:
-                log.info(
-                    "step %d of %d: loss %.4f, held-out KL %.4f, top-1 agreement %.3f",
-                    point.step, total, point.loss, point.heldout_kl, point.heldout_top1,
-                )  # fmt: skip
+                log.info("step %d of %d: %s", point.step, total, _in_words(point))
             num_logged = len(state.curve)
             losses.append(round(loss, 4))
             self.progress(
@@ -318,9 +370,7 @@ class _Run:
 
         self.progress("distil", 0, num_steps(distill), "steps")
         with self._timed("distil"):
-            return train(
-                student.model, targets, heldout, training, distill, folder / "checkpoint", tell
-            )
+            return train(student.model, course, distill, folder / "checkpoint", tell)
 
     def _with_overlap(self, taught: Distillation, text: corpus.Corpus) -> Distillation:
         """Count which test documents share a run of 13 words with the corpus."""
@@ -393,13 +443,13 @@ class _Run:
 
 
 def _distillation(
-    state: State, text: CorpusFacts, targets: Targets, heldout: list[int], student: Loaded
+    state: State, text: CorpusFacts, targets: Targets | None, heldout: list[int], student: Loaded
 ) -> Distillation:
     first, last = state.curve[0], state.curve[-1]
     trained = sum(p.numel() for p in student.model.parameters() if p.requires_grad)
     return Distillation(
         corpus=text,
-        targets=targets.facts(heldout),
+        targets=targets.facts(heldout) if targets else None,
         scored_tokens=state.scored_tokens,
         steps=state.step,
         seconds=round(state.seconds, 3),
@@ -412,6 +462,18 @@ def _distillation(
         curve=state.curve,
         num_resumes=state.num_resumes,
     )
+
+
+def _in_words(point: CurvePoint) -> str:
+    """A point of the curve for the log: what was measured, in the order of the record."""
+    said = [f"loss {point.loss:.4f}"]
+    for name in (
+        "kd_loss", "label_loss", "hidden_loss", "heldout_kl", "heldout_top1", "heldout_label_loss",
+    ):  # fmt: skip
+        value = getattr(point, name)
+        if value is not None:
+            said.append(f"{name.replace('_', ' ')} {value:.4f}")
+    return ", ".join(said)
 
 
 def _decisive(distill: DistillSpec) -> dict[str, Any]:

@@ -100,14 +100,35 @@ class DepthStudent(Spec):
 class DistillSpec(Spec):
     """Everything that decides a distillation. Same spec, same losses."""
 
+    added = {
+        "loss": "forward_kl",
+        "beta": 0.5,
+        "skew": 0.1,
+        "hidden_weight": 0.0,
+        "hidden_loss": "mse",
+        "method": "cached",
+        "on_policy_fraction": 0.0,
+        "prompt_tokens": 32,
+        "micro_blocks": None,
+        "gradient_checkpointing": False,
+    }
+
+    method: Literal["cached", "live", "text", "labels"] = "cached"
+    """How the teacher teaches: by distributions that are cached once for all students, by
+    distributions computed live, by text that it wrote, or not at all (the control arm)."""
     corpus: str = "starter"
-    """`starter` (ships with us), or a .txt, .jsonl or .parquet file."""
+    """`starter` (ships with us), `teacher` (it writes the text first), or a .txt, .jsonl or
+    .parquet file."""
     max_tokens: PositiveInt = 60_000
     """Budget, in scored tokens; a corpus that is shorter is read again."""
     block_tokens: int = Field(256, ge=8, le=131_072)
     """Tokens of a packed block."""
     blocks_per_step: PositiveInt = 4
     """Blocks of one optimiser step."""
+    micro_blocks: PositiveInt | None = None
+    """Blocks of one forward and backward pass, to save memory; None takes a step's at once."""
+    gradient_checkpointing: bool = False
+    """Whether layers are computed again on the way back, slower and with less memory."""
     heldout_blocks: PositiveInt = 24
     """Blocks kept aside to measure the KL to the teacher; never trained on."""
     top_k: PositiveInt = 32
@@ -116,6 +137,29 @@ class DistillSpec(Spec):
     """Share of the KD term; cross-entropy on the labels gets the rest."""
     temperature: PositiveFloat = 1.0
     """Softmax temperature of both models in the KD term."""
+    loss: Literal[
+        "forward_kl",
+        "reverse_kl",
+        "jsd",
+        "skew_forward_kl",
+        "skew_reverse_kl",
+        "adaptive_kl",
+        "total_variation",
+    ] = "forward_kl"
+    """The KD term: how the student's distribution is compared with the teacher's."""
+    beta: float = Field(0.5, ge=0, le=1)
+    """Of `jsd`: 0 is the forward KL, 1 the reverse KL."""
+    skew: float = Field(0.1, ge=0, lt=1)
+    """Of the skewed KLs: the share of the first distribution that is mixed into the second."""
+    hidden_weight: float = Field(0.0, ge=0)
+    """Weight of the hidden-state term, added to the others; needs a live teacher."""
+    hidden_loss: Literal["mse", "cosine"] = "mse"
+    """The hidden-state term: relative squared difference, or 1 - cosine."""
+    on_policy_fraction: float = Field(0.0, ge=0, le=1)
+    """Share of the steps whose text the student writes and the teacher scores; needs a live
+    teacher."""
+    prompt_tokens: PositiveInt = 32
+    """Tokens of each block that the student's own text begins with."""
     learning_rate: PositiveFloat = 6e-4
     """Peak rate of AdamW, after the warm-up and before the cosine decay."""
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
@@ -130,6 +174,37 @@ class DistillSpec(Spec):
     """Seconds between two checkpoints."""
     seed: NonNegativeInt = 0
     """Order of the blocks."""
+
+    @pydantic.model_validator(mode="after")
+    def _terms_have_their_teacher(self) -> Self:
+        for name, value in (
+            ("on_policy_fraction", self.on_policy_fraction),
+            ("hidden_weight", self.hidden_weight),
+        ):
+            if value > 0 and self.method != "live":
+                raise ValueError(f"{name} {value:g} needs a live teacher; write method: live")
+        if self.on_policy_fraction > 0 and self.kd_weight == 0:
+            raise ValueError("on_policy_fraction needs kd_weight above 0: the teacher scores it")
+        if self.on_policy_fraction > 0 and self.prompt_tokens >= self.block_tokens:
+            raise ValueError(
+                f"prompt_tokens {self.prompt_tokens} leaves nothing of block_tokens "
+                f"{self.block_tokens} for the student to write; lower it"
+            )
+        return self
+
+    @property
+    def uses_distributions(self) -> bool:
+        """Whether the student learns from the teacher's distributions, not from text alone."""
+        return self.method in ("cached", "live")
+
+    def control(self) -> "DistillSpec":
+        """The same corpus, budget, steps and seed without the teacher: all that it adds is gone."""
+        teachers = (
+            "kd_weight", "temperature", "loss", "beta", "skew", "hidden_weight", "hidden_loss",
+            "on_policy_fraction", "prompt_tokens",
+        )  # fmt: skip
+        plain = {name: type(self).model_fields[name].default for name in teachers}
+        return self.with_(method="labels", **plain)
 
 
 class CapabilitySpec(Spec):
@@ -208,6 +283,26 @@ class RunSpec(Conditions):
         """Name and hash of the spec: the same spec is the same run."""
         return f"{self.name}-{self.digest()}"
 
+    def recipe(self) -> str | None:
+        """Hash of student, teaching and test; equal for runs that differ only by the seed.
+
+        None for a run that teaches nothing.
+        """
+        return self._without_seed(self.distill)
+
+    def arm(self) -> str | None:
+        """The recipe of this run's control arm; its own where it is one."""
+        return self._without_seed(self.distill.control() if self.distill else None)
+
+    def _without_seed(self, distill: DistillSpec | None) -> str | None:
+        if distill is None:
+            return None
+        return self.with_(
+            name="recipe",
+            distill=distill.with_(seed=0, checkpoint_every_s=60.0).model_dump(),
+            latency=None,
+        ).digest()
+
     def teacher_run(self) -> "RunSpec | None":
         """The run that benchmarks this student's teacher under the same conditions."""
         if self.student is None:
@@ -219,10 +314,14 @@ class RunSpec(Conditions):
 class SweepSpec(Conditions):
     """Several students of one teacher under the same conditions, the teacher included."""
 
+    added = {"control": False}
+
     name: str = Field("sweep", pattern=NAME_PATTERN)
     """The beginning of every run's id."""
     students: tuple[DepthStudent, ...] = Field(min_length=1)
     """One run each."""
+    control: bool = False
+    """Whether each student is also taught by the text alone, to see what distillation adds."""
 
     @pydantic.model_validator(mode="after")
     def _students_differ(self) -> Self:
@@ -230,8 +329,17 @@ class SweepSpec(Conditions):
             raise ValueError("students holds the same student twice; remove one of them")
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _control_has_something_to_control(self) -> Self:
+        if self.control and (self.distill is None or not self.distill.uses_distributions):
+            raise ValueError(
+                "control compares with a teacher's distributions; write distill: {method: cached} "
+                "or live, or leave control out"
+            )
+        return self
+
     def runs(self) -> list[RunSpec]:
-        """The teacher's run, then one a student, largest first."""
+        """The teacher's run, then one a student, largest first, then the control arm's."""
         shared = {name: getattr(self, name) for name in Conditions.model_fields}
         ordered = sorted(self.students, key=lambda student: -student.num_layers)
         specs = [
@@ -240,7 +348,12 @@ class SweepSpec(Conditions):
         ]
         teacher = specs[0].teacher_run()
         assert teacher is not None, "a run with a student has a teacher's run"
-        return [teacher, *specs]
+        controls = []
+        if self.control:
+            assert self.distill is not None, "checked when the sweep was made"
+            plain = self.distill.control().model_dump()
+            controls = [one.with_(name=f"{one.name}-labels", distill=plain) for one in specs]
+        return [teacher, *specs, *controls]
 
 
 def starter_sweep() -> SweepSpec:

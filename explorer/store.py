@@ -263,6 +263,7 @@ COLUMNS = [
     "batch_size", "prompt_tokens", "output_tokens", "peak_memory_bytes", "latency_warning",
     "distilled", "scored_tokens", "train_seconds", "device_hours", "targets_seconds",
     "kl_before", "kl_after", "top1_before", "top1_after", "corpus",
+    "method", "recipe", "arm",
     "error",
 ]  # fmt: skip
 
@@ -287,6 +288,9 @@ def row(record: RunRecord) -> dict[str, Any]:
         "memory_bytes": record.environment.memory_bytes,
         "commit": record.environment.commit,
         "distilled": taught is not None,
+        "method": spec.distill.method if spec.distill else None,
+        "recipe": spec.recipe(),
+        "arm": spec.arm(),
         "error": record.error.message if record.error else None,
     }
     if model:
@@ -307,16 +311,18 @@ def row(record: RunRecord) -> dict[str, Any]:
             }
         )  # fmt: skip
         flat["train_seconds"] = taught.seconds
-        flat["targets_seconds"] = taught.targets.seconds
+        flat["targets_seconds"] = taught.targets.seconds if taught.targets else None
         flat["corpus"] = taught.corpus.name
     return flat
 
 
 def label(record: RunRecord) -> str:
-    """A short name for charts: `teacher` or `15 layers`."""
+    """A short name for charts: `teacher`, `15 layers` or `15 layers, labels only`."""
     if record.spec.student is None:
         return "teacher"
-    return f"{record.spec.student.num_layers} layers"
+    layers = f"{record.spec.student.num_layers} layers"
+    is_control = record.spec.distill is not None and record.spec.distill.method == "labels"
+    return f"{layers}, labels only" if is_control else layers
 
 
 def _latency_columns(own: Timing, teacher: Timing | None) -> dict[str, Any]:

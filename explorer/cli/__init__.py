@@ -10,6 +10,7 @@ Exit code 0 is success, 2 a wrong request, 1 anything else that failed.
     doing.py     run, sweep, demo, cancel, resume, jobs, synthesise
     reading.py   ls, show, compare, export, price
     about.py     schema, spec, tasks, doctor, fetch-starter, app
+    catalogue.py catalogue check
     tables.py    tables in the terminal
     differences.py  what two runs really differ in, as tables or JSON
 """
@@ -20,11 +21,11 @@ import typer
 from typer.exceptions import TyperException
 
 # Importing a module of commands is what adds them, in this order.
-from explorer.cli import doing, reading, about  # isort: skip
+from explorer.cli import doing, reading, about, catalogue  # isort: skip
 from explorer.cli.base import app
 from explorer.errors import ExplorerError
 
-__all__ = ["about", "app", "doing", "main", "reading"]
+__all__ = ["about", "app", "catalogue", "doing", "main", "reading"]
 
 
 def main() -> None:

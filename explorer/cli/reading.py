@@ -11,7 +11,7 @@ from rich.table import Table
 from explorer import store
 from explorer.analysis import intervals, numbers, pairing
 from explorer.cli.base import ResultsDir, Utilisation, app, console, root_of, wide_console
-from explorer.cli.tables import analysed, print_comparison
+from explorer.cli.tables import analysed, print_comparison, print_effects
 from explorer.errors import BadInput, ExplorerError
 from explorer.records import TaskScore
 
@@ -79,6 +79,7 @@ def show(
                     str(score.num_documents),
                 )  # fmt: skip
         wide_console().print(scores)
+    print_effects(root, [run_id])
 
 
 def _score(score: TaskScore) -> str:

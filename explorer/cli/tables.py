@@ -53,3 +53,19 @@ def print_comparison(root: Path, run_ids: list[str], utilisation: float = 1.0) -
             "explorer price.",
             markup=False,
         )
+    print_effects(root, run_ids)
+
+
+def print_effects(root: Path, run_ids: list[str]) -> None:
+    """Print, for each student that has a control arm in the store, what distillation added."""
+    from explorer.analysis import control
+
+    found, _ = store.records(root)
+    runs, scores = store.frame(found), store.scores(found)
+    for run_id in run_ids or list(runs["run_id"]):
+        both = pd.concat(control.members(runs, run_id))
+        ids = {*both["run_id"], *both["teacher_run_id"].dropna()}
+        answers = {one: store.answers(root, one) for one in ids}
+        known = control.effect(runs, scores[scores["run_id"].isin(ids)], answers, run_id)
+        if known:
+            console.print(f"{run_id}: {known.in_words()}", markup=False, soft_wrap=True)

@@ -21,6 +21,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from explorer.distill.losses import with_tail
 from explorer.errors import DamagedStore, NoRoom
 from explorer.models.loading import Loaded
 from explorer.records import TargetsFacts
@@ -140,10 +141,12 @@ class Targets:
             raise NoRoom(f"Could not write targets to {self.folder}: {error.strerror}.") from error
 
     def batch(self, numbers: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Token ids [B, T], kept ids [B, T, K] and their log-probabilities [B, T, K]."""
+        """Token ids [B, T], kept ids [B, T, K] and log-probabilities [B, T, E], as `events`."""
         ids_BTK = torch.from_numpy(self.ids_NTK[numbers].astype(np.int64))
-        log_p_BTK = torch.from_numpy(self.log_p_NTK[numbers])
-        return self.blocks_NT[numbers], ids_BTK, log_p_BTK
+        log_p_BTE = torch.from_numpy(self.log_p_NTK[numbers])
+        if self.top_k < self.identity["vocab_size"]:
+            log_p_BTE = with_tail(log_p_BTE.float())
+        return self.blocks_NT[numbers], ids_BTK, log_p_BTE
 
     def facts(self, numbers: list[int]) -> TargetsFacts:
         """What a record keeps of the targets that a run used."""

@@ -9,12 +9,12 @@ import pandas as pd
 import streamlit as st
 
 from explorer import jobs, store
-from explorer.analysis import numbers, retention
+from explorer.analysis import control, numbers, retention
 from explorer.catalogue.prices import Price
 from explorer.errors import ExplorerError
 from explorer.pages import glossary, widgets, words
 from explorer.records import RunRecord
-from explorer.report import figures
+from explorer.report import evidence
 
 CHOICES = {"block_influence": "chosen by importance", "uniform": "evenly spaced"}
 
@@ -51,7 +51,13 @@ def strip(root: Path, runs: pd.DataFrame, known_prices: dict[str, Price]) -> Non
         return
     left, middle, right = st.columns([4, 5, 4], gap="medium")
     with left:
-        widgets.facts(_facts(record, rows[run_id], known_prices))
+        added = effect_of(root, run_id)
+        widgets.facts(
+            [
+                *_facts(record, rows[run_id], known_prices),
+                *([("Teacher's part", widgets.text(added.in_words()))] if added else []),
+            ]
+        )
     with middle:
         _per_task(root, record)
     with right:
@@ -121,11 +127,14 @@ def _made(record: RunRecord) -> str:
     cut = f"Cut to {student.num_layers} layers, {CHOICES[student.choice]}"
     if taught is None:
         return f"{cut}; not taught"
-    before, after = numbers.significant(taught.kl_before), numbers.significant(taught.kl_after)
-    return (
+    said = (
         f"{cut}; taught on {taught.scored_tokens:,} tokens of {taught.corpus.name} in "
-        f"{numbers.duration(taught.seconds)}; KL to the teacher {before} to {after} nats"
+        f"{numbers.duration(taught.seconds)}"
     )
+    if taught.kl_before is None or taught.kl_after is None:
+        return said
+    before, after = numbers.significant(taught.kl_before), numbers.significant(taught.kl_after)
+    return f"{said}; KL to the teacher {before} to {after} nats"
 
 
 def _per_task(root: Path, record: RunRecord) -> None:
@@ -134,7 +143,7 @@ def _per_task(root: Path, record: RunRecord) -> None:
         _own_scores(record)
         return
     with widgets.errors_shown():
-        bars = figures.per_task_bars(
+        bars = evidence.per_task_bars(
             tasks_of(root, record.run_id, record.teacher_run_id), template=widgets.template()
         )
         widgets.chart(bars, key="strip_tasks", alt="Scores of student and teacher by task")
@@ -182,6 +191,24 @@ def _tasks_cached(
     )
 
 
+def effect_of(root: Path, run_id: str) -> control.Effect | None:
+    """What distillation added to a student, where its control arm is in the store."""
+    shelf = widgets.load(root)
+    both = pd.concat(control.members(shelf.runs, run_id))
+    ids = sorted({*both["run_id"], *both["teacher_run_id"].dropna()})
+    return _effect_cached(root, run_id, {one: shelf.versions.get(one, "") for one in ids})
+
+
+@st.cache_data(show_spinner=False, max_entries=500)
+def _effect_cached(root: Path, run_id: str, versions: dict[str, str]) -> control.Effect | None:
+    """The versions are only part of the key, and name the runs that count."""
+    index = widgets.index(root)
+    shelf = index.shelf()
+    scores = shelf.scores[shelf.scores["run_id"].isin(versions)]
+    answers = {one: index.answers(one) for one in versions}
+    return control.effect(shelf.runs, scores, answers, run_id)
+
+
 def _timing(record: RunRecord) -> None:
     st.markdown("**Time per output token**", help=glossary.TERMS["tpot"])
     if record.latency is None:
@@ -189,7 +216,7 @@ def _timing(record: RunRecord) -> None:
         return
     theirs = record.latency.teacher
     widgets.chart(
-        figures.latency_histogram(
+        evidence.latency_histogram(
             store.turns(record.latency.own),
             store.turns(theirs) if theirs else None,
             template=widgets.template(),
@@ -240,7 +267,7 @@ def opened(root: Path, run_id: str) -> None:
         else:
             points = pd.DataFrame([point.model_dump() for point in record.distillation.curve])
             widgets.chart(
-                figures.training_curve(points, template=widgets.template()),
+                evidence.training_curve(points, template=widgets.template()),
                 key="dialog_curve",
                 alt="Training loss and held-out KL over tokens",
             )

@@ -20,7 +20,23 @@ CORPORA = {
     "starter": "Starter corpus",
     "path": "File here",
     "upload": "Upload",
+    "teacher": "Written by the teacher",
     "none": "Nothing",
+}
+METHODS = {
+    "cached": "Its distributions, cached",
+    "live": "Its distributions, live",
+    "text": "Its text",
+    "labels": "Not at all (control arm)",
+}
+LOSSES = {
+    "forward_kl": "Forward KL",
+    "reverse_kl": "Reverse KL",
+    "jsd": "Jensen-Shannon",
+    "skew_forward_kl": "Skewed forward KL",
+    "skew_reverse_kl": "Skewed reverse KL",
+    "adaptive_kl": "Adaptive KL",
+    "total_variation": "Total variation",
 }
 CHOICES = {"block_influence": "By importance", "uniform": "Evenly"}
 HALVES = [3, 2]
@@ -100,9 +116,56 @@ def _corpus_and_budget() -> dict[str, Any]:
         )
     if source == "upload":
         corpus = _uploaded()
+    if source == "teacher":
+        corpus = "teacher"
     if source == "none":
-        corpus = None
-    return {"corpus": corpus, "max_tokens": budget}
+        return {"corpus": None, "control": False}
+    return {"corpus": corpus, "max_tokens": budget, **_method()}
+
+
+def _method() -> dict[str, Any]:
+    """How the teacher teaches, and whether a control arm goes along."""
+    one, two, three = st.columns([3, 2, 2], vertical_alignment="bottom")
+    method = one.selectbox(
+        "The teacher gives",
+        list(METHODS),
+        format_func=lambda key: METHODS[key],
+        key="run_method",
+        help=HELP["method"],
+    )
+    by_distributions = method in ("cached", "live")
+    loss = two.selectbox(
+        "Compared by",
+        list(LOSSES),
+        format_func=lambda key: LOSSES[key],
+        key="run_loss",
+        disabled=not by_distributions,
+        help=HELP["loss"],
+    )
+    control = three.checkbox(
+        "With a control arm", key="run_control", disabled=not by_distributions, help=HELP["control"]
+    )
+    found: dict[str, Any] = {"method": method, "control": control and by_distributions}
+    if by_distributions:
+        found["loss"] = loss
+    if loss == "jsd" and by_distributions:
+        found["beta"] = st.slider(
+            "Beta of the Jensen-Shannon divergence", 0.0, 1.0, DistillSpec().beta, key="run_beta",
+            help=HELP["beta"],
+        )  # fmt: skip
+    if method == "live":
+        one, two, three = st.columns([3, 2, 2])
+        found["on_policy_fraction"] = one.slider(
+            "Share that the student writes", 0.0, 1.0, 0.0, key="run_on_policy",
+            help=HELP["on_policy"],
+        )  # fmt: skip
+        found["hidden_weight"] = two.number_input(
+            "Weight of hidden states", 0.0, value=0.0, key="run_hidden", help=HELP["hidden"]
+        )
+        found["hidden_loss"] = three.selectbox(
+            "Hidden states by", ["mse", "cosine"], key="run_hidden_loss", help=HELP["hidden"]
+        )
+    return found
 
 
 def _uploaded() -> str:
@@ -240,11 +303,14 @@ def _spec(
         assert teacher is not None, "a run with a student has a teacher's run"
         return teacher
     distill = None
+    control = taught.pop("control")
     if taught["corpus"] is not None:
         order.check_corpus(taught["corpus"])
         learning = {key: how[key] for key in ("kd_weight", "temperature", "learning_rate", "seed")}
         distill = DistillSpec.parse({**taught, **learning}, "Teach with")
-    return SweepSpec.parse({**shared, "students": students, "distill": distill}, "The order")
+    return SweepSpec.parse(
+        {**shared, "students": students, "distill": distill, "control": control}, "The order"
+    )
 
 
 def shown(asked: SweepSpec | RunSpec) -> None:

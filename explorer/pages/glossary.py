@@ -53,6 +53,25 @@ TERMS = {
         "The text that students learn from. The starter corpus ships with us; a file is .txt, "
         ".jsonl with a text field, or .parquet with a text column."
     ),
+    "method": (
+        "Distributions say how likely every next token is: the most a student can learn from. "
+        "Cached, the teacher is asked once for all students; live, at every step. Its text is the "
+        "road for a student with another tokenizer. The control arm learns from the text alone."
+    ),
+    "loss": (
+        "How the student's distribution is compared with the teacher's. Forward KL covers all that "
+        "is likely, reverse KL keeps away from what is unlikely; the others lie between."
+    ),
+    "beta": "0 is the forward KL, 1 the reverse KL.",
+    "control": (
+        "Teaches each student once more, on the same text with the same budget and without the "
+        "teacher: only then can be said whether distillation helped. Doubles the training."
+    ),
+    "on_policy": (
+        "Share of the steps whose text the student writes and the teacher judges. Slower; it "
+        "learns from its own mistakes."
+    ),
+    "hidden": "Adds how far each layer's states are from the teacher's. 0 leaves it out.",
     "max_tokens": "How much text a student reads while it learns. A shorter corpus is read again.",
     "tasks": (
         "Names of lm-evaluation-harness tasks or groups. starter is the suite that ships with us "

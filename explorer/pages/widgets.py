@@ -15,7 +15,7 @@ from explorer import paths
 from explorer.errors import ExplorerError
 from explorer.pages import words
 from explorer.pages.index import Index, Shelf
-from explorer.report import figures
+from explorer.report import look
 
 T = TypeVar("T")
 
@@ -129,7 +129,7 @@ def problems_shown(problems: list[str]) -> None:
             st.caption(f"and {len(problems) - 50:,} more.")
 
 
-def template() -> figures.Template:
+def template() -> look.Template:
     """The ink for figures: that of the theme the browser shows."""
     return "dark" if st.context.theme.type == "dark" else "light"
 

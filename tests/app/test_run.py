@@ -36,6 +36,25 @@ def test_start_hands_the_order_to_the_queue(root, open_page, submitted):
     assert {spec.capability.limit for spec in submitted} == {8}
 
 
+def test_the_form_orders_a_way_of_teaching_and_its_control_arm(root, open_page, submitted):
+    """Method, loss and control arm reach the specs; what does not fit is not offered."""
+    page = open_page("run")
+    page.selectbox(key="run_method").set_value("live").run()
+    page.selectbox(key="run_loss").set_value("jsd").run()
+    page.slider(key="run_beta").set_value(0.25).run()
+    page.slider(key="run_on_policy").set_value(0.5).run()
+    page.checkbox(key="run_control").check().run()
+    page.button(key="run_start").click().run()
+
+    assert not page.exception
+    taught = [spec.distill for spec in submitted if spec.distill]
+    assert [one.method for one in taught] == ["live", "live", "labels", "labels"]
+    assert (taught[0].loss, taught[0].beta, taught[0].on_policy_fraction) == ("jsd", 0.25, 0.5)
+    page.selectbox(key="run_method").set_value("text").run()
+    assert page.checkbox(key="run_control").disabled
+    assert page.button(key="run_start").label == "Start 3 runs"
+
+
 def test_no_sizes_measure_only_the_teacher(root, open_page, submitted):
     """Without a student the order is one run, the same that any sweep would start."""
     page = open_page("run")

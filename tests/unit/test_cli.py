@@ -241,3 +241,19 @@ def test_doctor_names_the_browser_that_the_export_will_use(explorer, monkeypatch
 
     assert code == 0
     assert "chrome" in out.decode().split("browser for PNG and SVG")[1].splitlines()[0]
+
+
+def test_show_says_whether_distillation_helped(explorer, store_root):
+    """Where the control arm is in the store, `show` and `compare` have the sentence."""
+    sweep = specs.starter_sweep().with_(control=True)
+    teacher, *students = sweep.runs()
+    student = next(s for s in students if s.student.num_layers == 20)
+    arm = next(s for s in students if s.name == "starter-20l-labels")
+    for spec in (teacher, student, arm):
+        records.write_run(store_root, records.make_record(spec=spec))
+
+    for command in (("show", student.run_id), ("compare",)):
+        code, out, _ = explorer(*command)
+        assert code == 0
+        said = " ".join(out.decode().split())
+        assert f"{student.run_id}: Whether distillation helped is inconclusive: 0 points" in said

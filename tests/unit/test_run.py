@@ -222,3 +222,57 @@ def test_a_checkpoint_of_another_spec_is_never_continued(spec, store_root):
     record = engine.run(same, store_root)
     assert "distil" not in record.stage_seconds
     assert json.loads(record.to_json())["distillation"] is not None
+
+
+def _taught(spec, **changes):
+    return spec.with_(
+        distill={**spec.distill.model_dump(), **changes}, capability=None, latency=None
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "live", "loss": "jsd", "hidden_weight": 0.1},
+        {"method": "live", "on_policy_fraction": 0.5, "prompt_tokens": 4},
+        {"method": "labels"},
+        {"method": "text", "corpus": "teacher", "max_tokens": 300},
+    ],
+    ids=["live", "on_policy", "labels", "text"],
+)
+def test_every_way_of_teaching_runs_end_to_end(spec, store_root, changes):
+    """And is measured by the same held-out KL as cached targets."""
+    spec = _taught(spec, **changes)
+
+    taught = engine.run(spec, store_root).distillation
+
+    assert taught.steps == train.num_steps(spec.distill)
+    assert taught.kl_after > 0
+    assert 0 <= taught.top1_after <= 1
+    # Only the held-out blocks had to be asked of the teacher.
+    assert taught.targets.num_positions == 4 * 16
+    assert (taught.curve[-1].kd_loss is None) == (changes["method"] in ("labels", "text"))
+    if changes.get("corpus") == "teacher":
+        assert taught.corpus.num_documents > 1
+        assert len(list((store_root / ".work" / "texts").glob("*.jsonl"))) == 1
+
+
+def test_a_student_with_another_tokenizer_learns_from_text_alone(
+    spec, store_root, tiny_llama, monkeypatch
+):
+    """Its own tokenizer cuts the corpus; distributions are refused and the way out is named."""
+    stranger = load(str(tiny_llama(num_layers=2)))
+    stranger.tokenizer.add_tokens(["Document ", " says that "])
+    stranger.model.resize_token_embeddings(len(stranger.tokenizer))
+    monkeypatch.setattr(engine.students, "build", lambda *arguments: (stranger, [0, 1]))
+
+    with pytest.raises(BadInput, match=r"only 259 are the teacher's. Take distill\.method: text"):
+        engine.run(_taught(spec), store_root)
+    taught = engine.run(_taught(spec, method="text"), store_root).distillation
+
+    assert taught.kl_after is None
+    assert taught.targets is None
+    assert taught.curve[-1].heldout_label_loss < taught.curve[0].heldout_label_loss
+    own = engine.corpus.read(spec.distill.corpus)
+    theirs = load(spec.teacher).tokenizer
+    assert taught.corpus.num_tokens < engine.corpus.pack(own, theirs, 16, 1)[1]

@@ -23,6 +23,26 @@ from explorer.specs import DepthStudent, DistillSpec, RunSpec, SweepSpec
             r"distill\.kd_weight should be less than or equal to 1, got 1\.4",
         ),
         ({"distill": {}}, r"distill needs a student; write student"),
+        (
+            {"student": {"num_layers": 2}, "distill": {"hidden_weight": 0.5}},
+            r"hidden_weight 0\.5 needs a live teacher; write method: live",
+        ),
+        (
+            {"student": {"num_layers": 2}, "distill": {"on_policy_fraction": 0.5}},
+            r"on_policy_fraction 0\.5 needs a live teacher; write method: live",
+        ),
+        (
+            {
+                "student": {"num_layers": 2},
+                "distill": {
+                    "method": "live",
+                    "on_policy_fraction": 0.5,
+                    "block_tokens": 16,
+                    "prompt_tokens": 16,
+                },
+            },
+            r"prompt_tokens 16 leaves nothing of block_tokens 16",
+        ),
         ({"name": "../x"}, r"name is not possible, got '\.\./x'\. It is: The beginning of"),
         (
             {"device": "tpu"},
@@ -84,6 +104,13 @@ def test_the_same_student_twice_is_refused():
     """A sweep lists each student once."""
     with pytest.raises(BadInput, match="same student twice"):
         SweepSpec.parse({"students": [{"num_layers": 2}, {"num_layers": 2}]})
+
+
+def test_a_control_arm_needs_something_to_control():
+    """Text alone, or no teaching at all, has no teacher's part that could be left out."""
+    for distill in (None, {"method": "text"}):
+        with pytest.raises(BadInput, match="control compares with a teacher's distributions"):
+            SweepSpec.parse({"students": [{"num_layers": 2}], "distill": distill, "control": True})
 
 
 def test_the_schema_explains_every_field():
