@@ -14,5 +14,6 @@ PAGES = [
     ),
     st.Page("explorer/pages/run.py", title="Run", icon=":material/play_circle:"),
     st.Page("explorer/pages/compare.py", title="Compare", icon=":material/table_chart:"),
+    st.Page("explorer/pages/answers.py", title="Answers", icon=":material/quiz:"),
 ]
 st.navigation(PAGES, position="top").run()

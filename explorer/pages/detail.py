@@ -42,6 +42,7 @@ def strip(root: Path, runs: pd.DataFrame, known_prices: dict[str, Price]) -> Non
             return
         if st.button("Open the run", icon=":material/open_in_full:", key="explore_open"):
             opened(root, run_id)
+        st.page_link(widgets.ANSWERS, label="Read its answers", query_params={"student": run_id})
         if not widgets.read_only() and st.button(
             "Run it again", icon=":material/replay:", key="explore_again"
         ):

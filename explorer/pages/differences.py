@@ -40,6 +40,7 @@ def show(root: Path, runs: pd.DataFrame, against: str) -> None:
     known = set(widgets.load_runs(root)["run_id"])
     names = dict(zip(runs["run_id"], names_of(runs), strict=True))
     texts, marks, hover, notes = [], [], [], []
+    couples: dict[str, tuple[str, str]] = {}
     for row in runs.to_dict("records"):
         run_id = row["run_id"]
         other = row["teacher_run_id"] if against == OWN_TEACHER else against
@@ -48,6 +49,7 @@ def show(root: Path, runs: pd.DataFrame, against: str) -> None:
         tasks, suite = between(root, run_id, other, own=row["teacher_run_id"] == other)
         rows = {SUITE: suite} | {one["task"]: one for one in tasks}
         name = names[run_id]
+        couples[name] = run_id, other
         texts.append({"Run": name} | {task: _cell(one) for task, one in rows.items()})
         marks.append({"Run": ""} | {task: _mark(one) for task, one in rows.items()})
         hover.append({"Run": f"{run_id} against {other}"} | {t: _said(o) for t, o in rows.items()})
@@ -67,6 +69,10 @@ def show(root: Path, runs: pd.DataFrame, against: str) -> None:
         )
     )
     st.caption(words.md(glossary.TERMS["verdict"]))
+    with st.container(horizontal=True, gap="medium", key="compare_answers"):
+        for name, (run_id, other) in couples.items():
+            asked = {"student": run_id, "reference": other}
+            st.page_link(widgets.ANSWERS, label=f"Answers of {words.md(name)}", query_params=asked)
     if notes:
         with st.expander("How to read these numbers", icon=":material/info:"):
             st.markdown("\n".join(f"- {words.md(note)}" for note in dict.fromkeys(notes)))
