@@ -11,7 +11,7 @@ PROMPT_SHOWN = 700
 """Letters of a prompt's end that are shown at once; examples before a question are long."""
 STYLE = """<style>
 .document {border: 1px solid color-mix(in srgb, currentColor 18%, transparent); border-radius: 8px;
-  padding: .7rem .9rem .5rem; margin: 0 0 .8rem;}
+  padding: .7rem .9rem .5rem; margin: 0 0 .8rem; max-width: 62rem;}
 .document header {display: flex; flex-wrap: wrap; gap: .3rem .9rem; align-items: baseline;
   font-size: .88rem;}
 .document .lost {color: light-dark(#b34700, #f0904f); font-weight: 600;}
@@ -103,7 +103,7 @@ def _choices(run: Answer | None, reference: Answer | None, names: tuple[str, str
         rows.append(f'<tr{kind}><td class="text">{shown}{mark}</td>{cells}</tr>')
     heads = "".join(f'<th class="number">{html.escape(name)}</th>' for name in names)
     return (
-        f"<table><thead><tr><th>choice (log-likelihood, nats; ● chosen, ✓ right)</th>{heads}</tr>"
+        f"<table><thead><tr><th>log-likelihood</th>{heads}</tr>"
         f"</thead><tbody>{''.join(rows)}</tbody></table>"
     )
 
