@@ -157,6 +157,24 @@ def export(
     console.print(f"Wrote {out} ({len(data):,} bytes).")
 
 
+@app.command("import")
+def bring_in(
+    folder: Annotated[Path, typer.Argument(help="What lm-eval wrote: its --output_path.")],
+    name: Annotated[str, typer.Option("--as", help="Begins the new run's id.")],
+    teacher: Annotated[
+        str | None, typer.Option(help="The run that this model is a student of.")
+    ] = None,
+    results: ResultsDir = None,
+) -> None:
+    """Import an output folder of lm-evaluation-harness, any version since 0.4.0, as a run."""
+    from explorer.harness import bring
+
+    run_id, problems = bring.bring(root_of(results), folder, name, teacher)
+    console.print(f"Imported as {run_id}.", markup=False)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+
+
 @app.command()
 def price(
     device: Annotated[

@@ -103,8 +103,8 @@ if st.session_state.get("page", 1) > num_pages:
 with st.container(horizontal=True, vertical_alignment="center", gap="medium", key="answers_pages"):
     page = st.pagination(num_pages, key="page", bind="query-params")
     st.caption(
-        f"{words.plural(len(shown), 'document')} of {len(found):,}, metric {words.md(tasks[task])}. "
-        "Log-likelihoods in nats; ● chosen, ✓ right."
+        f"{words.plural(len(shown), 'document')} of {len(found):,}, metric "
+        f"{words.md(tasks[task])}. Log-likelihoods in nats; ● chosen, ✓ right."
     )
 rows = shown.iloc[(page - 1) * AT_ONCE : page * AT_ONCE].to_dict("records")
 st.html(
