@@ -110,6 +110,11 @@ class TargetsFacts(Part):
     """Mean probability that the kept top-k hold."""
     seconds: float
     """Time of the teacher's pass; one pass serves all students."""
+    id_bits: int | None = None
+    """Bits of a token's number on disk."""
+    truncation_kl: float | None = None
+    """KL of the teacher from the best guess that can be made of what is kept (the tail spread
+    evenly), on the held-out blocks, in nats per token: what truncation costs."""
 
 
 class Distillation(Part):

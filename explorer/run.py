@@ -340,7 +340,8 @@ class _Run:
             "temperature": distill.temperature,
             "vocab_size": int(self.teacher.model.config.vocab_size),
         }
-        targets = Targets(self.work / "targets", blocks_NT, identity)
+        about = {"teacher": self.spec.teacher, "corpus": text.name}
+        targets = Targets(self.work / "targets", blocks_NT, identity, about)
 
         def tell(done: int, total: int, rate: float) -> None:
             self.progress("targets", done, total, "tokens", tokens_per_s=round(rate, 1))

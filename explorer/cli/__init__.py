@@ -9,6 +9,7 @@ Exit code 0 is success, 2 a wrong request, 1 anything else that failed.
     base.py      the application and what commands share
     doing.py     run, sweep, demo, cancel, resume, jobs, synthesise
     reading.py   ls, show, compare, export, price
+    targets.py   targets ls, targets info, targets rm
     about.py     schema, spec, tasks, doctor, fetch-starter, app
     catalogue.py catalogue check
     tables.py    tables in the terminal
@@ -21,11 +22,11 @@ import typer
 from typer.exceptions import TyperException
 
 # Importing a module of commands is what adds them, in this order.
-from explorer.cli import doing, reading, about, catalogue  # isort: skip
+from explorer.cli import doing, reading, targets, about, catalogue  # isort: skip
 from explorer.cli.base import app
 from explorer.errors import ExplorerError
 
-__all__ = ["about", "app", "catalogue", "doing", "main", "reading"]
+__all__ = ["about", "app", "catalogue", "doing", "main", "reading", "targets"]
 
 
 def main() -> None:

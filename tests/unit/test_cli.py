@@ -257,3 +257,27 @@ def test_show_says_whether_distillation_helped(explorer, store_root):
         assert code == 0
         said = " ".join(out.decode().split())
         assert f"{student.run_id}: Whether distillation helped is inconclusive: 0 points" in said
+
+
+def test_targets_are_listed_and_removed_from_the_shell(explorer, store_root):
+    """The three commands on a store that has some, and on one that has none."""
+    import torch
+
+    from explorer.distill.targets import Targets
+
+    assert "No targets yet" in explorer("targets", "ls")[1].decode()
+    identity = {"teacher": "t", "top_k": 8, "temperature": 1.0, "vocab_size": 320}
+    about = {"teacher": "my-teacher", "corpus": "my-text"}
+    blocks = torch.zeros((3, 8), dtype=torch.int64)
+    key = Targets(store_root / ".work" / "targets", blocks, identity, about).key
+
+    code, out, _ = explorer("targets", "ls", "--json")
+    assert code == 0
+    assert json.loads(out)[0]["corpus"] == "my-text"
+    assert "my-teacher" in explorer("targets", "ls")[1].decode()
+    assert "Every shard has the checksum" in explorer("targets", "info", key)[1].decode()
+    assert explorer("targets", "rm", key)[0] == 0
+    assert explorer("targets", "rm", key)[::2] == (
+        2, f"error: There are no targets {key!r} in {store_root / '.work' / 'targets'}. "
+        "`explorer targets ls` lists them.\n",
+    )  # fmt: skip
