@@ -165,7 +165,8 @@ class TaskScore(Part):
 class Capability(Part):
     """All scores of the run, and what made them comparable."""
 
-    lm_eval_version: str
+    lm_eval_version: str | None
+    """None where an imported file does not say it."""
     scores: list[TaskScore]
     seconds: float
 
@@ -218,6 +219,22 @@ class ErrorFacts(Part):
     """Only for a bug; an expected error says all in its message."""
 
 
+class Imported(Part):
+    """Where the scores of a run come from that was not made here."""
+
+    folder: str
+    """Name of lm-eval's output folder, without the way to it."""
+    files: dict[str, str]
+    """Name of each file that was read to its SHA-256."""
+    model: str
+    dtype: str | None = None
+    """Number format of the weights, where the files say it."""
+    git_hash: str | None = None
+    """lm-eval's commit, where the files say it."""
+    problems: list[str] = []
+    """What was left out, a sentence each."""
+
+
 class RunRecord(Part):
     """One finished, failed or cancelled run."""
 
@@ -230,7 +247,9 @@ class RunRecord(Part):
     started_at: str
     """UTC, ISO 8601."""
     finished_at: str
-    environment: Environment
+    environment: Environment | None = None
+    """None for an imported run: nobody knows where it was made."""
+    imported: Imported | None = None
     model: ModelFacts | None = None
     distillation: Distillation | None = None
     capability: Capability | None = None

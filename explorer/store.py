@@ -231,12 +231,12 @@ def scores(found: list[RunRecord]) -> pd.DataFrame:
 def _score_rows(record: RunRecord) -> list[dict[str, Any]]:
     if record.capability is None:
         return []
-    asked = record.spec.capability
+    asked, known = record.spec.capability, record.model or record.imported
     conditions = {
         "run_id": record.run_id,
         "lm_eval_version": record.capability.lm_eval_version,
         "chat_template": None if asked is None else "on" if asked.apply_chat_template else "off",
-        "dtype": record.model.dtype if record.model else None,
+        "dtype": known.dtype if known else None,
     }
     return [conditions | score.model_dump() for score in record.capability.scores]
 
@@ -275,25 +275,24 @@ def row(record: RunRecord) -> dict[str, Any]:
         "run_id": record.run_id,
         "name": spec.name,
         "status": record.status,
-        "role": "teacher" if spec.student is None else "student",
+        "role": "teacher" if spec.student is None and not record.teacher_run_id else "student",
         "kind": spec.student.kind if spec.student else None,
-        "basis": "measured",
+        "basis": "imported" if record.imported else "measured",
         "teacher": spec.teacher,
         "teacher_run_id": record.teacher_run_id,
         "label": label(record),
         "started_at": record.started_at,
         "finished_at": record.finished_at,
-        "device": record.environment.device,
-        "device_name": record.environment.device_name,
-        "num_cpus": record.environment.num_cpus,
-        "memory_bytes": record.environment.memory_bytes,
-        "commit": record.environment.commit,
         "distilled": taught is not None,
         "method": spec.distill.method if spec.distill else None,
         "recipe": spec.recipe(),
         "arm": spec.arm(),
         "error": record.error.message if record.error else None,
     }
+    if record.environment:
+        flat |= record.environment.model_dump(
+            include={"device", "device_name", "num_cpus", "memory_bytes", "commit"}
+        )
     if model:
         flat |= model.model_dump(
             include={"num_layers", "num_parameters", "weight_bytes", "dtype", "fingerprint"}
@@ -319,6 +318,8 @@ def row(record: RunRecord) -> dict[str, Any]:
 
 def label(record: RunRecord) -> str:
     """A short name for charts: `teacher`, `15 layers`, `60M wide`, `15 layers, labels only`."""
+    if record.imported:
+        return record.spec.name
     if record.spec.student is None:
         return "teacher"
     label = record.spec.student.label(record.model.num_parameters if record.model else None)

@@ -188,7 +188,7 @@ def by_traffic(
             curve(record, assumed.workload),
             grid,
             utilisation=assumed.utilisation,
-            usd_per_hour=assumed.price(record.environment.device_name),
+            usd_per_hour=assumed.price(_device_name(record)),
             limits=assumed.limits,
         ).assign(name=labels[record.run_id])
         for record in found
@@ -205,12 +205,17 @@ def by_traffic(
     return pd.concat(parts, ignore_index=True)[columns]
 
 
+def _device_name(record: RunRecord) -> str:
+    """The device that a run was made on; imported results do not say."""
+    return record.environment.device_name if record.environment else "an unknown device"
+
+
 def _plan(record: RunRecord, assumed: Assumptions) -> fleet.Fleet:
     return fleet.plan(
         curve(record, assumed.workload),
         traffic_per_s=assumed.traffic_per_s,
         utilisation=assumed.utilisation,
-        usd_per_hour=assumed.price(record.environment.device_name),
+        usd_per_hour=assumed.price(_device_name(record)),
         limits=assumed.limits,
     )
 
@@ -235,13 +240,13 @@ def _row(
     shared: Mapping[str, int],
 ) -> dict[str, object]:
     plan = plans[record.run_id]
-    price = assumed.price(record.environment.device_name)
+    price = assumed.price(_device_name(record))
     row: dict[str, object] = {
         "run_id": record.run_id,
         "label": labels[record.run_id],
         "role": "student" if record.spec.student else "teacher",
         "teacher_run_id": record.teacher_run_id,
-        "device_name": record.environment.device_name,
+        "device_name": _device_name(record),
         "concurrency": plan.concurrency,
         "requests_per_s": plan.requests_per_s.value,
         "replicas": plan.replicas.value,

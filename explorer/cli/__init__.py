@@ -14,6 +14,7 @@ Exit code 0 is success, 2 a wrong request, 1 anything else that failed.
     catalogue.py catalogue check, published, fit
     money.py     economics
     tables.py    tables in the terminal
+    differences.py  what two runs really differ in, as tables or JSON
 """
 
 import sys

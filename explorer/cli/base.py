@@ -26,6 +26,11 @@ Utilisation = Annotated[
 ]
 
 
+def wide_console() -> Console:
+    """Where wide tables go: the terminal as it is, a file or pipe with room for them."""
+    return console if console.is_terminal else Console(width=max(console.width, 150))
+
+
 def root_of(results: Path | None, default: Path | None = None) -> Path:
     """The store of this command; what runs under it finds it in EXPLORER_RESULTS."""
     if results is not None:

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
 from explorer import store
-from explorer.cli.base import console
+from explorer.cli.base import console, wide_console
 from explorer.errors import BadInput
 
 
@@ -45,8 +44,7 @@ def print_comparison(root: Path, run_ids: list[str], utilisation: float = 1.0) -
     table = Table(*[str(column) for column in frame.columns], box=None)
     for row in frame.itertuples(index=False):
         table.add_row(*[str(cell) for cell in row])
-    wide = Console(width=max(console.width, 150)) if not console.is_terminal else console
-    wide.print(table, markup=False)
+    wide_console().print(table, markup=False)
     console.print("\n" + advise.headline(runs), markup=False)
     if runs["usd_per_hour"].isna().any():
         unpriced = runs.loc[runs["usd_per_hour"].isna(), "device_name"].dropna().unique()
@@ -71,32 +69,3 @@ def print_effects(root: Path, run_ids: list[str]) -> None:
         known = control.effect(runs, scores[scores["run_id"].isin(ids)], answers, run_id)
         if known:
             console.print(f"{run_id}: {known.in_words()}", markup=False, soft_wrap=True)
-
-
-def print_differences(root: Path, run_ids: list[str]) -> None:
-    """Print each student's differences from its teacher, task by task, with a verdict."""
-    from explorer.analysis import retention
-
-    found, _ = store.records(root)
-    by_id = {record.run_id: record for record in found}
-    scores = store.scores(found)
-    for record in found:
-        teacher = by_id.get(record.teacher_run_id or "")
-        if teacher is None or (run_ids and record.run_id not in run_ids):
-            continue
-        rows = retention.per_task(
-            scores[scores["run_id"] == record.run_id],
-            scores[scores["run_id"] == teacher.run_id],
-            store.answers(root, record.run_id),
-            store.answers(root, teacher.run_id),
-        )
-        table = Table("Task", "Teacher", "Student", "Difference [95 %]", "p", "Verdict", box=None)
-        for row in rows.to_dict("records"):
-            table.add_row(
-                row["task"], f"{row['teacher']:.3f}", f"{row['student']:.3f}",
-                f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, "
-                f"{row['difference_high']:+.3f}]",
-                f"{row['p_value']:.2g}", str(row["verdict"]),
-            )  # fmt: skip
-        console.print(f"{record.run_id} against {teacher.run_id}")
-        console.print(table)

@@ -6,7 +6,7 @@ import streamlit as st
 
 from explorer.analysis import cost
 from explorer.catalogue import prices
-from explorer.pages import glossary, grid, sidebyside, takeaway, widgets, words
+from explorer.pages import differences, glossary, grid, sidebyside, takeaway, widgets, words
 from explorer.report import export, figures, tables
 
 GROUPS = {
@@ -17,7 +17,7 @@ GROUPS = {
     "Memory": ["Memory", "Weights"],
 }
 COLUMN_GROUPS = list(GROUPS)[1:]
-MODES = ("Results", "Differences from the teacher")
+MODES = ("Results", "Differences")
 
 widgets.style()
 root = widgets.results_dir()
@@ -89,7 +89,7 @@ if mode == MODES[0]:
     st.html(grid.table(cells, groups, pinned=is_teacher, hover=grid.reasons(cells, runs)))
     st.caption(sidebyside.footnote(runs))
 else:
-    sidebyside.differences(root, runs)
+    differences.show(root, runs, differences.reference(runs))
 
 with st.expander("Markdown of this table", icon=":material/markdown:"):
     st.code(export.write(runs, "md").decode(), language="markdown", wrap_lines=False)

@@ -53,9 +53,9 @@ def strip(root: Path, runs: pd.DataFrame, known_prices: dict[str, Price]) -> Non
             return
         if st.button("Open the run", icon=":material/open_in_full:", key="explore_open"):
             opened(root, run_id)
-        if not widgets.read_only() and st.button(
-            "Run it again", icon=":material/replay:", key="explore_again"
-        ):
+        st.page_link(widgets.ANSWERS, label="Read its answers", query_params={"student": run_id})
+        may = not widgets.read_only() and rows[run_id]["basis"] == "measured"
+        if may and st.button("Run it again", icon=":material/replay:", key="explore_again"):
             _again(root, run_id)
     record = widgets.attempt(lambda: store.load(root, run_id))
     if record is None:
@@ -97,7 +97,7 @@ def _facts(
         ("TTFT", numbers.milliseconds(row["ttft_ms"]) + _ratio(row["ttft_ratio"])),
         ("Memory", f"{numbers.size(row['peak_memory_bytes'])} at most"),
     ]
-    price = known_prices.get(record.environment.device_name)
+    price = known_prices.get(record.environment.device_name) if record.environment else None
     if price:
         source = html.escape(price.in_words(), quote=True)
         cost = (
@@ -116,7 +116,10 @@ def _facts(
         pairs.append(("Cost", _cell(numbers.MISSING, "This device has no price yet.")))
     return [
         *pairs,
-        ("Device", widgets.text(record.environment.device_name)),
+        (
+            "Device",
+            widgets.text(record.environment.device_name if record.environment else "unknown"),
+        ),
         ("Date", widgets.when(record.finished_at)),
     ]
 
@@ -133,6 +136,8 @@ def _ratio(ratio: float | None) -> str:
 def _made(record: RunRecord) -> str:
     """How the model came to be, in one sentence."""
     student, taught = record.spec.student, record.distillation
+    if record.imported:
+        return f"Imported from lm-eval's results of {record.imported.model}"
     if student is None:
         return f"The teacher {record.spec.teacher}, as it is"
     cut = _cut(record)
@@ -290,7 +295,8 @@ def opened(root: Path, run_id: str) -> None:
     spec, environment, learning, layers, log = st.tabs(names)
     with spec:
         st.code(record.spec.to_yaml(), language="yaml", height=420)
-        st.caption(f"Runs again with: explorer run {root}/{run_id}/{store.SPEC}")
+        if not record.imported:
+            st.caption(f"Runs again with: explorer run {root}/{run_id}/{store.SPEC}")
     with environment:
         _environment(record)
     with learning:
@@ -314,6 +320,9 @@ def opened(root: Path, run_id: str) -> None:
 
 def _environment(record: RunRecord) -> None:
     env = record.environment
+    if env is None:
+        _provenance(record)
+        return
     pairs = [
         ("Device", env.device_name),
         ("Processors", f"{env.num_cpus}, {env.threads} threads used"),
@@ -328,6 +337,23 @@ def _environment(record: RunRecord) -> None:
         pairs.append(("Fingerprint", record.model.fingerprint))
     pairs += [(f"Stage {stage}", numbers.duration(s)) for stage, s in record.stage_seconds.items()]
     widgets.facts([(widgets.text(name), widgets.text(value)) for name, value in pairs])
+
+
+def _provenance(record: RunRecord) -> None:
+    """Where an imported run's scores come from."""
+    if record.imported is None:
+        st.caption("Nobody noted down where this run was made.")
+        return
+    files = [(name, f"SHA-256 {digest[:16]}") for name, digest in record.imported.files.items()]
+    pairs = [
+        ("Folder", record.imported.folder),
+        ("Model", record.imported.model),
+        ("lm-eval's commit", record.imported.git_hash or numbers.MISSING),
+        *files,
+    ]
+    widgets.facts([(widgets.text(name), widgets.text(value)) for name, value in pairs])
+    for problem in record.imported.problems:
+        st.caption(words.md(problem))
 
 
 def _layers(record: RunRecord) -> None:

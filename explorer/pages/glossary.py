@@ -120,6 +120,14 @@ TERMS = {
         "better or worse where the test of the paired answers, adjusted for the number of tasks "
         "(Holm), has p below 0.05; else inconclusive: more documents may tell."
     ),
+    "reference": (
+        "The run that the others are held against, on the same documents. Runs that were measured "
+        "in another way (other shots, another version) are refused, with the reason on hover."
+    ),
+    "outcome": (
+        "Lost: the reference has it right and the run has not. Gained: the other way round. "
+        "Choose one, or none to see all documents."
+    ),
     "yaml": "The same order as a file: `explorer sweep FILE` does what the button does.",
     "kl": (
         "How far the student's next-token distributions are from the teacher's on text that was "

@@ -1,14 +1,8 @@
-"""Parts of the Compare page: the runs to begin with, the differences."""
-
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+"""Parts of the Compare page: the runs to begin with, the footnote."""
 
 import pandas as pd
-import streamlit as st
 
-from explorer.analysis import numbers
-from explorer.pages import detail, glossary, grid, widgets, words
+from explorer.pages import words
 
 
 def newest_study(finished: pd.DataFrame) -> list[str]:
@@ -34,71 +28,6 @@ def newest_study(finished: pd.DataFrame) -> list[str]:
 def _study(name: str) -> str:
     """A run's name without the size that a sweep adds to it."""
     return name.rpartition("-")[0] or name
-
-
-def differences(root: Path, runs: pd.DataFrame) -> None:
-    """A row a student, a column a task: student minus teacher, with a verdict.
-
-    Args:
-        root: The store.
-        runs: Ordered for people, with the columns of `retention.add`.
-    """
-    students = runs[runs["role"] == "student"]
-    if students.empty:
-        st.info("Choose a student and its teacher to see differences.")
-        return
-    finished = set(widgets.load_runs(root)["run_id"])
-    texts, marks, hover = [], [], []
-    for row in students.to_dict("records"):
-        text, mark, said = {"Student": row["label"]}, {"Student": ""}, {"Student": row["run_id"]}
-        if row["teacher_run_id"] in finished:
-            tasks = detail.tasks_of(root, row["run_id"], row["teacher_run_id"])
-            for one in tasks.to_dict("records"):
-                name = one["task"]
-                text[name] = _difference(one)
-                mark[name] = one["verdict"] if isinstance(one["verdict"], str) else ""
-                said[name] = _said(one)
-        texts.append(text)
-        marks.append(mark)
-        hover.append(said)
-    cells = pd.DataFrame(texts).fillna(numbers.MISSING)
-    names = [name for name in cells.columns if name != "Student"]
-    if not names:
-        st.info("The teacher of these students is not in the store, so nothing can be paired.")
-        return
-    st.html(
-        grid.table(
-            cells,
-            {"": ["Student"], "Student − teacher, in points of score [95 %]": names},
-            pinned=[False] * len(cells),
-            hover=pd.DataFrame(hover, columns=cells.columns).fillna("Not measured for both."),
-            marks=pd.DataFrame(marks, columns=cells.columns).fillna(""),
-        )
-    )
-    st.caption(words.md(glossary.TERMS["verdict"]))
-
-
-def _difference(one: Mapping[Any, Any]) -> str:
-    """`−12.5 worse [-16.0, -9.1]`, in points."""
-    if numbers.missing(one["difference"]):
-        return numbers.MISSING
-    points = 100 * one["difference"]
-    low, high = 100 * one["difference_low"], 100 * one["difference_high"]
-    sign = "+" if points > 0 else ""
-    verdict = f" {one['verdict']}" if isinstance(one["verdict"], str) else ""
-    return f"{sign}{numbers.significant(points)}{verdict} {numbers.interval(low, high)}"
-
-
-def _said(one: Mapping[Any, Any]) -> str:
-    """What a difference says on hover: both scores, the test, or why it does not count."""
-    if isinstance(one["reason"], str) and one["reason"]:
-        return one["reason"]
-    scores = f"student {numbers.significant(one['student'])}, teacher " + numbers.significant(
-        one["teacher"]
-    )
-    if numbers.missing(one["p_value"]):
-        return scores
-    return f"{scores}, McNemar p = {numbers.significant(one['p_value'])}"
 
 
 def footnote(runs: pd.DataFrame) -> str:

@@ -21,7 +21,9 @@ T = TypeVar("T")
 
 PICKED = "run"
 """The picked run, in the session and in the page's address."""
-EXPLORE, RUN, COMPARE = (f"explorer/pages/{name}.py" for name in ("explore", "run", "compare"))
+EXPLORE, RUN, COMPARE, ANSWERS = (
+    f"explorer/pages/{name}.py" for name in ("explore", "run", "compare", "answers")
+)
 
 STYLE = """<style>
 .stMainBlockContainer {padding-top: 4.2rem; padding-bottom: 3rem; max-width: 1600px;}

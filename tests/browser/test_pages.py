@@ -57,7 +57,7 @@ def test_a_link_brings_axis_and_run_back(study, dashboard, page: Page):
     expect(page.get_by_text("Cut to 15 layers")).to_be_visible(timeout=WAIT_MS)
 
 
-@pytest.mark.parametrize("path", ["", "run", "compare", "published", "economics"])
+@pytest.mark.parametrize("path", ["", "run", "compare", "answers", "published", "economics"])
 def test_no_page_is_wider_than_a_phone(study, dashboard, page: Page, path):
     """At 390 pixels nothing but the table, in its own frame, scrolls sideways."""
     page.set_viewport_size({"width": 390, "height": 844})

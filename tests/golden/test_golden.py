@@ -17,8 +17,8 @@ from tests import records
 from tests.conftest import ROOT
 
 COMMANDS = [
-    "", "run", "sweep", "demo", "ls", "show", "compare", "export", "price", "cancel", "resume",
-    "jobs", "synthesise", "tasks", "schema", "spec", "fetch-starter", "doctor", "app",
+    "", "run", "sweep", "demo", "ls", "show", "compare", "export", "import", "price", "cancel",
+    "resume", "jobs", "synthesise", "tasks", "schema", "spec", "fetch-starter", "doctor", "app",
     "catalogue", "catalogue check", "targets", "targets ls", "targets info", "targets rm",
     "published", "fit", "economics",
 ]  # fmt: skip
