@@ -99,6 +99,12 @@ def members(runs: pd.DataFrame, run_id: str) -> tuple[pd.DataFrame, pd.DataFrame
     return finished[finished["recipe"] == recipe], finished[controls]
 
 
+def needed(runs: pd.DataFrame, run_id: str) -> list[str]:
+    """The runs whose answers `effect` looks at: a student's recipe, its control arm, teachers."""
+    both = pd.concat(members(runs, run_id))
+    return sorted({*both["run_id"], *both["teacher_run_id"].dropna()})
+
+
 def _over_seeds(drawn_DR: resampling.Values, rng: np.random.Generator) -> resampling.Values:
     """Each draw's mean over as many runs as there are, drawn again; shape [D]."""
     num_draws, num_runs = drawn_DR.shape

@@ -9,6 +9,10 @@ from rich.console import Console
 
 from explorer import paths
 
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="A file; standard output when left out.")
+]
+
 app = typer.Typer(
     help="The same actions as the pages, from a shell.",
     no_args_is_help=True,
@@ -26,9 +30,9 @@ Utilisation = Annotated[
 ]
 
 
-def wide_console() -> Console:
+def wide_console(width: int = 150) -> Console:
     """Where wide tables go: the terminal as it is, a file or pipe with room for them."""
-    return console if console.is_terminal else Console(width=max(console.width, 150))
+    return console if console.is_terminal else Console(width=max(console.width, width))
 
 
 def root_of(results: Path | None, default: Path | None = None) -> Path:

@@ -1,25 +1,14 @@
 """Commands on the published facts that ship with us: catalogue check, published, fit."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from explorer.analysis.roofline import CEILING, Efficiency
-from explorer.cli.base import ResultsDir, Utilisation, app, console, root_of
-from explorer.errors import BadInput, DamagedStore, ExplorerError
-
-Format = Annotated[
-    str,
-    typer.Option("--format", "-f", help="table, or csv, xlsx, parquet, md, latex, json."),
-]
-Out = Annotated[
-    Path | None, typer.Option("--out", "-o", help="A file; standard output when left out.")
-]
+from explorer.cli.base import Out, ResultsDir, Utilisation, app, console, root_of
+from explorer.cli.tables import Format, give
+from explorer.errors import BadInput, DamagedStore
 
 catalogue = typer.Typer(
     help="The published facts that ship with us.", no_args_is_help=True, rich_markup_mode=None
@@ -187,30 +176,3 @@ def _reached(
             "and --run-bandwidth."
         )
     return roofline.calibrated(row, tflops=tflops, bandwidth_gb_s=bandwidth_gb_s)
-
-
-def give(raw: pd.DataFrame, words: pd.DataFrame, format: str, out: Path | None) -> None:
-    """A table on the terminal, or the bytes of a file to a file or to standard output.
-
-    Raises:
-        BadInput: A format that is not offered.
-        ExplorerError: The file cannot be written.
-    """
-    from explorer.report import export
-
-    if format == "table":
-        table = Table(*[str(column) for column in words.columns], box=None)
-        for row in words.itertuples(index=False):
-            table.add_row(*[str(cell) for cell in row])
-        wide = Console(width=max(console.width, 220)) if not console.is_terminal else console
-        wide.print(table, markup=False)
-        return
-    data = export.write_table(raw, words, format)
-    if out is None:
-        sys.stdout.buffer.write(data)
-        return
-    try:
-        out.write_bytes(data)
-    except OSError as error:
-        raise ExplorerError(f"Could not write {out}: {error.strerror}.") from error
-    console.print(f"Wrote {out} ({len(data):,} bytes).")

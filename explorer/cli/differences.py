@@ -11,6 +11,7 @@ from rich.table import Table
 from explorer import store
 from explorer.analysis import differences, numbers, pairing
 from explorer.cli.base import console, wide_console
+from explorer.cli.tables import refuse_unknown
 from explorer.errors import BadInput
 from explorer.records import RunRecord
 from explorer.report import differences as said
@@ -40,11 +41,7 @@ def gather(
         )
     found, _ = store.records(root)
     by_id = {record.run_id: record for record in found}
-    unknown = {*run_ids, *([against] if against else [])} - by_id.keys()
-    if unknown:
-        raise BadInput(
-            f"No record of {', '.join(sorted(unknown))} in {root}. `explorer ls` lists the runs."
-        )
+    refuse_unknown([*run_ids, *([against] if against else [])], found, root)
     scores = store.scores(found)
     gathered = []
     for run, reference in _couples(by_id, list(run_ids), against):

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from explorer import store
-from explorer.cli.base import ResultsDir, app, console, root_of
-from explorer.cli.catalogue import Format, Out, give
+from explorer.cli.base import Out, ResultsDir, app, console, root_of
+from explorer.cli.tables import Format, analysed, give
 from explorer.errors import BadInput
 
 
@@ -43,7 +43,6 @@ def economics(
     from explorer.analysis.serving import Workload
     from explorer.catalogue import api_prices
     from explorer.catalogue import prices as price_book
-    from explorer.cli.tables import analysed
     from explorer.report import tables
 
     root = root_of(results)

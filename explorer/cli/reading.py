@@ -10,9 +10,9 @@ from rich.table import Table
 
 from explorer import store
 from explorer.analysis import intervals, numbers, pairing
-from explorer.cli.base import ResultsDir, Utilisation, app, console, root_of, wide_console
-from explorer.cli.tables import analysed, print_comparison, print_effects
-from explorer.errors import BadInput, ExplorerError
+from explorer.cli.base import Out, ResultsDir, Utilisation, app, console, root_of, wide_console
+from explorer.cli.tables import analysed, print_comparison, print_effects, write_out
+from explorer.errors import BadInput
 from explorer.records import TaskScore
 
 
@@ -80,7 +80,7 @@ def show(
                     str(score.num_documents),
                 )  # fmt: skip
         wide_console().print(scores)
-    print_effects(root, [run_id])
+    print_effects(store.records(root)[0], root, [run_id])
 
 
 def _score(score: TaskScore) -> str:
@@ -135,9 +135,7 @@ def export(
     format: Annotated[
         str, typer.Option("--format", "-f", help="csv, xlsx, parquet, md, latex or json.")
     ] = "csv",
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A file; standard output when left out.")
-    ] = None,
+    out: Out = None,
     run_ids: Annotated[
         list[str] | None, typer.Argument(help="Runs; all when none is named.")
     ] = None,
@@ -147,15 +145,8 @@ def export(
     """Write the comparison table, one row a run."""
     from explorer.report import export as report_export
 
-    data = report_export.write(analysed(root_of(results), run_ids or [], utilisation), format)
-    if out is None:
-        sys.stdout.buffer.write(data)
-        return
-    try:
-        out.write_bytes(data)
-    except OSError as error:
-        raise ExplorerError(f"Could not write {out}: {error.strerror}.") from error
-    console.print(f"Wrote {out} ({len(data):,} bytes).")
+    runs = analysed(root_of(results), run_ids or [], utilisation)
+    write_out(report_export.write(runs, format), out)
 
 
 @app.command("import")

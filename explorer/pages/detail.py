@@ -231,8 +231,7 @@ def _tasks_cached(
 def effect_of(root: Path, run_id: str) -> control.Effect | None:
     """What distillation added to a student, where its control arm is in the store."""
     shelf = widgets.load(root)
-    both = pd.concat(control.members(shelf.runs, run_id))
-    ids = sorted({*both["run_id"], *both["teacher_run_id"].dropna()})
+    ids = control.needed(shelf.runs, run_id)
     return _effect_cached(root, run_id, {one: shelf.versions.get(one, "") for one in ids})
 
 
