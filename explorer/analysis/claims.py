@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from explorer.analysis import numbers
+from explorer.analysis import numbers, published
 from explorer.analysis.fit import cheapest
 
 KEPT, SHARE, RENT_USD, GEMINI_KEPT, TENTH = 0.95, 0.10, 2.0, 0.90, 0.10
@@ -64,7 +64,7 @@ def all_claims(
 
 def capability(rows: pd.DataFrame) -> Claim:
     """A distilled student keeps 95 % of its teacher."""
-    distilled = rows[rows["relation"].str.startswith("distilled")]
+    distilled = rows[published.is_distilled(rows)]
     points = _points(
         _pairs_in_words(distilled),
         [_kept(row) for row in distilled.to_dict("records")],

@@ -89,6 +89,11 @@ def relation(method: str, disclosed: str, declared: str) -> str:
     return "distilled from it" if declared == "yes" else "distilled, teacher not exactly this one"
 
 
+def is_distilled(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows are of a distilled student, whoever its teacher was."""
+    return rows["relation"].str.startswith("distilled")
+
+
 def benchmarks(pairs: pd.DataFrame, scores: pd.DataFrame, chance: pd.DataFrame) -> pd.DataFrame:
     """A row a pair and benchmark that both were scored on in the pair's table.
 

@@ -13,7 +13,6 @@ import plotly.graph_objects as go
 
 from explorer.analysis import frontier, numbers
 from explorer.analysis.advise import TARGET_RETENTION
-from explorer.errors import BadInput
 from explorer.report import labels, look
 from explorer.report.labels import View
 from explorer.report.look import Template
@@ -69,9 +68,7 @@ def retention_chart(
     Raises:
         BadInput: An axis that is not offered.
     """
-    for given, offered in ((x, AXES), (y, HEIGHTS)):
-        if given not in offered:
-            raise BadInput(f"The chart has no axis {given!r}; it offers {', '.join(offered)}.")
+    look.check_axes((x, AXES), (y, HEIGHTS))
     ink = look.INKS[template]
     needed = (x, y, *HEIGHTS[y][:2])
     whole = runs.assign(**{name: np.nan for name in needed if name not in runs})
@@ -101,7 +98,7 @@ def retention_chart(
         _add_shape_legend(figure, list(dict.fromkeys(_kind(shown))), ink)
     _add_labels(figure, shown, pd.concat([shown.iloc[:0], *fronts.values()]), x, y, view, ink)
     if selected is not None:
-        _add_ring(figure, shown[shown["run_id"] == selected], x, y, ink)
+        look.ring(figure, shown[shown["run_id"] == selected], x, y, ink)
     _add_note(figure, runs, shown, x, ink)
     figure.update_xaxes(title_text=AXES[x], range=view.x_axis, type="log" if view.log else "linear")
     figure.update_yaxes(title_text=HEIGHTS[y][2], range=view.y_range, ticksuffix=" %")
@@ -280,10 +277,7 @@ def _add_labels(
     ink: dict[str, str],
 ) -> None:  # fmt: skip
     """Names beside the frontier's points, each once, where they hide nothing; others on hover."""
-    taken = labels.around_points(zip(shown[x], shown[y], strict=True), view)
-    for note in figure.layout.annotations:  # the name of the target line
-        _, line = view.pixel(view.x_range[0], note.y)
-        taken.append((0, line, 7.0 * len(note.text), line + 18))
+    taken = labels.taken(figure, zip(shown[x], shown[y], strict=True), view)
     named = best.assign(
         text=best["label"].where(best["role"] != "teacher", best["teacher"]).astype(str)
     )
@@ -296,16 +290,6 @@ def _add_labels(
     labels.place(figure, wanted, taken, view, ink)
 
 
-def _add_ring(figure: go.Figure, one: pd.DataFrame, x: str, y: str, ink: dict[str, str]) -> None:
-    """A ring around the run whose facts are shown below."""
-    figure.add_scatter(
-        x=one[x], y=one[y], mode="markers", showlegend=False, hoverinfo="skip",
-        marker={
-            "symbol": "circle-open", "size": 24, "color": ink["text"], "line": {"width": 1.5},
-        },
-    )  # fmt: skip
-
-
 def _add_note(
     figure: go.Figure, runs: pd.DataFrame, shown: pd.DataFrame, x: str, ink: dict[str, str]
 ) -> None:
@@ -316,8 +300,4 @@ def _add_note(
         look.say(figure, f"Nothing to draw: this axis needs {needs}.", ink)
     elif left_out:
         what = "1 run without" if left_out == 1 else f"{left_out} runs without"
-        figure.add_annotation(
-            x=1, xref="paper", xanchor="right", y=0, yref="paper", yanchor="bottom", yshift=4,
-            text=f"{what} these values not shown", showarrow=False,
-            font={"size": 11, "color": ink["quiet"]},
-        )  # fmt: skip
+        look.left_out(figure, f"{what} these values not shown", ink)

@@ -49,9 +49,13 @@ class Label:
     """Whether the point is a teacher's star, which stands on a line at 100 %."""
 
 
-def around_points(points: Iterable[tuple[float, float]], view: View) -> list[Box]:
-    """The places that the points themselves take."""
-    return [_around(view.pixel(x, y), 9, 9) for x, y in points]
+def taken(figure: go.Figure, points: Iterable[tuple[float, float]], view: View) -> list[Box]:
+    """The places that the points take, and the target line's name, which is there already."""
+    boxes = [_around(view.pixel(x, y), 9, 9) for x, y in points]
+    for note in figure.layout.annotations:
+        _, line = view.pixel(view.x_range[0], note.y)
+        boxes.append((0, line, 7.0 * len(note.text), line + 18))
+    return boxes
 
 
 def place(

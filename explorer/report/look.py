@@ -4,10 +4,14 @@ Every figure has a transparent background and two inks, for a light and a dark p
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
+
+from explorer.errors import BadInput
 
 Template = Literal["light", "dark"]
 
@@ -52,6 +56,38 @@ def axis(ink: dict[str, str]) -> dict[str, Any]:
         "ticklabelstandoff": 6, "tickfont": {"color": ink["quiet"], "size": 12},
         "automargin": True, "title": {"font": {"color": ink["text"], "size": 13}, "standoff": 12},
     }  # fmt: skip
+
+
+def check_axes(*chosen: tuple[str, Mapping[str, Any]]) -> None:
+    """Refuse axes that a chart does not offer.
+
+    Args:
+        chosen: Pairs of a name and what is offered.
+
+    Raises:
+        BadInput: The message names what is.
+    """
+    for given, offered in chosen:
+        if given not in offered:
+            raise BadInput(f"The chart has no axis {given!r}; it offers {', '.join(offered)}.")
+
+
+def ring(figure: go.Figure, one: pd.DataFrame, x: str, y: str, ink: dict[str, str]) -> None:
+    """A ring around the point whose facts are shown below."""
+    figure.add_scatter(
+        x=one[x], y=one[y], mode="markers", showlegend=False, hoverinfo="skip",
+        marker={
+            "symbol": "circle-open", "size": 24, "color": ink["text"], "line": {"width": 1.5},
+        },
+    )  # fmt: skip
+
+
+def left_out(figure: go.Figure, text: str, ink: dict[str, str]) -> None:
+    """A small note in the corner on what is not in the chart: nothing goes missing silently."""
+    figure.add_annotation(
+        x=1, xref="paper", xanchor="right", y=0, yref="paper", yanchor="bottom", yshift=4,
+        text=text, showarrow=False, font={"size": 11, "color": ink["quiet"]},
+    )  # fmt: skip
 
 
 def say(figure: go.Figure, text: str, ink: dict[str, str]) -> None:

@@ -9,8 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from explorer.analysis import numbers
+from explorer.analysis import published as analysis
 from explorer.analysis.advise import TARGET_RETENTION
-from explorer.errors import BadInput
 from explorer.report import labels, look
 from explorer.report.labels import Label, View
 from explorer.report.look import Template
@@ -70,9 +70,7 @@ def kept_chart(
     Raises:
         BadInput: An axis that is not offered.
     """
-    for given, offered in ((x, AXES), (y, HEIGHTS)):
-        if given not in offered:
-            raise BadInput(f"The chart has no axis {given!r}; it offers {', '.join(offered)}.")
+    look.check_axes((x, AXES), (y, HEIGHTS))
     ink = look.INKS[template]
     figure = go.Figure(layout=look.layout(ink))
     figure.update_layout(legend={"entrywidth": 98, "entrywidthmode": "pixels"})
@@ -95,19 +93,10 @@ def kept_chart(
     if len(shown) <= MANY_LABELS:
         best = shown.sort_values(y, ascending=False).drop_duplicates("student")
         wanted = [Label(row[x], row[y], row["student"]) for row in best.to_dict("records")]
-        taken = labels.around_points(zip(shown[x], shown[y], strict=True), view)
-        for note in figure.layout.annotations:  # the name of the 95 % line
-            _, line = view.pixel(view.x_range[0], note.y)
-            taken.append((0, line, 7.0 * len(note.text), line + 18))
+        taken = labels.taken(figure, zip(shown[x], shown[y], strict=True), view)
         labels.place(figure, wanted, taken, view, ink)
     if selected is not None and selected in shown.index:
-        one = shown.loc[[selected]]
-        figure.add_scatter(
-            x=one[x], y=one[y], mode="markers", showlegend=False, hoverinfo="skip",
-            marker={
-                "symbol": "circle-open", "size": 24, "color": ink["text"], "line": {"width": 1.5},
-            },
-        )  # fmt: skip
+        look.ring(figure, shown.loc[[selected]], x, y, ink)
     _add_note(figure, len(rows) - len(shown), shown, x, ink)
     figure.update_xaxes(title_text=AXES[x], range=view.x_axis, type="log" if view.log else "linear")
     figure.update_yaxes(title_text=HEIGHTS[y], range=view.y_range, ticksuffix=" %")
@@ -218,7 +207,7 @@ def _add_family(
     if at is not None:
         # The palette's last colour is too pale for a thin line; black is Okabe and Ito's eighth.
         colour = [*look.COLOURS[template][:6], ink["text"]][at]
-    distilled = group["relation"].str.startswith("distilled")
+    distilled = analysis.is_distilled(group)
     symbols = [ESTIMATED if x == "usd_per_hour" else SYMBOLS[bool(one)] for one in distilled]
     figure.add_scatter(
         x=group[x], y=group[y], mode="markers", name=look.safe(family), cliponaxis=False,
@@ -250,7 +239,7 @@ def _add_teachers(figure: go.Figure, shown: pd.DataFrame, x: str, ink: dict[str,
 
 def _add_shapes(figure: go.Figure, shown: pd.DataFrame, x: str, ink: dict[str, str]) -> None:
     """What the shapes mean, in grey."""
-    distilled = set(shown["relation"].str.startswith("distilled"))
+    distilled = set(analysis.is_distilled(shown))
     names = {True: "distilled", False: "only smaller"}
     kinds = [(SYMBOLS[kind], names[kind]) for kind in (True, False) if kind in distilled]
     if x == "usd_per_hour" and len(shown):
@@ -318,11 +307,7 @@ def _add_note(
     if shown.empty:
         look.say(figure, f"Nothing to draw: this axis needs {needs}.", ink)
     elif left_out:
-        figure.add_annotation(
-            x=1, xref="paper", xanchor="right", y=0, yref="paper", yanchor="bottom", yshift=4,
-            text=f"{left_out} without {needs} not shown", showarrow=False,
-            font={"size": 11, "color": ink["quiet"]},
-        )  # fmt: skip
+        look.left_out(figure, f"{left_out} without {needs} not shown", ink)
 
 
 def per_benchmark_bars(detail: pd.DataFrame, *, template: Template = "light") -> go.Figure:
