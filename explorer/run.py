@@ -281,18 +281,18 @@ class _Run:
         self.stage_seconds["prepare"] = time.monotonic() - began
         taught = None
         if spec.distill:
-            if not shared:
+            targets: Targets | None = None
+            if shared:
+                course, targets = self._course(student, blocks_NT, text, heldout, training)
+            else:
                 blocks_NT, num_tokens = corpus.pack(
                     text, student.tokenizer, distill.block_tokens, num_needed
                 )
                 heldout, training = corpus.split(
                     len(blocks_NT), distill.heldout_blocks, distill.seed
                 )
-            if shared:
-                course, targets = self._course(student, blocks_NT, text, heldout, training)
-            else:
                 plain = lessons.Text(blocks_NT)
-                course, targets = Course(plain, training, plain, heldout), None
+                course = Course(plain, training, plain, heldout)
             state = self._distil(student, course, folder)
             taught = _distillation(state, text.facts(num_tokens), targets, heldout, student)
         student.model.save_pretrained(folder / "model.partial")

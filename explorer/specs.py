@@ -94,6 +94,10 @@ class Spec(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+ONE_STEP = 0.5
+"""The largest share of the parameters that one cut should take; more goes better in two."""
+
+
 class StudentSpec(Spec):
     """What all kinds of students have in common: a kind, a size, a name for people."""
 

@@ -11,14 +11,12 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
-from explorer.specs import CheckpointStudent, DepthStudent, RunSpec
+from explorer.specs import ONE_STEP, CheckpointStudent, DepthStudent, RunSpec
 
 BYTES_PER_TRAINED_PARAMETER = 16
 """float32 weight, its gradient and AdamW's two moments."""
 BYTES_PER_FROZEN_PARAMETER = 4
 """float32 weight."""
-LARGE_STEP = 0.5
-"""A cut of a larger share of the parameters should be done in two steps."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +95,7 @@ def parameters_of(spec: RunSpec, runs: pd.DataFrame) -> float | None:
     """Parameters of the model that a spec measures, as it says itself or as earlier runs tell."""
     student = spec.student
     if student is None or isinstance(student, CheckpointStudent):
-        return _measured(spec.teacher if student is None else student.model, runs)
+        return measured(spec.teacher if student is None else student.model, runs)
     if isinstance(student, DepthStudent):
         alike = _uncut_widths(spec.teacher, runs)
         return _line(alike["num_layers"], alike["num_parameters"], float(student.num_layers))
@@ -113,9 +111,9 @@ def large_steps(specs: list[RunSpec], runs: pd.DataFrame) -> dict[str, float]:
     for spec in specs:
         if spec.student is None or spec.student.kind not in {"depth", "width", "both"}:
             continue
-        whole = _measured(spec.student.start or spec.teacher, runs)
+        whole = measured(spec.student.start or spec.teacher, runs)
         size = parameters_of(spec, runs)
-        if whole and size and 1 - size / whole > LARGE_STEP:
+        if whole and size and 1 - size / whole > ONE_STEP:
             found[spec.student.label()] = 1 - size / whole
     return found
 
@@ -124,13 +122,13 @@ def _teacher_of(spec: RunSpec) -> RunSpec:
     return spec.teacher_run() or spec
 
 
-def _measured(model: str, runs: pd.DataFrame) -> float | None:
-    """Parameters of a model by its name: of a run's student, or of a teacher that was measured."""
+def measured(model: str, runs: pd.DataFrame, what: str = "num_parameters") -> float | None:
+    """A column of a model by its name: of a run's student, or of a teacher that was measured."""
     if model.startswith("run:"):
         rows = runs["run_id"] == model.removeprefix("run:")
     else:
         rows = (runs["teacher"] == model) & (runs["role"] == "teacher")
-    known = runs.loc[rows, "num_parameters"].dropna()
+    known = runs.loc[rows, what].dropna()
     return float(known.iloc[-1]) if len(known) else None
 
 

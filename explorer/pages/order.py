@@ -39,13 +39,9 @@ def teachers(root: Path, runs: pd.DataFrame) -> list[str]:
 
 def layers_of(teacher: str, runs: pd.DataFrame) -> int | None:
     """The teacher's layers, where a run has measured it or it is the starter."""
-    if teacher.startswith("run:"):
-        known = runs.loc[runs["run_id"] == teacher.removeprefix("run:"), "num_layers"].dropna()
-    else:
-        rows = (runs["teacher"] == teacher) & (runs["role"] == "teacher")
-        known = runs.loc[rows, "num_layers"].dropna()
-    if len(known):
-        return int(known.iloc[-1])
+    known = estimate.measured(teacher, runs, "num_layers")
+    if known:
+        return int(known)
     return STARTER_LAYERS if teacher == "starter" else None
 
 
@@ -112,7 +108,7 @@ def check_corpus(corpus: str) -> None:
 
 def parameters_of(teacher: str, runs: pd.DataFrame) -> int | None:
     """The teacher's parameters, where a run has measured it or it is the starter."""
-    known = estimate.parameters_of(RunSpec(teacher=teacher or "starter"), runs)
+    known = estimate.measured(teacher or "starter", runs)
     if known:
         return int(known)
     return STARTER_PARAMETERS if teacher == "starter" else None

@@ -24,6 +24,7 @@ from explorer.distill.students.depth import (
     greedy_layers,
     keep_layers,
     most_influential,
+    of_layers,
     uniform_layers,
 )
 from explorer.distill.students.fresh import fresh
@@ -41,6 +42,7 @@ from explorer.models.families import Shape, count_parameters, shape_of
 from explorer.models.layers import KEPT_LAYERS, layer_list
 from explorer.models.loading import Loaded
 from explorer.specs import (
+    ONE_STEP,
     BothStudent,
     CheckpointStudent,
     DepthStudent,
@@ -57,9 +59,6 @@ __all__ = [
 log = logging.getLogger("explorer")
 
 # Shape letters: B blocks, T tokens of a block.
-
-ONE_STEP = 0.5
-"""The largest share of the parameters that one cut should take."""
 
 OnProgress = Callable[[int, int, str], None]
 """Called with (done, total, unit); may raise to stop."""
@@ -151,11 +150,11 @@ class _Cut:
         kept = most_important(shape, whole, seen)
         layers = self._layers(shape.num_layers, choice)
         shallow = keep_layers(self.start.model, layers)
-        of_layers = Kept(kept.hidden, *([rows[i] for i in layers] for rows in
+        stay = Kept(kept.hidden, *([rows[i] for i in layers] for rows in
                                         (kept.channels, kept.heads, kept.groups)))  # fmt: skip
         prefix, _ = layer_list(self.start.model)
-        student = keep_widths(shallow, of_layers, _of_layers(seen.squares, prefix, layers))
-        maps.remember(student, self.start.model, layers, of_layers, second_step=self.second_step)
+        student = keep_widths(shallow, stay, of_layers(seen.squares, prefix, layers))
+        maps.remember(student, self.start.model, layers, stay, second_step=self.second_step)
         log.info(
             "The student keeps %d of %d layers (%s), %d of %d hidden dimensions, %d of %d MLP "
             "channels, %d of %d query heads and %d of %d key-value heads; its config maps each.",
@@ -187,20 +186,6 @@ class _Cut:
 
     def _told(self, unit: str) -> Callable[[int], None]:
         return lambda done: self.on_progress(done, len(self.sample_BT), unit)
-
-
-def _of_layers(squares: dict[str, Tensor], prefix: str, layers: list[int]) -> dict[str, Tensor]:
-    """The same by the names that the kept layers have in the student."""
-    found = {}
-    new_index = {str(old): str(new) for new, old in enumerate(layers)}
-    for name, square_H in squares.items():
-        if not name.startswith(prefix + "."):
-            found[name] = square_H
-            continue
-        old, _, rest = name.removeprefix(prefix + ".").partition(".")
-        if old in new_index:
-            found[f"{prefix}.{new_index[old]}.{rest}"] = square_H
-    return found
 
 
 def _say_target(model: PreTrainedModel, shape: Shape, asked: int) -> None:

@@ -8,7 +8,7 @@ loss raises the KL to the teacher least.
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -174,21 +174,31 @@ def keep_layers(model: PreTrainedModel, kept: list[int]) -> PreTrainedModel:
     config_of_layers(config, kept)
     setattr(config, KEPT_LAYERS, kept)
     student: PreTrainedModel = type(model)._from_config(config, dtype=model.dtype)
+    filled(student, of_layers(model.state_dict(), prefix, kept), model)
+    return student
+
+
+def of_layers(named: Mapping[str, Tensor], prefix: str, kept: list[int]) -> dict[str, Tensor]:
+    """What belongs to these layers or to none, by the names that it has in the student."""
+    found = {}
     new_index = {str(old): new for new, old in enumerate(kept)}
-    state = {}
-    for key, tensor in model.state_dict().items():
-        if not key.startswith(prefix + "."):
-            state[key] = tensor
+    for name, tensor in named.items():
+        if not name.startswith(prefix + "."):
+            found[name] = tensor
             continue
-        old, _, rest = key.removeprefix(prefix + ".").partition(".")
+        old, _, rest = name.removeprefix(prefix + ".").partition(".")
         if old in new_index:
-            state[f"{prefix}.{new_index[old]}.{rest}"] = tensor
+            found[f"{prefix}.{new_index[old]}.{rest}"] = tensor
+    return found
+
+
+def filled(student: PreTrainedModel, state: Mapping[str, Tensor], model: PreTrainedModel) -> None:
+    """Give a new student its weights, and what else it has of the model that it was cut from."""
     student.load_state_dict(state)
     student.tie_weights()
     student.generation_config = copy.deepcopy(model.generation_config)
     placed: Any = student  # Module.to has no usable type in transformers
     placed.to(model.device).eval()
-    return student
 
 
 def config_of_layers(config: Any, kept: list[int]) -> None:

@@ -9,7 +9,6 @@ Source: Muralidharan et al. 2024 (Minitron), arXiv:2407.14679, section 2.2; used
 Sreenivas et al. 2024, arXiv:2408.11796.
 """
 
-import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from explorer.distill.students.depth import filled
 from explorer.errors import BadInput
 from explorer.models import families
 from explorer.models.families import Shape, family_of, shape_of
@@ -242,11 +242,7 @@ def keep_widths(model: PreTrainedModel, kept: Kept, squares: dict[str, Tensor]) 
             ratio = (square_H[kept.hidden].mean() / square_H.mean()).sqrt()
             weight = weight * ratio.to(weight)
         state[name] = weight
-    student.load_state_dict(state)
-    student.tie_weights()
-    student.generation_config = copy.deepcopy(model.generation_config)
-    placed: Any = student  # Module.to has no usable type in transformers
-    placed.to(model.device).eval()
+    filled(student, state, model)
     return student
 
 
