@@ -22,6 +22,13 @@ COLUMNS = [
 ]  # fmt: skip
 
 
+EXAMPLE_MODELS = ("DeepSeek-R1-Distill-Llama-70B", "DeepSeek-R1-Distill-Qwen-7B")
+EXAMPLE_DEVICES = ("RTX 4090", "H100 SXM")
+"""Where nobody says: a 70B and a 7B student, on a consumer card and on a server's."""
+PROMPT_TOKENS, OUTPUT_TOKENS = 512, 128
+"""Of each request, where nobody says."""
+
+
 def fit(
     models: pd.DataFrame,
     devices: pd.DataFrame,
@@ -29,8 +36,8 @@ def fit(
     *,
     bits: tuple[int, ...] = (16, 8, 4),
     concurrency: int = 1,
-    prompt_tokens: int = 512,
-    output_tokens: int = 128,
+    prompt_tokens: int = PROMPT_TOKENS,
+    output_tokens: int = OUTPUT_TOKENS,
     utilisation: float = 1.0,
     efficiency: Efficiency = CEILING,
 ) -> pd.DataFrame:

@@ -56,6 +56,13 @@ class Efficiency:
 CEILING = Efficiency()
 
 
+def stated(prefill: float, decode: float) -> Efficiency:
+    """Shares that a person states; the ceiling where both are 1."""
+    if (prefill, decode) == (1, 1):
+        return CEILING
+    return Efficiency(prefill, decode, "as you stated")
+
+
 @dataclasses.dataclass(frozen=True)
 class Speed:
     """An estimated speed at a stated concurrency."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from explorer.analysis.roofline import CEILING, Efficiency
+from explorer.analysis import roofline
 from explorer.cli.base import Out, ResultsDir, Utilisation, app, console, root_of
 from explorer.cli.tables import Format, give
 from explorer.errors import BadInput, DamagedStore
@@ -128,15 +128,16 @@ def fit(
     from explorer.report import tables
 
     sized = analysis.with_shapes(load.table("models"), load.table("shapes"))
-    names = models or ["DeepSeek-R1-Distill-Llama-70B", "DeepSeek-R1-Distill-Qwen-7B"]
-    reached = CEILING
+    names = models or list(analysis.EXAMPLE_MODELS)
     if run is not None:
         reached = _reached(run, run_tflops, run_bandwidth, results)
-    elif (prefill_efficiency, decode_efficiency) != (1, 1):
-        reached = Efficiency(prefill_efficiency, decode_efficiency, "as you stated")
+    else:
+        reached = roofline.stated(prefill_efficiency, decode_efficiency)
     rows = analysis.fit(
         analysis.named(names, sized),
-        analysis.devices_named(device or ["RTX 4090", "H100 SXM"], load.table("hardware_specs")),
+        analysis.devices_named(
+            device or list(analysis.EXAMPLE_DEVICES), load.table("hardware_specs")
+        ),
         load.table("hardware"),
         concurrency=concurrency,
         prompt_tokens=prompt_tokens,
@@ -157,10 +158,9 @@ def fit(
 
 def _reached(
     run: str, tflops: float | None, bandwidth_gb_s: float | None, results: Path | None
-) -> Efficiency:
+) -> roofline.Efficiency:
     """What a run of the store reached of its device's peak."""
     from explorer import store
-    from explorer.analysis import roofline
     from explorer.catalogue import load, prices
 
     row = store.row(store.load(root_of(results), run))

@@ -22,11 +22,11 @@ from typing import Any
 import pandas as pd
 
 from explorer.errors import BadInput
+from explorer.harness import metrics as known_metrics
 from explorer.harness import samples
+from explorer.harness.metrics import CHOICE_METRICS, EXACT_METRICS
 from explorer.records import TaskScore
 
-CHOICE_METRICS = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info")
-EXACT_METRICS = ("acc", "exact_match", "em")
 HASH = re.compile(r"[0-9a-f]{8,128}")
 ANSWER_COLUMNS = ["task", "metric", "doc_id", "doc_hash", "value", "chance", "cluster"]
 
@@ -253,7 +253,7 @@ def _chance(config: Mapping[str, Any], metric: str, lines: list[dict[str, Any]])
 
 def _chance_of(config: Mapping[str, Any], metric: str, line: Mapping[str, Any]) -> float | None:
     """Correct choices by choices; 0 for free text that must match; what the file says first."""
-    if metric not in (*CHOICE_METRICS, *EXACT_METRICS):
+    if metric not in CHOICE_METRICS | EXACT_METRICS:
         return None
     said = _mapping(config.get("metadata")).get("chance")
     said = _number(said.get(metric) if isinstance(said, dict) else said)
@@ -280,11 +280,7 @@ def _named(metrics: Mapping[str, float]) -> dict[str, str]:
 def _headline(config: Mapping[str, Any], names: list[str]) -> str:
     """The metric that stands for the task: what its file says, else acc_norm, acc, the first."""
     said = _mapping(config.get("metadata")).get("headline_metric")
-    for wanted in (said, "acc_norm", "acc"):
-        for name in names:
-            if name.partition(",")[0] == wanted:
-                return name
-    return names[0]
+    return known_metrics.first_of((said, *known_metrics.HEADLINES), names) or names[0]
 
 
 def _version(document: Mapping[str, Any], task: str) -> str | None:

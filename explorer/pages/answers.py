@@ -16,9 +16,7 @@ finished = shelf.runs[shelf.runs["status"] == "finished"]
 known = finished[finished["run_id"].isin(shelf.scores["run_id"])]
 
 if known.empty:
-    st.html('<p class="finding">No answers to read yet: finish a run with tasks first.</p>')
-    if st.button("Go to the Run page", type="primary", icon=":material/play_circle:"):
-        st.switch_page(widgets.RUN)
+    widgets.nothing_yet("No answers to read yet: finish a run with tasks first.")
     widgets.problems_shown(shelf.problems)
     st.stop()
 

@@ -25,24 +25,11 @@ shelf = widgets.load(root)
 finished = shelf.runs[shelf.runs["status"] == "finished"]
 
 if finished.empty:
-    st.html('<p class="finding">Nothing to compare yet: finish a run first.</p>')
-    if st.button("Go to the Run page", type="primary", icon=":material/play_circle:"):
-        st.switch_page(widgets.RUN)
+    widgets.nothing_yet("Nothing to compare yet: finish a run first.")
     widgets.problems_shown(shelf.problems)
     st.stop()
 
-chosen = st.multiselect(
-    "Runs",
-    finished["run_id"].tolist(),
-    default=sidebyside.newest_study(finished),
-    key="runs",
-    bind="query-params",
-    placeholder="Choose runs to compare",
-)
-runs = finished[finished["run_id"].isin(chosen)]
-if runs.empty:
-    st.info("Choose at least one run above.")
-    st.stop()
+runs = sidebyside.chosen(finished, "runs")
 
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="compare_row"):
     mode = st.segmented_control(

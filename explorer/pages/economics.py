@@ -28,26 +28,13 @@ shelf = widgets.load(root)
 finished = shelf.runs[(shelf.runs["status"] == "finished") & shelf.runs["tpot_ms"].notna()]
 
 if finished.empty:
-    st.html('<p class="finding">No timed run to compute with yet: finish a run first.</p>')
-    if st.button("Go to the Run page", type="primary", icon=":material/play_circle:"):
-        st.switch_page(widgets.RUN)
+    widgets.nothing_yet("No timed run to compute with yet: finish a run first.")
     widgets.problems_shown(shelf.problems)
     money.elsewhere()
     st.stop()
 
 sentence = st.container(key="economics_sentence")
-chosen = st.multiselect(
-    "Runs",
-    finished["run_id"].tolist(),
-    default=[i for i in sidebyside.newest_study(finished) if i in set(finished["run_id"])],
-    key="candidates",
-    bind="query-params",
-    placeholder="Choose runs to compare",
-)
-runs = finished[finished["run_id"].isin(chosen)]
-if runs.empty:
-    st.info("Choose at least one run above.")
-    st.stop()
+runs = sidebyside.chosen(finished, "candidates")
 measured = runs.iloc[0]
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="economics_row"):
     traffic = st.number_input(

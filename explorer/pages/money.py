@@ -6,8 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from explorer import store
-from explorer.analysis import fit, numbers
-from explorer.analysis.roofline import CEILING, Efficiency
+from explorer.analysis import fit, numbers, roofline
 from explorer.catalogue import api_prices, load
 from explorer.catalogue.api_prices import ApiPrice
 from explorer.catalogue.prices import Price
@@ -18,8 +17,6 @@ from explorer.report import tables
 
 TERMS = glossary.TERMS
 OWN = "your own price"
-DEFAULT_MODELS = ["DeepSeek-R1-Distill-Llama-70B", "DeepSeek-R1-Distill-Qwen-7B"]
-DEFAULT_DEVICES = ["RTX 4090", "H100 SXM"]
 
 
 @st.cache_data(show_spinner=False, max_entries=512)
@@ -127,12 +124,12 @@ def elsewhere() -> None:
     left, right = st.columns(2)
     with left:
         models = st.multiselect(
-            "Models", sized["model"].tolist(), default=DEFAULT_MODELS, key="models",
+            "Models", sized["model"].tolist(), default=fit.EXAMPLE_MODELS, key="models",
             bind="query-params",
         )  # fmt: skip
     with right:
         devices = st.multiselect(
-            "Devices", specs["hardware"].tolist(), default=DEFAULT_DEVICES, key="devices",
+            "Devices", specs["hardware"].tolist(), default=fit.EXAMPLE_DEVICES, key="devices",
             bind="query-params",
         )  # fmt: skip
     with st.container(horizontal=True, gap="medium", key="economics_fit_row"):
@@ -151,9 +148,7 @@ def elsewhere() -> None:
     if not models or not devices:
         st.info("Choose a model and a device above.")
         return
-    reached = CEILING
-    if (reading, writing) != (100, 100):
-        reached = Efficiency(reading / 100, writing / 100, "as you stated")
+    reached = roofline.stated(reading / 100, writing / 100)
     rows = fit.fit(
         fit.named(models, sized),
         fit.devices_named(devices, specs),
@@ -169,7 +164,8 @@ def elsewhere() -> None:
     st.dataframe(tables.fitted(rows), hide_index=True)
     st.caption(
         words.md(
-            f"Estimated, not measured: 512 tokens in and 128 out, {reached.in_words()}, "
+            f"Estimated, not measured: {fit.PROMPT_TOKENS} tokens in and {fit.OUTPUT_TOKENS} out, "
+            f"{reached.in_words()}, "
             f"{fit.USABLE_MEMORY:.0%} of the memory used, links between devices free. Rent runs "
             "from the cheapest to the dearest offer of the dated price book; 8 and 4 bits take "
             "some capability that is not shown here."

@@ -1,6 +1,7 @@
 """Parts of the Compare page: the runs to begin with, the footnote."""
 
 import pandas as pd
+import streamlit as st
 
 from explorer.pages import words
 
@@ -23,6 +24,28 @@ def newest_study(finished: pd.DataFrame) -> list[str]:
     ]
     teacher = finished.loc[finished["run_id"] == newest["teacher_run_id"], "run_id"]
     return [*teacher, *same.sort_values("num_parameters", ascending=False)["run_id"]]
+
+
+def chosen(finished: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Let runs be chosen, the newest study's at first; ends the page where none is.
+
+    Args:
+        finished: Out of these.
+        key: Of the widget, and in the page's address.
+    """
+    ids = st.multiselect(
+        "Runs",
+        finished["run_id"].tolist(),
+        default=[one for one in newest_study(finished) if one in set(finished["run_id"])],
+        key=key,
+        bind="query-params",
+        placeholder="Choose runs to compare",
+    )
+    runs = finished[finished["run_id"].isin(ids)]
+    if runs.empty:
+        st.info("Choose at least one run above.")
+        st.stop()
+    return runs
 
 
 def _study(name: str) -> str:

@@ -132,6 +132,13 @@ def problems_shown(problems: list[str]) -> None:
             st.caption(f"and {len(problems) - 50:,} more.")
 
 
+def nothing_yet(sentence: str) -> None:
+    """An empty page: one sentence and the way to the Run page."""
+    st.html(f'<p class="finding">{text(sentence)}</p>')
+    if st.button("Go to the Run page", type="primary", icon=":material/play_circle:"):
+        st.switch_page(RUN)
+
+
 def template() -> look.Template:
     """The ink for figures: that of the theme the browser shows."""
     return "dark" if st.context.theme.type == "dark" else "light"
