@@ -7,6 +7,7 @@ spec is the same run, and running it again continues or does nothing.
     explorer run spec.yaml
 """
 
+import abc
 import hashlib
 import json
 import re
@@ -108,13 +109,13 @@ class StudentSpec(Spec):
         """The model that becomes the student; None is the teacher."""
         return None
 
+    @abc.abstractmethod
     def slug(self) -> str:
         """Kind and size in a run's name, without a dash: `10l`, `60m_wide`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def label(self, num_parameters: int | None = None) -> str:
         """Kind and size for people: `10 layers`, `60M wide`; the measured size where known."""
-        raise NotImplementedError
 
 
 class DepthStudent(StudentSpec):

@@ -18,33 +18,11 @@ from explorer.errors import (
 )
 from explorer.models.loading import load
 from explorer.specs import RunSpec
-from tests.conftest import ROOT
 
 
 @pytest.fixture
-def corpus_file(tmp_path):
-    path = tmp_path / "corpus.txt"
-    path.write_text("\n\n".join(f"Document {i} says that {i} is a number." for i in range(80)))
-    return path
-
-
-@pytest.fixture
-def spec(tiny_llama, corpus_file):
-    return RunSpec.parse(
-        {
-            "name": "tiny",
-            "teacher": str(tiny_llama()),
-            "student": {"num_layers": 2, "sample_blocks": 2},
-            "distill": {
-                "corpus": str(corpus_file), "max_tokens": 600, "block_tokens": 16,
-                "heldout_blocks": 4, "top_k": 8, "eval_every_steps": 4,
-            },
-            "capability": {"tasks": ["tiny_pairs"], "include_path": str(ROOT / "tests" / "tasks")},
-            "latency": None,
-            "device": "cpu",
-            "threads": 1,
-        }
-    )  # fmt: skip
+def spec(tiny_run):
+    return RunSpec.parse({**tiny_run, "device": "cpu", "threads": 1})
 
 
 def test_a_run_leaves_a_record_with_every_part(spec, store_root):
