@@ -168,7 +168,8 @@ class Capability(Part):
     lm_eval_version: str | None
     """None where an imported file does not say it."""
     scores: list[TaskScore]
-    seconds: float
+    seconds: float | None
+    """Of the whole evaluation; None where imported results do not say."""
 
 
 class Turn(Part):

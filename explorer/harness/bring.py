@@ -121,12 +121,12 @@ def _when(value: Any) -> str:
     return datetime.datetime.fromtimestamp(number, datetime.UTC).isoformat(timespec="seconds")
 
 
-def _seconds(value: Any) -> float:
+def _seconds(value: Any) -> float | None:
     try:
         seconds = float(value)
     except (TypeError, ValueError, OverflowError):
-        return 0.0
-    return seconds if 0 <= seconds < 1e12 else 0.0
+        return None
+    return seconds if 0 <= seconds < 1e12 else None
 
 
 def _text(value: Any) -> str | None:

@@ -183,3 +183,16 @@ def test_the_command_imports_and_the_run_is_listed(store_root, monkeypatch, caps
     assert run_id in call("ls", "--json")[1]
     assert "imported" in call("show", run_id)[1]
     assert call("compare")[0] == 0
+
+
+def test_a_time_that_is_not_known_stays_unknown(store_root, tmp_path):
+    """An evaluation whose files do not say how long it took has cost nobody nothing."""
+    shutil.copytree(folder_of(TEACHER), tmp_path / "out")
+    for path in (tmp_path / "out").rglob("results_*.json"):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        document.pop("total_evaluation_time_seconds", None)
+        path.write_text(json.dumps(document), encoding="utf-8")
+
+    run_id, _ = bring.bring(store_root, tmp_path / "out", "mine")
+
+    assert store.load(store_root, run_id).capability.seconds is None
