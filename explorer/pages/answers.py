@@ -68,6 +68,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
         [one for one in outcomes.OUTCOMES if one in counts],
         format_func=str.capitalize,
         key="outcome",
+        wrap=True,
         bind="query-params",
         help=glossary.TERMS["outcome"],
     )

@@ -93,6 +93,7 @@ def _teacher_and_sizes(root: Path, shelf: Shelf) -> dict[str, Any]:
         required=True,
         format_func=lambda key: KINDS[key],
         key="run_kind",
+        wrap=True,
         help=HELP["kind"],
     )
     asked = {"teacher": (teacher or "").strip(), "name": name.strip(), "kind": kind}
@@ -177,6 +178,7 @@ def _corpus_and_budget() -> dict[str, Any]:
         required=True,
         format_func=lambda key: CORPORA[key],
         key="run_corpus",
+        wrap=True,
         help=HELP["corpus"],
     )
     budget = right.number_input(

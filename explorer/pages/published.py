@@ -31,6 +31,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
         required=True,
         format_func=lambda key: AXES[key],
         key="against",
+        wrap=True,
         bind="query-params",
         help=words.md(glossary.TERMS["published_axis"]),
     )
@@ -62,6 +63,7 @@ with st.container(horizontal=True, gap="medium", key="published_filters"):
         list(dict.fromkeys([*charts.FAMILIES, *found.rows["family"]])),
         selection_mode="multi",
         key="family",
+        wrap=True,
         bind="query-params",
     )
     relations = st.pills(
@@ -69,6 +71,7 @@ with st.container(horizontal=True, gap="medium", key="published_filters"):
         list(RELATIONS),
         selection_mode="multi",
         key="relation",
+        wrap=True,
         bind="query-params",
         help=words.md(glossary.TERMS["relation"]),
     )

@@ -63,7 +63,6 @@ p.quiet {margin: 0;}
 @media (max-width: 640px) {
   .finding {font-size: 1.15rem;}
   .stMainBlockContainer {padding-left: 1rem; padding-right: 1rem;}
-  .st-key-run_kind [role="radiogroup"] {flex-wrap: wrap;}
 }
 </style>"""
 
