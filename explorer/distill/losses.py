@@ -12,6 +12,7 @@ never negative, at most the dense one, and exact when k is the vocabulary.
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,10 @@ IGNORE_INDEX = -100
 
 HEAD_MASS = 0.5
 """Mass of the teacher's most likely tokens that the adaptive KL calls the head."""
+LEAST_TAIL = 1e-7
+"""Mass of a bucket that is taken for at least this, about the rounding of 1 in float32."""
+ROUNDING = 2e-5
+"""Masses this close, and tokens whose likelihoods differ by this share, are the same."""
 
 
 def forward_kl(student_TV: Tensor, teacher_TV: Tensor, *, temperature: float = 1.0) -> Tensor:
@@ -126,8 +131,11 @@ def adaptive_kl(student_TV: Tensor, teacher_TV: Tensor, *, temperature: float = 
     with torch.no_grad():
         p_TV, order_TV = log_p_TV.exp().sort(dim=-1, descending=True)
         gap_TV = (p_TV - log_q_TV.exp().gather(-1, order_TV)).abs()
-        before_TV = p_TV.cumsum(-1) - p_TV
-        head_T = (gap_TV * (before_TV < HEAD_MASS)).sum(-1)
+        # Tokens that are equally likely are in the head together: their order says nothing.
+        next_TV = torch.ones_like(p_TV, dtype=torch.bool)
+        next_TV[..., 1:] = p_TV[..., 1:] < p_TV[..., :-1] * (1 - ROUNDING)
+        before_TV = ((p_TV.cumsum(-1) - p_TV) * next_TV).cummax(-1).values
+        head_T = (gap_TV * (before_TV < HEAD_MASS - ROUNDING)).sum(-1)
         share_T = head_T / gap_TV.sum(-1).clamp(min=torch.finfo(gap_TV.dtype).tiny)
     return share_T * _kl(log_p_TV, log_q_TV) + (1 - share_T) * _kl(log_q_TV, log_p_TV)
 
@@ -180,20 +188,63 @@ def events(
     Returns:
         The student's and the teacher's, each [T, E].
     """
-    # One number per position is all that is needed of the vocabulary's width, so the
-    # log-softmax is never stored: gather first, normalise after.
     logits_TV = student_TV.float() if temperature == 1 else student_TV.float() / temperature
-    log_z_T1 = torch.logsumexp(logits_TV, dim=-1, keepdim=True)
-    log_q_TK = logits_TV.gather(-1, ids_TK) - log_z_T1
-    if ids_TK.shape[-1] == student_TV.shape[-1]:
-        return log_q_TK, log_p_TE.float()
-    return with_tail(log_q_TK), log_p_TE.float()
+    return kept_log_softmax(logits_TV, ids_TK), log_p_TE.float()
 
 
-def with_tail(log_q_TK: Tensor) -> Tensor:
-    """Append the log-probability of everything that is not kept; shape [T, K + 1]."""
-    tail_T1 = log_one_minus_exp(torch.logsumexp(log_q_TK, dim=-1, keepdim=True))
-    return torch.cat([log_q_TK, tail_T1], dim=-1)
+def kept_log_softmax(logits_TV: Tensor, ids_TK: Tensor) -> Tensor:
+    """Log-probabilities of K tokens and, unless they are all, of one bucket for the others.
+
+    The bucket's mass is summed over its tokens. One minus the mass of the kept ones would be
+    one minus almost one: in float32 a bucket of a millionth is then off by a twentieth.
+
+    Args:
+        logits_TV: Finite, in float32.
+        ids_TK: All different within a position.
+
+    Returns:
+        Shape [T, E]; the bucket's is at least log(`LEAST_TAIL`), so that it stays finite.
+    """
+    apply: Any = _KeptLogSoftmax.apply  # has no type in torch
+    log_q_TE: Tensor = apply(logits_TV, ids_TK)
+    return log_q_TE
+
+
+class _KeptLogSoftmax(torch.autograd.Function):
+    """The log-softmax at some tokens and a bucket, never stored at the others.
+
+    Backward is, for a token of the bucket, its softmax times (gradient of the bucket / mass of
+    the bucket - sum of all gradients), and for a kept one its gradient less that sum's share:
+    one tensor of the vocabulary's width, where autograd would make several.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits_TV: Tensor, ids_TK: Tensor) -> Tensor:
+        most_T1 = logits_TV.amax(dim=-1, keepdim=True)
+        weights_TV = (logits_TV - most_T1).exp_()
+        log_sum_T1 = weights_TV.sum(dim=-1, keepdim=True).log()
+        # Less the largest first: near a probability of 1 the digits would be lost.
+        log_q_TE = logits_TV.gather(-1, ids_TK) - most_T1 - log_sum_T1
+        if ids_TK.shape[-1] < logits_TV.shape[-1]:
+            rest_T1 = weights_TV.scatter_(-1, ids_TK, 0.0).sum(dim=-1, keepdim=True)
+            log_tail_T1 = rest_T1.log() - log_sum_T1
+            log_q_TE = torch.cat([log_q_TE, log_tail_T1.clamp(min=math.log(LEAST_TAIL))], dim=-1)
+        ctx.save_for_backward(logits_TV, ids_TK, most_T1 + log_sum_T1, log_q_TE)
+        return log_q_TE
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        logits_TV, ids_TK, log_z_T1, log_q_TE = ctx.saved_tensors
+        num_kept = ids_TK.shape[-1]
+        kept_TK, tail_T1 = gradients[0][..., :num_kept], gradients[0][..., num_kept:]
+        log_tail_T1 = log_q_TE[..., num_kept:]
+        # A bucket at its least mass is a constant.
+        tail_T1 = tail_T1 * (log_tail_T1 > math.log(LEAST_TAIL))
+        sum_T1 = kept_TK.sum(-1, keepdim=True) + tail_T1.sum(-1, keepdim=True)
+        per_mass_T1 = (tail_T1 * (-log_tail_T1).exp()).sum(-1, keepdim=True)
+        softmax_TV = (logits_TV - log_z_T1).exp_()
+        grad_TK = kept_TK - sum_T1 * softmax_TV.gather(-1, ids_TK)
+        return softmax_TV.mul_(per_mass_T1 - sum_T1).scatter_(-1, ids_TK, grad_TK), None
 
 
 def sparse_forward_kl(
@@ -201,11 +252,6 @@ def sparse_forward_kl(
 ) -> Tensor:
     """`forward_kl` over `events`: what the held-out blocks are measured by."""
     return forward_kl(*events(student_TV, ids_TK, log_p_TE, temperature=temperature))
-
-
-def log_one_minus_exp(x: Tensor) -> Tensor:
-    """log(1 - exp(x)) for x <= 0, kept finite where rounding brings x to 0."""
-    return torch.log(-torch.expm1(x.clamp(max=-1e-7)))
 
 
 def label_cross_entropy(student_TV: Tensor, labels_T: Tensor) -> Tensor:

@@ -28,8 +28,9 @@ import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
+from torch.nn.functional import log_softmax
 
-from explorer.distill.losses import with_tail
+from explorer.distill.losses import kept_log_softmax
 from explorer.distill.rows import Row, Rows
 from explorer.errors import DamagedStore, NoRoom
 from explorer.models.loading import Loaded
@@ -280,17 +281,14 @@ def top_k_of(
     ids, log_p, lost = [], [], []
     for logits_TV in logits_BTV:
         scaled_TV = logits_TV.float() / temperature
-        values_TK, ids_TK = scaled_TV.topk(top_k, dim=-1)
-        log_z_T1 = torch.logsumexp(scaled_TV, dim=-1, keepdim=True)
-        log_p_TE = values_TK - log_z_T1
-        num_hidden = scaled_TV.shape[-1] - top_k
-        if num_hidden:
-            log_p_TE = with_tail(log_p_TE)
+        ids_TK = scaled_TV.topk(top_k, dim=-1).indices
+        log_p_TE = kept_log_softmax(scaled_TV, ids_TK)
         ids.append(ids_TK)
         log_p.append(log_p_TE)
         some = slice(None, None, TRUNCATION_STRIDE)
+        num_hidden = scaled_TV.shape[-1] - top_k
         lost.append(
-            _truncation_kl(scaled_TV[some] - log_z_T1[some], log_p_TE[some], num_hidden).mean()
+            _truncation_kl(log_softmax(scaled_TV[some], -1), log_p_TE[some], num_hidden).mean()
         )
     return torch.stack(ids), torch.stack(log_p), torch.stack(lost)
 

@@ -16,13 +16,13 @@ from explorer.distill.losses import (
     hidden_cosine,
     hidden_mse,
     jsd,
+    kept_log_softmax,
     label_cross_entropy,
     reverse_kl,
     skew_forward_kl,
     skew_reverse_kl,
     sparse_forward_kl,
     total_variation,
-    with_tail,
 )
 from explorer.specs import DistillSpec
 
@@ -32,9 +32,8 @@ def _logits(seed: int, positions: int = 7, vocabulary: int = 23) -> torch.Tensor
 
 
 def _kept(teacher_TV: torch.Tensor, k: int, temperature: float = 1.0):
-    log_p_TV = log_softmax(teacher_TV / temperature, dim=-1)
-    values, ids = log_p_TV.topk(k, dim=-1)
-    return ids, values if k == teacher_TV.shape[-1] else with_tail(values)
+    ids = teacher_TV.topk(k, dim=-1).indices
+    return ids, kept_log_softmax(teacher_TV / temperature, ids)
 
 
 def _pq(student, teacher):
@@ -245,3 +244,36 @@ def test_models_of_different_vocabularies_are_refused():
     """The dense loss says that the tokenizers differ."""
     with pytest.raises(ValueError, match="share a tokenizer"):
         forward_kl(_logits(0), _logits(0, vocabulary=24))
+
+
+@pytest.mark.parametrize("k", [1, 5, 9])
+def test_the_kept_log_softmax_is_the_plain_one_gathered(k):
+    """Values and gradients are those of autograd, the bucket's included; in float64."""
+    logits = _logits(3, vocabulary=9).double().requires_grad_()
+    ids = logits.detach().topk(k, dim=-1).indices
+
+    def plain(logits_TV):
+        log_q_TV = log_softmax(logits_TV, dim=-1)
+        if k == logits_TV.shape[-1]:
+            return log_q_TV.gather(-1, ids)
+        rest_T = log_q_TV.scatter(-1, ids, -torch.inf).logsumexp(-1, keepdim=True)
+        return torch.cat([log_q_TV.gather(-1, ids), rest_T], dim=-1)
+
+    weights = torch.randn_like(plain(logits))
+    (expected,) = torch.autograd.grad((weights * plain(logits)).sum(), logits)
+    (found,) = torch.autograd.grad((weights * kept_log_softmax(logits, ids)).sum(), logits)
+
+    torch.testing.assert_close(kept_log_softmax(logits, ids), plain(logits))
+    torch.testing.assert_close(found, expected)
+    assert torch.autograd.gradcheck(lambda x: kept_log_softmax(x, ids), logits)
+
+
+def test_a_bucket_without_mass_stays_finite():
+    """Where nothing is left for the others the bucket is as small as can be, with no gradient."""
+    logits = torch.tensor([[200.0, 0.0, -200.0]], requires_grad=True)
+
+    kept = kept_log_softmax(logits, torch.tensor([[0]]))
+    kept[:, 1].sum().backward()
+
+    assert kept.isfinite().all()
+    assert logits.grad.abs().max() == 0
