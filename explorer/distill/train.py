@@ -34,8 +34,8 @@ from explorer.specs import DistillSpec
 # Shape letters: B blocks, T tokens of a block, P scored positions, C positions of a chunk,
 # V vocabulary, H hidden size.
 
-CHUNK_POSITIONS = 256
-"""Positions whose logits exist at one time: 50 MB in float32 at a vocabulary of 49,152."""
+CHUNK_POSITIONS = 512
+"""Positions whose logits exist at one time: 100 MB in float32 at a vocabulary of 49,152."""
 
 
 @dataclasses.dataclass
