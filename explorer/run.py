@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from explorer import guards, store
+from explorer import guards, preflight, store
 from explorer.distill import corpus, lessons, students
 from explorer.distill.lessons import Course
 from explorer.distill.synthesise import synthesise
@@ -103,6 +103,7 @@ class _Run:
             torch.set_num_threads(self.spec.threads or device.num_cpus())
             self.device = pick_device(self.spec.device)
             self.environment = device.environment(self.device, torch.get_num_threads())
+            preflight.check(self.spec, self.root)
             self._teacher_first()
             self._stages()
         except Exception as error:
