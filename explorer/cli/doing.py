@@ -178,7 +178,7 @@ def _do(
     runs: list[specs.RunSpec], root: Path, *, queue: bool, again: bool, queued: bool = False
 ) -> None:
     """Do the runs one after another here, or put them into the queue."""
-    if again:
+    if again and int(os.environ.get("RANK", "0")) == 0:
         for one in runs:
             store.set_aside(root, one.run_id)
     if queue:
@@ -188,19 +188,29 @@ def _do(
             console.print(f"queued {run_id}")
         return
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from explorer.distill import crew
+    from explorer.distill.train import helper
     from explorer.run import run as do
     from explorer.terminal import stage_bar
 
-    for number, one in enumerate(runs, start=1):
-        if not queued:
-            # Asked for by hand, so an old request to stop is over.
-            store.withdraw_cancel(root, one.run_id)
-        with stage_bar(console, f"{number}/{len(runs)} {one.run_id}") as bar:
-            record = do(one, root, bar)
-        seconds = sum(record.stage_seconds.values())
-        console.print(
-            f"[{number}/{len(runs)}] {one.run_id} {record.status}, {seconds:.0f} s of work"
-        )
+    if crew.is_helper():
+        crew.help_out(helper)
+        raise typer.Exit
+
+    crew.crew()  # all processes of a launch meet here
+    try:
+        for number, one in enumerate(runs, start=1):
+            if not queued:
+                # Asked for by hand, so an old request to stop is over.
+                store.withdraw_cancel(root, one.run_id)
+            with stage_bar(console, f"{number}/{len(runs)} {one.run_id}") as bar:
+                record = do(one, root, bar)
+            seconds = sum(record.stage_seconds.values())
+            console.print(
+                f"[{number}/{len(runs)}] {one.run_id} {record.status}, {seconds:.0f} s of work"
+            )
+    finally:
+        crew.dismiss()
 
 
 def _price_from_the_book(root: Path) -> None:
