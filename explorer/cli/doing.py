@@ -1,5 +1,6 @@
 """Commands that do runs: here in the foreground, or through the queue."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -9,8 +10,9 @@ import typer
 
 from explorer import specs, store
 from explorer.cli.base import ResultsDir, app, console, root_of
-from explorer.cli.tables import print_comparison, print_forecasts
+from explorer.cli.tables import print_comparison, print_forecasts, print_standings, write_out
 from explorer.errors import BadInput
+from explorer.progress import Listener
 
 Queue = Annotated[
     bool, typer.Option("--queue", help="Hand it to the Ray queue and return at once.")
@@ -74,6 +76,30 @@ def sweep(
     _do(runs, root, queue=queue, again=again)
     if not queue:
         print_comparison(root, [one.run_id for one in runs])
+
+
+@app.command()
+def tune(
+    what: Annotated[Path, typer.Argument(help="A YAML file with a run and its variants.")],
+    results: ResultsDir = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Where the winner's spec is written.")
+    ] = Path("tuned.yaml"),
+) -> None:
+    """Find the better of several ways to teach a student, by a short tournament."""
+    from explorer.terminal import stage_bar
+    from explorer.tune import tournament
+
+    root, spec = root_of(results), specs.TuneSpec.read(what)
+    with contextlib.ExitStack() as bars:
+
+        def bar_of(title: str) -> Listener:
+            bars.close()
+            return bars.enter_context(stage_bar(console, title))
+
+        table = tournament(spec, root, bar_of)
+    print_standings(table, spec)
+    write_out(table[0].spec.to_yaml().encode(), out)
 
 
 @app.command()

@@ -17,9 +17,9 @@ from tests import records
 from tests.conftest import ROOT
 
 COMMANDS = [
-    "", "run", "sweep", "demo", "ls", "show", "compare", "export", "import", "price", "cancel",
-    "resume", "jobs", "synthesise", "tasks", "schema", "spec", "fetch-starter", "doctor", "app",
-    "catalogue", "catalogue check", "targets", "targets ls", "targets info", "targets rm",
+    "", "run", "sweep", "tune", "demo", "ls", "show", "compare", "export", "import", "price",
+    "cancel", "resume", "jobs", "synthesise", "tasks", "schema", "spec", "fetch-starter", "doctor",
+    "app", "catalogue", "catalogue check", "targets", "targets ls", "targets info", "targets rm",
     "published", "fit", "economics",
 ]  # fmt: skip
 
