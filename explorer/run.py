@@ -7,6 +7,7 @@ again. A student's run first makes sure that its teacher's run is there.
     explorer run spec.yaml
 """
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -29,8 +30,12 @@ from explorer.distill.targets import Targets
 from explorer.distill.train import State, num_steps, train
 from explorer.errors import ExplorerError, RunCancelled, RunFailed
 from explorer.measure import capability, contamination, device, latency
+from explorer.measure.load import time_endpoint
+from explorer.measure.runtimes import opened
+from explorer.measure.runtimes.base import Runtime
+from explorer.models import endpoint
 from explorer.models.facts import facts, fingerprint, tokenizer_digest
-from explorer.models.loading import Loaded, load, pick_device
+from explorer.models.loading import Loaded, load, pick_device, pick_dtype
 from explorer.progress import Listener, Progress
 from explorer.records import (
     Capability,
@@ -197,19 +202,34 @@ class _Run:
 
     def _stages(self) -> None:
         self.stage = "prepare"
-        if self.spec.student is None:
-            model, load_name = self.teacher, self.spec.teacher
+        spec = self.spec
+        if spec.teacher.startswith(endpoint.PREFIX):
+            self._ask_endpoint(endpoint.parse(spec.teacher))
+            return
+        if spec.student is None:
+            model, load_name = self.teacher, spec.teacher
         else:
             folder = self._student_folder()
             load_name = str(folder)
-            model = load(load_name, device=self.device, dtype=self.spec.dtype)
-        name = self.spec.teacher if self.spec.student is None else f"run:{self.spec.run_id}"
-        model = Loaded(name, model.model, model.tokenizer)
+            model = load(load_name, device=self.device, dtype=spec.dtype)
+        name = spec.teacher if spec.student is None else f"run:{spec.run_id}"
+        model = dataclasses.replace(model, name=name)
         self.parts["model"] = facts(model)
-        if self.spec.capability:
+        if spec.capability:
             self.parts["capability"] = self._capability(model, self.parts["model"])
+        if spec.latency:
+            runtime = opened.of_loaded(model, spec.latency, stored_as=load_name)
+            self.parts["latency"] = self._latency(runtime, self.parts["model"], load_name)
+
+    def _ask_endpoint(self, where: endpoint.Endpoint) -> None:
+        """A model that another process serves: only its times can be known from here."""
+        # Its price is not this machine's.
+        served = {"device": "endpoint", "device_name": f"endpoint {where.host}", "driver": None}
+        self.environment = self.environment.model_copy(update=served)
+        self.stage = "latency"
         if self.spec.latency:
-            self.parts["latency"] = self._latency(model, self.parts["model"], load_name)
+            with self._timed("latency"):
+                self.parts["latency"] = time_endpoint(where, self.spec.latency, self.progress)
 
     def _student_folder(self) -> Path:
         """Make and teach the student, unless a run has made the same one before."""
@@ -351,11 +371,11 @@ class _Run:
                 log.info("%s: %s %.4f", score.task, score.metric, score.score)
         return scores
 
-    def _latency(self, model: Loaded, what: ModelFacts, load_name: str) -> Latency:
+    def _latency(self, runtime: Runtime, what: ModelFacts, load_name: str) -> Latency:
         self.stage = "latency"
         spec = self.spec.latency
         assert spec is not None, "skipped otherwise"
-        teacher = None if self.spec.student is None else self.teacher
+        teacher = None if self.spec.is_teacher else self.teacher
         decides = {
             "model": what.fingerprint,
             "teacher": teacher and self.teacher_fingerprint,
@@ -364,7 +384,15 @@ class _Run:
         }
 
         def measure() -> Latency:
-            return latency.time_in_turns(model, teacher, spec, self.progress, load_name=load_name)
+            stored_as = self.spec.teacher
+            return latency.time_in_turns(
+                runtime,
+                opened.of_loaded(teacher, spec, stored_as=stored_as) if teacher else None,
+                spec,
+                self.progress,
+                load_name=load_name,
+                dtype=pick_dtype(self.spec.dtype, self.device),
+            )
 
         return self._keyed("latency", decides, Latency, measure)
 

@@ -151,8 +151,17 @@ class CapabilitySpec(Spec):
     """Which documents a limit picks."""
 
 
+SHAPES = {"chat": (512, 128), "summarise": (2048, 256), "autocomplete": (256, 32)}
+"""Workloads by name: tokens of the prompt and of the answer."""
+
+
 class LatencySpec(Spec):
     """How a model is timed: alone, student and teacher in turns."""
+
+    added = {
+        "workload": None, "runtime": "eager", "concurrency": (), "request_rates": (),
+        "requests": 30, "timeout_s": 60.0,
+    }  # fmt: skip
 
     prompt_tokens: PositiveInt = 128
     """Length of the prompt."""
@@ -166,13 +175,57 @@ class LatencySpec(Spec):
     """Counted turns of each model."""
     seed: NonNegativeInt = 0
     """The prompt's tokens."""
+    workload: Literal["chat", "summarise", "autocomplete"] | None = None
+    """A named shape that sets both lengths: chat 512 + 128 tokens, summarise 2048 + 256,
+    autocomplete 256 + 32. None takes the lengths as they are written."""
+    runtime: Literal["eager", "compiled"] = "eager"
+    """How transformers runs a model: as it is, or compiled with a static cache. GGUF files run in
+    llama.cpp and endpoints run themselves, whatever is written here."""
+    concurrency: tuple[PositiveInt, ...] = ()
+    """Levels of a closed loop, ascending: sequences in one batch on this machine's device, clients
+    that each wait for their answer at an endpoint. A sweep ends early where the device is full."""
+    request_rates: tuple[PositiveFloat, ...] = ()
+    """Levels of an open loop, in requests a second that arrive at random (Poisson), ascending.
+    Endpoints only."""
+    requests: int = Field(30, ge=3)
+    """Counted requests at each level of an endpoint; at least three a client are made."""
+    timeout_s: PositiveFloat = 60.0
+    """An endpoint that is silent for so long has failed the request."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _lengths_of_the_workload(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("workload") in SHAPES:
+            prompt_tokens, output_tokens = SHAPES[data["workload"]]
+            return {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens, **data}
+        return data
+
+    @pydantic.model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        lengths = (self.prompt_tokens, self.output_tokens)
+        if self.workload is not None and lengths != SHAPES[self.workload]:
+            wanted = " + ".join(str(length) for length in SHAPES[self.workload])
+            raise ValueError(
+                f"workload {self.workload} has {wanted} tokens, got {lengths[0]} + {lengths[1]}; "
+                "leave prompt_tokens and output_tokens out, or leave workload out"
+            )
+        for name in ("concurrency", "request_rates"):
+            levels = getattr(self, name)
+            if list(levels) != sorted(set(levels)):
+                raise ValueError(f"{name} should rise from level to level, got {list(levels)}")
+        return self
+
+
+GgufType = Literal["f16", "q8_0", "q4_k_m"]
+"""Number formats of the GGUF files that we write; q4_k_m needs llama.cpp."""
 
 
 class Conditions(Spec):
     """What a run and a sweep have in common."""
 
     teacher: str = Field("starter", min_length=1)
-    """A model: `starter`, a hub id, a folder, gguf:FILE or run:RUN_ID."""
+    """A model: `starter`, a hub id, a folder, gguf:FILE, run:RUN_ID, llamacpp:FILE (a GGUF in
+    llama.cpp) or endpoint:URL#MODEL."""
     distill: DistillSpec | None = None
     """How students are taught; None leaves them as they were cut."""
     capability: CapabilitySpec | None = CapabilitySpec()
@@ -192,10 +245,15 @@ class Conditions(Spec):
 class RunSpec(Conditions):
     """One run: make a student (or take a model as it is), teach, test and time it."""
 
+    added = {"gguf": None}
+
     name: str = Field("run", pattern=NAME_PATTERN)
     """The beginning of the run's id: small letters, digits, dot, dash, underscore."""
     student: DepthStudent | None = None
     """The student; None benchmarks the teacher as it is."""
+    gguf: GgufType | None = None
+    """Write the model as GGUF in this number format, then test and time that file in llama.cpp.
+    None runs the model in torch."""
 
     @pydantic.model_validator(mode="after")
     def _distilled_is_a_student(self) -> Self:
@@ -203,17 +261,42 @@ class RunSpec(Conditions):
             raise ValueError("distill needs a student; write student: {num_layers: N} or remove it")
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _weights_are_here(self) -> Self:
+        place, _, address = self.teacher.partition(":")
+        if place not in {"endpoint", "llamacpp"}:
+            return self
+        if not self.is_teacher:
+            raise ValueError(
+                f"a {place} teacher can be timed, but not cut or converted; remove student and gguf"
+            )
+        if place == "endpoint":
+            if "@" in address.partition("#")[0] or "?" in address.partition("#")[0]:
+                # Specs are kept; this one is refused before anything writes it down.
+                raise ValueError(
+                    "the endpoint's address carries a user, a password or a query; put the key "
+                    "into EXPLORER_ENDPOINT_KEY"
+                )
+            if self.capability is not None:
+                raise ValueError("an endpoint is timed, not tested; write capability: null")
+        return self
+
     @property
     def run_id(self) -> str:
         """Name and hash of the spec: the same spec is the same run."""
         return f"{self.name}-{self.digest()}"
 
+    @property
+    def is_teacher(self) -> bool:
+        """Whether the teacher is benchmarked as it is: no student, no other number format."""
+        return self.student is None and self.gguf is None
+
     def teacher_run(self) -> "RunSpec | None":
         """The run that benchmarks this student's teacher under the same conditions."""
-        if self.student is None:
+        if self.is_teacher:
             return None
         name = re.sub(r"[^a-z0-9._-]+", "-", self.teacher.lower()).strip("-._") or "model"
-        return self.with_(name=f"teacher-{name[-60:]}", student=None, distill=None)
+        return self.with_(name=f"teacher-{name[-60:]}", student=None, distill=None, gguf=None)
 
 
 class SweepSpec(Conditions):
@@ -223,6 +306,9 @@ class SweepSpec(Conditions):
     """The beginning of every run's id."""
     students: tuple[DepthStudent, ...] = Field(min_length=1)
     """One run each."""
+    gguf: tuple[GgufType, ...] = ()
+    """Number formats in which the teacher and every student are tested and timed as well, as GGUF
+    in llama.cpp."""
 
     @pydantic.model_validator(mode="after")
     def _students_differ(self) -> Self:
@@ -231,7 +317,7 @@ class SweepSpec(Conditions):
         return self
 
     def runs(self) -> list[RunSpec]:
-        """The teacher's run, then one a student, largest first."""
+        """The teacher's run, one a student, largest first, then all of them again as GGUF."""
         shared = {name: getattr(self, name) for name in Conditions.model_fields}
         ordered = sorted(self.students, key=lambda student: -student.num_layers)
         specs = [
@@ -240,7 +326,11 @@ class SweepSpec(Conditions):
         ]
         teacher = specs[0].teacher_run()
         assert teacher is not None, "a run with a student has a teacher's run"
-        return [teacher, *specs]
+        plain = [teacher, *specs]
+        converted = [
+            one.with_(name=f"{one.name}-{kind}", gguf=kind) for kind in self.gguf for one in plain
+        ]
+        return [*plain, *converted]
 
 
 def starter_sweep() -> SweepSpec:

@@ -268,7 +268,7 @@ def row(record: RunRecord) -> dict[str, Any]:
         "run_id": record.run_id,
         "name": spec.name,
         "status": record.status,
-        "role": "teacher" if spec.student is None else "student",
+        "role": "teacher" if spec.is_teacher else "student",
         "basis": "measured",
         "teacher": spec.teacher,
         "teacher_run_id": record.teacher_run_id,
@@ -307,10 +307,10 @@ def row(record: RunRecord) -> dict[str, Any]:
 
 
 def label(record: RunRecord) -> str:
-    """A short name for charts: `teacher` or `15 layers`."""
-    if record.spec.student is None:
-        return "teacher"
-    return f"{record.spec.student.num_layers} layers"
+    """A short name for charts: `teacher`, `15 layers`, `teacher q8_0`."""
+    student = record.spec.student
+    name = "teacher" if student is None else f"{student.num_layers} layers"
+    return f"{name} {record.spec.gguf}" if record.spec.gguf else name
 
 
 def _latency_columns(own: Timing, teacher: Timing | None) -> dict[str, Any]:
