@@ -20,22 +20,26 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from explorer import guards, store
 from explorer.distill import corpus, students
 from explorer.distill.targets import Targets
 from explorer.distill.train import State, num_steps, train
-from explorer.errors import ExplorerError, RunCancelled, RunFailed
+from explorer.errors import BadInput, ExplorerError, RunCancelled, RunFailed
 from explorer.measure import capability, contamination, device, latency
+from explorer.measure.llama_lm import LlamaLM
 from explorer.measure.load import time_endpoint
 from explorer.measure.runtimes import opened
 from explorer.measure.runtimes.base import Runtime
-from explorer.models import endpoint
+from explorer.measure.runtimes.llamacpp import LlamaCpp
+from explorer.models import endpoint, gguf_facts
+from explorer.models.convert import to_gguf
 from explorer.models.facts import facts, fingerprint, tokenizer_digest
-from explorer.models.loading import Loaded, load, pick_device, pick_dtype
+from explorer.models.loading import Loaded, load, load_tokenizer, pick_device, pick_dtype
 from explorer.progress import Listener, Progress
 from explorer.records import (
     Capability,
@@ -47,7 +51,7 @@ from explorer.records import (
     Part,
     RunRecord,
 )
-from explorer.specs import DistillSpec, RunSpec
+from explorer.specs import DistillSpec, GgufType, RunSpec
 
 log = logging.getLogger("explorer")
 
@@ -206,6 +210,10 @@ class _Run:
         if spec.teacher.startswith(endpoint.PREFIX):
             self._ask_endpoint(endpoint.parse(spec.teacher))
             return
+        if spec.teacher.startswith(opened.LLAMA_CPP):
+            path = Path(spec.teacher.removeprefix(opened.LLAMA_CPP))
+            self._in_llama_cpp(spec.teacher, path, load_tokenizer(f"gguf:{path}"))
+            return
         if spec.student is None:
             model, load_name = self.teacher, spec.teacher
         else:
@@ -214,12 +222,51 @@ class _Run:
             model = load(load_name, device=self.device, dtype=spec.dtype)
         name = spec.teacher if spec.student is None else f"run:{spec.run_id}"
         model = dataclasses.replace(model, name=name)
+        if spec.gguf:
+            self._in_llama_cpp(name, self._gguf_file(model, spec.gguf), model.tokenizer)
+            return
         self.parts["model"] = facts(model)
         if spec.capability:
             self.parts["capability"] = self._capability(model, self.parts["model"])
         if spec.latency:
             runtime = opened.of_loaded(model, spec.latency, stored_as=load_name)
             self.parts["latency"] = self._latency(runtime, self.parts["model"], load_name)
+
+    def _gguf_file(self, model: Loaded, kind: GgufType) -> Path:
+        """The model as GGUF, written once for all runs of the same weights."""
+        path = self.work / "gguf" / f"{fingerprint(model)}-{kind}.gguf"
+        with guards.alone(self.root, f"gguf-{path.stem}", self.progress):
+            if not path.exists():
+                self.progress("convert")
+                with self._timed("convert"):
+                    to_gguf(model, kind, path)
+        return path
+
+    def _in_llama_cpp(self, name: str, path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Test and time a GGUF file as it is; each in a context of its own."""
+        if self.device.type != "cpu":
+            raise BadInput(
+                "llama.cpp is measured on the processor, and this run's device is "
+                f"{self.device}. Write device: cpu, so that the teacher is timed there too."
+            )
+        load_name = f"{opened.LLAMA_CPP}{path}"
+        self.parts["model"] = gguf_facts.facts(name, path)
+        if self.spec.capability:
+            asked = LlamaCpp(path)
+            # The evaluation wants only a name, a tokenizer, the number format and the size.
+            described = Loaded(name, cast(Any, asked), tokenizer)
+            self.parts["capability"] = self._capability(
+                described,
+                self.parts["model"],
+                lambda on_asked, on_answered: LlamaLM(
+                    asked, tokenizer, on_asked=on_asked, on_answered=on_answered
+                ),
+            )
+            asked.close()
+        if self.spec.latency:
+            timed = LlamaCpp(path)
+            self.parts["latency"] = self._latency(timed, self.parts["model"], load_name)
+            timed.close()
 
     def _ask_endpoint(self, where: endpoint.Endpoint) -> None:
         """A model that another process serves: only its times can be known from here."""
@@ -352,7 +399,9 @@ class _Run:
         with_counts = taught.corpus.model_copy(update={"overlap_13grams": counts})
         return taught.model_copy(update={"corpus": with_counts})
 
-    def _capability(self, model: Loaded, what: ModelFacts) -> Capability:
+    def _capability(
+        self, model: Loaded, what: ModelFacts, make_lm: capability.MakeLM | None = None
+    ) -> Capability:
         self.stage = "capability"
         spec = self.spec.capability
         assert spec is not None, "skipped otherwise"
@@ -364,6 +413,7 @@ class _Run:
                 self.progress,
                 fingerprint=what.fingerprint,
                 device=self.device,
+                make_lm=make_lm,
             )
         store.write_answers(self.root, self.spec.run_id, answers)
         for score in scores.scores:

@@ -18,6 +18,7 @@ import math
 import random
 import re
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ import pandas as pd
 import torch
 import transformers
 from lm_eval import evaluator
+from lm_eval.api.model import TemplateLM
 from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.utils import handle_non_serializable, hash_string, sanitize_list
@@ -47,6 +49,8 @@ CHOICE_METRICS = {"acc", "acc_norm", "acc_bytes", "acc_mutual_info"}
 """Metrics of a multiple-choice task that a guesser gets right once in the number of choices."""
 EXACT_METRICS = {"acc", "exact_match", "em"}
 """Metrics of free text that a guesser never gets right."""
+MakeLM = Callable[[Callable[[int], None], Callable[[], None]], TemplateLM]
+"""Makes what answers lm-eval's requests, given whom to tell of asked and of answered ones."""
 ANSWER_COLUMNS = ["task", "metric", "doc_id", "doc_hash", "value"]
 
 
@@ -58,6 +62,7 @@ def evaluate(
     *,
     fingerprint: str,
     device: torch.device,
+    make_lm: MakeLM | None = None,
 ) -> tuple[Capability, pd.DataFrame]:
     """Ask the model all tasks of the spec that `folder` does not hold yet.
 
@@ -69,6 +74,7 @@ def evaluate(
         fingerprint: Of the model's weights, tokenizer and dtype; decides with the spec
             whether a finished task still counts.
         device: Written into lm-eval's results file.
+        make_lm: Makes what answers lm-eval's requests; None is torch.
 
     Returns:
         The scores, and the answers: task, metric, doc_id (position in the task's own data),
@@ -95,7 +101,7 @@ def evaluate(
         key = _key(task, doc_ids, spec, loaded, fingerprint)
         plans.append(_Plan(name, task, doc_ids, key, _marker(folder, name)))
         count.planned[name] = _num_requests(task, doc_ids)
-    lm = None
+    lm: TemplateLM | None = None
     scores: list[TaskScore] = []
     answers: list[pd.DataFrame] = []
     for plan in plans:
@@ -103,11 +109,15 @@ def evaluate(
         if done is None:
             if lm is None:
                 with task_sets.quiet():
-                    lm = ExplorerLM(
-                        loaded,
-                        batch_size=spec.batch_size,
-                        on_asked=count.asked,
-                        on_answered=count.answered,
+                    lm = (
+                        make_lm(count.asked, count.answered)
+                        if make_lm
+                        else ExplorerLM(
+                            loaded,
+                            batch_size=spec.batch_size,
+                            on_asked=count.asked,
+                            on_answered=count.answered,
+                        )
                     )
             count.start(plan.name)
             done = _ask(lm, plan, spec, loaded, fingerprint, device)
@@ -248,7 +258,7 @@ def _read_finished(plan: _Plan) -> tuple[list[TaskScore], pd.DataFrame] | None:
 
 
 def _ask(
-    lm: ExplorerLM,
+    lm: TemplateLM,
     plan: _Plan,
     spec: CapabilitySpec,
     loaded: Loaded,
@@ -283,7 +293,7 @@ def _ask(
     hashes = "".join(s["doc_hash"] + s["prompt_hash"] + s["target_hash"] for s in samples)
     results |= {
         "config": {
-            "model": "explorer-hf",
+            "model": getattr(lm, "registered_as", "explorer-hf"),
             "model_args": {"pretrained": loaded.name, "fingerprint": fingerprint},
             "model_num_parameters": loaded.model.num_parameters(),
             "model_dtype": str(loaded.model.dtype),
@@ -301,7 +311,7 @@ def _ask(
         "transformers_version": transformers.__version__,
         "lm_eval_version": lm_eval.__version__,
         "task_hashes": {plan.name: hash_string(hashes)},
-        "model_source": "explorer-hf",
+        "model_source": getattr(lm, "registered_as", "explorer-hf"),
         "model_name": loaded.name,
         "chat_template": loaded.tokenizer.chat_template if spec.apply_chat_template else None,
         "total_evaluation_time_seconds": str(seconds),

@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 
 COMMANDS = [
     "", "run", "sweep", "demo", "ls", "show", "compare", "export", "price", "cancel", "resume",
-    "jobs", "synthesise", "tasks", "schema", "spec", "fetch-starter", "doctor", "app",
+    "jobs", "synthesise", "convert", "tasks", "schema", "spec", "fetch-starter", "doctor", "app",
 ]  # fmt: skip
 
 

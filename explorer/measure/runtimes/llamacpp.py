@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from gguf import GGUFReader
 
 from explorer.errors import BadInput, NoRoom, UnknownModel
 from explorer.measure.runtimes.base import Unwatched
@@ -91,15 +90,27 @@ class LlamaCpp:
         self._room = (0, 0)
         self._batch = self._library.llama_batch_init(BATCH_TOKENS, 0, 64)
 
+    @property
+    def dtype(self) -> str:
+        """The file's number format, as llama.cpp describes it."""
+        room = ctypes.create_string_buffer(256)
+        self._library.llama_model_desc(self._model, room, len(room))
+        return room.value.decode()
+
+    def num_parameters(self) -> int:
+        """As llama.cpp counts them."""
+        return int(self._library.llama_model_n_params(self._model))
+
     def prepare(self, num_sequences: int, num_tokens: int) -> None:
         """Make a context for so many sequences of so many tokens, or keep a larger one."""
-        if self._context and self._room[0] >= num_sequences and self._room[1] >= num_tokens:
+        room = (num_sequences, num_sequences * num_tokens)
+        if self._context and self._room[0] >= room[0] and self._room[1] >= room[1]:
             return
         if self._context:
             self._library.llama_free(self._context)
         options = self._library.llama_context_default_params()
         # The cache comes in pieces of 256 tokens.
-        options.n_ctx = -(-num_sequences * num_tokens // 256) * 256
+        options.n_ctx = -(-room[1] // 256) * 256
         options.n_batch, options.n_ubatch = BATCH_TOKENS, UBATCH_TOKENS
         options.n_seq_max = num_sequences
         options.n_threads = options.n_threads_batch = self._threads
@@ -111,15 +122,22 @@ class LlamaCpp:
                 f"llama.cpp could not make room for {num_sequences} sequences of {num_tokens} "
                 f"tokens of {self.name}. Lower them."
             )
-        self._room = (num_sequences, num_tokens)
+        self._room = room
         self._memory = self._library.llama_get_memory(self._context)
 
     def stream(self, prompt_BT: torch.Tensor, num_tokens: int) -> Iterator[list[int]]:
         """Greedy tokens, step by step; see `base.Runtime`."""
-        prompts = prompt_BT.tolist()
+        return self._stream(prompt_BT.tolist(), num_tokens)
+
+    def answer(self, prompt: list[int], num_tokens: int) -> Iterator[list[int]]:
+        """`stream` of one prompt, with room made for it."""
+        self.prepare(1, len(prompt) + num_tokens)
+        return self._stream([prompt], num_tokens)
+
+    def _stream(self, prompts: list[list[int]], num_tokens: int) -> Iterator[list[int]]:
         self.forget()
         last = len(prompts[0]) - 1
-        rows = [
+        rows: list[Row] = [
             (token, position, (sequence,), position == last)
             for sequence, prompt in enumerate(prompts)
             for position, token in enumerate(prompt)
@@ -184,9 +202,3 @@ class LlamaCpp:
 
 Row = tuple[int, int, Sequence[int], bool]
 """A token, its position, the sequences that it belongs to, and whether its logits are wanted."""
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """Every key of a GGUF file's header that is no long list."""
-    fields = GGUFReader(path).fields
-    return {name: field.contents() for name, field in fields.items() if len(field.data) <= 16}
