@@ -6,7 +6,8 @@ The first peer is a loop by hand over transformers: no protocol, no checks, the 
 The second, where the extra `edge` is installed, is what llama-bench does, on the same GGUF
 file: one llama_decode over the prompt, then one a token, without reading logits or choosing
 a token, by its own clock. Sides take turns and swap who goes first.
-optimum-benchmark is no peer here: its last release asks for older transformers than ours.
+optimum-benchmark 0.6.0 installs but does not run with transformers 5.23: its PyTorch back end
+imports SpecialTokensMixin, which is gone.
 """
 
 import argparse
@@ -66,6 +67,7 @@ class LlamaBench:
         self.context = llama_cpp.llama_init_from_model(self.model, options)
 
     def __call__(self, prompt: list[int], num_tokens: int) -> Times:
+        """Time one prompt and its answer."""
         c = self.c
         c.llama_memory_clear(c.llama_get_memory(self.context), False)
         tokens = (c.llama_token * len(prompt))(*prompt)
