@@ -37,12 +37,13 @@ test: export HF_HUB_OFFLINE = 1
 test: install starter chromium ## Run every test, browser, Ray and end-to-end included
 	$(BIN)/python -m pytest -m ''  # those for a GPU skip where there is none, and say so
 
-check: install ## Lint, format, types, import rules, spelling
+check: install ## Lint, format, types, import rules, spelling, the catalogue
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/codespell
+	$(BIN)/explorer catalogue check
 
 fast: export HF_HUB_OFFLINE = 1
 fast: install ## Run the unit tests only: seconds, on every save

@@ -1,4 +1,4 @@
-"""Pictures of the three pages, taken from the running app.
+"""Pictures of the pages, taken from the running app.
 
     python docs/screenshots.py --store results --out docs/images
 
@@ -21,7 +21,8 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 APP = Path(__file__).parent.parent / "app.py"
-PAGES = {"explore": "", "run": "run", "compare": "compare"}
+PAGES = {name: "" if name == "explore" else name for name in
+         ("explore", "run", "compare", "answers", "published", "economics")}  # fmt: skip
 WIDTHS = {1440: 1000, 1024: 900, 390: 844}
 """Width to height of the window, in pixels."""
 CHROME_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]

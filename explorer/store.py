@@ -23,8 +23,8 @@ import numpy as np
 import pandas as pd
 
 from explorer.errors import BadInput, DamagedStore, NoRoom
+from explorer.quantiles import median_interval, percentile
 from explorer.records import RunRecord, Timing
-from explorer.samples import median_interval, percentile
 from explorer.specs import RunSpec
 
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
@@ -225,15 +225,21 @@ def frame(found: list[RunRecord]) -> pd.DataFrame:
 
 
 def scores(found: list[RunRecord]) -> pd.DataFrame:
-    """One row a run, task and metric."""
-    return scores_of(
-        [
-            {"run_id": record.run_id, **score.model_dump()}
-            for record in found
-            if record.capability
-            for score in record.capability.scores
-        ]
-    )
+    """One row a run, task and metric, with the conditions in which rows must agree."""
+    return scores_of([row for record in found for row in _score_rows(record)])
+
+
+def _score_rows(record: RunRecord) -> list[dict[str, Any]]:
+    if record.capability is None:
+        return []
+    asked, known = record.spec.capability, record.model or record.imported
+    conditions = {
+        "run_id": record.run_id,
+        "lm_eval_version": record.capability.lm_eval_version,
+        "chat_template": None if asked is None else "on" if asked.apply_chat_template else "off",
+        "dtype": known.dtype if known else None,
+    }
+    return [conditions | score.model_dump() for score in record.capability.scores]
 
 
 def scores_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -245,10 +251,10 @@ def scores_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
 SCORE_COLUMNS = [
     "run_id", "task", "metric", "score", "stderr", "chance", "higher_is_better", "headline",
     "num_documents", "num_documents_total", "num_fewshot", "task_version", "task_hash",
-    "seconds",
+    "seconds", "lm_eval_version", "chat_template", "dtype",
 ]  # fmt: skip
 COLUMNS = [
-    "run_id", "name", "status", "role", "basis", "teacher", "teacher_run_id", "label",
+    "run_id", "name", "status", "role", "kind", "basis", "teacher", "teacher_run_id", "label",
     "started_at", "finished_at", "device", "device_name", "num_cpus", "memory_bytes", "commit",
     "num_layers", "num_parameters", "weight_bytes", "dtype", "fingerprint", "kept_layers",
     "lm_eval_version",
@@ -260,6 +266,7 @@ COLUMNS = [
     "batch_size", "prompt_tokens", "output_tokens", "peak_memory_bytes", "latency_warning",
     "distilled", "scored_tokens", "train_seconds", "device_hours", "targets_seconds",
     "kl_before", "kl_after", "top1_before", "top1_after", "corpus",
+    "method", "recipe", "arm",
     "error",
 ]  # fmt: skip
 
@@ -271,21 +278,24 @@ def row(record: RunRecord) -> dict[str, Any]:
         "run_id": record.run_id,
         "name": spec.name,
         "status": record.status,
-        "role": "teacher" if spec.is_teacher else "student",
-        "basis": "measured",
+        "role": "teacher" if spec.is_teacher and not record.teacher_run_id else "student",
+        "kind": spec.student.kind if spec.student else None,
+        "basis": "imported" if record.imported else "measured",
         "teacher": spec.teacher,
         "teacher_run_id": record.teacher_run_id,
         "label": label(record),
         "started_at": record.started_at,
         "finished_at": record.finished_at,
-        "device": record.environment.device,
-        "device_name": record.environment.device_name,
-        "num_cpus": record.environment.num_cpus,
-        "memory_bytes": record.environment.memory_bytes,
-        "commit": record.environment.commit,
         "distilled": taught is not None,
+        "method": spec.distill.method if spec.distill else None,
+        "recipe": spec.recipe(),
+        "arm": spec.arm(),
         "error": record.error.message if record.error else None,
     }
+    if record.environment:
+        flat |= record.environment.model_dump(
+            include={"device", "device_name", "num_cpus", "memory_bytes", "commit"}
+        )
     if model:
         flat |= model.model_dump(
             include={"num_layers", "num_parameters", "weight_bytes", "dtype", "fingerprint"}
@@ -304,16 +314,24 @@ def row(record: RunRecord) -> dict[str, Any]:
             }
         )  # fmt: skip
         flat["train_seconds"] = taught.seconds
-        flat["targets_seconds"] = taught.targets.seconds
+        flat["targets_seconds"] = taught.targets.seconds if taught.targets else None
         flat["corpus"] = taught.corpus.name
     return flat
 
 
 def label(record: RunRecord) -> str:
-    """A short name for charts: `teacher`, `15 layers`, `teacher q8_0`."""
-    student = record.spec.student
-    name = "teacher" if student is None else f"{student.num_layers} layers"
-    return f"{name} {record.spec.gguf}" if record.spec.gguf else name
+    """A short name for charts: `teacher`, `15 layers`, `60M wide, labels only`, `teacher q8_0`."""
+    spec = record.spec
+    if record.imported:
+        return spec.name
+    if spec.student is None:
+        label = "teacher"
+    else:
+        label = spec.student.label(record.model.num_parameters if record.model else None)
+    if spec.gguf:
+        label = f"{label} {spec.gguf}"
+    is_control = spec.distill is not None and spec.distill.method == "labels"
+    return f"{label}, labels only" if is_control else label
 
 
 def _latency_columns(own: Timing, teacher: Timing | None) -> dict[str, Any]:

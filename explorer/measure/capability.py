@@ -36,6 +36,7 @@ from lm_eval.utils import handle_non_serializable, hash_string, sanitize_list
 
 from explorer import store
 from explorer.errors import BadInput, NoRoom
+from explorer.harness.metrics import CHOICE_METRICS, EXACT_METRICS, HEADLINES, first_of
 from explorer.measure import task_sets
 from explorer.measure.lm import ExplorerLM
 from explorer.models.loading import Loaded
@@ -45,10 +46,6 @@ from explorer.specs import CapabilitySpec
 
 BOOTSTRAP_DRAWS = 1000
 """For standard errors that have no formula; lm-eval draws 100,000 and takes minutes."""
-CHOICE_METRICS = {"acc", "acc_norm", "acc_bytes", "acc_mutual_info"}
-"""Metrics of a multiple-choice task that a guesser gets right once in the number of choices."""
-EXACT_METRICS = {"acc", "exact_match", "em"}
-"""Metrics of free text that a guesser never gets right."""
 MakeLM = Callable[[Callable[[int], None], Callable[[], None]], TemplateLM]
 """Makes what answers lm-eval's requests, given whom to tell of asked and of answered ones."""
 ANSWER_COLUMNS = ["task", "metric", "doc_id", "doc_hash", "value"]
@@ -439,17 +436,13 @@ def _scores(
 def _headline(plan: _Plan, metrics: list[str]) -> str | None:
     """The metric that stands for a task: what its file says, else acc_norm, acc, the first."""
     said = task_sets.metadata(plan.task).get("headline_metric")
-    wanted = [said] if said else ["acc_norm", "acc"]
-    for name in wanted:
-        for metric in metrics:
-            if metric.partition(",")[0] == name:
-                return metric
-    if said:
+    found = first_of([said] if said else HEADLINES, metrics)
+    if said and found is None:
         raise BadInput(
             f"The task {plan.name} names the headline_metric {said!r}, but its metrics are "
             f"{', '.join(metrics)}. Correct its task file."
         )
-    return metrics[0] if metrics else None
+    return found or next(iter(metrics), None)
 
 
 def chance_level(task: Task, metric: str, samples: list[dict[str, Any]]) -> float | None:

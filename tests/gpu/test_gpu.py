@@ -6,7 +6,6 @@ from explorer import run as engine
 from explorer import store
 from explorer.errors import RunCancelled
 from explorer.specs import RunSpec
-from tests.conftest import ROOT
 
 pytestmark = pytest.mark.gpu
 
@@ -20,23 +19,9 @@ def _cuda():
 
 
 @pytest.fixture
-def spec(tiny_llama, tmp_path):
-    corpus = tmp_path / "corpus.txt"
-    corpus.write_text("\n\n".join(f"Document {i} says that {i} is a number." for i in range(80)))
-    return RunSpec.parse(
-        {
-            "name": "tiny",
-            "teacher": str(tiny_llama()),
-            "student": {"num_layers": 2, "sample_blocks": 2},
-            "distill": {
-                "corpus": str(corpus), "max_tokens": 600, "block_tokens": 16,
-                "heldout_blocks": 4, "top_k": 8, "eval_every_steps": 4,
-            },
-            "capability": {"tasks": ["tiny_pairs"], "include_path": str(ROOT / "tests" / "tasks")},
-            "latency": {"prompt_tokens": 8, "output_tokens": 4, "warmup": 1, "repeats": 3},
-            "device": "cuda",
-        }
-    )  # fmt: skip
+def spec(tiny_run):
+    timed = {"prompt_tokens": 8, "output_tokens": 4, "warmup": 1, "repeats": 3}
+    return RunSpec.parse({**tiny_run, "latency": timed, "device": "cuda"})
 
 
 def test_a_run_on_the_gpu_leaves_a_whole_record(spec, store_root):
