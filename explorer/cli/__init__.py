@@ -10,6 +10,7 @@ Exit code 0 is success, 2 a wrong request, 1 anything else that failed.
     doing.py     run, sweep, demo, cancel, resume, jobs, synthesise
     reading.py   ls, show, compare, export, price
     about.py     schema, spec, tasks, doctor, fetch-starter, app
+    harness.py   lm-eval
     tables.py    tables in the terminal
 """
 
@@ -19,11 +20,11 @@ import typer
 from typer.exceptions import TyperException
 
 # Importing a module of commands is what adds them, in this order.
-from explorer.cli import doing, reading, about  # isort: skip
+from explorer.cli import doing, reading, about, harness  # isort: skip
 from explorer.cli.base import app
 from explorer.errors import ExplorerError
 
-__all__ = ["about", "app", "doing", "main", "reading"]
+__all__ = ["about", "app", "doing", "harness", "main", "reading"]
 
 
 def main() -> None:

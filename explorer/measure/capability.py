@@ -261,7 +261,7 @@ def _ask(
     hashes = "".join(s["doc_hash"] + s["prompt_hash"] + s["target_hash"] for s in samples)
     results |= {
         "config": {
-            "model": "explorer-hf",
+            "model": prefix_lm.NAME,
             "back_end_version": prefix_lm.VERSION,
             "shares_prefixes": lm.shares_prefixes,
             "model_args": {"pretrained": loaded.name, "fingerprint": fingerprint},
@@ -281,7 +281,7 @@ def _ask(
         "transformers_version": transformers.__version__,
         "lm_eval_version": lm_eval.__version__,
         "task_hashes": {plan.name: hash_string(hashes)},
-        "model_source": "explorer-hf",
+        "model_source": prefix_lm.NAME,
         "model_name": loaded.name,
         "chat_template": loaded.tokenizer.chat_template if spec.apply_chat_template else None,
         "total_evaluation_time_seconds": str(seconds),

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from lm_eval.api.instance import Instance
+from lm_eval.api.registry import model_registry
 from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
@@ -35,6 +36,8 @@ from explorer.models import loading
 
 log = logging.getLogger("explorer")
 
+NAME = "explorer-hf"
+"""As lm-eval knows it."""
 VERSION = 1
 """Rises when answers may change, so that none of before is read."""
 TOKENS_PER_REQUEST = 64
@@ -292,6 +295,12 @@ class PrefixLM(HFLM):
             yield
         finally:
             self.batch_size_per_gpu = before
+
+
+def register() -> None:
+    """Make `explorer-hf` a model of lm-eval's in this process: 0.4.13 finds no plugins itself."""
+    if NAME not in model_registry:
+        model_registry.register(NAME, target=f"{__name__}:{PrefixLM.__name__}")
 
 
 class _Count:
