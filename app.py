@@ -14,5 +14,8 @@ PAGES = [
     ),
     st.Page("explorer/pages/run.py", title="Run", icon=":material/play_circle:"),
     st.Page("explorer/pages/compare.py", title="Compare", icon=":material/table_chart:"),
+    st.Page("explorer/pages/answers.py", title="Answers", icon=":material/quiz:"),
+    st.Page("explorer/pages/published.py", title="Published", icon=":material/menu_book:"),
+    st.Page("explorer/pages/economics.py", title="Economics", icon=":material/payments:"),
 ]
 st.navigation(PAGES, position="top").run()

@@ -1,4 +1,4 @@
-"""Pictures of the three pages, taken from the running app.
+"""Pictures of the pages, taken from the running app.
 
     python docs/screenshots.py --store results --out docs/images
 
@@ -21,7 +21,8 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 APP = Path(__file__).parent.parent / "app.py"
-PAGES = {"explore": "", "run": "run", "compare": "compare"}
+PAGES = {name: "" if name == "explore" else name for name in
+         ("explore", "run", "compare", "answers", "published", "economics")}  # fmt: skip
 WIDTHS = {1440: 1000, 1024: 900, 390: 844}
 """Width to height of the window, in pixels."""
 CHROME_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -40,12 +41,12 @@ def chrome() -> str:
 
 
 @contextlib.contextmanager
-def app(store: Path, **environment: str) -> Iterator[str]:
-    """Run the dashboard on a store; gives its address, ends it afterwards."""
+def app(store: Path, *, script: Path = APP, **environment: str) -> Iterator[str]:
+    """Run the dashboard (or another app) on a store; gives its address, ends it afterwards."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", str(APP), "--server.headless=true",
+    command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.headless=true",
                f"--server.port={port}", "--server.fileWatcherType=none"]  # fmt: skip
     process = subprocess.Popen(
         command,

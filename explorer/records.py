@@ -62,6 +62,9 @@ class ModelFacts(Part):
     """Bytes of the weights in memory at this dtype."""
     kept_layers: list[int] | None = None
     """The teacher's layers that the student keeps, counted from 0."""
+    kept_widths: dict[str, tuple[int, int]] | None = None
+    """Of each width that a cut student has (hidden, channels, heads, groups): how much it keeps,
+    and of how many. Which ones is in its config."""
 
 
 class CurvePoint(Part):
@@ -73,10 +76,19 @@ class CurvePoint(Part):
     loss: float
     """Mean over the scored tokens since the point before, in nats."""
     learning_rate: float
-    heldout_kl: float
-    """Held-out KL(teacher || student), in nats per token, over the kept top-k and the tail."""
-    heldout_top1: float
+    heldout_kl: float | None = None
+    """Held-out KL(teacher || student), in nats per token, over the kept top-k and the tail; None
+    where the two have different tokenizers."""
+    heldout_top1: float | None = None
     """Share of held-out positions where both models' most likely token is the same."""
+    heldout_label_loss: float | None = None
+    """Held-out cross-entropy on the text, in nats per token."""
+    kd_loss: float | None = None
+    """The divergence alone, without weight and temperature; None where it plays no part."""
+    label_loss: float | None = None
+    """The cross-entropy on the labels alone; None where it plays no part."""
+    hidden_loss: float | None = None
+    """The hidden-state term alone; None where it plays no part."""
 
 
 class CorpusFacts(Part):
@@ -101,13 +113,19 @@ class TargetsFacts(Part):
     """Mean probability that the kept top-k hold."""
     seconds: float
     """Time of the teacher's pass; one pass serves all students."""
+    id_bits: int | None = None
+    """Bits of a token's number on disk."""
+    truncation_kl: float | None = None
+    """KL of the teacher from the best guess that can be made of what is kept (the tail spread
+    evenly), on the held-out blocks, in nats per token: what truncation costs."""
 
 
 class Distillation(Part):
     """How the student was taught and what it took."""
 
     corpus: CorpusFacts
-    targets: TargetsFacts
+    targets: TargetsFacts | None
+    """None where the student and the teacher have different tokenizers."""
     scored_tokens: int
     steps: int
     seconds: float
@@ -115,10 +133,10 @@ class Distillation(Part):
     device_hours: float
     """Hours of the device for training and this run's share of nothing else."""
     num_trained_parameters: int
-    kl_before: float
-    kl_after: float
-    top1_before: float
-    top1_after: float
+    kl_before: float | None
+    kl_after: float | None
+    top1_before: float | None
+    top1_after: float | None
     curve: list[CurvePoint]
     num_resumes: int = 0
 
@@ -147,9 +165,11 @@ class TaskScore(Part):
 class Capability(Part):
     """All scores of the run, and what made them comparable."""
 
-    lm_eval_version: str
+    lm_eval_version: str | None
+    """None where an imported file does not say it."""
     scores: list[TaskScore]
-    seconds: float
+    seconds: float | None
+    """Of the whole evaluation; None where imported results do not say."""
 
 
 class Turn(Part):
@@ -200,6 +220,22 @@ class ErrorFacts(Part):
     """Only for a bug; an expected error says all in its message."""
 
 
+class Imported(Part):
+    """Where the scores of a run come from that was not made here."""
+
+    folder: str
+    """Name of lm-eval's output folder, without the way to it."""
+    files: dict[str, str]
+    """Name of each file that was read to its SHA-256."""
+    model: str
+    dtype: str | None = None
+    """Number format of the weights, where the files say it."""
+    git_hash: str | None = None
+    """lm-eval's commit, where the files say it."""
+    problems: list[str] = []
+    """What was left out, a sentence each."""
+
+
 class RunRecord(Part):
     """One finished, failed or cancelled run."""
 
@@ -212,7 +248,9 @@ class RunRecord(Part):
     started_at: str
     """UTC, ISO 8601."""
     finished_at: str
-    environment: Environment
+    environment: Environment | None = None
+    """None for an imported run: nobody knows where it was made."""
+    imported: Imported | None = None
     model: ModelFacts | None = None
     distillation: Distillation | None = None
     capability: Capability | None = None

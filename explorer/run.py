@@ -1,4 +1,4 @@
-"""One run, stage by stage: prepare, targets, distil, capability, latency, record.
+"""One run, stage by stage: prepare, text, targets, distil, capability, latency, record.
 
 A stage's output is keyed by what decides it. A finished stage is never done twice and
 an interrupted one continues from its checkpoint, so to resume is to run the same spec
@@ -24,10 +24,12 @@ from typing import Any, TypeVar
 import torch
 
 from explorer import guards, store
-from explorer.distill import corpus, students
+from explorer.distill import corpus, lessons, students
+from explorer.distill.lessons import Course
+from explorer.distill.synthesise import synthesise
 from explorer.distill.targets import Targets
 from explorer.distill.train import State, num_steps, train
-from explorer.errors import ExplorerError, RunCancelled, RunFailed
+from explorer.errors import BadInput, ExplorerError, RunCancelled, RunFailed
 from explorer.measure import capability, contamination, device, latency
 from explorer.models.facts import facts, fingerprint, tokenizer_digest
 from explorer.models.loading import Loaded, load, pick_device
@@ -35,6 +37,7 @@ from explorer.progress import Listener, Progress
 from explorer.records import (
     Capability,
     CorpusFacts,
+    CurvePoint,
     Distillation,
     ErrorFacts,
     Latency,
@@ -168,6 +171,20 @@ class _Run:
         )
 
     @cached_property
+    def start(self) -> Loaded:
+        """The model that becomes the student: the teacher, or the one that the student names."""
+        assert self.spec.student is not None, "only a student's run comes here"
+        name = self.spec.student.start
+        if name is None:
+            return self.teacher
+        return load(
+            name,
+            device=self.device,
+            dtype=self.spec.dtype,
+            trust_remote_code=self.spec.trust_remote_code,
+        )
+
+    @cached_property
     def teacher_fingerprint(self) -> str:
         """What tells this teacher apart."""
         return fingerprint(self.teacher)
@@ -215,13 +232,15 @@ class _Run:
         """Make and teach the student, unless a run has made the same one before."""
         spec, distill = self.spec, self.spec.distill
         assert spec.student is not None, "only a student's run comes here"
-        text = corpus.read((distill or DistillSpec()).corpus)
+        text = self._text(distill or DistillSpec())
         decides = {
             "teacher": self.teacher_fingerprint,
             "student": spec.student.decisive(),
             "distill": _decisive(distill) if distill else None,
             "corpus": text.digest,
         }
+        if spec.student.start:
+            decides["start"] = fingerprint(self.start)
         folder = self.work / "students" / _key(decides)
         done = folder / "student.json"
         with guards.alone(self.root, f"student-{folder.name}", self.progress):
@@ -243,27 +262,122 @@ class _Run:
         blocks_NT, num_tokens = corpus.pack(text, tokenizer, distill.block_tokens, num_needed)
         heldout, training = corpus.split(len(blocks_NT), distill.heldout_blocks, distill.seed)
 
-        def measured(done: int) -> None:
-            assert spec.student is not None, "only a student's run comes here"
-            self.progress("prepare", done, spec.student.sample_blocks, "blocks")
+        def measured(done: int, total: int, unit: str) -> None:
+            self.progress("prepare", done, total, unit)
 
+        if spec.student.kind == "fresh" and spec.distill and not spec.distill.train_embeddings:
+            raise BadInput(
+                "A fresh student's embedding is random and would stay so: write "
+                "distill.train_embeddings: true."
+            )
         began = time.monotonic()
-        student, kept = students.build(self.teacher, spec.student, blocks_NT[heldout], measured)
-        log.info("The student keeps the layers %s.", kept)
+        shared = True
+        if spec.distill and spec.student.start:
+            shared = self._share_vocabulary(self.start, required=distill.uses_distributions)
+        sample = students.sample_numbers(spec.student, heldout, training)
+        student = students.build(
+            self.teacher, self.start, spec.student, blocks_NT[sample], measured
+        )
         self.stage_seconds["prepare"] = time.monotonic() - began
         taught = None
         if spec.distill:
-            steps = num_steps(distill)
-            used = training[: min(len(training), steps * distill.blocks_per_step)]
-            targets = self._targets(blocks_NT, text, [*heldout, *used])
-            state = self._distil(student, targets, heldout, training, folder)
+            targets: Targets | None = None
+            if shared:
+                course, targets = self._course(student, blocks_NT, text, heldout, training)
+            else:
+                blocks_NT, num_tokens = corpus.pack(
+                    text, student.tokenizer, distill.block_tokens, num_needed
+                )
+                heldout, training = corpus.split(
+                    len(blocks_NT), distill.heldout_blocks, distill.seed
+                )
+                plain = lessons.Text(blocks_NT)
+                course = Course(plain, training, plain, heldout)
+            state = self._distil(student, course, folder)
             taught = _distillation(state, text.facts(num_tokens), targets, heldout, student)
         student.model.save_pretrained(folder / "model.partial")
         student.tokenizer.save_pretrained(folder / "model.partial")
         shutil.rmtree(folder / "model", ignore_errors=True)
         (folder / "model.partial").replace(folder / "model")
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        if spec.student.start:
+            # Another model's training or vocabulary may have changed them: load them anew.
+            for name in ("start", "teacher"):
+                self.__dict__.pop(name, None)
         return taught
+
+    def _text(self, distill: DistillSpec) -> corpus.Corpus:
+        """The corpus, which the teacher writes first where the spec asks for that."""
+        if distill.corpus != "teacher":
+            return corpus.read(distill.corpus)
+        self.stage = "text"
+        num_blocks = num_steps(distill) * distill.blocks_per_step + distill.heldout_blocks + 1
+        num_tokens = num_blocks * distill.block_tokens
+        key = _key({"teacher": self.teacher_fingerprint, "num_tokens": num_tokens})
+        path = self.work / "texts" / f"{key}.jsonl"
+
+        def tell(done: int, total: int) -> None:
+            self.progress("text", done, total, "tokens")
+
+        with guards.alone(self.root, f"text-{path.stem}", self.progress):
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with self._timed("text"):
+                    synthesise(
+                        self.teacher, path, num_tokens=num_tokens,
+                        document_tokens=distill.block_tokens, progress=tell,
+                    )  # fmt: skip
+        return corpus.read(str(path))
+
+    def _course(
+        self,
+        student: Loaded,
+        blocks_NT: torch.Tensor,
+        text: corpus.Corpus,
+        heldout: list[int],
+        training: list[int],
+    ) -> tuple[Course, Targets]:
+        """What the method teaches with; the held-out blocks have the teacher's targets always."""
+        distill = self.spec.distill
+        assert distill is not None, "only a distilled student has a course"
+        plain = lessons.Text(blocks_NT)
+        wanted = list(heldout)
+        if distill.method == "cached":
+            wanted += training[: num_steps(distill) * distill.blocks_per_step]
+        targets = self._targets(blocks_NT, text, wanted)
+        exam = lessons.Cached(targets)
+        source: lessons.Source = plain
+        if distill.method == "cached":
+            source = exam
+        elif distill.method == "live":
+            lessons.check_head(self.teacher.model, blocks_NT[heldout[:1], :8])
+            if distill.hidden_weight > 0:
+                lessons.check_hidden(self.teacher.model, student.model)
+            source = lessons.Live(self.teacher.model, blocks_NT, distill)
+        return Course(source, training, exam, heldout), targets
+
+    def _share_vocabulary(self, student: Loaded, *, required: bool) -> bool:
+        """Cut embeddings of other lengths to the tokens they share; whether there are such.
+
+        Raises:
+            BadInput: The tokenizers differ, and the method needs the same one.
+        """
+        models = (self.teacher.model, student.model)
+        try:
+            num_tokens = students.check_same_vocabulary(self.teacher, student)
+        except BadInput:
+            if required:
+                raise
+            return False
+        rows = [int(model.config.vocab_size) for model in models]
+        if rows[0] != rows[1]:
+            for model in models:
+                students.slice_vocabulary(model, num_tokens)
+            log.info(
+                "The teacher's embedding has %d rows and the student's %d; both are cut to the %d "
+                "tokens of their common vocabulary.", *rows, num_tokens,
+            )  # fmt: skip
+        return True
 
     def _targets(self, blocks_NT: torch.Tensor, text: corpus.Corpus, wanted: list[int]) -> Targets:
         self.stage = "targets"
@@ -278,7 +392,8 @@ class _Run:
             "temperature": distill.temperature,
             "vocab_size": int(self.teacher.model.config.vocab_size),
         }
-        targets = Targets(self.work / "targets", blocks_NT, identity)
+        about = {"teacher": self.spec.teacher, "corpus": text.name}
+        targets = Targets(self.work / "targets", blocks_NT, identity, about)
 
         def tell(done: int, total: int, rate: float) -> None:
             self.progress("targets", done, total, "tokens", tokens_per_s=round(rate, 1))
@@ -287,14 +402,7 @@ class _Run:
             targets.fill(lambda: self.teacher, wanted, tell)
         return targets
 
-    def _distil(
-        self,
-        student: Loaded,
-        targets: Targets,
-        heldout: list[int],
-        training: list[int],
-        folder: Path,
-    ) -> State:
+    def _distil(self, student: Loaded, course: Course, folder: Path) -> State:
         self.stage = "distil"
         distill = self.spec.distill
         assert distill is not None, "only a distilled student comes here"
@@ -304,10 +412,7 @@ class _Run:
         def tell(state: State, total: int, loss: float, rate: float) -> None:
             nonlocal num_logged
             for point in state.curve[num_logged:]:
-                log.info(
-                    "step %d of %d: loss %.4f, held-out KL %.4f, top-1 agreement %.3f",
-                    point.step, total, point.loss, point.heldout_kl, point.heldout_top1,
-                )  # fmt: skip
+                log.info("step %d of %d: %s", point.step, total, _in_words(point))
             num_logged = len(state.curve)
             losses.append(round(loss, 4))
             self.progress(
@@ -318,9 +423,7 @@ class _Run:
 
         self.progress("distil", 0, num_steps(distill), "steps")
         with self._timed("distil"):
-            return train(
-                student.model, targets, heldout, training, distill, folder / "checkpoint", tell
-            )
+            return train(student.model, course, distill, folder / "checkpoint", tell)
 
     def _with_overlap(self, taught: Distillation, text: corpus.Corpus) -> Distillation:
         """Count which test documents share a run of 13 words with the corpus."""
@@ -393,13 +496,13 @@ class _Run:
 
 
 def _distillation(
-    state: State, text: CorpusFacts, targets: Targets, heldout: list[int], student: Loaded
+    state: State, text: CorpusFacts, targets: Targets | None, heldout: list[int], student: Loaded
 ) -> Distillation:
     first, last = state.curve[0], state.curve[-1]
     trained = sum(p.numel() for p in student.model.parameters() if p.requires_grad)
     return Distillation(
         corpus=text,
-        targets=targets.facts(heldout),
+        targets=targets.facts(heldout) if targets else None,
         scored_tokens=state.scored_tokens,
         steps=state.step,
         seconds=round(state.seconds, 3),
@@ -412,6 +515,18 @@ def _distillation(
         curve=state.curve,
         num_resumes=state.num_resumes,
     )
+
+
+def _in_words(point: CurvePoint) -> str:
+    """A point of the curve for the log: what was measured, in the order of the record."""
+    said = [f"loss {point.loss:.4f}"]
+    for name in (
+        "kd_loss", "label_loss", "hidden_loss", "heldout_kl", "heldout_top1", "heldout_label_loss",
+    ):  # fmt: skip
+        value = getattr(point, name)
+        if value is not None:
+            said.append(f"{name.replace('_', ' ')} {value:.4f}")
+    return ", ".join(said)
 
 
 def _decisive(distill: DistillSpec) -> dict[str, Any]:

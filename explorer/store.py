@@ -224,15 +224,21 @@ def frame(found: list[RunRecord]) -> pd.DataFrame:
 
 
 def scores(found: list[RunRecord]) -> pd.DataFrame:
-    """One row a run, task and metric."""
-    return scores_of(
-        [
-            {"run_id": record.run_id, **score.model_dump()}
-            for record in found
-            if record.capability
-            for score in record.capability.scores
-        ]
-    )
+    """One row a run, task and metric, with the conditions in which rows must agree."""
+    return scores_of([row for record in found for row in _score_rows(record)])
+
+
+def _score_rows(record: RunRecord) -> list[dict[str, Any]]:
+    if record.capability is None:
+        return []
+    asked, known = record.spec.capability, record.model or record.imported
+    conditions = {
+        "run_id": record.run_id,
+        "lm_eval_version": record.capability.lm_eval_version,
+        "chat_template": None if asked is None else "on" if asked.apply_chat_template else "off",
+        "dtype": known.dtype if known else None,
+    }
+    return [conditions | score.model_dump() for score in record.capability.scores]
 
 
 def scores_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -244,10 +250,10 @@ def scores_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
 SCORE_COLUMNS = [
     "run_id", "task", "metric", "score", "stderr", "chance", "higher_is_better", "headline",
     "num_documents", "num_documents_total", "num_fewshot", "task_version", "task_hash",
-    "seconds",
+    "seconds", "lm_eval_version", "chat_template", "dtype",
 ]  # fmt: skip
 COLUMNS = [
-    "run_id", "name", "status", "role", "basis", "teacher", "teacher_run_id", "label",
+    "run_id", "name", "status", "role", "kind", "basis", "teacher", "teacher_run_id", "label",
     "started_at", "finished_at", "device", "device_name", "num_cpus", "memory_bytes", "commit",
     "num_layers", "num_parameters", "weight_bytes", "dtype", "fingerprint", "kept_layers",
     "lm_eval_version",
@@ -257,6 +263,7 @@ COLUMNS = [
     "batch_size", "prompt_tokens", "output_tokens", "peak_memory_bytes", "latency_warning",
     "distilled", "scored_tokens", "train_seconds", "device_hours", "targets_seconds",
     "kl_before", "kl_after", "top1_before", "top1_after", "corpus",
+    "method", "recipe", "arm",
     "error",
 ]  # fmt: skip
 
@@ -268,21 +275,24 @@ def row(record: RunRecord) -> dict[str, Any]:
         "run_id": record.run_id,
         "name": spec.name,
         "status": record.status,
-        "role": "teacher" if spec.student is None else "student",
-        "basis": "measured",
+        "role": "teacher" if spec.student is None and not record.teacher_run_id else "student",
+        "kind": spec.student.kind if spec.student else None,
+        "basis": "imported" if record.imported else "measured",
         "teacher": spec.teacher,
         "teacher_run_id": record.teacher_run_id,
         "label": label(record),
         "started_at": record.started_at,
         "finished_at": record.finished_at,
-        "device": record.environment.device,
-        "device_name": record.environment.device_name,
-        "num_cpus": record.environment.num_cpus,
-        "memory_bytes": record.environment.memory_bytes,
-        "commit": record.environment.commit,
         "distilled": taught is not None,
+        "method": spec.distill.method if spec.distill else None,
+        "recipe": spec.recipe(),
+        "arm": spec.arm(),
         "error": record.error.message if record.error else None,
     }
+    if record.environment:
+        flat |= record.environment.model_dump(
+            include={"device", "device_name", "num_cpus", "memory_bytes", "commit"}
+        )
     if model:
         flat |= model.model_dump(
             include={"num_layers", "num_parameters", "weight_bytes", "dtype", "fingerprint"}
@@ -301,16 +311,20 @@ def row(record: RunRecord) -> dict[str, Any]:
             }
         )  # fmt: skip
         flat["train_seconds"] = taught.seconds
-        flat["targets_seconds"] = taught.targets.seconds
+        flat["targets_seconds"] = taught.targets.seconds if taught.targets else None
         flat["corpus"] = taught.corpus.name
     return flat
 
 
 def label(record: RunRecord) -> str:
-    """A short name for charts: `teacher` or `15 layers`."""
+    """A short name for charts: `teacher`, `15 layers`, `60M wide`, `15 layers, labels only`."""
+    if record.imported:
+        return record.spec.name
     if record.spec.student is None:
         return "teacher"
-    return f"{record.spec.student.num_layers} layers"
+    label = record.spec.student.label(record.model.num_parameters if record.model else None)
+    is_control = record.spec.distill is not None and record.spec.distill.method == "labels"
+    return f"{label}, labels only" if is_control else label
 
 
 def _latency_columns(own: Timing, teacher: Timing | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -129,3 +130,27 @@ def _save_tiny_llama(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         LlamaForCausalLM(config).save_pretrained(folder)
+
+
+@pytest.fixture
+def corpus_file(tmp_path: Path) -> Path:
+    """A corpus of 80 short documents."""
+    path = tmp_path / "corpus.txt"
+    path.write_text("\n\n".join(f"Document {i} says that {i} is a number." for i in range(80)))
+    return path
+
+
+@pytest.fixture
+def tiny_run(tiny_llama: TinyLlama, corpus_file: Path) -> dict[str, Any]:
+    """The order of a run that takes a second: half of a tiny teacher, taught and tested."""
+    return {
+        "name": "tiny",
+        "teacher": str(tiny_llama()),
+        "student": {"num_layers": 2, "sample_blocks": 2},
+        "distill": {
+            "corpus": str(corpus_file), "max_tokens": 600, "block_tokens": 16,
+            "heldout_blocks": 4, "top_k": 8, "eval_every_steps": 4,
+        },
+        "capability": {"tasks": ["tiny_pairs"], "include_path": str(ROOT / "tests" / "tasks")},
+        "latency": None,
+    }  # fmt: skip

@@ -88,7 +88,9 @@ def _cost_ratio(one: pd.Series, runs: pd.DataFrame) -> float | None:
 
 
 def _name(one: pd.Series) -> str:
-    """`a 15-layer student`, `an 8-layer student`."""
+    """`a 15-layer student`, `an 8-layer student`, `the student 60M wide`."""
+    if one.get("kind", "depth") not in {"depth", None} and isinstance(one.get("label"), str):
+        return f"the student {one['label']}"
     if numbers.missing(one["num_layers"]):
         return "a student"
     layers = f"{one['num_layers']:.0f}"

@@ -2,8 +2,8 @@
 
 Nothing is invented: each part (training, testing, timing) is estimated only where an
 earlier run measured it, and the parts nobody has measured are named. Within one family a
-layer costs the same everywhere, so time per token, time per document and the number of
-parameters are straight lines in the number of layers.
+parameter costs about the same everywhere, so time per token, time per document and memory
+are straight lines in the number of parameters, and these in the number of layers.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
-from explorer.specs import RunSpec
+from explorer.specs import ONE_STEP, CheckpointStudent, DepthStudent, RunSpec
 
 BYTES_PER_TRAINED_PARAMETER = 16
 """float32 weight, its gradient and AdamW's two moments."""
@@ -55,15 +55,17 @@ def estimate(
         )
     total, unknown = 0.0, set[str]()
     for spec in todo:
-        layers = _layers(spec, past)
+        size = parameters_of(spec, runs) or parameters_of(_teacher_of(spec), runs)
         parts = {
-            "training": _training_s(spec, layers, past),
-            "testing": _testing_s(spec, layers, past, scores),
-            "timing": _timing_s(spec, layers, past),
+            "training": _training_s(spec, size, past),
+            "testing": _testing_s(spec, size, past, scores),
+            "timing": _timing_s(spec, size, past),
         }
+        if getattr(spec.student, "choice", None) == "greedy":
+            parts["the greedy choice of layers"] = None
         total += sum(seconds for seconds in parts.values() if seconds is not None)
         unknown |= {name for name, seconds in parts.items() if seconds is None}
-    memory = [_memory_bytes(spec, _layers(spec, past), past) for spec in todo]
+    memory = [_memory_bytes(spec, parameters_of(spec, runs), past) for spec in todo]
     known_memory = [value for value in memory if value is not None]
     names = past["device_name"].iloc[-1]
     how_many = f"{len(past)} earlier run{'' if len(past) == 1 else 's'}"
@@ -89,49 +91,88 @@ def _split(
     return todo, past
 
 
-def _layers(spec: RunSpec, past: pd.DataFrame) -> float | None:
-    """Layers of the model that a spec measures; a teacher's are known from its record."""
-    if spec.student is not None:
-        return float(spec.student.num_layers)
-    known = past.loc[past["role"] == "teacher", "num_layers"].dropna()
+def parameters_of(spec: RunSpec, runs: pd.DataFrame) -> float | None:
+    """Parameters of the model that a spec measures, as it says itself or as earlier runs tell."""
+    student = spec.student
+    if student is None or isinstance(student, CheckpointStudent):
+        return measured(spec.teacher if student is None else student.model, runs)
+    if isinstance(student, DepthStudent):
+        alike = _uncut_widths(spec.teacher, runs)
+        return _line(alike["num_layers"], alike["num_parameters"], float(student.num_layers))
+    return float(student.num_parameters) if student.num_parameters else None
+
+
+def large_steps(specs: list[RunSpec], runs: pd.DataFrame) -> dict[str, float]:
+    """Students that lose more than half of the parameters in one cut: label to share lost.
+
+    A student whose size, or whose teacher's size, no run tells is left out.
+    """
+    found = {}
+    for spec in specs:
+        if spec.student is None or spec.student.kind not in {"depth", "width", "both"}:
+            continue
+        whole = measured(spec.student.start or spec.teacher, runs)
+        size = parameters_of(spec, runs)
+        if whole and size and 1 - size / whole > ONE_STEP:
+            found[spec.student.label()] = 1 - size / whole
+    return found
+
+
+def _teacher_of(spec: RunSpec) -> RunSpec:
+    return spec.teacher_run() or spec
+
+
+def measured(model: str, runs: pd.DataFrame, what: str = "num_parameters") -> float | None:
+    """A column of a model by its name: of a run's student, or of a teacher that was measured."""
+    if model.startswith("run:"):
+        rows = runs["run_id"] == model.removeprefix("run:")
+    else:
+        rows = (runs["teacher"] == model) & (runs["role"] == "teacher")
+    known = runs.loc[rows, what].dropna()
     return float(known.iloc[-1]) if len(known) else None
 
 
-def _line(
-    layers: pd.Series, values: pd.Series, at: float | None, least: float = 0.5
-) -> float | None:
-    """A value at a number of layers, from measured (layers, value) pairs.
+def _uncut_widths(teacher: str, runs: pd.DataFrame) -> pd.DataFrame:
+    """A teacher and its depth students: the models in which only the layers differ."""
+    rows = (runs["teacher"] == teacher) & (runs["role"] == "teacher")
+    return runs[rows | ((runs["teacher"] == teacher) & (runs["kind"] == "depth"))]
 
-    Two or more different numbers of layers give a least-squares line, kept above `least`
+
+def _line(
+    sizes: pd.Series, values: pd.Series, at: float | None, least: float = 0.5
+) -> float | None:
+    """A value at a size, from measured (size, value) pairs.
+
+    Two or more different sizes give a least-squares line, kept above `least`
     times the smallest measured value, so that a far extrapolation never reaches zero; a
     single one gives its median.
     """
-    pairs = pd.DataFrame({"layers": layers, "value": values}).dropna().astype(float)
+    pairs = pd.DataFrame({"size": sizes, "value": values}).dropna().astype(float)
     if pairs.empty:
         return None
-    if at is None or pairs["layers"].nunique() < 2:
+    if at is None or pairs["size"].nunique() < 2:
         return float(pairs["value"].median())
-    slope, start = np.polyfit(pairs["layers"], pairs["value"], 1)
+    slope, start = np.polyfit(pairs["size"], pairs["value"], 1)
     return max(float(start + slope * at), least * float(pairs["value"].min()))
 
 
-def _training_s(spec: RunSpec, layers: float | None, past: pd.DataFrame) -> float | None:
+def _training_s(spec: RunSpec, size: float | None, past: pd.DataFrame) -> float | None:
     """Seconds of the training, without the teacher's one shared pass over the corpus."""
     if spec.distill is None:
         return 0.0
     taught = past[past["scored_tokens"].fillna(0) > 0]
     per_token = taught["train_seconds"] / taught["scored_tokens"]
-    rate = _line(taught["num_layers"], per_token, layers)
+    rate = _line(taught["num_parameters"], per_token, size)
     return None if rate is None else rate * spec.distill.max_tokens
 
 
 def _testing_s(
-    spec: RunSpec, layers: float | None, past: pd.DataFrame, scores: pd.DataFrame
+    spec: RunSpec, size: float | None, past: pd.DataFrame, scores: pd.DataFrame
 ) -> float | None:
     """Seconds of the tasks; None when one of them was never run."""
     if spec.capability is None:
         return 0.0
-    timed = scores[scores["headline"]].merge(past[["run_id", "num_layers"]], on="run_id")
+    timed = scores[scores["headline"]].merge(past[["run_id", "num_parameters"]], on="run_id")
     total = 0.0
     for name in spec.capability.tasks:
         rows = rows_of(name, timed)
@@ -139,7 +180,7 @@ def _testing_s(
             return None
         for _, one in rows.groupby("task"):
             documents = num_documents(one, spec.capability.limit)
-            rate = _line(one["num_layers"], one["seconds"] / one["num_documents"], layers)
+            rate = _line(one["num_parameters"], one["seconds"] / one["num_documents"], size)
             if rate is None:
                 return None
             total += rate * documents
@@ -158,13 +199,13 @@ def num_documents(scores: pd.DataFrame, limit: int | None) -> int:
     return int(totals.clip(upper=limit).sum() if limit else totals.sum())
 
 
-def _timing_s(spec: RunSpec, layers: float | None, past: pd.DataFrame) -> float | None:
+def _timing_s(spec: RunSpec, size: float | None, past: pd.DataFrame) -> float | None:
     """Seconds of the timed answers; a student is timed in turns with its teacher."""
     if spec.latency is None:
         return 0.0
     asked = spec.latency
-    ttft_ms = _line(past["num_layers"], past["ttft_ms"] / past["prompt_tokens"], layers)
-    tpot_ms = _line(past["num_layers"], past["tpot_ms"], layers)
+    ttft_ms = _line(past["num_parameters"], past["ttft_ms"] / past["prompt_tokens"], size)
+    tpot_ms = _line(past["num_parameters"], past["tpot_ms"], size)
     if ttft_ms is None or tpot_ms is None:
         return None
     answer_ms = ttft_ms * asked.prompt_tokens + tpot_ms * (asked.output_tokens - 1)
@@ -174,15 +215,16 @@ def _timing_s(spec: RunSpec, layers: float | None, past: pd.DataFrame) -> float 
     return (asked.warmup + asked.repeats) * answer_ms / 1e3
 
 
-def _memory_bytes(spec: RunSpec, layers: float | None, past: pd.DataFrame) -> float | None:
+def _memory_bytes(spec: RunSpec, size: float | None, past: pd.DataFrame) -> float | None:
     """The larger of timing, as measured, and training, by its arithmetic."""
-    timed = _line(past["num_layers"], past["peak_memory_bytes"], layers)
-    parameters = _line(past["num_layers"], past["num_parameters"], layers)
-    if spec.distill is None or parameters is None:
+    timed = _line(past["num_parameters"], past["peak_memory_bytes"], size)
+    if spec.distill is None or size is None:
         return timed
     frozen = 0.0
-    if not spec.distill.train_embeddings and past["num_layers"].nunique() > 1:
-        frozen = _line(past["num_layers"], past["num_parameters"], 0.0, least=0.0) or 0.0
-    trained = max(parameters - frozen, 0.0)
+    alike = _uncut_widths(spec.teacher, past)
+    if not spec.distill.train_embeddings and alike["num_layers"].nunique() > 1:
+        # What a student without layers would have: the embedding and the last norm.
+        frozen = _line(alike["num_layers"], alike["num_parameters"], 0.0, least=0.0) or 0.0
+    trained = max(size - frozen, 0.0)
     training = BYTES_PER_TRAINED_PARAMETER * trained + BYTES_PER_FROZEN_PARAMETER * frozen
     return max(training, timed or 0.0)

@@ -94,6 +94,11 @@ def suggest(device_name: str, num_cpus: int, book: pd.DataFrame) -> list[Price]:
     return [_price({str(k): v for k, v in row.items()}) for row in rows.to_dict("records")]
 
 
+def part(device_name: str, hardware: list[str]) -> str | None:
+    """The part of the catalogue that a driver's name means; None where it has none such."""
+    return next((name for name in hardware if _is_gpu(device_name, name)), None)
+
+
 def read_overrides(path: Path) -> dict[str, Price]:
     """The user's own prices by device name; none when there is no file.
 
@@ -153,6 +158,21 @@ def devices(runs: pd.DataFrame, root: Path) -> list[tuple[str, Price | None, lis
     known, rows = prices_for(runs, root), book()
     named = runs[["device_name", "num_cpus"]].drop_duplicates().itertuples(index=False)
     return [(name, known.get(name), suggest(name, num_cpus, rows)) for name, num_cpus in named]
+
+
+SETS = ("Your prices", "Cheapest listed", "Dearest listed")
+"""Price sets: what the user took or wrote, and the two ends of the price book."""
+
+
+def sets(runs: pd.DataFrame, root: Path) -> dict[str, dict[str, Price]]:
+    """Prices of the devices of these runs by price set; a device without one is left out."""
+    found: dict[str, dict[str, Price]] = {name: {} for name in SETS}
+    for device_name, known, suggested in devices(runs, root):
+        if known is not None:
+            found[SETS[0]][device_name] = known
+        if suggested:
+            found[SETS[1]][device_name], found[SETS[2]][device_name] = suggested[0], suggested[-1]
+    return found
 
 
 def own(typed: str, source: str) -> Price:

@@ -9,9 +9,13 @@ Exit code 0 is success, 2 a wrong request, 1 anything else that failed.
     base.py      the application and what commands share
     doing.py     run, sweep, demo, cancel, resume, jobs, synthesise
     reading.py   ls, show, compare, export, price
+    targets.py   targets ls, targets info, targets rm
     about.py     schema, spec, tasks, doctor, fetch-starter, app
     harness.py   lm-eval
+    catalogue.py catalogue check, published, fit
+    money.py     economics
     tables.py    tables in the terminal
+    differences.py  what two runs really differ in, as tables or JSON
 """
 
 import sys
@@ -20,11 +24,21 @@ import typer
 from typer.exceptions import TyperException
 
 # Importing a module of commands is what adds them, in this order.
-from explorer.cli import doing, reading, about, harness  # isort: skip
+from explorer.cli import doing, reading, targets, about, harness, catalogue, money  # isort: skip
 from explorer.cli.base import app
 from explorer.errors import ExplorerError
 
-__all__ = ["about", "app", "doing", "harness", "main", "reading"]
+__all__ = [
+    "about",
+    "app",
+    "catalogue",
+    "doing",
+    "harness",
+    "main",
+    "money",
+    "reading",
+    "targets",
+]
 
 
 def main() -> None:

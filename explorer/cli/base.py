@@ -9,6 +9,10 @@ from rich.console import Console
 
 from explorer import paths
 
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="A file; standard output when left out.")
+]
+
 app = typer.Typer(
     help="The same actions as the pages, from a shell.",
     no_args_is_help=True,
@@ -24,6 +28,11 @@ ResultsDir = Annotated[
 Utilisation = Annotated[
     float, typer.Option(help="Share of the time that the device is busy, above 0 and up to 1.")
 ]
+
+
+def wide_console(width: int = 150) -> Console:
+    """Where wide tables go: the terminal as it is, a file or pipe with room for them."""
+    return console if console.is_terminal else Console(width=max(console.width, width))
 
 
 def root_of(results: Path | None, default: Path | None = None) -> Path:

@@ -9,10 +9,11 @@ import typer
 from rich.table import Table
 
 from explorer import store
-from explorer.analysis import numbers
-from explorer.cli.base import ResultsDir, Utilisation, app, console, root_of
-from explorer.cli.tables import analysed, print_comparison, print_differences
-from explorer.errors import BadInput, ExplorerError
+from explorer.analysis import intervals, numbers, pairing
+from explorer.cli.base import Out, ResultsDir, Utilisation, app, console, root_of, wide_console
+from explorer.cli.tables import analysed, print_comparison, print_effects, write_out
+from explorer.errors import BadInput
+from explorer.records import TaskScore
 
 
 @app.command("ls")
@@ -31,12 +32,13 @@ def list_runs(
     if as_json:
         print(merged.to_json(orient="records", indent=1))
     else:
-        table = Table("Run", "State", "Stage", "Layers", "Finished", box=None)
+        table = Table("Run", "State", "Stage", "Layers", "Parameters", "Finished", box=None)
         for row in merged.to_dict("records"):
             table.add_row(
                 row["run_id"], row["state"], row["stage"] or numbers.MISSING,
                 numbers.MISSING if numbers.missing(row["num_layers"])
                 else f"{row['num_layers']:.0f}",
+                numbers.parameters(row["num_parameters"]),
                 numbers.MISSING if numbers.missing(row["finished_at"]) else row["finished_at"],
             )  # fmt: skip
         console.print(table if len(merged) else "No runs yet. Start one: explorer demo")
@@ -66,16 +68,28 @@ def show(
             table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
     console.print(table)
     if record.capability:
-        scores = Table("Task", "Metric", "Score", "Std. error", "Chance", "Documents", box=None)
+        scores = Table(
+            "Task", "Metric", "Score [95 %]", "Std. error", "Chance", "Documents", box=None
+        )
         for score in record.capability.scores:
             if score.headline:
                 scores.add_row(
-                    score.task, score.metric, f"{score.score:.3f}",
+                    score.task, score.metric, _score(score),
                     numbers.MISSING if score.stderr is None else f"{score.stderr:.3f}",
                     numbers.MISSING if score.chance is None else f"{score.chance:.3f}",
                     str(score.num_documents),
                 )  # fmt: skip
-        console.print(scores)
+        wide_console().print(scores)
+    print_effects(store.records(root)[0], root, [run_id])
+
+
+def _score(score: TaskScore) -> str:
+    """A score and, where it is a share of right answers, Wilson's interval."""
+    right = score.score * score.num_documents
+    if score.chance is None or abs(right - round(right)) > 1e-6:
+        return f"{score.score:.3f}"
+    low, high = intervals.wilson(right, score.num_documents)
+    return f"{score.score:.3f} [{low:.3f}, {high:.3f}]"
 
 
 @app.command()
@@ -85,16 +99,35 @@ def compare(
     ] = None,
     results: ResultsDir = None,
     utilisation: Utilisation = 1.0,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="The run that the others are held against: by default, of several named runs, the "
+            "teacher of another one or else the first."
+        ),
+    ] = None,
     differences: Annotated[
-        bool, typer.Option("--differences", help="Per task, against the teacher, with a verdict.")
+        bool, typer.Option("--differences", help="Each student against its teacher, task by task.")
+    ] = False,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Compare although these differ: {', '.join(pairing.ALLOWED)}."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The differences as one JSON array.")
     ] = False,
 ) -> None:
-    """Compare runs: retention with its interval, latency and cost."""
-    root = root_of(results)
-    if differences:
-        print_differences(root, run_ids or [])
-    else:
-        print_comparison(root, run_ids or [], utilisation)
+    """Compare runs: what each keeps and costs and, of two or more, whether they really differ."""
+    from explorer.cli import differences as difference
+
+    root, named = root_of(results), run_ids or []
+    if as_json:
+        difference.print_json(difference.gather(root, named, against, allow or []))
+        return
+    if not differences:
+        print_comparison(root, named, utilisation)
+    if differences or against or len(named) > 1:
+        difference.print_tables(difference.gather(root, named, against, allow or []))
 
 
 @app.command()
@@ -102,9 +135,7 @@ def export(
     format: Annotated[
         str, typer.Option("--format", "-f", help="csv, xlsx, parquet, md, latex or json.")
     ] = "csv",
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A file; standard output when left out.")
-    ] = None,
+    out: Out = None,
     run_ids: Annotated[
         list[str] | None, typer.Argument(help="Runs; all when none is named.")
     ] = None,
@@ -114,15 +145,26 @@ def export(
     """Write the comparison table, one row a run."""
     from explorer.report import export as report_export
 
-    data = report_export.write(analysed(root_of(results), run_ids or [], utilisation), format)
-    if out is None:
-        sys.stdout.buffer.write(data)
-        return
-    try:
-        out.write_bytes(data)
-    except OSError as error:
-        raise ExplorerError(f"Could not write {out}: {error.strerror}.") from error
-    console.print(f"Wrote {out} ({len(data):,} bytes).")
+    runs = analysed(root_of(results), run_ids or [], utilisation)
+    write_out(report_export.write(runs, format), out)
+
+
+@app.command("import")
+def bring_in(
+    folder: Annotated[Path, typer.Argument(help="What lm-eval wrote: its --output_path.")],
+    name: Annotated[str, typer.Option("--as", help="Begins the new run's id.")],
+    teacher: Annotated[
+        str | None, typer.Option(help="The run that this model is a student of.")
+    ] = None,
+    results: ResultsDir = None,
+) -> None:
+    """Import an output folder of lm-evaluation-harness, any version since 0.4.0, as a run."""
+    from explorer.harness import bring
+
+    run_id, problems = bring.bring(root_of(results), folder, name, teacher)
+    console.print(f"Imported as {run_id}.", markup=False)
+    for problem in problems:
+        print(problem, file=sys.stderr)
 
 
 @app.command()

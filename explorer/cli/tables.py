@@ -1,27 +1,89 @@
-"""Tables in the terminal."""
+"""Tables in the terminal, or as files."""
 
+import sys
+from collections.abc import Collection
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
-from rich.console import Console
+import typer
 from rich.table import Table
 
 from explorer import store
-from explorer.cli.base import console
-from explorer.errors import BadInput
+from explorer.cli.base import console, wide_console
+from explorer.errors import BadInput, ExplorerError
+from explorer.records import RunRecord
+
+Format = Annotated[
+    str,
+    typer.Option("--format", "-f", help="table, or csv, xlsx, parquet, md, latex, json."),
+]
 
 
-def analysed(root: Path, run_ids: list[str], utilisation: float) -> pd.DataFrame:
-    """The store's frame with retention and cost, of these runs and the teachers they need."""
-    from explorer.analysis import cost, retention
-    from explorer.catalogue import prices
+def give(raw: pd.DataFrame, words: pd.DataFrame, format: str, out: Path | None) -> None:
+    """A table on the terminal, or the bytes of a file to a file or to standard output.
 
-    found, _ = store.records(root)
-    unknown = set(run_ids) - {record.run_id for record in found}
+    Raises:
+        BadInput: A format that is not offered.
+        ExplorerError: The file cannot be written.
+    """
+    from explorer.report import export
+
+    if format == "table":
+        print_frame(words, width=220)
+    else:
+        write_out(export.write_table(raw, words, format), out)
+
+
+def print_frame(words: pd.DataFrame, width: int = 150) -> None:
+    """A frame of texts as a table; `width` is what a file or a pipe gets."""
+    table = Table(*[str(column) for column in words.columns], box=None)
+    for row in words.itertuples(index=False):
+        table.add_row(*[str(cell) for cell in row])
+    wide_console(width).print(table, markup=False)
+
+
+def write_out(data: bytes, out: Path | None) -> None:
+    """Bytes to a file, or to standard output.
+
+    Raises:
+        ExplorerError: The file cannot be written.
+    """
+    if out is None:
+        sys.stdout.buffer.write(data)
+        return
+    try:
+        out.write_bytes(data)
+    except OSError as error:
+        raise ExplorerError(f"Could not write {out}: {error.strerror}.") from error
+    console.print(f"Wrote {out} ({len(data):,} bytes).")
+
+
+def refuse_unknown(wanted: Collection[str], found: list[RunRecord], root: Path) -> None:
+    """Refuse run ids that have no record.
+
+    Raises:
+        BadInput: The message names them.
+    """
+    unknown = {*wanted} - {record.run_id for record in found}
     if unknown:
         raise BadInput(
             f"No record of {', '.join(sorted(unknown))} in {root}. `explorer ls` lists the runs."
         )
+
+
+def analysed(root: Path, run_ids: list[str], utilisation: float) -> pd.DataFrame:
+    """The store's frame with retention and cost, of these runs and the teachers they need."""
+    return _analysed(store.records(root)[0], root, run_ids, utilisation)
+
+
+def _analysed(
+    found: list[RunRecord], root: Path, run_ids: list[str], utilisation: float
+) -> pd.DataFrame:
+    from explorer.analysis import cost, retention
+    from explorer.catalogue import prices
+
+    refuse_unknown(run_ids, found, root)
     teachers = {record.teacher_run_id for record in found if record.run_id in run_ids}
     if run_ids:
         found = [r for r in found if r.run_id in {*run_ids, *teachers}]
@@ -37,16 +99,12 @@ def print_comparison(root: Path, run_ids: list[str], utilisation: float = 1.0) -
     from explorer.analysis import advise
     from explorer.report import tables
 
-    runs = analysed(root, run_ids, utilisation)
+    found, _ = store.records(root)
+    runs = _analysed(found, root, run_ids, utilisation)
     if runs.empty:
         console.print("No finished runs yet. Start some: explorer demo")
         return
-    frame = tables.comparison(runs)
-    table = Table(*[str(column) for column in frame.columns], box=None)
-    for row in frame.itertuples(index=False):
-        table.add_row(*[str(cell) for cell in row])
-    wide = Console(width=max(console.width, 150)) if not console.is_terminal else console
-    wide.print(table, markup=False)
+    print_frame(tables.comparison(runs))
     console.print("\n" + advise.headline(runs), markup=False)
     if runs["usd_per_hour"].isna().any():
         unpriced = runs.loc[runs["usd_per_hour"].isna(), "device_name"].dropna().unique()
@@ -55,32 +113,17 @@ def print_comparison(root: Path, run_ids: list[str], utilisation: float = 1.0) -
             "explorer price.",
             markup=False,
         )
+    print_effects(found, root, run_ids)
 
 
-def print_differences(root: Path, run_ids: list[str]) -> None:
-    """Print each student's differences from its teacher, task by task, with a verdict."""
-    from explorer.analysis import retention
+def print_effects(found: list[RunRecord], root: Path, run_ids: list[str]) -> None:
+    """Print, for each student that has a control arm in the store, what distillation added."""
+    from explorer.analysis import control
 
-    found, _ = store.records(root)
-    by_id = {record.run_id: record for record in found}
-    scores = store.scores(found)
-    for record in found:
-        teacher = by_id.get(record.teacher_run_id or "")
-        if teacher is None or (run_ids and record.run_id not in run_ids):
-            continue
-        rows = retention.per_task(
-            scores[scores["run_id"] == record.run_id],
-            scores[scores["run_id"] == teacher.run_id],
-            store.answers(root, record.run_id),
-            store.answers(root, teacher.run_id),
-        )
-        table = Table("Task", "Teacher", "Student", "Difference [95 %]", "p", "Verdict", box=None)
-        for row in rows.to_dict("records"):
-            table.add_row(
-                row["task"], f"{row['teacher']:.3f}", f"{row['student']:.3f}",
-                f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, "
-                f"{row['difference_high']:+.3f}]",
-                f"{row['p_value']:.2g}", str(row["verdict"]),
-            )  # fmt: skip
-        console.print(f"{record.run_id} against {teacher.run_id}")
-        console.print(table)
+    runs, scores = store.frame(found), store.scores(found)
+    for run_id in run_ids or list(runs["run_id"]):
+        ids = control.needed(runs, run_id)
+        answers = {one: store.answers(root, one) for one in ids}
+        known = control.effect(runs, scores[scores["run_id"].isin(ids)], answers, run_id)
+        if known:
+            console.print(f"{run_id}: {known.in_words()}", markup=False, soft_wrap=True)

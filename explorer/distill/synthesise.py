@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from explorer.errors import BadInput
 from explorer.models.loading import Loaded
 
-# Shape letters: B documents of a batch, K most likely tokens kept.
+# Shape letters: B documents of a batch, T tokens, V vocabulary, K most likely tokens kept.
 
 Progress = Callable[[int, int], None]
 """Called with (tokens done, tokens asked)."""
@@ -130,25 +132,53 @@ def sample(
     """Texts of exactly `num_tokens` tokens that continue `opening`, from the last turn's marker on.
 
     End-of-turn tokens do not stop a document: the teacher opens the next turn itself.
-    Our own loop rather than `generate`, which draws from the whole vocabulary and takes a
-    fifth longer on a CPU.
     """
     tokenizer, model = teacher.tokenizer, teacher.model
     opening_ids = tokenizer(opening, return_tensors="pt", add_special_tokens=False).input_ids
-    generator = torch.Generator(device=model.device).manual_seed(seed)
-    step_ids_BT = opening_ids.to(model.device).repeat(num_documents, 1)
-    cache, new_ids = None, []
-    for step in range(num_tokens):
-        output = model(step_ids_BT, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache = output.past_key_values
-        values_BK, ids_BK = (output.logits[:, -1].float() / temperature).topk(top_k)
-        choice_B1 = torch.multinomial(values_BK.softmax(-1), 1, generator=generator)
-        step_ids_BT = ids_BK.gather(1, choice_B1)
-        new_ids.append(step_ids_BT)
-        on_step(step + 1)
+    ids_BT = continued(
+        model,
+        opening_ids.to(model.device).repeat(num_documents, 1),
+        num_tokens=num_tokens,
+        generator=torch.Generator(device=model.device).manual_seed(seed),
+        temperature=temperature,
+        top_k=top_k,
+        on_step=on_step,
+    )
     # The system's turn is the same for all documents and teaches nothing: leave it out.
     last_turn = opening.rpartition(tokenizer.eos_token or opening)[2].lstrip("\n") or opening
-    return [last_turn + text for text in tokenizer.batch_decode(torch.cat(new_ids, dim=1))]
+    return [last_turn + text for text in tokenizer.batch_decode(ids_BT)]
+
+
+@torch.no_grad()
+def continued(
+    model: PreTrainedModel,
+    ids_BT: Tensor,
+    *,
+    num_tokens: int,
+    generator: torch.Generator,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> Tensor:
+    """The next `num_tokens` tokens of each row, drawn from the model; shape [B, num_tokens].
+
+    Our own loop rather than `generate`, which draws from the whole vocabulary and takes a
+    fifth longer on a CPU. `top_k` None draws from the whole vocabulary here too.
+    """
+    cache, new_ids = None, []
+    for step in range(num_tokens):
+        output = model(ids_BT, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache = output.past_key_values
+        scaled_BV = output.logits[:, -1].float() / temperature
+        if top_k is None:
+            ids_BT = torch.multinomial(scaled_BV.softmax(-1), 1, generator=generator)
+        else:
+            values_BK, ids_BK = scaled_BV.topk(top_k)
+            choice_B1 = torch.multinomial(values_BK.softmax(-1), 1, generator=generator)
+            ids_BT = ids_BK.gather(1, choice_B1)
+        new_ids.append(ids_BT)
+        on_step(step + 1)
+    return torch.cat(new_ids, dim=1)
 
 
 def _read_batches(partial: Path, recipe: dict[str, Any]) -> list[list[str]]:

@@ -1,12 +1,14 @@
-"""The one training loop: a student learns from cached targets, with Accelerate.
+"""The one training loop: a student learns a course of lessons, with Accelerate.
 
 A step takes some blocks, runs the student's layers once, and then goes through the
 scored positions in chunks: each chunk makes its logits, its loss and its gradient with
 respect to the hidden states, and is forgotten. Tokens x vocabulary is never stored,
-which is what keeps the memory small and the loop fast.
+which is what keeps the memory small and the loop fast. How the teacher teaches is the
+course's affair: see `lessons`.
 
-Nothing here is random but the order of the blocks, and that comes from the seed: a
-training continued from a checkpoint gives the same losses as an unbroken one.
+All that is random (the order of the blocks, what a student writes) comes from the seed
+and the step: a training continued from a checkpoint gives the same losses as an
+unbroken one.
 """
 
 import dataclasses
@@ -23,14 +25,14 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from explorer.distill.losses import label_cross_entropy, sparse_forward_kl
-from explorer.distill.targets import Targets
-from explorer.errors import BadInput, NoRoom, RunFailed
+from explorer.distill.lessons import Course, Lesson, check_head
+from explorer.distill.losses import HIDDEN, divergence, forward_kl, label_cross_entropy
+from explorer.errors import NoRoom, RunFailed
 from explorer.records import CurvePoint
 from explorer.specs import DistillSpec
 
 # Shape letters: B blocks, T tokens of a block, P scored positions, C positions of a chunk,
-# K kept tokens, V vocabulary, H hidden size.
+# V vocabulary, H hidden size.
 
 CHUNK_POSITIONS = 256
 """Positions whose logits exist at one time: 50 MB in float32 at a vocabulary of 49,152."""
@@ -45,12 +47,23 @@ class State:
     seconds: float = 0.0
     num_resumes: int = 0
     curve: list[CurvePoint] = dataclasses.field(default_factory=list)
-    loss_sum: float = 0.0
-    loss_tokens: int = 0
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Since the last point: each term's mean of a step times the step's scored tokens."""
+    sum_tokens: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Since the last point: the scored tokens that a term was computed on."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the checkpoint's JSON."""
         return {**vars(self), "curve": [point.model_dump() for point in self.curve]}
+
+    def took_step(self, terms: dict[str, float], num_scored: int, seconds: float) -> None:
+        """Count a step: its mean terms, its scored tokens, the training's seconds by now."""
+        self.step += 1
+        self.scored_tokens += num_scored
+        self.seconds = seconds
+        for name, mean in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + mean * num_scored
+            self.sum_tokens[name] = self.sum_tokens.get(name, 0) + num_scored
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "State":
@@ -85,9 +98,7 @@ def learning_rate(spec: DistillSpec, step: int) -> float:
 
 def train(
     student: PreTrainedModel,
-    targets: Targets,
-    heldout: list[int],
-    training: list[int],
+    course: Course,
     spec: DistillSpec,
     checkpoint: Path,
     on_step: OnStep = lambda state, total, loss, rate: None,
@@ -95,10 +106,8 @@ def train(
     """Teach the student in place and return the curve; continue from a checkpoint if there is one.
 
     Args:
-        student: Its parameters change.
-        targets: Filled for all blocks that are used.
-        heldout: Blocks to measure on.
-        training: Blocks to learn from, in this order.
+        student: Its parameters change; it is trained in float32 and handed back as it came.
+        course: What it learns from and is measured on.
         spec: Everything that decides the training.
         checkpoint: A folder that this training owns; removed by the caller when done with it.
         on_step: Progress; an exception from it stops the training after a checkpoint.
@@ -107,12 +116,17 @@ def train(
         RunFailed: The loss is not finite; it names the batch, and no step is taken.
         BadInput: The model's logits are more than a projection of its hidden states.
     """
-    _check_head(student, targets.blocks_NT[heldout[:1], :8])
+    dtype = student.dtype
+    module: Any = student  # Module.to has no usable type in transformers
+    module.to(torch.float32)
+    check_head(student, course.exam.blocks_NT[course.heldout[:1], :8])
     accelerator = Accelerator(
         mixed_precision="bf16" if student.device.type == "cuda" else "no",
         cpu=student.device.type == "cpu",
     )
     student.get_input_embeddings().requires_grad_(spec.train_embeddings)
+    if spec.gradient_checkpointing:
+        student.activation_checkpointing_enable({"use_reentrant": False})
     student.train()
     optimizer: Any = torch.optim.AdamW(
         [p for p in student.parameters() if p.requires_grad],
@@ -129,8 +143,8 @@ def train(
 
     def measure(step: int) -> None:
         paused = time.monotonic()
-        kl, top1 = heldout_kl(accelerator.unwrap_model(model), targets, heldout, spec.temperature)
-        _add_point(state, step, learning_rate(spec, min(step, total - 1)), kl, top1)
+        exam = examine(accelerator.unwrap_model(model), course, spec.temperature)
+        _add_point(state, step, learning_rate(spec, min(step, total - 1)), exam)
         nonlocal began
         began += time.monotonic() - paused
 
@@ -138,10 +152,11 @@ def train(
         measure(0)
     try:
         while state.step < total:
-            numbers = blocks_of_step(spec, training, state.step)
+            numbers = blocks_of_step(spec, course.training, state.step)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(spec, state.step)
-            loss, num_scored = _gradients(accelerator, model, targets, numbers, spec)
+            terms, num_scored = _gradients(accelerator, model, course, state.step, numbers, spec)
+            loss = terms["loss"]
             if not math.isfinite(loss):
                 optimizer.zero_grad()
                 raise RunFailed(
@@ -151,11 +166,7 @@ def train(
             accelerator.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-            state.step += 1
-            state.scored_tokens += num_scored
-            state.loss_sum += loss * num_scored
-            state.loss_tokens += num_scored
-            state.seconds = time.monotonic() - began
+            state.took_step(terms, num_scored, time.monotonic() - began)
             if state.step % spec.eval_every_steps == 0 or state.step == total:
                 measure(state.step)
             if time.monotonic() - saved_at > spec.checkpoint_every_s:
@@ -168,107 +179,158 @@ def train(
         # A cancelled, interrupted or failed training continues from here.
         _save(accelerator, checkpoint, state)
         raise
+    if spec.gradient_checkpointing:
+        student.activation_checkpointing_disable()
     student.eval()
+    module.to(dtype)
     return state
-
-
-@torch.inference_mode()
-def _check_head(student: PreTrainedModel, ids_BT: Tensor) -> None:
-    """The loop calls layers and head apart: refuse models that do something between or after."""
-    ids_BT = ids_BT.to(student.device)
-    head = student.get_output_embeddings()
-    whole = student(ids_BT, use_cache=False).logits
-    apart = head(student.base_model(ids_BT, use_cache=False).last_hidden_state)
-    if not torch.allclose(whole, apart, rtol=1e-3, atol=1e-3, equal_nan=True):
-        raise BadInput(
-            f"{type(student).__name__} caps or scales its logits after the last projection, which "
-            "the training loop does not do. Choose a teacher of a family without it, as Llama, "
-            "Qwen, Mistral or GPT-2."
-        )
 
 
 def _gradients(
     accelerator: Accelerator,
     model: PreTrainedModel,
-    targets: Targets,
+    course: Course,
+    step: int,
     numbers: list[int],
     spec: DistillSpec,
-) -> tuple[float, int]:
-    """Leave the gradient of the mean loss in the parameters; return (loss, scored tokens)."""
-    blocks_BT, ids_BTK, log_p_BTK = (t.to(accelerator.device) for t in targets.batch(numbers))
+) -> tuple[dict[str, float], int]:
+    """Leave the gradient of the step's mean loss in the parameters.
+
+    Returns:
+        The mean loss as `loss`, the mean of each term without its weight as `kd`, `label` and
+        `hidden`, and the number of scored tokens.
+    """
+    size = spec.micro_blocks or len(numbers)
+    means: dict[str, float] = {}
+    num_scored = 0
+    for start in range(0, len(numbers), size):
+        part = numbers[start : start + size]
+        lesson = course.source.lesson(part, step, accelerator.unwrap_model(model))
+        # Every block of a step has as many scored positions, so blocks are the weights.
+        sums = _micro_step(accelerator, model, lesson, spec, share=len(part) / len(numbers))
+        for name, value in sums.items():
+            means[name] = means.get(name, 0.0) + value
+        num_scored += len(lesson.labels_P)
+    return means, num_scored
+
+
+def _micro_step(
+    accelerator: Accelerator,
+    model: PreTrainedModel,
+    lesson: Lesson,
+    spec: DistillSpec,
+    share: float,
+) -> dict[str, float]:
+    """One forward and backward pass; the mean loss and its terms, times this lesson's share."""
     with accelerator.autocast():
-        hidden_BTH = model.base_model(blocks_BT, use_cache=False).last_hidden_state
-    # Position t predicts token t + 1, so a block's last position has no label.
-    hidden_PH = hidden_BTH[:, :-1].flatten(0, 1)
-    ids_PK, log_p_PK = ids_BTK[:, :-1].flatten(0, 1), log_p_BTK[:, :-1].flatten(0, 1)
-    labels_P = blocks_BT[:, 1:].flatten()
-    num_scored = len(labels_P)
+        output = model.base_model(
+            lesson.blocks_BT, use_cache=False, output_hidden_states=lesson.hidden is not None
+        )
+    hidden_PH, labels_P = lesson.scored(output.last_hidden_state), lesson.labels_P
+    per_token = share / len(labels_P)
     leaf_PH = hidden_PH.detach().requires_grad_()
     head = model.get_output_embeddings()
-    total_loss = 0.0
-    for start in range(0, num_scored, CHUNK_POSITIONS):
+    sums: dict[str, float] = {"loss": 0.0}
+    for start in range(0, len(labels_P), CHUNK_POSITIONS):
         chunk = slice(start, start + CHUNK_POSITIONS)
         with accelerator.autocast():
             logits_CV = head(leaf_PH[chunk])
-        loss = _mixed_loss(logits_CV, ids_PK[chunk], log_p_PK[chunk], labels_P[chunk], spec)
-        loss = loss.sum() / num_scored
+        terms = _terms(logits_CV, lesson, chunk, spec)
+        weighted = [weight * loss_C.sum() for weight, loss_C in terms.values()]
+        loss = torch.stack(weighted).sum() * per_token
         accelerator.backward(loss)
-        total_loss += float(loss.detach())
+        sums["loss"] += float(loss.detach())
+        for name, (_, loss_C) in terms.items():
+            sums[name] = sums.get(name, 0.0) + float(loss_C.detach().sum()) * per_token
     assert leaf_PH.grad is not None, "every chunk adds to the hidden states' gradient"
-    hidden_PH.backward(leaf_PH.grad)
-    return total_loss, num_scored
+    ends, gradients = [hidden_PH], [leaf_PH.grad]
+    if lesson.hidden is not None:
+        layers = zip(output.hidden_states[1:], lesson.hidden, strict=True)
+        compare = HIDDEN[spec.hidden_loss]
+        by_layer = [compare(lesson.scored(own), theirs).mean() for own, theirs in layers]
+        matched = torch.stack(by_layer).mean() * share
+        sums["hidden"] = float(matched.detach())
+        sums["loss"] += spec.hidden_weight * sums["hidden"]
+        ends.append(spec.hidden_weight * matched)
+        gradients.append(torch.ones_like(matched))
+    torch.autograd.backward(ends, gradients)
+    return sums
 
 
-def _mixed_loss(
-    logits_CV: Tensor, ids_CK: Tensor, log_p_CK: Tensor, labels_C: Tensor, spec: DistillSpec
-) -> Tensor:
-    """One loss a position: the KD term by its weight, the labels by the rest."""
-    loss_C = torch.zeros(len(labels_C), device=logits_CV.device)
-    if spec.kd_weight > 0:
-        kd_C = sparse_forward_kl(logits_CV, ids_CK, log_p_CK, temperature=spec.temperature)
+def _terms(
+    logits_CV: Tensor, lesson: Lesson, chunk: slice, spec: DistillSpec
+) -> dict[str, tuple[float, Tensor]]:
+    """Each term's weight and its loss, one number a position; terms without weight are absent."""
+    terms = {}
+    kd_weight = spec.kd_weight if lesson.teacher else 0.0
+    if lesson.teacher and kd_weight > 0:
+        pair = lesson.teacher.pair(logits_CV, chunk, spec.temperature)
         # T squared keeps the gradient's size when the temperature changes (Hinton et al.).
-        loss_C = loss_C + spec.kd_weight * spec.temperature**2 * kd_C
-    if spec.kd_weight < 1:
-        loss_C = loss_C + (1 - spec.kd_weight) * label_cross_entropy(logits_CV, labels_C)
-    return loss_C
+        terms["kd"] = (kd_weight * spec.temperature**2, divergence(spec)(*pair))
+    if lesson.labelled and kd_weight < 1:
+        labels_C = lesson.labels_P[chunk]
+        terms["label"] = (1 - kd_weight, label_cross_entropy(logits_CV, labels_C))
+    return terms
+
+
+@dataclasses.dataclass(frozen=True)
+class Exam:
+    """A student on the held-out blocks; None where there is no teacher to compare with."""
+
+    kl: float | None
+    """Mean KL(teacher || student), in nats per token."""
+    top1: float | None
+    """Share of the positions where both models' most likely token is the same."""
+    label_loss: float
+    """Mean cross-entropy on the text, in nats per token."""
 
 
 @torch.inference_mode()
-def heldout_kl(
-    student: PreTrainedModel, targets: Targets, heldout: list[int], temperature: float
-) -> tuple[float, float]:
-    """Mean KL(teacher || student) in nats per token, and top-1 agreement, on held-out blocks."""
+def examine(student: PreTrainedModel, course: Course, temperature: float) -> Exam:
+    """Measure the student on the held-out blocks."""
     was_training = student.training
     student.eval()
-    kl_sum, agree, num_scored = 0.0, 0, 0
+    kl_sum, agree, label_sum, num_scored, compared = 0.0, 0, 0.0, 0, 0
     head = student.get_output_embeddings()
-    for number in heldout:
-        block_BT, ids_BTK, log_p_BTK = (t.to(student.device) for t in targets.batch([number]))
-        hidden_BTH = student.base_model(block_BT, use_cache=False).last_hidden_state
-        logits_TV = head(hidden_BTH[0, :-1])
-        ids_TK, log_p_TK = ids_BTK[0, :-1], log_p_BTK[0, :-1]
-        kl_T = sparse_forward_kl(logits_TV, ids_TK, log_p_TK, temperature=temperature)
-        kl_sum += float(kl_T.sum())
-        agree += int((logits_TV.argmax(-1) == ids_TK[:, 0]).sum())
-        num_scored += len(kl_T)
+    everything = slice(None)
+    for number in course.heldout:
+        lesson = course.exam.lesson([number], 0, student)
+        hidden_BTH = student.base_model(lesson.blocks_BT, use_cache=False).last_hidden_state
+        logits_PV = head(lesson.scored(hidden_BTH))
+        label_sum += float(label_cross_entropy(logits_PV, lesson.labels_P).sum())
+        num_scored += len(lesson.labels_P)
+        if lesson.teacher:
+            kl_P = forward_kl(*lesson.teacher.pair(logits_PV, everything, temperature))
+            kl_sum += float(kl_P.sum())
+            agree += int((logits_PV.argmax(-1) == lesson.teacher.top1(everything)).sum())
+            compared += len(kl_P)
     student.train(was_training)
-    return kl_sum / num_scored, agree / num_scored
+    return Exam(
+        kl=kl_sum / compared if compared else None,
+        top1=agree / compared if compared else None,
+        label_loss=label_sum / num_scored,
+    )
 
 
-def _add_point(state: State, step: int, rate: float, kl: float, top1: float) -> None:
-    loss = state.loss_sum / state.loss_tokens if state.loss_tokens else kl
+def _add_point(state: State, step: int, rate: float, exam: Exam) -> None:
+    means = {name: value / state.sum_tokens[name] for name, value in state.sums.items()}
+    at_start = exam.label_loss if exam.kl is None else exam.kl
     state.curve.append(
         CurvePoint(
             step=step,
             scored_tokens=state.scored_tokens,
             seconds=state.seconds,
-            loss=loss,
+            loss=means.get("loss", at_start),
             learning_rate=rate,
-            heldout_kl=kl,
-            heldout_top1=top1,
+            heldout_kl=exam.kl,
+            heldout_top1=exam.top1,
+            heldout_label_loss=exam.label_loss,
+            kd_loss=means.get("kd"),
+            label_loss=means.get("label"),
+            hidden_loss=means.get("hidden"),
         )
     )
-    state.loss_sum, state.loss_tokens = 0.0, 0
+    state.sums, state.sum_tokens = {}, {}
 
 
 def _save(accelerator: Accelerator, checkpoint: Path, state: State) -> None:

@@ -11,13 +11,10 @@ import pandas as pd
 from lm_eval.api.task import Task
 
 from explorer.errors import BadInput
+from explorer.harness.metrics import CHOICE_METRICS, EXACT_METRICS, HEADLINES, first_of
 from explorer.measure import task_sets
 from explorer.records import TaskScore
 
-CHOICE_METRICS = {"acc", "acc_norm", "acc_bytes", "acc_mutual_info"}
-"""Metrics of a multiple-choice task that a guesser gets right once in the number of choices."""
-EXACT_METRICS = {"acc", "exact_match", "em"}
-"""Metrics of free text that a guesser never gets right."""
 ANSWER_COLUMNS = ["task", "metric", "doc_id", "doc_hash", "value"]
 
 
@@ -88,17 +85,13 @@ def scores(
 def _headline(task: Task, name: str, metrics: list[str]) -> str | None:
     """The metric that stands for a task: what its file says, else acc_norm, acc, the first."""
     said = task_sets.metadata(task).get("headline_metric")
-    wanted = [said] if said else ["acc_norm", "acc"]
-    for one in wanted:
-        for metric in metrics:
-            if metric.partition(",")[0] == one:
-                return metric
-    if said:
+    found = first_of([said] if said else HEADLINES, metrics)
+    if said and found is None:
         raise BadInput(
             f"The task {name} names the headline_metric {said!r}, but its metrics are "
             f"{', '.join(metrics)}. Correct its task file."
         )
-    return metrics[0] if metrics else None
+    return found or next(iter(metrics), None)
 
 
 def chance_level(task: Task, metric: str, samples: list[dict[str, Any]]) -> float | None:

@@ -127,7 +127,7 @@ class _Forest:
 
     def groups(self) -> Iterator[tuple[Array, list[Row]]]:
         """Headers, each with the trees that hang on it."""
-        headers = [(0, len(self.texts), 0)]
+        headers = [(0, len(self.texts), 0)] if self.texts else []
         while headers:
             start, stop, header = headers.pop()
             members, deeper = self._part(start, stop, header)

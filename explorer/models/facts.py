@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from explorer.errors import UnknownModel
-from explorer.models.layers import KEPT_LAYERS, layer_list
+from explorer.models.layers import KEPT_LAYERS, kept_widths, layer_list
 from explorer.models.loading import DTYPES, Loaded, load_config
 from explorer.records import ModelFacts
 
@@ -76,6 +76,7 @@ def facts(loaded: Loaded) -> ModelFacts:
         dtype=str(model.dtype).removeprefix("torch."),
         weight_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
         kept_layers=getattr(config, KEPT_LAYERS, None),
+        kept_widths=kept_widths(config),
     )
 
 

@@ -1,4 +1,7 @@
-"""Where a model keeps its layers, whatever its family calls them."""
+"""Where a model keeps its layers, and where a student keeps the map of what was cut."""
+
+from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -7,6 +10,37 @@ from explorer.errors import BadInput
 
 KEPT_LAYERS = "explorer_kept_layers"
 """Key in a student's config that maps its layers to the teacher's, counted from 0."""
+KEPT_WIDTHS = "explorer_kept_widths"
+"""Key in a student's config with what it keeps of the teacher's widths: `hidden`, and for each
+layer `channels`, `heads` and `groups`, each as `kept_mask`."""
+
+
+def kept_mask(indices: Iterable[int], of: int) -> str:
+    """What is kept of so many, as `OF:HEX`: the first is the highest bit, 1 where it is kept."""
+    kept = set(indices)
+    bits = "".join("1" if index in kept else "0" for index in range(of))
+    return f"{of}:{int(bits, 2):x}"
+
+
+def kept_indices(mask: str) -> list[int]:
+    """The inverse of `kept_mask`, counted from 0."""
+    of, _, digits = mask.partition(":")
+    bits = f"{int(digits, 16):0{of}b}"
+    return [index for index, bit in enumerate(bits) if bit == "1"]
+
+
+def kept_widths(config: Any) -> dict[str, tuple[int, int]] | None:
+    """How much a student keeps of each width, and of how many; None where nothing was cut.
+
+    Of the widths that differ from layer to layer in what they keep, the number is the same.
+    """
+    found = getattr(config, KEPT_WIDTHS, None)
+    if not found:
+        return None
+    masks = {name: mask if isinstance(mask, str) else mask[0] for name, mask in found.items()}
+    return {
+        name: (len(kept_indices(mask)), int(mask.partition(":")[0])) for name, mask in masks.items()
+    }
 
 
 def layer_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:

@@ -1,10 +1,12 @@
 """Compare: choose runs, read them side by side, take the table and the figure away."""
 
+from functools import partial
+
 import streamlit as st
 
 from explorer.analysis import cost
 from explorer.catalogue import prices
-from explorer.pages import glossary, grid, sidebyside, widgets, words
+from explorer.pages import differences, glossary, grid, sidebyside, takeaway, widgets, words
 from explorer.report import export, figures, tables
 
 GROUPS = {
@@ -15,7 +17,7 @@ GROUPS = {
     "Memory": ["Memory", "Weights"],
 }
 COLUMN_GROUPS = list(GROUPS)[1:]
-MODES = ("Results", "Differences from the teacher")
+MODES = ("Results", "Differences")
 
 widgets.style()
 root = widgets.results_dir()
@@ -23,24 +25,11 @@ shelf = widgets.load(root)
 finished = shelf.runs[shelf.runs["status"] == "finished"]
 
 if finished.empty:
-    st.html('<p class="finding">Nothing to compare yet: finish a run first.</p>')
-    if st.button("Go to the Run page", type="primary", icon=":material/play_circle:"):
-        st.switch_page(widgets.RUN)
+    widgets.nothing_yet("Nothing to compare yet: finish a run first.")
     widgets.problems_shown(shelf.problems)
     st.stop()
 
-chosen = st.multiselect(
-    "Runs",
-    finished["run_id"].tolist(),
-    default=sidebyside.newest_study(finished),
-    key="runs",
-    bind="query-params",
-    placeholder="Choose runs to compare",
-)
-runs = finished[finished["run_id"].isin(chosen)]
-if runs.empty:
-    st.info("Choose at least one run above.")
-    st.stop()
+runs = sidebyside.chosen(finished, "runs")
 
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="compare_row"):
     mode = st.segmented_control(
@@ -78,7 +67,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
     runs = cost.add(runs, known_prices, utilisation=utilisation / 100)
     runs = tables.ordered_for_people(runs)
     chart = figures.retention_chart(runs, template="light", width=1100)
-    sidebyside.export_button(runs, chart)
+    takeaway.button(partial(export.write, runs), chart, "compare", "comparison")
 
 is_teacher = (runs["role"] == "teacher").tolist()
 if mode == MODES[0]:
@@ -87,7 +76,7 @@ if mode == MODES[0]:
     st.html(grid.table(cells, groups, pinned=is_teacher, hover=grid.reasons(cells, runs)))
     st.caption(sidebyside.footnote(runs))
 else:
-    sidebyside.differences(root, runs)
+    differences.show(root, runs, differences.reference(runs))
 
 with st.expander("Markdown of this table", icon=":material/markdown:"):
     st.code(export.write(runs, "md").decode(), language="markdown", wrap_lines=False)

@@ -9,14 +9,25 @@ import pandas as pd
 import streamlit as st
 
 from explorer import jobs, store
-from explorer.analysis import numbers, retention
+from explorer.analysis import control, numbers, retention
 from explorer.catalogue.prices import Price
 from explorer.errors import ExplorerError
 from explorer.pages import glossary, widgets, words
 from explorer.records import RunRecord
-from explorer.report import figures
+from explorer.report import evidence
+from explorer.specs import BothStudent, CheckpointStudent, DepthStudent, FreshStudent
 
-CHOICES = {"block_influence": "chosen by importance", "uniform": "evenly spaced"}
+CHOICES = {
+    "block_influence": "chosen by importance",
+    "uniform": "evenly spaced",
+    "greedy": "chosen one by one by the KL",
+}
+WIDTHS = {
+    "hidden": "hidden dimensions",
+    "channels": "MLP channels",
+    "heads": "query heads",
+    "groups": "key-value heads",
+}
 
 
 def strip(root: Path, runs: pd.DataFrame, known_prices: dict[str, Price]) -> None:
@@ -42,16 +53,22 @@ def strip(root: Path, runs: pd.DataFrame, known_prices: dict[str, Price]) -> Non
             return
         if st.button("Open the run", icon=":material/open_in_full:", key="explore_open"):
             opened(root, run_id)
-        if not widgets.read_only() and st.button(
-            "Run it again", icon=":material/replay:", key="explore_again"
-        ):
+        st.page_link(widgets.ANSWERS, label="Read its answers", query_params={"student": run_id})
+        may = not widgets.read_only() and rows[run_id]["basis"] == "measured"
+        if may and st.button("Run it again", icon=":material/replay:", key="explore_again"):
             _again(root, run_id)
     record = widgets.attempt(lambda: store.load(root, run_id))
     if record is None:
         return
     left, middle, right = st.columns([4, 5, 4], gap="medium")
     with left:
-        widgets.facts(_facts(record, rows[run_id], known_prices))
+        added = effect_of(root, run_id)
+        widgets.facts(
+            [
+                *_facts(record, rows[run_id], known_prices),
+                *([("Teacher's part", widgets.text(added.in_words()))] if added else []),
+            ]
+        )
     with middle:
         _per_task(root, record)
     with right:
@@ -80,7 +97,7 @@ def _facts(
         ("TTFT", numbers.milliseconds(row["ttft_ms"]) + _ratio(row["ttft_ratio"])),
         ("Memory", f"{numbers.size(row['peak_memory_bytes'])} at most"),
     ]
-    price = known_prices.get(record.environment.device_name)
+    price = known_prices.get(record.environment.device_name) if record.environment else None
     if price:
         source = html.escape(price.in_words(), quote=True)
         cost = (
@@ -99,7 +116,10 @@ def _facts(
         pairs.append(("Cost", _cell(numbers.MISSING, "This device has no price yet.")))
     return [
         *pairs,
-        ("Device", widgets.text(record.environment.device_name)),
+        (
+            "Device",
+            widgets.text(record.environment.device_name if record.environment else "unknown"),
+        ),
         ("Date", widgets.when(record.finished_at)),
     ]
 
@@ -116,16 +136,42 @@ def _ratio(ratio: float | None) -> str:
 def _made(record: RunRecord) -> str:
     """How the model came to be, in one sentence."""
     student, taught = record.spec.student, record.distillation
+    if record.imported:
+        return f"Imported from lm-eval's results of {record.imported.model}"
     if student is None:
         return f"The teacher {record.spec.teacher}, as it is"
-    cut = f"Cut to {student.num_layers} layers, {CHOICES[student.choice]}"
+    cut = _cut(record)
     if taught is None:
         return f"{cut}; not taught"
-    before, after = numbers.significant(taught.kl_before), numbers.significant(taught.kl_after)
-    return (
+    said = (
         f"{cut}; taught on {taught.scored_tokens:,} tokens of {taught.corpus.name} in "
-        f"{numbers.duration(taught.seconds)}; KL to the teacher {before} to {after} nats"
+        f"{numbers.duration(taught.seconds)}"
     )
+    if taught.kl_before is None or taught.kl_after is None:
+        return said
+    before, after = numbers.significant(taught.kl_before), numbers.significant(taught.kl_after)
+    return f"{said}; KL to the teacher {before} to {after} nats"
+
+
+def _cut(record: RunRecord) -> str:
+    """What became of the teacher, or where else the student comes from."""
+    student, model = record.spec.student, record.model
+    assert student is not None, "only a student was cut"
+    if isinstance(student, CheckpointStudent):
+        return f"{student.model}, as it was"
+    if isinstance(student, FreshStudent):
+        return f"The teacher's architecture with random weights, seed {student.seed}"
+    if isinstance(student, DepthStudent):
+        sizes = f"{student.num_layers} layers, {CHOICES[student.choice]}"
+    else:
+        sizes = student.label(model.num_parameters if model else None)
+        widths = model.kept_widths if model and model.kept_widths else {}
+        cut = [f"{kept} of {of} {WIDTHS[name]}" for name, (kept, of) in widths.items() if kept < of]
+        if isinstance(student, BothStudent) and model:
+            cut.insert(0, f"{model.num_layers} layers {CHOICES[student.choice]}")
+        sizes += f": {', '.join(cut)}" if cut else ""
+    step = f", from {student.start}" if student.start else ""
+    return f"Cut to {sizes}{step}"
 
 
 def _per_task(root: Path, record: RunRecord) -> None:
@@ -134,7 +180,7 @@ def _per_task(root: Path, record: RunRecord) -> None:
         _own_scores(record)
         return
     with widgets.errors_shown():
-        bars = figures.per_task_bars(
+        bars = evidence.per_task_bars(
             tasks_of(root, record.run_id, record.teacher_run_id), template=widgets.template()
         )
         widgets.chart(bars, key="strip_tasks", alt="Scores of student and teacher by task")
@@ -182,6 +228,23 @@ def _tasks_cached(
     )
 
 
+def effect_of(root: Path, run_id: str) -> control.Effect | None:
+    """What distillation added to a student, where its control arm is in the store."""
+    shelf = widgets.load(root)
+    ids = control.needed(shelf.runs, run_id)
+    return _effect_cached(root, run_id, {one: shelf.versions.get(one, "") for one in ids})
+
+
+@st.cache_data(show_spinner=False, max_entries=500)
+def _effect_cached(root: Path, run_id: str, versions: dict[str, str]) -> control.Effect | None:
+    """The versions are only part of the key, and name the runs that count."""
+    index = widgets.index(root)
+    shelf = index.shelf()
+    scores = shelf.scores[shelf.scores["run_id"].isin(versions)]
+    answers = {one: index.answers(one) for one in versions}
+    return control.effect(shelf.runs, scores, answers, run_id)
+
+
 def _timing(record: RunRecord) -> None:
     st.markdown("**Time per output token**", help=glossary.TERMS["tpot"])
     if record.latency is None:
@@ -189,7 +252,7 @@ def _timing(record: RunRecord) -> None:
         return
     theirs = record.latency.teacher
     widgets.chart(
-        figures.latency_histogram(
+        evidence.latency_histogram(
             store.turns(record.latency.own),
             store.turns(theirs) if theirs else None,
             template=widgets.template(),
@@ -231,7 +294,8 @@ def opened(root: Path, run_id: str) -> None:
     spec, environment, learning, layers, log = st.tabs(names)
     with spec:
         st.code(record.spec.to_yaml(), language="yaml", height=420)
-        st.caption(f"Runs again with: explorer run {root}/{run_id}/{store.SPEC}")
+        if not record.imported:
+            st.caption(f"Runs again with: explorer run {root}/{run_id}/{store.SPEC}")
     with environment:
         _environment(record)
     with learning:
@@ -240,7 +304,7 @@ def opened(root: Path, run_id: str) -> None:
         else:
             points = pd.DataFrame([point.model_dump() for point in record.distillation.curve])
             widgets.chart(
-                figures.training_curve(points, template=widgets.template()),
+                evidence.training_curve(points, template=widgets.template()),
                 key="dialog_curve",
                 alt="Training loss and held-out KL over tokens",
             )
@@ -255,6 +319,9 @@ def opened(root: Path, run_id: str) -> None:
 
 def _environment(record: RunRecord) -> None:
     env = record.environment
+    if env is None:
+        _provenance(record)
+        return
     pairs = [
         ("Device", env.device_name),
         ("Processors", f"{env.num_cpus}, {env.threads} threads used"),
@@ -271,10 +338,27 @@ def _environment(record: RunRecord) -> None:
     widgets.facts([(widgets.text(name), widgets.text(value)) for name, value in pairs])
 
 
+def _provenance(record: RunRecord) -> None:
+    """Where an imported run's scores come from."""
+    if record.imported is None:
+        st.caption("Nobody noted down where this run was made.")
+        return
+    files = [(name, f"SHA-256 {digest[:16]}") for name, digest in record.imported.files.items()]
+    pairs = [
+        ("Folder", record.imported.folder),
+        ("Model", record.imported.model),
+        ("lm-eval's commit", record.imported.git_hash or numbers.MISSING),
+        *files,
+    ]
+    widgets.facts([(widgets.text(name), widgets.text(value)) for name, value in pairs])
+    for problem in record.imported.problems:
+        st.caption(words.md(problem))
+
+
 def _layers(record: RunRecord) -> None:
     """The teacher's layers as a row of cells, the kept ones filled."""
     if record.model is None or record.model.kept_layers is None:
-        st.caption("This model keeps all of its layers.")
+        st.caption("Nothing of this model was cut.")
         return
     kept = set(record.model.kept_layers)
     cells = "".join(
@@ -284,6 +368,8 @@ def _layers(record: RunRecord) -> None:
     )
     st.html(f'<div class="layers">{cells}</div>')
     st.caption(f"{len(kept)} of the teacher's layers are kept (filled), counted from 0.")
+    for name, (number, of) in (record.model.kept_widths or {}).items():
+        st.caption(f"{number:,} of {of:,} {WIDTHS[name]} are kept.")
 
 
 def failures(root: Path, runs: pd.DataFrame) -> None:

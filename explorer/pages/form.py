@@ -8,21 +8,56 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from explorer import paths
 from explorer.errors import BadInput
 from explorer.pages import glossary, order
 from explorer.pages.index import Shelf
-from explorer.specs import CapabilitySpec, DistillSpec, LatencySpec, RunSpec, SweepSpec
+from explorer.specs import (
+    CapabilitySpec,
+    DistillSpec,
+    LatencySpec,
+    RunSpec,
+    SweepSpec,
+    rounded,
+)
 
 HELP = glossary.TERMS
 CORPORA = {
     "starter": "Starter corpus",
     "path": "File here",
     "upload": "Upload",
+    "teacher": "Written by the teacher",
     "none": "Nothing",
 }
-CHOICES = {"block_influence": "By importance", "uniform": "Evenly"}
+METHODS = {
+    "cached": "Its distributions, cached",
+    "live": "Its distributions, live",
+    "text": "Its text",
+    "labels": "Not at all (control arm)",
+}
+LOSSES = {
+    "forward_kl": "Forward KL",
+    "reverse_kl": "Reverse KL",
+    "jsd": "Jensen-Shannon",
+    "skew_forward_kl": "Skewed forward KL",
+    "skew_reverse_kl": "Skewed reverse KL",
+    "adaptive_kl": "Adaptive KL",
+    "total_variation": "Total variation",
+}
+KINDS = {
+    "depth": "Fewer layers",
+    "width": "Narrower",
+    "both": "Both",
+    "checkpoint": "Existing model",
+    "fresh": "From scratch",
+}
+CHOICES = {
+    "block_influence": "By importance",
+    "uniform": "Evenly",
+    "greedy": "One by one, by the KL (slow)",
+}
 HALVES = [3, 2]
 
 
@@ -35,7 +70,7 @@ def ask(root: Path, shelf: Shelf) -> SweepSpec | RunSpec:
     head = _teacher_and_sizes(root, shelf)
     taught = _corpus_and_budget()
     tested = _tasks(shelf)
-    how = _details()
+    how = _details(head["kind"])
     if how.pop("as_yaml"):
         return _as_yaml()
     return _spec(head, taught, tested, how)
@@ -51,10 +86,53 @@ def _teacher_and_sizes(root: Path, shelf: Shelf) -> dict[str, Any]:
         help=HELP["teacher"] + " Type a hub id (org/name), a folder or gguf:FILE.",
     )
     name = right.text_input("Name", "my-study", key="run_name", max_chars=60, help=HELP["name"])
+    kind = st.segmented_control(
+        "Students",
+        list(KINDS),
+        default="depth",
+        required=True,
+        format_func=lambda key: KINDS[key],
+        key="run_kind",
+        wrap=True,
+        help=HELP["kind"],
+    )
+    asked = {"teacher": (teacher or "").strip(), "name": name.strip(), "kind": kind}
+    return {**asked, **_sizes(root, shelf, asked["teacher"] or "starter", kind)}
+
+
+def _sizes(root: Path, shelf: Shelf, teacher: str, kind: str) -> dict[str, Any]:
+    """The students' sizes in the unit of their kind, and what they are cut from."""
+    if kind == "checkpoint":
+        models = st.multiselect(
+            "Models",
+            order.starts(root, teacher, shelf.runs),
+            key="run_models",
+            accept_new_options=True,
+            placeholder="org/name, a folder, gguf:FILE or run:RUN_ID",
+            help=HELP["checkpoint"],
+        )
+        return {"sizes": models, "start_from": None}
     left, right = st.columns(HALVES)
-    offered = order.sizes(order.layers_of(teacher or "starter", shelf.runs))
+    sizes = _layers(left, right, shelf, teacher) if kind == "depth" else _parameters(
+        left, right, shelf, teacher
+    )  # fmt: skip
+    starts = order.starts(root, teacher, shelf.runs) if kind != "fresh" else []
+    start = None
+    if starts:
+        start = st.selectbox(
+            "Cut from",
+            [None, *starts],
+            format_func=lambda run: run or "the teacher",
+            key="run_start_from",
+            help=HELP["start_from"],
+        )
+    return {"sizes": sizes, "start_from": start}
+
+
+def _layers(left: DeltaGenerator, right: DeltaGenerator, shelf: Shelf, teacher: str) -> list[int]:
+    offered = order.sizes(order.layers_of(teacher, shelf.runs))
     chosen = left.pills(
-        "Students, in layers kept",
+        "Layers kept",
         offered,
         selection_mode="multi",
         default=[size for size in offered if size in (20, 10)] or offered[1:4:2],
@@ -65,12 +143,30 @@ def _teacher_and_sizes(root: Path, shelf: Shelf) -> dict[str, Any]:
     typed = right.text_input(
         "Other sizes", key="run_other_sizes", placeholder="12, 8", help=HELP["layers"]
     )
-    return {
-        "teacher": (teacher or "").strip(),
-        "name": name.strip(),
-        "sizes": chosen,
-        "typed": typed,
-    }
+    return [*chosen, *order.other_sizes(typed)]
+
+
+def _parameters(
+    left: DeltaGenerator, right: DeltaGenerator, shelf: Shelf, teacher: str
+) -> list[int]:
+    offered = order.targets(order.parameters_of(teacher, shelf.runs))
+    chosen = []
+    if offered:
+        chosen = left.pills(
+            "Parameters",
+            offered,
+            selection_mode="multi",
+            default=offered[1:4:2],
+            format_func=rounded,
+            key=f"run_targets_{'_'.join(map(str, offered))}",
+            help=HELP["target"],
+        )
+    else:
+        left.caption("The teacher's size is not known yet, so type the students'.")
+    typed = right.text_input(
+        "Other sizes", key="run_other_targets", placeholder="60M, 45M", help=HELP["target"]
+    )
+    return [*chosen, *order.other_targets(typed)]
 
 
 def _corpus_and_budget() -> dict[str, Any]:
@@ -82,6 +178,7 @@ def _corpus_and_budget() -> dict[str, Any]:
         required=True,
         format_func=lambda key: CORPORA[key],
         key="run_corpus",
+        wrap=True,
         help=HELP["corpus"],
     )
     budget = right.number_input(
@@ -100,9 +197,56 @@ def _corpus_and_budget() -> dict[str, Any]:
         )
     if source == "upload":
         corpus = _uploaded()
+    if source == "teacher":
+        corpus = "teacher"
     if source == "none":
-        corpus = None
-    return {"corpus": corpus, "max_tokens": budget}
+        return {"corpus": None, "control": False}
+    return {"corpus": corpus, "max_tokens": budget, **_method()}
+
+
+def _method() -> dict[str, Any]:
+    """How the teacher teaches, and whether a control arm goes along."""
+    one, two, three = st.columns([3, 2, 2], vertical_alignment="bottom")
+    method = one.selectbox(
+        "The teacher gives",
+        list(METHODS),
+        format_func=lambda key: METHODS[key],
+        key="run_method",
+        help=HELP["method"],
+    )
+    by_distributions = method in ("cached", "live")
+    loss = two.selectbox(
+        "Compared by",
+        list(LOSSES),
+        format_func=lambda key: LOSSES[key],
+        key="run_loss",
+        disabled=not by_distributions,
+        help=HELP["loss"],
+    )
+    control = three.checkbox(
+        "With a control arm", key="run_control", disabled=not by_distributions, help=HELP["control"]
+    )
+    found: dict[str, Any] = {"method": method, "control": control and by_distributions}
+    if by_distributions:
+        found["loss"] = loss
+    if loss == "jsd" and by_distributions:
+        found["beta"] = st.slider(
+            "Beta of the Jensen-Shannon divergence", 0.0, 1.0, DistillSpec().beta, key="run_beta",
+            help=HELP["beta"],
+        )  # fmt: skip
+    if method == "live":
+        one, two, three = st.columns([3, 2, 2])
+        found["on_policy_fraction"] = one.slider(
+            "Share that the student writes", 0.0, 1.0, 0.0, key="run_on_policy",
+            help=HELP["on_policy"],
+        )  # fmt: skip
+        found["hidden_weight"] = two.number_input(
+            "Weight of hidden states", 0.0, value=0.0, key="run_hidden", help=HELP["hidden"]
+        )
+        found["hidden_loss"] = three.selectbox(
+            "Hidden states by", ["mse", "cosine"], key="run_hidden_loss", help=HELP["hidden"]
+        )
+    return found
 
 
 def _uploaded() -> str:
@@ -137,7 +281,7 @@ def _tasks(shelf: Shelf) -> dict[str, Any]:
     return {"tasks": tasks, "limit": limit}
 
 
-def _details() -> dict[str, Any]:
+def _details(kind: str) -> dict[str, Any]:
     with st.expander("Layers, learning, timing, device"):
         one, two, three = st.columns(3)
         found: dict[str, Any] = {
@@ -146,6 +290,7 @@ def _details() -> dict[str, Any]:
                 list(CHOICES),
                 format_func=lambda key: CHOICES[key],
                 key="run_choice",
+                disabled=kind not in {"depth", "both"},
                 help=HELP["layer_choice"],
             ),
             "kd_weight": two.slider(
@@ -218,7 +363,7 @@ def _spec(
     head: dict[str, Any], taught: dict[str, Any], tested: dict[str, Any], how: dict[str, Any]
 ) -> SweepSpec | RunSpec:
     """One typed value of all that the form holds."""
-    students = order.students([*head["sizes"], *order.other_sizes(head["typed"])], how["choice"])
+    students = order.students(head["kind"], head["sizes"], how["choice"], head["start_from"])
     shared: dict[str, Any] = {
         "teacher": head["teacher"],
         "name": head["name"],
@@ -240,11 +385,17 @@ def _spec(
         assert teacher is not None, "a run with a student has a teacher's run"
         return teacher
     distill = None
+    control = taught.pop("control")
     if taught["corpus"] is not None:
         order.check_corpus(taught["corpus"])
         learning = {key: how[key] for key in ("kd_weight", "temperature", "learning_rate", "seed")}
+        if head["kind"] == "fresh":
+            # Random weights include the embedding, which must not stay so.
+            learning["train_embeddings"] = True
         distill = DistillSpec.parse({**taught, **learning}, "Teach with")
-    return SweepSpec.parse({**shared, "students": students, "distill": distill}, "The order")
+    return SweepSpec.parse(
+        {**shared, "students": students, "distill": distill, "control": control}, "The order"
+    )
 
 
 def shown(asked: SweepSpec | RunSpec) -> None:

@@ -9,7 +9,23 @@ TERMS = {
     ),
     "layer_choice": (
         "Which layers stay. By importance: those that change the hidden state most on a sample "
-        "of the corpus. Evenly: spaced out over the depth."
+        "of the corpus. Evenly: spaced out over the depth. One by one: again and again the layer "
+        "goes whose loss raises the KL to the teacher least. Only for fewer layers and for both."
+    ),
+    "kind": (
+        "Fewer layers is the fastest student of a size. Narrower keeps all layers and cuts hidden "
+        "size and MLP channels. Both shares the cut out evenly. Existing model takes a smaller "
+        "model with the same tokenizer. From scratch is the teacher's architecture with random "
+        "weights: the baseline that shows what the cut is worth."
+    ),
+    "target": (
+        "How many parameters the student has. The nearest possible sizes are taken, within about "
+        "1 %. Choose none to measure only the teacher."
+    ),
+    "checkpoint": "Smaller models with the teacher's tokenizer. Nothing is cut; they are taught.",
+    "start_from": (
+        "A cut of more than half of the parameters goes better in two steps: cut and teach a "
+        "larger student, then cut the next one from it. The teacher stays the teacher."
     ),
     "retention": (
         "Share of the teacher's capability that the student keeps, corrected for guessing: "
@@ -53,6 +69,25 @@ TERMS = {
         "The text that students learn from. The starter corpus ships with us; a file is .txt, "
         ".jsonl with a text field, or .parquet with a text column."
     ),
+    "method": (
+        "Distributions say how likely every next token is: the most a student can learn from. "
+        "Cached, the teacher is asked once for all students; live, at every step. Its text is the "
+        "road for a student with another tokenizer. The control arm learns from the text alone."
+    ),
+    "loss": (
+        "How the student's distribution is compared with the teacher's. Forward KL covers all that "
+        "is likely, reverse KL keeps away from what is unlikely; the others lie between."
+    ),
+    "beta": "0 is the forward KL, 1 the reverse KL.",
+    "control": (
+        "Teaches each student once more, on the same text with the same budget and without the "
+        "teacher: only then can be said whether distillation helped. Doubles the training."
+    ),
+    "on_policy": (
+        "Share of the steps whose text the student writes and the teacher judges. Slower; it "
+        "learns from its own mistakes."
+    ),
+    "hidden": "Adds how far each layer's states are from the teacher's. 0 leaves it out.",
     "max_tokens": "How much text a student reads while it learns. A shorter corpus is read again.",
     "tasks": (
         "Names of lm-evaluation-harness tasks or groups. starter is the suite that ships with us "
@@ -82,8 +117,16 @@ TERMS = {
     "name": "Begins every run's name. Small letters, digits, dots, dashes, underscores.",
     "run_device": "auto takes CUDA when there is one, else the CPU.",
     "verdict": (
-        "better or worse where the paired 95 % interval of the difference leaves out zero; else "
-        "inconclusive: more documents may tell."
+        "better or worse where the test of the paired answers, adjusted for the number of tasks "
+        "(Holm), has p below 0.05; else inconclusive: more documents may tell."
+    ),
+    "reference": (
+        "The run that the others are held against, on the same documents. Runs that were measured "
+        "in another way (other shots, another version) are refused, with the reason on hover."
+    ),
+    "outcome": (
+        "Lost: the reference has it right and the run has not. Gained: the other way round. "
+        "Choose one, or none to see all documents."
     ),
     "yaml": "The same order as a file: `explorer sweep FILE` does what the button does.",
     "kl": (
@@ -92,4 +135,50 @@ TERMS = {
     ),
     "basis": "Measured here, published by others, or estimated. They look different on the chart.",
     "seed": "Start of the random numbers: the same seed gives the same run.",
+    "published_axis": (
+        "Size: billions of parameters, where they are published. API price: dollars per million "
+        "output tokens, dated. $/hour: estimated rent of the cheapest devices that hold the "
+        "weights and eight requests."
+    ),
+    "published_retention": (
+        "Raw: student's score / larger model's score, the mean over benchmarks, as claims have "
+        "it. Corrected: both less the score of a guesser, over the benchmarks whose chance level "
+        "is known."
+    ),
+    "bits": (
+        "Bits of a weight: fewer need less memory, and cost some capability that no published "
+        "score here knows of."
+    ),
+    "relation": (
+        "Distilled: the publisher says so. Smaller sibling: a smaller model of the same maker, "
+        "of which nobody says how it was made. Not distilled: the publisher says that it was not."
+    ),
+    "traffic": "Requests per minute at the busiest time: the fleet is sized for it.",
+    "input_tokens": (
+        "Length of a prompt. Time to first token is taken in proportion to the measured prompt, so "
+        "stay near it."
+    ),
+    "answer_tokens": "Length of an answer.",
+    "limit_ttft": "At most this median time to the first token. Empty is no limit.",
+    "limit_tpot": "At most this median time per output token. Empty is no limit.",
+    "price_set": (
+        "Your prices: those you took or wrote. Cheapest and dearest listed: the ends of the dated "
+        "price book for such a device."
+    ),
+    "api": "An API to compare with; each price is dated. A name that is not listed, as in "
+    "anthropic/claude-sonnet-4-5, is looked up in the package genai-prices; the first entry "
+    "takes prices of your own.",
+    "api_break_even": (
+        "API break-even: the share of a device's throughput from which on the device is cheaper "
+        "than the API. Above 100 % the API is cheaper at any traffic."
+    ),
+    "planned_utilisation": (
+        "Share of a device's measured throughput that is planned with. The rest is reserve for "
+        "bursts and for hours without requests."
+    ),
+    "concurrency": "Requests that are held in memory and answered at once.",
+    "efficiency": (
+        "Share of the device's published peak that a program reaches. 100 % is the ceiling, which "
+        "none does; a measured run tells, with explorer fit --run."
+    ),
 }

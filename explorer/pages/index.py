@@ -18,8 +18,9 @@ from typing import Any
 import pandas as pd
 
 import explorer.records
+import explorer.specs
 from explorer import store
-from explorer.analysis import frontier, retention
+from explorer.analysis import frontier, pairing, resampling, retention
 from explorer.errors import BadInput, DamagedStore
 from explorer.paths import cache_dir
 
@@ -221,10 +222,12 @@ class Index:
 
 def _code() -> str:
     """A text that changes when the code that makes rows does: old rows are then read anew."""
-    sources = [store.__file__, explorer.records.__file__, retention.__file__]
+    modules = (store, explorer.records, retention, pairing, resampling)
+    sources = [Path(str(module.__file__)) for module in modules]
+    sources += sorted(Path(str(explorer.specs.__file__)).parent.glob("*.py"))
     found = hashlib.sha256()
     for source in sources:
-        found.update(Path(str(source)).read_bytes())
+        found.update(source.read_bytes())
     return found.hexdigest()[:16]
 
 

@@ -1,22 +1,29 @@
 """The order form's parts that have no widget: sizes, names of files, the order as a spec."""
 
 import hashlib
+import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 import explorer
 from explorer import store
+from explorer.analysis import estimate
 from explorer.analysis.estimate import num_documents, rows_of
 from explorer.errors import BadInput
-from explorer.specs import DepthStudent, RunSpec, SweepSpec
+from explorer.specs import RunSpec, Student, SweepSpec
 
 UPLOAD_MB = 50
 CORPUS_TYPES = ("txt", "jsonl", "parquet")
 SHARES = (0.8, 2 / 3, 0.5, 1 / 3, 0.2)
 """Sizes on offer, as shares of the teacher's layers: 24, 20, 15, 10 and 6 of 30."""
+TARGET_SHARES = (0.8, 0.7, 0.6, 0.5, 0.4)
+"""Sizes on offer, as shares of the teacher's parameters."""
 STARTER_LAYERS = 30
+STARTER_PARAMETERS = 134_515_008
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
 
 
 def teachers(root: Path, runs: pd.DataFrame) -> list[str]:
@@ -32,13 +39,9 @@ def teachers(root: Path, runs: pd.DataFrame) -> list[str]:
 
 def layers_of(teacher: str, runs: pd.DataFrame) -> int | None:
     """The teacher's layers, where a run has measured it or it is the starter."""
-    if teacher.startswith("run:"):
-        known = runs.loc[runs["run_id"] == teacher.removeprefix("run:"), "num_layers"].dropna()
-    else:
-        rows = (runs["teacher"] == teacher) & (runs["role"] == "teacher")
-        known = runs.loc[rows, "num_layers"].dropna()
-    if len(known):
-        return int(known.iloc[-1])
+    known = estimate.measured(teacher, runs, "num_layers")
+    if known:
+        return int(known)
     return STARTER_LAYERS if teacher == "starter" else None
 
 
@@ -94,7 +97,7 @@ def check_corpus(corpus: str) -> None:
     Raises:
         BadInput: No such file, or another kind of file.
     """
-    if corpus == "starter":
+    if corpus in ("starter", "teacher"):
         return
     path = Path(corpus).expanduser()
     if path.suffix.lower().lstrip(".") not in CORPUS_TYPES:
@@ -103,12 +106,69 @@ def check_corpus(corpus: str) -> None:
         raise BadInput(f"There is no file {corpus} on this machine. Check its path.")
 
 
-def students(num_layers: list[int], choice: str) -> tuple[DepthStudent, ...]:
-    """One student for each size, largest first, each once."""
-    return tuple(
-        DepthStudent.parse({"num_layers": n, "choice": choice})
-        for n in sorted(set(num_layers), reverse=True)
-    )
+def parameters_of(teacher: str, runs: pd.DataFrame) -> int | None:
+    """The teacher's parameters, where a run has measured it or it is the starter."""
+    known = estimate.measured(teacher or "starter", runs)
+    if known:
+        return int(known)
+    return STARTER_PARAMETERS if teacher == "starter" else None
+
+
+def targets(num_parameters: int | None) -> list[int]:
+    """Numbers of parameters to offer for a teacher of so many, rounded up to two digits."""
+    if num_parameters is None:
+        return []
+    # Up, so that half of the teacher is no more than a cut of half.
+    unit = 10 ** max(0, len(str(num_parameters // 2)) - 2)
+    return [math.ceil(share * num_parameters / unit) * unit for share in TARGET_SHARES]
+
+
+def other_targets(text: str) -> list[int]:
+    """Numbers of parameters that were typed, as in 60M, 1.5B.
+
+    Raises:
+        BadInput: Something in it is no such number.
+    """
+    found = []
+    for word in re.split(r"[\s;]+|,\s", text.strip()):
+        if not word:
+            continue
+        parts = re.fullmatch(r"(\d+(?:\.\d+)?)([KMB]?)", word.strip(",").upper())
+        if not parts or not float(parts[1]):
+            raise BadInput(f"Other sizes are numbers of parameters, as in 60M, 1.5B; got {word!r}.")
+        found.append(round(float(parts[1]) * UNITS[parts[2]]))
+    return found
+
+
+def starts(root: Path, teacher: str, runs: pd.DataFrame) -> list[str]:
+    """This teacher's students that left their weights here: where a second cut can start."""
+    mine = runs[(runs["teacher"] == teacher) & (runs["role"] == "student")]
+    return [name for name in teachers(root, mine) if name.startswith("run:")]
+
+
+def students(
+    kind: str, sizes: list[Any], choice: str, start_from: str | None = None
+) -> tuple[Student, ...]:
+    """One student for each size, each once: layers, parameters or names of models.
+
+    Raises:
+        BadInput: A size or a name cannot be.
+    """
+    made: list[dict[str, Any]] = []
+    for size in sorted(set(sizes), reverse=kind != "checkpoint"):
+        if kind == "checkpoint":
+            made.append({"model": str(size).strip()})
+        elif kind == "depth":
+            made.append({"num_layers": size, "choice": choice, "start_from": start_from})
+        else:
+            made.append({"num_parameters": size})
+            if kind != "fresh":
+                made[-1]["start_from"] = start_from
+            if kind == "both":
+                made[-1]["choice"] = choice
+    if not made:
+        return ()
+    return SweepSpec.parse({"students": [{"kind": kind, **one} for one in made]}, "Sizes").students
 
 
 def from_yaml(text: str) -> SweepSpec | RunSpec:

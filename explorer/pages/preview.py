@@ -5,7 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from explorer.analysis import estimate, numbers, retention
+from explorer.analysis import estimate, numbers, paired_tests
 from explorer.catalogue import prices
 from explorer.errors import ExplorerError
 from explorer.pages import glossary, order, words
@@ -22,6 +22,7 @@ def show(specs: list[RunSpec], new: list[RunSpec], shelf: Shelf, root: Path) -> 
             f'<p class="order">{_first(specs, new)}<br>{_costs(taken, shelf, root)}<br>'
             f'<span title="{hover}">{html.escape(_detectable(specs, shelf))}</span></p>'
             + (f'<p class="quiet">{html.escape(_basis(taken))}</p>' if new else "")
+            + _large_steps(new, shelf)
         )
 
 
@@ -65,7 +66,7 @@ def _detectable(specs: list[RunSpec], shelf: Shelf) -> str:
         return "Nothing is tested, so no difference will be seen."
     if num_documents is None:
         return "How many documents these tasks have is known after their first run."
-    points = 100 * retention.smallest_detectable_difference(num_documents)
+    points = 100 * paired_tests.smallest_detectable_difference(num_documents)
     return (
         f"With {num_documents:,} documents you will see differences of "
         f"{numbers.significant(points)} points or more."
@@ -77,3 +78,18 @@ def _basis(taken: estimate.Estimate) -> str:
         return taken.basis
     missing = " and ".join(taken.unknown)
     return f"{taken.basis} Without {missing}: no earlier run tells how long it takes."
+
+
+def _large_steps(specs: list[RunSpec], shelf: Shelf) -> str:
+    """A word on students that lose more than half in one cut, and what to do instead."""
+    found = estimate.large_steps(specs, shelf.runs)
+    if not found:
+        return ""
+    lost = numbers.percent(max(found.values()), digits=2)
+    most = f"up to {lost}" if len(found) > 1 else lost
+    said = (
+        f"{', '.join(found)}: {most} of the parameters go in one cut. More than half goes better "
+        "in two steps: teach a larger student first; Cut from then offers it for the next cut."
+    )
+    hover = html.escape(glossary.TERMS["start_from"], quote=True)
+    return f'<p class="quiet" title="{hover}">{html.escape(said)}</p>'

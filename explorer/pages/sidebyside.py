@@ -1,23 +1,9 @@
-"""Parts of the Compare page: the runs to begin with, the differences, the export."""
-
-from collections.abc import Mapping
-from functools import partial
-from pathlib import Path
-from typing import Any
+"""Parts of the Compare page: the runs to begin with, the footnote."""
 
 import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
 
-from explorer.analysis import numbers
-from explorer.pages import detail, glossary, grid, widgets, words
-from explorer.report import export
-
-FORMAT_NAMES = {
-    "csv": "CSV", "xlsx": "Excel", "parquet": "Parquet", "md": "Markdown", "latex": "LaTeX",
-    "json": "JSON", "html": "HTML", "png": "PNG", "svg": "SVG",
-}  # fmt: skip
-ENDINGS = {"latex": "tex"}
+from explorer.pages import words
 
 
 def newest_study(finished: pd.DataFrame) -> list[str]:
@@ -37,77 +23,34 @@ def newest_study(finished: pd.DataFrame) -> list[str]:
         & (students["name"].map(_study) == _study(newest["name"]))
     ]
     teacher = finished.loc[finished["run_id"] == newest["teacher_run_id"], "run_id"]
-    return [*teacher, *same.sort_values("num_layers", ascending=False)["run_id"]]
+    return [*teacher, *same.sort_values("num_parameters", ascending=False)["run_id"]]
+
+
+def chosen(finished: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Let runs be chosen, the newest study's at first; ends the page where none is.
+
+    Args:
+        finished: Out of these.
+        key: Of the widget, and in the page's address.
+    """
+    ids = st.multiselect(
+        "Runs",
+        finished["run_id"].tolist(),
+        default=[one for one in newest_study(finished) if one in set(finished["run_id"])],
+        key=key,
+        bind="query-params",
+        placeholder="Choose runs to compare",
+    )
+    runs = finished[finished["run_id"].isin(ids)]
+    if runs.empty:
+        st.info("Choose at least one run above.")
+        st.stop()
+    return runs
 
 
 def _study(name: str) -> str:
     """A run's name without the size that a sweep adds to it."""
     return name.rpartition("-")[0] or name
-
-
-def differences(root: Path, runs: pd.DataFrame) -> None:
-    """A row a student, a column a task: student minus teacher, with a verdict.
-
-    Args:
-        root: The store.
-        runs: Ordered for people, with the columns of `retention.add`.
-    """
-    students = runs[runs["role"] == "student"]
-    if students.empty:
-        st.info("Choose a student and its teacher to see differences.")
-        return
-    finished = set(widgets.load_runs(root)["run_id"])
-    texts, marks, hover = [], [], []
-    for row in students.to_dict("records"):
-        text, mark, said = {"Student": row["label"]}, {"Student": ""}, {"Student": row["run_id"]}
-        if row["teacher_run_id"] in finished:
-            tasks = detail.tasks_of(root, row["run_id"], row["teacher_run_id"])
-            for one in tasks.to_dict("records"):
-                name = one["task"]
-                text[name] = _difference(one)
-                mark[name] = one["verdict"] if isinstance(one["verdict"], str) else ""
-                said[name] = _said(one)
-        texts.append(text)
-        marks.append(mark)
-        hover.append(said)
-    cells = pd.DataFrame(texts).fillna(numbers.MISSING)
-    names = [name for name in cells.columns if name != "Student"]
-    if not names:
-        st.info("The teacher of these students is not in the store, so nothing can be paired.")
-        return
-    st.html(
-        grid.table(
-            cells,
-            {"": ["Student"], "Student − teacher, in points of score [95 %]": names},
-            pinned=[False] * len(cells),
-            hover=pd.DataFrame(hover, columns=cells.columns).fillna("Not measured for both."),
-            marks=pd.DataFrame(marks, columns=cells.columns).fillna(""),
-        )
-    )
-    st.caption(words.md(glossary.TERMS["verdict"]))
-
-
-def _difference(one: Mapping[Any, Any]) -> str:
-    """`−12.5 worse [-16.0, -9.1]`, in points."""
-    if numbers.missing(one["difference"]):
-        return numbers.MISSING
-    points = 100 * one["difference"]
-    low, high = 100 * one["difference_low"], 100 * one["difference_high"]
-    sign = "+" if points > 0 else ""
-    verdict = f" {one['verdict']}" if isinstance(one["verdict"], str) else ""
-    return f"{sign}{numbers.significant(points)}{verdict} {numbers.interval(low, high)}"
-
-
-def _said(one: Mapping[Any, Any]) -> str:
-    """What a difference says on hover: both scores, the test, or why it does not count."""
-    if isinstance(one["reason"], str) and one["reason"]:
-        return one["reason"]
-    scores = f"student {numbers.significant(one['student'])}, teacher " + numbers.significant(
-        one["teacher"]
-    )
-    if numbers.missing(one["p_value"]):
-        return scores
-    return f"{scores}, McNemar p = {numbers.significant(one['p_value'])}"
 
 
 def footnote(runs: pd.DataFrame) -> str:
@@ -123,33 +66,3 @@ def footnote(runs: pd.DataFrame) -> str:
     excluded = sorted({text for text in runs["excluded_tasks"].dropna() if text})
     parts += [f"Left out of the retention: {text}." for text in excluded[:3]]
     return words.md(" ".join(parts))
-
-
-def export_button(runs: pd.DataFrame, figure: go.Figure) -> None:
-    """One button with all formats; a file is made when it is asked for."""
-    with st.popover("Export", icon=":material/download:", key="compare_export"):
-        st.markdown("**Table**")
-        with st.container(horizontal=True, width=300):
-            for format, mime in export.TABLE_FORMATS.items():
-                _download(format, mime, partial(export.write, runs, format))
-        st.markdown("**Figure**")
-        with st.container(horizontal=True, width=300):
-            for format, mime in export.FIGURE_FORMATS.items():
-                _download(format, mime, partial(_drawn, figure, format))
-
-
-def _drawn(figure: go.Figure, format: str) -> bytes:
-    """The figure on white: a file has no page behind it."""
-    white = go.Figure(figure).update_layout(paper_bgcolor="white", plot_bgcolor="white")
-    return export.figure(white, format)
-
-
-def _download(format: str, mime: str, make: partial[bytes]) -> None:
-    st.download_button(
-        FORMAT_NAMES[format],
-        make,
-        f"comparison.{ENDINGS.get(format, format)}",
-        mime,
-        key=f"compare_{format}",
-        on_click="ignore",
-    )

@@ -15,13 +15,15 @@ from explorer import paths
 from explorer.errors import ExplorerError
 from explorer.pages import words
 from explorer.pages.index import Index, Shelf
-from explorer.report import figures
+from explorer.report import look
 
 T = TypeVar("T")
 
 PICKED = "run"
 """The picked run, in the session and in the page's address."""
-EXPLORE, RUN, COMPARE = (f"explorer/pages/{name}.py" for name in ("explore", "run", "compare"))
+EXPLORE, RUN, COMPARE, ANSWERS = (
+    f"explorer/pages/{name}.py" for name in ("explore", "run", "compare", "answers")
+)
 
 STYLE = """<style>
 .stMainBlockContainer {padding-top: 4.2rem; padding-bottom: 3rem; max-width: 1600px;}
@@ -129,7 +131,14 @@ def problems_shown(problems: list[str]) -> None:
             st.caption(f"and {len(problems) - 50:,} more.")
 
 
-def template() -> figures.Template:
+def nothing_yet(sentence: str) -> None:
+    """An empty page: one sentence and the way to the Run page."""
+    st.html(f'<p class="finding">{text(sentence)}</p>')
+    if st.button("Go to the Run page", type="primary", icon=":material/play_circle:"):
+        st.switch_page(RUN)
+
+
+def template() -> look.Template:
     """The ink for figures: that of the theme the browser shows."""
     return "dark" if st.context.theme.type == "dark" else "light"
 
@@ -145,8 +154,8 @@ def picked() -> str | None:
     return chosen if isinstance(chosen, str) else None
 
 
-def take_point(chart_key: str) -> None:
-    """Make the point that was clicked on a chart the picked run.
+def take_point(chart_key: str, picked_as: str = PICKED) -> None:
+    """Make the point that was clicked on a chart the picked run, or what the chart shows.
 
     The id comes from `customdata`: a point's place in its trace says nothing about its row.
     A click that takes a selection back leaves the strip where it is.
@@ -154,18 +163,23 @@ def take_point(chart_key: str) -> None:
     points = st.session_state[chart_key]["selection"]["points"]
     ids = [point["customdata"][0] for point in points if point.get("customdata")]
     if ids:
-        st.session_state[PICKED] = ids[0]
+        st.session_state[picked_as] = ids[0]
 
 
-def chart(figure: go.Figure, key: str, alt: str, *, pick: bool = False) -> None:
-    """A Plotly figure at full width in our own colours; with `pick`, points can be clicked."""
+def chart(
+    figure: go.Figure, key: str, alt: str, *, pick: bool = False, picked_as: str = PICKED
+) -> None:
+    """A Plotly figure at full width in our own colours; with `pick`, points can be clicked.
+
+    The name of the clicked point is then in the session as `picked_as`.
+    """
     # Plotly fades what is not selected; we ring what is.
     figure.update_traces(unselected={"marker": {"opacity": 1}}, selector={"type": "scatter"})
     config = {"displayModeBar": False, "scrollZoom": False}
     if pick:
         st.plotly_chart(
             figure, key=key, alt=alt, theme=None, config=config, selection_mode="points",
-            on_select=lambda: take_point(key),
+            on_select=lambda: take_point(key, picked_as),
         )  # fmt: skip
     else:
         st.plotly_chart(figure, key=key, alt=alt, theme=None, config=config)

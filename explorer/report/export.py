@@ -37,13 +37,27 @@ def write(runs: pd.DataFrame, format: str) -> bytes:
     Raises:
         BadInput: A format that is not offered.
     """
+    return write_table(tables.raw(runs), tables.comparison(runs), format)
+
+
+def write_table(raw: pd.DataFrame, words: pd.DataFrame, format: str) -> bytes:
+    """A table as the bytes of a file.
+
+    Args:
+        raw: Numbers with their units in the names: csv, xlsx, parquet and json.
+        words: The same rows as text in every cell: md and latex.
+        format: A key of `TABLE_FORMATS`.
+
+    Raises:
+        BadInput: A format that is not offered.
+    """
     writers: dict[str, Callable[[pd.DataFrame], bytes]] = {
         "csv": _csv, "xlsx": _xlsx, "parquet": _parquet, "md": _markdown, "latex": _latex,
         "json": _json,
     }  # fmt: skip
     if format not in writers:
         raise BadInput(f"There is no table format {format!r}; choose {', '.join(writers)}.")
-    return writers[format](runs)
+    return writers[format](words if format in ("md", "latex") else raw)
 
 
 def figure(fig: go.Figure, format: str, *, width: int = 1200, height: int | None = None) -> bytes:
@@ -92,8 +106,8 @@ def harmless(value: Any) -> Any:
     return value
 
 
-def _csv(runs: pd.DataFrame) -> bytes:
-    plain = tables.raw(runs)
+def _csv(plain: pd.DataFrame) -> bytes:
+    plain = plain.copy()
     for name in plain.columns[plain.map(lambda cell: isinstance(cell, str)).any()]:
         # A carriage return would end the line for some readers, quotes or not.
         plain[name] = [
@@ -103,24 +117,23 @@ def _csv(runs: pd.DataFrame) -> bytes:
     return plain.to_csv(index=False, lineterminator="\n").encode()
 
 
-def _json(runs: pd.DataFrame) -> bytes:
-    text = tables.raw(runs).to_json(orient="records", indent=1, double_precision=15)
+def _json(plain: pd.DataFrame) -> bytes:
+    text = plain.to_json(orient="records", indent=1, double_precision=15)
     return (str(text) + "\n").encode()
 
 
-def _parquet(runs: pd.DataFrame) -> bytes:
-    return bytes(tables.raw(runs).to_parquet(index=False))
+def _parquet(plain: pd.DataFrame) -> bytes:
+    return bytes(plain.to_parquet(index=False))
 
 
-def _xlsx(runs: pd.DataFrame) -> bytes:
+def _xlsx(plain: pd.DataFrame) -> bytes:
     """One sheet with a bold header that stays in view; text is never a formula or a link."""
     import xlsxwriter  # only for this format
 
-    plain = tables.raw(runs)
     buffer = io.BytesIO()
     options = {"in_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
     with xlsxwriter.Workbook(buffer, options) as workbook:
-        sheet = workbook.add_worksheet("runs")
+        sheet = workbook.add_worksheet("table")
         bold = workbook.add_format({"bold": True, "bottom": 1})
         for column, name in enumerate(plain.columns):
             sheet.write_string(0, column, str(name), bold)
@@ -144,18 +157,17 @@ def _write_cell(sheet: Any, line: int, column: int, cell: Any) -> None:
         sheet.write_number(line, column, float(cell))
 
 
-def _markdown(runs: pd.DataFrame) -> bytes:
-    table = tables.comparison(runs).map(lambda cell: cell.replace("|", "\\|").replace("\n", " "))
+def _markdown(words: pd.DataFrame) -> bytes:
+    table = words.map(lambda cell: cell.replace("|", "\\|").replace("\n", " "))
     left = ["left"] + ["right"] * (len(table.columns) - 1)
     text = table.to_markdown(index=False, colalign=left, disable_numparse=True)
     return f"{text}\n".encode()
 
 
-def _latex(runs: pd.DataFrame) -> bytes:
+def _latex(words: pd.DataFrame) -> bytes:
     """For the package booktabs."""
-    table = tables.comparison(runs)
-    latex = table.rename(columns=_tex).map(_tex)
-    text = latex.to_latex(index=False, escape=False, column_format="l" + "r" * (table.shape[1] - 1))
+    latex = words.rename(columns=_tex).map(_tex)
+    text = latex.to_latex(index=False, escape=False, column_format="l" + "r" * (words.shape[1] - 1))
     return str(text).encode()
 
 

@@ -26,6 +26,120 @@ def comparison(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(_row({})), index=ordered.index)
 
 
+def published(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row a published student and table, in words and units, the source's address last.
+
+    Args:
+        rows: As `published.collect` gives them.
+    """
+    cells = [
+        {
+            "Student": row["student"],
+            "Compared with": row["compared_to"],
+            "Relation": row["relation"],
+            "Method": row["method"],
+            "Parameters": numbers.parameters(_billions(row["params_b"])),
+            "Times smaller": numbers.times(row["shrink"], 2),
+            "Raw ratio": numbers.percent(row["raw_ratio"]),
+            "Above chance": numbers.percent(row["retention"]),
+            "Worst": f"{row['worst']} {numbers.percent(row['raw_min'])}",
+            "Benchmarks": f"{row['num_benchmarks']}",
+            "$/1M tokens": numbers.dollars(row["usd_per_mtok"]),
+            "$/hour, estimated": numbers.dollars(row["usd_per_hour"]),
+            "Table": row["table_id"],
+            "Source": row["source_url"],
+        }
+        for row in rows.to_dict("records")
+    ]
+    return pd.DataFrame(cells, index=rows.index)
+
+
+def economics(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row a candidate in words and units, each figure with its interval where it has one.
+
+    Args:
+        rows: As `economics.candidates`, with `retention` and its ends where known.
+    """
+    cells = []
+    for row in rows.to_dict("records"):
+        student = row["role"] == "student"
+        whole = "" if numbers.missing(row["replicas"]) else f"{row['replicas']:.0f}"
+        cells.append(
+            {
+                "Model": str(row["label"]),
+                "Retention [95 %]": numbers.percent(
+                    row.get("retention"), row.get("retention_low"), row.get("retention_high")
+                ),
+                "Devices": (
+                    whole + _ends(row, "replicas", lambda value: f"{value:.0f}")
+                    if whole
+                    else numbers.MISSING
+                ),
+                "$/hour": numbers.dollars(row["usd_per_hour"]),
+                "$/month": numbers.dollars(row["usd_per_month"])
+                + _ends(row, "usd_per_month", numbers.dollars),
+                "$/1,000 requests": numbers.dollars(_thousand(row["usd_per_request"]))
+                + _ends(row, "usd_per_request", lambda value: numbers.dollars(1e3 * value)),
+                "$/1M in": numbers.dollars(row["usd_per_mtok_input"]),
+                "$/1M out": numbers.dollars(row["usd_per_mtok_output"]),
+                "$/1M blended": numbers.dollars(row["usd_per_mtok_blended"]),
+                "Bill": numbers.dollars(row["bill_usd"]) if student else numbers.MISSING,
+                "Paid back after": numbers.duration(
+                    None
+                    if numbers.missing(row["payback_hours"])
+                    else 3600 * float(row["payback_hours"])
+                ),
+                "API break-even": numbers.percent(row["break_even_utilisation"]),
+            }
+        )
+    return pd.DataFrame(cells, index=rows.index)
+
+
+def _ends(row: dict[Any, Any], name: str, write: Any) -> str:
+    """` [$1.10, $1.30]`, or nothing."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    if numbers.missing(low) or numbers.missing(high) or low == high:
+        return ""
+    return f" [{write(low)}, {write(high)}]"
+
+
+def _thousand(value: Any) -> Any:
+    return None if numbers.missing(value) else 1e3 * value
+
+
+def fitted(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row a model, device and precision, in words and units; every figure is estimated.
+
+    Args:
+        rows: As `fit.fit` gives them.
+    """
+    cells = [
+        {
+            "Model": row["model"],
+            "Bits": f"{row['bits']}",
+            "Devices": numbers.MISSING
+            if numbers.missing(row["num_devices"])
+            else f"{row['num_devices']:.0f} {row['hardware']}",
+            "Memory": f"{numbers.significant(row['memory_gb'])} GB",
+            "$/hour": numbers.MISSING
+            if numbers.missing(row["usd_per_hour"])
+            else f"{numbers.dollars(row['usd_per_hour'])} to "
+            f"{numbers.dollars(row['usd_per_hour_high'])}",
+            "TTFT": numbers.milliseconds(row["ttft_ms"]),
+            "TPOT": numbers.milliseconds(row["tpot_ms"]),
+            "Tokens/s": numbers.significant(row["tokens_per_s"]),
+            "$/1M tokens": numbers.dollars(row["usd_per_mtok"]),
+            "Not known": row["missing"] or "",
+        }
+        for row in rows.to_dict("records")
+    ]
+    return pd.DataFrame(cells, index=rows.index)
+
+
+def _billions(value: Any) -> Any:
+    return None if numbers.missing(value) else 1e9 * value
+
+
 def raw(runs: pd.DataFrame) -> pd.DataFrame:
     """The same rows as numbers with their units in the names, a row a run, lists as text."""
     plain = ordered_for_people(runs).reset_index(drop=True)

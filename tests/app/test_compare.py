@@ -5,7 +5,7 @@ import io
 import pandas as pd
 
 from explorer import store
-from explorer.pages import sidebyside
+from explorer.pages import differences, sidebyside
 from tests import records
 from tests.app.reading import text_of
 
@@ -57,17 +57,44 @@ def test_a_missing_cost_says_why_on_hover(study, open_page):
 
 
 def test_differences_carry_verdicts(study, open_page):
-    """The second mode says for each task whether the student is better, worse or unclear."""
-    page = open_page("compare", show="Differences from the teacher")
+    """The second mode says for each task and the suite whether a run is better, worse, unclear."""
+    page = open_page("compare", show="Differences")
 
-    assert 'class="worse"' in text_of(page) or 'class="first worse"' in text_of(page)
+    said = text_of(page)
+    assert 'class="worse"' in said or 'class="first worse"' in said
+    assert "Suite" in said
+    assert "adjusted for the number of tasks (Holm)" in said
+    assert page.selectbox(key="against").value == differences.OWN_TEACHER
 
 
-def test_differences_without_a_student_say_what_is_missing(study, open_page):
+def test_any_run_can_be_the_reference(root, study, open_page):
+    """Held against a student, the teacher is better; the numbers are the function's."""
+    page = open_page("compare", show="Differences", against=study[1])
+
+    rows, suite = differences.between(root, study[0], study[1], own=False)
+    said = text_of(page)
+    assert f"{study[0]} against {study[1]}" in said
+    assert suite["verdict"] == "better"
+    assert f"{100 * suite['difference']:.3g}" in said
+    assert len(rows) == len(records.TASKS)
+
+
+def test_a_refused_comparison_says_which_field_differs(root, study, open_page):
+    """Two runs of different lm-eval versions show no number but the reason."""
+    old = store.load(root, study[1])
+    capability = old.capability.model_copy(update={"lm_eval_version": "0.4.9"})
+    store.save(root, old.model_copy(update={"capability": capability}))
+
+    said = text_of(open_page("compare", show="Differences", against=study[2]))
+
+    assert "lm-eval versions differ (run 0.4.9, reference 0.4.13)" in said
+
+
+def test_differences_without_a_second_run_say_what_is_missing(study, open_page):
     """With the teacher alone there is nothing to subtract, and the page says so."""
-    page = open_page("compare", show="Differences from the teacher", runs=study[0])
+    page = open_page("compare", show="Differences", runs=study[0])
 
-    assert "Choose a student" in text_of(page)
+    assert "Choose two runs" in text_of(page)
 
 
 def test_the_markdown_is_shown_before_it_is_taken(study, open_page):

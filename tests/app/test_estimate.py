@@ -3,8 +3,17 @@
 import pytest
 
 from explorer import store
-from explorer.analysis.estimate import estimate
-from explorer.specs import CapabilitySpec, DepthStudent, DistillSpec, LatencySpec
+from explorer.analysis.estimate import estimate, large_steps
+from explorer.specs import (
+    BothStudent,
+    CapabilitySpec,
+    CheckpointStudent,
+    DepthStudent,
+    DistillSpec,
+    FreshStudent,
+    LatencySpec,
+    WidthStudent,
+)
 from tests import records
 
 
@@ -103,3 +112,63 @@ def test_a_larger_student_needs_more_memory(past):
     )
 
     assert 0 < small.memory_bytes < large.memory_bytes
+
+
+@pytest.mark.parametrize("kind", [WidthStudent, BothStudent, FreshStudent])
+def test_a_student_of_a_size_costs_what_a_depth_student_of_that_size_does(past, kind):
+    """Of 12 layers or of as many parameters: the same time and the same memory."""
+    runs, scores = past
+    parameters = runs.set_index("label")["num_parameters"].astype(float)
+    per_layer = (parameters["20 layers"] - parameters["10 layers"]) / 10
+    size = round(parameters["10 layers"] + 2 * per_layer)
+    name = {WidthStudent: "width", BothStudent: "both", FreshStudent: "fresh"}[kind]
+
+    by_layers = estimate([planned()], runs, scores)
+    by_size = estimate([planned(student=kind(kind=name, num_parameters=size))], runs, scores)
+
+    assert by_size.seconds == pytest.approx(by_layers.seconds, rel=1e-3)
+    assert by_size.memory_bytes == pytest.approx(by_layers.memory_bytes, rel=1e-3)
+
+
+def test_a_measured_checkpoint_is_known_by_its_name(past):
+    """A student of an earlier run has that run's size; an unknown one counts as its teacher."""
+    runs, scores = past
+    only = {"capability": None, "latency": None}
+    ten = runs.loc[runs["label"] == "10 layers", "run_id"].iloc[0]
+
+    def seconds(student):
+        return estimate([planned(student=student, **only)], runs, scores).seconds
+
+    measured = seconds(CheckpointStudent(kind="checkpoint", model=f"run:{ten}"))
+    unknown = seconds(CheckpointStudent(kind="checkpoint", model="org/small"))
+
+    assert measured == pytest.approx(seconds(DepthStudent(num_layers=10)), rel=0.02)
+    assert unknown > measured
+
+
+def test_the_greedy_choice_is_named_as_not_estimated(past):
+    """How long it takes no record tells."""
+    runs, scores = past
+    student = DepthStudent(num_layers=12, choice="greedy")
+
+    assert (
+        "the greedy choice of layers" in estimate([planned(student=student)], runs, scores).unknown
+    )
+
+
+def test_large_steps_are_found_for_every_cut(past):
+    """More than half of the model that is cut; not of the teacher, when it is another."""
+    runs, _ = past
+    fifteen = runs.loc[runs["label"] == "15 layers", "run_id"].iloc[0]
+    students = [
+        DepthStudent(num_layers=10),
+        DepthStudent(num_layers=10, start_from=f"run:{fifteen}"),
+        DepthStudent(num_layers=20),
+        WidthStudent(kind="width", num_parameters=50_000_000),
+        FreshStudent(kind="fresh", num_parameters=20_000_000),
+    ]
+
+    found = large_steps([planned(student=student) for student in students], runs)
+
+    assert list(found) == ["10 layers", "50M wide"]
+    assert all(0.5 < share < 0.7 for share in found.values())

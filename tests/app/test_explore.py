@@ -3,10 +3,12 @@
 import shutil
 
 import pytest
+import streamlit as st
 
 from explorer import store
 from explorer.catalogue import prices
 from explorer.catalogue.prices import Price
+from explorer.specs import starter_sweep
 from tests import records
 from tests.app.reading import text_of
 
@@ -53,6 +55,20 @@ def test_a_picked_run_shows_its_evidence(study, open_page):
     assert f"taught on {budget:,} tokens of starter" in said
     assert len(page.get("plotly_chart")) == 3, "chart, tasks, timing"
     assert {"Open the run", "Run it again"} <= {button.label for button in page.button}
+
+
+def test_a_run_with_a_control_arm_says_whether_distillation_helped(root, study, open_page):
+    """The strip has the sentence where both are in the store."""
+    sweep = starter_sweep().with_(control=True)
+    arm = next(spec for spec in sweep.runs() if spec.name == "starter-20l-labels")
+    assert "distillation helped" not in text_of(open_page("explore", run=study[2]))
+    records.write_run(root, records.make_record(spec=arm))
+    st.cache_data.clear()
+    st.cache_resource.clear()
+
+    page = open_page("explore", run=study[2])
+
+    assert "Whether distillation helped is inconclusive" in text_of(page)
 
 
 def test_the_teacher_can_be_picked(study, open_page):

@@ -36,6 +36,86 @@ def test_start_hands_the_order_to_the_queue(root, open_page, submitted):
     assert {spec.capability.limit for spec in submitted} == {8}
 
 
+def test_the_form_orders_a_way_of_teaching_and_its_control_arm(root, open_page, submitted):
+    """Method, loss and control arm reach the specs; what does not fit is not offered."""
+    page = open_page("run")
+    page.selectbox(key="run_method").set_value("live").run()
+    page.selectbox(key="run_loss").set_value("jsd").run()
+    page.slider(key="run_beta").set_value(0.25).run()
+    page.slider(key="run_on_policy").set_value(0.5).run()
+    page.checkbox(key="run_control").check().run()
+    page.button(key="run_start").click().run()
+
+    assert not page.exception
+    taught = [spec.distill for spec in submitted if spec.distill]
+    assert [one.method for one in taught] == ["live", "live", "labels", "labels"]
+    assert (taught[0].loss, taught[0].beta, taught[0].on_policy_fraction) == ("jsd", 0.25, 0.5)
+    page.selectbox(key="run_method").set_value("text").run()
+    assert page.checkbox(key="run_control").disabled
+    assert page.button(key="run_start").label == "Start 3 runs"
+
+
+@pytest.mark.parametrize(
+    ("kind", "typed", "sizes"),
+    [
+        ("width", "60M", [95_000_000, 68_000_000, 60_000_000]),
+        ("both", "", [95_000_000, 68_000_000]),
+        ("fresh", "45.5m", [95_000_000, 68_000_000, 45_500_000]),
+    ],
+)
+def test_students_of_a_size_are_ordered_by_parameters(
+    root, open_page, submitted, kind, typed, sizes
+):
+    """Narrower, both and from scratch: the same pills in parameters, the largest first."""
+    page = open_page("run")
+    page.segmented_control(key="run_kind").set_value(kind).run()
+    page.text_input(key="run_other_targets").input(typed).run()
+    page.button(key="run_start").click().run()
+
+    assert not page.exception
+    students = [spec for spec in submitted if spec.student]
+    assert [spec.student.num_parameters for spec in students] == sizes
+    assert {spec.student.kind for spec in students} == {kind}
+    # What is random cannot stay frozen; what is cut is taught as before.
+    assert {spec.distill.train_embeddings for spec in students} == {kind == "fresh"}
+
+
+def test_an_existing_model_is_taught_as_it_is(root, open_page, submitted):
+    """A name that is typed becomes a student; none leaves only the teacher."""
+    page = open_page("run")
+    page.segmented_control(key="run_kind").set_value("checkpoint").run()
+    assert page.button(key="run_start").label == "Start 1 run"
+    page.multiselect(key="run_models").set_value(["org/small"]).run()
+    page.button(key="run_start").click().run()
+
+    assert [spec.student.model for spec in submitted if spec.student] == ["org/small"]
+
+
+def test_layers_can_be_chosen_one_by_one(root, open_page, submitted):
+    """The slow choice reaches the spec."""
+    page = open_page("run")
+    page.selectbox(key="run_choice").set_value("greedy").run()
+    page.button(key="run_start").click().run()
+
+    assert {spec.student.choice for spec in submitted if spec.student} == {"greedy"}
+
+
+def test_more_than_half_in_one_cut_offers_two_steps(root, study, open_page, submitted):
+    """The preview says how much goes, and a finished student can be where the next is cut from."""
+    weights = root / study[2] / "model"
+    weights.mkdir()
+    (weights / "config.json").write_text("{}")
+
+    page = open_page("run")
+    assert "10 layers: 53 % of the parameters go in one cut" in text_of(page)
+    page.selectbox(key="run_start_from").set_value(f"run:{study[2]}").run()
+    assert "in one cut" not in text_of(page)
+    page.button(key="run_start").click().run()
+
+    starts = {spec.student.start_from for spec in submitted if spec.student}
+    assert starts == {f"run:{study[2]}"}
+
+
 def test_no_sizes_measure_only_the_teacher(root, open_page, submitted):
     """Without a student the order is one run, the same that any sweep would start."""
     page = open_page("run")
@@ -82,6 +162,15 @@ def test_bad_input_is_one_sentence_and_no_start(root, open_page, key, value, sai
     assert not page.exception
     assert said in page.error[0].value.replace("\\", "")
     assert page.button(key="run_start").disabled
+
+
+def test_a_size_that_is_no_number_is_refused(root, open_page):
+    """Sizes in parameters are typed as in 60M; the message says so."""
+    page = open_page("run")
+    page.segmented_control(key="run_kind").set_value("both").run()
+    page.text_input(key="run_other_targets").input("small").run()
+
+    assert "as in 60M, 1.5B; got 'small'" in page.error[0].value.replace("\\", "")
 
 
 def test_a_corpus_that_is_not_there_is_refused(root, open_page):

@@ -35,6 +35,20 @@ def test_a_click_on_a_point_opens_its_evidence(study, dashboard, page: Page):
     expect(page).to_have_url(re.compile(r"[?&]run="), timeout=WAIT_MS)
 
 
+def test_a_click_on_a_published_point_opens_its_source(study, dashboard, page: Page):
+    """A diamond answers with its method, its benchmarks and the page that it is from."""
+    page.goto(f"{dashboard}/published?family=DeepSeek-R1")
+    point = page.locator(".stPlotlyChart .scatterlayer .trace .points path.point").first
+    expect(point).to_be_visible(timeout=WAIT_MS)
+
+    point.click(force=True)
+
+    expect(page.get_by_text("sequence-level KD").first).to_be_visible(timeout=WAIT_MS)
+    source = page.get_by_role("link", name="DeepSeek-R1 README (evaluation results)")
+    expect(source).to_have_attribute("href", re.compile("github.com/deepseek-ai"))
+    expect(page).to_have_url(re.compile(r"[?&]pair="), timeout=WAIT_MS)
+
+
 def test_a_link_brings_axis_and_run_back(study, dashboard, page: Page):
     """An address that somebody sent opens the same axis and the same run."""
     page.goto(f"{dashboard}/?x=TTFT&run={study[3]}")
@@ -43,7 +57,7 @@ def test_a_link_brings_axis_and_run_back(study, dashboard, page: Page):
     expect(page.get_by_text("Cut to 15 layers")).to_be_visible(timeout=WAIT_MS)
 
 
-@pytest.mark.parametrize("path", ["", "run", "compare"])
+@pytest.mark.parametrize("path", ["", "run", "compare", "answers", "published", "economics"])
 def test_no_page_is_wider_than_a_phone(study, dashboard, page: Page, path):
     """At 390 pixels nothing but the table, in its own frame, scrolls sideways."""
     page.set_viewport_size({"width": 390, "height": 844})

@@ -16,12 +16,16 @@ from explorer.records import (
     Turn,
 )
 from explorer.specs import (
+    BothStudent,
     CapabilitySpec,
+    CheckpointStudent,
     DepthStudent,
     DistillSpec,
+    FreshStudent,
     LatencySpec,
     RunSpec,
     SweepSpec,
+    WidthStudent,
 )
 
 positive = st.floats(1e-9, 1e9)
@@ -33,8 +37,24 @@ counts = st.integers(1, 10**9)
 depth_students = st.builds(
     DepthStudent,
     num_layers=st.integers(1, 200),
-    choice=st.sampled_from(["block_influence", "uniform"]),
+    choice=st.sampled_from(["block_influence", "uniform", "greedy"]),
+    start_from=st.none() | texts,
 )
+students = st.one_of(
+    depth_students,
+    st.builds(
+        WidthStudent, kind=st.just("width"), num_parameters=st.just(None),
+        hidden_size=counts, intermediate_size=st.none() | counts,
+    ),
+    st.builds(
+        BothStudent, kind=st.just("both"), num_parameters=counts, min_depth=st.floats(0.1, 1)
+    ),
+    st.builds(CheckpointStudent, kind=st.just("checkpoint"), model=texts),
+    st.builds(
+        FreshStudent, kind=st.just("fresh"), num_parameters=st.just(None),
+        num_layers=st.none() | st.integers(1, 200), seed=st.integers(0, 2**31),
+    ),
+)  # fmt: skip
 distill_specs = st.builds(
     DistillSpec, max_tokens=counts, kd_weight=share, temperature=positive, learning_rate=positive,
     top_k=st.integers(1, 1000), seed=st.integers(0, 2**31), train_embeddings=st.booleans(),
@@ -49,7 +69,7 @@ latency_specs = st.builds(LatencySpec, prompt_tokens=counts, repeats=st.integers
 @st.composite
 def run_specs(draw):
     """Runs of a model as it is, of a student as it was cut, and of a student that is taught."""
-    student = draw(st.none() | depth_students)
+    student = draw(st.none() | students)
     return RunSpec(
         name=draw(names),
         teacher=draw(texts),
@@ -64,7 +84,7 @@ def run_specs(draw):
 sweep_specs = st.builds(
     SweepSpec,
     name=names,
-    students=st.lists(depth_students, min_size=1, max_size=5, unique=True).map(tuple),
+    students=st.lists(students, min_size=1, max_size=5, unique=True).map(tuple),
     distill=st.none() | distill_specs,
 )
 
@@ -77,6 +97,7 @@ models = st.builds(
     ModelFacts, name=texts, fingerprint=texts, architecture=texts, dtype=texts,
     num_parameters=counts, num_layers=counts, hidden_size=counts, vocab_size=counts,
     weight_bytes=counts, kept_layers=st.none() | st.lists(st.integers(0, 200), max_size=5),
+    kept_widths=st.none() | st.dictionaries(texts, st.tuples(counts, counts), max_size=4),
 )  # fmt: skip
 scores = st.builds(
     TaskScore, task=texts, metric=texts, score=share, stderr=st.none() | share,

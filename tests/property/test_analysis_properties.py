@@ -6,7 +6,7 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from explorer.analysis import cost, frontier, numbers, retention
+from explorer.analysis import cost, frontier, numbers, paired_tests, pairing, retention
 from explorer.catalogue.prices import Price
 
 # Test folders are no packages, so a file beside this one is loaded by its path.
@@ -48,7 +48,7 @@ def test_without_uncertainty_membership_is_the_frontier(frame):
 def test_a_student_that_answers_as_its_teacher_keeps_everything(pair):
     """Equal answers give 100 % in every draw, whatever the task."""
     answers_N, _ = pair
-    one = retention.Pair("a", "acc", 0.0, answers_N, answers_N)
+    one = pairing.Pair("a", "acc", 0.0, answers_N, answers_N)
     if answers_N.mean() == 0:
         assert np.isnan(one.retention)
         return
@@ -66,7 +66,7 @@ def test_a_student_that_answers_as_its_teacher_keeps_everything(pair):
 def test_retention_is_between_the_ends_of_a_sane_interval(pair, chance):
     """Intervals are ordered and finite, however the answers fall."""
     student_N, teacher_N = pair
-    one = retention.Pair("a", "acc", chance, student_N, teacher_N)
+    one = pairing.Pair("a", "acc", chance, student_N, teacher_N)
     if teacher_N.mean() <= chance:
         assert np.isnan(one.retention)
         return
@@ -82,9 +82,9 @@ def test_the_exact_test_does_not_care_who_is_the_student(pair):
     """Exchanging the two models leaves the p-value, which is a probability."""
     student_N, teacher_N = pair
 
-    p_value = retention.mcnemar(student_N, teacher_N)
+    p_value = paired_tests.mcnemar(student_N, teacher_N)
 
-    assert p_value == retention.mcnemar(teacher_N, student_N)
+    assert p_value == paired_tests.mcnemar(teacher_N, student_N)
     assert 0 < p_value <= 1
 
 

@@ -80,7 +80,74 @@ def test_compare_differences_has_a_verdict_a_task(explorer, store_root):
     code, out, _ = explorer("compare", run_ids[-1], "--differences")
 
     assert code == 0
+    assert f"{run_ids[-1]} against {run_ids[0]}" in out.decode()
     assert any(word in out.decode() for word in ("worse", "inconclusive", "better"))
+
+
+def test_two_runs_are_compared_task_by_task_and_as_a_suite(explorer, store_root):
+    """Difference with interval, both p-values and a verdict; the teacher is the reference."""
+    teacher, large, *_, small = records.write_study(store_root)
+
+    text = explorer("compare", small, large)[1].decode()
+    against_teacher = explorer("compare", small, teacher)[1].decode()
+
+    assert f"{large} against {small}" in text
+    assert f"{small} against {teacher}" in against_teacher
+    suite = next(line for line in text.splitlines() if line.strip().startswith("suite"))
+    assert "better" in suite
+    assert "[" in suite
+    assert "p (Holm)" in text
+
+
+def test_compare_json_is_what_the_functions_say(explorer, store_root):
+    """Numbers for programs, the same as `differences.between`; null for what is missing."""
+    from explorer.analysis import differences
+
+    _, a, b, *_ = records.write_study(store_root)
+
+    code, out, _ = explorer("compare", a, "--against", b, "--json")
+
+    (one,) = json.loads(out)
+    scores = store.scores(store.records(store_root)[0])
+    rows, suite = differences.between(
+        scores[scores["run_id"] == a], scores[scores["run_id"] == b],
+        store.answers(store_root, a), store.answers(store_root, b),
+    )  # fmt: skip
+    assert code == 0
+    assert (one["run"], one["reference"]) == (a, b)
+    assert [row["p_holm"] for row in one["tasks"]] == pytest.approx(rows["p_holm"].tolist())
+    assert [row["reference_score"] for row in one["tasks"]] == pytest.approx(
+        rows["teacher"].tolist()
+    )
+    assert one["suite"]["p_value"] == pytest.approx(suite["p_value"])
+    assert {row["verdict"] for row in one["tasks"]} <= {"better", "worse", "inconclusive"}
+
+
+def test_compare_refuses_what_was_measured_in_another_way(explorer, store_root):
+    """The field and both values are named; --allow compares all the same and notes it."""
+    _, a, b, *_ = records.write_study(store_root)
+    old = store.load(store_root, b)
+    capability = old.capability.model_copy(update={"lm_eval_version": "0.4.9"})
+    store.save(store_root, old.model_copy(update={"capability": capability}))
+
+    refused = explorer("compare", a, b)[1].decode()
+    allowed = explorer("compare", a, b, "--allow", "lm_eval_version")[1].decode()
+
+    words = "lm-eval versions differ (run 0.4.9, reference 0.4.13)"
+    assert f"is not compared: {words}" in refused
+    assert "standard error" not in refused
+    assert f"starter_grammar: {words}." in allowed
+    assert "standard error" in allowed
+
+
+def test_every_student_against_its_teacher_in_json(explorer, store_root):
+    """Without names, each student is held against its own teacher."""
+    run_ids = records.write_study(store_root)
+
+    found = json.loads(explorer("compare", "--json")[1])
+
+    assert {one["run"] for one in found} == set(run_ids[1:])
+    assert {one["reference"] for one in found} == {run_ids[0]}
 
 
 def test_a_fresh_store_says_what_to_do_next(explorer):
@@ -97,6 +164,8 @@ def test_a_fresh_store_says_what_to_do_next(explorer):
         (("show", "../etc"), "A run's id has small letters"),
         (("export", "--format", "pdf"), "pdf"),
         (("compare", "ghost"), "No record of ghost"),
+        (("compare", "--against", "ghost"), "No record of ghost"),
+        (("compare", "--differences", "--allow", "weather"), "--allow knows task_version"),
         (("schema", "house"), "knows run and sweep"),
         (("compare", "--utilisation", "2"), "utilisation"),
         (("run", "--nope"), "nope"),
@@ -120,7 +189,9 @@ def test_show_prints_a_run_and_its_record(explorer, store_root):
     """The short form is for people, --json is the record itself."""
     run_id = records.write_study(store_root)[1]
 
-    assert run_id in explorer("show", run_id)[1].decode()
+    text = explorer("show", run_id)[1].decode()
+    assert run_id in text
+    assert "Score [95 %]" in text
     code, out, _ = explorer("show", run_id, "--json")
     assert code == 0
     assert json.loads(out)["run_id"] == run_id
@@ -170,3 +241,43 @@ def test_doctor_names_the_browser_that_the_export_will_use(explorer, monkeypatch
 
     assert code == 0
     assert "chrome" in out.decode().split("browser for PNG and SVG")[1].splitlines()[0]
+
+
+def test_show_says_whether_distillation_helped(explorer, store_root):
+    """Where the control arm is in the store, `show` and `compare` have the sentence."""
+    sweep = specs.starter_sweep().with_(control=True)
+    teacher, *students = sweep.runs()
+    student = next(s for s in students if s.student.num_layers == 20)
+    arm = next(s for s in students if s.name == "starter-20l-labels")
+    for spec in (teacher, student, arm):
+        records.write_run(store_root, records.make_record(spec=spec))
+
+    for command in (("show", student.run_id), ("compare",)):
+        code, out, _ = explorer(*command)
+        assert code == 0
+        said = " ".join(out.decode().split())
+        assert f"{student.run_id}: Whether distillation helped is inconclusive: 0 points" in said
+
+
+def test_targets_are_listed_and_removed_from_the_shell(explorer, store_root):
+    """The three commands on a store that has some, and on one that has none."""
+    import torch
+
+    from explorer.distill.targets import Targets
+
+    assert "No targets yet" in explorer("targets", "ls")[1].decode()
+    identity = {"teacher": "t", "top_k": 8, "temperature": 1.0, "vocab_size": 320}
+    about = {"teacher": "my-teacher", "corpus": "my-text"}
+    blocks = torch.zeros((3, 8), dtype=torch.int64)
+    key = Targets(store_root / ".work" / "targets", blocks, identity, about).key
+
+    code, out, _ = explorer("targets", "ls", "--json")
+    assert code == 0
+    assert json.loads(out)[0]["corpus"] == "my-text"
+    assert "my-teacher" in explorer("targets", "ls")[1].decode()
+    assert "Every shard has the checksum" in explorer("targets", "info", key)[1].decode()
+    assert explorer("targets", "rm", key)[0] == 0
+    assert explorer("targets", "rm", key)[::2] == (
+        2, f"error: There are no targets {key!r} in {store_root / '.work' / 'targets'}. "
+        "`explorer targets ls` lists them.\n",
+    )  # fmt: skip

@@ -107,6 +107,13 @@ def test_answers_are_those_of_the_stock_back_end(family, tokenizer, caplog):
     assert ours.generate_until(asked, True) == theirs.generate_until(asked, True)
 
 
+def test_nothing_asked_is_nothing_answered(tokenizer):
+    """A task without requests of a kind costs nothing and fails nowhere."""
+    ours, _ = both(make("llama"), tokenizer)
+
+    assert ours.loglikelihood([]) == ours.loglikelihood_rolling([]) == ours.generate_until([]) == []
+
+
 def test_first_choices_are_seen(tokenizer):
     """A continuation that the model would write itself is greedy, and the stock code agrees."""
     model = make("llama")

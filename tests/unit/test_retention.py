@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from explorer.analysis import retention
+from explorer.analysis import pairing, retention
 
 
 def answers(task, values, metric="acc", hashes=None):
@@ -216,7 +216,7 @@ def test_the_interval_covers_the_truth_about_95_times_in_100():
         pairs = []
         for task, (chance, teacher, student, count) in tasks.items():
             teacher_N, student_N = simulated(rng, count, teacher, student, shared=0.6)
-            pairs.append(retention.Pair(task, "acc", chance, student_N, teacher_N))
+            pairs.append(pairing.Pair(task, "acc", chance, student_N, teacher_N))
         drawn = retention._draw({"s": pairs}, 300, seed=int(rng.integers(2**31)))
         row = retention._suite(pairs, drawn["s"])
         covered += row["retention_low"] <= truth <= row["retention_high"]
@@ -234,14 +234,6 @@ def test_pairing_narrows_the_interval():
         student = retention.add(*case).iloc[1]
         widths.append(student["retention_high"] - student["retention_low"])
     assert widths[1] < 0.6 * widths[0]
-
-
-def test_mcnemar_is_the_binomial_test_on_disagreements():
-    """Ten documents only the teacher got right against none: p = 2 / 2**10."""
-    student_N = np.array([0.0] * 10 + [1.0] * 30)
-
-    assert retention.mcnemar(student_N, np.ones(40)) == pytest.approx(2 / 2**10)
-    assert retention.mcnemar(student_N, student_N) == 1.0
 
 
 def table(student, teacher, metric="acc"):
@@ -263,43 +255,17 @@ def test_a_verdict_follows_the_exact_test(student, verdict):
     assert row["difference_low"] <= row["difference"] <= row["difference_high"]
 
 
-def test_graded_answers_are_judged_by_their_interval():
-    """Answers that are not right or wrong get no McNemar test, and still a verdict."""
+def test_graded_answers_get_the_paired_t_test():
+    """Answers that are not right or wrong are judged too, and the row says by which test."""
+    from scipy import stats
+
     teacher = np.linspace(0.6, 0.9, 100)
-    row = table(teacher - 0.1 + 0.02 * np.sin(np.arange(100)), teacher, metric="f1")
+    student = teacher - 0.1 + 0.02 * np.sin(np.arange(100))
+    row = table(student, teacher, metric="f1")
 
-    assert np.isnan(row["p_value"])
+    assert row["test"] == "t, paired"
+    assert row["p_value"] == pytest.approx(stats.ttest_rel(student, teacher).pvalue)
     assert row["verdict"] == "worse"
-
-
-def test_the_smallest_detectable_difference_agrees_with_simulation():
-    """With as many documents as told, a difference of that size is found about 8 times in 10."""
-    count, disagreement = 1000, 0.2
-    difference = retention.smallest_detectable_difference(count, disagreement)
-    assert difference == pytest.approx(0.0396, abs=5e-4)
-    rng = np.random.default_rng(1)
-    better, worse = (disagreement - difference) / 2, (disagreement + difference) / 2
-    found = 0
-    for wins, losses, _ in rng.multinomial(count, [better, worse, 1 - disagreement], size=500):
-        disagree = np.array([1.0] * wins + [0.0] * losses)
-        found += retention.mcnemar(disagree, 1 - disagree) < 0.05
-    assert found / 500 == pytest.approx(0.8, abs=0.07)
-
-
-def test_more_documents_show_smaller_differences():
-    """The preview's number falls with the number of documents and never passes one."""
-    shown = [retention.smallest_detectable_difference(n) for n in (0, 2, 50, 500, 5000)]
-
-    assert shown[:2] == [1.0, 1.0]
-    assert shown == sorted(shown, reverse=True)
-
-
-def test_an_impossible_question_about_power_is_refused():
-    """Arguments out of range are named, not computed with."""
-    with pytest.raises(ValueError, match="disagreement in"):
-        retention.smallest_detectable_difference(100, disagreement=0)
-    with pytest.raises(ValueError, match="power in"):
-        retention.smallest_detectable_difference(100, power=1.0)
 
 
 def test_draws_of_two_students_share_their_documents():
@@ -317,19 +283,6 @@ def test_draws_of_two_students_share_their_documents():
     assert (draws["t"] == 1.0).all()
 
 
-@pytest.mark.parametrize(("better", "worse"), [(0, 1), (3, 3), (2, 9), (30, 12), (0, 40)])
-def test_mcnemar_is_scipys_exact_binomial_test(better, worse):
-    """The p-value is the two-sided one of scipy's own test."""
-    from scipy import stats
-
-    student = np.array([1.0] * better + [0.0] * worse + [1.0] * 5)
-    teacher = np.array([0.0] * better + [1.0] * worse + [1.0] * 5)
-
-    expected = stats.binomtest(better, better + worse, 0.5).pvalue
-
-    assert retention.mcnemar(student, teacher) == pytest.approx(expected, rel=1e-9)
-
-
 @pytest.mark.parametrize(("right", "count", "chance"), [(0, 9, 0.0), (1, 9, 0.0), (60, 100, 0.5)])
 def test_above_chance_is_scipys_exact_binomial_test(right, count, chance):
     """The teacher counts exactly when scipy's one-sided test says so."""
@@ -338,4 +291,4 @@ def test_above_chance_is_scipys_exact_binomial_test(right, count, chance):
     answers = np.array([1.0] * right + [0.0] * (count - right))
     expected = stats.binomtest(right, count, chance, alternative="greater").pvalue
 
-    assert (retention._at_chance(answers, chance) == "") == (expected < 0.05)
+    assert (pairing._at_chance(answers, chance) == "") == (expected < 0.05)

@@ -18,33 +18,11 @@ from explorer.errors import (
 )
 from explorer.models.loading import load
 from explorer.specs import RunSpec
-from tests.conftest import ROOT
 
 
 @pytest.fixture
-def corpus_file(tmp_path):
-    path = tmp_path / "corpus.txt"
-    path.write_text("\n\n".join(f"Document {i} says that {i} is a number." for i in range(80)))
-    return path
-
-
-@pytest.fixture
-def spec(tiny_llama, corpus_file):
-    return RunSpec.parse(
-        {
-            "name": "tiny",
-            "teacher": str(tiny_llama()),
-            "student": {"num_layers": 2, "sample_blocks": 2},
-            "distill": {
-                "corpus": str(corpus_file), "max_tokens": 600, "block_tokens": 16,
-                "heldout_blocks": 4, "top_k": 8, "eval_every_steps": 4,
-            },
-            "capability": {"tasks": ["tiny_pairs"], "include_path": str(ROOT / "tests" / "tasks")},
-            "latency": None,
-            "device": "cpu",
-            "threads": 1,
-        }
-    )  # fmt: skip
+def spec(tiny_run):
+    return RunSpec.parse({**tiny_run, "device": "cpu", "threads": 1})
 
 
 def test_a_run_leaves_a_record_with_every_part(spec, store_root):
@@ -222,3 +200,36 @@ def test_a_checkpoint_of_another_spec_is_never_continued(spec, store_root):
     record = engine.run(same, store_root)
     assert "distil" not in record.stage_seconds
     assert json.loads(record.to_json())["distillation"] is not None
+
+
+def _taught(spec, **changes):
+    return spec.with_(
+        distill={**spec.distill.model_dump(), **changes}, capability=None, latency=None
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "live", "loss": "jsd", "hidden_weight": 0.1},
+        {"method": "live", "on_policy_fraction": 0.5, "prompt_tokens": 4},
+        {"method": "labels"},
+        {"method": "text", "corpus": "teacher", "max_tokens": 300},
+    ],
+    ids=["live", "on_policy", "labels", "text"],
+)
+def test_every_way_of_teaching_runs_end_to_end(spec, store_root, changes):
+    """And is measured by the same held-out KL as cached targets."""
+    spec = _taught(spec, **changes)
+
+    taught = engine.run(spec, store_root).distillation
+
+    assert taught.steps == train.num_steps(spec.distill)
+    assert taught.kl_after > 0
+    assert 0 <= taught.top1_after <= 1
+    # Only the held-out blocks had to be asked of the teacher.
+    assert taught.targets.num_positions == 4 * 16
+    assert (taught.curve[-1].kd_loss is None) == (changes["method"] in ("labels", "text"))
+    if changes.get("corpus") == "teacher":
+        assert taught.corpus.num_documents > 1
+        assert len(list((store_root / ".work" / "texts").glob("*.jsonl"))) == 1

@@ -23,6 +23,26 @@ from explorer.specs import DepthStudent, DistillSpec, RunSpec, SweepSpec
             r"distill\.kd_weight should be less than or equal to 1, got 1\.4",
         ),
         ({"distill": {}}, r"distill needs a student; write student"),
+        (
+            {"student": {"num_layers": 2}, "distill": {"hidden_weight": 0.5}},
+            r"hidden_weight 0\.5 needs a live teacher; write method: live",
+        ),
+        (
+            {"student": {"num_layers": 2}, "distill": {"on_policy_fraction": 0.5}},
+            r"on_policy_fraction 0\.5 needs a live teacher; write method: live",
+        ),
+        (
+            {
+                "student": {"num_layers": 2},
+                "distill": {
+                    "method": "live",
+                    "on_policy_fraction": 0.5,
+                    "block_tokens": 16,
+                    "prompt_tokens": 16,
+                },
+            },
+            r"prompt_tokens 16 leaves nothing of block_tokens 16",
+        ),
         ({"name": "../x"}, r"name is not possible, got '\.\./x'\. It is: The beginning of"),
         (
             {"device": "tpu"},
@@ -36,6 +56,79 @@ def test_a_wrong_spec_is_refused_with_the_key_and_the_value(data, says):
     """The message says what was expected, what came and where."""
     with pytest.raises(BadInput, match=says):
         RunSpec.parse(data)
+
+
+@pytest.mark.parametrize(
+    ("student", "says"),
+    [
+        ({"kind": "wide"}, r"student\.kind should be one of depth, width, .*, got 'wide'"),
+        (
+            {"kind": "width", "num_layer": 3},
+            r"unknown key student\.num_layer; known here: .*intermediate_size",
+        ),
+        ({"kind": "width"}, r"student takes either num_parameters or widths"),
+        ({"kind": "fresh", "num_layers": 2, "num_parameters": 9}, "either num_parameters or sizes"),
+        ({"kind": "both"}, r"student\.num_parameters is missing"),
+        (
+            {"kind": "both", "num_parameters": -3},
+            r"student\.num_parameters .* greater than 0, got -3",
+        ),
+        ({}, r"student\.num_layers is missing"),
+        (7, r"student should be a valid dictionary .*, got 7"),
+    ],
+)
+def test_a_wrong_student_is_refused_by_the_key_that_was_written(student, says):
+    """The kind decides which keys there are; it is no part of a key's name."""
+    with pytest.raises(BadInput, match=says):
+        RunSpec.parse({"student": student})
+    if isinstance(student, dict):
+        in_a_sweep = says.replace("student", r"students\.0", 1)
+        with pytest.raises(BadInput, match=in_a_sweep):
+            SweepSpec.parse({"students": [student]})
+
+
+def test_a_sweep_names_its_runs_by_kind_and_size():
+    """Largest first where all sizes are known, else as given; no dash within the size."""
+    sizes = [
+        {"kind": "both", "num_parameters": 60_000_000},
+        {"kind": "width", "num_parameters": 80_400_000},
+        {"kind": "fresh", "num_parameters": 1_500_000_000},
+    ]
+    mixed = [
+        {"num_layers": 2},
+        {"kind": "checkpoint", "model": "org/SmolLM2-360M"},
+        {"kind": "width", "hidden_size": 384, "intermediate_size": 960},
+    ]
+
+    def names(students):
+        sweep = SweepSpec.parse({"name": "s", "students": students})
+        return [run.name for run in sweep.runs()[1:]]
+
+    assert names(sizes) == ["s-1.5b_fresh", "s-80.4m_wide", "s-60m"]
+    assert names(mixed) == ["s-2l", "s-smollm2_360m", "s-h384f960_wide"]
+
+
+def test_students_of_all_kinds_survive_yaml():
+    """What a sweep says is what its file says; a student without a kind is a depth student."""
+    sweep = SweepSpec.parse(
+        {
+            "students": [
+                {"num_layers": 2, "start_from": "run:x"},
+                {"kind": "width", "hidden_size": 384},
+                {"kind": "both", "num_parameters": 60_000_000, "choice": "greedy"},
+                {"kind": "checkpoint", "model": "org/small"},
+                {"kind": "fresh", "num_layers": 4, "seed": 3},
+            ]
+        }
+    )
+
+    assert SweepSpec.from_yaml(sweep.to_yaml()) == sweep
+    assert [student.kind for student in sweep.students] == [
+        "depth", "width", "both", "checkpoint", "fresh"
+    ]  # fmt: skip
+    labels = [student.label() for student in sweep.students]
+    assert labels == ["2 layers", "h384 wide", "60M both ways", "small", "fresh"]
+    assert sweep.students[1].label(81_400_000) == "81.4M wide"
 
 
 @pytest.mark.parametrize(
@@ -84,6 +177,13 @@ def test_the_same_student_twice_is_refused():
     """A sweep lists each student once."""
     with pytest.raises(BadInput, match="same student twice"):
         SweepSpec.parse({"students": [{"num_layers": 2}, {"num_layers": 2}]})
+
+
+def test_a_control_arm_needs_something_to_control():
+    """Text alone, or no teaching at all, has no teacher's part that could be left out."""
+    for distill in (None, {"method": "text"}):
+        with pytest.raises(BadInput, match="control compares with a teacher's distributions"):
+            SweepSpec.parse({"students": [{"num_layers": 2}], "distill": distill, "control": True})
 
 
 def test_the_schema_explains_every_field():

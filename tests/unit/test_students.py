@@ -1,57 +1,48 @@
-"""Students cut out of tiny random teachers."""
+"""Depth students cut out of tiny random teachers."""
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
 from explorer.distill import students
+from explorer.distill.losses import sparse_forward_kl
+from explorer.distill.targets import top_k_of
 from explorer.errors import BadInput
 from explorer.models.facts import facts
 from explorer.models.layers import KEPT_LAYERS, layer_list
 from explorer.models.loading import Loaded, load
 from explorer.specs import DepthStudent
+from tests.tiny_models import FAMILIES, gpt2, qwen3
 
 
-def _gpt2():
-    config = GPT2Config(
-        vocab_size=64, n_positions=32, n_embd=16, n_layer=5, n_head=2,
-        bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
-    return GPT2LMHeadModel(config).eval()
+def _build(teacher, spec, blocks, start=None, told=lambda done, total, unit: None):
+    whole = Loaded("tiny", teacher, None)
+    return students.build(whole, start or whole, spec, blocks, told)
 
 
-def _qwen():
-    config = Qwen3Config(
-        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=5,
-        num_attention_heads=2, num_key_value_heads=1, head_dim=8, max_position_embeddings=32,
-    )  # fmt: skip
-    return Qwen3ForCausalLM(config).eval()
-
-
-@pytest.mark.parametrize("make", [_gpt2, _qwen], ids=["gpt2", "qwen3"])
+@pytest.mark.parametrize("make", FAMILIES.values(), ids=FAMILIES)
 def test_keeping_all_layers_changes_no_answer(make):
     """A student of all layers is its teacher, whatever the family calls its layers."""
     teacher = make()
     ids = torch.arange(10)[None]
 
-    student = students.keep_layers(teacher, [0, 1, 2, 3, 4])
+    student = students.keep_layers(teacher, [0, 1, 2, 3])
 
     torch.testing.assert_close(student(ids).logits, teacher(ids).logits)
 
 
 def test_a_student_has_the_layers_it_was_told_to_keep():
     """Layer i of the student is the teacher's kept layer i, and the config remembers the map."""
-    teacher = _gpt2()
+    teacher = gpt2()
 
-    student = students.keep_layers(teacher, [1, 4])
+    student = students.keep_layers(teacher, [1, 3])
 
     _, kept = layer_list(student)
     _, all_layers = layer_list(teacher)
     assert len(kept) == 2
-    for new, old in enumerate([1, 4]):
+    for new, old in enumerate([1, 3]):
         for ours, theirs in zip(kept[new].parameters(), all_layers[old].parameters(), strict=True):
             torch.testing.assert_close(ours, theirs)
-    assert getattr(student.config, KEPT_LAYERS) == [1, 4]
+    assert getattr(student.config, KEPT_LAYERS) == [1, 3]
     student.generate(torch.arange(4)[None], max_new_tokens=3, do_sample=False)
 
 
@@ -76,30 +67,86 @@ def test_uniform_layers_are_spread_from_first_to_last():
     assert all(len(set(students.uniform_layers(30, n))) == n for n in range(1, 31))
 
 
-def test_a_layer_that_does_nothing_is_dropped_first():
-    """Block influence finds the layer whose output is its input."""
-    teacher = _qwen()
+def _with_an_idle_layer(index):
+    teacher = qwen3()
     _, layers = layer_list(teacher)
     with torch.no_grad():
-        layers[2].self_attn.o_proj.weight.zero_()
-        layers[2].mlp.down_proj.weight.zero_()
-    blocks = torch.arange(64).view(4, 16)
+        layers[index].self_attn.o_proj.weight.zero_()
+        layers[index].mlp.down_proj.weight.zero_()
+    return teacher
 
-    student, kept = students.build(
-        Loaded("tiny", teacher, None), DepthStudent(num_layers=4), blocks, lambda done: None
-    )
 
-    assert kept == [0, 1, 3, 4]
+@pytest.mark.parametrize("choice", ["block_influence", "greedy"])
+def test_a_layer_that_does_nothing_is_dropped_first(choice):
+    """Both choices that look at the model find the layer whose output is its input."""
+    teacher = _with_an_idle_layer(2)
+    blocks = torch.arange(60).view(4, 15)
+
+    student = _build(teacher, DepthStudent(num_layers=3, choice=choice), blocks)
+
+    assert getattr(student.model.config, KEPT_LAYERS) == [0, 1, 3]
     torch.testing.assert_close(student.model(blocks).logits, teacher(blocks).logits)
     influence = students.block_influence(teacher, blocks)
     assert influence[2] == pytest.approx(0, abs=1e-6)
     assert min(influence[:2] + influence[3:]) > 1e-4
 
 
+@pytest.mark.parametrize("make", [gpt2, qwen3])
+def test_greedy_drops_the_layer_whose_loss_raises_the_kl_least(make):
+    """Each drop is the best of all that are left, as trying every student by hand finds."""
+    teacher, blocks, tries = make(), torch.arange(60).view(3, 20), []
+    targets = [top_k_of(Loaded("t", teacher, None), block[None], 32, 1.0)[:2] for block in blocks]
+
+    @torch.inference_mode()
+    def kl_without(layers):
+        student, total = students.keep_layers(teacher, layers), 0.0
+        for block, (ids, log_p) in zip(blocks, targets, strict=True):
+            logits = student(block[None]).logits[0, :-1]
+            total += float(sparse_forward_kl(logits, ids[0, :-1], log_p[0, :-1]).sum())
+        return total
+
+    left = [0, 1, 2, 3]
+    while len(left) > 2:
+        left = min(([x for x in left if x != out] for out in left), key=kl_without)
+
+    student = _build(
+        teacher, DepthStudent(num_layers=2, choice="greedy"), blocks,
+        told=lambda done, total, unit: tries.append((done, total, unit)),
+    )  # fmt: skip
+
+    assert getattr(student.model.config, KEPT_LAYERS) == left
+    assert tries[-1] == (4 + 3, 4 + 3, "students")
+    _, whole = layer_list(teacher)
+    assert [type(layer).__name__ for layer in whole] == [type(whole[0]).__name__] * 4
+
+
 def test_more_layers_than_the_teacher_has_are_refused():
     """The message says what is possible."""
-    with pytest.raises(BadInput, match=r"between 1 and the teacher's 5, got 6"):
-        students.build(
-            Loaded("tiny", _gpt2(), None), DepthStudent(num_layers=6), torch.zeros(1, 4).long(),
-            lambda done: None,
-        )  # fmt: skip
+    with pytest.raises(BadInput, match=r"between 1 and the teacher's 4, got 6"):
+        _build(gpt2(), DepthStudent(num_layers=6), torch.zeros(1, 4).long())
+
+
+def test_a_second_step_is_told_in_the_teachers_layers():
+    """Cut from a student, the map still leads to the teacher; a teacher's own map does not."""
+    teacher, blocks = gpt2(), torch.arange(32).view(2, 16)
+    first = _build(teacher, DepthStudent(num_layers=3, choice="uniform"), blocks)
+    second = DepthStudent(num_layers=2, choice="uniform", start_from="run:first")
+
+    in_two = _build(teacher, second, blocks, start=first)
+    of_a_student = _build(first.model, DepthStudent(num_layers=2, choice="uniform"), blocks)
+
+    assert getattr(first.model.config, KEPT_LAYERS) == [0, 2, 3]
+    assert getattr(in_two.model.config, KEPT_LAYERS) == [0, 3]
+    assert getattr(of_a_student.model.config, KEPT_LAYERS) == [0, 2]
+
+
+def test_more_than_half_in_one_step_is_warned_of(caplog):
+    """The warning has the share and the two steps; half and less is silent."""
+    blocks = torch.arange(32).view(2, 16)
+    _build(gpt2(), DepthStudent(num_layers=3), blocks)
+    assert not caplog.records or "one step" not in caplog.text
+
+    _build(gpt2(), DepthStudent(num_layers=1), blocks)
+
+    assert "in one step" in caplog.text
+    assert "start_from: run:" in caplog.text

@@ -1,12 +1,18 @@
 """The teacher's cached distributions."""
 
+import os
+import re
+
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from torch.nn.functional import log_softmax
 
+from explorer.distill.rows import Row
 from explorer.distill.targets import Targets
-from explorer.errors import DamagedStore
+from explorer.distill.targets_list import check, listing, remove
+from explorer.errors import BadInput, DamagedStore, JobError
 from explorer.models.loading import load
 
 
@@ -41,7 +47,8 @@ def test_targets_are_the_teachers_most_likely_tokens(tmp_path, teacher, blocks):
     with torch.inference_mode():
         expected = log_softmax(teacher.model(blocks[3:4]).logits.float(), -1).topk(8)
     torch.testing.assert_close(ids, blocks[3:4])
-    torch.testing.assert_close(log_p.float(), expected.values, rtol=1e-3, atol=5e-3)
+    torch.testing.assert_close(log_p[..., :8].float(), expected.values, rtol=1e-3, atol=5e-3)
+    torch.testing.assert_close(log_p.float().exp().sum(-1), torch.ones(1, 16), rtol=0, atol=1e-2)
     assert (kept == expected.indices).float().mean() > 0.99
 
 
@@ -49,13 +56,14 @@ def test_a_later_run_adds_only_what_is_missing(tmp_path, teacher, blocks):
     """Blocks that are there are not computed again, and a full store needs no teacher."""
     _fill(_open(tmp_path, blocks), teacher, [0, 1, 2])
     again = _open(tmp_path, blocks)
-    before = np.array(again.log_p_NTK[:3])
+    before = [part.clone() for part in again.batch([0, 1, 2])]
 
     calls = _fill(again, teacher, [0, 1, 2, 7])
 
     assert calls[-1][:2] == (16, 16)
-    assert again.done_N.nonzero()[0].tolist() == [0, 1, 2, 7]
-    np.testing.assert_array_equal(before, again.log_p_NTK[:3])
+    assert again.done == [0, 1, 2, 7]
+    for ours, theirs in zip(again.batch([0, 1, 2]), before, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
     def no_teacher():
         raise AssertionError("nothing is missing")
@@ -75,22 +83,126 @@ def test_another_teacher_or_corpus_has_another_folder(tmp_path, blocks):
     assert len(keys) == 4
 
 
-def test_a_truncated_file_is_reported_and_left_alone(tmp_path, teacher, blocks):
-    """The message names the file and what to do."""
-    targets = _open(tmp_path, blocks)
-    _fill(targets, teacher, [0])
-    path = targets.folder / "log_probs.bin"
-    with path.open("r+b") as file:
-        file.truncate(100)
+def test_a_folder_of_other_targets_is_refused(tmp_path, teacher, blocks):
+    """Copied by hand under this key, it is named, refused and left alone."""
+    theirs, ours = _open(tmp_path, blocks, teacher="u"), _open(tmp_path, blocks)
+    _fill(theirs, teacher, [0])
+    (theirs.folder / "meta.json").replace(ours.folder / "meta.json")
 
-    with pytest.raises(DamagedStore, match=r"log_probs\.bin should have 3,072 bytes"):
+    with pytest.raises(DamagedStore, match=r"the targets of another teacher; was it copied"):
         _open(tmp_path, blocks)
-    assert path.stat().st_size == 100
+    assert ours.folder.exists()
 
 
-def test_a_token_costs_at_most_200_bytes(tmp_path, blocks):
-    """Also with 32 kept tokens of a large vocabulary."""
-    large = _open(tmp_path, blocks, vocab_size=151_936, top_k=32)
-    num_bytes = sum((large.folder / n).stat().st_size for n in ("ids.bin", "log_probs.bin"))
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (lambda path: path.unlink(), "is missing; its 4 blocks are computed again"),
+        (lambda path: os.truncate(path, 100), r"has 100 bytes of 2,176; its 4 blocks"),
+        (lambda path: path.write_bytes(bytes(2176)), "has another checksum than"),
+    ],
+)
+def test_a_damaged_shard_is_computed_again(tmp_path, teacher, blocks, harm, says, caplog):
+    """One sentence in the log; the other shards stay, and the numbers are the same."""
+    targets = _open(tmp_path, blocks)
+    _fill(targets, teacher, [4, 5])
+    _fill(targets, teacher, [0, 1, 2, 3])
+    before = [part.clone() for part in targets.batch([0, 4])]
+    harm(targets.folder / "shard-00001.bin")
 
-    assert num_bytes / blocks.numel() <= 200
+    again = _open(tmp_path, blocks)
+    calls = _fill(again, teacher, [0, 4])
+
+    assert re.search(says, caplog.text)
+    assert calls[-1][0] == 16, "only the block that is wanted and gone"
+    for ours, theirs in zip(again.batch([0, 4]), before, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_a_killed_pass_keeps_its_shards(tmp_path, teacher, blocks, monkeypatch):
+    """What was written before the kill is not computed again."""
+    monkeypatch.setattr("explorer.distill.targets.SHARD_BYTES", 1)
+    targets = _open(tmp_path, blocks)
+
+    def kill(done, total, rate):
+        if done == 2 * 4 * 16:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        targets.fill(lambda: teacher, list(range(12)), kill)
+
+    again = _open(tmp_path, blocks)
+    assert again.done == list(range(8))
+    assert _fill(again, teacher, list(range(12)))[-1][1] == 4 * 16
+    assert len(list(again.folder.glob("shard-*.bin"))) == 3
+
+
+def test_the_facts_say_what_truncation_costs(tmp_path, teacher, blocks):
+    """The KL from the dense teacher to kept tokens with the tail spread evenly, by hand."""
+    targets = _open(tmp_path, blocks)
+    _fill(targets, teacher, [0, 3])
+
+    facts = targets.facts([3])
+
+    with torch.inference_mode():
+        p = teacher.model(blocks[3:4]).logits[0, ::8].double().softmax(-1)
+        everything = teacher.model(blocks[3:4]).logits[0].double().softmax(-1)
+    kept = p.topk(8, dim=-1)
+    spread = (1 - kept.values.sum(-1, keepdim=True)) / (320 - 8)
+    guess = spread.expand_as(p).scatter(-1, kept.indices, kept.values)
+    assert facts.truncation_kl == pytest.approx(
+        float((p * (p / guess).log()).sum(-1).mean()), rel=1e-3
+    )
+    assert facts.mean_mass == pytest.approx(
+        float(everything.topk(8).values.sum(-1).mean()), rel=1e-3
+    )
+    assert (facts.id_bits, facts.bytes_per_token) == (16, 34)
+    assert facts.num_positions == 32
+
+
+@pytest.mark.parametrize(
+    ("vocab_size", "id_bits", "num_bytes"),
+    [(49_152, 16, 130), (65_536, 16, 130), (131_072, 17, 134), (151_936, 18, 138), (32, 16, 128)],
+)
+def test_ids_are_packed_into_as_few_bits_as_they_need(vocab_size, id_bits, num_bytes):
+    """Whatever the vocabulary, what is read is what was written."""
+    row = Row(32, vocab_size)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, vocab_size, (2, 3, 32), generator=generator).numpy()
+    ids[0, 0, :2] = 0, vocab_size - 1
+    log_p = -torch.rand((2, 3, row.num_events), generator=generator).half().numpy()
+
+    rows = row.pack(ids, log_p)
+
+    assert (row.id_bits, row.num_bytes) == (id_bits, num_bytes)
+    assert rows.shape == (2, 3, num_bytes)
+    for ours, theirs in zip(row.unpack(rows), (ids, log_p), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_targets_are_listed_looked_at_and_removed(tmp_path, teacher, blocks):
+    """A folder that no explorer of today reads is listed too, as such."""
+    targets = _open(tmp_path, blocks)
+    _fill(targets, teacher, [0, 3])
+    root = targets.folder.parent
+    old = root / "0123456789abcdef"
+    old.mkdir()
+    (old / "ids.bin").write_bytes(bytes(9999))
+
+    first, second = listing(root)
+    assert first["key"] == old.name
+    assert "earlier explorer" in first["problem"]
+    assert (second["key"], second["num_blocks"], second["num_blocks_of_corpus"]) == (
+        targets.key, 2, 12,
+    )  # fmt: skip
+    assert check(root, targets.key) == []
+    os.truncate(targets.folder / "shard-00000.bin", 5)
+    assert check(root, targets.key) == ["shard-00000.bin has 5 bytes of 1,088."]
+    with FileLock(root / f"{targets.key}.lock"), pytest.raises(JobError, match="being written"):
+        remove(root, targets.key)
+    remove(root, targets.key)
+    assert [row["key"] for row in listing(root)] == [old.name]
+    for key in (targets.key, "../x", ""):
+        with pytest.raises(BadInput, match="no targets"):
+            remove(root, key)
+    assert listing(tmp_path / "nowhere") == []

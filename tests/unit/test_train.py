@@ -5,7 +5,8 @@ import torch
 from torch.nn.functional import log_softmax
 
 from explorer.distill import students, train
-from explorer.distill.losses import forward_kl
+from explorer.distill.lessons import Cached, Course, Live, Text, check_hidden
+from explorer.distill.losses import DIVERGENCES, forward_kl
 from explorer.distill.targets import Targets
 from explorer.errors import BadInput, RunCancelled, RunFailed
 from explorer.models.loading import load
@@ -46,30 +47,49 @@ def _student(teacher):
     return students.keep_layers(teacher.model, [0, 3])
 
 
+def _course(teacher, targets, spec):
+    sources = {
+        "cached": lambda: Cached(targets),
+        "live": lambda: Live(teacher.model, targets.blocks_NT, spec),
+        "text": lambda: Text(targets.blocks_NT),
+        "labels": lambda: Text(targets.blocks_NT),
+    }
+    return Course(sources[spec.method](), TRAINING, Cached(targets), HELDOUT)
+
+
 def _train(teacher, targets, spec, checkpoint, on_step=lambda *told: None):
     student = _student(teacher)
-    state = train.train(student, targets, HELDOUT, TRAINING, spec, checkpoint, on_step)
+    course = _course(teacher, targets, spec)
+    state = train.train(student, course, spec, checkpoint, on_step)
     return student, state
+
+
+def _gradients(teacher, targets, spec, numbers, student=None):
+    """One step's terms and gradients, without an update."""
+    from accelerate import Accelerator
+
+    student = student or _student(teacher)
+    course = _course(teacher, targets, spec)
+    terms, num_scored = train._gradients(Accelerator(cpu=True), student, course, 0, numbers, spec)
+    gradients = {n: p.grad for n, p in student.named_parameters() if p.grad is not None}
+    return terms, num_scored, gradients
 
 
 def test_the_gradient_is_that_of_the_dense_kl(teacher, targets, tmp_path):
     """Chunked sparse logits give the gradient of the plain mean KL over all positions."""
     spec = _spec(train_embeddings=True)
-    student = _student(teacher)
-    from accelerate import Accelerator
-
     blocks = targets.blocks_NT[TRAINING[:2]]
     with torch.no_grad():
         teacher_logits = teacher.model(blocks).logits[:, :-1].flatten(0, 1)
 
-    loss, num_scored = train._gradients(Accelerator(cpu=True), student, targets, TRAINING[:2], spec)
-    ours = {name: p.grad.clone() for name, p in student.named_parameters()}
-    student.zero_grad()
+    terms, num_scored, ours = _gradients(teacher, targets, spec, TRAINING[:2])
+    student = _student(teacher)
     dense = forward_kl(student(blocks).logits[:, :-1].flatten(0, 1), teacher_logits).mean()
     dense.backward()
 
     assert num_scored == 30
-    assert loss == pytest.approx(float(dense.detach()), rel=1e-2)
+    assert terms["loss"] == pytest.approx(float(dense.detach()), rel=1e-2)
+    assert terms["kd"] == pytest.approx(terms["loss"])
     for name, parameter in student.named_parameters():
         scale = parameter.grad.abs().max()
         assert (ours[name] - parameter.grad).abs().max() <= 2e-2 * scale + 1e-7, name
@@ -98,9 +118,19 @@ def test_a_frozen_embedding_does_not_move(teacher, targets, tmp_path):
     torch.testing.assert_close(student.get_input_embeddings().weight, theirs, rtol=0, atol=0)
 
 
-def test_a_continued_training_gives_the_losses_of_an_unbroken_one(teacher, targets, tmp_path):
+WAYS = {
+    "cached": {"kd_weight": 0.7},
+    "live": {"method": "live", "hidden_weight": 0.1},
+    "on_policy": {"method": "live", "on_policy_fraction": 0.5, "prompt_tokens": 4},
+    "labels": {"method": "labels"},
+    "in_parts": {"micro_blocks": 1, "gradient_checkpointing": True},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_continued_training_gives_the_losses_of_an_unbroken_one(way, teacher, targets, tmp_path):
     """Stopped after any step and continued in a new process's place, nothing differs."""
-    spec = _spec()
+    spec = _spec(**WAYS[way])
     whole, unbroken = _train(teacher, targets, spec, tmp_path / "unbroken")
     seen = []
 
@@ -118,9 +148,7 @@ def test_a_continued_training_gives_the_losses_of_an_unbroken_one(teacher, targe
     assert continued.step == unbroken.step == len(seen)
     assert continued.num_resumes == 1
     for ours, theirs in zip(continued.curve, unbroken.curve, strict=True):
-        assert (ours.step, ours.loss, ours.heldout_kl) == (
-            theirs.step, theirs.loss, theirs.heldout_kl,
-        )  # fmt: skip
+        assert ours.model_copy(update={"seconds": theirs.seconds}) == theirs
     for ours, theirs in zip(again.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
@@ -133,7 +161,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(teacher, targets, tmp_p
     before = student.model.layers[0].mlp.up_proj.weight.clone()
 
     with pytest.raises(RunFailed, match=r"loss became nan at step 1 \(blocks \[2, 3\]\)"):
-        train.train(student, targets, HELDOUT, TRAINING, _spec(), tmp_path / "c")
+        train.train(student, _course(teacher, targets, _spec()), _spec(), tmp_path / "c")
     torch.testing.assert_close(student.model.layers[0].mlp.up_proj.weight, before, rtol=0, atol=0)
 
 
@@ -149,20 +177,157 @@ def test_a_head_that_caps_its_logits_is_refused(teacher, targets, tmp_path):
 
     student.forward = capped
     with pytest.raises(BadInput, match="caps or scales its logits"):
-        train.train(student, targets, HELDOUT, TRAINING, _spec(), tmp_path / "c")
+        train.train(student, _course(teacher, targets, _spec()), _spec(), tmp_path / "c")
 
 
 def test_labels_only_is_plain_language_modelling(teacher, targets, tmp_path):
     """With kd_weight 0 the teacher plays no part in the loss."""
-    student = _student(teacher)
-    from accelerate import Accelerator
-
-    loss, _ = train._gradients(Accelerator(cpu=True), student, targets, [2], _spec(kd_weight=0.0))
+    terms, _, _ = _gradients(teacher, targets, _spec(kd_weight=0.0), [2])
+    control, _, _ = _gradients(teacher, targets, _spec(method="labels"), [2])
 
     block = targets.blocks_NT[[2]]
-    log_q = log_softmax(student(block).logits[0, :-1], -1)
+    log_q = log_softmax(_student(teacher)(block).logits[0, :-1], -1)
     expected = -log_q.gather(1, block[0, 1:, None]).mean()
-    assert loss == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert terms["loss"] == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert control == terms
+    assert terms == pytest.approx({"loss": terms["loss"], "label": terms["loss"]})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"loss": name} for name in DIVERGENCES),
+        {"loss": "adaptive_kl", "method": "live"},
+        {"method": "live", "on_policy_fraction": 1.0, "prompt_tokens": 4, "loss": "reverse_kl"},
+        {"method": "live", "hidden_weight": 1.0},
+        {"method": "live", "hidden_weight": 1.0, "hidden_loss": "cosine"},
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())),
+)
+def test_every_way_of_teaching_brings_the_student_closer(changes, teacher, targets, tmp_path):
+    """After nine rounds of two blocks the student has less of the loss that it was taught with."""
+    student, spec = _student(teacher), _spec(max_tokens=18 * 30, learning_rate=3e-3, **changes)
+    course = Course(_course(teacher, targets, spec).source, [2, 3], Cached(targets), HELDOUT)
+
+    state = train.train(student, course, spec, tmp_path / "c")
+
+    assert state.curve[-1].loss < 0.95 * state.curve[1].loss
+
+
+def test_a_live_teacher_gives_the_gradient_of_cached_targets_of_all_tokens(teacher, targets):
+    """Two roads to one loss, up to the half precision of the targets."""
+    cached, _, ours = _gradients(teacher, targets, _spec(), [2, 3])
+    live, _, theirs = _gradients(teacher, targets, _spec(method="live"), [2, 3])
+
+    assert cached["loss"] == pytest.approx(live["loss"], rel=1e-2)
+    for name, gradient in ours.items():
+        scale = gradient.abs().max()
+        assert (gradient - theirs[name]).abs().max() <= 2e-2 * scale + 1e-7, name
+
+
+def test_a_step_in_parts_is_the_same_step(teacher, targets):
+    """Gradients gathered block by block, with layers computed again, are those of all at once."""
+    whole, num_whole, ours = _gradients(teacher, targets, _spec(kd_weight=0.5), [2, 3, 4])
+    student = _student(teacher)
+    student.activation_checkpointing_enable({"use_reentrant": False})
+    student.train()
+    parts, num_parts, theirs = _gradients(
+        teacher, targets, _spec(kd_weight=0.5, micro_blocks=2), [2, 3, 4], student
+    )
+
+    assert num_parts == num_whole == 45
+    assert parts == pytest.approx(whole, rel=1e-5)
+    for name, gradient in ours.items():
+        torch.testing.assert_close(gradient, theirs[name], rtol=1e-3, atol=1e-6)
+
+
+def test_both_terms_of_a_mix_are_in_the_curve(teacher, targets, tmp_path):
+    """Each without its weight, and None where it plays no part."""
+    _, mixed = _train(teacher, targets, _spec(kd_weight=0.7), tmp_path / "mixed")
+    _, pure = _train(teacher, targets, _spec(), tmp_path / "pure")
+
+    first, *rest = mixed.curve
+    assert (first.kd_loss, first.label_loss, first.hidden_loss) == (None, None, None)
+    for point in rest:
+        assert point.loss == pytest.approx(0.7 * point.kd_loss + 0.3 * point.label_loss)
+        assert point.heldout_label_loss > 0
+    assert pure.curve[-1].label_loss is None
+    assert pure.curve[-1].kd_loss == pytest.approx(pure.curve[-1].loss)
+
+
+def test_the_hidden_term_compares_what_the_next_kept_layer_gets(teacher, targets):
+    """Layer 0 learns the state before layer 3, the last layer the teacher's last state."""
+    student = _student(teacher)
+
+    terms, _, _ = _gradients(
+        teacher, targets, _spec(method="live", hidden_weight=0.5), [2], student
+    )
+
+    with torch.no_grad():
+        block = targets.blocks_NT[[2]]
+        own = student.base_model(block, output_hidden_states=True).hidden_states
+        theirs = teacher.model.base_model(block, output_hidden_states=True).hidden_states
+        by_layer = [
+            (((a - b) ** 2).mean(-1) / (b**2).mean(-1))[0, :-1].mean()
+            for a, b in ((own[1], theirs[3]), (own[2], theirs[4]))
+        ]
+    assert terms["hidden"] == pytest.approx(float(sum(by_layer)) / 2, rel=1e-4)
+    assert terms["loss"] == pytest.approx(terms["kd"] + 0.5 * terms["hidden"])
+
+
+def test_hidden_states_of_strangers_are_refused(teacher, tiny_llama):
+    """Without a map of kept layers, or with another hidden size, there is nothing to match."""
+    stranger = load(str(tiny_llama(num_layers=2))).model
+    with pytest.raises(BadInput, match="keeps layers of its teacher"):
+        check_hidden(teacher.model, stranger)
+    stranger.config.explorer_kept_layers = [0, 1]
+    stranger.config.hidden_size = 16
+    with pytest.raises(BadInput, match="the student's have 16 numbers and the teacher's 32"):
+        check_hidden(teacher.model, stranger)
+
+
+def test_what_the_student_writes_begins_with_the_text_and_is_scored_after_it(teacher, targets):
+    """On-policy text is drawn anew each step, from the seed, and has no labels to imitate."""
+    spec = _spec(method="live", on_policy_fraction=1.0, prompt_tokens=4, kd_weight=0.5)
+    source, student = Live(teacher.model, targets.blocks_NT, spec), _student(teacher)
+
+    first, again, later = (source.lesson([2, 3], step, student) for step in (0, 0, 1))
+
+    torch.testing.assert_close(first.blocks_BT, again.blocks_BT)
+    torch.testing.assert_close(first.blocks_BT[:, :4], targets.blocks_NT[[2, 3], :4])
+    assert (first.blocks_BT[:, 4:] != targets.blocks_NT[[2, 3], 4:]).any()
+    assert (first.blocks_BT != later.blocks_BT).any()
+    torch.testing.assert_close(first.labels_P, first.blocks_BT[:, 4:].flatten())
+    assert len(first.teacher.top1(slice(None))) == len(first.labels_P) == 24
+    terms, num_scored, _ = _gradients(teacher, targets, spec, [2, 3])
+    assert num_scored == 24
+    assert set(terms) == {"loss", "kd"}
+
+
+def test_the_asked_share_of_steps_is_written_by_the_student(teacher, targets):
+    """Decided by seed and step alone."""
+    spec = _spec(method="live", on_policy_fraction=0.3, prompt_tokens=15)
+    source, student = Live(teacher.model, targets.blocks_NT, spec), _student(teacher)
+
+    own = [not source.lesson([2], step, student).labelled for step in range(100)]
+
+    assert 20 <= sum(own) <= 40
+
+
+def test_a_half_precision_student_is_trained_in_full_and_handed_back_as_it_came(
+    teacher, targets, tmp_path
+):
+    """Steps below the resolution of bfloat16 still add up."""
+    student = _student(teacher).to(torch.bfloat16)
+    dtypes = set()
+
+    train.train(
+        student, _course(teacher, targets, _spec()), _spec(), tmp_path / "c",
+        lambda *told: dtypes.add(student.dtype),
+    )  # fmt: skip
+
+    assert dtypes == {torch.float32}
+    assert student.dtype == torch.bfloat16
 
 
 def test_the_budget_buys_the_steps_it_says():

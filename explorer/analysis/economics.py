@@ -1,0 +1,312 @@
+"""What each measured run would cost for a traffic: fleets, months, bills, break-evens."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from explorer.analysis import breakeven, fleet, numbers, payback, serving
+from explorer.analysis.fleet import Limits
+from explorer.analysis.quantity import Quantity, median, of, unknown
+from explorer.analysis.serving import Measured, Workload
+from explorer.records import RunRecord, Timing
+
+COLUMNS = [
+    "run_id", "label", "role", "teacher_run_id", "device_name", "concurrency", "requests_per_s",
+    "replicas", "replicas_low", "replicas_high", "usd_per_hour", "usd_per_month",
+    "usd_per_month_low", "usd_per_month_high", "usd_per_request", "usd_per_request_low",
+    "usd_per_request_high", "usd_per_mtok_input", "usd_per_mtok_output", "usd_per_mtok_blended",
+    "bill_usd", "payback_hours", "payback_note", "api_usd_per_month",
+    "break_even_requests_per_hour", "break_even_utilisation", "break_even", "notes", "missing",
+]  # fmt: skip
+TEXTS = {
+    "run_id", "label", "role", "teacher_run_id", "device_name", "payback_note", "break_even",
+    "notes", "missing",
+}  # fmt: skip
+"""Columns that hold words; all others hold numbers, or nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Assumptions:
+    """What the figures rest on, besides the measurements."""
+
+    workload: Workload
+    traffic_per_s: float
+    """Requests a second at the busiest time."""
+    utilisation: float
+    """Share of a device's measured throughput that is planned with."""
+    usd_per_hour: Mapping[str, float]
+    """Device name to its price; a device that is not there has none."""
+    limits: Limits = Limits()  # noqa: RUF009 frozen, so shared safely
+    api_usd_per_mtok_input: float | None = None
+    api_usd_per_mtok_output: float | None = None
+
+    def price(self, device_name: str) -> Quantity:
+        """Dollars per hour of a device."""
+        return of(self.usd_per_hour.get(device_name), f"the price of {device_name}")
+
+    def api_usd_per_request(self) -> Quantity:
+        """What the API asks for a request."""
+        return breakeven.api_usd_per_request(
+            self.workload,
+            of(self.api_usd_per_mtok_input, "an API's price"),
+            of(self.api_usd_per_mtok_output, "an API's price"),
+        )
+
+
+def measured(timing: Timing) -> Measured:
+    """The medians of a timing, with their intervals."""
+    return Measured(
+        median([turn.ttft_ms for turn in timing.turns]),
+        median([turn.tpot_ms for turn in timing.turns if turn.tpot_ms is not None]),
+        timing.batch_size,
+        timing.prompt_tokens,
+        timing.turns[0].num_output_tokens if timing.turns else 1,
+    )
+
+
+def curve(record: RunRecord, workload: Workload) -> pd.DataFrame:
+    """A run's concurrency curve for these requests; one point is what a record holds today."""
+    points = [measured(record.latency.own)] if record.latency else []
+    return fleet.curve([point for point in points if point.ttft_ms.known], workload)
+
+
+def candidates(
+    found: Sequence[RunRecord], labels: Mapping[str, str], assumed: Assumptions
+) -> pd.DataFrame:
+    """A row a run with what it would cost.
+
+    Args:
+        found: Finished runs, their teachers among them where they are to be compared.
+        labels: Run id to the name to show.
+        assumed: Traffic, prices and limits.
+
+    Returns:
+        `COLUMNS`; a figure that is not known is missing, and `missing` says for want of what.
+        A student's payback is against its teacher's own run.
+
+    Raises:
+        BadInput: An assumption that cannot be.
+    """
+    plans = {record.run_id: _plan(record, assumed) for record in found}
+    shared = _students_of_a_pass(found)
+    rows = [_row(record, labels, assumed, plans, shared) for record in found]
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    return frame.astype({name: float for name in COLUMNS if name not in TEXTS})
+
+
+def headline(rows: pd.DataFrame, assumed: Assumptions) -> str:
+    """One sentence: what the traffic costs with the teacher and with the cheapest student.
+
+    Args:
+        rows: As `candidates`, with `retention` where it is known.
+        assumed: What they rest on.
+    """
+    per_minute = f"{60 * assumed.traffic_per_s:,.4g} requests a minute"
+    known = rows.dropna(subset=["usd_per_month"])
+    if rows.empty:
+        return "No finished run to compute with yet."
+    if known.empty:
+        why = rows["missing"].iloc[0] or "a measured run"
+        return f"What {per_minute} cost is not known: this needs {why}."
+    cheapest = known.sort_values("usd_per_month", kind="stable").iloc[0]
+    teachers = known[known["role"] == "teacher"].sort_values("usd_per_month")
+    said = f"{per_minute} cost {numbers.dollars(cheapest['usd_per_month'])} a month with "
+    if teachers.empty or cheapest["role"] == "teacher":
+        return f"{said}{cheapest['label']}."
+    teacher = teachers.iloc[0]
+    said += f"{cheapest['label']} and {numbers.dollars(teacher['usd_per_month'])} with the teacher"
+    if not numbers.missing(cheapest.get("retention")):
+        said += f"; the student keeps {numbers.percent(cheapest['retention'], digits=2)}"
+    if not numbers.missing(cheapest["payback_hours"]):
+        paid = numbers.duration(3600 * cheapest["payback_hours"])
+        said += f" and has paid for its distillation after {paid}"
+    return f"{said}."
+
+
+def by_price_set(
+    found: Sequence[RunRecord],
+    labels: Mapping[str, str],
+    assumed: Assumptions,
+    sets: Mapping[str, Mapping[str, float]],
+) -> pd.DataFrame:
+    """Dollars a month under each price set: a row a run, a column a set, `label` first.
+
+    Args:
+        found: As in `candidates`.
+        labels: As in `candidates`.
+        assumed: Their own prices are replaced by each set's.
+        sets: Name to the price of each device.
+    """
+    columns = {
+        name: candidates(found, labels, dataclasses.replace(assumed, usd_per_hour=usd_per_hour))[
+            "usd_per_month"
+        ].tolist()
+        for name, usd_per_hour in sets.items()
+    }
+    names = [labels[record.run_id] for record in found]
+    return pd.DataFrame({"label": names, **columns})
+
+
+def over_time(rows: pd.DataFrame, points: int = 60) -> pd.DataFrame:
+    """Dollars spent while serving: `name`, `hours`, `usd`; a student's begin with its bill.
+
+    As far as the slowest payback is plain to see, and a year where nothing is paid back.
+
+    Args:
+        rows: As `candidates` gives them.
+        points: Of each line.
+    """
+    paid = rows["payback_hours"].dropna()
+    year = 12.0 * fleet.HOURS_PER_MONTH
+    end = min(year, 1.6 * float(paid.max())) if len(paid) else year
+    hours = [end * i / (points - 1) for i in range(points)]
+    parts = []
+    for row in rows.to_dict("records"):
+        start = of(row["bill_usd"], "the bill") if row["role"] == "student" else Quantity(0.0)
+        spent = payback.over_time(start, of(row["usd_per_hour"], "a price"), hours)
+        parts.append(pd.DataFrame({"name": row["label"], "hours": hours, "usd": spent}))
+    columns = ["name", "hours", "usd"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def traffics(assumed: Assumptions, points: int = 160) -> list[float]:
+    """Requests a second to draw: from nothing to four times the stated traffic."""
+    return [4 * assumed.traffic_per_s * (i + 1) / points for i in range(points)]
+
+
+def by_traffic(
+    found: Sequence[RunRecord], labels: Mapping[str, str], assumed: Assumptions
+) -> pd.DataFrame:
+    """Dollars a month by traffic: `name`, `traffic_per_s`, `usd_per_month`, `replicas`.
+
+    The API, if it has a price, is the row named API.
+    """
+    grid = traffics(assumed)
+    parts = [
+        fleet.monthly(
+            curve(record, assumed.workload),
+            grid,
+            utilisation=assumed.utilisation,
+            usd_per_hour=assumed.price(_device_name(record)),
+            limits=assumed.limits,
+        ).assign(name=labels[record.run_id])
+        for record in found
+    ]
+    api = assumed.api_usd_per_request()
+    if api.value is not None:
+        monthly = [api.value * t * 3600 * fleet.HOURS_PER_MONTH for t in grid]
+        parts.append(
+            pd.DataFrame({"traffic_per_s": grid, "usd_per_month": monthly}).assign(name="API")
+        )
+    columns = ["name", "traffic_per_s", "usd_per_month", "replicas"]
+    if not parts:
+        return pd.DataFrame(columns=columns)
+    return pd.concat(parts, ignore_index=True)[columns]
+
+
+def _device_name(record: RunRecord) -> str:
+    """The device that a run was made on; imported results do not say."""
+    return record.environment.device_name if record.environment else "an unknown device"
+
+
+def _plan(record: RunRecord, assumed: Assumptions) -> fleet.Fleet:
+    return fleet.plan(
+        curve(record, assumed.workload),
+        traffic_per_s=assumed.traffic_per_s,
+        utilisation=assumed.utilisation,
+        usd_per_hour=assumed.price(_device_name(record)),
+        limits=assumed.limits,
+    )
+
+
+def _students_of_a_pass(found: Sequence[RunRecord]) -> dict[str, int]:
+    """Key of a teacher's pass to the number of these students that learnt from it."""
+    keys = [_pass_of(record) for record in found]
+    return {key: keys.count(key) for key in keys}
+
+
+def _pass_of(record: RunRecord) -> str:
+    """The key of the teacher's pass that a student learnt from; empty where there was none."""
+    taught = record.distillation
+    return taught.targets.key if taught and taught.targets else ""
+
+
+def _row(
+    record: RunRecord,
+    labels: Mapping[str, str],
+    assumed: Assumptions,
+    plans: Mapping[str, fleet.Fleet],
+    shared: Mapping[str, int],
+) -> dict[str, object]:
+    plan = plans[record.run_id]
+    price = assumed.price(_device_name(record))
+    row: dict[str, object] = {
+        "run_id": record.run_id,
+        "label": labels[record.run_id],
+        "role": "student" if record.spec.student else "teacher",
+        "teacher_run_id": record.teacher_run_id,
+        "device_name": _device_name(record),
+        "concurrency": plan.concurrency,
+        "requests_per_s": plan.requests_per_s.value,
+        "replicas": plan.replicas.value,
+        "replicas_low": plan.replicas.low,
+        "replicas_high": plan.replicas.high,
+        "usd_per_hour": plan.usd_per_hour.value,
+        "usd_per_month": plan.usd_per_month.value,
+        "usd_per_month_low": plan.usd_per_month.low,
+        "usd_per_month_high": plan.usd_per_month.high,
+        "payback_note": "",
+        "break_even": "",
+        "notes": "; ".join(plan.notes),
+        "missing": " and ".join(plan.usd_per_month.missing),
+    }
+    if record.latency and record.latency.own.turns:
+        each = serving.costs(
+            measured(record.latency.own), assumed.workload, price, assumed.utilisation
+        )
+        row |= {
+            "usd_per_request": each.usd_per_request.value,
+            "usd_per_request_low": each.usd_per_request.low,
+            "usd_per_request_high": each.usd_per_request.high,
+            "usd_per_mtok_input": each.usd_per_mtok_input.value,
+            "usd_per_mtok_output": each.usd_per_mtok_output.value,
+            "usd_per_mtok_blended": each.usd_per_mtok_blended.value,
+        }
+    return (
+        row
+        | _against_the_teacher(record, price, plans, shared)
+        | _against_the_api(plan, price, assumed)
+    )
+
+
+def _against_the_teacher(
+    record: RunRecord, price: Quantity, plans: Mapping[str, fleet.Fleet], shared: Mapping[str, int]
+) -> dict[str, object]:
+    """The bill of a student, and when its teacher's fleet would have cost as much more."""
+    if record.spec.student is None:
+        return {}
+    shared_by = shared.get(_pass_of(record), 1)
+    total = payback.bill(payback.seconds_of(record), price, shared_by=shared_by).total
+    teacher = plans.get(record.teacher_run_id or "")
+    theirs = teacher.usd_per_hour if teacher else unknown("the teacher's own run")
+    hours = payback.payback_hours(total, theirs, plans[record.run_id].usd_per_hour)
+    return {
+        "bill_usd": total.value,
+        "payback_hours": hours.value,
+        "payback_note": " and ".join(hours.missing),
+    }
+
+
+def _against_the_api(plan: fleet.Fleet, price: Quantity, assumed: Assumptions) -> dict[str, object]:
+    api = assumed.api_usd_per_request()
+    if not api.known:
+        return {}
+    found = breakeven.break_even(api, price, plan.requests_per_s, assumed.utilisation)
+    monthly = api * (assumed.traffic_per_s * 3600 * fleet.HOURS_PER_MONTH)
+    return {
+        "api_usd_per_month": monthly.value,
+        "break_even_requests_per_hour": found.requests_per_hour.value,
+        "break_even_utilisation": found.utilisation.value,
+        "break_even": found.verdict,
+    }

@@ -1,0 +1,92 @@
+"""Means over documents drawn again, and the covariance of means without drawing.
+
+Documents that share a passage (five questions on one text) are no independent evidence:
+they carry a cluster, and whole clusters are drawn, or summed, instead of documents.
+"""
+
+import zlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+# Shape letters: D draws, N documents of a task, R rows of values, G clusters.
+
+Values = npt.NDArray[np.float64]
+
+LEVEL = 0.95
+ALPHA = 0.05
+"""Error rate of every test: 1 - LEVEL, which is not the same float."""
+BLOCK_CELLS = 4_000_000
+"""Numbers of a resampling that are in memory at once."""
+
+
+def means(
+    values_RN: Values,
+    task: str,
+    draws: int,
+    seed: int,
+    clusters_N: npt.NDArray[Any] | None = None,
+) -> Values:
+    """Mean of each row over documents, or clusters, drawn with replacement; shape [D, R].
+
+    Args:
+        values_RN: A row a model (or a chance level), a column a document.
+        task: Its name is part of the seed, so that tasks are drawn independently.
+        draws: Number of draws.
+        seed: Same seed, task and number of documents: same draws.
+        clusters_N: The passage of each document; None when every document stands alone.
+    """
+    count = values_RN.shape[1]
+    generator = np.random.default_rng([seed, zlib.crc32(task.encode()), count])
+    if clusters_N is None:
+        sums_RG, sizes_G = values_RN, np.ones(count)
+    else:
+        sums_RG, sizes_G = cluster_sums(values_RN, clusters_N)
+    num_clusters = len(sizes_G)
+    block = max(1, BLOCK_CELLS // num_clusters)
+    parts = []
+    for start in range(0, draws, block):
+        size = min(block, draws - start)
+        picks = generator.integers(0, num_clusters, (size, num_clusters), dtype=np.int32)
+        offsets = np.arange(size, dtype=np.int64)[:, None] * num_clusters
+        times = np.bincount((picks + offsets).ravel(), minlength=size * num_clusters)
+        times_DG = times.reshape(size, num_clusters).astype(np.float64)
+        parts.append(times_DG @ sums_RG.T / (times_DG @ sizes_G)[:, None])
+    return np.concatenate(parts)
+
+
+def interval(values_D: Values) -> tuple[float, float]:
+    """The middle 95 % of the draws."""
+    low, high = np.quantile(values_D, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def covariance(values_RN: Values, clusters_N: npt.NDArray[Any] | None = None) -> Values:
+    """Covariance of the rows' means, allowing documents of a cluster to go together; [R, R].
+
+    Without clusters it is the sample covariance over N. With G clusters the residuals are
+    summed within each cluster first, and the factor G / (G - 1) makes up for few of them.
+
+    Returns:
+        Infinite where there are fewer than two clusters: one text tells nothing of spread.
+
+    Source: Miller 2024, arXiv:2411.00640, section 2.2; Liang and Zeger 1986.
+    """
+    num_rows, count = values_RN.shape
+    residuals_RN = values_RN - values_RN.mean(axis=1, keepdims=True)
+    sums_RG = residuals_RN if clusters_N is None else cluster_sums(residuals_RN, clusters_N)[0]
+    num_clusters = sums_RG.shape[1]
+    if num_clusters < 2:
+        return np.full((num_rows, num_rows), np.inf)
+    found: Values = sums_RG @ sums_RG.T / count**2 * (num_clusters / (num_clusters - 1))
+    return found
+
+
+def cluster_sums(values_RN: Values, clusters_N: npt.NDArray[Any]) -> tuple[Values, Values]:
+    """Sum of each row in each cluster, [R, G], and the clusters' sizes, [G]."""
+    _, places_N, sizes_G = np.unique(clusters_N, return_inverse=True, return_counts=True)
+    sums_RG: Values = np.stack(
+        [np.bincount(places_N, weights=row_N).astype(np.float64) for row_N in values_RN]
+    )
+    return sums_RG, sizes_G.astype(np.float64)

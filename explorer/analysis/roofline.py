@@ -1,0 +1,163 @@
+"""How fast a model could be on a device that is not at hand: an estimate, never a measurement.
+
+A prompt is read as fast as the device calculates, an answer is written as fast as it reads
+its memory (Williams et al. 2009, the roofline). What a real program reaches of either is its
+efficiency; without one this is the ceiling, which nothing passes.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from explorer.analysis import numbers
+from explorer.errors import BadInput
+
+BITS_STORED = {16: 16.0, 8: 8.5, 4: 4.5}
+"""Bits that a weight takes in memory: GGUF's Q8_0 and Q4_0 add a 16-bit scale for 32 weights."""
+KV_BYTES = 2
+"""Bytes of a number in the KV cache: it stays at 16 bits whatever the weights have."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Efficiency:
+    """What share of a device's published peak a program reaches."""
+
+    prefill: float = 1.0
+    """Of the arithmetic, while the prompt is read: in (0, 1]."""
+    decode: float = 1.0
+    """Of the bandwidth, while the answer is written: in (0, 1]."""
+    basis: str = "the ceiling: all of the published arithmetic and bandwidth"
+    """Where the shares are from."""
+
+    def __post_init__(self) -> None:
+        """Refuse shares that cannot be.
+
+        Raises:
+            BadInput: Not above 0 and at most 1.
+        """
+        for name in ("prefill", "decode"):
+            share = getattr(self, name)
+            if not 0 < share <= 1:
+                raise BadInput(
+                    f"The {name} efficiency must be above 0 and at most 1, got {share}. It is the "
+                    "share of the device's peak that is reached: 0.5 for half."
+                )
+
+    def in_words(self) -> str:
+        """`reaching 36 % of the arithmetic and 58 % of the bandwidth, as you stated`."""
+        if self == CEILING:
+            return f"reaching {self.basis}, which nothing quite does"
+        return (
+            f"reaching {numbers.percent(self.prefill, digits=2)} of the arithmetic and "
+            f"{numbers.percent(self.decode, digits=2)} of the bandwidth, {self.basis}"
+        )
+
+
+CEILING = Efficiency()
+
+
+def stated(prefill: float, decode: float) -> Efficiency:
+    """Shares that a person states; the ceiling where both are 1."""
+    if (prefill, decode) == (1, 1):
+        return CEILING
+    return Efficiency(prefill, decode, "as you stated")
+
+
+@dataclasses.dataclass(frozen=True)
+class Speed:
+    """An estimated speed at a stated concurrency."""
+
+    ttft_ms: float
+    tpot_ms: float
+    tokens_per_s: float
+    """Output tokens of all requests together while they are written."""
+
+
+def weight_bytes(num_parameters: float, bits: int) -> float:
+    """Bytes of the weights at 16, 8 or 4 bits.
+
+    Raises:
+        BadInput: Another number of bits.
+    """
+    if bits not in BITS_STORED:
+        raise BadInput(f"Weights have 16, 8 or 4 bits here, got {bits}.")
+    return num_parameters * BITS_STORED[bits] / 8
+
+
+def kv_bytes_per_token(num_layers: int, kv_values_per_layer: int) -> float:
+    """Bytes that a model keeps of each token of a request."""
+    return float(num_layers * kv_values_per_layer * KV_BYTES)
+
+
+def speed(
+    *,
+    num_parameters: float,
+    num_active_parameters: float,
+    kv_bytes: float,
+    bits: int,
+    prompt_tokens: int,
+    context_tokens: int,
+    concurrency: int,
+    tflops: float,
+    bandwidth_gb_s: float,
+    num_devices: int = 1,
+    efficiency: Efficiency = CEILING,
+) -> Speed:
+    """Times of a request on devices that share the work evenly, links between them free.
+
+    Args:
+        num_parameters: All that may be read.
+        num_active_parameters: Those that work on one token; all of them in a dense model.
+        kv_bytes: Kept of each token; 0 where it is not known.
+        bits: 16, 8 or 4, of the weights.
+        prompt_tokens: Read before the first token.
+        context_tokens: Prompt and answer together, as long as a request gets.
+        concurrency: Requests that are answered at once, each at its full length.
+        tflops: Dense arithmetic of one device, in 10^12 operations a second.
+        bandwidth_gb_s: Of one device's memory, in 10^9 bytes a second.
+        num_devices: That hold the model together.
+        efficiency: What is reached of both.
+    """
+    operations_per_s = tflops * 1e12 * num_devices * efficiency.prefill
+    bytes_per_s = bandwidth_gb_s * 1e9 * num_devices * efficiency.decode
+    weights = weight_bytes(num_parameters, bits)
+    prefill_s = 2 * num_active_parameters * prompt_tokens / operations_per_s
+    # Requests of a mixture of experts touch other experts: at most all of them are read.
+    read = min(weights, concurrency * weight_bytes(num_active_parameters, bits))
+    step_s = max(
+        (read + concurrency * context_tokens * kv_bytes) / bytes_per_s,
+        2 * num_active_parameters * concurrency / operations_per_s,
+    )
+    return Speed(1e3 * max(prefill_s, read / bytes_per_s), 1e3 * step_s, concurrency / step_s)
+
+
+def calibrated(run: Mapping[str, Any], *, tflops: float, bandwidth_gb_s: float) -> Efficiency:
+    """What a measured run reached of its own device's peak.
+
+    Args:
+        run: A row of `store.frame`: a dense model, timed.
+        tflops: Peak of the device that it was measured on, at the run's precision.
+        bandwidth_gb_s: Of that device's memory.
+
+    Raises:
+        BadInput: The run has no timing, or is faster than the stated peak allows, so that the
+            peak is wrong.
+    """
+    needed = (
+        "ttft_ms", "tpot_ms", "num_parameters", "weight_bytes", "prompt_tokens", "batch_size",
+    )  # fmt: skip
+    missing = [name for name in needed if numbers.missing(run.get(name))]
+    if missing:
+        raise BadInput(f"{run['run_id']} has no {', '.join(missing)}: take a run that was timed.")
+    operations = 2 * run["num_parameters"] * run["prompt_tokens"] * run["batch_size"]
+    prefill = operations / (run["ttft_ms"] / 1e3 * tflops * 1e12)
+    decode = run["weight_bytes"] / (run["tpot_ms"] / 1e3 * bandwidth_gb_s * 1e9)
+    for name, share, peak in (
+        ("reading", prefill, f"{tflops:g} TFLOP/s"), ("writing", decode, f"{bandwidth_gb_s:g} GB/s")
+    ):  # fmt: skip
+        if share > 1:
+            raise BadInput(
+                f"{run['run_id']} reached {share:.2f} times the stated peak in its {name}, which "
+                f"cannot be: {run['device_name']} must have more than {peak}."
+            )
+    return Efficiency(prefill, decode, f"as {run['run_id']} reached on {run['device_name']}")

@@ -1,0 +1,172 @@
+"""What APIs ask for tokens: the catalogue's dated prices, genai-prices, and the user's own.
+
+genai-prices finds models by loose names, so what it found is compared with what was asked
+for: another model's price is refused, never shown.
+"""
+
+import datetime
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pydantic
+import yaml
+
+from explorer.catalogue import load
+from explorer.catalogue.prices import Price
+from explorer.errors import BadInput
+from explorer.specs import Spec
+
+OVERRIDES = "api_prices.yaml"
+PACKAGE = "genai-prices"
+
+
+class ApiPrice(Spec):
+    """Dollars of a model's million tokens at one seller, with where and when they were seen."""
+
+    provider: str
+    model: str
+    """As the seller names it."""
+    input_usd_per_mtok: float
+    """US dollars, 0 or more."""
+    output_usd_per_mtok: float
+    date_seen: str = ""
+    source_url: str = ""
+    note: str = ""
+
+    @pydantic.field_validator("input_usd_per_mtok", "output_usd_per_mtok", mode="before")
+    @classmethod
+    def _dollars(cls, value: Any) -> Any:
+        """An amount as the price book takes it; 0 is a price too."""
+        if value in (0, "0"):
+            return 0.0
+        try:
+            return Price.parse({"usd_per_hour": value}).usd_per_hour
+        except BadInput as error:
+            raise ValueError(
+                "must be US dollars per million tokens, 0 or more, as in 0.60; convert other "
+                "currencies first"
+            ) from error
+
+    @property
+    def name(self) -> str:
+        """`openai/gpt-4o-mini`, which names an offer."""
+        return f"{self.provider}/{self.model}"
+
+    def in_words(self) -> str:
+        """Where the price is from, in one line."""
+        parts = [self.name, f"seen {self.date_seen}" if self.date_seen else "", self.note]
+        return ", ".join(part for part in parts if part)
+
+
+def book() -> list[ApiPrice]:
+    """The catalogue's prices, the cheapest output first."""
+    rows = load.table("api_prices").sort_values("output_usd_per_m", kind="stable")
+    return [
+        ApiPrice(
+            provider=row["provider"],
+            model=row["provider_model_id"],
+            input_usd_per_mtok=row["input_usd_per_m"],
+            output_usd_per_mtok=row["output_usd_per_m"],
+            date_seen=row["price_as_of"]
+            if pd.isna(row["vendor_page_checked_on"])
+            else row["vendor_page_checked_on"],
+            source_url=row["source_url"],
+            note="" if pd.isna(row["note"]) else row["note"],
+        )
+        for row in rows.to_dict("records")
+    ]
+
+
+def lookup(name: str, today: datetime.date | None = None) -> ApiPrice:
+    """The price of `provider/model` in genai-prices, whose data lie in the package.
+
+    Raises:
+        BadInput: No such provider or model, or it found the price of another model.
+    """
+    from genai_prices import Usage, calc_price  # a fifth of a second, and only for this
+
+    provider, _, model = name.strip().partition("/")
+    if not model:
+        raise BadInput(f"Name an API's model as provider/model, as in openai/gpt-5, got {name!r}.")
+    # A short request: a million tokens would be priced as a long context.
+    short = Usage(input_tokens=1_000, output_tokens=1_000)
+    try:
+        found = calc_price(short, model_ref=model, provider_id=provider)
+    except LookupError as error:
+        raise BadInput(f"{PACKAGE} knows no {name}: {error}. Give your own price.") from error
+    if found.model.id != model:
+        raise BadInput(
+            f"{PACKAGE} has no price of {name}; the nearest name it has is {found.model.id!r}. "
+            "Ask for that one, or give your own price."
+        )
+    return ApiPrice(
+        provider=provider,
+        model=model,
+        input_usd_per_mtok=float(1000 * found.input_price),
+        output_usd_per_mtok=float(1000 * found.output_price),
+        date_seen=data_date(today),
+        source_url="https://github.com/pydantic/genai-prices",
+        note=f"{PACKAGE} {importlib.metadata.version(PACKAGE)}",
+    )
+
+
+def data_date(today: datetime.date | None = None) -> str:
+    """How new the data of genai-prices are at least: its newest price in force began then.
+
+    The package names no day of its own.
+    """
+    from genai_prices.data import providers
+    from genai_prices.types import StartDateConstraint
+
+    today = today or datetime.datetime.now(datetime.UTC).date()
+    began = [
+        price.constraint.start_date
+        for provider in providers
+        for model in provider.models
+        if isinstance(model.prices, list)
+        for price in model.prices
+        if isinstance(price.constraint, StartDateConstraint)
+        and price.constraint.start_date <= today
+    ]
+    return max(began).isoformat() if began else ""
+
+
+def read_overrides(path: Path) -> list[ApiPrice]:
+    """The user's own prices; none when there is no file.
+
+    Raises:
+        BadInput: The file cannot be read, or holds something that is no price.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(f"Could not read the prices in {path}: {error}") from error
+    if not isinstance(data, dict | None):
+        raise BadInput(
+            f"{path} should map provider/model to prices, but holds {type(data).__name__}."
+        )
+    return [_own(str(name), entry, str(path)) for name, entry in (data or {}).items()]
+
+
+def offers(root: Path) -> list[ApiPrice]:
+    """The user's own prices of a store, then the catalogue's that they do not replace."""
+    own = read_overrides(root / OVERRIDES)
+    named = {one.name for one in own}
+    return [*own, *(one for one in book() if one.name not in named)]
+
+
+def _own(name: str, entry: Any, source: str) -> ApiPrice:
+    provider, _, model = name.partition("/")
+    if not model or not isinstance(entry, dict):
+        raise BadInput(
+            f"{source}: {name!r} should be provider/model with input_usd_per_mtok and "
+            "output_usd_per_mtok."
+        )
+    return ApiPrice.parse(
+        {"note": "your own price", **entry, "provider": provider, "model": model},
+        f"{source}: the price of {name}",
+    )

@@ -1,0 +1,179 @@
+"""Whether the catalogue holds what it promises: rows, sources, dates, references, arithmetic.
+
+explorer catalogue check
+"""
+
+import dataclasses
+import datetime
+from pathlib import Path
+
+import pandas as pd
+
+from explorer.catalogue import load
+from explorer.catalogue.rows import TABLES, UNDATED, day
+from explorer.errors import BadInput
+
+DATES = ("date_seen", "released", "published", "vendor_page_checked_on", "price_as_of")
+KEYS = {
+    "models": ["model"],
+    "scores": ["table_id", "model", "benchmark", "setting"],
+    "tables": ["table_id"],
+    "pairs": ["student", "compared_to", "table_id"],
+    "chance": ["benchmark"],
+    "speeds": ["student", "teacher", "what"],
+    "api_prices": ["provider", "provider_model_id"],
+    "hardware_specs": ["hardware"],
+    "shapes": ["model"],
+    "deployments": ["model", "hardware"],
+}
+"""Columns that name a row; the price book may quote one offer on several days."""
+REFERENCES = [
+    ("scores", "model", "models", "model"),
+    ("scores", "table_id", "tables", "table_id"),
+    ("pairs", "student", "models", "model"),
+    ("pairs", "compared_to", "models", "model"),
+    ("pairs", "table_id", "tables", "table_id"),
+    ("chance", "benchmark", "scores", "benchmark"),
+    ("speeds", "student", "models", "model"),
+    ("speeds", "teacher", "models", "model"),
+    ("shapes", "model", "models", "model"),
+    ("deployments", "model", "models", "model"),
+    ("deployments", "hardware", "hardware_specs", "hardware"),
+]
+"""Table and column, and the table and column in which each of its values must be."""
+PARENT = "(parent) "
+"""Begins the name of a model that is priced but has no score of its own."""
+MEAN_TOLERANCE_PCT = 0.1
+"""A mean was written with one digit after the point."""
+SPECS = ("memory_gb", "mem_bandwidth_gb_s", "dense_bf16_tflops", "tdp_w")
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """What a check of the catalogue found."""
+
+    num_rows: dict[str, int]
+    faults: list[str]
+    """What must be mended."""
+    notes: list[str]
+    """What a reader should know; nothing is wrong with the file."""
+
+
+def check(folder: Path = load.FOLDER, today: datetime.date | None = None) -> Findings:
+    """Look at every row of every table.
+
+    Args:
+        folder: Where the tables are.
+        today: No date may be later; None is the clock's.
+    """
+    today = today or datetime.datetime.now(datetime.UTC).date()
+    faults: list[str] = []
+    notes: list[str] = []
+    num_rows = {}
+    for name in TABLES:
+        rows = load.texts(name, folder)
+        num_rows[name] = len(rows)
+        if not rows:
+            faults.append(f"{name}.csv holds no row.")
+        faults += _rows(name, rows, today)
+        undated = sum(any(UNDATED in row.get(column, "") for column in DATES) for row in rows)
+        if undated:
+            notes.append(f"{name}.csv: {undated} of {len(rows)} rows have no date in their source.")
+    if faults:
+        # What refers to a broken row would only repeat its fault.
+        return Findings(num_rows, faults, notes)
+    frames = {name: load.table(name, folder) for name in TABLES}
+    faults += _references(frames)
+    faults += _specs_agree(frames)
+    more_faults, more_notes = _means(frames)
+    parents = frames["api_prices"]["catalogue_model"].str.startswith(PARENT)
+    unknown = frames["api_prices"].loc[~parents, "catalogue_model"]
+    faults += _missing("api_prices", "catalogue_model", unknown, frames["models"]["model"])
+    if parents.any():
+        who = ", ".join(frames["api_prices"].loc[parents, "provider_model_id"])
+        notes.append(f"api_prices.csv: {who} are priced but have no scores.")
+    return Findings(num_rows, faults + more_faults, notes + more_notes)
+
+
+def _rows(name: str, rows: list[dict[str, str]], today: datetime.date) -> list[str]:
+    """Faults of single rows: what they hold, whether one came twice, dates to come."""
+    faults = []
+    seen: set[tuple[str | None, ...]] = set()
+    for line, row in enumerate(rows, start=2):
+        where = f"{name}.csv, line {line}"
+        try:
+            TABLES[name].parse(row, where)
+        except BadInput as error:
+            faults.append(str(error))
+            continue
+        for column in DATES:
+            known = day(row.get(column, ""))
+            if known is not None and known > today:
+                faults.append(f"{where}: {column} is {row[column]}, which is still to come.")
+        if name in KEYS:
+            key = tuple(row.get(column) for column in KEYS[name])
+            if key in seen:
+                faults.append(f"{where}: {', '.join(map(str, key))} is there twice.")
+            seen.add(key)
+    return faults
+
+
+def _references(frames: dict[str, pd.DataFrame]) -> list[str]:
+    """What a table names must be in the other table."""
+    faults = []
+    for name, column, other, other_column in REFERENCES:
+        faults += _missing(name, column, frames[name][column], frames[other][other_column], other)
+    return faults
+
+
+def _missing(
+    name: str, column: str, values: pd.Series, known: pd.Series, other: str = "models"
+) -> list[str]:
+    lost = sorted(set(values.dropna()) - set(known))
+    return [f"{name}.csv: the {column} {value!r} is not in {other}.csv." for value in lost]
+
+
+def _specs_agree(frames: dict[str, pd.DataFrame]) -> list[str]:
+    """The price book repeats what devices can do; both files must say the same."""
+    merged = frames["hardware"].merge(frames["hardware_specs"], on="hardware", suffixes=("", "_"))
+    faults = []
+    for column in SPECS:
+        differ = merged[column].notna() & (merged[column] != merged[f"{column}_"])
+        faults += [
+            f"hardware.csv says {column} {row[column]:g} of {row['hardware']}, "
+            f"hardware_specs.csv {row[f'{column}_']:g}."
+            for row in merged[differ].to_dict("records")
+        ]
+    return faults
+
+
+def _means(frames: dict[str, pd.DataFrame]) -> tuple[list[str], list[str]]:
+    """The means written in pairs.csv, computed again from scores.csv.
+
+    They were taken whatever the setting, so this does so too; `analysis.published` does not.
+    """
+    faults, notes = [], []
+    scores = frames["scores"][frames["scores"]["unit"] != "Elo"]
+    for pair in frames["pairs"].to_dict("records"):
+        table = scores[scores["table_id"] == pair["table_id"]]
+        both = table[table["model"] == pair["student"]].merge(
+            table[table["model"] == pair["compared_to"]], on="benchmark", suffixes=("", "_teacher")
+        )
+        who = f"pairs.csv: {pair['student']} to {pair['compared_to']} in {pair['table_id']}"
+        if len(both) != pair["n_benchmarks"]:
+            faults.append(
+                f"{who} is said to share {pair['n_benchmarks']} benchmarks, but scores.csv has "
+                f"{len(both)}."
+            )
+            continue
+        ratio = both["score"] / both["score_teacher"]
+        ratio = ratio.where(both["higher_is_better"].astype(bool), 1 / ratio)
+        mean_pct = 100 * float(ratio.mean())
+        if abs(mean_pct - pair["mean_pct"]) > MEAN_TOLERANCE_PCT:
+            faults.append(
+                f"{who} is said to keep {pair['mean_pct']} %, but the scores give {mean_pct:.2f}."
+            )
+        settings = both.loc[both["setting"] != both["setting_teacher"], "benchmark"]
+        if len(settings):
+            notes.append(f"{who}: the settings of {', '.join(settings)} differ; it is not counted.")
+    return faults, notes

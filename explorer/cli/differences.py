@@ -1,0 +1,121 @@
+"""Differences of runs from a reference: gathered once, printed as tables or as JSON."""
+
+import json
+import math
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from explorer import store
+from explorer.analysis import differences, numbers, pairing
+from explorer.cli.base import console, wide_console
+from explorer.cli.tables import refuse_unknown
+from explorer.errors import BadInput
+from explorer.records import RunRecord
+from explorer.report import differences as said
+
+JSON_NAMES = {
+    "student": "score", "teacher": "reference_score", "num_only_student": "num_only_run",
+    "num_only_teacher": "num_only_reference",
+}  # fmt: skip
+"""Columns of `differences.tasks`, where neither run has to be a teacher."""
+
+
+def gather(
+    root: Path, run_ids: Sequence[str], against: str | None, allow: Collection[str]
+) -> list[dict[str, Any]]:
+    """Each run against its reference: `run`, `reference`, `tasks` (rows), `suite`.
+
+    The reference is `against`; else, of several named runs, the one that is the teacher of
+    another, or the first; else each student's own teacher.
+
+    Raises:
+        BadInput: A run that is not there, or a condition that nobody knows.
+    """
+    strange = set(allow) - set(pairing.ALLOWED)
+    if strange:
+        raise BadInput(
+            f"--allow knows {', '.join(pairing.ALLOWED)}, not {', '.join(sorted(strange))}."
+        )
+    found, _ = store.records(root)
+    by_id = {record.run_id: record for record in found}
+    refuse_unknown([*run_ids, *([against] if against else [])], found, root)
+    scores = store.scores(found)
+    gathered = []
+    for run, reference in _couples(by_id, list(run_ids), against):
+        own_teacher = by_id[run].teacher_run_id == reference
+        rows, suite = differences.between(
+            scores[scores["run_id"] == run],
+            scores[scores["run_id"] == reference],
+            store.answers(root, run),
+            store.answers(root, reference),
+            allow={*allow, *(pairing.OF_A_STUDENT if own_teacher else ())},
+        )
+        tasks = [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")]
+        gathered.append({"run": run, "reference": reference, "tasks": tasks, "suite": suite})
+    return gathered
+
+
+def _couples(
+    by_id: dict[str, RunRecord], run_ids: list[str], against: str | None
+) -> list[tuple[str, str]]:
+    """Which run is held against which."""
+    if against is None and len(run_ids) > 1:
+        teachers = {by_id[run_id].teacher_run_id for run_id in run_ids}
+        against = next((run_id for run_id in run_ids if run_id in teachers), run_ids[0])
+    if against is not None:
+        return [(one, against) for one in run_ids or by_id if one != against]
+    chosen = [by_id[run_id] for run_id in run_ids] or by_id.values()
+    return [
+        (record.run_id, record.teacher_run_id)
+        for record in chosen
+        if record.teacher_run_id is not None and record.teacher_run_id in by_id
+    ]
+
+
+def print_json(gathered: list[dict[str, Any]]) -> None:
+    """One JSON array; what is missing is null."""
+    print(json.dumps(_plain(gathered), indent=1, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    """Names that fit any two runs, whole counts, null for what is missing."""
+    if isinstance(value, dict):
+        named = {JSON_NAMES.get(key, str(key)): _plain(one) for key, one in value.items()}
+        counts = [key for key, one in named.items() if key.startswith("num_") and one is not None]
+        return named | {key: int(named[key]) for key in counts}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_tables(gathered: list[dict[str, Any]]) -> None:
+    """A table a run: a row a task, the suite last, and what was refused or noted."""
+    if not gathered:
+        console.print("Nothing to compare: name two runs, or a student whose teacher is here.")
+    out = wide_console()
+    for one in gathered:
+        out.print(f"\n{one['run']} against {one['reference']}", markup=False)
+        table = Table(
+            "Task", "Documents", "Reference", "Run", "Difference [95 %], points",
+            "Only run / reference right", "p", "p (Holm)", "Verdict", box=None,
+        )  # fmt: skip
+        for row in one["tasks"]:
+            shows = said.would_show(row)
+            table.add_row(
+                row["task"], said.documents(row), numbers.significant(row["teacher"]),
+                numbers.significant(row["student"]), said.difference(row),
+                said.discordant(row), said.p_value(row["p_value"]), said.p_value(row["p_holm"]),
+                said.verdict(row) + (f" ({shows})" if shows else ""),
+            )  # fmt: skip
+        suite = one["suite"]
+        table.add_row(
+            "suite", f"{suite['num_documents']:,}", numbers.significant(suite["teacher"]),
+            numbers.significant(suite["student"]), said.difference(suite), "",
+            said.p_value(suite["p_value"]), "", said.verdict(suite), style="bold",
+        )  # fmt: skip
+        out.print(table)
+        for line in said.notes(one["tasks"], suite):
+            out.print(line, markup=False, soft_wrap=True)

@@ -1,0 +1,91 @@
+"""What a traffic costs with each measured run: the Economics page in a shell."""
+
+from typing import Annotated
+
+import typer
+
+from explorer import store
+from explorer.cli.base import Out, ResultsDir, app, console, root_of
+from explorer.cli.tables import Format, analysed, give
+from explorer.errors import BadInput
+
+
+@app.command()
+def economics(
+    run_ids: Annotated[
+        list[str] | None, typer.Argument(help="Runs; all finished ones when none is named.")
+    ] = None,
+    traffic: Annotated[float, typer.Option(help="Requests per minute at the busiest time.")] = 60.0,
+    input_tokens: Annotated[
+        int | None, typer.Option(help="Of each request; as measured when left out.")
+    ] = None,
+    output_tokens: Annotated[
+        int | None, typer.Option(help="Of each request; as measured when left out.")
+    ] = None,
+    utilisation: Annotated[
+        float, typer.Option(help="Share of the measured throughput that is planned with.")
+    ] = 0.5,
+    max_ttft: Annotated[float | None, typer.Option(help="Median, in ms.")] = None,
+    max_tpot: Annotated[float | None, typer.Option(help="Median, in ms.")] = None,
+    prices: Annotated[
+        str, typer.Option(help="yours, cheapest or dearest: own prices, or the price book's ends.")
+    ] = "yours",
+    api: Annotated[
+        str | None, typer.Option(help="An API to compare with, as in openai/gpt-4o-mini.")
+    ] = None,
+    results: ResultsDir = None,
+    format: Format = "table",
+    out: Out = None,
+) -> None:
+    """Show what a traffic costs with each run, its payback, and its break-even with an API."""
+    from explorer.analysis import economics as analysis
+    from explorer.analysis.fleet import Limits
+    from explorer.analysis.serving import Workload
+    from explorer.catalogue import api_prices
+    from explorer.catalogue import prices as price_book
+    from explorer.report import tables
+
+    root = root_of(results)
+    sets = dict(zip(("yours", "cheapest", "dearest"), price_book.SETS, strict=True))
+    if prices not in sets:
+        raise BadInput(f"The prices are {', '.join(sets)}, got {prices!r}.")
+    runs = analysed(root, run_ids or [], 1.0)
+    runs = tables.ordered_for_people(runs[runs["status"] == "finished"].dropna(subset=["tpot_ms"]))
+    if runs.empty:
+        console.print("No timed runs yet. Start some: explorer demo")
+        return
+    book = price_book.sets(runs, root)[sets[prices]]
+    offer = None
+    if api is not None:
+        own = {one.name: one for one in api_prices.offers(root)}
+        offer = own.get(api) or api_prices.lookup(api)
+    assumed = analysis.Assumptions(
+        workload=Workload(
+            int(runs["prompt_tokens"].iloc[0]) if input_tokens is None else input_tokens,
+            int(runs["output_tokens"].iloc[0]) if output_tokens is None else output_tokens,
+        ),
+        traffic_per_s=traffic / 60,
+        utilisation=utilisation,
+        usd_per_hour={name: price.usd_per_hour for name, price in book.items()},
+        limits=Limits(max_ttft, max_tpot),
+        api_usd_per_mtok_input=offer.input_usd_per_mtok if offer else None,
+        api_usd_per_mtok_output=offer.output_usd_per_mtok if offer else None,
+    )
+    found = [store.load(root, run_id) for run_id in runs["run_id"]]
+    labels = dict(zip(runs["run_id"], runs["label"], strict=True))
+    rows = analysis.candidates(found, labels, assumed).merge(
+        runs[["run_id", "retention", "retention_low", "retention_high"]], on="run_id", how="left"
+    )
+    give(rows, tables.economics(rows), format, out)
+    if format != "table":
+        return
+    lines = [analysis.headline(rows, assumed)]
+    lines += [f"{name}: ${price.usd_per_hour:g} per hour, {price.in_words()}."
+              for name, price in book.items()]  # fmt: skip
+    if offer:
+        lines.append(
+            f"API: {offer.in_words()}. It sells another model: only its price is compared."
+        )
+    lines += [f"Note: {note}." for note in dict.fromkeys(rows["notes"]) if note]
+    lines += [f"Not known without {what}." for what in dict.fromkeys(rows["missing"]) if what]
+    console.print("\n" + "\n".join(lines), markup=False)

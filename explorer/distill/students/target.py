@@ -1,0 +1,94 @@
+"""Sizes for a number of parameters: which layers and widths come close to it.
+
+All shapes on a grid are counted: every number of layers, hidden sizes in steps of about a
+thirty-second (whole multiples of the heads, which stay), MLP channels in steps of a power
+of two. Of the shapes within 1 % of the target the one is taken whose shares of layers,
+hidden size and channels differ least; where none is so close, the closest. The heads stay
+because Minitron's own students keep them (arXiv:2408.11796).
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+
+from transformers import PreTrainedModel
+
+from explorer.errors import BadInput
+from explorer.models.families import Shape, count_parameters, family_of, shape_of
+
+CLOSE = 0.01
+"""Shapes this close to the target, as a share of it, are judged by their proportions."""
+STEPS = 32
+"""Sizes tried between nothing and the teacher's."""
+
+
+def shape_for(
+    model: PreTrainedModel, num_parameters: int, *, min_depth: float, min_width: float
+) -> Shape:
+    """The shape that comes close to so many parameters; the same every time.
+
+    Args:
+        model: What will be cut; any device, the meta device too.
+        num_parameters: The target.
+        min_depth: Least share of the layers; 1 keeps them all.
+        min_width: Least share of the hidden size and of the MLP channels; 1 keeps them all.
+
+    Raises:
+        BadInput: The target is out of reach; the message has the range.
+    """
+    whole = shape_of(model)
+    shapes = list(_grid(model, whole, min_depth, min_width))
+    sizes = count_parameters(model, shapes)
+    low, high = min(sizes), max(sizes)
+    if not low <= num_parameters <= high:
+        raise BadInput(
+            f"student.num_parameters must be between {low:,} and {high:,} here (at least "
+            f"{min_depth:.0%} of the layers and {min_width:.0%} of the widths stay), got "
+            f"{num_parameters:,}. Lower min_depth or min_width to go below."
+        )
+    misses = [abs(size - num_parameters) / num_parameters for size in sizes]
+    bound = max(CLOSE, min(misses))
+    close = [shape for shape, miss in zip(shapes, misses, strict=True) if miss <= bound]
+    return min(close, key=lambda shape: _unevenness(shape, whole))
+
+
+def _grid(
+    model: PreTrainedModel, whole: Shape, min_depth: float, min_width: float
+) -> Iterator[Shape]:
+    """Every shape that is tried, the largest first."""
+    heads_follow = family_of(model).fixed_head_dim
+    # GPT-2's hidden size is made of whole heads; elsewhere it is a multiple of their number.
+    unit = whole.head_dim if heads_follow else whole.num_attention_heads
+    hidden_step = unit * max(1, round(whole.hidden_size / STEPS / unit))
+    channel_step = 2 ** max(0, int(math.log2(whole.intermediate_size / STEPS)))
+    for num_layers, hidden, channels in itertools.product(
+        _sizes(whole.num_layers, min_depth, 1),
+        _sizes(whole.hidden_size, min_width, hidden_step),
+        _sizes(whole.intermediate_size, min_width, channel_step),
+    ):
+        heads = hidden // whole.head_dim if heads_follow else whole.num_attention_heads
+        yield dataclasses.replace(
+            whole,
+            num_layers=num_layers,
+            hidden_size=hidden,
+            intermediate_size=channels,
+            num_attention_heads=heads,
+            num_key_value_heads=heads if heads_follow else whole.num_key_value_heads,
+        )
+
+
+def _sizes(whole: int, least: float, step: int) -> list[int]:
+    """From the whole down to its least share, the whole itself and multiples of the step."""
+    lowest = max(1, math.ceil(least * whole))
+    return [whole, *(size for size in range(whole - 1, lowest - 1, -1) if size % step == 0)]
+
+
+def _unevenness(shape: Shape, whole: Shape) -> tuple[float, int]:
+    """How much the kept shares differ, as the sum of squares of their logarithms; then layers."""
+    logs = [
+        math.log(getattr(shape, name) / getattr(whole, name))
+        for name in ("num_layers", "hidden_size", "intermediate_size")
+    ]
+    mean = sum(logs) / len(logs)
+    return sum((log - mean) ** 2 for log in logs), -shape.num_layers

@@ -1,0 +1,228 @@
+"""What runs along each axis of a family's weights: all that is needed to cut its widths.
+
+A letter an axis, as in `QH`: H hidden size, F channels of the MLP, Q query heads x size of
+a head, K key-value heads x size of a head, C the three of a fused projection one after
+another, and a dash for what is never cut, such as the vocabulary.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from explorer.errors import BadInput
+from explorer.models.layers import layer_list
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """The sizes that a student may have smaller than its teacher."""
+
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+
+    def along(self, axis: str, whole: int) -> int:
+        """Length of an axis in this shape; `whole` is the teacher's, for what is never cut."""
+        lengths = {
+            "H": self.hidden_size,
+            "F": self.intermediate_size,
+            "Q": self.num_attention_heads * self.head_dim,
+            "K": self.num_key_value_heads * self.head_dim,
+            "C": 3 * self.num_attention_heads * self.head_dim,
+        }
+        return lengths.get(axis, whole)
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """Where a family of models keeps its widths."""
+
+    outer: Mapping[str, str]
+    """Axes of the weights outside the layers, by the end of their names."""
+    layer: Mapping[str, str]
+    """Axes of a layer's weights, by their names within the layer."""
+    channels_in: str
+    """The module of a layer whose input are the MLP's channels."""
+    heads_in: str
+    """The module of a layer whose input are the heads' outputs, one after another."""
+    norms: tuple[str, ...]
+    """The modules of a layer that normalise the hidden state."""
+    fixed_head_dim: bool = False
+    """Whether the size of a head is hidden size / heads and cannot be given."""
+
+
+_LLAMA = Family(
+    outer={"embed_tokens.weight": "-H", "norm.weight": "H", "lm_head.weight": "-H"},
+    layer={
+        "self_attn.q_proj.weight": "QH", "self_attn.q_proj.bias": "Q",
+        "self_attn.k_proj.weight": "KH", "self_attn.k_proj.bias": "K",
+        "self_attn.v_proj.weight": "KH", "self_attn.v_proj.bias": "K",
+        "self_attn.o_proj.weight": "HQ", "self_attn.o_proj.bias": "H",
+        # Qwen3 normalises each head by itself, with one weight for all heads.
+        "self_attn.q_norm.weight": "-", "self_attn.k_norm.weight": "-",
+        "mlp.gate_proj.weight": "FH", "mlp.gate_proj.bias": "F",
+        "mlp.up_proj.weight": "FH", "mlp.up_proj.bias": "F",
+        "mlp.down_proj.weight": "HF", "mlp.down_proj.bias": "H",
+        "input_layernorm.weight": "H", "post_attention_layernorm.weight": "H",
+    },
+    channels_in="mlp.down_proj",
+    heads_in="self_attn.o_proj",
+    norms=("input_layernorm", "post_attention_layernorm"),
+)  # fmt: skip
+_GPT2 = Family(
+    outer={
+        "wte.weight": "-H", "wpe.weight": "-H", "lm_head.weight": "-H",
+        "ln_f.weight": "H", "ln_f.bias": "H",
+    },
+    # GPT-2's projections keep their input along the first axis.
+    layer={
+        "attn.c_attn.weight": "HC", "attn.c_attn.bias": "C",
+        "attn.c_proj.weight": "QH", "attn.c_proj.bias": "H",
+        "mlp.c_fc.weight": "HF", "mlp.c_fc.bias": "F",
+        "mlp.c_proj.weight": "FH", "mlp.c_proj.bias": "H",
+        "ln_1.weight": "H", "ln_1.bias": "H", "ln_2.weight": "H", "ln_2.bias": "H",
+    },
+    channels_in="mlp.c_proj",
+    heads_in="attn.c_proj",
+    norms=("ln_1", "ln_2"),
+    fixed_head_dim=True,
+)  # fmt: skip
+
+FAMILIES: Mapping[str, Family] = {
+    "gpt2": _GPT2,
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+    "smollm3": _LLAMA,
+}
+"""Families by the `model_type` of their configuration; each is tested."""
+
+
+def family_of(model: PreTrainedModel) -> Family:
+    """The family of a model.
+
+    Raises:
+        BadInput: No family whose widths we can cut.
+    """
+    kind = str(model.config.model_type)
+    if kind not in FAMILIES:
+        raise BadInput(
+            f"The widths of {type(model).__name__} (model type {kind}) cannot be cut; known are "
+            f"{', '.join(FAMILIES)}. Take a depth student, or kind: checkpoint."
+        )
+    return FAMILIES[kind]
+
+
+def shape_of(model: PreTrainedModel) -> Shape:
+    """A model's sizes, from its configuration."""
+    config = model.config
+    hidden, heads = int(config.hidden_size), int(config.num_attention_heads)
+    return Shape(
+        num_layers=int(config.num_hidden_layers),
+        hidden_size=hidden,
+        intermediate_size=int(
+            getattr(config, "intermediate_size", None)
+            or getattr(config, "n_inner", None)
+            or 4 * hidden
+        ),
+        num_attention_heads=heads,
+        num_key_value_heads=int(getattr(config, "num_key_value_heads", None) or heads),
+        head_dim=int(getattr(config, "head_dim", None) or hidden // heads),
+    )
+
+
+def config_for(model: PreTrainedModel, shape: Shape) -> Any:
+    """The model's configuration at other widths, and as many layers as it has."""
+    config = copy.deepcopy(model.config)
+    config.hidden_size = shape.hidden_size
+    config.num_attention_heads = shape.num_attention_heads
+    if family_of(model).fixed_head_dim:
+        config.n_inner = shape.intermediate_size
+        return config
+    config.intermediate_size = shape.intermediate_size
+    config.num_key_value_heads = shape.num_key_value_heads
+    config.head_dim = shape.head_dim
+    return config
+
+
+def check(model: PreTrainedModel, shape: Shape) -> None:
+    """Refuse a shape that the family's attention cannot have.
+
+    Raises:
+        BadInput: Heads, groups and hidden size do not fit together.
+    """
+    heads, groups = shape.num_attention_heads, shape.num_key_value_heads
+    if heads % groups:
+        raise BadInput(
+            f"student.num_attention_heads must be a multiple of the {groups} key-value heads, "
+            f"got {heads}."
+        )
+    if family_of(model).fixed_head_dim:
+        if shape.hidden_size != heads * shape.head_dim:
+            raise BadInput(
+                f"In {type(model).__name__} the hidden size is heads x {shape.head_dim}, so both "
+                f"are cut together: {heads} heads need hidden_size {heads * shape.head_dim}, got "
+                f"{shape.hidden_size}."
+            )
+        if groups != heads:
+            raise BadInput(f"{type(model).__name__} has no key-value heads of their own.")
+    elif shape.hidden_size % heads:
+        raise BadInput(
+            f"student.hidden_size must be a multiple of the {heads} attention heads, as "
+            f"{type(model).__name__} asks, got {shape.hidden_size}."
+        )
+
+
+def axes(model: PreTrainedModel) -> dict[str, tuple[int | None, str]]:
+    """Each weight's layer (None outside the layers) and axes, by its name in the state dict.
+
+    Raises:
+        BadInput: The model has a weight that its family should not have.
+    """
+    family = family_of(model)
+    prefix, _ = layer_list(model)
+    found: dict[str, tuple[int | None, str]] = {}
+    for name in model.state_dict():
+        layer: int | None = None
+        if name.startswith(prefix + "."):
+            number, _, rest = name.removeprefix(prefix + ".").partition(".")
+            layer, letters = int(number), family.layer.get(rest)
+        else:
+            letters = family.outer.get(".".join(name.split(".")[-2:]))
+        if letters is None:
+            raise BadInput(
+                f"{type(model).__name__} has a weight {name} that we do not know how to cut. "
+                "Take a depth student, or kind: checkpoint."
+            )
+        found[name] = (layer, letters)
+    return found
+
+
+def count_parameters(model: PreTrainedModel, shapes: Iterable[Shape]) -> list[int]:
+    """Parameters that the model would have in each of these shapes, tied weights once."""
+    places = axes(model)
+    # named_parameters lists a tied weight once.
+    outer: list[tuple[str, tuple[int, ...]]] = []
+    layer: list[tuple[str, tuple[int, ...]]] = []
+    for name, weight in model.named_parameters():
+        number, letters = places[name]
+        if number in (None, 0):
+            (outer if number is None else layer).append((letters, tuple(weight.shape)))
+
+    def count(weights: list[tuple[str, tuple[int, ...]]], shape: Shape) -> int:
+        total = 0
+        for letters, sizes in weights:
+            size = 1
+            for axis, whole in zip(letters, sizes, strict=True):
+                size *= shape.along(axis, whole)
+            total += size
+        return total
+
+    return [count(outer, shape) + shape.num_layers * count(layer, shape) for shape in shapes]

@@ -1,0 +1,145 @@
+"""Economics: what a traffic costs with each measured run, from when on it pays, and elsewhere."""
+
+from functools import partial
+
+import streamlit as st
+
+from explorer.analysis import economics, numbers
+from explorer.analysis.economics import Assumptions
+from explorer.analysis.fleet import Limits
+from explorer.analysis.serving import Workload
+from explorer.catalogue import prices
+from explorer.pages import glossary, grid, money, sidebyside, takeaway, widgets, words
+from explorer.report import economics as charts
+from explorer.report import export, tables
+
+TERMS = glossary.TERMS
+GROUPS = {
+    "": ["Model", "Retention [95 %]"],
+    "Fleet": ["Devices", "$/hour", "$/month"],
+    "Tokens and requests": ["$/1,000 requests", "$/1M in", "$/1M out", "$/1M blended"],
+    "Distillation": ["Bill", "Paid back after"],
+    "API": ["API break-even"],
+}
+
+widgets.style()
+root = widgets.results_dir()
+shelf = widgets.load(root)
+finished = shelf.runs[(shelf.runs["status"] == "finished") & shelf.runs["tpot_ms"].notna()]
+
+if finished.empty:
+    widgets.nothing_yet("No timed run to compute with yet: finish a run first.")
+    widgets.problems_shown(shelf.problems)
+    money.elsewhere()
+    st.stop()
+
+sentence = st.container(key="economics_sentence")
+runs = sidebyside.chosen(finished, "candidates")
+measured = runs.iloc[0]
+with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="economics_row"):
+    traffic = st.number_input(
+        "Requests per minute", min_value=0.1, value=60.0, step=10.0, key="traffic", format="%.1f",
+        bind="query-params", help=TERMS["traffic"], width=170,
+    )  # fmt: skip
+    input_tokens = st.number_input(
+        "Tokens in", min_value=1, value=int(measured["prompt_tokens"]), step=32, key="in",
+        bind="query-params", help=TERMS["input_tokens"], width=140,
+    )  # fmt: skip
+    output_tokens = st.number_input(
+        "Tokens out", min_value=1, value=int(measured["output_tokens"]), step=32, key="out",
+        bind="query-params", help=TERMS["answer_tokens"], width=140,
+    )  # fmt: skip
+    utilisation = st.slider(
+        "Utilisation", 5, 100, 50, 5, format="%d %%", key="utilisation", bind="query-params",
+        help=TERMS["planned_utilisation"], width=150,
+    )  # fmt: skip
+    max_ttft_ms = st.number_input(
+        "TTFT at most (ms)", min_value=1.0, value=None, step=100.0, key="max_ttft",
+        bind="query-params", help=TERMS["limit_ttft"], placeholder="no limit", width=160,
+    )  # fmt: skip
+    max_tpot_ms = st.number_input(
+        "TPOT at most (ms)", min_value=0.1, value=None, step=5.0, key="max_tpot",
+        bind="query-params", help=TERMS["limit_tpot"], placeholder="no limit", width=160,
+    )  # fmt: skip
+known = widgets.attempt(lambda: prices.sets(runs, root)) or {name: {} for name in prices.SETS}
+price_set = st.segmented_control(
+    "Price set",
+    list(prices.SETS),
+    default=next((name for name in prices.SETS if known[name]), prices.SETS[0]),
+    required=True,
+    key="prices",
+    bind="query-params",
+    help=TERMS["price_set"],
+)
+book = known[price_set]
+api = money.api(root)
+assumed = Assumptions(
+    workload=Workload(int(input_tokens), int(output_tokens)),
+    traffic_per_s=traffic / 60,
+    utilisation=utilisation / 100,
+    usd_per_hour={name: price.usd_per_hour for name, price in book.items()},
+    limits=Limits(max_ttft_ms, max_tpot_ms),
+    api_usd_per_mtok_input=api.input_usd_per_mtok if api else None,
+    api_usd_per_mtok_output=api.output_usd_per_mtok if api else None,
+)
+found = money.records(root, tables.ordered_for_people(runs)["run_id"].tolist())
+labels = dict(zip(runs["run_id"], runs["label"], strict=True))
+if runs["label"].duplicated().any():
+    labels = {run_id: run_id for run_id in labels}
+rows = economics.candidates(found, labels, assumed)
+kept = widgets.index(root).with_retention(runs)
+rows = rows.merge(
+    kept[["run_id", "retention", "retention_low", "retention_high"]], on="run_id", how="left"
+)
+
+said = economics.headline(rows, assumed)
+with sentence:
+    st.html(f'<p class="finding">{widgets.text(said)}</p>')
+
+months = economics.by_traffic(found, labels, assumed)
+left, right = st.columns(2)
+with left:
+    st.subheader("Cost by traffic", anchor=False)
+    widgets.chart(
+        charts.break_even_chart(months, assumed.traffic_per_s, template=widgets.template()),
+        "economics_months",
+        "Dollars per month by traffic",
+    )
+with right:
+    st.subheader("Payback of the distillation", anchor=False)
+    widgets.chart(
+        charts.payback_chart(economics.over_time(rows), rows, template=widgets.template()),
+        "economics_payback",
+        "Dollars spent while serving, distillation included",
+    )
+
+cells = tables.economics(rows)
+groups = GROUPS if api else {name: columns for name, columns in GROUPS.items() if name != "API"}
+with st.container(horizontal=True, vertical_alignment="bottom", key="economics_table_row"):
+    st.subheader("Each candidate", anchor=False)
+    light = charts.break_even_chart(months, assumed.traffic_per_s)
+    takeaway.button(partial(export.write_table, rows, cells), light, "economics", "economics")
+is_teacher = (rows["role"] == "teacher").tolist()
+st.html(grid.table(cells, groups, pinned=is_teacher, hover=money.reasons(cells, rows)))
+if api:
+    st.caption(words.md(TERMS["api_break_even"]))
+with st.expander("Under each price set", icon=":material/payments:"):
+    by_set = economics.by_price_set(
+        found,
+        labels,
+        assumed,
+        {
+            name: {device: price.usd_per_hour for device, price in of_set.items()}
+            for name, of_set in known.items()
+        },
+    )
+    in_words = by_set[list(prices.SETS)].map(numbers.dollars)
+    in_words.insert(0, "Model", by_set["label"])
+    columns = {"": ["Model"], "Dollars a month": list(prices.SETS)}
+    st.html(grid.table(in_words, columns, pinned=is_teacher))
+notes = list(dict.fromkeys(note for note in rows["notes"] if note))
+missing = list(dict.fromkeys(f"not known: {m}" for m in rows["missing"] if m))
+money.rests_on(runs, book, api, [*notes, *missing])
+
+money.elsewhere()
+widgets.problems_shown(shelf.problems)

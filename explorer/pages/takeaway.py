@@ -1,0 +1,52 @@
+"""One button with all formats of a table and its figure; a file is made when it is asked for."""
+
+from collections.abc import Callable
+from functools import partial
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from explorer.report import export
+
+FORMAT_NAMES = {
+    "csv": "CSV", "xlsx": "Excel", "parquet": "Parquet", "md": "Markdown", "latex": "LaTeX",
+    "json": "JSON", "html": "HTML", "png": "PNG", "svg": "SVG",
+}  # fmt: skip
+ENDINGS = {"latex": "tex"}
+
+
+def button(write: Callable[[str], bytes], figure: go.Figure, page: str, name: str) -> None:
+    """Show the button.
+
+    Args:
+        write: Gives the table's bytes in a format of `export.TABLE_FORMATS`.
+        figure: In light ink: a file has no page behind it.
+        page: Begins the widgets' keys.
+        name: Of the files, without ending.
+    """
+    with st.popover("Export", icon=":material/download:", key=f"{page}_export"):
+        st.markdown("**Table**")
+        with st.container(horizontal=True, width=300):
+            for format, mime in export.TABLE_FORMATS.items():
+                _download(format, mime, partial(write, format), page, name)
+        st.markdown("**Figure**")
+        with st.container(horizontal=True, width=300):
+            for format, mime in export.FIGURE_FORMATS.items():
+                _download(format, mime, partial(_drawn, figure, format), page, name)
+
+
+def _drawn(figure: go.Figure, format: str) -> bytes:
+    """The figure on white."""
+    white = go.Figure(figure).update_layout(paper_bgcolor="white", plot_bgcolor="white")
+    return export.figure(white, format)
+
+
+def _download(format: str, mime: str, make: partial[bytes], page: str, name: str) -> None:
+    st.download_button(
+        FORMAT_NAMES[format],
+        make,
+        f"{name}.{ENDINGS.get(format, format)}",
+        mime,
+        key=f"{page}_{format}",
+        on_click="ignore",
+    )

@@ -1,0 +1,135 @@
+"""What all charts share: colours, inks, shapes, axes and the words in an empty one.
+
+Every figure has a transparent background and two inks, for a light and a dark page.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from explorer.errors import BadInput
+
+Template = Literal["light", "dark"]
+
+# Okabe and Ito 2008, each page in the order in which they stand out on it.
+COLOURS = {
+    "light": ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"),
+    "dark": ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2"),
+}
+OTHERS = "#8A8F98"
+"""Teachers beyond the seventh share one grey: more colours cannot be told apart."""
+INKS: dict[str, dict[str, str]] = {
+    "light": {"text": "#1F2933", "quiet": "#5F6B7A", "grid": "#E4E7EB", "halo": "#FFFFFF"},
+    "dark": {"text": "#E5E9F0", "quiet": "#A3ADBA", "grid": "#2C333D", "halo": "#0E1117"},
+}
+HEIGHT = 520
+FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
+
+SYMBOLS = {"measured": "circle", "published": "diamond-open", "estimated": "circle-open-dot"}
+
+
+def layout(ink: dict[str, str]) -> go.Layout:
+    """What all figures share: no background, quiet grid, legend above."""
+    return go.Layout(
+        height=HEIGHT, margin={"l": 60, "r": 24, "t": 44, "b": 60},
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": FONT, "size": 13, "color": ink["text"]},
+        xaxis=axis(ink), yaxis=axis(ink), hovermode="closest", dragmode="pan",
+        hoverlabel={"align": "left", "font": {"family": FONT, "size": 12}},
+        legend={
+            "orientation": "h", "x": 0, "y": 1.01, "xanchor": "left", "yanchor": "bottom",
+            "font": {"color": ink["quiet"], "size": 12}, "bgcolor": "rgba(0,0,0,0)",
+        },
+        # Plotly's default template would paint a background and colours of its own.
+        template="none",
+    )  # fmt: skip
+
+
+def axis(ink: dict[str, str]) -> dict[str, Any]:
+    """Quiet ticks away from the corner, where two zeros would touch."""
+    return {
+        "gridcolor": ink["grid"], "zeroline": False, "showline": False, "ticks": "",
+        "ticklabelstandoff": 6, "tickfont": {"color": ink["quiet"], "size": 12},
+        "automargin": True, "title": {"font": {"color": ink["text"], "size": 13}, "standoff": 12},
+    }  # fmt: skip
+
+
+def check_axes(*chosen: tuple[str, Mapping[str, Any]]) -> None:
+    """Refuse axes that a chart does not offer.
+
+    Args:
+        chosen: Pairs of a name and what is offered.
+
+    Raises:
+        BadInput: The message names what is.
+    """
+    for given, offered in chosen:
+        if given not in offered:
+            raise BadInput(f"The chart has no axis {given!r}; it offers {', '.join(offered)}.")
+
+
+def ring(figure: go.Figure, one: pd.DataFrame, x: str, y: str, ink: dict[str, str]) -> None:
+    """A ring around the point whose facts are shown below."""
+    figure.add_scatter(
+        x=one[x], y=one[y], mode="markers", showlegend=False, hoverinfo="skip",
+        marker={
+            "symbol": "circle-open", "size": 24, "color": ink["text"], "line": {"width": 1.5},
+        },
+    )  # fmt: skip
+
+
+def left_out(figure: go.Figure, text: str, ink: dict[str, str]) -> None:
+    """A small note in the corner on what is not in the chart: nothing goes missing silently."""
+    figure.add_annotation(
+        x=1, xref="paper", xanchor="right", y=0, yref="paper", yanchor="bottom", yshift=4,
+        text=text, showarrow=False, font={"size": 11, "color": ink["quiet"]},
+    )  # fmt: skip
+
+
+def say(figure: go.Figure, text: str, ink: dict[str, str]) -> None:
+    """Words in the middle of a chart that has nothing to draw."""
+    figure.add_annotation(
+        x=0.5, y=0.5, xref="paper", yref="paper", text=text, showarrow=False,
+        font={"size": 15, "color": ink["quiet"]},
+    )  # fmt: skip
+
+
+def safe(text: Any) -> str:
+    """Text in which Plotly sees no tags."""
+    return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def faded(colour: str, opacity: float) -> str:
+    """A colour of the palette, see-through: 0 is invisible, 1 is solid."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity:.2f})"
+
+
+def from_zero_if_near(low: float, high: float) -> tuple[float, float]:
+    """A range with margins that starts at zero unless that wastes most of it."""
+    if 0 <= low < 0.6 * high:
+        return 0.0, high * 1.08
+    margin = max((high - low) * 0.12, abs(high) * 0.02, 1e-9)
+    return low - margin, high + margin
+
+
+def si_ticks(low: float, high: float, units: list[str], *, log: bool) -> dict[str, Any]:
+    """Ticks in k, M, B: Plotly's own prefixes would write a billion as G."""
+    if log:
+        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+        values = [m * 10.0**e for e in range(first, last + 1) for m in (1, 3)]
+    else:
+        rough = (high - low) / 6
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = min((m * power for m in (1, 2, 5, 10)), key=lambda s: abs(s - rough))
+        values = list(np.arange(math.ceil(low / step) * step, high, step))
+    shown = [v for v in values if low <= v <= high]
+    texts = []
+    for value in shown:
+        level = 0 if value == 0 else min(len(units) - 1, max(0, int(math.log10(value) // 3)))
+        texts.append(f"{value / 1000**level:g}{units[level]}" if value else "0")
+    return {"tickvals": shown, "ticktext": texts}

@@ -1,0 +1,175 @@
+"""A run, a sweep of runs, the two studies that ship with us, and the file that holds one."""
+
+import re
+from pathlib import Path
+from typing import Literal, Self
+
+import pydantic
+import yaml
+from pydantic import Field, PositiveInt
+
+from explorer.errors import BadInput
+from explorer.specs.base import Spec
+from explorer.specs.distill import DistillSpec
+from explorer.specs.measure import CapabilitySpec, LatencySpec
+from explorer.specs.students import DepthStudent, Student
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,79}$"
+"""What a run's name may be: it becomes a folder and part of a URL."""
+
+
+class Conditions(Spec):
+    """What a run and a sweep have in common."""
+
+    teacher: str = Field("starter", min_length=1)
+    """A model: `starter`, a hub id, a folder, gguf:FILE or run:RUN_ID."""
+    distill: DistillSpec | None = None
+    """How students are taught; None leaves them as they were cut."""
+    capability: CapabilitySpec | None = CapabilitySpec()
+    """What models are asked; None skips the step."""
+    latency: LatencySpec | None = LatencySpec()
+    """How models are timed; None skips the step."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """auto, cpu, cuda or cuda:N."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto is float32 on a CPU and bfloat16 on CUDA."""
+    threads: PositiveInt | None = None
+    """CPU threads; None takes all cores."""
+    trust_remote_code: bool = False
+    """Whether code from the model's repository may run. Leave it off for models you do not know."""
+
+
+class RunSpec(Conditions):
+    """One run: make a student (or take a model as it is), teach, test and time it."""
+
+    name: str = Field("run", pattern=NAME_PATTERN)
+    """The beginning of the run's id: small letters, digits, dot, dash, underscore."""
+    student: Student | None = None
+    """The student; None benchmarks the teacher as it is."""
+
+    @pydantic.model_validator(mode="after")
+    def _distilled_is_a_student(self) -> Self:
+        if self.distill is not None and self.student is None:
+            raise ValueError("distill needs a student; write student: {num_layers: N} or remove it")
+        return self
+
+    @property
+    def run_id(self) -> str:
+        """Name and hash of the spec: the same spec is the same run."""
+        return f"{self.name}-{self.digest()}"
+
+    def recipe(self) -> str | None:
+        """Hash of student, teaching and test; equal for runs that differ only by the seed.
+
+        None for a run that teaches nothing.
+        """
+        return self._without_seed(self.distill)
+
+    def arm(self) -> str | None:
+        """The recipe of this run's control arm; its own where it is one."""
+        return self._without_seed(self.distill.control() if self.distill else None)
+
+    def _without_seed(self, distill: DistillSpec | None) -> str | None:
+        if distill is None:
+            return None
+        return self.with_(
+            name="recipe",
+            distill=distill.with_(seed=0, checkpoint_every_s=60.0).model_dump(),
+            latency=None,
+        ).digest()
+
+    def teacher_run(self) -> "RunSpec | None":
+        """The run that benchmarks this student's teacher under the same conditions."""
+        if self.student is None:
+            return None
+        name = re.sub(r"[^a-z0-9._-]+", "-", self.teacher.lower()).strip("-._") or "model"
+        return self.with_(name=f"teacher-{name[-60:]}", student=None, distill=None)
+
+
+class SweepSpec(Conditions):
+    """Several students of one teacher under the same conditions, the teacher included."""
+
+    added = {"control": False}
+
+    name: str = Field("sweep", pattern=NAME_PATTERN)
+    """The beginning of every run's id."""
+    students: tuple[Student, ...] = Field(min_length=1)
+    """One run each."""
+    control: bool = False
+    """Whether each student is also taught by the text alone, to see what distillation adds."""
+
+    @pydantic.model_validator(mode="after")
+    def _students_differ(self) -> Self:
+        if len(set(self.students)) != len(self.students):
+            raise ValueError("students holds the same student twice; remove one of them")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _control_has_something_to_control(self) -> Self:
+        if self.control and (self.distill is None or not self.distill.uses_distributions):
+            raise ValueError(
+                "control compares with a teacher's distributions; write distill: {method: cached} "
+                "or live, or leave control out"
+            )
+        return self
+
+    def runs(self) -> list[RunSpec]:
+        """The teacher's run, one a student (largest first where known), then the control arm's."""
+        shared = {name: getattr(self, name) for name in Conditions.model_fields}
+        specs = [
+            RunSpec(**shared, name=f"{self.name}-{student.slug()}", student=student)
+            for student in _largest_first(self.students)
+        ]
+        teacher = specs[0].teacher_run()
+        assert teacher is not None, "a run with a student has a teacher's run"
+        controls = []
+        if self.control:
+            assert self.distill is not None, "checked when the sweep was made"
+            plain = self.distill.control().model_dump()
+            controls = [one.with_(name=f"{one.name}-labels", distill=plain) for one in specs]
+        return [teacher, *specs, *controls]
+
+
+def starter_sweep() -> SweepSpec:
+    """The study in results/: the starter teacher and students of 24 to 6 layers."""
+    students = tuple(DepthStudent(num_layers=n) for n in (24, 20, 15, 10, 6))
+    return SweepSpec(name="starter", students=students, distill=DistillSpec())
+
+
+def demo_sweep() -> SweepSpec:
+    """Minutes on two cores: the starter teacher, two students, little data."""
+    return SweepSpec(
+        name="demo",
+        students=(DepthStudent(num_layers=20), DepthStudent(num_layers=10)),
+        distill=DistillSpec(max_tokens=10_240, heldout_blocks=8, eval_every_steps=5),
+        capability=CapabilitySpec(limit=40),
+        latency=LatencySpec(repeats=5, warmup=1),
+    )
+
+
+def read(path: Path) -> RunSpec | SweepSpec:
+    """Read a YAML file that holds a run or, when it has `students`, a sweep.
+
+    Raises:
+        BadInput: No such file, or no valid spec in it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"Could not read the spec {path}: {error}") from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError:
+        data = None
+    kind = SweepSpec if isinstance(data, dict) and "students" in data else RunSpec
+    return kind.from_yaml(text, str(path))
+
+
+def _largest_first(students: tuple[Student, ...]) -> list[Student]:
+    """By layers or by parameters where every student names them, else in the given order."""
+    for size in ("num_layers", "num_parameters"):
+        sizes = [getattr(student, size, None) for student in students]
+        comparable = size == "num_parameters" or {s.kind for s in students} == {"depth"}
+        if comparable and all(sizes):
+            return sorted(students, key=lambda student: -getattr(student, size))
+    return list(students)

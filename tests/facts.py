@@ -1,0 +1,13 @@
+"""The catalogue put together once for all tests that read it."""
+
+import functools
+
+from explorer.analysis import published
+from explorer.analysis.published import Published
+from explorer.catalogue import load
+
+
+@functools.cache
+def found() -> Published:
+    """What ships, as the page shows it; do not change its frames."""
+    return published.collect(load.all_tables())

@@ -1,0 +1,63 @@
+"""The same run on a CUDA device: equal to the CPU where it must be, whole where it may differ."""
+
+import pytest
+
+from explorer import run as engine
+from explorer import store
+from explorer.errors import RunCancelled
+from explorer.specs import RunSpec
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(autouse=True)
+def _cuda():
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device, and torch sees none here")
+
+
+@pytest.fixture
+def spec(tiny_run):
+    timed = {"prompt_tokens": 8, "output_tokens": 4, "warmup": 1, "repeats": 3}
+    return RunSpec.parse({**tiny_run, "latency": timed, "device": "cuda"})
+
+
+def test_a_run_on_the_gpu_leaves_a_whole_record(spec, store_root):
+    """Distilled, tested and timed there: device, driver, memory and device-hours are known."""
+    record = engine.run(spec, store_root)
+
+    assert record.status == "finished"
+    assert record.environment.device == "cuda"
+    assert record.environment.driver
+    assert record.model.dtype == "bfloat16"
+    assert record.distillation.kl_after < record.distillation.kl_before
+    assert record.capability.scores[0].num_documents == 12
+    assert record.latency.own.peak_memory_bytes > 0
+    assert len(record.latency.own.turns) == len(record.latency.teacher.turns) == 3
+
+
+def test_the_device_changes_no_score_in_float32(spec, store_root):
+    """In float32 both devices choose layers, lose and answer alike, within rounding."""
+    plain = spec.with_(latency=None, dtype="float32")
+    there = engine.run(plain, store_root)
+    here = engine.run(plain.with_(device="cpu"), store_root)
+
+    assert there.model.kept_layers == here.model.kept_layers
+    assert there.distillation.kl_before == pytest.approx(here.distillation.kl_before, rel=1e-3)
+    assert there.capability.scores[0].score == here.capability.scores[0].score
+
+
+def test_a_run_told_to_end_on_the_gpu_resumes_there(spec, store_root):
+    """The checkpoint made on the device continues on it."""
+
+    def cancel_in_training(status):
+        if status["stage"] == "distil" and status["done"] == 5:
+            store.request_cancel(store_root, spec.run_id)
+
+    with pytest.raises(RunCancelled):
+        engine.run(spec, store_root, cancel_in_training)
+    store.withdraw_cancel(store_root, spec.run_id)
+
+    assert engine.run(spec, store_root).distillation.num_resumes == 1

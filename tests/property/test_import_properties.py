@@ -1,0 +1,107 @@
+"""Malformed result files: a clear sentence, the good part kept, never a traceback."""
+
+import copy
+import json
+import tempfile
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from explorer import store
+from explorer.analysis import differences
+from explorer.errors import BadInput
+from explorer.harness import bring, samples
+
+SAMPLE = {
+    "doc_id": 0, "doc": {"passage": "A text."}, "target": "1", "filter": "none",
+    "arguments": {"gen_args_0": {"arg_0": "The sky is", "arg_1": " green"},
+                  "gen_args_1": {"arg_0": "The sky is", "arg_1": " blue"}},
+    "filtered_resps": [["-4.5", "False"], ["-1.25", "True"]], "metrics": ["acc"],
+    "doc_hash": "0" * 64, "acc": 1.0,
+}  # fmt: skip
+RESULTS = {
+    "results": {"boolq": {"acc,none": 1.0, "acc_stderr,none": 0.0, "alias": "boolq"}},
+    "group_subtasks": {"boolq": []}, "n-samples": {"boolq": {"original": 2, "effective": 2}},
+    "configs": {"boolq": {"output_type": "multiple_choice", "metadata": {"version": 2.0}}},
+    "versions": {"boolq": 2.0}, "n-shot": {"boolq": 0}, "task_hashes": {"boolq": "ab"},
+    "higher_is_better": {"boolq": {"acc": True}}, "date": 1.7e9, "lm_eval_version": "0.4.9",
+    "config": {"model": "hf", "model_args": {"pretrained": "gpt2"}, "model_dtype": "torch.float32"},
+    "model_name": "gpt2", "chat_template": None, "total_evaluation_time_seconds": "5.1",
+}  # fmt: skip
+odd = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6)
+    | st.sampled_from(["\ud800", "acc,none", 1e400, -1, 10**400, "nan", "a/../b", "x" * 300]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)  # fmt: skip
+
+
+def paths(value, path=()):
+    """Every place in a document."""
+    yield path
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from paths(inner, (*path, key))
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            yield from paths(inner, (*path, place))
+
+
+@st.composite
+def damaged(draw, document):
+    """The document with one to three places taken away, replaced or renamed."""
+    made = copy.deepcopy(document)
+    for _ in range(draw(st.integers(1, 3))):
+        places = [path for path in paths(made) if path]
+        if not places:
+            break
+        *way, last = draw(st.sampled_from(places))
+        inner = made
+        for key in way:
+            inner = inner[key]
+        kind = draw(st.sampled_from(["replace", "remove", "rename"]))
+        if kind == "replace" or isinstance(inner, list):
+            inner[last] = draw(odd)
+        else:
+            old = inner.pop(last)
+            if kind == "rename":
+                inner[draw(st.text(max_size=8))] = old
+    return made
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    results=damaged(RESULTS) | odd,
+    lines=st.lists(damaged(SAMPLE) | odd | st.just(SAMPLE), max_size=4),
+    cut=st.none() | st.integers(0, 400),
+)
+def test_any_damage_is_a_sentence_or_a_readable_run(results, lines, cut):
+    """What can be read is a whole record and whole samples; what cannot is said."""
+    with tempfile.TemporaryDirectory() as made:
+        folder, root = Path(made) / "out", Path(made) / "store"
+        folder.mkdir()
+        root.mkdir()
+        (folder / "results_2026-01-01T00-00-00.000001.json").write_text(json.dumps(results)[:cut])
+        (folder / "samples_boolq_2026-01-01T00-00-00.000001.jsonl").write_text(
+            "\n".join(json.dumps(line) for line in lines)
+        )
+        try:
+            run_id, problems = bring.bring(root, folder, "fuzz")
+        except BadInput as error:
+            refused = str(error)
+        else:
+            refused = ""
+        if refused:
+            assert refused.endswith(".")
+            assert not list(root.iterdir())
+            return
+        record = store.load(root, run_id)
+        scores, answers = store.scores([record]), store.answers(root, run_id)
+        rows, _ = differences.between(scores, scores, answers, answers)
+        assert len(rows) == scores["headline"].sum()
+        assert all(problem.endswith(".") for problem in problems)
+        for path in samples.files(root / run_id / "capability").values():
+            for sample in samples.at(path, samples.places(path).values()):
+                assert isinstance(samples.answer(sample, "acc_norm"), samples.Answer)

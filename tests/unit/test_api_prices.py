@@ -1,0 +1,85 @@
+"""Prices of APIs: dated, of the model that was asked for, and the user's own first."""
+
+import datetime
+
+import pytest
+
+from explorer.catalogue import api_prices
+from explorer.catalogue.api_prices import ApiPrice
+from explorer.errors import BadInput
+
+
+def test_the_catalogues_prices_are_those_of_the_package():
+    """Every row of api_prices.csv is what genai-prices asks for that very model."""
+    for one in api_prices.book():
+        found = api_prices.lookup(one.name)
+        assert (found.input_usd_per_mtok, found.output_usd_per_mtok) == (
+            one.input_usd_per_mtok, one.output_usd_per_mtok,
+        ), one.name  # fmt: skip
+
+
+def test_a_price_has_the_packages_version_and_the_age_of_its_data():
+    """The package names no day, so its newest price in force does."""
+    one = api_prices.lookup("openai/gpt-4o-mini", datetime.date(2026, 11, 24))
+
+    assert one.note.startswith("genai-prices 0.")
+    assert "2026-01-01" < one.date_seen <= "2026-11-24"
+    assert api_prices.data_date(datetime.date(2000, 1, 1)) == ""
+
+
+def test_a_loose_match_is_refused():
+    """The package takes gemini-1.5-flash-8b for gemini-1.5-flash, which costs twice as much."""
+    with pytest.raises(BadInput, match=r"nearest name it has is 'gemini-1\.5-flash'"):
+        api_prices.lookup("google/gemini-1.5-flash-8b")
+
+
+@pytest.mark.parametrize("name", ["gpt-5", "openai/no-such", "nobody/gpt-5", ""])
+def test_an_unknown_model_is_refused_with_what_to_do(name):
+    """Seller and model have to be known."""
+    with pytest.raises(BadInput, match="as in openai/gpt-5|Give your own price"):
+        api_prices.lookup(name)
+
+
+def test_the_users_own_price_comes_first_and_replaces_the_catalogues(tmp_path):
+    """A price that was written is read back, and there is one of each offer."""
+    (tmp_path / api_prices.OVERRIDES).write_text(
+        "openai/gpt-5: {input_usd_per_mtok: 1, output_usd_per_mtok: $5}", encoding="utf-8"
+    )
+
+    found = api_prices.offers(tmp_path)
+
+    assert found[0].name == "openai/gpt-5"
+    assert found[0].output_usd_per_mtok == 5
+    assert found[0].in_words() == "openai/gpt-5, your own price"
+    assert len(found) == len(api_prices.book()) == len({one.name for one in found})
+    assert api_prices.offers(tmp_path / "elsewhere") == api_prices.book()
+
+
+@pytest.mark.parametrize("value", ["€5", -1, "five", float("nan"), None, True])
+def test_an_amount_in_another_currency_or_below_zero_is_refused(value):
+    """In words: US dollars, 0 or more."""
+    data = {"provider": "a", "model": "b", "input_usd_per_mtok": value, "output_usd_per_mtok": 1}
+
+    with pytest.raises(BadInput, match="US dollars per million tokens, 0 or more"):
+        ApiPrice.parse(data)
+
+
+def test_a_free_model_has_a_price_of_zero():
+    """0 is a price; a dollar sign is read too."""
+    one = ApiPrice.parse(
+        {"provider": "a", "model": "b", "input_usd_per_mtok": 0, "output_usd_per_mtok": "$0.60"}
+    )
+
+    assert (one.input_usd_per_mtok, one.output_usd_per_mtok) == (0.0, 0.6)
+
+
+@pytest.mark.parametrize(
+    "text", ["- a list", "openai/gpt-5: 3", "gpt-5: {input_usd_per_mtok: 1}", "a: [", "a/b: {x: 1}"]
+)
+def test_a_file_that_holds_no_prices_is_named(tmp_path, text):
+    """The file and what it should hold."""
+    path = tmp_path / api_prices.OVERRIDES
+    path.write_text(text, encoding="utf-8")
+
+    with pytest.raises(BadInput, match=r"api_prices\.yaml"):
+        api_prices.read_overrides(path)

@@ -1,0 +1,82 @@
+"""How tables, sentences and the page call students of every kind."""
+
+import pytest
+
+from explorer import store
+from explorer.analysis import advise
+from explorer.pages import detail
+from explorer.report import tables
+from explorer.specs import RunSpec
+from tests import records
+
+WIDTHS = {"hidden": (468, 576), "channels": (1216, 1536), "heads": (9, 9), "groups": (3, 3)}
+KINDS = [
+    (
+        {"num_layers": 20, "choice": "greedy"}, None, "20 layers",
+        "Cut to 20 layers, chosen one by one by the KL",
+    ),
+    (
+        {"num_layers": 10, "start_from": "run:first-12345678"}, None, "10 layers",
+        "Cut to 10 layers, chosen by importance, from run:first-12345678",
+    ),
+    (
+        {"kind": "width", "hidden_size": 468}, WIDTHS, "81.3M wide",
+        "Cut to 81.3M wide: 468 of 576 hidden dimensions, 1216 of 1536 MLP channels",
+    ),
+    (
+        {"kind": "both", "num_parameters": 81_400_000}, WIDTHS, "81.4M both ways",
+        "Cut to 81.4M both ways: 24 layers chosen by importance, 468 of 576 hidden dimensions, "
+        "1216 of 1536 MLP channels",
+    ),
+    (
+        {"kind": "checkpoint", "model": "org/SmolLM2-360M"}, None, "SmolLM2-360M",
+        "org/SmolLM2-360M, as it was",
+    ),
+    (
+        {"kind": "fresh", "num_layers": 4, "seed": 3}, None, "81.3M fresh",
+        "The teacher's architecture with random weights, seed 3",
+    ),
+]  # fmt: skip
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind[2])
+def kind(request):
+    """(record of a student of this kind, its label, how it was made)."""
+    student, widths, label, made = request.param
+    record = records.make_record(num_layers=24)
+    spec = RunSpec.parse({**record.spec.model_dump(), "student": student})
+    model = record.model.model_copy(
+        update={"num_parameters": 81_252_756, "num_layers": 24, "kept_widths": widths}
+    )
+    return record.model_copy(update={"spec": spec, "model": model}), label, made
+
+
+def test_a_student_is_called_by_its_kind_and_size(kind):
+    """The same words on the chart, in the table and in the column `kind`."""
+    record, label, _ = kind
+    frame = store.frame([record])
+
+    assert frame["label"][0] == label
+    assert frame["kind"][0] == record.spec.student.kind
+    assert tables.comparison(frame)["Model"].tolist() == [label]
+    assert tables.comparison(frame)["Parameters"].tolist() == ["81.3 M"]
+
+
+def test_how_a_student_was_made_is_one_sentence(kind):
+    """What was cut and how it was chosen, or where else the student comes from."""
+    record, _, made = kind
+
+    assert detail._made(record).startswith(f"{made}; taught on ")
+
+
+def test_the_finding_names_other_kinds_by_their_label(kind):
+    """A depth student is an N-layer student; another is called as on the chart."""
+    record, label, _ = kind
+    frame = store.frame([record]).assign(
+        retention=0.97, retention_low=0.95, retention_high=0.99, excluded_tasks=""
+    )
+
+    said = advise.headline(frame)
+
+    depth = record.spec.student.kind == "depth"
+    assert said.startswith("A 24-layer student keeps" if depth else f"The student {label} keeps")
