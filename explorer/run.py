@@ -32,7 +32,7 @@ from explorer.distill.synthesise import synthesise
 from explorer.distill.targets import Targets
 from explorer.distill.train import State, num_steps, train
 from explorer.errors import BadInput, ExplorerError, RunCancelled, RunFailed
-from explorer.measure import capability, contamination, device, latency
+from explorer.measure import capability, contamination, device, latency, llama_lm
 from explorer.measure.llama_lm import LlamaLM
 from explorer.measure.load import time_endpoint
 from explorer.measure.runtimes import opened
@@ -275,8 +275,10 @@ class _Run:
             self.parts["capability"] = self._capability(
                 described,
                 self.parts["model"],
-                lambda on_asked, on_answered: LlamaLM(
-                    asked, tokenizer, on_asked=on_asked, on_answered=on_answered
+                capability.BackEnd(
+                    llama_lm.NAME,
+                    llama_lm.VERSION,
+                    lambda on_progress: LlamaLM(asked, tokenizer, on_progress=on_progress),
                 ),
             )
             asked.close()
@@ -503,7 +505,7 @@ class _Run:
         return taught.model_copy(update={"corpus": with_counts})
 
     def _capability(
-        self, model: Loaded, what: ModelFacts, make_lm: capability.MakeLM | None = None
+        self, model: Loaded, what: ModelFacts, back_end: capability.BackEnd | None = None
     ) -> Capability:
         self.stage = "capability"
         spec = self.spec.capability
@@ -516,7 +518,7 @@ class _Run:
                 self.progress,
                 fingerprint=what.fingerprint,
                 device=self.device,
-                make_lm=make_lm,
+                back_end=back_end,
             )
         store.write_answers(self.root, self.spec.run_id, answers)
         for score in scores.scores:

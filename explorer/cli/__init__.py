@@ -11,6 +11,7 @@ Exit code 0 is success, 2 a wrong request, 1 anything else that failed.
     reading.py   ls, show, compare, export, price
     targets.py   targets ls, targets info, targets rm
     about.py     schema, spec, tasks, doctor, fetch-starter, app
+    harness.py   lm-eval
     catalogue.py catalogue check, published, fit
     money.py     economics
     tables.py    tables in the terminal
@@ -23,11 +24,21 @@ import typer
 from typer.exceptions import TyperException
 
 # Importing a module of commands is what adds them, in this order.
-from explorer.cli import doing, reading, targets, about, catalogue, money  # isort: skip
+from explorer.cli import doing, reading, targets, about, harness, catalogue, money  # isort: skip
 from explorer.cli.base import app
 from explorer.errors import ExplorerError
 
-__all__ = ["about", "app", "catalogue", "doing", "main", "money", "reading", "targets"]
+__all__ = [
+    "about",
+    "app",
+    "catalogue",
+    "doing",
+    "harness",
+    "main",
+    "money",
+    "reading",
+    "targets",
+]
 
 
 def main() -> None:

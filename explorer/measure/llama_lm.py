@@ -7,7 +7,7 @@ the very same.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from lm_eval import utils
@@ -22,8 +22,15 @@ from lm_eval.models.utils import (
 from transformers import PreTrainedTokenizerBase
 
 from explorer.errors import BadInput
+from explorer.measure import answer_log
 from explorer.measure.runtimes.llamacpp import BATCH_TOKENS, LlamaCpp, Row
+from explorer.measure.work import Count, Work
 
+NAME = "explorer-llama-cpp"
+"""What lm-eval's results files name as the back end."""
+VERSION = 1
+"""Rises when answers may change, so that none of before is read."""
+Answer = TypeVar("Answer", float, str)
 Request = tuple[Any, list[int], list[int]]
 """The text, the context's tokens and the continuation's tokens."""
 Pack = list[tuple[tuple[int, ...], list[int]]]
@@ -37,21 +44,25 @@ MAX_GENERATED = 256
 class LlamaLM(TemplateLM):
     """A GGUF file in llama.cpp that answers lm-eval's requests."""
 
-    registered_as = "explorer-llama-cpp"
-    """What lm-eval's results file names as the back end."""
+    shares_prefixes = True
 
     def __init__(
         self,
         runtime: LlamaCpp,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        on_asked: Callable[[int], None] = lambda count: None,
-        on_answered: Callable[[], None] = lambda: None,
+        on_progress: Callable[[Work], None] | None = None,
     ) -> None:
-        """Wrap a runtime; `on_asked` and `on_answered` as in `lm.ExplorerLM`."""
+        """Wrap a runtime.
+
+        Args:
+            runtime: The file, loaded.
+            tokenizer: The torch model's.
+            on_progress: Told after each call of llama.cpp.
+        """
         super().__init__()
         self.runtime, self.tokenizer = runtime, tokenizer
-        self._on_asked, self._on_answered = on_asked, on_answered
+        self._on_progress = on_progress
         self.max_length = min(runtime.context_tokens or 2048, BATCH_TOKENS)
 
     @property
@@ -96,11 +107,15 @@ class LlamaLM(TemplateLM):
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[tuple[float, bool]]:
         """Log-probability of each continuation, and whether greedy decoding gives it."""
-        self._on_asked(len(requests))
         return super().loglikelihood(requests, disable_tqdm=True)  # type: ignore[no-any-return]
 
     def _loglikelihood_tokens(
         self, requests: list[Request], **options: Any
+    ) -> list[tuple[float, bool]]:
+        return self._scores(requests, self._on_progress)
+
+    def _scores(
+        self, requests: list[Request], tell: Callable[[Work], None] | None
     ) -> list[tuple[float, bool]]:
         answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         questions: dict[tuple[int, ...], list[int]] = {}
@@ -108,10 +123,30 @@ class LlamaLM(TemplateLM):
             # Too long a text loses its beginning, as in the stock backend.
             context = (context + continuation)[-(self.max_length + 1) :][: -len(continuation)]
             questions.setdefault(tuple(context), []).append(index)
-        for pack in self._calls(questions, requests):
-            for index, answer in self._one_call(pack, requests):
-                answers[index] = answer
-                self._on_answered()
+        packs = self._calls(questions, requests)
+        sizes = [
+            sum(
+                len(context) + sum(len(requests[i][2]) - 1 for i in group)
+                for context, group in pack
+            )
+            for pack in packs
+        ]
+        count = Count(len(requests), sum(sizes), tell)
+        for pack, num_tokens in zip(packs, sizes, strict=True):
+            indices = [index for _, group in pack for index in group]
+            texts = [requests[index][0] for index in indices]
+            found = answer_log.known(self.cache_hook, "loglikelihood", texts)
+            if found is None:
+                by_index = self._one_call(pack, requests)
+                found = [by_index[index] for index in indices]
+                for text, answer in zip(texts, found, strict=True):
+                    if text is not None:
+                        self.cache_hook.add_partial("loglikelihood", text, answer)
+                answer_log.commit(self.cache_hook)
+            for index, (value, greedy) in zip(indices, found, strict=True):
+                answers[index] = value, greedy
+            count.add(len(indices), num_tokens)
+        count.close()
         return answers
 
     def _calls(
@@ -139,9 +174,7 @@ class LlamaLM(TemplateLM):
                 tokens, sequences = tokens + needed, sequences + 1
         return packs
 
-    def _one_call(
-        self, pack: Pack, requests: list[Request]
-    ) -> list[tuple[int, tuple[float, bool]]]:
+    def _one_call(self, pack: Pack, requests: list[Request]) -> dict[int, tuple[float, bool]]:
         rows: list[Row] = []
         scored: list[list[tuple[int, int]]] = []
         """For each wanted position: the request and the token that comes next in it."""
@@ -168,29 +201,28 @@ class LlamaLM(TemplateLM):
             for index, token in wanted:
                 total[index] = total.get(index, 0.0) + float(logits_V[token]) - normaliser
                 greedy[index] = greedy.get(index, True) and token == best
-        return [(index, (total[index], greedy[index])) for index in total]
+        return {index: (total[index], greedy[index]) for index in total}
 
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[float]:
         """Log-probability of each whole text, in windows of the context's length."""
-        self._on_asked(len(requests))
-        answered, self._on_answered = self._on_answered, lambda: None
-        found = []
-        try:
-            for (text,) in (request.args for request in requests):
-                windows = utils.get_rolling_token_windows(
-                    token_list=self.tok_encode(text),
-                    prefix_token=self.prefix_token_id,
-                    max_seq_len=self.max_length,
-                    context_len=1,
-                )
-                pairs = [(None, *utils.make_disjoint_window(window)) for window in windows]
-                found.append(sum(score for score, _ in self._loglikelihood_tokens(pairs)))
-                answered()
-        finally:
-            self._on_answered = answered
-        return found
+        texts = [self.tok_encode(request.args[0]) for request in requests]
+
+        def score(i: int) -> float:
+            windows = utils.get_rolling_token_windows(
+                token_list=texts[i],
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self.max_length,
+                context_len=1,
+            )
+            pairs: list[Request] = [
+                (None, *utils.make_disjoint_window(window)) for window in windows
+            ]
+            return sum(score for score, _ in self._scores(pairs, None))
+
+        lengths = [len(text) for text in texts]
+        return self._one_by_one("loglikelihood_rolling", requests, lengths, score)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The model's own text after each prompt, greedy, up to a stop sequence.
@@ -198,17 +230,35 @@ class LlamaLM(TemplateLM):
         Raises:
             BadInput: The task wants to sample.
         """
-        self._on_asked(len(requests))
-        found = []
         end = self.tokenizer.decode([self.eot_token_id])
-        for prompt, asked in (request.args for request in requests):
+
+        def write(i: int) -> str:
+            prompt, asked = requests[i].args
             options = normalize_gen_kwargs(asked, MAX_GENERATED)
             if options.get("do_sample") and options.get("temperature"):
                 raise BadInput("GGUF models answer greedily; this task asks to sample its answers.")
             stops = handle_stop_sequences(options["until"], eos=end)
             text = self._continue(prompt, options["max_gen_toks"], stops)
-            found.append(postprocess_generated_text(text, stops, None))
-            self._on_answered()
+            return str(postprocess_generated_text(text, stops, None))
+
+        lengths = [len(self.tok_encode(request.args[0])) for request in requests]
+        return self._one_by_one("generate_until", requests, lengths, write)
+
+    def _one_by_one(
+        self, attr: str, requests: list[Instance], lengths: list[int], ask: Callable[[int], Answer]
+    ) -> list[Answer]:
+        """The answers to requests that share nothing; those of before are not asked again."""
+        count = Count(len(requests), sum(lengths), self._on_progress)
+        found: list[Answer] = []
+        for i, request in enumerate(requests):
+            known = answer_log.known(self.cache_hook, attr, [request.args])
+            if known is None:
+                known = [ask(i)]
+                self.cache_hook.add_partial(attr, request.args, known[0])
+                answer_log.commit(self.cache_hook)
+            found += known
+            count.add(1, lengths[i])
+        count.close()
         return found
 
     def _continue(self, prompt: str, num_tokens: int, stops: list[str]) -> str:

@@ -162,36 +162,6 @@ def test_scores_equal_those_of_lm_eval(ask, tiny, tasks):
         assert mine.doc_hash.tolist() == [s["doc_hash"] for s in theirs["samples"][name]]
 
 
-def test_log_probabilities_equal_those_of_the_stock_backend(tiny):
-    """Leaving logits out changes no log-probability, also of a text longer than the context."""
-    pairs = [("a" * n, "b" * (1 + n % 5)) for n in range(1, 40, 3)]
-    pairs += [("same", " x"), ("same", " y"), ("same", " xy"), ("long " * 200, "end")]
-    requests = [(pair, list(pair[0].encode()), list(pair[1].encode())) for pair in pairs]
-    ours = capability.ExplorerLM(
-        tiny, batch_size=4, on_asked=lambda n: None, on_answered=lambda: None
-    )
-    theirs = HFLM(pretrained=tiny.model, tokenizer=tiny.tokenizer, batch_size=4)
-
-    mine = ours._loglikelihood_tokens(requests)
-
-    expected = theirs._loglikelihood_tokens(requests, disable_tqdm=True)
-    assert [greedy for _, greedy in mine] == [greedy for _, greedy in expected]
-    assert [value for value, _ in mine] == pytest.approx([v for v, _ in expected], abs=1e-4)
-
-
-def test_lean_backend_makes_few_logits(tiny):
-    """Logits exist only near the scored end of a prompt, not for all of it."""
-    made: list[int] = []
-    tiny.model.register_forward_hook(lambda m, i, output: made.append(output.logits.shape[1]))
-    lm = capability.ExplorerLM(
-        tiny, batch_size=4, on_asked=lambda n: None, on_answered=lambda: None
-    )
-
-    lm._loglikelihood_tokens([(("", ""), [5] * 100, [6, 7])])
-
-    assert made == [2]
-
-
 def test_limit_is_the_same_sample_for_every_model(ask, tiny_llama):
     """A limit takes the same documents for each model, and says where they stand in the data."""
     other = loading.load(str(tiny_llama(num_layers=4, seed=1)))

@@ -173,6 +173,38 @@ def test_scores_are_the_stock_back_ends(model, runtime, group):
     assert np.allclose(wanted, found, atol=2e-3, rtol=1e-4)
 
 
+def test_answers_of_before_are_not_asked_again(model, runtime, tmp_path, monkeypatch):
+    """A task that was cut off goes on: what its log holds is read, and progress counts it."""
+    from lm_eval.api.instance import Instance
+
+    from explorer.measure.answer_log import AnswerLog
+    from explorer.measure.llama_lm import LlamaLM
+
+    greedy = {"until": ["Q"], "max_gen_toks": 4, "do_sample": False}
+    asked = {
+        "loglikelihood": [(text, end) for text in TEXTS for end in (" yes", " no")],
+        "loglikelihood_rolling": [(text,) for text in TEXTS],
+        "generate_until": [(text, greedy) for text in TEXTS],
+    }
+
+    def ask():
+        done, answered = [], []
+        lm = LlamaLM(runtime, model.tokenizer, on_progress=done.append)
+        lm.set_cache_hook(AnswerLog(tmp_path / "asked", "key", lambda: answered.append(1)))
+        found = [
+            getattr(lm, kind)([Instance(kind, {}, one, i) for i, one in enumerate(arguments)])
+            for kind, arguments in asked.items()
+        ]
+        assert len(answered) == 6 + 3 + 3
+        assert [work.requests for work in done if work.requests == work.total_requests] == [6, 3, 3]
+        return found
+
+    first = ask()
+    monkeypatch.setattr(runtime, "decode", lambda rows: pytest.fail("asked again"))
+
+    assert ask() == first
+
+
 def test_a_damaged_or_missing_file_is_one_sentence(tmp_path):
     """Neither is a crash of the process."""
     from explorer.measure.runtimes.llamacpp import LlamaCpp
