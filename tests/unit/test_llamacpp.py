@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from explorer import run as engine
+from explorer import store
 from explorer.errors import BadInput, UnknownModel
 from explorer.measure import latency
 from explorer.measure.runtimes.in_torch import Eager
@@ -130,7 +131,7 @@ def test_a_run_as_gguf_is_a_row_of_its_own(tiny_llama, store_root, tmp_path):
 
     record = engine.run(spec, store_root)
 
-    teacher = engine.store.load(store_root, record.teacher_run_id)
+    teacher = store.load(store_root, record.teacher_run_id)
     assert record.model.dtype == "f16"
     assert record.latency.teacher is not None
     assert record.latency.own.peak_memory_bytes > 0
@@ -139,8 +140,8 @@ def test_a_run_as_gguf_is_a_row_of_its_own(tiny_llama, store_root, tmp_path):
         for run, part in (("gguf", record), ("torch", teacher))
     }
     assert scores["gguf"] == scores["torch"], "F16 of this model chooses the same answers"
-    assert engine.store.label(record) == "teacher f16"
-    assert engine.store.row(record)["role"] == "student"
+    assert store.label(record) == "teacher f16"
+    assert store.row(record)["role"] == "student"
 
 
 @pytest.mark.parametrize("group", ["pairs", "texts", "free"])
