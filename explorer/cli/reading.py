@@ -133,7 +133,13 @@ def compare(
 @app.command()
 def export(
     format: Annotated[
-        str, typer.Option("--format", "-f", help="csv, xlsx, parquet, md, latex or json.")
+        str,
+        typer.Option(
+            "--format",
+            "-f",
+            help="csv, xlsx, parquet, md, latex or json; of one run also lm-eval, model-index "
+            "or eval-results.",
+        ),
     ] = "csv",
     out: Out = None,
     run_ids: Annotated[
@@ -142,11 +148,25 @@ def export(
     results: ResultsDir = None,
     utilisation: Utilisation = 1.0,
 ) -> None:
-    """Write the comparison table, one row a run."""
+    """Write the comparison table, one row a run; or one run's scores as other tools read them.
+
+    lm-eval is its output folder (a zip where --out ends in .zip or is left out), model-index a
+    model card's front matter, eval-results a file for .eval_results/ on the Hugging Face Hub.
+    """
+    from explorer.harness import give
     from explorer.report import export as report_export
 
-    runs = analysed(root_of(results), run_ids or [], utilisation)
-    write_out(report_export.write(runs, format), out)
+    if format not in give.FORMATS:
+        runs = analysed(root_of(results), run_ids or [], utilisation)
+        write_out(report_export.write(runs, format), out)
+        return
+    if not run_ids or len(run_ids) != 1:
+        raise BadInput(f"The format {format} takes one run: explorer export RUN --format {format}")
+    if format == "lm-eval" and out is not None and out.suffix != ".zip":
+        written = give.into(give.files(root_of(results), run_ids[0]), out)
+        console.print(f"Wrote {len(written)} files under {out}.", markup=False)
+        return
+    write_out(give.write(root_of(results), run_ids[0], format), out)
 
 
 @app.command("import")

@@ -11,6 +11,7 @@ Source: github.com/EleutherAI/lm-evaluation-harness, `loggers/evaluation_tracker
 """
 
 import dataclasses
+import datetime
 import hashlib
 import json
 import math
@@ -29,6 +30,11 @@ from explorer.records import TaskScore
 
 HASH = re.compile(r"[0-9a-f]{8,128}")
 ANSWER_COLUMNS = ["task", "metric", "doc_id", "doc_hash", "value", "chance", "cluster"]
+BY_TASK = (
+    "results", "groups", "group_subtasks", "configs", "versions", "n-shot", "higher_is_better",
+    "n-samples", "task_hashes",
+)  # fmt: skip
+"""Sections of a results file that say something of each task."""
 
 
 @dataclasses.dataclass
@@ -40,7 +46,9 @@ class Found:
     samples: dict[str, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
     """Task to its samples, in the form of the newest lm-eval."""
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """The newest results file without its scores: model, settings, versions, date."""
+    """The newest results file without what it says of tasks: model, settings, versions, date."""
+    said: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    """Task to what its results file says of it, by section."""
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     """Name of each file that was read to its SHA-256."""
     problems: list[str] = dataclasses.field(default_factory=list)
@@ -55,25 +63,57 @@ def read(folder: Path) -> Found:
     if not folder.is_dir():
         raise BadInput(f"{folder} is no folder. Name the one that lm-eval wrote (--output_path).")
     found = Found()
-    paths = [*folder.rglob("results_*.json"), *folder.rglob("results.json")]
-    documents = [(path, _document(path, found)) for path in sorted(paths, key=lambda p: p.name)]
-    done: set[str] = set()
-    for path, document in reversed(documents):
-        if not document:
-            continue
+    for path, document in _documents(folder, found):
         if not found.about:
-            about = {
-                key: value for key, value in document.items() if key not in ("results", "groups")
-            }
+            about = {key: value for key, value in document.items() if key not in BY_TASK}
             found.about = {"date": path.stat().st_mtime} | about
         for task in _tasks(document):
-            if task not in done:
-                done.add(task)
+            if task not in found.said:
+                found.said[task] = _sections(document, task)
                 _read_task(task, document, path, found)
     if not found.scores:
         why = " ".join(found.problems[:3]) or "There is no results_*.json in it."
         raise BadInput(f"Nothing could be imported from {folder}. {why}")
     return found
+
+
+def kept(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What the results files of a folder say, without a look at the samples.
+
+    Returns:
+        The newest file without what it says of tasks, and for each task `Found.said`.
+    """
+    about: dict[str, Any] = {}
+    said: dict[str, dict[str, Any]] = {}
+    for _, document in _documents(folder, Found()):
+        about = about or {key: value for key, value in document.items() if key not in BY_TASK}
+        for task in _tasks(document):
+            said.setdefault(task, _sections(document, task))
+    return about, said
+
+
+def document(about: Mapping[str, Any], said: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """One results file of what several say: `kept` the other way round."""
+    by_task = {name: {t: of[name] for t, of in said.items() if name in of} for name in BY_TASK}
+    return {name: section for name, section in by_task.items() if section} | dict(about)
+
+
+def date_of(when: str) -> str:
+    """A time of a record as lm-eval writes it in the names of files."""
+    return datetime.datetime.fromisoformat(when).strftime("%Y-%m-%dT%H-%M-%S.%f")
+
+
+def _documents(folder: Path, found: Found) -> list[tuple[Path, dict[str, Any]]]:
+    """The readable results files under a folder, the newest first."""
+    paths = [*folder.rglob("results_*.json"), *folder.rglob("results.json")]
+    read = [(path, _document(path, found)) for path in sorted(paths, key=lambda p: p.name)]
+    return [(path, document) for path, document in reversed(read) if document]
+
+
+def _sections(document: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """What a results file says of one task, section by section."""
+    found = {name: _mapping(document.get(name)) for name in BY_TASK}
+    return {name: section[task] for name, section in found.items() if task in section}
 
 
 def _document(path: Path, found: Found) -> dict[str, Any]:
@@ -248,7 +288,7 @@ def _chance(config: Mapping[str, Any], metric: str, lines: list[dict[str, Any]])
     """Score of a guesser, the mean over documents; None where it is not known."""
     known = [_chance_of(config, metric, line) for line in lines] or [_chance_of(config, metric, {})]
     numbers = [value for value in known if value is not None]
-    return sum(numbers) / len(numbers) if len(numbers) == len(known) else None
+    return math.fsum(numbers) / len(numbers) if len(numbers) == len(known) else None
 
 
 def _chance_of(config: Mapping[str, Any], metric: str, line: Mapping[str, Any]) -> float | None:

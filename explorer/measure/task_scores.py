@@ -119,5 +119,5 @@ def chance_level(task: Task, metric: str, samples: list[dict[str, Any]]) -> floa
             / (len(sample["arguments"]) / asked_twice)
             for sample in samples
         ]
-        return sum(shares) / len(shares)
+        return math.fsum(shares) / len(shares)
     return 0.0 if metric in EXACT_METRICS else None
