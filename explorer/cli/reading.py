@@ -171,7 +171,9 @@ def export(
 
 @app.command("import")
 def bring_in(
-    folder: Annotated[Path, typer.Argument(help="What lm-eval wrote: its --output_path.")],
+    folder: Annotated[
+        Path, typer.Argument(help="What lm-eval wrote: its --output_path, or a zip of it.")
+    ],
     name: Annotated[str, typer.Option("--as", help="Begins the new run's id.")],
     teacher: Annotated[
         str | None, typer.Option(help="The run that this model is a student of.")
@@ -179,9 +181,14 @@ def bring_in(
     results: ResultsDir = None,
 ) -> None:
     """Import an output folder of lm-evaluation-harness, any version since 0.4.0, as a run."""
-    from explorer.harness import bring
+    from explorer.harness import bring, unpack
 
-    run_id, problems = bring.bring(root_of(results), folder, name, teacher)
+    root = root_of(results)
+    if folder.suffix == ".zip" and folder.is_file():
+        with folder.open("rb") as file, unpack.opened({folder.name: file}) as unpacked:
+            run_id, problems = bring.bring(root, unpacked, name, teacher)
+    else:
+        run_id, problems = bring.bring(root, folder, name, teacher)
     console.print(f"Imported as {run_id}.", markup=False)
     for problem in problems:
         print(problem, file=sys.stderr)

@@ -73,7 +73,7 @@ def read(folder: Path) -> Found:
                 _read_task(task, document, path, found)
     if not found.scores:
         why = " ".join(found.problems[:3]) or "There is no results_*.json in it."
-        raise BadInput(f"Nothing could be imported from {folder}. {why}")
+        raise BadInput(f"Nothing could be imported from {folder.resolve().name}. {why}")
     return found
 
 
