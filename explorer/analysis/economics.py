@@ -117,10 +117,10 @@ def headline(rows: pd.DataFrame, assumed: Assumptions) -> str:
     teacher = teachers.iloc[0]
     said += f"{cheapest['label']} and {numbers.dollars(teacher['usd_per_month'])} with the teacher"
     if not numbers.missing(cheapest.get("retention")):
-        said += f"; the student keeps {numbers.percent(cheapest['retention'], digits=2)}"
+        said += f"; the former keeps {numbers.percent(cheapest['retention'], digits=2)}"
     if not numbers.missing(cheapest["payback_hours"]):
         paid = numbers.duration(3600 * cheapest["payback_hours"])
-        said += f" and has paid for its distillation after {paid}"
+        said += f" and has paid for itself after {paid}"
     return f"{said}."
 
 
@@ -244,7 +244,7 @@ def _row(
     row: dict[str, object] = {
         "run_id": record.run_id,
         "label": labels[record.run_id],
-        "role": "student" if record.spec.student else "teacher",
+        "role": "teacher" if record.spec.is_teacher else "student",
         "teacher_run_id": record.teacher_run_id,
         "device_name": _device_name(record),
         "concurrency": plan.concurrency,
@@ -284,7 +284,7 @@ def _against_the_teacher(
     record: RunRecord, price: Quantity, plans: Mapping[str, fleet.Fleet], shared: Mapping[str, int]
 ) -> dict[str, object]:
     """The bill of a student, and when its teacher's fleet would have cost as much more."""
-    if record.spec.student is None:
+    if record.spec.is_teacher:
         return {}
     shared_by = shared.get(_pass_of(record), 1)
     total = payback.bill(payback.seconds_of(record), price, shared_by=shared_by).total

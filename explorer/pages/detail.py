@@ -138,9 +138,10 @@ def _made(record: RunRecord) -> str:
     student, taught = record.spec.student, record.distillation
     if record.imported:
         return f"Imported from lm-eval's results of {record.imported.model}"
+    stored = f"as GGUF {record.spec.gguf}" if record.spec.gguf else "as it is"
     if student is None:
-        return f"The teacher {record.spec.teacher}, as it is"
-    cut = _cut(record)
+        return f"The teacher {record.spec.teacher}, {stored}"
+    cut = f"{_cut(record)}, {stored}" if record.spec.gguf else _cut(record)
     if taught is None:
         return f"{cut}; not taught"
     said = (

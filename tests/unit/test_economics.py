@@ -296,7 +296,7 @@ def test_the_sentence_speaks_of_the_cheapest_and_of_the_teacher():
 
     assert said.startswith("60 requests a minute cost $")
     assert "with 6 layers" in said
-    assert "the student keeps 25 % and has paid for its distillation after" in said
+    assert "the former keeps 25 % and has paid for itself after" in said
     assert economics.headline(rows.iloc[:1], assumed).endswith("a month with teacher.")
     assert "No finished run" in economics.headline(rows.iloc[:0], assumed)
 
