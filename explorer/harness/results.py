@@ -173,10 +173,10 @@ def _read_task(task: str, document: Mapping[str, Any], path: Path, found: Found)
     headline = _headline(config, list(names.values()))
     for key, name in names.items():
         metric, _, filter_name = key.partition(",")
-        chance = _chance(config, metric, lines)
+        level = chance(config, metric, lines)
         found.scores.append(
             TaskScore(
-                task=task, metric=name, score=metrics[key], chance=chance,
+                task=task, metric=name, score=metrics[key], chance=level,
                 stderr=_number(values.get(f"{metric}_stderr,{filter_name}")),
                 higher_is_better=higher.get(metric) is not False, headline=name == headline,
                 num_documents=asked, num_documents_total=_count(counts.get("original")) or asked,
@@ -261,8 +261,9 @@ def answers(
         names: lm-eval's `metric,filter` to our name of the metric.
         config: The task's own settings, from a results file.
     """
-    rows = []
+    field, rows = _text(_mapping(config.get("metadata")).get("cluster")), []
     for line in lines:
+        cluster = samples.cluster(line.get("doc"), field)
         for key, name in names.items():
             metric, _, filter_name = key.partition(",")
             value = _number(line.get(metric))
@@ -270,22 +271,18 @@ def answers(
                 continue
             rows.append(
                 (task, name, line["doc_id"], line["doc_hash"], value,
-                 _chance_of(config, metric, line), _passage(line.get("doc")))
+                 _chance_of(config, metric, line), cluster)
             )  # fmt: skip
     return pd.DataFrame(rows, columns=ANSWER_COLUMNS)
 
 
-def _passage(document: Any) -> str | None:
-    """A hash of the text that several documents may share."""
-    for name in samples.PASSAGES:
-        text = _mapping(document).get(name)
-        if isinstance(text, str) and text:
-            return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
-    return None
+def chance(config: Mapping[str, Any], metric: str, lines: list[dict[str, Any]]) -> float | None:
+    """Score of somebody who guesses, the mean over documents; None where it is not known.
 
-
-def _chance(config: Mapping[str, Any], metric: str, lines: list[dict[str, Any]]) -> float | None:
-    """Score of a guesser, the mean over documents; None where it is not known."""
+    What the task's file says (`metadata: chance`, a number or one for each metric) goes
+    first. Multiple choice: correct choices by choices. Greedy continuations and exact matches
+    of free text: 0.
+    """
     known = [_chance_of(config, metric, line) for line in lines] or [_chance_of(config, metric, {})]
     numbers = [value for value in known if value is not None]
     return math.fsum(numbers) / len(numbers) if len(numbers) == len(known) else None
@@ -303,8 +300,8 @@ def _chance_of(config: Mapping[str, Any], metric: str, line: Mapping[str, Any]) 
         return None  # the task scores by its own rules, which we do not know
     if config.get("output_type") == "multiple_choice" and metric in CHOICE_METRICS:
         choices = samples.answer(line, metric).choices if line else ()
-        right = sum(choice.right for choice in choices)
-        return right / len(choices) if right else None
+        # Where the target cannot be told from the choices, one of them is right.
+        return max(1, sum(choice.right for choice in choices)) / len(choices) if choices else None
     return 0.0 if metric in EXACT_METRICS and config.get("output_type") else None
 
 
@@ -333,7 +330,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, int | float):
+    if isinstance(value, int | float):  # a flag counts as 0 or 1
         try:
             number = float(value)
         except OverflowError:
