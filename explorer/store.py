@@ -198,7 +198,7 @@ def cancel_requested(root: Path, run_id: str) -> bool:
 
 
 def write_answers(root: Path, run_id: str, answers: pd.DataFrame) -> None:
-    """Save a run's answers: task, metric, doc_id, doc_hash, value."""
+    """Save a run's answers, as `answers` reads them."""
     path = run_folder(root, run_id) / ANSWERS
     partial = path.with_name(f".{path.name}.partial")
     answers.to_parquet(partial, index=False)
@@ -208,7 +208,8 @@ def write_answers(root: Path, run_id: str, answers: pd.DataFrame) -> None:
 def answers(root: Path, run_id: str) -> pd.DataFrame:
     """A run's value for every document and metric; empty when it has none.
 
-    Columns: task, metric, doc_id, doc_hash, value.
+    Columns: task, metric, doc_id, doc_hash, value and, where the run was made since they are
+    kept, chance (score of a guesser) and cluster (what several documents share).
     """
     path = run_folder(root, run_id) / ANSWERS
     if not path.exists():

@@ -33,7 +33,7 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.utils import handle_non_serializable, hash_string
 
 from explorer.errors import BadInput, NoRoom
-from explorer.measure import prefix_lm, task_scores, task_sets
+from explorer.measure import lm_eval_files, prefix_lm, task_scores, task_sets
 from explorer.measure.answer_log import AnswerLog
 from explorer.measure.llama_lm import LlamaLM
 from explorer.measure.lm_eval_files import TaskFiles
@@ -97,7 +97,7 @@ def evaluate(
 
     Returns:
         The scores, and the answers: task, metric, doc_id (position in the task's own data),
-        doc_hash, value.
+        doc_hash, value and, where they are known, chance and cluster.
 
     Raises:
         UnknownTask: A name that lm-eval and the folders do not know.
@@ -117,6 +117,7 @@ def evaluate(
     plans = []
     for name, task in tasks.items():
         _settle(task, spec)
+        task_scores.check(task, name)
         doc_ids = choose_documents(name, len(task.eval_docs), spec.limit, spec.seed)
         key = _key(task, doc_ids, spec, loaded, fingerprint, back_end)
         plans.append(_Plan(name, task, doc_ids, TaskFiles(folder, name, key)))
@@ -135,7 +136,7 @@ def evaluate(
             done = _ask(lm, plan, spec, loaded, fingerprint, device, back_end)
         count.finish(plan.name)
         scores += done[0]
-        answers.append(task_scores.answers(plan.name, done[1]))
+        answers.append(task_scores.answers(plan.task, plan.name, done[1]))
     capability = Capability(
         lm_eval_version=lm_eval.__version__,
         scores=scores,
@@ -317,6 +318,7 @@ def _ask(
         "chat_template": loaded.tokenizer.chat_template if spec.apply_chat_template else None,
         "total_evaluation_time_seconds": str(seconds),
     }
+    samples = [lm_eval_files.as_written(sample) for sample in samples]
     scores = task_scores.scores(plan.task, plan.name, results, samples, seconds)
     plan.files.write(results, samples, scores)
     return scores, samples

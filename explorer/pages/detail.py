@@ -12,7 +12,7 @@ from explorer import jobs, store
 from explorer.analysis import control, numbers, retention
 from explorer.catalogue.prices import Price
 from explorer.errors import ExplorerError
-from explorer.pages import glossary, widgets, words
+from explorer.pages import glossary, takeaway, widgets, words
 from explorer.records import RunRecord
 from explorer.report import evidence
 from explorer.specs import BothStudent, CheckpointStudent, DepthStudent, FreshStudent
@@ -291,6 +291,8 @@ def opened(root: Path, run_id: str) -> None:
         return
     if record.error:
         st.error(words.md(f"{record.error.stage}: {record.error.message}"))
+    if record.capability and record.capability.scores:
+        takeaway.of_run(root, run_id)
     names = ["Spec", "Environment", "Learning", "Layers", "Log"]
     spec, environment, learning, layers, log = st.tabs(names)
     with spec:

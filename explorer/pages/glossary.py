@@ -137,6 +137,10 @@ TERMS = {
         "better or worse where the test of the paired answers, adjusted for the number of tasks "
         "(Holm), has p below 0.05; else inconclusive: more documents may tell."
     ),
+    "import_name": (
+        "Begins the new run's id: small letters, digits, dot, dash and underscore. The rest is a "
+        "hash of the files, so importing them twice makes one run."
+    ),
     "reference": (
         "The run that the others are held against, on the same documents. Runs that were measured "
         "in another way (other shots, another version) are refused, with the reason on hover."

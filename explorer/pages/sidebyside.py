@@ -33,10 +33,13 @@ def chosen(finished: pd.DataFrame, key: str) -> pd.DataFrame:
         finished: Out of these.
         key: Of the widget, and in the page's address.
     """
+    known = set(finished["run_id"])
+    at_first = [one for one in newest_study(finished) if one in known]
     ids = st.multiselect(
         "Runs",
         finished["run_id"].tolist(),
-        default=[one for one in newest_study(finished) if one in set(finished["run_id"])],
+        # An import chooses its run itself.
+        default=None if key in st.session_state else at_first,
         key=key,
         bind="query-params",
         placeholder="Choose runs to compare",

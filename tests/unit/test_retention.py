@@ -292,3 +292,31 @@ def test_above_chance_is_scipys_exact_binomial_test(right, count, chance):
     expected = stats.binomtest(right, count, chance, alternative="greater").pvalue
 
     assert (pairing._at_chance(answers, chance) == "") == (expected < 0.05)
+
+
+def test_old_answers_and_new_ones_give_the_same_numbers():
+    """A chance level that is the same for all and a passage each change nothing, on either side."""
+    student, teacher = answers("a", first(70)), answers("a", first(90))
+    newer = [
+        one.assign(chance=0.5, cluster=[f"text {i}" for i in range(100)])
+        for one in (student, teacher)
+    ]
+    plain = retention.add(*two(student, teacher))
+
+    for pair in ((newer[0], newer[1]), (newer[0], teacher), (student, newer[1])):
+        pd.testing.assert_frame_equal(retention.add(*two(*pair)), plain)
+
+
+def test_shared_passages_widen_the_interval():
+    """Twenty texts of five questions are less evidence than a hundred questions."""
+    rng = np.random.default_rng(3)
+    right = np.repeat(rng.random((20, 2)) < [0.55, 0.85], 5, axis=0).astype(float)
+    student, teacher = answers("a", right[:, 0]), answers("a", right[:, 1])
+    texts = [f"text {i // 5}" for i in range(100)]
+
+    plain = retention.add(*two(student, teacher)).iloc[1]
+    clustered = retention.add(*two(student.assign(cluster=texts), teacher)).iloc[1]
+
+    assert clustered["retention"] == plain["retention"]
+    width = [one["retention_high"] - one["retention_low"] for one in (clustered, plain)]
+    assert width[0] > 1.5 * width[1]
