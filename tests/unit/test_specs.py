@@ -260,3 +260,14 @@ def test_a_sweep_that_cannot_be_is_refused(asked, says):
     """Nobody to measure, a format or workload that does not exist, a model that is elsewhere."""
     with pytest.raises(BadInput, match=says):
         SweepSpec.parse(asked)
+
+
+def test_every_study_that_ships_with_us_can_be_started():
+    """Each file is a valid order; the plain runs of the GGUF study are the committed ones."""
+    found = {path.stem: specs.read(path) for path in Path("docs/studies").glob("*.yaml")}
+
+    assert {"starter_gguf", "starter_curve", "starter_endpoint"} <= set(found)
+    runs = found["starter_gguf"].runs()
+    plain = [run.run_id for run in runs if run.gguf is None]
+    assert plain == [run.run_id for run in specs.starter_sweep().runs()]
+    assert len(runs) == 3 * len(plain)
