@@ -1,15 +1,13 @@
-"""Which tasks there are, and the leaf tasks behind the names of a spec.
+"""The leaf tasks behind the names of a spec, with their documents.
 
 A name is a task, a group, a tag or a pattern such as `blimp_*` of lm-evaluation-harness,
 of our own folder `tasks/`, or of a folder that the user gives.
 
-    explorer tasks --include-path FOLDER
+    explorer tasks fetch NAME
 """
 
 import contextlib
-import difflib
 import fnmatch
-import json
 import logging
 import os
 import traceback
@@ -18,19 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import lm_eval
 import lm_eval.api.task
-import pandas as pd
 from lm_eval.api.task import ConfigurableTask, Task
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Kind
 
-from explorer import store
-from explorer.errors import BadInput, UnknownTask
-
-OUR_TASKS = Path(__file__).parent / "tasks"
-
-KINDS = {Kind.TASK: "task", Kind.PY_TASK: "task", Kind.GROUP: "group", Kind.TAG: "tag"}
+from explorer.errors import BadInput
+from explorer.measure.task_index import rows_of
+from explorer.tasks import here, index
 
 
 def load(names: Iterable[str], include_path: str | None = None) -> dict[str, Task]:
@@ -51,24 +44,6 @@ def load(names: Iterable[str], include_path: str | None = None) -> dict[str, Tas
                 _refuse_what_we_cannot_run(leaf, task)
                 tasks.setdefault(leaf, task)
     return tasks
-
-
-def list_tasks(include_path: str | None = None) -> pd.DataFrame:
-    """Every name that a spec may ask for: columns task and kind (task, group or tag)."""
-    with quiet():
-        index = TaskManager(include_path=_folders(include_path)).task_index
-    rows = [(name, KINDS[entry.kind]) for name, entry in sorted(index.items())]
-    return pd.DataFrame(rows, columns=["task", "kind"])
-
-
-def write_index(path: Path, include_path: str | None = None) -> None:
-    """Put `list_tasks` on disk as JSON, for pages that must not import lm-eval.
-
-    The file holds lm_eval_version and tasks, a list of [name, kind].
-    """
-    rows = list_tasks(include_path).to_numpy().tolist()
-    text = json.dumps({"lm_eval_version": lm_eval.__version__, "tasks": rows})
-    store.write_text(path, text)
 
 
 @contextlib.contextmanager
@@ -100,27 +75,17 @@ def quiet() -> Iterator[None]:
             os.environ["DISABLE_MULTIPROC"] = alone
 
 
-def _folders(include_path: str | None) -> list[str]:
-    if include_path is None:
-        return [str(OUR_TASKS)]
-    if not Path(include_path).is_dir():
-        raise BadInput(
-            f"include_path should be a folder with lm-eval task files, but there is no folder "
-            f"{include_path!r}."
-        )
-    return [str(OUR_TASKS), include_path]
-
-
 def _manager(names: list[str], include_path: str | None) -> TaskManager:
     """An index that knows all the names: the local folders' when that is enough.
 
     lm-eval's own 14,000 files take a quarter of a minute to index.
     """
+    folders = [str(folder) for folder in index.folders(include_path)]
     with quiet():
-        local = TaskManager(include_path=_folders(include_path), include_defaults=False)
+        local = TaskManager(include_path=folders, include_defaults=False)
         if all(_is_closed(name, local) for name in names):
             return local
-        return TaskManager(include_path=_folders(include_path))
+        return TaskManager(include_path=folders)
 
 
 def _is_closed(name: str, manager: TaskManager) -> bool:
@@ -146,12 +111,9 @@ def _matching(name: str, manager: TaskManager) -> list[str]:
     if any(sign in name for sign in "*?["):
         found = fnmatch.filter(manager.all_subtasks, name)
     if not found:
-        close = difflib.get_close_matches(name, manager.all_tasks, n=4, cutoff=0.6)
-        hint = f" Close names: {', '.join(close)}." if close else ""
-        raise UnknownTask(
-            f"lm-eval {lm_eval.__version__} and the local task folders know no task, group or tag "
-            f"{name!r}.{hint} `explorer tasks` lists all."
-        )
+        # A file that is no task may be the one that was meant.
+        broken = [one for folder in manager.include_path for one in rows_of(Path(folder))[1]]
+        raise index.unknown(name, manager.all_tasks, broken)
     return found
 
 
@@ -195,11 +157,8 @@ def _why_no_documents(task: ConfigurableTask, error: Exception) -> str:
             f"in a task's data_files counts from the working directory, which is {Path.cwd()}."
         )
     data = " ".join(part for part in (config.dataset_path, config.dataset_name) if part)
-    if os.environ.get("HF_HUB_OFFLINE") == "1":
-        return (
-            f"The task {config.task} needs the data set {data}, which is not on this machine, and "
-            "HF_HUB_OFFLINE=1 is set. Unset it to fetch the data, or choose local tasks."
-        )
+    if variable := here.offline():
+        return here.not_here([config.task], [data], variable, config.task)
     return f"The task {config.task} needs the data set {data}, and it could not be had: {reason}"
 
 
