@@ -9,6 +9,7 @@ from rich.console import Console
 
 from explorer.cli.base import ResultsDir, app, console, root_of
 from explorer.cli.tables import print_frame
+from explorer.errors import BadInput
 from explorer.report import tasks as words
 from explorer.tasks import here, index, listing, presets
 
@@ -92,3 +93,36 @@ def fetch(
     found = task_sets.load(names, str(include_path) if include_path else None)
     for name, task in found.items():
         console.print(f"{name}: {len(task.eval_docs):,} documents are here.", markup=False)
+
+
+@tasks_app.command()
+def preview(
+    name: Annotated[str, typer.Argument(help="A task, or a group, whose first task is shown.")],
+    num: Annotated[int, typer.Option(min=1, max=100, help="Documents.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    include_path: Include = None,
+    results: ResultsDir = None,
+) -> None:
+    """Print what a model is asked by the first documents of a task, and what is right."""
+    root_of(results)
+    from explorer.measure import task_preview
+
+    leaves = indexed(include_path).leaves(name)
+    # Of a part that only its group can ask, the file is the group's.
+    leaf = next((row for row in leaves if row.kind == "task"), None)
+    if leaf is None:
+        raise BadInput(f"{name} has no task that can be asked alone, so there is no prompt.")
+    include = str(include_path) if include_path else None
+    found = task_preview.preview(leaf.name, include, source=leaf.source, num=num)
+    if as_json:
+        print(found.model_dump_json(indent=1))
+        return
+    console.print(
+        f"{found.task}: {found.num_documents:,} documents, {found.num_fewshot} shots", markup=False
+    )
+    for one in found.questions:
+        print(f"\n--- document {one.doc_id} ---\n{one.prompt}")
+        for place, choice in enumerate(one.choices):
+            print(f"  {'->' if place in one.right else '  '} {choice!r}")
+        if one.target:
+            print(f"  -> {one.target!r}, ends at {one.until}")

@@ -213,16 +213,17 @@ def _files(config: dict[str, Any], source: str) -> tuple[str, ...] | None:
         return (str(beside),) if isinstance(file, str) else None
     if config.get("dataset_path") not in FORMATS:
         return None
-    found = [one for one in _leaves(options.get("data_files")) if isinstance(one, str)]
+    found = [one for one in leaves_of(options.get("data_files")) if isinstance(one, str)]
     return tuple(found) if found and not any("://" in one for one in found) else None
 
 
-def _leaves(value: Any) -> list[Any]:
+def leaves_of(value: Any) -> list[Any]:
+    """The files that `data_files` names, by split or not."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):
-        return [leaf for one in value for leaf in _leaves(one)]
-    return [value]
+        return [leaf for one in value for leaf in leaves_of(one)]
+    return [] if value is None else [value]
 
 
 def _families() -> dict[str, str]:

@@ -34,6 +34,10 @@ class Held:
 
     configurations: dict[str, frozenset[str]]
 
+    def key(self) -> str:
+        """A text that differs when they do."""
+        return repr(sorted((name, sorted(kept)) for name, kept in self.configurations.items()))
+
     def has(self, row: Row) -> bool | None:
         """Whether a task's data is here; None where its file does not tell."""
         if row.files is not None:

@@ -184,8 +184,17 @@ def build(
 
 
 def stamp(include_path: str | None = None) -> str:
-    """A text that changes when the list may have."""
-    return "|".join(f"{part.path}:{part.stamp}" for part in _parts(include_path))
+    """A text that changes when the list does."""
+    return "|".join(str(part.path) for part in _parts(include_path))
+
+
+def is_current(include_path: str | None = None) -> bool:
+    """Whether every part is cached, by the names of the files alone.
+
+    Raises:
+        BadInput: The folder given does not exist.
+    """
+    return all(part.path.exists() for part in _parts(include_path))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,15 +204,17 @@ class _Part:
     folder: Path | None
     """None stands for lm-eval's own."""
     path: Path
+    """Its name has the stamp, so that another state of the folder is another file."""
     stamp: str
 
 
 def _parts(include_path: str | None) -> list[_Part]:
     cache = paths.cache_dir() / "tasks"
-    found = [_Part(None, cache / f"lm-eval-{version()}.json", version())]
+    found = [_Part(None, cache / f"lm-eval-{version()}-{FORMAT}.json", version())]
     for folder in folders(include_path):
         name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-        found.append(_Part(folder, cache / f"folder-{name}.json", folder_stamp(folder)))
+        state = folder_stamp(folder)
+        found.append(_Part(folder, cache / f"folder-{name}-{state}-{FORMAT}.json", state))
     return found
 
 
@@ -253,6 +264,10 @@ def _make(part: _Part, tell: Tell | None) -> None:
             # The page was left, or the command stopped: what is half made is of no use.
             process.terminate()
             raise
-    if process.returncode:
+    if process.returncode == 0:
+        for older in part.path.parent.glob(f"{part.path.name[: len('folder-') + 16]}-*.json"):
+            if part.folder is not None and older != part.path:
+                older.unlink(missing_ok=True)
+    else:
         last = (said.strip().splitlines() or ["it said nothing"])[-1]
         raise ExplorerError(f"The list of tasks could not be made: {last}")

@@ -1,5 +1,7 @@
 """The index as a table: a row a name that can be asked for, and a filter."""
 
+from pathlib import Path
+
 import pandas as pd
 
 from explorer.tasks.here import Held
@@ -25,7 +27,8 @@ def table(index: TaskIndex, held: Held) -> pd.DataFrame:
         leaves = [row] if single else index.leaves(name)
         ways = {leaf.output_type for leaf in leaves}
         sets = sorted({leaf.dataset_path for leaf in leaves if leaf.dataset_path})
-        data = " ".join(part for part in (row.dataset_path, row.dataset_name) if part)
+        files = [Path(file).name for file in row.files or ()]
+        data = " ".join(files or [one for one in (row.dataset_path, row.dataset_name) if one])
         rows.append(
             (
                 name,
@@ -39,7 +42,7 @@ def table(index: TaskIndex, held: Held) -> pd.DataFrame:
                 data if single else ", ".join(sets[:3]) + (" …" if len(sets) > 3 else ""),
                 held.has(row) if single else held.has_all(leaves),
                 row.description,
-                row.refused,
+                row.refused or "",
             )
         )
     found = pd.DataFrame(rows, columns=COLUMNS)

@@ -18,7 +18,8 @@ from tests.conftest import ROOT
 
 COMMANDS = [
     "", "run", "sweep", "demo", "ls", "show", "compare", "export", "import", "price", "cancel",
-    "resume", "jobs", "synthesise", "tasks", "tasks fetch", "schema", "spec", "fetch-starter", "doctor", "app",
+    "resume", "jobs", "synthesise", "schema", "spec", "fetch-starter", "doctor", "app",
+    "tasks", "tasks fetch", "tasks preview",
     "catalogue", "catalogue check", "targets", "targets ls", "targets info", "targets rm",
     "published", "fit", "economics",
 ]  # fmt: skip

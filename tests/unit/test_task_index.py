@@ -25,6 +25,11 @@ def write(folder, name, **config):
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
 
 
+def own_part(cache):
+    """The file of lm-eval's own tasks."""
+    return cache / "tasks" / f"lm-eval-{index.version()}-{index.FORMAT}.json"
+
+
 def test_every_preset_is_made_of_tasks_that_lm_eval_has(known_tasks):
     """Each name of each preset stands for tasks of text that the explorer runs."""
     found = index.read()
@@ -92,7 +97,7 @@ def test_a_changed_folder_is_read_again_and_only_that(known_tasks, tmp_path):
     write(folder, "one", task="mine_one", tag="mine", **{"dataset_path": "org/x"})
     assert index.read(str(folder)) is None
     told = []
-    before = (known_tasks / "tasks" / f"lm-eval-{index.version()}.json").stat().st_mtime_ns
+    before = (own_part(known_tasks)).stat().st_mtime_ns
 
     assert "mine_one" in index.build(str(folder), lambda *at: told.append(at)).rows
     write(folder, "two", task="mine_two", tag="mine", **{"dataset_path": "org/x"})
@@ -102,13 +107,13 @@ def test_a_changed_folder_is_read_again_and_only_that(known_tasks, tmp_path):
     assert [row.name for row in found.leaves("mine")] == ["mine_one", "mine_two"]
     assert [row.name for row in found.leaves("mine_*")] == ["mine_one", "mine_two"]
     assert told[-1] == (1, 1)
-    after = (known_tasks / "tasks" / f"lm-eval-{index.version()}.json").stat().st_mtime_ns
+    after = (own_part(known_tasks)).stat().st_mtime_ns
     assert after == before
 
 
 def test_a_damaged_cache_is_made_again(known_tasks):
     """Half a file, another version's or no JSON counts as none."""
-    part = known_tasks / "tasks" / f"lm-eval-{index.version()}.json"
+    part = own_part(known_tasks)
     whole = part.read_text(encoding="utf-8")
     kept = json.loads(whole)
     for bad in (whole[:1000], "[]", json.dumps(kept | {"stamp": "0.0.1"}), "null"):
