@@ -7,10 +7,12 @@
 Exit code 0 is success, 2 a wrong request, 1 anything else that failed.
 
     base.py      the application and what commands share
-    doing.py     run, sweep, tune, demo, cancel, resume, jobs, synthesise
+    doing.py     run, sweep, tune, demo, cancel, resume, jobs, synthesise, convert
     reading.py   ls, show, compare, export, price
     targets.py   targets ls, targets info, targets rm
-    about.py     schema, spec, tasks, doctor, fetch-starter, app
+    tasks.py     tasks, tasks preview, tasks add, tasks fetch
+    about.py     schema, spec, doctor, fetch-starter, app
+    harness.py   lm-eval
     catalogue.py catalogue check, published, fit
     money.py     economics
     tables.py    tables in the terminal
@@ -23,11 +25,22 @@ import typer
 from typer.exceptions import TyperException
 
 # Importing a module of commands is what adds them, in this order.
-from explorer.cli import doing, reading, targets, about, catalogue, money  # isort: skip
+from explorer.cli import doing, reading, targets, tasks, about, harness, catalogue, money  # isort: skip
 from explorer.cli.base import app
 from explorer.errors import ExplorerError
 
-__all__ = ["about", "app", "catalogue", "doing", "main", "money", "reading", "targets"]
+__all__ = [
+    "about",
+    "app",
+    "catalogue",
+    "doing",
+    "harness",
+    "main",
+    "money",
+    "reading",
+    "targets",
+    "tasks",
+]
 
 
 def main() -> None:

@@ -187,6 +187,31 @@ def synthesise(
     console.print(f"Wrote {recipe['num_documents']} documents to {out}, and the recipe beside it.")
 
 
+@app.command()
+def convert(
+    model: Annotated[str, typer.Argument(help="A model: starter, a folder, run:RUN_ID, ...")],
+    out: Annotated[Path, typer.Argument(help="The .gguf file to write.")],
+    to: Annotated[
+        specs.GgufType, typer.Option("--to", help="Number format; q4_k_m needs llama.cpp.")
+    ] = "q8_0",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Write a model as GGUF, for llama.cpp and what is built on it."""
+    if out.exists() and not force:
+        raise BadInput(f"{out} exists. Choose another name, or --force to overwrite it.")
+    from explorer.models.convert import to_gguf
+    from explorer.models.gguf_facts import facts
+    from explorer.models.loading import load
+
+    to_gguf(load(model, device="cpu", dtype="float32"), to, out)
+    written = facts(model, out)
+    console.print(
+        f"Wrote {out}: {out.stat().st_size:,} bytes, {written.num_layers} layers, {written.dtype}. "
+        f"Time it: teacher: llamacpp:{out}",
+        markup=False,
+    )
+
+
 def _spec(root: Path, what: str) -> specs.RunSpec | specs.SweepSpec:
     """A spec by its file or by the id of a run in the store."""
     if what.endswith((".yaml", ".yml")) or Path(what).is_file():

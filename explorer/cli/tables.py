@@ -100,7 +100,7 @@ def _analysed(
 
 def print_comparison(root: Path, run_ids: list[str], utilisation: float = 1.0) -> None:
     """Print the comparison, the finding in one sentence, and what has no price."""
-    from explorer.analysis import advise
+    from explorer.analysis import advise, retention
     from explorer.report import tables
 
     found, _ = store.records(root)
@@ -110,6 +110,8 @@ def print_comparison(root: Path, run_ids: list[str], utilisation: float = 1.0) -
         return
     print_frame(tables.comparison(runs))
     console.print("\n" + advise.headline(runs), markup=False)
+    if warning := retention.over_different_tasks(runs):
+        console.print(warning, markup=False)
     if runs["usd_per_hour"].isna().any():
         unpriced = runs.loc[runs["usd_per_hour"].isna(), "device_name"].dropna().unique()
         console.print(

@@ -98,7 +98,7 @@ def _queue(specs: list[RunSpec], root: Path, keep: tuple[str, ...]) -> None:
     """Write everything down, then hand it to Ray, so that a crash between loses no run."""
     for spec in specs:
         _refuse_numbered_gpu(spec)
-    teachers_first = sorted(specs, key=lambda spec: spec.student is not None)
+    teachers_first = sorted(specs, key=lambda spec: not spec.is_teacher)
     with head.submitting():
         waiting = [
             spec

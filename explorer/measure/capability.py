@@ -4,21 +4,21 @@ lm-eval owns the tasks, prompts, metrics and aggregation. Each task's result is 
 lm-eval's own formats, before the next one starts; a finished task is not asked again as
 long as nothing that decides its answers has changed.
 
+A task that is cut off keeps its answers batch by batch and goes on from there.
+
     explorer run spec.yaml
 
-Sources: github.com/EleutherAI/lm-evaluation-harness, `evaluator.py` (the seeds and the
-few-shot rule repeated here) and `loggers/evaluation_tracker.py` (the files).
+Source: github.com/EleutherAI/lm-evaluation-harness, `evaluator.py` (the seeds and the few-shot
+rule repeated here).
 """
 
 import contextlib
 import dataclasses
 import hashlib
 import json
-import math
 import random
-import re
 import time
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,15 @@ import transformers
 from lm_eval import evaluator
 from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
-from lm_eval.utils import handle_non_serializable, hash_string, sanitize_list
+from lm_eval.utils import handle_non_serializable, hash_string
 
-from explorer import store
 from explorer.errors import BadInput, NoRoom
-from explorer.harness.metrics import CHOICE_METRICS, EXACT_METRICS, HEADLINES, first_of
-from explorer.measure import task_sets
-from explorer.measure.lm import ExplorerLM
+from explorer.measure import lm_eval_files, prefix_lm, task_scores, task_sets
+from explorer.measure.answer_log import AnswerLog
+from explorer.measure.llama_lm import LlamaLM
+from explorer.measure.lm_eval_files import TaskFiles
+from explorer.measure.prefix_lm import PrefixLM
+from explorer.measure.work import Work
 from explorer.models.loading import Loaded
 from explorer.progress import Progress
 from explorer.records import Capability, TaskScore
@@ -44,7 +46,31 @@ from explorer.specs import CapabilitySpec
 
 BOOTSTRAP_DRAWS = 1000
 """For standard errors that have no formula; lm-eval draws 100,000 and takes minutes."""
-ANSWER_COLUMNS = ["task", "metric", "doc_id", "doc_hash", "value"]
+
+
+@dataclasses.dataclass(frozen=True)
+class BackEnd:
+    """What answers lm-eval's requests: its name and version for the files, and how it is made."""
+
+    name: str
+    version: int
+    """Rises when answers may change, so that none of before is read."""
+    make: Callable[[Callable[[Work], None]], PrefixLM | LlamaLM]
+    """Given whom to tell how far it is."""
+
+
+def in_torch(loaded: Loaded, spec: CapabilitySpec) -> BackEnd:
+    """A model in torch, asked as trees."""
+
+    def make(on_progress: Callable[[Work], None]) -> PrefixLM:
+        return PrefixLM(
+            loaded.model,
+            tokenizer=loaded.tokenizer,
+            batch_size=spec.batch_size,
+            on_progress=on_progress,
+        )
+
+    return BackEnd(prefix_lm.NAME, prefix_lm.VERSION, make)
 
 
 def evaluate(
@@ -55,6 +81,7 @@ def evaluate(
     *,
     fingerprint: str,
     device: torch.device,
+    back_end: BackEnd | None = None,
 ) -> tuple[Capability, pd.DataFrame]:
     """Ask the model all tasks of the spec that `folder` does not hold yet.
 
@@ -66,10 +93,11 @@ def evaluate(
         fingerprint: Of the model's weights, tokenizer and dtype; decides with the spec
             whether a finished task still counts.
         device: Written into lm-eval's results file.
+        back_end: What answers lm-eval's requests; None is torch.
 
     Returns:
         The scores, and the answers: task, metric, doc_id (position in the task's own data),
-        doc_hash, value.
+        doc_hash, value and, where they are known, chance and cluster.
 
     Raises:
         UnknownTask: A name that lm-eval and the folders do not know.
@@ -82,35 +110,33 @@ def evaluate(
             f"apply_chat_template is on, but {loaded.name} has no chat template. Switch it off, or "
             "use an instruction-tuned model."
         )
+    back_end = back_end or in_torch(loaded, spec)
     progress("capability", 0, 0, "requests")
     tasks = task_sets.load(spec.tasks, spec.include_path)
     count = _Count(progress)
     plans = []
     for name, task in tasks.items():
         _settle(task, spec)
+        task_scores.check(task, name)
         doc_ids = choose_documents(name, len(task.eval_docs), spec.limit, spec.seed)
-        key = _key(task, doc_ids, spec, loaded, fingerprint)
-        plans.append(_Plan(name, task, doc_ids, key, _marker(folder, name)))
+        key = _key(task, doc_ids, spec, loaded, fingerprint, back_end)
+        plans.append(_Plan(name, task, doc_ids, TaskFiles(folder, name, key)))
         count.planned[name] = _num_requests(task, doc_ids)
-    lm = None
+    lm: PrefixLM | LlamaLM | None = None
     scores: list[TaskScore] = []
     answers: list[pd.DataFrame] = []
     for plan in plans:
-        done = _read_finished(plan)
+        done = plan.files.read()
         if done is None:
             if lm is None:
-                with task_sets.quiet():
-                    lm = ExplorerLM(
-                        loaded,
-                        batch_size=spec.batch_size,
-                        on_asked=count.asked,
-                        on_answered=count.answered,
-                    )
+                with task_sets.quiet(), _enough_memory(plan.name, spec, device):
+                    lm = back_end.make(count.worked)
             count.start(plan.name)
-            done = _ask(lm, plan, spec, loaded, fingerprint, device)
+            lm.set_cache_hook(AnswerLog(plan.files.asked, plan.files.key, count.answered))
+            done = _ask(lm, plan, spec, loaded, fingerprint, device, back_end)
         count.finish(plan.name)
         scores += done[0]
-        answers.append(done[1])
+        answers.append(task_scores.answers(plan.task, plan.name, done[1]))
     capability = Capability(
         lm_eval_version=lm_eval.__version__,
         scores=scores,
@@ -139,8 +165,7 @@ class _Plan:
     name: str
     task: Task
     doc_ids: list[int]
-    key: str
-    marker: Path
+    files: TaskFiles
 
 
 class _Count:
@@ -149,16 +174,17 @@ class _Count:
     def __init__(self, progress: Progress) -> None:
         self.planned: dict[str, int] = {}
         self._progress = progress
-        self._done, self._asked, self._task = 0, 0, ""
+        self._done, self._task = 0, ""
+        self._work: Work | None = None
 
     def start(self, task: str) -> None:
-        self._task, self._asked = task, 0
+        self._task, self._work = task, None
         self._tell()
 
-    def asked(self, num_requests: int) -> None:
+    def worked(self, work: Work) -> None:
         """The plan is an estimate; this is the number."""
-        self._asked += num_requests
-        self.planned[self._task] = self._asked
+        self._work = work
+        self.planned[self._task] = max(self.planned[self._task], work.total_requests)
 
     def answered(self) -> None:
         self._done += 1
@@ -167,13 +193,24 @@ class _Count:
     def finish(self, task: str) -> None:
         """Also for a task that was finished before: all of it counts as done."""
         names = list(self.planned)
-        self._task = task
+        self._task, self._work = task, None
         self._done = sum(self.planned[name] for name in names[: names.index(task) + 1])
         self._tell()
 
     def _tell(self) -> None:
         total = sum(self.planned.values())
-        self._progress("capability", self._done, total, "requests", task=self._task)
+        left = self._seconds_left()
+        numbers = {} if left is None else {"seconds_left": round(left, 1)}
+        self._progress("capability", self._done, total, "requests", task=self._task, **numbers)
+
+    def _seconds_left(self) -> float | None:
+        """This task's by its tokens, the later ones' at this task's pace for a request."""
+        work = self._work
+        if work is None or work.seconds_left is None or not work.requests:
+            return None
+        names = list(self.planned)
+        later = sum(self.planned[name] for name in names[names.index(self._task) + 1 :])
+        return work.seconds_left + later * (work.seconds + work.seconds_left) / work.total_requests
 
 
 def _settle(task: Task, spec: CapabilitySpec) -> None:
@@ -198,7 +235,12 @@ def _num_requests(task: Task, doc_ids: list[int]) -> int:
 
 
 def _key(
-    task: Task, doc_ids: list[int], spec: CapabilitySpec, loaded: Loaded, fingerprint: str
+    task: Task,
+    doc_ids: list[int],
+    spec: CapabilitySpec,
+    loaded: Loaded,
+    fingerprint: str,
+    back_end: BackEnd,
 ) -> str:
     """A hash of everything that decides the answers."""
     digest, documents = hashlib.sha256(), task.eval_docs
@@ -213,74 +255,47 @@ def _key(
         "documents": digest.hexdigest(),
         "apply_chat_template": spec.apply_chat_template,
         "batch_size": spec.batch_size,
+        "chat_template": loaded.tokenizer.chat_template if spec.apply_chat_template else None,
         "dtype": str(loaded.model.dtype),
         "lm_eval": lm_eval.__version__,
+        "back_end": back_end.version,
     }
     text = json.dumps(decides, sort_keys=True, default=handle_non_serializable)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _file_part(task: str) -> str:
-    """A task's name as a part of a file's: group::task and org/task are names too."""
-    return re.sub(r"[^\w.-]", "_", task)
-
-
-def _marker(folder: Path, task: str) -> Path:
-    return folder / f"finished_{_file_part(task)}.json"
-
-
-def _read_finished(plan: _Plan) -> tuple[list[TaskScore], pd.DataFrame] | None:
-    """Scores and answers of a task that was finished under the same key, else None."""
-    try:
-        marker = json.loads(plan.marker.read_text(encoding="utf-8"))
-        if marker["key"] != plan.key:
-            return None
-        scores = [TaskScore.model_validate(score) for score in marker["scores"]]
-        lines = (plan.marker.parent / marker["samples"]).read_text(encoding="utf-8").splitlines()
-        samples = [json.loads(line) for line in lines]
-    except (OSError, ValueError, KeyError, TypeError):
-        # Not there, or not whole: the task is asked again.
-        return None
-    return scores, _answers(plan.name, samples)
-
-
 def _ask(
-    lm: ExplorerLM,
+    lm: PrefixLM | LlamaLM,
     plan: _Plan,
     spec: CapabilitySpec,
     loaded: Loaded,
     fingerprint: str,
     device: torch.device,
-) -> tuple[list[TaskScore], pd.DataFrame]:
+    back_end: BackEnd,
+) -> tuple[list[TaskScore], list[dict[str, Any]]]:
     """Evaluate one task and put its files on disk, the marker last."""
     began, began_at = time.monotonic(), time.time()
     random.seed(DEFAULT_RANDOM_SEED)
     # lm-eval's tasks and metrics draw from numpy's global generator.
     np.random.seed(DEFAULT_OTHER_SEED)  # noqa: NPY002
     torch.manual_seed(DEFAULT_OTHER_SEED)
-    try:
-        with task_sets.quiet():
-            results = evaluator.evaluate(
-                lm,
-                {"tasks": {plan.name: plan.task}},
-                samples={plan.name: plan.doc_ids},
-                bootstrap_iters=BOOTSTRAP_DRAWS,
-                apply_chat_template=spec.apply_chat_template,
-                fewshot_as_multiturn=spec.apply_chat_template,
-            )
-    except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        raise NoRoom(
-            f"The memory of {device} is too small for the task {plan.name} with batch_size "
-            f"{spec.batch_size}. Lower batch_size in the spec's capability part."
-        ) from error
+    with task_sets.quiet(), _enough_memory(plan.name, spec, device):
+        results = evaluator.evaluate(
+            lm,
+            {"tasks": {plan.name: plan.task}},
+            samples={plan.name: plan.doc_ids},
+            bootstrap_iters=BOOTSTRAP_DRAWS,
+            apply_chat_template=spec.apply_chat_template,
+            fewshot_as_multiturn=spec.apply_chat_template,
+        )
     samples = results.pop("samples")[plan.name]
     seconds = time.monotonic() - began
     hashes = "".join(s["doc_hash"] + s["prompt_hash"] + s["target_hash"] for s in samples)
     results |= {
         "config": {
-            "model": "explorer-hf",
+            "model": back_end.name,
+            "back_end_version": back_end.version,
+            "shares_prefixes": lm.shares_prefixes,
             "model_args": {"pretrained": loaded.name, "fingerprint": fingerprint},
             "model_num_parameters": loaded.model.num_parameters(),
             "model_dtype": str(loaded.model.dtype),
@@ -298,14 +313,29 @@ def _ask(
         "transformers_version": transformers.__version__,
         "lm_eval_version": lm_eval.__version__,
         "task_hashes": {plan.name: hash_string(hashes)},
-        "model_source": "explorer-hf",
+        "model_source": back_end.name,
         "model_name": loaded.name,
         "chat_template": loaded.tokenizer.chat_template if spec.apply_chat_template else None,
         "total_evaluation_time_seconds": str(seconds),
     }
-    scores = _scores(plan, results, samples, seconds)
-    _write(plan, results, [_as_lm_eval_writes(sample) for sample in samples], scores)
-    return scores, _answers(plan.name, samples)
+    samples = [lm_eval_files.as_written(sample) for sample in samples]
+    scores = task_scores.scores(plan.task, plan.name, results, samples, seconds)
+    plan.files.write(results, samples, scores)
+    return scores, samples
+
+
+@contextlib.contextmanager
+def _enough_memory(task: str, spec: CapabilitySpec, device: torch.device) -> Iterator[None]:
+    """Say what to do where the memory is too small."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise NoRoom(
+            f"The memory of {device} is too small for the task {task} with batch_size "
+            f"{spec.batch_size}. Lower batch_size in the spec's capability part."
+        ) from error
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -313,152 +343,3 @@ def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return "can't allocate memory" in str(error)
-
-
-def _as_lm_eval_writes(sample: dict[str, Any]) -> dict[str, Any]:
-    """A sample in the form of lm-eval's samples_*.jsonl."""
-    arguments = {
-        f"gen_args_{i}": {f"arg_{j}": part for j, part in enumerate(argument)}
-        for i, argument in enumerate(sample["arguments"])
-    }
-    return {
-        **sample,
-        "resps": sanitize_list(sample["resps"]),
-        "filtered_resps": sanitize_list(sample["filtered_resps"]),
-        "arguments": arguments,
-        "target": str(sample["target"]),
-    }
-
-
-def _write(
-    plan: _Plan, results: dict[str, Any], samples: list[dict[str, Any]], scores: list[TaskScore]
-) -> None:
-    """Samples, results, then the marker that makes them count; files of an older key go last."""
-    folder, name = plan.marker.parent, _file_part(plan.name)
-    older = []
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        marker = json.loads(plan.marker.read_text(encoding="utf-8"))
-        older = [folder / marker["samples"], folder / marker["results"]]
-    date = datetime.now(UTC).replace(tzinfo=None).isoformat().replace(":", "-")
-
-    def dump(value: Any, indent: int | None = None) -> str:
-        return json.dumps(value, default=handle_non_serializable, ensure_ascii=False, indent=indent)
-
-    samples_file = f"samples_{name}_{date}.jsonl"
-    results_file = f"results_{date}.json"
-    store.write_text(folder / samples_file, "".join(dump(s) + "\n" for s in samples))
-    store.write_text(folder / results_file, dump(results, indent=1) + "\n")
-    marker = {
-        "key": plan.key,
-        "samples": samples_file,
-        "results": results_file,
-        "scores": [score.model_dump() for score in scores],
-    }
-    store.write_text(plan.marker, json.dumps(marker, indent=1) + "\n")
-    for path in older:
-        path.unlink(missing_ok=True)
-
-
-def _metric_name(metric: str, filter_name: str, filters: set[str]) -> str:
-    """lm-eval's key without the filter, unless the task scores one metric by several."""
-    return metric if len(filters) == 1 else f"{metric},{filter_name}"
-
-
-def _answers(task: str, samples: list[dict[str, Any]]) -> pd.DataFrame:
-    """A row a document and metric, for metrics that have a number for a document."""
-    filters: dict[str, set[str]] = {}
-    for sample in samples:
-        for metric in sample["metrics"]:
-            filters.setdefault(metric, set()).add(sample["filter"])
-    rows = [
-        (
-            task,
-            _metric_name(metric, sample["filter"], filters[metric]),
-            int(sample["doc_id"]),
-            sample["doc_hash"],
-            float(sample[metric]),
-        )
-        for sample in samples
-        for metric in sample["metrics"]
-        if isinstance(sample[metric], int | float | np.number)
-    ]
-    return pd.DataFrame(rows, columns=ANSWER_COLUMNS)
-
-
-def _scores(
-    plan: _Plan, results: dict[str, Any], samples: list[dict[str, Any]], seconds: float
-) -> list[TaskScore]:
-    """A row a metric of one task; metrics whose value is no finite number are left out."""
-    values = results["results"][plan.name]
-    keys = [key.partition(",") for key in values if "," in key and "_stderr," not in key]
-    filters: dict[str, set[str]] = {}
-    for metric, _, filter_name in keys:
-        filters.setdefault(metric, set()).add(filter_name)
-    higher = results["higher_is_better"].get(plan.name, {})
-    rows = []
-    for metric, _, filter_name in keys:
-        value = values[f"{metric},{filter_name}"]
-        if not isinstance(value, int | float | np.number) or not math.isfinite(value):
-            continue
-        stderr = values.get(f"{metric}_stderr,{filter_name}")
-        known = isinstance(stderr, int | float | np.number) and math.isfinite(stderr)
-        rows.append(
-            TaskScore(
-                task=plan.name,
-                metric=_metric_name(metric, filter_name, filters[metric]),
-                score=float(value),
-                stderr=float(stderr) if known else None,
-                chance=chance_level(plan.task, metric, samples),
-                higher_is_better=higher.get(metric) is not False,
-                headline=False,
-                num_documents=len(plan.doc_ids),
-                num_documents_total=results["n-samples"][plan.name]["original"],
-                num_fewshot=int(results["n-shot"].get(plan.name) or 0),
-                task_version=str(plan.task.VERSION),
-                task_hash=results["task_hashes"][plan.name],
-                seconds=round(seconds, 3),
-            )
-        )
-    headline = _headline(plan, [row.metric for row in rows])
-    return [row.model_copy(update={"headline": row.metric == headline}) for row in rows]
-
-
-def _headline(plan: _Plan, metrics: list[str]) -> str | None:
-    """The metric that stands for a task: what its file says, else acc_norm, acc, the first."""
-    said = task_sets.metadata(plan.task).get("headline_metric")
-    found = first_of([said] if said else HEADLINES, metrics)
-    if said and found is None:
-        raise BadInput(
-            f"The task {plan.name} names the headline_metric {said!r}, but its metrics are "
-            f"{', '.join(metrics)}. Correct its task file."
-        )
-    return found or next(iter(metrics), None)
-
-
-def chance_level(task: Task, metric: str, samples: list[dict[str, Any]]) -> float | None:
-    """Score of somebody who guesses, or None where that is not known.
-
-    What the task's file says (`metadata: chance`, a number or one for each metric) goes
-    first. Multiple choice: mean over the documents of correct choices by choices. Greedy
-    continuations and exact matches of free text: 0.
-    """
-    said = task_sets.metadata(task).get("chance")
-    if isinstance(said, dict):
-        said = said.get(metric)
-    kind = task.OUTPUT_TYPE
-    if metric not in CHOICE_METRICS | EXACT_METRICS:
-        return None
-    if said is not None:
-        return float(said)
-    if callable(task.config.process_results):
-        # The task scores by its own rules, which we do not know.
-        return None
-    if kind == "multiple_choice" and metric in CHOICE_METRICS:
-        asked_twice = 2 if "acc_mutual_info" in samples[0]["metrics"] else 1
-        shares = [
-            (len(sample["target"]) if isinstance(sample["target"], list) else 1)
-            / (len(sample["arguments"]) / asked_twice)
-            for sample in samples
-        ]
-        return sum(shares) / len(shares)
-    return 0.0 if metric in EXACT_METRICS else None

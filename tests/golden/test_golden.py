@@ -18,8 +18,9 @@ from tests.conftest import ROOT
 
 COMMANDS = [
     "", "run", "sweep", "tune", "demo", "ls", "show", "compare", "export", "import", "price",
-    "cancel", "resume", "jobs", "synthesise", "tasks", "schema", "spec", "fetch-starter", "doctor",
-    "app", "catalogue", "catalogue check", "targets", "targets ls", "targets info", "targets rm",
+    "cancel", "resume", "jobs", "synthesise", "convert", "schema", "spec", "fetch-starter",
+    "doctor", "app", "tasks", "tasks fetch", "tasks preview",
+    "catalogue", "catalogue check", "targets", "targets ls", "targets info", "targets rm",
     "published", "fit", "economics",
 ]  # fmt: skip
 
@@ -91,7 +92,8 @@ def test_every_command_has_a_golden_help():
         commands = group.typer_instance.registered_commands
         names |= {group.name, *(f"{group.name} {c.name or c.callback.__name__}" for c in commands)}
 
-    assert names == {c for c in COMMANDS if c}
+    # The help of lm-eval is lm-eval's own.
+    assert names - {"lm-eval"} == {c for c in COMMANDS if c}
 
 
 def test_the_chart_of_a_study(store_root, golden):

@@ -162,36 +162,6 @@ def test_scores_equal_those_of_lm_eval(ask, tiny, tasks):
         assert mine.doc_hash.tolist() == [s["doc_hash"] for s in theirs["samples"][name]]
 
 
-def test_log_probabilities_equal_those_of_the_stock_backend(tiny):
-    """Leaving logits out changes no log-probability, also of a text longer than the context."""
-    pairs = [("a" * n, "b" * (1 + n % 5)) for n in range(1, 40, 3)]
-    pairs += [("same", " x"), ("same", " y"), ("same", " xy"), ("long " * 200, "end")]
-    requests = [(pair, list(pair[0].encode()), list(pair[1].encode())) for pair in pairs]
-    ours = capability.ExplorerLM(
-        tiny, batch_size=4, on_asked=lambda n: None, on_answered=lambda: None
-    )
-    theirs = HFLM(pretrained=tiny.model, tokenizer=tiny.tokenizer, batch_size=4)
-
-    mine = ours._loglikelihood_tokens(requests)
-
-    expected = theirs._loglikelihood_tokens(requests, disable_tqdm=True)
-    assert [greedy for _, greedy in mine] == [greedy for _, greedy in expected]
-    assert [value for value, _ in mine] == pytest.approx([v for v, _ in expected], abs=1e-4)
-
-
-def test_lean_backend_makes_few_logits(tiny):
-    """Logits exist only near the scored end of a prompt, not for all of it."""
-    made: list[int] = []
-    tiny.model.register_forward_hook(lambda m, i, output: made.append(output.logits.shape[1]))
-    lm = capability.ExplorerLM(
-        tiny, batch_size=4, on_asked=lambda n: None, on_answered=lambda: None
-    )
-
-    lm._loglikelihood_tokens([(("", ""), [5] * 100, [6, 7])])
-
-    assert made == [2]
-
-
 def test_limit_is_the_same_sample_for_every_model(ask, tiny_llama):
     """A limit takes the same documents for each model, and says where they stand in the data."""
     other = loading.load(str(tiny_llama(num_layers=4, seed=1)))
@@ -249,6 +219,36 @@ def test_chance_and_headline(ask):
     assert (letter.task_version, letter.num_fewshot, letter.num_documents) == ("3.0", 0, 30)
     perplexity = next(score for score in found.scores if score.metric == "perplexity")
     assert not perplexity.higher_is_better
+
+
+def test_answers_carry_their_chance_and_what_they_share(ask, tasks):
+    """Each document's own chance level, and the cluster that the task's metadata names."""
+    path = tasks / "local_choice.yaml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump(config | {"metadata": {"cluster": "end"}}), encoding="utf-8")
+
+    found, answers = ask("local_choice", "local_word")
+    _, again = ask("local_choice", "local_word")
+
+    choice = answers[(answers.task == "local_choice") & (answers.metric == "acc")]
+    assert choice.chance.tolist() == [1 / 2, 1 / 3] * 15
+    ends = [f"{city[: 1 + i % 3]}" for i, city in enumerate(CITIES * 3)]
+    assert pd.factorize(choice.cluster)[0].tolist() == pd.factorize(pd.Series(ends))[0].tolist()
+    word = answers[answers.task == "local_word"]
+    assert word[word.metric == "acc"].chance.tolist() == [0.0] * 30
+    assert word.cluster.isna().all()
+    pd.testing.assert_frame_equal(answers, again)
+    assert found.scores[0].chance == pytest.approx((1 / 2 + 1 / 3) / 2)
+
+
+def test_a_cluster_that_the_documents_lack_is_refused_before_anything_is_asked(ask, tasks):
+    """The sentence names the field, and those that there are."""
+    path = tasks / "local_choice.yaml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump(config | {"metadata": {"cluster": "text"}}), encoding="utf-8")
+
+    with pytest.raises(BadInput, match="no such field; they have question, choices"):
+        ask("local_choice", listener=lambda status: pytest.fail("asked") if status["done"] else 0)
 
 
 def test_progress_counts_every_request(ask):
@@ -346,16 +346,6 @@ def test_starter_group_is_ours(store_root):
 
     assert len(names) >= 4
     assert all(name.startswith("starter_") for name in names)
-
-
-def test_index_for_the_page_needs_no_lm_eval(only_local, tasks, tmp_path):
-    """`write_index` leaves every name with its kind as JSON."""
-    task_sets.write_index(tmp_path / "tasks.json", str(tasks))
-
-    found = json.loads((tmp_path / "tasks.json").read_text(encoding="utf-8"))
-    assert {("starter", "group"), ("local_all", "tag"), ("local_word", "task")} <= {
-        tuple(row) for row in found["tasks"]
-    }
 
 
 def test_unknown_task_names_close_ones(only_local, tasks):

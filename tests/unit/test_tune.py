@@ -48,7 +48,7 @@ def test_a_tournament_goes_on_where_it_stopped(order, store_root, monkeypatch):
     """Its trainings are runs of the store: held again, nothing is trained anew."""
     del order["variants"][1]
     first, _ = hold(order, store_root)
-    monkeypatch.setattr("explorer.run.train", lambda *told: pytest.fail("trained again"))
+    monkeypatch.setattr("explorer.run.teaching.train", lambda *told: pytest.fail("trained again"))
 
     again, _ = hold(order, store_root)
 

@@ -1,0 +1,253 @@
+"""Which tokens to compute: the texts of many requests as trees, what they share only once.
+
+Texts that begin alike are one path up to where they part: the question of all its choices, the
+opening of both sentences of a minimal pair. What hundreds of texts open with, the examples of a
+few-shot task, becomes a header whose keys and values are computed once and kept.
+
+    header [few-shot examples]  <-  row [question - choice A | - choice B] [next question - ...]
+                                <-  row ...
+
+A tree lies in its row in depth-first order. Then a token is seen by exactly those that come after
+it and before `ends`, the end of its subtree: a mask of two comparisons, and trees side by side in
+one row do not see each other.
+
+    group = plan([Text(np.array([1, 5, 7]), np.array([9]))], budget=1024)[0]
+"""
+
+import bisect
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+ROW_TOKENS = 256
+"""Length that rows are filled to. Longer rows waste attention on masked keys, shorter ones copy the
+header more often."""
+MIN_HEADER = 32
+"""Shortest opening worth a cache of its own, in tokens."""
+MIN_SHARED = 0.25
+"""Share of a text that it must have in common with its neighbour to lie in the same tree."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """What a model reads for one request, and what it should say at the end."""
+
+    tokens: Array
+    """Input, without the last target."""
+    targets: Array
+    """Scored tokens: target j is judged at input position len(tokens) - len(targets) + j."""
+
+    @property
+    def first_scored(self) -> int:
+        """Input position at which the first target is judged."""
+        return len(self.tokens) - len(self.targets)
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """Where in a row the targets of a text are judged."""
+
+    number: int
+    """The text's place in the list that was planned."""
+    slots: Array
+    """Indices in the row, one a target."""
+    targets: Array
+
+
+@dataclasses.dataclass
+class Row:
+    """Trees side by side."""
+
+    tokens: Array
+    positions: Array
+    """Place of each token in its text, the header included."""
+    ends: Array
+    """Index after the last token of the subtree that begins here."""
+    asked: list[Asked]
+
+    def __len__(self) -> int:
+        """Number of tokens."""
+        return len(self.tokens)
+
+
+@dataclasses.dataclass
+class Group:
+    """Batches of rows that all read the same header first."""
+
+    header: Array
+    batches: list[list[Row]]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens to compute, padding included."""
+        padded = (len(batch) * max(map(len, batch)) for batch in self.batches)
+        return len(self.header) + sum(padded)
+
+
+def plan(texts: list[Text], *, budget: int, row_tokens: int = ROW_TOKENS) -> list[Group]:
+    """Arrange the texts into as few tokens as the rules above find.
+
+    Args:
+        texts: Each with at least one token and one target. Their order decides nothing but
+            `Asked.number`.
+        budget: Tokens in one batch; a single longer row is a batch of its own.
+        row_tokens: Length that rows are filled to.
+    """
+    keys = [text.tokens.astype(">u4").tobytes() for text in texts]
+    order = sorted(range(len(texts)), key=lambda i: (keys[i], len(texts[i].targets), i))
+    forest = _Forest([texts[i] for i in order], order, row_tokens)
+    return [
+        Group(header, list(_batches(_rows(pieces, max(row_tokens, len(header) // 2)), budget)))
+        for header, pieces in forest.groups()
+    ]
+
+
+def chain(tokens: Array, first_position: int = 0) -> Row:
+    """One text alone in a row."""
+    length = len(tokens)
+    positions = np.arange(first_position, first_position + length)
+    return Row(tokens, positions, np.full(length, length), [])
+
+
+class _Forest:
+    """Texts in the order of a dictionary, where neighbours share most."""
+
+    def __init__(self, texts: list[Text], numbers: list[int], row_tokens: int) -> None:
+        self.texts, self.numbers, self.row_tokens = texts, numbers, row_tokens
+        self.lengths = np.array([len(text.tokens) for text in texts])
+        self.first_scored = np.array([text.first_scored for text in texts])
+        # shared[i]: tokens that text i has in common with text i - 1.
+        pairs = zip(texts, texts[1:], strict=False)
+        shared = [_num_common(one.tokens, two.tokens) for one, two in pairs]
+        self.shared = np.array([0, *shared])
+
+    def groups(self) -> Iterator[tuple[Array, list[Row]]]:
+        """Headers, each with the trees that hang on it."""
+        headers = [(0, len(self.texts), 0)] if self.texts else []
+        while headers:
+            start, stop, header = headers.pop()
+            members, deeper = self._part(start, stop, header)
+            headers += deeper
+            if members:
+                yield self.texts[start].tokens[:header], list(self._pieces(members, header))
+
+    def _part(
+        self, start: int, stop: int, header: int
+    ) -> tuple[list[int], list[tuple[int, int, int]]]:
+        """The texts that read `header` alone, and the ranges that deserve a longer one."""
+        members: list[int] = []
+        deeper: list[tuple[int, int, int]] = []
+        ranges = [(start, stop)]
+        while ranges:
+            low, high = ranges.pop()
+            inner = self.shared[low + 1 : high]
+            num_new = self.lengths[low] + (self.lengths[low + 1 : high] - inner).sum() - header
+            if high - low < 2 or num_new <= self.row_tokens:
+                members += range(low, high)
+                continue
+            parting = int(inner.min())
+            common = min(parting, int(self.first_scored[low:high].min()))
+            if common - header >= MIN_HEADER:
+                deeper.append((low, high, common))
+                continue
+            cuts = [low, *(np.flatnonzero(inner == parting) + low + 1).tolist(), high]
+            if len(cuts) == high - low + 1:
+                members += range(low, high)
+            else:
+                ranges += zip(cuts, cuts[1:], strict=False)
+        return sorted(members), deeper
+
+    def _pieces(self, members: list[int], header: int) -> Iterator[Row]:
+        """Cut the texts into trees of at most `row_tokens`, unless one text is longer."""
+        tree: list[int] = []
+        num_tokens = 0
+        for i in members:
+            own = int(self.lengths[i]) - header
+            common = int(self.shared[i]) - header
+            joins = (
+                tree
+                and tree[-1] == i - 1
+                and common >= MIN_SHARED * own
+                and num_tokens + own - common <= self.row_tokens
+            )
+            if tree and not joins:
+                yield self._tree(tree, header)
+                tree, num_tokens = [], 0
+            tree.append(i)
+            num_tokens += own - common if joins else own
+        yield self._tree(tree, header)
+
+    def _tree(self, members: list[int], header: int) -> Row:
+        """Lay neighbouring texts out depth first."""
+        path = np.zeros(0, dtype=np.int64)
+        tokens, positions, asked = [], [], []
+        ends = np.zeros(int(self.lengths[members].sum()), dtype=np.int64)
+        num_tokens = 0
+        for place, i in enumerate(members):
+            text = self.texts[i]
+            kept = int(self.shared[i]) - header if place else 0
+            ends[path[kept:]] = num_tokens
+            new = text.tokens[header + kept :]
+            tokens.append(new)
+            positions.append(np.arange(header + kept, len(text.tokens)))
+            path = np.concatenate([path[:kept], np.arange(num_tokens, num_tokens + len(new))])
+            num_tokens += len(new)
+            slots = path[text.first_scored - header :]
+            asked.append(Asked(self.numbers[i], slots, text.targets))
+        ends[path] = num_tokens
+        return Row(np.concatenate(tokens), np.concatenate(positions), ends[:num_tokens], asked)
+
+
+def _rows(trees: list[Row], row_tokens: int) -> list[Row]:
+    """Fill rows, each with the largest tree that is left and then the largest that still fit."""
+    left = sorted(range(len(trees)), key=lambda i: (len(trees[i]), -i))
+    lengths = [len(trees[i]) for i in left]
+    rows = []
+    while left:
+        lengths.pop()
+        row = [trees[left.pop()]]
+        space = row_tokens - len(row[0])
+        while (place := bisect.bisect_right(lengths, space)) > 0:
+            space -= lengths.pop(place - 1)
+            row.append(trees[left.pop(place - 1)])
+        rows.append(_side_by_side(row))
+    return sorted(rows, key=len, reverse=True)
+
+
+def _side_by_side(trees: list[Row]) -> Row:
+    starts = np.cumsum([0, *map(len, trees)]).tolist()
+    asked = [
+        dataclasses.replace(one, slots=one.slots + start)
+        for tree, start in zip(trees, starts, strict=False)
+        for one in tree.asked
+    ]
+    ends = [tree.ends + start for tree, start in zip(trees, starts, strict=False)]
+    return Row(
+        np.concatenate([tree.tokens for tree in trees]),
+        np.concatenate([tree.positions for tree in trees]),
+        np.concatenate(ends),
+        asked,
+    )
+
+
+def _batches(rows: Iterable[Row], budget: int) -> Iterator[list[Row]]:
+    """Rows of similar length together, longest first, so that memory runs out early or never."""
+    batch: list[Row] = []
+    for row in rows:
+        if batch and (len(batch) + 1) * len(batch[0]) > budget:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _num_common(one: Array, two: Array) -> int:
+    """Length of the common beginning."""
+    length = min(len(one), len(two))
+    different = np.flatnonzero(one[:length] != two[:length])
+    return int(different[0]) if len(different) else length
