@@ -166,7 +166,7 @@ def test_a_fresh_store_says_what_to_do_next(explorer):
         (("compare", "ghost"), "No record of ghost"),
         (("compare", "--against", "ghost"), "No record of ghost"),
         (("compare", "--differences", "--allow", "weather"), "--allow knows task_version"),
-        (("schema", "house"), "knows run and sweep"),
+        (("schema", "house"), "knows run, sweep and tune"),
         (("compare", "--utilisation", "2"), "utilisation"),
         (("run", "--nope"), "nope"),
         (("price", "A device", "--", "-1"), "US dollars per hour above 0"),
