@@ -3,6 +3,7 @@
 import pandas as pd
 import streamlit as st
 
+from explorer.analysis import retention
 from explorer.pages import words
 
 
@@ -66,6 +67,7 @@ def footnote(runs: pd.DataFrame) -> str:
     parts += [f"Price: {note}." for note in notes]
     if not notes:
         parts.append("No price for this device: set one on the Explore page to see costs.")
+    parts.append(retention.over_different_tasks(runs))
     excluded = sorted({text for text in runs["excluded_tasks"].dropna() if text})
     parts += [f"Left out of the retention: {text}." for text in excluded[:3]]
-    return words.md(" ".join(parts))
+    return words.md(" ".join(part for part in parts if part))

@@ -1,5 +1,6 @@
 """The Run page: the order, its preview, the queue."""
 
+import json
 import os
 import socket
 import time
@@ -181,6 +182,20 @@ def test_what_is_measured_is_not_started_again(root, study, open_page, submitted
 
     assert page.button(key="run_start").label == "All of it is measured"
     assert page.button(key="run_start").disabled
+
+
+def test_the_preview_says_what_will_be_refused(root, open_page):
+    """More memory needed than the newest run's device has, and by how much."""
+    run_ids = records.write_study(root)
+    for run_id in run_ids:
+        path = root / run_id / "record.json"
+        record = json.loads(path.read_text())
+        record["environment"]["memory_bytes"] = 10**6
+        path.write_text(json.dumps(record))
+
+    said = text_of(open_page("run"))
+
+    assert "This will be refused: the device has 1.00 MB of memory" in said
 
 
 def test_the_preview_rests_on_earlier_runs(study, open_page):

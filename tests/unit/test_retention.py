@@ -320,3 +320,20 @@ def test_shared_passages_widen_the_interval():
     assert clustered["retention"] == plain["retention"]
     width = [one["retention_high"] - one["retention_low"] for one in (clustered, plain)]
     assert width[0] > 1.5 * width[1]
+
+
+def test_means_over_different_tasks_are_warned_of():
+    """A student that misses a task of its siblings is named; equal ones are not."""
+    teacher = [answers("a", first(90)), answers("b", first(80))]
+    student = [answers("a", first(70)), answers("b", first(75))]
+    runs = frame("t", "s", "u", "v")
+    per_run = {"t": teacher, "s": student, "u": student, "v": student}
+    all_scores = pd.concat([scores(run_id, of) for run_id, of in per_run.items()])
+    of_all = {run_id: pd.concat(of) for run_id, of in per_run.items()}
+
+    same = retention.add(runs, all_scores, of_all)
+    all_scores.loc[(all_scores["run_id"] == "v") & (all_scores["task"] == "b"), "num_fewshot"] = 5
+    other = retention.add(runs, all_scores, of_all)
+
+    assert retention.over_different_tasks(same) == ""
+    assert retention.over_different_tasks(other).startswith("The retention of v is a mean over")
