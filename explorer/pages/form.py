@@ -64,6 +64,8 @@ ELSEWHERE = {
     "llamacpp": "A GGUF file is tested and timed as it is, in llama.cpp: no students.",
 }
 HALVES = [3, 2]
+ASKED_TASKS, ASKED_FOLDER = "test_with", "more_tasks"
+"""What the Tasks page puts into this page's address."""
 
 
 def ask(root: Path, shelf: Shelf) -> SweepSpec | RunSpec:
@@ -274,10 +276,11 @@ def _uploaded() -> str:
 
 def _tasks(shelf: Shelf) -> dict[str, Any]:
     left, right = st.columns(HALVES)
+    _take_from_the_address("run_tasks", st.query_params.get_all(ASKED_TASKS))
+    asked = st.session_state.setdefault("run_tasks", ["starter"])
     tasks = left.multiselect(
         "Test with",
-        list(dict.fromkeys(["starter", *shelf.scores["task"].unique()])),
-        default=["starter"],
+        list(dict.fromkeys(["starter", *asked, *shelf.scores["task"].unique()])),
         key="run_tasks",
         accept_new_options=True,
         help=HELP["tasks"],
@@ -291,6 +294,12 @@ def _tasks(shelf: Shelf) -> dict[str, Any]:
         help=HELP["limit"],
     )
     return {"tasks": tasks, "limit": limit}
+
+
+def _take_from_the_address(key: str, asked: list[str] | str) -> None:
+    """Let the address fill a widget, once: what is changed by hand afterwards stays."""
+    if asked and st.session_state.get(f"{key}_asked") != asked:
+        st.session_state[key] = st.session_state[f"{key}_asked"] = asked
 
 
 def _details(kind: str) -> dict[str, Any]:
@@ -337,6 +346,7 @@ def _details(kind: str) -> dict[str, Any]:
             "Device", ["auto", "cpu", "cuda"], key="run_device", help=HELP["run_device"]
         )
         found["timing"] = timing.ask()
+        _take_from_the_address("run_include_path", st.query_params.get(ASKED_FOLDER, ""))
         found["include_path"] = st.text_input(
             "Folder with more tasks", key="run_include_path", help=HELP["include_path"]
         )

@@ -93,6 +93,16 @@ TERMS = {
         "Names of lm-evaluation-harness tasks or groups. starter is the suite that ships with us "
         "and runs offline."
     ),
+    "output_type": (
+        "How a task is answered. Choices: the likeliest of several. Continuation: whether the "
+        "right one is the likeliest of all. Written: the model writes, and its text is checked. "
+        "Perplexity: how well it foresees a text."
+    ),
+    "task_kind": "A group or tag stands for several tasks; a run that asks for it asks for each.",
+    "data_here": (
+        "The documents are on this machine, so the task can be asked without a connection. Else "
+        "the first run fetches them."
+    ),
     "include_path": (
         "A folder on this machine with your own tasks in lm-evaluation-harness's YAML format."
     ),
