@@ -33,8 +33,9 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.utils import handle_non_serializable, hash_string
 
 from explorer.errors import BadInput, NoRoom
-from explorer.measure import lm_eval_files, prefix_lm, task_scores, task_sets
+from explorer.measure import api_lm, lm_eval_files, prefix_lm, task_scores, task_sets
 from explorer.measure.answer_log import AnswerLog
+from explorer.measure.api_lm import ApiLM
 from explorer.measure.llama_lm import LlamaLM
 from explorer.measure.lm_eval_files import TaskFiles
 from explorer.measure.prefix_lm import PrefixLM
@@ -55,8 +56,14 @@ class BackEnd:
     name: str
     version: int
     """Rises when answers may change, so that none of before is read."""
-    make: Callable[[Callable[[Work], None]], PrefixLM | LlamaLM]
+    make: Callable[[Callable[[Work], None]], PrefixLM | LlamaLM | ApiLM]
     """Given whom to tell how far it is."""
+    answers: frozenset[str] = api_lm.EVERYTHING
+    """lm-eval's output types that it can answer."""
+    why_not: str = ""
+    """Why it cannot answer the others, and what to do."""
+    before: Callable[[ApiLM, list[tuple[Task, list[int]]]], None] | None = None
+    """Told the tasks that will be asked, before the first request; may refuse them."""
 
 
 def in_torch(loaded: Loaded, spec: CapabilitySpec) -> BackEnd:
@@ -118,11 +125,16 @@ def evaluate(
     for name, task in tasks.items():
         _settle(task, spec)
         task_scores.check(task, name)
+        if task.OUTPUT_TYPE not in back_end.answers:
+            raise BadInput(
+                f"The task {name} is of the type {task.OUTPUT_TYPE}, which {loaded.name} cannot "
+                f"answer: {back_end.why_not}."
+            )
         doc_ids = choose_documents(name, len(task.eval_docs), spec.limit, spec.seed)
         key = _key(task, doc_ids, spec, loaded, fingerprint, back_end)
         plans.append(_Plan(name, task, doc_ids, TaskFiles(folder, name, key)))
         count.planned[name] = _num_requests(task, doc_ids)
-    lm: PrefixLM | LlamaLM | None = None
+    lm: PrefixLM | LlamaLM | ApiLM | None = None
     scores: list[TaskScore] = []
     answers: list[pd.DataFrame] = []
     for plan in plans:
@@ -131,6 +143,9 @@ def evaluate(
             if lm is None:
                 with task_sets.quiet(), _enough_memory(plan.name, spec, device):
                     lm = back_end.make(count.worked)
+                    if back_end.before and isinstance(lm, ApiLM):
+                        left = [(one.task, one.doc_ids) for one in plans if not one.files.read()]
+                        back_end.before(lm, left)
             count.start(plan.name)
             lm.set_cache_hook(AnswerLog(plan.files.asked, plan.files.key, count.answered))
             done = _ask(lm, plan, spec, loaded, fingerprint, device, back_end)
@@ -265,7 +280,7 @@ def _key(
 
 
 def _ask(
-    lm: PrefixLM | LlamaLM,
+    lm: PrefixLM | LlamaLM | ApiLM,
     plan: _Plan,
     spec: CapabilitySpec,
     loaded: Loaded,
@@ -298,7 +313,7 @@ def _ask(
             "shares_prefixes": lm.shares_prefixes,
             "model_args": {"pretrained": loaded.name, "fingerprint": fingerprint},
             "model_num_parameters": loaded.model.num_parameters(),
-            "model_dtype": str(loaded.model.dtype),
+            "model_dtype": str(loaded.model.dtype) if loaded.model.dtype else None,
             "batch_size": spec.batch_size,
             "device": str(device),
             "limit": spec.limit,

@@ -17,7 +17,7 @@ spec is the same run, and running it again continues or does nothing.
 
 from explorer.specs.base import Spec
 from explorer.specs.distill import DistillSpec
-from explorer.specs.measure import SHAPES, CapabilitySpec, LatencySpec
+from explorer.specs.measure import SHAPES, ApiSpec, CapabilitySpec, LatencySpec
 from explorer.specs.runs import (
     NAME_PATTERN,
     Conditions,
@@ -42,8 +42,8 @@ from explorer.specs.students import (
 )
 
 __all__ = [
-    "NAME_PATTERN", "ONE_STEP", "SHAPES", "BothStudent", "CapabilitySpec", "CheckpointStudent",
-    "Conditions", "DepthStudent", "DistillSpec", "FreshStudent", "GgufType", "LatencySpec",
-    "RunSpec", "Sizes", "Spec", "Student", "StudentSpec", "SweepSpec", "WidthStudent",
-    "demo_sweep", "read", "rounded", "starter_sweep",
+    "NAME_PATTERN", "ONE_STEP", "SHAPES", "ApiSpec", "BothStudent", "CapabilitySpec",
+    "CheckpointStudent", "Conditions", "DepthStudent", "DistillSpec", "FreshStudent", "GgufType",
+    "LatencySpec", "RunSpec", "Sizes", "Spec", "Student", "StudentSpec", "SweepSpec",
+    "WidthStudent", "demo_sweep", "read", "rounded", "starter_sweep",
 ]  # fmt: skip
