@@ -13,6 +13,7 @@ PAGES = [
         "explorer/pages/explore.py", title="Explore", icon=":material/scatter_plot:", default=True
     ),
     st.Page("explorer/pages/run.py", title="Run", icon=":material/play_circle:"),
+    st.Page("explorer/pages/tasks.py", title="Tasks", icon=":material/checklist:"),
     st.Page("explorer/pages/compare.py", title="Compare", icon=":material/table_chart:"),
     st.Page("explorer/pages/answers.py", title="Answers", icon=":material/quiz:"),
     st.Page("explorer/pages/published.py", title="Published", icon=":material/menu_book:"),

@@ -22,7 +22,7 @@ from playwright.sync_api import Page, sync_playwright
 
 APP = Path(__file__).parent.parent / "app.py"
 PAGES = {name: "" if name == "explore" else name for name in
-         ("explore", "run", "compare", "answers", "published", "economics")}  # fmt: skip
+         ("explore", "run", "tasks", "compare", "answers", "published", "economics")}  # fmt: skip
 WIDTHS = {1440: 1000, 1024: 900, 390: 844}
 """Width to height of the window, in pixels."""
 CHROME_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]

@@ -64,6 +64,28 @@ def golden(request: pytest.FixtureRequest) -> Golden:
     return check
 
 
+@pytest.fixture(scope="session")
+def task_list(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """lm-eval's tasks as our cache holds them, read once a session: a third of a minute."""
+    from explorer.tasks import index
+
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("task_list")
+        patch.setenv("EXPLORER_CACHE", str(folder))
+        index.build()
+    return folder / "tasks"
+
+
+@pytest.fixture
+def known_tasks(task_list: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own that holds the list; an empty cache of data sets."""
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("EXPLORER_CACHE", str(cache))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    shutil.copytree(task_list, cache / "tasks")
+    return cache
+
+
 TinyLlama = Callable[..., Path]
 
 

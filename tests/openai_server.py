@@ -16,7 +16,8 @@ from explorer.models import loading
 
 FAULTS = (
     "stalls", "garbage", "closes", "error", "no_usage", "no_stream", "status", "miscounts",
-    "refuses_extras", "empty", "every_third_fails", "not_an_object", "echoes_key",
+    "refuses_extras", "empty", "stays_alive", "never_ends", "counts_more",
+    "every_third_fails", "not_an_object", "echoes_key",
 )  # fmt: skip
 SECRET = "sk-very-secret"
 
@@ -65,10 +66,14 @@ class _Handler(BaseHTTPRequestHandler):
         text = asked["messages"][0]["content"] if chat else asked["prompt"]
         ids = server.loaded.tokenizer(text, return_tensors="pt").input_ids
         num_tokens = 0 if fault == "empty" else asked["max_tokens"]
+        if fault == "never_ends":
+            num_tokens = 200
         cache, next_ids = None, ids
         for number in range(num_tokens):
             if fault == "stalls" and number == 1:
                 return time.sleep(server.stall_s)
+            if fault == "stays_alive" and number == 1:
+                return self._comments()
             if fault == "closes" and number == 2:
                 return None
             if fault == "garbage" and number == 1:
@@ -85,11 +90,18 @@ class _Handler(BaseHTTPRequestHandler):
             choice = {"delta": {"content": piece}} if chat else {"text": piece}
             self._event({"choices": [{"index": 0, **choice}]})
         self._event({"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]})
-        counted = 1 if fault == "miscounts" else num_tokens
+        counted = {"miscounts": 1, "counts_more": num_tokens + 1}.get(fault, num_tokens)
         usage = {"prompt_tokens": ids.shape[1], "completion_tokens": counted}
         if fault != "no_usage" and asked.get("stream_options", {}).get("include_usage"):
             self._event({"choices": [], "usage": usage})
         return self._raw("data: [DONE]\n\n")
+
+    def _comments(self) -> None:
+        """What keeps a connection alive while nothing happens."""
+        ends = time.monotonic() + self.server.stall_s
+        while time.monotonic() < ends:
+            self._raw(": still here\n\n")
+            time.sleep(0.05)
 
     def _event(self, event: dict) -> None:
         self._raw(f"data: {json.dumps(event)}\n\n")

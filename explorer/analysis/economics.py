@@ -9,7 +9,7 @@ from explorer.analysis import breakeven, fleet, numbers, payback, serving
 from explorer.analysis.fleet import Limits
 from explorer.analysis.quantity import Quantity, median, of, unknown
 from explorer.analysis.serving import Measured, Workload
-from explorer.records import RunRecord, Timing
+from explorer.records import LoadPoint, RunRecord, Timing
 
 COLUMNS = [
     "run_id", "label", "role", "teacher_run_id", "device_name", "concurrency", "requests_per_s",
@@ -65,10 +65,26 @@ def measured(timing: Timing) -> Measured:
     )
 
 
+def at_level(timing: Timing, point: LoadPoint) -> Measured:
+    """The medians of one level of a sweep, with their intervals."""
+    alike = timing.model_copy(update={"turns": point.turns, "batch_size": int(point.level)})
+    return measured(alike)
+
+
 def curve(record: RunRecord, workload: Workload) -> pd.DataFrame:
-    """A run's concurrency curve for these requests; one point is what a record holds today."""
-    points = [measured(record.latency.own)] if record.latency else []
-    return fleet.curve([point for point in points if point.ttft_ms.known], workload)
+    """A run's concurrency curve for these requests: its own timing and the levels of its sweep.
+
+    Requests that arrive at random have no concurrency, and a level at which half of them failed
+    serves nobody: neither is in it.
+    """
+    if record.latency is None:
+        return fleet.curve([], workload)
+    own = record.latency.own
+    points = {own.batch_size: measured(own)}
+    for level in own.curve:
+        if level.kind != "poisson" and level.num_failed < len(level.turns):
+            points[int(level.level)] = at_level(own, level)
+    return fleet.curve([point for point in points.values() if point.ttft_ms.known], workload)
 
 
 def candidates(

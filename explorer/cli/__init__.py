@@ -10,7 +10,8 @@ Exit code 0 is success, 2 a wrong request, 1 anything else that failed.
     doing.py     run, sweep, demo, cancel, resume, jobs, synthesise, convert
     reading.py   ls, show, compare, export, price
     targets.py   targets ls, targets info, targets rm
-    about.py     schema, spec, tasks, doctor, fetch-starter, app
+    tasks.py     tasks, tasks preview, tasks add, tasks fetch
+    about.py     schema, spec, doctor, fetch-starter, app
     harness.py   lm-eval
     catalogue.py catalogue check, published, fit
     money.py     economics
@@ -24,7 +25,7 @@ import typer
 from typer.exceptions import TyperException
 
 # Importing a module of commands is what adds them, in this order.
-from explorer.cli import doing, reading, targets, about, harness, catalogue, money  # isort: skip
+from explorer.cli import doing, reading, targets, tasks, about, harness, catalogue, money  # isort: skip
 from explorer.cli.base import app
 from explorer.errors import ExplorerError
 
@@ -38,6 +39,7 @@ __all__ = [
     "money",
     "reading",
     "targets",
+    "tasks",
 ]
 
 

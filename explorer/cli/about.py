@@ -1,4 +1,4 @@
-"""Commands about the explorer itself: its specs, tasks, health, starter and dashboard."""
+"""Commands about the explorer itself: its specs, health, starter and dashboard."""
 
 import importlib.metadata
 import json
@@ -37,20 +37,6 @@ def spec(
     if name not in known:
         raise BadInput(f"spec knows starter and demo, got {name!r}.")
     print(known[name]().to_yaml(), end="")
-
-
-@app.command("tasks")
-def list_tasks(
-    search: Annotated[str, typer.Argument(help="Part of a name.")] = "",
-    include_path: Annotated[Path | None, typer.Option(help="A folder with more tasks.")] = None,
-) -> None:
-    """List the tasks that a run can ask: ours, lm-eval's and those of a folder."""
-    from explorer.measure.task_sets import list_tasks as find
-
-    found = find(str(include_path) if include_path else None)
-    for row in found.to_dict("records"):
-        if search.lower() in str(row["name"]).lower():
-            print(f"{row['name']}\t{row['kind']}")
 
 
 @app.command("fetch-starter")

@@ -9,11 +9,18 @@ import typer
 
 from explorer import specs, store
 from explorer.cli.base import ResultsDir, app, console, root_of
-from explorer.cli.tables import print_comparison
+from explorer.cli.tables import print_comparison, print_forecasts
 from explorer.errors import BadInput
 
 Queue = Annotated[
     bool, typer.Option("--queue", help="Hand it to the Ray queue and return at once.")
+]
+
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only say what memory, time and money it will take.")
+]
+Insist = Annotated[
+    bool, typer.Option("--insist", help="Try a run that by our arithmetic does not fit.")
 ]
 
 
@@ -25,6 +32,8 @@ def run(
     again: Annotated[
         bool, typer.Option("--again", help="Measure a finished run anew, on this machine.")
     ] = False,
+    dry_run: DryRun = False,
+    insist: Insist = False,
     queued: Annotated[
         bool, typer.Option("--queued", hidden=True, help="The queue says this, not a person.")
     ] = False,
@@ -34,6 +43,10 @@ def run(
     spec = _spec(root, what)
     if isinstance(spec, specs.SweepSpec):
         raise BadInput(f"{what} holds a sweep. Start it with: explorer sweep {what}")
+    if dry_run:
+        print_forecasts([spec], root)
+        return
+    _insist(insist)
     _do([spec], root, queue=queue, again=again, queued=queued)
 
 
@@ -47,11 +60,17 @@ def sweep(
     again: Annotated[
         bool, typer.Option("--again", help="Measure finished runs anew, on this machine.")
     ] = False,
+    dry_run: DryRun = False,
+    insist: Insist = False,
 ) -> None:
     """Benchmark a teacher, then make, teach and benchmark several students of it."""
     root = root_of(results)
     spec = specs.starter_sweep() if what == "starter" else specs.read(Path(what))
     runs = spec.runs() if isinstance(spec, specs.SweepSpec) else [spec]
+    if dry_run:
+        print_forecasts(runs, root)
+        return
+    _insist(insist)
     _do(runs, root, queue=queue, again=again)
     if not queue:
         print_comparison(root, [one.run_id for one in runs])
@@ -172,6 +191,12 @@ def _spec(root: Path, what: str) -> specs.RunSpec | specs.SweepSpec:
     if what.endswith((".yaml", ".yml")) or Path(what).is_file():
         return specs.read(Path(what))
     return store.read_spec(root, what)
+
+
+def _insist(insist: bool) -> None:
+    """What runs under this command, in the queue too, is tried whatever our arithmetic says."""
+    if insist:
+        os.environ["EXPLORER_INSIST"] = "1"
 
 
 def _do(

@@ -11,8 +11,9 @@ from rich.table import Table
 
 from explorer import store
 from explorer.cli.base import console, wide_console
-from explorer.errors import BadInput, ExplorerError
+from explorer.errors import BadInput, ExplorerError, NoRoom
 from explorer.records import RunRecord
+from explorer.specs import RunSpec
 
 Format = Annotated[
     str,
@@ -129,3 +130,39 @@ def print_effects(found: list[RunRecord], root: Path, run_ids: list[str]) -> Non
         known = control.effect(runs, scores[scores["run_id"].isin(ids)], answers, run_id)
         if known:
             console.print(f"{run_id}: {known.in_words()}", markup=False, soft_wrap=True)
+
+
+def print_forecasts(runs: list[RunSpec], root: Path) -> None:
+    """Print what each run will take, their sum, and what does not fit.
+
+    Raises:
+        NoRoom: One of them cannot be done here; the message says what could.
+    """
+    from explorer import preflight
+    from explorer.analysis import numbers
+
+    found = [preflight.forecast(one, root) for one in runs]
+    rows = [
+        {
+            "Run": one.run_id,
+            "Memory": numbers.size(sum(told.memory.values())),
+            "Most of it": max(told.memory, key=lambda name: told.memory[name]),
+            "Disk": numbers.size(told.disk_bytes),
+            "Time": numbers.duration(told.seconds),
+            "Cost": numbers.dollars(told.usd),
+        }
+        for one, told in zip(runs, found, strict=True)
+    ]
+    print_frame(pd.DataFrame(rows))
+    known = [told.seconds for told in found if told.seconds is not None]
+    spent = [told.usd for told in found if told.usd is not None]
+    total = f"About {numbers.duration(sum(known))}" if known else "Time not known yet"
+    console.print(
+        f"{total}{f', {numbers.dollars(sum(spent))}' if spent else ''}. Nothing was started.",
+        markup=False,
+    )
+    for basis in dict.fromkeys(told.seconds_basis for told in found):
+        console.print(basis, markup=False)
+    problems = [told.problem for told in found if told.problem]
+    if problems:
+        raise NoRoom(" ".join(problems) + " To try all the same: --insist.")

@@ -1,36 +1,35 @@
-"""Which tasks there are, and the leaf tasks behind the names of a spec.
+"""The leaf tasks behind the names of a spec, with their documents.
 
 A name is a task, a group, a tag or a pattern such as `blimp_*` of lm-evaluation-harness,
 of our own folder `tasks/`, or of a folder that the user gives.
 
-    explorer tasks --include-path FOLDER
+    explorer tasks fetch NAME
 """
 
 import contextlib
+import dataclasses
 import difflib
 import fnmatch
-import json
 import logging
 import os
+import re
 import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import datasets
-import lm_eval
 import lm_eval.api.task
-import pandas as pd
+from lm_eval.api.registry import metric_registry
 from lm_eval.api.task import ConfigurableTask, Task
+from lm_eval.config.task import TaskConfig
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Kind
 
-from explorer import store
-from explorer.errors import BadInput, UnknownTask
-
-OUR_TASKS = Path(__file__).parent / "tasks"
-
-KINDS = {Kind.TASK: "task", Kind.PY_TASK: "task", Kind.GROUP: "group", Kind.TAG: "tag"}
+from explorer.errors import BadInput
+from explorer.harness.metrics import first_of
+from explorer.measure.task_index import leaves_of, rows_of
+from explorer.tasks import here, index
 
 
 def load(names: Iterable[str], include_path: str | None = None) -> dict[str, Task]:
@@ -53,22 +52,21 @@ def load(names: Iterable[str], include_path: str | None = None) -> dict[str, Tas
     return tasks
 
 
-def list_tasks(include_path: str | None = None) -> pd.DataFrame:
-    """Every name that a spec may ask for: columns task and kind (task, group or tag)."""
-    with quiet():
-        index = TaskManager(include_path=_folders(include_path)).task_index
-    rows = [(name, KINDS[entry.kind]) for name, entry in sorted(index.items())]
-    return pd.DataFrame(rows, columns=["task", "kind"])
+def load_one(name: str, include_path: str | None, source: str) -> Task:
+    """One task with its documents, read from its own file where that is given.
 
-
-def write_index(path: Path, include_path: str | None = None) -> None:
-    """Put `list_tasks` on disk as JSON, for pages that must not import lm-eval.
-
-    The file holds lm_eval_version and tasks, a list of [name, kind].
+    Raises:
+        UnknownTask: The name means nothing.
+        BadInput: As `load`.
     """
-    rows = list_tasks(include_path).to_numpy().tolist()
-    text = json.dumps({"lm_eval_version": lm_eval.__version__, "tasks": rows})
-    store.write_text(path, text)
+    if not source:
+        return load([name], include_path)[name]
+    folders = [str(folder) for folder in index.folders(include_path)]
+    with quiet():
+        local = TaskManager(include_path=folders, include_defaults=False)
+    (task,) = _load_one(name, local, source).values()
+    _refuse_what_we_cannot_run(name, task)
+    return task
 
 
 @contextlib.contextmanager
@@ -100,27 +98,17 @@ def quiet() -> Iterator[None]:
             os.environ["DISABLE_MULTIPROC"] = alone
 
 
-def _folders(include_path: str | None) -> list[str]:
-    if include_path is None:
-        return [str(OUR_TASKS)]
-    if not Path(include_path).is_dir():
-        raise BadInput(
-            f"include_path should be a folder with lm-eval task files, but there is no folder "
-            f"{include_path!r}."
-        )
-    return [str(OUR_TASKS), include_path]
-
-
 def _manager(names: list[str], include_path: str | None) -> TaskManager:
     """An index that knows all the names: the local folders' when that is enough.
 
     lm-eval's own 14,000 files take a quarter of a minute to index.
     """
+    folders = [str(folder) for folder in index.folders(include_path)]
     with quiet():
-        local = TaskManager(include_path=_folders(include_path), include_defaults=False)
+        local = TaskManager(include_path=folders, include_defaults=False)
         if all(_is_closed(name, local) for name in names):
             return local
-        return TaskManager(include_path=_folders(include_path))
+        return TaskManager(include_path=folders)
 
 
 def _is_closed(name: str, manager: TaskManager) -> bool:
@@ -146,29 +134,25 @@ def _matching(name: str, manager: TaskManager) -> list[str]:
     if any(sign in name for sign in "*?["):
         found = fnmatch.filter(manager.all_subtasks, name)
     if not found:
-        close = difflib.get_close_matches(name, manager.all_tasks, n=4, cutoff=0.6)
-        hint = f" Close names: {', '.join(close)}." if close else ""
-        raise UnknownTask(
-            f"lm-eval {lm_eval.__version__} and the local task folders know no task, group or tag "
-            f"{name!r}.{hint} `explorer tasks` lists all."
-        )
+        # A file that is no task may be the one that was meant.
+        broken = [one for folder in manager.include_path for one in rows_of(Path(folder))[1]]
+        raise index.unknown(name, manager.all_tasks, broken)
     return found
 
 
-def _load_one(name: str, manager: TaskManager) -> dict[str, Task]:
-    """The leaf tasks of one name of the index.
+def _load_one(name: str, manager: TaskManager, source: str = "") -> dict[str, Task]:
+    """The leaf tasks of one name of the index, or the one task of a file.
 
     Raises:
-        BadInput: Documents could not be read; the message names the task and its data.
+        BadInput: The file is no task, or its documents could not be read; the message names both.
     """
     try:
         with quiet():
-            leaves: dict[str, Task] = manager.load([name])["tasks"]
+            leaves: dict[str, Task] = manager.load([source or name])["tasks"]
     except Exception as error:
         task = _task_being_loaded(error)
-        if task is None:
-            raise
-        raise BadInput(_why_no_documents(task, error)) from error
+        said = _why_no_documents(task, name, error) if task else _why_no_task(name, error)
+        raise BadInput(said) from error
     for task in leaves.values():
         # The path of a file on this machine: no part of what the task is.
         if isinstance(task.config.metadata, dict):
@@ -185,22 +169,69 @@ def _task_being_loaded(error: Exception) -> ConfigurableTask | None:
     return None
 
 
-def _why_no_documents(task: ConfigurableTask, error: Exception) -> str:
+def _why_no_documents(task: ConfigurableTask, asked: str, error: Exception) -> str:
     config = task.config
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    files = (config.dataset_kwargs or {}).get("data_files")
-    if files:
+    name = config.task or asked
+    files = [str(file) for file in leaves_of((config.dataset_kwargs or {}).get("data_files"))]
+    remote = [file for file in files if "://" in file]
+    if files and not remote:
+        where = ""
+        if missing := [file for file in files if not Path(file).exists()]:
+            where = (
+                f" There is no file {missing[0]}. A relative path in a task's data_files counts "
+                f"from the working directory, which is {Path.cwd()}."
+            )
         return (
-            f"The documents of the task {config.task} could not be read: {reason}. A relative path "
-            f"in a task's data_files counts from the working directory, which is {Path.cwd()}."
+            f"The documents of the task {name} could not be read from {', '.join(files[:3])}: "
+            f"{_reason(error)}.{where}"
         )
-    data = " ".join(part for part in (config.dataset_path, config.dataset_name) if part)
-    if os.environ.get("HF_HUB_OFFLINE") == "1":
+    parts = (
+        getattr(task, "DATASET_PATH", None) or config.dataset_path,
+        getattr(task, "DATASET_NAME", None) or config.dataset_name,
+    )
+    data = remote[0] if remote else " ".join(part for part in parts if part)
+    if variable := here.offline():
+        return here.not_here([name], [data], variable, name)
+    return f"The task {name} needs the data set {data}, and it could not be had: {_reason(error)}."
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error; of one that only says that there was an error, of its cause."""
+    if error.__cause__ is not None and type(error).__name__ == "DatasetGenerationError":
+        return _reason(error.__cause__)
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line.rstrip(".")
+
+
+def _why_no_task(name: str, error: Exception) -> str:
+    """What is wrong with a task's file; lm-eval's own errors name neither task nor key."""
+    key = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if isinstance(error, TypeError) and key:
+        known = [field.name for field in dataclasses.fields(TaskConfig)]
+        close = difflib.get_close_matches(key[1], known, n=3) or known
         return (
-            f"The task {config.task} needs the data set {data}, which is not on this machine, and "
-            "HF_HUB_OFFLINE=1 is set. Unset it to fetch the data, or choose local tasks."
+            f"The file of the task {name} has the key {key[1]!r}, which lm-eval does not know; "
+            f"it knows {', '.join(close)}. Correct the key or put it under metadata."
         )
-    return f"The task {config.task} needs the data set {data}, and it could not be had: {reason}"
+    if isinstance(error, KeyError) and error.args == (None,):
+        metrics = [f.f_locals["metric_name"] for f, _ in traceback.walk_tb(error.__traceback__)
+                   if "metric_name" in f.f_locals]  # fmt: skip
+        asked = str(metrics[-1]) if metrics else "None"
+        close = difflib.get_close_matches(asked, metric_registry)
+        return (
+            f"The file of the task {name} asks for the metric {asked!r}, "
+            f"which lm-eval does not know; it knows {', '.join(close or sorted(metric_registry))}. "
+            "Correct its metric_list."
+        )
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f"The task {name} needs the Python package {error.name}, which is not installed: "
+            f"pip install {error.name}"
+        )
+    return (
+        f"lm-eval could not make the task {name} of its file: {type(error).__name__}: "
+        f"{_reason(error)}. Correct the file, or leave the task out."
+    )
 
 
 def _refuse_what_we_cannot_run(name: str, task: Task) -> None:
@@ -211,6 +242,13 @@ def _refuse_what_we_cannot_run(name: str, task: Task) -> None:
         )
     if getattr(task, "MULTIMODAL", False):
         raise BadInput(f"The task {name} shows pictures or sound; choose tasks of text only.")
+    headline = metadata(task).get("headline_metric")
+    metrics = list(getattr(task, "_metric_fn_list", ()))
+    if headline and metrics and first_of([headline], metrics) is None:
+        raise BadInput(
+            f"The task {name} names the headline_metric {headline!r}, but its metrics are "
+            f"{', '.join(metrics)}. Correct its task file."
+        )
 
 
 def metadata(task: Task) -> dict[str, Any]:

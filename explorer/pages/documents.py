@@ -6,6 +6,7 @@ from typing import Any
 
 from explorer.analysis import numbers
 from explorer.harness.samples import Answer
+from explorer.tasks.preview import Question
 
 PROMPT_SHOWN = 700
 """Letters of a prompt's end that are shown at once; examples before a question are long."""
@@ -32,6 +33,7 @@ STYLE = """<style>
   .document td.number, .document th.number {width: 4.6rem; padding-right: .2rem;}
 }
 </style>"""
+MARK = ' <span title="right">✓</span>'
 CHOSEN = '<span title="chosen">●</span> '
 
 
@@ -66,6 +68,25 @@ def card(
     return f'<article class="document"><header>{head}</header>{body}</article>'
 
 
+def question(one: Question) -> str:
+    """One document as a model is asked it, before anybody has answered, as HTML."""
+    head = f'<header><span class="quiet">document {one.doc_id}</span></header>'
+    said = [(choice, place in one.right) for place, choice in enumerate(one.choices)]
+    if one.target:
+        said.append((one.target, True))
+    rows = "".join(
+        f'<tr{" class=right" if right else ""}><td class="text">{html.escape(text.strip())}'
+        f"{MARK if right else ''}</td></tr>"
+        for text, right in said
+    )
+    label = "choices" if len(one.choices) > 1 else "what should follow"
+    table = f"<table><thead><tr><th>{label}</th></tr></thead><tbody>{rows}</tbody></table>"
+    ends = "".join(f" {stop!r}" for stop in one.until)
+    until = f'<div class="quiet">ends at{html.escape(ends)}</div>' if ends else ""
+    body = _prompt(one.prompt) + (table if said else "") + until
+    return f'<article class="document">{head}{body}</article>'
+
+
 def _margins(run: Answer | None, reference: Answer | None, names: tuple[str, str]) -> str:
     said = [
         f"{html.escape(name)} {_signed(one.margin)}"
@@ -97,7 +118,7 @@ def _choices(run: Answer | None, reference: Answer | None, names: tuple[str, str
     rows = []
     for place, choice in enumerate(kept.choices):
         cells = "".join(_likelihood(one, place) for one in (run, reference))
-        mark = ' <span title="right">✓</span>' if choice.right else ""
+        mark = MARK if choice.right else ""
         shown = html.escape(choice.text.strip())
         kind = ' class="right"' if choice.right else ""
         rows.append(f'<tr{kind}><td class="text">{shown}{mark}</td>{cells}</tr>')

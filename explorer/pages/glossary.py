@@ -93,6 +93,16 @@ TERMS = {
         "Names of lm-evaluation-harness tasks or groups. starter is the suite that ships with us "
         "and runs offline."
     ),
+    "output_type": (
+        "How a task is answered. Choices: the likeliest of several. Continuation: whether the "
+        "right one is the likeliest of all. Written: the model writes, and its text is checked. "
+        "Perplexity: how well it foresees a text."
+    ),
+    "task_kind": "A group or tag stands for several tasks; a run that asks for it asks for each.",
+    "data_here": (
+        "The documents are on this machine, so the task can be asked without a connection. Else "
+        "the first run fetches them."
+    ),
     "include_path": (
         "A folder on this machine with your own tasks in lm-evaluation-harness's YAML format."
     ),
@@ -103,6 +113,23 @@ TERMS = {
     "detectable": (
         "The smallest difference from the teacher, in points of score, that this many documents "
         "show four times out of five (paired test, 5 % level)."
+    ),
+    "gguf": (
+        "The teacher and every student once more as GGUF in llama.cpp, tested and timed on the "
+        "processor (choose Device cpu): is it better to quantise the teacher or to distil it? "
+        "Needs the extra edge."
+    ),
+    "workload": (
+        "Lengths of prompt and answer of a usual kind of request, or lengths of your own. Compare "
+        "times only of the same lengths."
+    ),
+    "runtime": (
+        "How transformers runs a model: as it is, or compiled with a cache of fixed size, which "
+        "is meant for CUDA. GGUF files and endpoints have their own runtime."
+    ),
+    "levels": (
+        "Requests at once, level by level: batches on this device, clients at an endpoint. The "
+        "sweep ends where a level brings no more tokens a second. Empty measures none."
     ),
     "repeats": "Timed answers of each model, student and teacher in turns. All are kept.",
     "warmup": "Answers before the timing that are not counted.",

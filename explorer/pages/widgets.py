@@ -21,8 +21,8 @@ T = TypeVar("T")
 
 PICKED = "run"
 """The picked run, in the session and in the page's address."""
-EXPLORE, RUN, COMPARE, ANSWERS = (
-    f"explorer/pages/{name}.py" for name in ("explore", "run", "compare", "answers")
+EXPLORE, RUN, COMPARE, ANSWERS, TASKS = (
+    f"explorer/pages/{name}.py" for name in ("explore", "run", "compare", "answers", "tasks")
 )
 
 STYLE = """<style>

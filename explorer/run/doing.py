@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from explorer import guards, store
+from explorer import guards, preflight, store
 from explorer.errors import ExplorerError, RunCancelled, RunFailed
 from explorer.measure import device
 from explorer.measure.runtimes import opened
@@ -60,6 +60,7 @@ def _record(run: Run) -> RunRecord:
         run.progress.check()
         run.progress("prepare")
         run.take_device()
+        preflight.check(run.spec, run.root)
         _teacher_first(run)
         _stages(run)
     except Exception as error:

@@ -19,6 +19,7 @@ from explorer.specs.base import Spec
 from explorer.specs.distill import DistillSpec
 from explorer.specs.measure import SHAPES, ApiSpec, CapabilitySpec, LatencySpec
 from explorer.specs.runs import (
+    ELSEWHERE,
     NAME_PATTERN,
     Conditions,
     GgufType,
@@ -42,7 +43,7 @@ from explorer.specs.students import (
 )
 
 __all__ = [
-    "NAME_PATTERN", "ONE_STEP", "SHAPES", "ApiSpec", "BothStudent", "CapabilitySpec",
+    "ELSEWHERE", "NAME_PATTERN", "ONE_STEP", "SHAPES", "ApiSpec", "BothStudent", "CapabilitySpec",
     "CheckpointStudent", "Conditions", "DepthStudent", "DistillSpec", "FreshStudent", "GgufType",
     "LatencySpec", "RunSpec", "Sizes", "Spec", "Student", "StudentSpec", "SweepSpec",
     "WidthStudent", "demo_sweep", "read", "rounded", "starter_sweep",

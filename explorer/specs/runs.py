@@ -22,6 +22,10 @@ GgufType = Literal["f16", "q8_0", "q4_k_m"]
 """Number formats of the GGUF files that we write; q4_k_m needs llama.cpp."""
 
 
+ELSEWHERE = ("endpoint", "llamacpp")
+"""Beginnings of the names of models that torch does not run: those can only be measured."""
+
+
 class Conditions(Spec):
     """What a run and a sweep have in common."""
 
@@ -66,7 +70,7 @@ class RunSpec(Conditions):
     @pydantic.model_validator(mode="after")
     def _weights_are_here(self) -> Self:
         place, _, address = self.teacher.partition(":")
-        if place not in {"endpoint", "llamacpp"}:
+        if place not in ELSEWHERE:
             return self
         if not self.is_teacher:
             raise ValueError(
@@ -126,8 +130,8 @@ class SweepSpec(Conditions):
 
     name: str = Field("sweep", pattern=NAME_PATTERN)
     """The beginning of every run's id."""
-    students: tuple[Student, ...] = Field(min_length=1)
-    """One run each."""
+    students: tuple[Student, ...]
+    """One run each; none where only the teacher is measured, in the formats of gguf."""
     control: bool = False
     """Whether each student is also taught by the text alone, to see what distillation adds."""
     gguf: tuple[GgufType, ...] = ()
@@ -136,8 +140,20 @@ class SweepSpec(Conditions):
 
     @pydantic.model_validator(mode="after")
     def _students_differ(self) -> Self:
+        if not self.students and not self.gguf:
+            raise ValueError("students is empty; name at least one, or formats in gguf")
         if len(set(self.students)) != len(self.students):
             raise ValueError("students holds the same student twice; remove one of them")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _weights_are_here(self) -> Self:
+        place, colon, _ = self.teacher.partition(":")
+        if colon and place in ELSEWHERE:
+            raise ValueError(
+                f"a {place} teacher can be timed, but not cut or converted; write a run of it "
+                "without students and gguf"
+            )
         return self
 
     @pydantic.model_validator(mode="after")
@@ -156,8 +172,9 @@ class SweepSpec(Conditions):
             RunSpec(**shared, name=f"{self.name}-{student.slug()}", student=student)
             for student in _largest_first(self.students)
         ]
-        teacher = specs[0].teacher_run()
-        assert teacher is not None, "a run with a student has a teacher's run"
+        # Any student's or format's teacher is the teacher of all.
+        teacher = RunSpec(**shared | {"distill": None}, gguf="f16").teacher_run()
+        assert teacher is not None, "a run in another format has a teacher's run"
         controls = []
         if self.control:
             assert self.distill is not None, "checked when the sweep was made"

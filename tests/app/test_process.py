@@ -13,15 +13,15 @@ from streamlit.testing.v1 import AppTest
 
 page = AppTest.from_file("app.py", default_timeout=120).run()
 assert not page.exception, page.exception
-for name in ("run", "compare"):
+for name in ("run", "compare", "tasks"):
     page.switch_page(f"explorer/pages/{name}.py").run()
     assert not page.exception, page.exception
 print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """
 
 
-def test_the_dashboard_never_loads_a_model_library(root: Path) -> None:
-    """Opening all three pages on a filled store loads neither torch nor its friends nor Ray."""
+def test_the_dashboard_never_loads_a_model_library(root: Path, known_tasks: Path) -> None:
+    """Opening pages on a filled store loads neither torch nor its friends nor Ray."""
     records.write_study(root)
 
     done = subprocess.run(

@@ -8,10 +8,11 @@ import sys
 import pytest
 import torch
 
-from explorer.measure import capability, task_sets
+from explorer.measure import capability
 from explorer.models import loading, starter
 from explorer.progress import Progress
 from explorer.specs import CapabilitySpec
+from explorer.tasks import index
 
 LIMIT = 25
 BATCH_SIZE = 8
@@ -40,7 +41,7 @@ def test_starter_scores_equal_those_of_lm_eval_run(tmp_path, store_root):
         "--model", "hf",
         "--model_args", f"pretrained={gguf.parent},gguf_file={gguf.name},dtype=float32",
         "--tasks", ",".join(tasks),
-        "--include_path", str(task_sets.OUR_TASKS),
+        "--include_path", str(index.SHIPPED),
         "--samples", json.dumps(samples),
         "--batch_size", str(BATCH_SIZE),
         "--device", "cpu",

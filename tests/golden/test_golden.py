@@ -18,8 +18,9 @@ from tests.conftest import ROOT
 
 COMMANDS = [
     "", "run", "sweep", "demo", "ls", "show", "compare", "export", "import", "price", "cancel",
-    "resume", "jobs", "synthesise", "convert", "tasks", "schema", "spec", "fetch-starter", "doctor",
-    "app", "catalogue", "catalogue check", "targets", "targets ls", "targets info", "targets rm",
+    "resume", "jobs", "synthesise", "convert", "schema", "spec", "fetch-starter", "doctor", "app",
+    "tasks", "tasks fetch", "tasks preview",
+    "catalogue", "catalogue check", "targets", "targets ls", "targets info", "targets rm",
     "published", "fit", "economics",
 ]  # fmt: skip
 

@@ -348,16 +348,6 @@ def test_starter_group_is_ours(store_root):
     assert all(name.startswith("starter_") for name in names)
 
 
-def test_index_for_the_page_needs_no_lm_eval(only_local, tasks, tmp_path):
-    """`write_index` leaves every name with its kind as JSON."""
-    task_sets.write_index(tmp_path / "tasks.json", str(tasks))
-
-    found = json.loads((tmp_path / "tasks.json").read_text(encoding="utf-8"))
-    assert {("starter", "group"), ("local_all", "tag"), ("local_word", "task")} <= {
-        tuple(row) for row in found["tasks"]
-    }
-
-
 def test_unknown_task_names_close_ones(only_local, tasks):
     """A mistyped task is refused with what was probably meant and where all are listed."""
     with pytest.raises(UnknownTask, match=r"'local_chioce'.*local_choice.*explorer tasks"):

@@ -281,3 +281,52 @@ def test_targets_are_listed_and_removed_from_the_shell(explorer, store_root):
         2, f"error: There are no targets {key!r} in {store_root / '.work' / 'targets'}. "
         "`explorer targets ls` lists them.\n",
     )  # fmt: skip
+
+
+def test_a_dry_run_says_what_it_takes_and_starts_nothing(
+    explorer, store_root, tmp_path, tiny_run, monkeypatch
+):
+    """Memory, disk, time and cost of each run; where it cannot fit, the refusal."""
+    from explorer import preflight
+
+    order = tmp_path / "order.yaml"
+    order.write_text(specs.RunSpec.parse(tiny_run).to_yaml())
+
+    code, out, _ = explorer("run", str(order), "--dry-run")
+    assert code == 0
+    assert all(word in out.decode() for word in ("Memory", "Disk", "Time", "Cost", "tiny-"))
+    assert list(store_root.iterdir()) == []
+
+    monkeypatch.setattr(preflight, "place_of", lambda *_: preflight.Place("cpu", 1000, 10**12, 4))
+    code, _, err = explorer("run", str(order), "--dry-run")
+    assert code == 1
+    assert "too little" in err
+    assert "--insist" in err
+
+
+def test_tasks_are_listed_searched_and_filtered(explorer, known_tasks):
+    """The table is short, JSON is whole, and a preset gives its tasks."""
+    code, out, _ = explorer("tasks", "--search", "arc easy", "--json")
+    found = {row["task"]: row for row in json.loads(out)}
+    assert code == 0
+    assert found["arc_easy"]["data"] == "allenai/ai2_arc ARC-Easy"
+    assert found["arc_easy"]["here"] is False
+    _, out, _ = explorer("tasks", "--preset", "starter")
+    assert "group of 5" in out.decode()
+    _, out, _ = explorer("tasks", "--output-type", "loglikelihood")
+    assert "more: narrow the search" not in out.decode()
+    assert "starter_last_word" in out.decode()
+    _, out, _ = explorer("tasks", "--here", "--json")
+    assert {row["task"] for row in json.loads(out)} == {
+        "starter", *(f"starter_{name}" for name in ("cause", "facts", "grammar", "physical")),
+        "starter_last_word",
+    }  # fmt: skip
+    code, _, err = explorer("tasks", "--preset", "nothing")
+    assert (code, "preset knows starter" in err) == (2, True)
+    assert b"No task fits" in explorer("tasks", "--search", "no such words")[1]
+
+
+def test_fetch_counts_the_documents_that_are_here(explorer, known_tasks):
+    """What is here is counted; what is not is refused in one line."""
+    _, out, _ = explorer("tasks", "fetch", "starter_facts")
+    assert out.decode() == "starter_facts: 328 documents are here.\n"

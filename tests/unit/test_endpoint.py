@@ -63,6 +63,9 @@ def test_a_request_is_timed_and_counted_by_the_server(server, path):
     ("model", "kind"),
     [
         ("stalls", "stalled"),
+        ("stays_alive", "stalled"),
+        ("never_ends", "too long"),
+        ("counts_more", "too long"),
         ("garbage", "garbage"),
         ("not_an_object", "garbage"),
         ("closes", "closed early"),
@@ -202,6 +205,26 @@ def test_a_level_that_fails_ends_the_sweep_and_keeps_the_rest(server, progress):
     assert len(found.turns) == 4
     assert "failed: refused" in found.curve_note
     assert len(found.curve) < 3
+
+
+def test_a_server_that_goes_away_leaves_what_was_measured(tiny_llama, store_root):
+    """It ends in the middle of the sweep: the turns stay, and the note says what happened."""
+    with serving(tiny_llama(num_layers=1)) as own:
+
+        def end_it(status):
+            if status["done"] >= 8:
+                own.shutdown()
+                own.server_close()
+
+        spec = SPEC.with_(concurrency=[1, 2], requests=60)
+        progress = Progress(store_root, "run-1", end_it)
+
+        found = time_endpoint(endpoint.parse(own.name()), spec, progress).own
+
+    assert len(found.turns) == 4
+    assert "requests failed: " in found.curve_note
+    assert "unreachable" in found.curve_note
+    assert 0 < sum(len(point.turns) for point in found.curve) < 2 * 60
 
 
 def test_batches_are_the_servers_business(server, progress):

@@ -7,6 +7,7 @@ any way raises `Failed` with its kind, so that it can be counted and is in no av
     EXPLORER_ENDPOINT_KEY=... explorer run spec.yaml   # teacher: endpoint:http://...#model
 """
 
+import asyncio
 import json
 import time
 from types import TracebackType
@@ -24,16 +25,19 @@ official interface, so it is left away where a server refuses it."""
 FAILURES = {
     "unreachable": "the connection failed",
     "refused": "the server answered with an error status",
-    "stalled": "nothing came for timeout_s",
+    "stalled": "no text came for timeout_s",
     "not a stream": "the answer was no stream of server-sent events",
     "garbage": "an event was no JSON of the expected form",
     "error in the stream": "the server reported an error after it had begun",
     "closed early": "the stream ended before [DONE]",
     "no text": "the answer had no text",
+    "too long": "the answer went on past the tokens that were asked for",
     "no usage": "the server did not count its tokens",
     "miscounted": "more pieces of text came than tokens were counted",
 }
 """Kinds of failure, and what each means."""
+PIECES_PER_TOKEN = 2
+"""More pieces of text than so many for each token that was asked for end a request."""
 
 
 class Failed(Exception):
@@ -93,7 +97,7 @@ class Client:
         """
         try:
             return await self._ask(prompt, num_tokens)
-        except httpx2.TimeoutException as error:
+        except (httpx2.TimeoutException, TimeoutError) as error:
             raise Failed("stalled", f"after {self._timeout_s:g} s") from error
         except httpx2.SSEError as error:
             raise Failed("not a stream", self._safe(str(error))) from error
@@ -139,21 +143,28 @@ class Client:
             body["messages"] = [{"role": "user", "content": prompt}]
         else:
             body["prompt"] = prompt
-        stream = _Stream()
+        stream = _Stream(num_tokens)
         began = time.perf_counter()
-        async with self._http.stream("POST", self.endpoint.url, json=body) as response:
+        # httpx waits for bytes, and comments that keep a connection alive are bytes too.
+        async with (
+            asyncio.timeout(self._timeout_s) as patience,
+            self._http.stream("POST", self.endpoint.url, json=body) as response,
+        ):
             if response.status_code != 200:
                 text = (await response.aread()).decode(errors="replace")[:300]
                 raise Failed("refused", f"HTTP {response.status_code}: {self._safe(text)}")
             self.server = response.headers.get("server", self.server)
             async for event in httpx2.EventSource(response):
                 now = time.perf_counter()
+                num_before = stream.num_pieces
                 try:
                     going_on = stream.take(event.data, now)
                 except Failed as failed:
                     raise Failed(failed.kind, self._safe(failed.args[0])) from failed
                 if not going_on:
                     break
+                if stream.num_pieces > num_before:
+                    patience.reschedule(asyncio.get_running_loop().time() + self._timeout_s)
         return stream.turn(began)
 
     def _safe(self, text: str) -> str:
@@ -166,7 +177,8 @@ class Client:
 class _Stream:
     """The events of one answer, checked one by one."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_asked: int) -> None:
+        self.num_asked = num_asked
         self.num_pieces = 0
         self.first_s = self.last_s = 0.0
         self.usage: dict[str, Any] | None = None
@@ -194,6 +206,9 @@ class _Stream:
             self.first_s = self.first_s or now
             self.last_s = now
             self.num_pieces += 1
+        if self.num_pieces > PIECES_PER_TOKEN * self.num_asked + 1:
+            # A server that knows no max_tokens may never end.
+            raise Failed("too long", f"{self.num_pieces} pieces for {self.num_asked} tokens")
         return True
 
     def turn(self, began: float) -> Turn:
@@ -206,6 +221,8 @@ class _Stream:
         num_output, num_prompt = counts
         if not isinstance(num_output, int) or not isinstance(num_prompt, int):
             raise Failed("no usage", f"usage is {json.dumps(self.usage)}")
+        if num_output > self.num_asked:
+            raise Failed("too long", f"{num_output} tokens where {self.num_asked} were asked for")
         # A tokenizer may hold back bytes and give them in a last piece of their own.
         if self.num_pieces > num_output + 1:
             raise Failed("miscounted", f"{self.num_pieces} pieces of {num_output} tokens")

@@ -1,0 +1,181 @@
+"""What the Tasks page reads and shows: the list, a task's facts and prompts, the way to a run."""
+
+import dataclasses
+import html
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from explorer.analysis import numbers
+from explorer.errors import ExplorerError
+from explorer.pages import documents, form, widgets, words
+from explorer.tasks import here, index, listing
+from explorer.tasks import preview as previews
+
+STYLE = documents.STYLE
+PREVIEW_KEPT_S = 600
+
+
+@dataclasses.dataclass(frozen=True)
+class Listed:
+    """The tasks as they are listed now."""
+
+    index: index.TaskIndex
+    table: pd.DataFrame
+    """Of `listing.table`."""
+
+
+def listed(folder: str | None) -> Listed | None:
+    """The list; made first, with a bar, where it is not cached. None where it cannot be had."""
+    try:
+        if not index.is_current(folder):
+            _make(folder)
+        return _listed(index.stamp(folder), folder, held().key())
+    except ExplorerError as error:
+        st.error(words.md(str(error)), icon=":material/error:")
+        return None
+
+
+def _make(folder: str | None) -> None:
+    said = f"Reading the task files of lm-eval {index.version()}, once for each version…"
+    bar = st.progress(0.0, said)
+
+    def tell(done: int, total: int) -> None:
+        bar.progress(done / max(1, total), said)
+
+    index.build(folder, tell)
+    bar.empty()
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _listed(stamp: str, folder: str | None, data: str) -> Listed:
+    """The stamp and the data are only parts of the key."""
+    found = index.build(folder)
+    return Listed(found, listing.table(found, here.held()))
+
+
+@st.cache_data(show_spinner=False, ttl=20)
+def held() -> here.Held:
+    """The data sets that are here, as of some seconds ago."""
+    return here.held()
+
+
+def said(table: pd.DataFrame) -> str:
+    """The page's finding: how much there is, and how much of it can be asked at once."""
+    counts = table["kind"].value_counts()
+    ready = int(table.loc[table["kind"] == "task", "here"].fillna(False).sum())
+    return (
+        f"{words.plural(int(counts.get('task', 0)), 'task')} in "
+        f"{int(counts.get('group', 0)) + int(counts.get('tag', 0)):,} groups can be asked; "
+        f"{ready:,} have their data on this machine."
+    )
+
+
+def take_rows(table_key: str, names: Sequence[str]) -> None:
+    """Keep the tasks whose rows are selected; the last one is looked at."""
+    rows = st.session_state[table_key]["selection"]["rows"]
+    chosen = [names[row] for row in rows if row < len(names)]
+    st.session_state["tasks_chosen"] = chosen
+    if chosen:
+        st.session_state["named"] = chosen[-1]
+
+
+def picked(tasks: index.TaskIndex) -> list[str]:
+    """The task that is looked at although the table does not show it now."""
+    name = st.session_state.get("named", st.query_params.get("named"))
+    return [name] if isinstance(name, str) and name in tasks.rows else []
+
+
+def wanted(names: Sequence[str], name: str | None, kit: Sequence[str]) -> list[str]:
+    """What goes to a run: the selected rows, else the task looked at, else the preset."""
+    chosen = [one for one in st.session_state.get("tasks_chosen", []) if one in names]
+    if len(chosen) > 1 or not name:
+        return chosen or list(kit)
+    return [name]
+
+
+def use(tasks: Sequence[str], folder: str | None) -> None:
+    """The way that takes tasks to the Run page, in its address; none where none is chosen."""
+    if not tasks:
+        return
+    label = f"Use {tasks[0] if len(tasks) == 1 else f'{len(tasks)} tasks'} in a run"
+    asked = {form.ASKED_TASKS: list(tasks), **({form.ASKED_FOLDER: folder} if folder else {})}
+    st.page_link(
+        widgets.RUN,
+        label=f"**{words.md(label)}**",
+        icon=":material/play_circle:",
+        query_params=asked,
+    )
+
+
+def detail(found: Listed, name: str, folder: str | None) -> None:
+    """One task: its facts on the left, its first prompts on the right."""
+    row = found.index.rows.get(name)
+    if row is None:
+        st.info(f"There is no task {words.md(name)} in the list.")
+        return
+    is_here = held().has_all(found.index.leaves(name))
+    left, right = st.columns([2, 3], gap="large")
+    with left:
+        st.subheader(words.md(name), anchor=False)
+        if row.description:
+            st.markdown(words.md(row.description))
+        widgets.facts(_facts(found.index, row, is_here))
+    with right:
+        st.subheader("What a model is asked", anchor=False)
+        _prompts(row, is_here, folder)
+
+
+def _facts(tasks: index.TaskIndex, row: index.Row, is_here: bool | None) -> list[tuple[str, str]]:
+    members = ", ".join(row.members[:12]) + (" …" if len(row.members) > 12 else "")
+    data = {True: "on this machine", False: "not on this machine", None: "not known if here"}
+    where = " ".join(
+        part for part in (row.dataset_path, row.dataset_name, *(row.files or ())) if part
+    )
+    facts = [
+        ("Kind", f"{row.kind} of {len(tasks.leaves(row.name)):,} tasks" if members else row.kind),
+        ("Holds", members),
+        ("Groups", ", ".join(tasks.groups.get(row.name, []))),
+        ("Answers", (row.output_type or "").replace("_", " ")),
+        ("Shots", "" if row.num_fewshot is None else str(row.num_fewshot)),
+        ("Chance", "" if row.chance is None else numbers.percent(row.chance)),
+        ("Metric", row.metric or ""),
+        ("Data", f"{where} ({data[is_here]})".strip()),
+        ("Not run", row.refused or ""),
+        ("File", row.source),
+    ]
+    return [(name, html.escape(value)) for name, value in facts if value]
+
+
+def _prompts(row: index.Row, is_here: bool | None, folder: str | None) -> None:
+    """The first prompts; where data would have to be fetched, only when somebody asks."""
+    if row.refused:
+        st.info(words.md(row.refused))
+        return
+    if is_here is False and here.offline():
+        st.info(
+            words.md(
+                "Its data is not on this machine, which may not fetch it now. With a connection: "
+                f"env -u {here.offline()} explorer tasks fetch {row.name}"
+            ),
+            icon=":material/cloud_off:",
+        )
+        return
+    if not is_here and not st.toggle("Fetch its data and show", key=f"prompts_{row.name}"):
+        return
+    with st.spinner("Making the prompts…"):
+        shown = widgets.attempt(lambda: _preview(row.name, folder, index.stamp(folder)))
+    if shown is None:
+        return
+    st.caption(
+        f"{words.md(shown.task)}: {words.plural(shown.num_documents, 'document')}, "
+        f"{words.plural(shown.num_fewshot, 'shot')}; the first {len(shown.questions)}. ✓ right."
+    )
+    st.html("".join(documents.question(one) for one in shown.questions))
+
+
+@st.cache_data(show_spinner=False, ttl=PREVIEW_KEPT_S, max_entries=50)
+def _preview(name: str, folder: str | None, stamp: str) -> previews.Preview:
+    """The stamp is only part of the key."""
+    return previews.preview(name, folder)

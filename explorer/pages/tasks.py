@@ -1,0 +1,127 @@
+"""Tasks: everything that a run can ask, searched, looked at, and taken to the Run page."""
+
+import streamlit as st
+
+from explorer.pages import glossary, tasklist, widgets, words
+from explorer.report import tasks as tables
+from explorer.tasks import listing, presets
+
+WAYS = {
+    "multiple_choice": "Choices",
+    "generate_until": "Written",
+    "loglikelihood": "Continuation",
+    "loglikelihood_rolling": "Perplexity",
+}
+KINDS = {"task": "Tasks", "group": "Groups", "tag": "Tags"}
+SHOWN = 300
+"""Rows of the table; a search narrows better than a scroll bar."""
+
+widgets.style()
+st.html(tasklist.STYLE)
+with st.sidebar:
+    folder = st.text_input(
+        "Folder with more tasks",
+        key="tasks_folder",
+        bind="query-params",
+        placeholder="/data/my-tasks",
+        help=glossary.TERMS["include_path"],
+    ).strip() or None  # fmt: skip
+
+found = tasklist.listed(folder)
+if found is None:
+    st.stop()
+st.html(f'<p class="finding">{widgets.text(tasklist.said(found.table))}</p>')
+
+kits = presets.presets()
+with st.container(key="tasks_presets"):
+    kit = st.pills(
+        "For what",
+        list(kits),
+        format_func=lambda key: kits[key].title,
+        key="kit",
+        bind="query-params",
+        help="Sets of tasks by purpose.",
+    )
+with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="tasks_filters"):
+    query = st.text_input(
+        "Search",
+        key="find",
+        bind="query-params",
+        placeholder="In names, groups, data, descriptions",
+        icon=":material/search:",
+        width=320,
+    )
+    way = st.segmented_control(
+        "Answers are",
+        list(WAYS),
+        format_func=lambda key: WAYS[key],
+        key="way",
+        wrap=True,
+        bind="query-params",
+        help=glossary.TERMS["output_type"],
+    )
+    kind = st.segmented_control(
+        "Kind",
+        list(KINDS),
+        format_func=lambda key: KINDS[key],
+        key="of_kind",
+        bind="query-params",
+        help=glossary.TERMS["task_kind"],
+    )
+    here_only = st.toggle(
+        "Data here", key="data_here", bind="query-params", help=glossary.TERMS["data_here"]
+    )
+
+shown = found.table
+if kit:
+    st.caption(words.md(kits[kit].says))
+    shown = shown[shown["task"].isin(kits[kit].tasks)]
+if way:
+    shown = shown[shown["output_type"] == way]
+if kind:
+    shown = shown[shown["kind"] == kind]
+if here_only:
+    shown = shown[shown["here"].fillna(False)]
+shown = listing.matching(shown, query)
+if shown.empty:
+    st.info("No task fits. Use fewer words or take a filter away.")
+    st.stop()
+
+head = shown.head(SHOWN)
+names = head["task"].to_list()
+st.dataframe(
+    tables.in_words(head),
+    hide_index=True,
+    height=min(36 * len(head) + 40, 420),
+    key="tasks_table",
+    selection_mode="multi-row",
+    on_select=lambda: tasklist.take_rows("tasks_table", names),
+    column_config={
+        "Task": st.column_config.TextColumn(pinned=True, width=210),
+        "Description": st.column_config.TextColumn(width=420),
+        "Groups": st.column_config.TextColumn(width=160),
+        "Data": st.column_config.TextColumn(width=220),
+    },
+)
+if len(shown) > len(head):
+    st.caption(f"The first {len(head)} of {len(shown):,}; a search finds the others.")
+
+with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="tasks_pick"):
+    name = st.selectbox(
+        "Look at",
+        list(dict.fromkeys([*tasklist.picked(found.index), *names])),
+        index=None,
+        placeholder="Choose rows above, or a task here",
+        key="named",
+        bind="query-params",
+        width=320,
+    )
+    if not widgets.read_only():
+        tasklist.use(tasklist.wanted(names, name, kits[kit].tasks if kit else ()), folder)
+
+if name is not None:
+    tasklist.detail(found, name, folder)
+if found.index.problems:
+    with st.expander(f"{words.plural(len(found.index.problems), 'file')} could not be read"):
+        for problem in found.index.problems[:50]:
+            st.markdown(f"- {words.md(problem)}")

@@ -1,0 +1,273 @@
+"""Every task, group and tag that a run may ask, read from a cached list.
+
+lm-eval's own 14,000 files take half a minute to read, so they are read once for each
+version of lm-eval, by a process of its own (`explorer.measure.task_index`); folders are
+read again when a file in them has changed.
+
+    explorer tasks --search piqa
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import fnmatch
+import functools
+import hashlib
+import importlib.metadata
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import explorer
+from explorer import paths
+from explorer.errors import BadInput, ExplorerError, UnknownTask
+
+SHIPPED = Path(str(explorer.__file__)).parent / "measure" / "tasks"
+"""The folder of the starter suite."""
+WAYS = ("multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until")
+"""lm-eval's output types."""
+FORMATS = frozenset({"json", "csv", "parquet", "arrow", "text", "pandas", "xml"})
+"""Names of `datasets` for files of a format, which are not data sets of the hub."""
+FORMAT = 1
+"""Of the cached files; a file of another is read again."""
+
+Tell = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """One name, as far as its file tells; what cannot be known from a file is None."""
+
+    name: str
+    kind: str
+    """task, group or tag; part for what only its group can ask."""
+    members: tuple[str, ...] = ()
+    """Of a group or tag: the names below it."""
+    output_type: str | None = None
+    num_fewshot: int | None = None
+    chance: float | None = None
+    metric: str | None = None
+    """The one that stands for the task."""
+    dataset_path: str | None = None
+    dataset_name: str | None = None
+    files: tuple[str, ...] | None = None
+    """Data files on this machine that the task reads; None where its data is elsewhere."""
+    description: str = ""
+    refused: str | None = None
+    """Why the explorer does not run it."""
+    source: str = ""
+    """Its YAML file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskIndex:
+    """All names, those of later folders before those of earlier ones."""
+
+    rows: dict[str, Row]
+    problems: list[str]
+    """A sentence for each file that is no task."""
+
+    @functools.cached_property
+    def groups(self) -> dict[str, list[str]]:
+        """A name to the groups and tags that it is in."""
+        found: dict[str, list[str]] = {}
+        for row in self.rows.values():
+            for member in row.members:
+                found.setdefault(member, []).append(row.name)
+        return found
+
+    def leaves(self, name: str) -> list[Row]:
+        """The tasks behind a name or pattern, each once.
+
+        Raises:
+            UnknownTask: It means nothing.
+        """
+        names = [name] if name in self.rows else []
+        if not names and any(sign in name for sign in "*?["):
+            tasks = [row.name for row in self.rows.values() if row.kind == "task"]
+            names = fnmatch.filter(tasks, name)
+        if not names:
+            raise unknown(name, self.rows, self.problems)
+        found: dict[str, Row] = {}
+        seen: set[str] = set()
+        while names:
+            row = self.rows.get(names.pop(0))
+            if row is None or row.name in seen:
+                continue
+            seen.add(row.name)
+            if row.members:
+                names = [*row.members, *names]
+            else:
+                found[row.name] = row
+        return list(found.values())
+
+
+def unknown(name: str, known: Iterable[str], problems: Iterable[str] = ()) -> UnknownTask:
+    """The refusal of a name that nobody knows, with close ones and files that are no tasks."""
+    close = difflib.get_close_matches(name, known, n=4, cutoff=0.6)
+    hint = f" Close names: {', '.join(close)}." if close else ""
+    # A broken file may be the one that was meant.
+    files = "".join(f" {one}" for one in list(problems)[:3])
+    return UnknownTask(
+        f"lm-eval {version()} and the local task folders know no task, group or tag "
+        f"{name!r}.{hint} `explorer tasks` lists all.{files}"
+    )
+
+
+def version() -> str:
+    """The version of lm-eval that is installed."""
+    return importlib.metadata.version("lm-eval")
+
+
+def folders(include_path: str | None = None) -> list[Path]:
+    """Where tasks are looked for beside lm-eval's own: ours, the user's, the folder given.
+
+    Raises:
+        BadInput: The folder given does not exist.
+    """
+    found = [SHIPPED]
+    if paths.own_tasks().is_dir():
+        found.append(paths.own_tasks())
+    if include_path is not None:
+        if not Path(include_path).is_dir():
+            raise BadInput(
+                "include_path should be a folder with lm-eval task files, but there is no folder "
+                f"{include_path!r}."
+            )
+        found.append(Path(include_path))
+    return found
+
+
+def read(include_path: str | None = None) -> TaskIndex | None:
+    """The list as it is cached; None where a part of it has to be made first.
+
+    Raises:
+        BadInput: The folder given does not exist.
+    """
+    rows: dict[str, Row] = {}
+    problems: list[str] = []
+    for part in _parts(include_path):
+        found = _read(part)
+        if found is None:
+            return None
+        rows.update(found.rows)
+        problems += found.problems
+    return TaskIndex(rows, problems)
+
+
+def build(
+    include_path: str | None = None, tell: Tell | None = None, *, anew: bool = False
+) -> TaskIndex:
+    """The list, its missing parts made first by processes of their own.
+
+    Args:
+        include_path: A folder with more tasks.
+        tell: Gets the files read and their number.
+        anew: Make what is cached again, too.
+
+    Raises:
+        BadInput: The folder given does not exist.
+        ExplorerError: A part could not be made.
+    """
+    for part in _parts(include_path):
+        if anew:
+            part.path.unlink(missing_ok=True)
+        if _read(part) is None:
+            _make(part, tell)
+    found = read(include_path)
+    if found is None:
+        raise ExplorerError("The task folders changed while they were read. Try again.")
+    return found
+
+
+def stamp(include_path: str | None = None) -> str:
+    """A text that changes when the list does."""
+    return "|".join(str(part.path) for part in _parts(include_path))
+
+
+def is_current(include_path: str | None = None) -> bool:
+    """Whether every part is cached, by the names of the files alone.
+
+    Raises:
+        BadInput: The folder given does not exist.
+    """
+    return all(part.path.exists() for part in _parts(include_path))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """One folder's share of the list, and the file that caches it."""
+
+    folder: Path | None
+    """None stands for lm-eval's own."""
+    path: Path
+    """Its name has the stamp, so that another state of the folder is another file."""
+    stamp: str
+
+
+def _parts(include_path: str | None) -> list[_Part]:
+    cache = paths.cache_dir() / "tasks"
+    found = [_Part(None, cache / f"lm-eval-{version()}-{FORMAT}.json", version())]
+    for folder in folders(include_path):
+        name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+        state = folder_stamp(folder)
+        found.append(_Part(folder, cache / f"folder-{name}-{state}-{FORMAT}.json", state))
+    return found
+
+
+def folder_stamp(folder: Path) -> str:
+    """A hash of the names, sizes and times of a folder's YAML files, and of lm-eval's version."""
+    digest = hashlib.sha256(version().encode())
+    for path in sorted(folder.glob("**/*.yaml")):
+        with contextlib.suppress(OSError):
+            stat = path.stat()
+            digest.update(f"{path}:{stat.st_size}:{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _read(part: _Part) -> TaskIndex | None:
+    """A cached part; None where there is none, or one of other files."""
+    try:
+        kept = json.loads(part.path.read_text(encoding="utf-8"))
+        if kept["format"] != FORMAT or kept["stamp"] != part.stamp:
+            return None
+        rows = [Row(**{key: _frozen(value) for key, value in row.items()}) for row in kept["rows"]]
+        return TaskIndex({row.name: row for row in rows}, [str(one) for one in kept["problems"]])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _make(part: _Part, tell: Tell | None) -> None:
+    """Have one part made, and pass on how far it is."""
+    command = [sys.executable, "-m", "explorer.measure.task_index", str(part.path), part.stamp]
+    if part.folder is not None:
+        command.append(str(part.folder))
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            for line in process.stdout:
+                done, _, total = line.partition(" ")
+                if tell and done.isdecimal() and total.strip().isdecimal():
+                    tell(int(done), int(total))
+            said = process.stderr.read()
+        except BaseException:
+            # The page was left, or the command stopped: what is half made is of no use.
+            process.terminate()
+            raise
+    if process.returncode == 0:
+        for older in part.path.parent.glob(f"{part.path.name[: len('folder-') + 16]}-*.json"):
+            if part.folder is not None and older != part.path:
+                older.unlink(missing_ok=True)
+    else:
+        last = (said.strip().splitlines() or ["it said nothing"])[-1]
+        raise ExplorerError(f"The list of tasks could not be made: {last}")

@@ -1,0 +1,43 @@
+"""Small sets of tasks by purpose, from presets.yaml beside this file.
+
+explorer tasks --preset common_sense
+"""
+
+import functools
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from explorer.errors import BadInput
+
+FILE = Path(__file__).parent / "presets.yaml"
+
+
+class Preset(BaseModel):
+    """One set of tasks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: str
+    says: str
+    tasks: tuple[str, ...]
+
+
+@functools.cache
+def presets() -> dict[str, Preset]:
+    """All, by key, in the order of the file."""
+    data = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return {key: Preset.model_validate(value) for key, value in data.items()}
+
+
+def preset(key: str) -> Preset:
+    """One of them.
+
+    Raises:
+        BadInput: There is none of that key.
+    """
+    known = presets()
+    if key not in known:
+        raise BadInput(f"preset knows {', '.join(known)}, got {key!r}.")
+    return known[key]

@@ -1,0 +1,140 @@
+"""The Tasks page: search, look at a prompt, take tasks to the Run page."""
+
+from typing import Any
+from urllib.parse import parse_qs
+
+import pandas as pd
+import pytest
+import streamlit as st
+
+from explorer.errors import BadInput
+from explorer.pages import documents, tasklist
+from explorer.tasks import preview
+from explorer.tasks.preview import Question
+from tests.app.reading import text_of
+
+
+@pytest.fixture
+def listed(root, known_tasks):
+    """A dashboard that knows lm-eval's tasks."""
+    return root
+
+
+def way_to_run(page) -> Any:
+    """The link that takes tasks to the Run page."""
+    (link,) = page.get("page_link")
+    return link.proto
+
+
+def shown(page) -> pd.DataFrame:
+    return page.dataframe[0].value
+
+
+def test_the_page_opens_on_all_tasks_and_searches_them(listed, open_page):
+    """The sentence counts, the table is short, and every word narrows it."""
+    page = open_page("tasks")
+
+    assert "tasks in 1," in text_of(page)
+    assert "6 have their data" not in text_of(page)
+    assert "5 have their data on this machine" in text_of(page)
+    assert len(shown(page)) == 300
+    assert not page.get("page_link")
+    page.text_input(key="find").input("arc easy").run()
+    assert shown(page)["Task"].iloc[0] == "arc_easy"
+    page.text_input(key="find").input("no such words").run()
+    assert "No task fits" in text_of(page)
+
+
+def test_filters_are_in_the_address(listed, open_page):
+    """Output type, kind and data here come from the address and narrow the table."""
+    page = open_page("tasks", way="Continuation", of_kind="Tasks", data_here="true")
+
+    assert shown(page)["Task"].to_list() == ["starter_last_word"]
+    assert shown(page)["Chance"].to_list() == ["0 %"]
+
+
+def test_a_preset_goes_to_the_run_page(listed, open_page):
+    """A set of tasks is one click from the order form, which asks for exactly it."""
+    page = open_page("tasks", kit="Common sense")
+    assert len(shown(page)) == 7
+    assert way_to_run(page).label == "**Use 7 tasks in a run**"
+    asked = parse_qs(way_to_run(page).query_string)
+    page = open_page("run", **asked)
+
+    assert page.multiselect(key="run_tasks").value == [
+        "hellaswag", "piqa", "winogrande", "arc_easy", "openbookqa", "boolq", "copa",
+    ]  # fmt: skip
+    page.multiselect(key="run_tasks").set_value(["piqa"]).run()
+    assert page.multiselect(key="run_tasks").value == ["piqa"]
+
+
+def test_a_task_shows_its_facts_and_its_first_prompts(listed, open_page):
+    """The prompts come from lm-eval itself, in a process of its own; the right choice is marked."""
+    page = open_page("tasks", find="starter_facts", named="starter_facts")
+
+    said = text_of(page)
+    assert "<dt>Chance</dt><dd>25.0 %</dd>" in said
+    assert "starter_facts.jsonl (on this machine)" in said
+    assert "328 documents, 0 shots" in said.replace("\\", "")
+    assert said.count('<article class="document">') == 3
+    assert "The capital of France is" in said
+    assert 'Paris <span title="right">✓</span>' in said
+    assert way_to_run(page).label == "**Use starter\\_facts in a run**"
+
+
+def test_a_task_without_its_data_says_how_to_fetch_it(listed, open_page):
+    """Offline nothing is tried: the command that fetches stands there."""
+    said = text_of(open_page("tasks", find="piqa", named="piqa")).replace("\\", "")
+
+    assert "baber/piqa (not on this machine)" in said
+    assert "explorer tasks fetch piqa" in said
+
+
+def test_a_folder_with_more_tasks_is_listed_and_carried_to_the_run(listed, open_page, tmp_path):
+    """Its tasks are found, its broken files named, and the order takes the folder along."""
+    folder = tmp_path / "more"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text("task: mine_alone\ndataset_path: org/x\n")
+    (folder / "broken.yaml").write_text("task: [")
+    page = open_page("tasks", tasks_folder=str(folder), find="mine_alone")
+
+    assert shown(page)["Task"].to_list() == ["mine_alone"]
+    assert "broken.yaml is no task file" in text_of(page).replace("\\", "")
+    page.selectbox(key="named").set_value("mine_alone").run()
+    page = open_page("run", **parse_qs(way_to_run(page).query_string))
+    assert page.multiselect(key="run_tasks").value == ["mine_alone"]
+    assert page.text_input(key="run_include_path").value == str(folder)
+    assert "no folder" in text_of(open_page("tasks", tasks_folder="/nowhere/at/all"))
+
+
+def test_selected_rows_are_what_a_run_gets(monkeypatch):
+    """Several rows go to the run together; the last one is looked at."""
+    monkeypatch.setattr(st, "session_state", {"t": {"selection": {"rows": [2, 0]}}})
+    tasklist.take_rows("t", ["a", "b", "c"])
+
+    assert st.session_state["named"] == "a"
+    assert tasklist.wanted(["a", "b", "c"], "a", ("k",)) == ["c", "a"]
+    assert tasklist.wanted(["b"], "b", ("k",)) == ["b"]
+    assert tasklist.wanted(["b"], None, ("k",)) == ["k"]
+
+
+def test_read_only_shows_tasks_and_takes_none(listed, open_page, monkeypatch):
+    """Without actions the list is still there."""
+    monkeypatch.setenv("EXPLORER_READ_ONLY", "1")
+
+    assert not open_page("tasks").get("page_link")
+
+
+def test_prompts_are_shown_as_text():
+    """What a document says is escaped; a written answer shows its target and its end."""
+    card = documents.question(Question(doc_id=3, prompt="<b>", target="<i>", until=["\n", "</s>"]))
+
+    assert "<b>" not in card
+    assert "&lt;i&gt;" in card
+    assert "ends at &#x27;\\n&#x27; &#x27;&lt;/s&gt;&#x27;" in card
+
+
+def test_a_preview_that_fails_is_one_sentence(known_tasks):
+    """The process's own sentence reaches the page."""
+    with pytest.raises(BadInput, match=r"^The task piqa needs the data set baber/piqa"):
+        preview.preview("piqa")

@@ -1,0 +1,240 @@
+"""The list of tasks: what it says, when it is read again, what is on this machine."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from lm_eval.tasks._yaml_loader import load_yaml
+
+from explorer.errors import BadInput, UnknownTask
+from explorer.measure import task_index
+from explorer.tasks import here, index, listing, presets
+
+OPEN = {"HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0"}
+
+
+def task(**more):
+    """A task file as a mapping."""
+    return {"task": "t", "dataset_path": "org/DataSet", "output_type": "multiple_choice", **more}
+
+
+def write(folder, name, **config):
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+
+
+def own_part(cache):
+    """The file of lm-eval's own tasks."""
+    return cache / "tasks" / f"lm-eval-{index.version()}-{index.FORMAT}.json"
+
+
+def test_every_preset_is_made_of_tasks_that_lm_eval_has(known_tasks):
+    """Each name of each preset stands for tasks of text that the explorer runs."""
+    found = index.read()
+
+    assert len(presets.presets()) >= 6
+    for key, preset in presets.presets().items():
+        for name in preset.tasks:
+            leaves = found.leaves(name)
+            assert leaves, (key, name)
+            assert not [leaf.name for leaf in leaves if leaf.refused], (key, name)
+    assert len(found.leaves("leaderboard")) == 39
+    with pytest.raises(BadInput, match=r"preset knows starter, common_sense.*'nothing'"):
+        presets.preset("nothing")
+
+
+def test_the_list_says_of_a_task_what_its_file_says(known_tasks):
+    """Output type, shots, chance, headline metric, data set, groups and description."""
+    rows = listing.table(index.read(), here.held()).set_index("task")
+
+    assert len(rows) > 14_000
+    piqa = rows.loc["piqa"]
+    assert (piqa["output_type"], piqa["num_fewshot"]) == ("multiple_choice", 0)
+    assert (piqa["chance"], piqa["metric"], piqa["data"]) == (0.5, "acc_norm", "baber/piqa")
+    assert "pythia" in piqa["groups"]
+    assert "physical commonsense" in piqa["description"]
+    assert rows.loc["gsm8k", "num_fewshot"] == 5
+    assert rows.loc["gsm8k", "chance"] == 0.0
+    # A choice that is read from the document: their number does not follow from the file.
+    assert rows["chance"].isna()["hellaswag"]
+    assert (rows.loc["mmlu", "kind"], rows.loc["mmlu", "num_tasks"]) == ("group", 57)
+    assert rows.loc["starter", "here"]
+    assert not rows.loc["piqa", "here"]
+
+
+@pytest.mark.parametrize(
+    ("config", "chance"),
+    [
+        ({"doc_to_choice": ["no", "yes"]}, 0.5),
+        ({"doc_to_choice": "{{[a, b, c, d]}}"}, 0.25),
+        ({"doc_to_choice": " {{ ['a', 'b'] }} "}, 0.5),
+        ({"doc_to_choice": {"a": "x", "b": "y", "c": "z"}}, 1 / 3),
+        ({"doc_to_choice": "choices"}, None),
+        ({"doc_to_choice": "{{choices.text}}"}, None),
+        ({"doc_to_choice": "{{[a, b]"}, None),
+        ({"doc_to_choice": []}, None),
+        ({"doc_to_choice": "choices", "metadata": {"chance": 0.2}}, 0.2),
+        ({"doc_to_choice": ["a", "b"], "metadata": {"chance": {"acc_norm": 0.4}}}, 0.4),
+        ({"doc_to_choice": ["a", "b"], "process_results": "utils.f"}, None),
+        ({"output_type": "generate_until"}, 0.0),
+        ({"output_type": "loglikelihood_rolling"}, None),
+        ({"output_type": "loglikelihood", "metric_list": [{"metric": "acc"}]}, 0.0),
+        ({"metric_list": [{"metric": "mcc"}], "doc_to_choice": ["a", "b"]}, None),
+    ],
+)
+def test_chance_is_what_follows_from_the_file(config, chance):
+    """As for a finished run's score, and None where only the documents tell."""
+    row = task_index.task_row("t", task(**config), "t.yaml")
+
+    assert row.chance == pytest.approx(chance) if chance is not None else row.chance is None
+
+
+def test_a_changed_folder_is_read_again_and_only_that(known_tasks, tmp_path):
+    """A new file makes the folder's part stale; lm-eval's own part stays as it is."""
+    folder = tmp_path / "more"
+    write(folder, "one", task="mine_one", tag="mine", **{"dataset_path": "org/x"})
+    assert index.read(str(folder)) is None
+    told = []
+    before = (own_part(known_tasks)).stat().st_mtime_ns
+
+    assert "mine_one" in index.build(str(folder), lambda *at: told.append(at)).rows
+    write(folder, "two", task="mine_two", tag="mine", **{"dataset_path": "org/x"})
+    assert index.read(str(folder)) is None
+    found = index.build(str(folder))
+
+    assert [row.name for row in found.leaves("mine")] == ["mine_one", "mine_two"]
+    assert [row.name for row in found.leaves("mine_*")] == ["mine_one", "mine_two"]
+    assert told[-1] == (1, 1)
+    after = (own_part(known_tasks)).stat().st_mtime_ns
+    assert after == before
+
+
+def test_a_damaged_cache_is_made_again(known_tasks):
+    """Half a file, another version's or no JSON counts as none."""
+    part = own_part(known_tasks)
+    whole = part.read_text(encoding="utf-8")
+    kept = json.loads(whole)
+    for bad in (whole[:1000], "[]", json.dumps(kept | {"stamp": "0.0.1"}), "null"):
+        part.write_text(bad, encoding="utf-8")
+        assert index.read() is None
+    part.write_text(whole, encoding="utf-8")
+    assert index.read() is not None
+
+
+def test_files_that_are_no_tasks_are_named(tmp_path):
+    """A broken file costs nothing but itself, and an unknown name speaks of it."""
+    folder = tmp_path / "more"
+    write(folder, "good", **task(task="good"))
+    (folder / "broken.yaml").write_text("task: broken\n  output: [", encoding="utf-8")
+    (folder / "a_list.yaml").write_text("- 1\n- 2\n", encoding="utf-8")
+    write(folder, "template", dataset_path="org/x")
+    write(folder, "turning", task="turning", include="turning.yaml")
+
+    rows, problems = task_index.rows_of(folder)
+
+    assert [row.name for row in rows] == ["good"]
+    assert [
+        next(name for name in ("a_list", "broken", "turning") if f"{name}.yaml is no task" in said)
+        for said in problems
+    ] == ["a_list", "broken", "turning"]
+    with pytest.raises(UnknownTask, match=r"'brken'.*broken\.yaml is no task file"):
+        raise index.unknown("brken", ["good"], problems[1:2])
+
+
+def test_files_are_read_as_lm_eval_reads_them():
+    """Includes, whose keys give way to the file's own, and the places of functions."""
+    read = {}
+    files = sorted(task_index.LM_EVAL.glob("[c-m]*/**/*.yaml"))[::97]
+    assert len(files) > 30
+
+    for path in files:
+        assert task_index.load(path, read) == load_yaml(path, resolve_func=False)
+
+
+def test_groups_within_groups_and_their_own_parts(tmp_path):
+    """Inline groups and tasks are found below their group, and cannot be asked alone."""
+    folder = tmp_path / "more"
+    write(folder, "a", **task(task="a"))
+    inline = [{"task": "b", "dataset_path": "org/b"}, "a"]
+    write(folder, "g", group="g", task=["a", {"group": "sub", "task": inline}])
+    rows, _ = task_index.rows_of(folder)
+    found = index.TaskIndex({row.name: row for row in rows}, [])
+
+    assert [row.name for row in found.leaves("g")] == ["a", "g::sub::b"]
+    assert "g::sub" not in set(listing.table(found, here.Held({}))["task"])
+
+
+@pytest.mark.parametrize(
+    ("row", "folders", "expected"),
+    [
+        ({"dataset_path": "Rowan/hellaswag"}, {"Rowan___hellaswag": {"default"}}, True),
+        ({"dataset_path": "org/MyData"}, {"org___my_data": {"default"}}, True),
+        ({"dataset_path": "org/MyData"}, {"org___mydata": {"default"}}, False),
+        ({"dataset_path": "glue", "dataset_name": "mrpc"}, {"glue": {"rte"}}, False),
+        ({"dataset_path": "glue", "dataset_name": "mrpc"}, {"glue": {"mrpc"}}, True),
+        ({"dataset_path": "glue", "dataset_name": "mrpc"}, {"glue": {"mrpc-1f"}}, True),
+        ({"dataset_path": "glue", "dataset_name": "mr"}, {"glue": {"mrpc"}}, False),
+        ({"dataset_path": "json"}, {"json": {"default-1f"}}, None),
+        ({}, {}, None),
+        ({"dataset_path": "json", "files": ("/nowhere/x.jsonl",)}, {}, False),
+        ({"dataset_path": "json", "files": (__file__,)}, {}, True),
+    ],
+)
+def test_data_here_follows_the_cache_of_datasets(row, folders, expected, tmp_path, monkeypatch):
+    """A data set is here when its configuration lies in the cache; files when they exist."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    for name, configurations in folders.items():
+        for configuration in configurations:
+            place = tmp_path / name / configuration / "0.0.0" / "abc"
+            place.mkdir(parents=True)
+            (place / "dataset_info.json").write_text("{}")
+
+    assert here.held().has(index.Row("t", "task", **row)) is expected
+
+
+def test_the_cache_of_datasets_is_found_where_datasets_looks(monkeypatch):
+    """The names and the place of folders are those of the library itself."""
+    import datasets
+    from datasets.naming import camelcase_to_snakecase
+
+    for name in ("MMLU-Pro", "TruthfulQA", "ai2_arc", "XNLIv2", "BBH"):
+        assert here.folder_of(f"Org/{name}") == f"Org___{camelcase_to_snakecase(name)}"
+    monkeypatch.delenv("HF_DATASETS_CACHE", raising=False)
+    code = "import datasets; print(datasets.config.HF_DATASETS_CACHE)"
+    del datasets
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert str(here._datasets_cache()) == done.stdout.strip()
+
+
+def test_missing_data_is_refused_before_the_start(known_tasks, tmp_path, monkeypatch):
+    """Offline, the sentence names task, data set and how to fetch; online nothing is refused."""
+    found = index.read()
+
+    here.refuse_missing(["starter"], found)
+    said = r"piqa needs the data set baber/piqa, .*=1.* -u HF_HUB_OFFLINE explorer tasks fetch piqa"
+    with pytest.raises(BadInput, match=said):
+        here.refuse_missing(["piqa"], found)
+    with pytest.raises(BadInput, match=r"leaderboard_\w+ and 38 more need .* and \d+ more"):
+        here.refuse_missing(["leaderboard"], found)
+    with pytest.raises(BadInput, match="pictures or sound"):
+        here.refuse_missing(["chartqa"], found)
+    with pytest.raises(UnknownTask, match="'hellaswagg'.*hellaswag"):
+        here.refuse_missing(["hellaswagg"], found)
+    gone = index.Row("gone", "task", dataset_path="json", files=("no/x.jsonl",), source="gone.yaml")
+    for name, value in OPEN.items():
+        monkeypatch.setenv(name, value)
+    here.refuse_missing(["piqa"], found)
+    with pytest.raises(BadInput, match=r"gone reads no/x\.jsonl, .*gone\.yaml.*counts from"):
+        here.refuse_missing(["gone"], index.TaskIndex({"gone": gone}, []))
+
+
+def test_search_puts_names_first(known_tasks):
+    """Every word has to stand somewhere; a name that begins with it comes before the others."""
+    found = listing.table(index.read(), here.held())
+
+    assert listing.matching(found, "piqa")["task"].iloc[0] == "piqa"
+    assert "arc_easy" in set(listing.matching(found, "easy REASONING diverse")["task"])
+    assert listing.matching(found, "no such words at all").empty
+    assert len(listing.matching(found, " ")) == len(found)
