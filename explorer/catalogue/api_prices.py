@@ -18,7 +18,8 @@ import yaml
 from explorer.catalogue import load
 from explorer.catalogue.prices import Price
 from explorer.errors import BadInput
-from explorer.records import Usage
+from explorer.models import endpoint
+from explorer.records import RunRecord, Usage
 from explorer.specs import Spec
 
 OVERRIDES = "api_prices.yaml"
@@ -210,6 +211,18 @@ def ahead_in_words(ahead: Usage, price: ApiPrice | None) -> str:
         return f"{tokens}; no price is known."
     least = price.of(ahead.model_copy(update={"output_tokens": 0}))
     return f"{tokens}: ${least:.2g} to ${price.of(ahead):.2g} ({price.in_words()})."
+
+
+def spent(record: RunRecord, root: Path) -> str | None:
+    """What a run's tasks took of an API, in one sentence; None for a run of weights.
+
+    A price is that of now: a new one needs no new run.
+    """
+    usage = record.capability.usage if record.capability else None
+    if usage is None:
+        return None
+    where = endpoint.parse(record.spec.teacher)
+    return spent_in_words(usage, of_endpoint(root, where.url, where.model))
 
 
 def spent_in_words(usage: Usage, price: ApiPrice | None) -> str:

@@ -2,22 +2,21 @@
 
 import dataclasses
 import logging
+from pathlib import Path
 from typing import Any, cast
 
-from lm_eval.api.task import Task
-
+from explorer import store
 from explorer.catalogue import api_prices
 from explorer.errors import BadInput
 from explorer.measure import api_lm, capability
-from explorer.measure.api_cost import Spent, estimate
-from explorer.measure.api_lm import ApiLM
+from explorer.measure.api_cost import Spent
 from explorer.measure.load import time_endpoint
 from explorer.models import endpoint
 from explorer.models.loading import Loaded, load_tokenizer
-from explorer.records import Capability
+from explorer.records import Capability, Usage
 from explorer.run import measuring, state
 from explorer.run.state import Run
-from explorer.specs import ApiSpec, CapabilitySpec
+from explorer.specs import ApiSpec, RunSpec
 
 log = logging.getLogger("explorer")
 
@@ -33,7 +32,7 @@ def ask(run: Run, where: endpoint.Endpoint) -> None:
             "of chat completions."
         )
     if run.spec.capability:
-        run.parts["capability"] = _by_api(run, where, run.spec.capability)
+        run.parts["capability"] = _by_api(run)
     run.stage = "latency"
     if run.spec.latency:
         with run.timed("latency"):
@@ -51,55 +50,102 @@ class _Served:
         """Nobody says."""
 
 
-def _by_api(run: Run, where: endpoint.Endpoint, spec: CapabilitySpec) -> Capability:
+def ahead(spec: RunSpec, root: Path) -> str:
+    """What an endpoint's tasks will take, in a sentence; nothing is asked.
+
+    Raises:
+        ExplorerError: They cannot be asked; the message says why.
+    """
+    if spec.capability is None:
+        return "Nothing is tested, so nothing is counted."
+    asked = _Asked.of(spec, root)
+    folder = store.run_folder(root, spec.run_id) / "capability"
+    usage = capability.ahead(
+        asked.model, spec.capability, folder,
+        fingerprint=asked.fingerprint, back_end=asked.back_end,
+    )  # fmt: skip
+    return api_prices.ahead_in_words(usage, asked.price)
+
+
+def _by_api(run: Run) -> Capability:
     """Ask an endpoint the tasks, with an eye on what that costs."""
     run.stage = "capability"
-    api = spec.api or ApiSpec()
-    if where.is_chat and not spec.apply_chat_template:
-        raise BadInput(
-            f"{where.url} takes chats. Write apply_chat_template: true into the spec's capability."
+    asked = _Asked.of(run.spec, run.root)
+    scores = measuring.evaluate(run, asked.model, asked.fingerprint, asked.back_end)
+    return scores.model_copy(update={"usage": asked.spent.total()})
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """An endpoint as an evaluation sees it."""
+
+    model: Loaded
+    fingerprint: str
+    back_end: capability.BackEnd
+    price: api_prices.ApiPrice | None
+    spent: Spent
+
+    @classmethod
+    def of(cls, spec: RunSpec, root: Path) -> "_Asked":
+        """Refuses what cannot be asked: no key, a chat without its template."""
+        assert spec.capability is not None, "skipped otherwise"
+        where, api = endpoint.parse(spec.teacher), spec.capability.api or ApiSpec()
+        if where.is_chat and not spec.capability.apply_chat_template:
+            raise BadInput(
+                f"{where.url} takes chats. Write apply_chat_template: true into the spec's "
+                "capability."
+            )
+        endpoint.key_of(where, api.key_variable)
+        price = api_prices.of_endpoint(root, where.url, where.model)
+        folder = store.run_folder(root, spec.run_id) / "capability"
+        spent = Spent(folder / "usage.jsonl")
+        # Prompts are filled in by the server's own template, or by the tokenizer's.
+        template = "the endpoint's" if where.is_chat else None
+        if spec.capability.apply_chat_template and not where.is_chat and api.tokenizer:
+            template = load_tokenizer(api.tokenizer).chat_template
+        served = cast(Any, _Served(template))
+        answers, why_not = api_lm.output_types(where, api)
+
+        def before(usage: Usage) -> None:
+            log.info("%s", api_prices.ahead_in_words(usage, price))
+            _affordable(usage, price, api, where, root)
+
+        return cls(
+            Loaded(spec.teacher, served, served),
+            # A server says nothing by which its weights could be told apart.
+            state.key({"endpoint": where.url, "model": where.model, "api": api.decides()}),
+            capability.BackEnd(
+                api_lm.kind(where, api),
+                api_lm.VERSION,
+                lambda on_progress: api_lm.make(where, api, spent.add, on_progress),
+                answers,
+                why_not,
+                before,
+            ),
+            price,
+            spent,
         )
-    endpoint.key_of(where, api.key_variable)
-    price = api_prices.of_endpoint(run.root, where.url, where.model)
-    spent = Spent(run.folder / "capability" / "usage.jsonl")
 
-    def before(lm: ApiLM, tasks: list[tuple[Task, list[int]]]) -> None:
-        ahead = estimate(tasks, lm, spec)
-        log.info("%s", api_prices.ahead_in_words(ahead, price))
-        if api.max_usd is None:
-            return
-        if price is None:
-            raise BadInput(
-                f"capability.api.max_usd is set, but no price of {where.model} at {where.host} is "
-                f"known. Write it into {run.root / api_prices.OVERRIDES} as "
-                f"{where.host}/{where.model}, or remove max_usd."
-            )
-        most = price.of(ahead)
-        if most > api.max_usd:
-            raise BadInput(
-                f"{api_prices.ahead_in_words(ahead, price)} That may be more than "
-                f"capability.api.max_usd, {api.max_usd:g}: nothing was asked. Lower limit, or "
-                "raise max_usd."
-            )
 
-    answers, why_not = api_lm.output_types(where, api)
-    # Prompts are filled in by the server's own template, or by the tokenizer's.
-    template = "the endpoint's" if where.is_chat else None
-    if spec.apply_chat_template and not where.is_chat and api.tokenizer:
-        template = load_tokenizer(api.tokenizer).chat_template
-    served = _Served(template)
-    scores = measuring.evaluate(
-        run,
-        Loaded(run.spec.teacher, cast(Any, served), cast(Any, served)),
-        # A server says nothing by which its weights could be told apart.
-        state.key({"endpoint": where.url, "model": where.model, "api": api.decides()}),
-        capability.BackEnd(
-            api_lm.kind(where, api),
-            api_lm.VERSION,
-            lambda on_progress: api_lm.make(where, api, spent.add, on_progress),
-            answers,
-            why_not,
-            before,
-        ),
-    )
-    return scores.model_copy(update={"usage": spent.total()})
+def _affordable(
+    usage: Usage,
+    price: api_prices.ApiPrice | None,
+    api: ApiSpec,
+    where: endpoint.Endpoint,
+    root: Path,
+) -> None:
+    """Refuse what may cost more than the spec allows."""
+    if api.max_usd is None:
+        return
+    if price is None:
+        raise BadInput(
+            f"capability.api.max_usd is set, but no price of {where.model} at {where.host} is "
+            f"known. Write it into {root / api_prices.OVERRIDES} as {where.host}/{where.model}, or "
+            "remove max_usd."
+        )
+    if price.of(usage) > api.max_usd:
+        raise BadInput(
+            f"{api_prices.ahead_in_words(usage, price)} That may be more than "
+            f"capability.api.max_usd, {api.max_usd:g}: nothing was asked. Lower limit, or raise "
+            "max_usd."
+        )

@@ -1,14 +1,16 @@
 """Models behind an API, tested: a real model behind a real server on loopback, and bad servers."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from explorer import cli, store
 from explorer import run as engine
-from explorer import store
+from explorer.catalogue import api_prices
 from explorer.errors import BadInput, RunFailed
 from explorer.measure import api_lm, capability, device
 from explorer.measure.runtimes import replies
@@ -317,3 +319,68 @@ def test_a_price_limit_without_a_price_says_where_to_write_it(spec, store_root):
     """Nobody knows what the own server costs."""
     with pytest.raises(BadInput, match=r"no price of tiny at 127\.0\.0\.1.*api_prices\.yaml"):
         engine.run(spec("write", max_usd=1.0), store_root)
+
+
+def test_a_dry_run_says_the_money_and_asks_nothing(
+    server, spec, store_root, tmp_path, monkeypatch, capsys
+):
+    """`explorer run spec.yaml --dry-run`; `explorer show` has what it was afterwards."""
+    host = f"127.0.0.1:{server.server_port}"
+    price = {"input_usd_per_mtok": 10.0, "output_usd_per_mtok": 100.0}
+    (store_root / "api_prices.yaml").write_text(yaml.safe_dump({f"{host}/tiny": price}))
+    asked = spec("write")
+    (tmp_path / "api.yaml").write_text(asked.to_yaml())
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["explorer", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        assert stopped.value.code == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    said = call("run", str(tmp_path / "api.yaml"), "--dry-run")
+
+    assert "About 12 requests" in said
+    assert said.endswith("Nothing was asked.")
+    assert not server.asked
+    usage = engine.run(asked, store_root).capability.usage
+    shown = call("show", asked.run_id)
+    assert f"{usage.prompt_tokens:,} tokens read, 48 written: $" in shown
+
+
+def test_prices_are_known_by_the_endpoints_address(store_root):
+    """genai-prices knows sellers; a server of one's own has no price but one's own."""
+    known = api_prices.of_endpoint(store_root, "https://api.openai.com/v1", "gpt-5-mini")
+
+    assert known.provider == "openai"
+    usage = Usage(prompt_tokens=2_000_000, output_tokens=1_000_000)
+    expected = 2 * known.input_usd_per_mtok + known.output_usd_per_mtok
+    assert known.of(usage) == pytest.approx(expected)
+    assert api_prices.of_endpoint(store_root, "http://127.0.0.1:8000/v1", "gpt-5-mini") is None
+    assert api_prices.of_endpoint(store_root, "https://api.openai.com/v1", "no-such-model") is None
+
+
+@pytest.mark.slow
+def test_the_starter_behind_a_server_has_the_starters_scores(store_root):
+    """The real teacher behind a real server: the same answers, log-likelihoods within 1e-3."""
+    asked = {"tasks": ["starter_facts", "starter_last_word"], "limit": 5}
+    here = RunSpec(
+        name="here", latency=None, device="cpu", dtype="float32", capability=asked, threads=2
+    )
+    with serving("starter", AnsweringServer) as running:
+        name = running.name("starter", COMPLETIONS)
+        api = {**asked, "api": {"tokenizer": "starter", "max_retries": 2}}
+        there = engine.run(here.with_(name="there", teacher=name, capability=api), store_root)
+    own = engine.run(here, store_root)
+
+    columns = ["task", "metric", "doc_id", "doc_hash", "value"]
+    both = [store.answers(store_root, one.run_id)[columns] for one in (there, own)]
+    assert both[0].equals(both[1])
+    for task in asked["tasks"]:
+        pairs = zip(
+            *(samples_of(store_root, one.run_id, task) for one in (there, own)), strict=True
+        )
+        for theirs, ours in pairs:
+            values = [[float(a) for a, _ in one["filtered_resps"]] for one in (theirs, ours)]
+            assert values[0] == pytest.approx(values[1], abs=1e-3)
+    assert there.capability.usage.num_replies == 5 * 4 + 5
