@@ -17,11 +17,14 @@ from explorer.records import (
     CorpusFacts,
     CurvePoint,
     Distillation,
+    Energy,
     Environment,
     ErrorFacts,
     Latency,
+    LoadPoint,
     ModelFacts,
     RunRecord,
+    RuntimeFacts,
     TargetsFacts,
     TaskScore,
     Timing,
@@ -134,6 +137,31 @@ def make_record(
         stage_seconds={"prepare": 3.1, "distil": 420.0, "capability": 210.0, "latency": 61.0},
         error=None if finished else error,
     )
+
+
+def with_levels(record: RunRecord) -> RunRecord:
+    """The record with four levels of load, and some failures."""
+    own = record.latency.own
+    points = [
+        LoadPoint(kind="clients", level=at, turns=own.turns[:count], num_failed=failed,
+                  failures={"stalled": failed} if failed else {}, seconds=2.0,
+                  output_tokens_per_s=rate)
+        for at, count, failed, rate in ((1, 10, 0, 20.0), (4, 4, 1, 60.0), (8, 0, 3, None))
+    ]  # fmt: skip
+    points.append(points[0].model_copy(update={"kind": "poisson", "level": 0.5}))
+    timing = own.model_copy(
+        update={
+            "curve": points,
+            "curve_note": "The sweep ended at 8.",
+            "runtime": RuntimeFacts(
+                name="llama.cpp", version="0.3", load_s=1.5, disk_bytes=98_000_000
+            ),
+            "energy": Energy(reason="There is no counter."),
+            "num_failed": 2,
+            "failures": {"refused": 2},
+        }
+    )
+    return record.model_copy(update={"latency": record.latency.model_copy(update={"own": timing})})
 
 
 def make_answers(num_layers: int, seed: int = 0) -> pd.DataFrame:

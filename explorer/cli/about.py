@@ -19,12 +19,14 @@ from explorer.errors import BadInput, ExplorerError
 
 @app.command()
 def schema(
-    kind: Annotated[str, typer.Argument(help="run or sweep.")] = "run",
+    kind: Annotated[str, typer.Argument(help="run, sweep or tune.")] = "run",
 ) -> None:
     """Print the JSON Schema of a spec, for editors and checks."""
-    known: dict[str, type[specs.Spec]] = {"run": specs.RunSpec, "sweep": specs.SweepSpec}
+    known: dict[str, type[specs.Spec]] = {
+        "run": specs.RunSpec, "sweep": specs.SweepSpec, "tune": specs.TuneSpec,
+    }  # fmt: skip
     if kind not in known:
-        raise BadInput(f"schema knows run and sweep, got {kind!r}.")
+        raise BadInput(f"schema knows run, sweep and tune, got {kind!r}.")
     print(json.dumps(known[kind].model_json_schema(), indent=1))
 
 

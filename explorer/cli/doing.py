@@ -1,5 +1,6 @@
 """Commands that do runs: here in the foreground, or through the queue."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -9,8 +10,9 @@ import typer
 
 from explorer import specs, store
 from explorer.cli.base import ResultsDir, app, console, root_of
-from explorer.cli.tables import print_comparison, print_forecasts
+from explorer.cli.tables import print_comparison, print_forecasts, print_standings, write_out
 from explorer.errors import BadInput
+from explorer.progress import Listener
 
 Queue = Annotated[
     bool, typer.Option("--queue", help="Hand it to the Ray queue and return at once.")
@@ -80,6 +82,30 @@ def sweep(
     _do(runs, root, queue=queue, again=again)
     if not queue:
         print_comparison(root, [one.run_id for one in runs])
+
+
+@app.command()
+def tune(
+    what: Annotated[Path, typer.Argument(help="A YAML file with a run and its variants.")],
+    results: ResultsDir = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Where the winner's spec is written.")
+    ] = Path("tuned.yaml"),
+) -> None:
+    """Find the better of several ways to teach a student, by a short tournament."""
+    from explorer.terminal import stage_bar
+    from explorer.tune import tournament
+
+    root, spec = root_of(results), specs.TuneSpec.read(what)
+    with contextlib.ExitStack() as bars:
+
+        def bar_of(title: str) -> Listener:
+            bars.close()
+            return bars.enter_context(stage_bar(console, title))
+
+        table = tournament(spec, root, bar_of)
+    print_standings(table, spec)
+    write_out(table[0].spec.to_yaml().encode(), out)
 
 
 @app.command()
@@ -209,7 +235,7 @@ def _do(
     runs: list[specs.RunSpec], root: Path, *, queue: bool, again: bool, queued: bool = False
 ) -> None:
     """Do the runs one after another here, or put them into the queue."""
-    if again:
+    if again and int(os.environ.get("RANK", "0")) == 0:
         for one in runs:
             store.set_aside(root, one.run_id)
     if queue:
@@ -219,19 +245,29 @@ def _do(
             console.print(f"queued {run_id}")
         return
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from explorer.distill import crew
+    from explorer.distill.train import helper
     from explorer.run import run as do
     from explorer.terminal import stage_bar
 
-    for number, one in enumerate(runs, start=1):
-        if not queued:
-            # Asked for by hand, so an old request to stop is over.
-            store.withdraw_cancel(root, one.run_id)
-        with stage_bar(console, f"{number}/{len(runs)} {one.run_id}") as bar:
-            record = do(one, root, bar)
-        seconds = sum(record.stage_seconds.values())
-        console.print(
-            f"[{number}/{len(runs)}] {one.run_id} {record.status}, {seconds:.0f} s of work"
-        )
+    if crew.is_helper():
+        crew.help_out(helper)
+        raise typer.Exit
+
+    crew.crew()  # all processes of a launch meet here
+    try:
+        for number, one in enumerate(runs, start=1):
+            if not queued:
+                # Asked for by hand, so an old request to stop is over.
+                store.withdraw_cancel(root, one.run_id)
+            with stage_bar(console, f"{number}/{len(runs)} {one.run_id}") as bar:
+                record = do(one, root, bar)
+            seconds = sum(record.stage_seconds.values())
+            console.print(
+                f"[{number}/{len(runs)}] {one.run_id} {record.status}, {seconds:.0f} s of work"
+            )
+    finally:
+        crew.dismiss()
 
 
 def _price_from_the_book(root: Path) -> None:

@@ -9,11 +9,11 @@ import typer
 from rich.table import Table
 
 from explorer import store
-from explorer.analysis import intervals, numbers, pairing
+from explorer.analysis import intervals, levels, numbers, pairing
 from explorer.cli.base import Out, ResultsDir, Utilisation, app, console, root_of, wide_console
 from explorer.cli.tables import analysed, print_comparison, print_effects, write_out
 from explorer.errors import BadInput
-from explorer.records import TaskScore
+from explorer.records import TaskScore, Timing
 
 
 @app.command("ls")
@@ -84,7 +84,23 @@ def show(
 
     if said := api_prices.spent(record, root):
         console.print(f"Asked: {said}", markup=False)
+    if record.latency and record.latency.own.curve:
+        _print_levels(record.latency.own)
     print_effects(store.records(root)[0], root, [run_id])
+
+
+def _print_levels(timing: Timing) -> None:
+    """The levels of load, and why their sweep ended."""
+    shown = Table("Load", "Answered", "Failed", "Tokens/s", "TTFT (ms)", "TPOT (ms)", box=None)
+    for row in levels.table(timing).to_dict("records"):
+        shown.add_row(
+            f"{row['level']:g} {levels.KINDS[row['kind']]}", str(row["num_requests"]),
+            str(row["num_failed"]), numbers.significant(row["output_tokens_per_s"]),
+            numbers.significant(row["ttft_ms"]), numbers.significant(row["tpot_ms"]),
+        )  # fmt: skip
+    wide_console().print(shown)
+    if timing.curve_note:
+        console.print(timing.curve_note, markup=False)
 
 
 def _score(score: TaskScore) -> str:

@@ -90,6 +90,10 @@ class Targets:
         except OSError as error:
             raise NoRoom(f"Could not write to {root}: {error.strerror or error}.") from error
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the same folder; locks and maps do not travel."""
+        return Targets, (self.folder.parent, self.blocks_NT, self.identity, self._about)
+
     def _open(self) -> None:
         meta = self.folder / "meta.json"
         if not meta.exists():

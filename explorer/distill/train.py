@@ -23,9 +23,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from explorer.distill.lessons import Course, Lesson, check_head
+from explorer.distill import crew as together
+from explorer.distill.lessons import Course, Lesson, Live, check_head
 from explorer.distill.losses import HIDDEN, divergence, forward_kl, label_cross_entropy
 from explorer.errors import NoRoom, RunFailed
 from explorer.records import CurvePoint
@@ -121,14 +122,7 @@ def train(
     module: Any = student  # Module.to has no usable type in transformers
     module.to(torch.float32)
     check_head(student, course.exam.blocks_NT[course.heldout[:1], :8])
-    accelerator = Accelerator(
-        mixed_precision="bf16" if student.device.type == "cuda" else "no",
-        cpu=student.device.type == "cpu",
-    )
-    student.get_input_embeddings().requires_grad_(spec.train_embeddings)
-    if spec.gradient_checkpointing:
-        student.activation_checkpointing_enable({"use_reentrant": False})
-    student.train()
+    accelerator = _ready(student, spec)
     optimizer: Any = torch.optim.AdamW(
         [p for p in student.parameters() if p.requires_grad],
         lr=spec.learning_rate,
@@ -136,7 +130,12 @@ def train(
         weight_decay=spec.weight_decay,
         fused=True,
     )
-    model, optimizer = accelerator.prepare(student, optimizer)
+    # Prepared as for evaluation: several processes share the work out by the crew, not by DDP,
+    # whose hooks want one backward pass through the whole model.
+    model = accelerator.prepare_model(student, evaluation_mode=True)
+    optimizer = accelerator.prepare_optimizer(optimizer)
+    crew = together.crew()
+    crew.order((student.config, course, spec))
     state = _resume(accelerator, checkpoint)
     total = num_steps(spec)
     began = time.monotonic() - state.seconds
@@ -156,7 +155,8 @@ def train(
             numbers = blocks_of_step(spec, course.training, state.step)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(spec, state.step)
-            terms, num_scored = _gradients(accelerator, model, course, state.step, numbers, spec)
+            crew.order(state.step)
+            terms, num_scored = share_of_step(accelerator, model, course, state.step, spec)
             loss = terms["loss"]
             norm = float(accelerator.clip_grad_norm_(model.parameters(), 1.0))
             for what, value in (("loss", loss), ("gradient", norm)):
@@ -189,6 +189,48 @@ def train(
     return state
 
 
+def _ready(student: PreTrainedModel, spec: DistillSpec) -> Accelerator:
+    """Set the student up for its training; every process of a crew does the same."""
+    accelerator = Accelerator(
+        mixed_precision="bf16" if student.device.type == "cuda" else "no",
+        cpu=student.device.type == "cpu",
+    )
+    student.get_input_embeddings().requires_grad_(spec.train_embeddings)
+    if spec.gradient_checkpointing:
+        student.activation_checkpointing_enable({"use_reentrant": False})
+    student.train()
+    return accelerator
+
+
+def helper(order: tuple[PretrainedConfig, Course, DistillSpec]) -> Callable[[int], None]:
+    """What a process that only helps does at each step of the training that it was told of."""
+    config, course, spec = order
+    device = together.crew().device
+    student = AutoModelForCausalLM.from_config(config, dtype=torch.float32).to(device)
+    if isinstance(course.source, Live):
+        teacher: Any = course.source.teacher
+        teacher.to(device)
+    accelerator = _ready(student, spec)
+
+    def step(number: int) -> None:
+        share_of_step(accelerator, student, course, number, spec)
+        student.zero_grad()
+
+    return step
+
+
+def share_of_step(
+    accelerator: Accelerator, model: PreTrainedModel, course: Course, step: int, spec: DistillSpec
+) -> tuple[dict[str, float], int]:
+    """This process's blocks of a step; the first process has the whole step's result after it."""
+    crew = together.crew()
+    numbers = blocks_of_step(spec, course.training, step)
+    crew.same_parameters(model)
+    own = crew.share(numbers)
+    terms, num_scored = _gradients(accelerator, model, course, step, own, spec, len(numbers))
+    return crew.gather(model, terms, num_scored)
+
+
 def _gradients(
     accelerator: Accelerator,
     model: PreTrainedModel,
@@ -196,21 +238,33 @@ def _gradients(
     step: int,
     numbers: list[int],
     spec: DistillSpec,
+    num_blocks: int | None = None,
 ) -> tuple[dict[str, float], int]:
-    """Leave the gradient of the step's mean loss in the parameters.
+    """Leave the gradient of the step's mean loss in the parameters, as far as these blocks go.
+
+    Args:
+        accelerator: Runs the passes.
+        model: The student.
+        course: Where the lessons come from.
+        step: The step, which decides what is random.
+        numbers: The blocks.
+        spec: Loss and sizes.
+        num_blocks: Blocks of the whole step; None where these are all.
 
     Returns:
         The mean loss as `loss`, the mean of each term without its weight as `kd`, `label` and
         `hidden`, and the number of scored tokens.
     """
-    size = spec.micro_blocks or len(numbers)
+    size = spec.micro_blocks or max(len(numbers), 1)
     means: dict[str, float] = {}
     num_scored = 0
     for start in range(0, len(numbers), size):
         part = numbers[start : start + size]
         lesson = course.source.lesson(part, step, accelerator.unwrap_model(model))
         # Every block of a step has as many scored positions, so blocks are the weights.
-        sums = _micro_step(accelerator, model, lesson, spec, share=len(part) / len(numbers))
+        sums = _micro_step(
+            accelerator, model, lesson, spec, share=len(part) / (num_blocks or len(numbers))
+        )
         for name, value in sums.items():
             means[name] = means.get(name, 0.0) + value
         num_scored += len(lesson.labels_P)

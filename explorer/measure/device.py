@@ -1,6 +1,7 @@
 """Where and with what a run is made: the machine, the libraries, our own commit."""
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -58,12 +59,16 @@ def device_name(device: torch.device) -> str:
     """A GPU's name as its driver says it, or as in `AMD EPYC 7B13 (2 cores)`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    return f"{_processor() or platform.processor() or platform.machine() or 'CPU'} ({_cores()})"
+
+
+@functools.cache
+def _processor() -> str:
+    """The processor's brand, or nothing; cached, since asking takes a second."""
     with contextlib.suppress(Exception):
         # cpuinfo asks the system in a dozen ways, and has failed on new ones.
-        brand = str(cpuinfo.get_cpu_info().get("brand_raw", "")).strip()
-        if brand:
-            return f"{' '.join(brand.split())} ({_cores()})"
-    return f"{platform.processor() or platform.machine() or 'CPU'} ({_cores()})"
+        return " ".join(str(cpuinfo.get_cpu_info().get("brand_raw", "")).split())
+    return ""
 
 
 def _cores() -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from explorer import jobs, store
-from explorer.analysis import control, numbers, retention
+from explorer.analysis import control, levels, numbers, retention
 from explorer.catalogue import api_prices
 from explorer.catalogue.prices import Price
 from explorer.errors import ExplorerError
@@ -276,6 +276,34 @@ def _timing(record: RunRecord) -> None:
         st.caption(f":orange[{words.md(record.latency.warning)}]")
 
 
+def _load(record: RunRecord) -> None:
+    """What ran the model, and how it did with more requests at once."""
+    if record.latency is None:
+        st.caption("Nothing was timed.")
+        return
+    own = record.latency.own
+    st.caption(words.md(levels.runtime(own)))
+    measured = levels.table(own)
+    if measured.empty:
+        st.caption(
+            "No level of load was measured: `latency.concurrency` in the spec, or Levels of load "
+            "on the Run page, asks for some."
+        )
+        return
+    widgets.chart(
+        evidence.load_curve(measured, template=widgets.template()),
+        key="dialog_load",
+        alt="Output tokens per second and time per output token over the requests at once",
+    )
+    st.dataframe(
+        measured.assign(kind=measured["kind"].map(levels.KINDS)),
+        hide_index=True,
+        key="dialog_levels",
+    )
+    if own.curve_note:
+        st.caption(words.md(own.curve_note))
+
+
 def _again(root: Path, run_id: str) -> None:
     """Hand the run to the queue again and go where it can be watched."""
     if widgets.attempt(lambda: jobs.resume(root, run_id)) is None:
@@ -296,14 +324,16 @@ def opened(root: Path, run_id: str) -> None:
         st.error(words.md(f"{record.error.stage}: {record.error.message}"))
     if record.capability and record.capability.scores:
         takeaway.of_run(root, run_id)
-    names = ["Spec", "Environment", "Learning", "Layers", "Log"]
-    spec, environment, learning, layers, log = st.tabs(names)
+    names = ["Spec", "Environment", "Load", "Learning", "Layers", "Log"]
+    spec, environment, load, learning, layers, log = st.tabs(names)
     with spec:
         st.code(record.spec.to_yaml(), language="yaml", height=420)
         if not record.imported:
             st.caption(f"Runs again with: explorer run {root}/{run_id}/{store.SPEC}")
     with environment:
         _environment(record)
+    with load:
+        _load(record)
     with learning:
         if record.distillation is None:
             st.caption("This model was not taught.")

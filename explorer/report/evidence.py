@@ -89,6 +89,44 @@ def latency_histogram(
     return figure
 
 
+def load_curve(levels: pd.DataFrame, *, template: Template = "light") -> go.Figure:
+    """Output tokens a second and TPOT over the levels of load that count requests at once.
+
+    Args:
+        levels: As `levels.table` gives it; arrivals at random are left out.
+        template: Ink for a light or a dark page.
+    """
+    ink = look.INKS[template]
+    figure = go.Figure(layout=look.layout(ink))
+    rate, tpot, *_ = look.COLOURS[template]
+    shown = levels[levels["kind"] != "poisson"].dropna(subset=["output_tokens_per_s"])
+    for column, name, colour, axis in (
+        ("output_tokens_per_s", "output tokens/s", rate, "y"),
+        ("tpot_ms", "TPOT, median", tpot, "y2"),
+    ):
+        figure.add_scatter(
+            x=shown["level"], y=shown[column], name=name, mode="lines+markers", yaxis=axis,
+            line={"color": colour, "width": 2, "dash": "dot" if axis == "y2" else "solid"},
+            marker={"size": 6},
+            hovertemplate=f"%{{x}} at once: {name} %{{y:.3g}}<extra></extra>",
+        )  # fmt: skip
+    if shown.empty:
+        look.say(figure, "No level of load was measured.", ink)
+    figure.update_layout(
+        height=300,
+        margin={"t": 40, "b": 50, "r": 60},
+        yaxis2={
+            **look.axis(ink), "overlaying": "y", "side": "right", "rangemode": "tozero",
+            "showgrid": False,
+        },
+        yaxis2_title_text="TPOT (ms, less is better)",
+        yaxis_title_text="Output tokens/s (more is better)",
+        yaxis_rangemode="tozero",
+    )  # fmt: skip
+    figure.update_xaxes(title_text="Requests at once", rangemode="tozero", tickformat="d")
+    return figure
+
+
 def training_curve(points: pd.DataFrame, *, template: Template = "light") -> go.Figure:
     """Training loss, held-out KL to the teacher and top-1 agreement over scored tokens.
 

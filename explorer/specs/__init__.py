@@ -12,6 +12,7 @@ spec is the same run, and running it again continues or does nothing.
 | students.py | the kinds of students |
 | distill.py | how a student is taught |
 | measure.py | what a model is asked, how it is timed |
+| tune.py | a tournament of variants of a run |
 | base.py | what every spec is, and its errors in words |
 """
 
@@ -41,10 +42,11 @@ from explorer.specs.students import (
     WidthStudent,
     rounded,
 )
+from explorer.specs.tune import TuneSpec
 
 __all__ = [
     "ELSEWHERE", "NAME_PATTERN", "ONE_STEP", "SHAPES", "ApiSpec", "BothStudent", "CapabilitySpec",
     "CheckpointStudent", "Conditions", "DepthStudent", "DistillSpec", "FreshStudent", "GgufType",
-    "LatencySpec", "RunSpec", "Sizes", "Spec", "Student", "StudentSpec", "SweepSpec",
+    "LatencySpec", "RunSpec", "Sizes", "Spec", "Student", "StudentSpec", "SweepSpec", "TuneSpec",
     "WidthStudent", "demo_sweep", "read", "rounded", "starter_sweep",
 ]  # fmt: skip

@@ -95,8 +95,22 @@ def test_a_run_opens_in_full(study, open_page):
     assert not page.exception
     assert any("num_layers: 15" in block.value for block in page.code)
     assert [tab.label for tab in page.tabs] == [
-        "Spec", "Environment", "Learning", "Layers", "Log",
+        "Spec", "Environment", "Load", "Learning", "Layers", "Log",
     ]  # fmt: skip
+    assert "No level of load was measured" in text_of(page)
+
+
+def test_an_opened_run_shows_its_levels_of_load(root, study, open_page):
+    """Chart and table of the levels, what ran the model, and why the sweep ended."""
+    records.write_run(root, records.with_levels(store.load(root, study[3])))
+    page = open_page("explore", run=study[3])
+
+    page.button(key="explore_open").click().run()
+
+    assert not page.exception
+    assert "llama.cpp 0.3; loaded in" in text_of(page)
+    assert "The sweep ended at 8." in text_of(page)
+    assert any("num_failed" in table.value for table in page.dataframe)
 
 
 def test_an_opened_run_can_be_taken_away(study, open_page):

@@ -17,9 +17,9 @@ from tests import records
 from tests.conftest import ROOT
 
 COMMANDS = [
-    "", "run", "sweep", "demo", "ls", "show", "compare", "export", "import", "price", "cancel",
-    "resume", "jobs", "synthesise", "convert", "schema", "spec", "fetch-starter", "doctor", "app",
-    "tasks", "tasks fetch", "tasks preview",
+    "", "run", "sweep", "tune", "demo", "ls", "show", "compare", "export", "import", "price",
+    "cancel", "resume", "jobs", "synthesise", "convert", "schema", "spec", "fetch-starter",
+    "doctor", "app", "tasks", "tasks fetch", "tasks preview",
     "catalogue", "catalogue check", "targets", "targets ls", "targets info", "targets rm",
     "published", "fit", "economics",
 ]  # fmt: skip

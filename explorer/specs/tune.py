@@ -1,0 +1,107 @@
+"""A tournament: variants of one run, of which the better ones get more training."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import pydantic
+from pydantic import Field
+
+from explorer.errors import BadInput
+from explorer.specs.base import Spec
+from explorer.specs.runs import NAME_PATTERN, RunSpec
+
+FIXED = {
+    "distill": ("corpus", "block_tokens", "heldout_blocks", "seed", "temperature", "top_k",
+                "max_tokens"),
+    "student": (),
+}  # fmt: skip
+"""What a variant may change, but for these: they decide what the held-out KL is measured on."""
+
+
+class TuneSpec(Spec):
+    """Successive halving over variants of a run.
+
+    Source: Jamieson and Talwalkar 2016, arXiv:1502.07943.
+    """
+
+    name: str = Field("tune", pattern=NAME_PATTERN)
+    """The beginning of every run's id."""
+    run: RunSpec
+    """The run to improve; it takes part as it is, and its budget is the last round's."""
+    variants: tuple[dict[str, Any], ...] = Field(min_length=1)
+    """Each a part of a run's spec, as in {distill: {learning_rate: 0.001}}."""
+    rounds: int = Field(3, ge=1, le=10)
+    """Rounds, each of them with `keep` times as much training for one variant in `keep`."""
+    keep: int = Field(2, ge=2, le=10)
+    """One variant in so many goes on to the next round."""
+
+    @pydantic.model_validator(mode="after")
+    def _variants_can_be_compared(self) -> Self:
+        if self.run.distill is None:
+            raise ValueError("run needs distill: a tournament compares ways of teaching")
+        for changes in self.variants:
+            for part, fields in changes.items():
+                if part not in FIXED or not isinstance(fields, Mapping):
+                    raise ValueError(
+                        f"variants may change distill and student, as in distill: "
+                        f"{{learning_rate: 0.001}}; got {part}: {fields}"
+                    )
+                if fixed := [name for name in fields if name in FIXED[part]]:
+                    raise ValueError(
+                        f"variants may not change {part}.{fixed[0]}: the held-out KLs of two "
+                        "variants would not be comparable; change it in run"
+                    )
+        self.contenders()
+        return self
+
+    def contenders(self) -> dict[str, RunSpec]:
+        """The whole spec of each contender, by what it changes in words; as it is comes first.
+
+        Raises:
+            ValueError: A variant makes an impossible spec.
+        """
+        found = {"as it is": self.run}
+        for changes in self.variants:
+            try:
+                found[_in_words(changes)] = RunSpec.parse(_merged(self.run, changes), "variants")
+            except BadInput as error:
+                raise ValueError(str(error)) from error
+        return found
+
+    def tokens_of_round(self, number: int) -> int:
+        """Scored tokens of each run of a round; rounds count from 0, the last has all."""
+        assert self.run.distill is not None, "checked when the spec was made"
+        return max(1, self.run.distill.max_tokens // int(self.keep ** (self.rounds - 1 - number)))
+
+    def survivors(self, num_contenders: int) -> int:
+        """How many of so many go on."""
+        return math.ceil(num_contenders / self.keep)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a tournament's YAML file.
+
+        Raises:
+            BadInput: No such file, or no valid tournament in it.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"Could not read the spec {path}: {error}") from error
+        return cls.from_yaml(text, str(path))
+
+
+def _merged(run: RunSpec, changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The run's plain data with the changes; a student of another kind replaces the whole one."""
+    plain = run.model_dump()
+    for part, fields in changes.items():
+        before = {} if "kind" in fields else plain[part]
+        plain[part] = {**before, **fields}
+    return plain
+
+
+def _in_words(changes: Mapping[str, Mapping[str, Any]]) -> str:
+    pairs = [f"{name} {value}" for fields in changes.values() for name, value in fields.items()]
+    return ", ".join(pairs) or "as it is"
