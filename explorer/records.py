@@ -162,6 +162,23 @@ class TaskScore(Part):
     seconds: float | None = None
 
 
+class Usage(Part):
+    """What an API counted."""
+
+    num_replies: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    """Of the output: what was thought and not said, where the API tells."""
+    num_uncounted: int = 0
+    """Replies that did not say what they cost."""
+
+    def __add__(self, other: "Usage") -> "Usage":
+        """Both together."""
+        theirs = other.model_dump()
+        return Usage(**{name: value + theirs[name] for name, value in self.model_dump().items()})
+
+
 class Capability(Part):
     """All scores of the run, and what made them comparable."""
 
@@ -170,6 +187,8 @@ class Capability(Part):
     scores: list[TaskScore]
     seconds: float | None
     """Of the whole evaluation; None where imported results do not say."""
+    usage: Usage | None = None
+    """What the API counted in all, questions that had to be asked again too; None for weights."""
 
 
 class Turn(Part):

@@ -115,9 +115,10 @@ class Server(ThreadingHTTPServer):
     """Serves one model; keeps what it was asked."""
 
     daemon_threads = True
+    handler = _Handler
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", 0), self.handler)
         self.loaded = loading.load(str(folder), dtype="float32")
         self.lock = threading.Lock()
         self.asked: list[dict] = []
@@ -129,9 +130,9 @@ class Server(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[Server]:
+def serving(folder: Path, of: type[Server] = Server) -> Iterator[Server]:
     """A server that runs until the block ends."""
-    server = Server(folder)
+    server = of(folder)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -6,8 +6,10 @@ for: another model's price is refused, never shown.
 
 import datetime
 import importlib.metadata
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pandas as pd
 import pydantic
@@ -16,6 +18,8 @@ import yaml
 from explorer.catalogue import load
 from explorer.catalogue.prices import Price
 from explorer.errors import BadInput
+from explorer.models import endpoint
+from explorer.records import RunRecord, Usage
 from explorer.specs import Spec
 
 OVERRIDES = "api_prices.yaml"
@@ -53,6 +57,11 @@ class ApiPrice(Spec):
     def name(self) -> str:
         """`openai/gpt-4o-mini`, which names an offer."""
         return f"{self.provider}/{self.model}"
+
+    def of(self, usage: Usage) -> float:
+        """US dollars of so many tokens; thoughts are output."""
+        asked = usage.prompt_tokens * self.input_usd_per_mtok
+        return (asked + usage.output_tokens * self.output_usd_per_mtok) / 1e6
 
     def in_words(self) -> str:
         """Where the price is from, in one line."""
@@ -157,6 +166,76 @@ def offers(root: Path) -> list[ApiPrice]:
     own = read_overrides(root / OVERRIDES)
     named = {one.name for one in own}
     return [*own, *(one for one in book() if one.name not in named)]
+
+
+def of_endpoint(root: Path, url: str, model: str) -> ApiPrice | None:
+    """What a model costs at an endpoint; None where nobody says.
+
+    The user's own price stands under the endpoint's host or under the seller's name, as in
+    `127.0.0.1:8000/my-model` or `openai/gpt-5`; else genai-prices knows sellers by their address.
+
+    Args:
+        root: The store, for the user's own prices.
+        url: The endpoint's address.
+        model: As the endpoint names it.
+    """
+    seller = _seller(url)
+    for one in read_overrides(root / OVERRIDES):
+        if one.model == model and one.provider in (urlsplit(url).netloc, seller):
+            return one
+    if seller is None:
+        return None
+    try:
+        return lookup(f"{seller}/{model}")
+    except BadInput:
+        return None
+
+
+def _seller(url: str) -> str | None:
+    """genai-prices' name of who sells at this address."""
+    from genai_prices.data import providers
+
+    host = urlsplit(url).hostname or ""
+    if host in ("localhost", "127.0.0.1", "::1"):
+        return None
+    return next((one.id for one in providers if re.match(one.api_pattern, url)), None)
+
+
+def ahead_in_words(ahead: Usage, price: ApiPrice | None) -> str:
+    """An estimate in one sentence, without and with the answers at their longest."""
+    tokens = (
+        f"About {ahead.num_replies:,} requests with {ahead.prompt_tokens:,} tokens, and answers of "
+        f"{ahead.output_tokens:,} tokens at most"
+    )
+    if price is None:
+        return f"{tokens}; no price is known."
+    least = price.of(ahead.model_copy(update={"output_tokens": 0}))
+    return f"{tokens}: ${least:.2g} to ${price.of(ahead):.2g} ({price.in_words()})."
+
+
+def spent(record: RunRecord, root: Path) -> str | None:
+    """What a run's tasks took of an API, in one sentence; None for a run of weights.
+
+    A price is that of now: a new one needs no new run.
+    """
+    usage = record.capability.usage if record.capability else None
+    if usage is None:
+        return None
+    where = endpoint.parse(record.spec.teacher)
+    return spent_in_words(usage, of_endpoint(root, where.url, where.model))
+
+
+def spent_in_words(usage: Usage, price: ApiPrice | None) -> str:
+    """What an API counted in one sentence, and what that cost."""
+    thoughts = f" ({usage.reasoning_tokens:,} of them thoughts)" if usage.reasoning_tokens else ""
+    silent = f"; {usage.num_uncounted:,} replies were not counted" if usage.num_uncounted else ""
+    said = (
+        f"{usage.num_replies:,} replies, {usage.prompt_tokens:,} tokens read, "
+        f"{usage.output_tokens:,} written{thoughts}{silent}"
+    )
+    if price is None:
+        return f"{said}; no price is known."
+    return f"{said}: ${price.of(usage):.3g} ({price.in_words()})."
 
 
 def _own(name: str, entry: Any, source: str) -> ApiPrice:

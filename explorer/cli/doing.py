@@ -45,6 +45,12 @@ def run(
     spec = _spec(root, what)
     if isinstance(spec, specs.SweepSpec):
         raise BadInput(f"{what} holds a sweep. Start it with: explorer sweep {what}")
+    if dry_run and spec.teacher.startswith("endpoint:"):
+        # Nothing of it takes this machine's memory; what it takes is tokens.
+        from explorer.run import serving
+
+        console.print(f"{serving.ahead(spec, root)} Nothing was asked.", markup=False)
+        return
     if dry_run:
         print_forecasts([spec], root)
         return

@@ -80,6 +80,10 @@ def show(
                     str(score.num_documents),
                 )  # fmt: skip
         wide_console().print(scores)
+    from explorer.catalogue import api_prices
+
+    if said := api_prices.spent(record, root):
+        console.print(f"Asked: {said}", markup=False)
     if record.latency and record.latency.own.curve:
         _print_levels(record.latency.own)
     print_effects(store.records(root)[0], root, [run_id])

@@ -28,20 +28,22 @@ import pandas as pd
 import torch
 import transformers
 from lm_eval import evaluator
+from lm_eval.api.model import TemplateLM
 from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.utils import handle_non_serializable, hash_string
 
 from explorer.errors import BadInput, NoRoom
-from explorer.measure import lm_eval_files, prefix_lm, task_scores, task_sets
+from explorer.measure import api_cost, api_lm, lm_eval_files, prefix_lm, task_scores, task_sets
 from explorer.measure.answer_log import AnswerLog
+from explorer.measure.api_lm import ApiLM
 from explorer.measure.llama_lm import LlamaLM
 from explorer.measure.lm_eval_files import TaskFiles
 from explorer.measure.prefix_lm import PrefixLM
 from explorer.measure.work import Work
 from explorer.models.loading import Loaded
 from explorer.progress import Progress
-from explorer.records import Capability, TaskScore
+from explorer.records import Capability, TaskScore, Usage
 from explorer.specs import CapabilitySpec
 
 BOOTSTRAP_DRAWS = 1000
@@ -55,8 +57,14 @@ class BackEnd:
     name: str
     version: int
     """Rises when answers may change, so that none of before is read."""
-    make: Callable[[Callable[[Work], None]], PrefixLM | LlamaLM]
+    make: Callable[[Callable[[Work], None]], PrefixLM | LlamaLM | ApiLM]
     """Given whom to tell how far it is."""
+    answers: frozenset[str] = api_lm.EVERYTHING
+    """lm-eval's output types that it can answer."""
+    why_not: str = ""
+    """Why it cannot answer the others, and what to do."""
+    before: Callable[[Usage], None] | None = None
+    """Told what an API will count at most, before the first request; may refuse it."""
 
 
 def in_torch(loaded: Loaded, spec: CapabilitySpec) -> BackEnd:
@@ -112,17 +120,10 @@ def evaluate(
         )
     back_end = back_end or in_torch(loaded, spec)
     progress("capability", 0, 0, "requests")
-    tasks = task_sets.load(spec.tasks, spec.include_path)
+    plans = _planned(loaded, spec, folder, fingerprint, back_end)
     count = _Count(progress)
-    plans = []
-    for name, task in tasks.items():
-        _settle(task, spec)
-        task_scores.check(task, name)
-        doc_ids = choose_documents(name, len(task.eval_docs), spec.limit, spec.seed)
-        key = _key(task, doc_ids, spec, loaded, fingerprint, back_end)
-        plans.append(_Plan(name, task, doc_ids, TaskFiles(folder, name, key)))
-        count.planned[name] = _num_requests(task, doc_ids)
-    lm: PrefixLM | LlamaLM | None = None
+    count.planned = {plan.name: _num_requests(plan.task, plan.doc_ids) for plan in plans}
+    lm: PrefixLM | LlamaLM | ApiLM | None = None
     scores: list[TaskScore] = []
     answers: list[pd.DataFrame] = []
     for plan in plans:
@@ -131,6 +132,8 @@ def evaluate(
             if lm is None:
                 with task_sets.quiet(), _enough_memory(plan.name, spec, device):
                     lm = back_end.make(count.worked)
+                    if back_end.before:
+                        back_end.before(_ahead(plans, lm, spec))
             count.start(plan.name)
             lm.set_cache_hook(AnswerLog(plan.files.asked, plan.files.key, count.answered))
             done = _ask(lm, plan, spec, loaded, fingerprint, device, back_end)
@@ -143,6 +146,43 @@ def evaluate(
         seconds=sum({score.task: score.seconds or 0.0 for score in scores}.values()),
     )
     return capability, pd.concat(answers, ignore_index=True)
+
+
+def ahead(
+    loaded: Loaded, spec: CapabilitySpec, folder: Path, *, fingerprint: str, back_end: BackEnd
+) -> Usage:
+    """What an API will count at most for the tasks that `folder` does not hold yet.
+
+    Raises:
+        ExplorerError: As `evaluate`, before anything is asked.
+    """
+    plans = _planned(loaded, spec, folder, fingerprint, back_end)
+    return _ahead(plans, back_end.make(lambda work: None), spec)
+
+
+def _ahead(plans: "list[_Plan]", lm: TemplateLM, spec: CapabilitySpec) -> Usage:
+    left = [(plan.task, plan.doc_ids) for plan in plans if plan.files.read() is None]
+    with task_sets.quiet():
+        return api_cost.estimate(left, lm, spec)
+
+
+def _planned(
+    loaded: Loaded, spec: CapabilitySpec, folder: Path, fingerprint: str, back_end: BackEnd
+) -> "list[_Plan]":
+    """The tasks with their documents, each refused here where it cannot be asked."""
+    plans = []
+    for name, task in task_sets.load(spec.tasks, spec.include_path).items():
+        _settle(task, spec)
+        task_scores.check(task, name)
+        if task.OUTPUT_TYPE not in back_end.answers:
+            raise BadInput(
+                f"The task {name} is of the type {task.OUTPUT_TYPE}, which {loaded.name} cannot "
+                f"answer: {back_end.why_not}."
+            )
+        doc_ids = choose_documents(name, len(task.eval_docs), spec.limit, spec.seed)
+        key = _key(task, doc_ids, spec, loaded, fingerprint, back_end)
+        plans.append(_Plan(name, task, doc_ids, TaskFiles(folder, name, key)))
+    return plans
 
 
 def choose_documents(task: str, num_documents: int, limit: int | None, seed: int) -> list[int]:
@@ -265,7 +305,7 @@ def _key(
 
 
 def _ask(
-    lm: PrefixLM | LlamaLM,
+    lm: PrefixLM | LlamaLM | ApiLM,
     plan: _Plan,
     spec: CapabilitySpec,
     loaded: Loaded,
@@ -298,7 +338,7 @@ def _ask(
             "shares_prefixes": lm.shares_prefixes,
             "model_args": {"pretrained": loaded.name, "fingerprint": fingerprint},
             "model_num_parameters": loaded.model.num_parameters(),
-            "model_dtype": str(loaded.model.dtype),
+            "model_dtype": str(loaded.model.dtype) if loaded.model.dtype else None,
             "batch_size": spec.batch_size,
             "device": str(device),
             "limit": spec.limit,

@@ -1,7 +1,8 @@
 """The name of a model behind an OpenAI-compatible endpoint, and the key that opens it.
 
 `endpoint:http://127.0.0.1:8000/v1#MODEL` is asked at `/v1/chat/completions`. A path that
-ends in `/completions` itself is asked as it is: `endpoint:http://host/v1/completions#MODEL`.
+ends in `/completions` itself is asked as it is: `endpoint:http://host/v1/completions#MODEL`; so is
+Anthropic's `/v1/messages`.
 """
 
 import dataclasses
@@ -13,6 +14,8 @@ from explorer.errors import BadInput
 PREFIX = "endpoint:"
 KEY_VARIABLE = "EXPLORER_ENDPOINT_KEY"
 """Where the key comes from; it never reaches a record, a log or a command line."""
+SELLERS_KEYS = {"api.openai.com": "OPENAI_API_KEY", "api.anthropic.com": "ANTHROPIC_API_KEY"}
+"""Where the keys of these hosts are as well; no other host gets them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +29,12 @@ class Endpoint:
     @property
     def is_chat(self) -> bool:
         """Whether prompts are messages of a chat, or plain text."""
-        return self.url.endswith("/chat/completions")
+        return self.url.endswith("/chat/completions") or self.speaks_anthropic
+
+    @property
+    def speaks_anthropic(self) -> bool:
+        """Whether it takes Anthropic's messages rather than OpenAI's."""
+        return self.url.endswith("/messages")
 
     @property
     def host(self) -> str:
@@ -65,7 +73,7 @@ def parse(name: str) -> Endpoint:
     if not model:
         raise BadInput(f"{name} names no model. Add # and the model's name on that server.")
     path = parts.path.rstrip("/")
-    if not path.endswith("/completions"):
+    if not path.endswith(("/completions", "/messages")):
         path += "/chat/completions"
     return Endpoint(f"{parts.scheme}://{parts.netloc}{path}", model)
 
@@ -73,3 +81,20 @@ def parse(name: str) -> Endpoint:
 def key() -> str | None:
     """The key for the endpoint, from the environment; None where there is none."""
     return os.environ.get(KEY_VARIABLE) or None
+
+
+def key_of(where: Endpoint, variable: str | None = None) -> str | None:
+    """The key for this endpoint, from the environment variable of that name or the usual ones.
+
+    Raises:
+        BadInput: The variable that was named is not set, or a seller wants a key and none is.
+    """
+    seller = SELLERS_KEYS.get(urlsplit(where.url).hostname or "")
+    names = [variable] if variable else [KEY_VARIABLE, *([seller] if seller else [])]
+    found = next((os.environ[name] for name in names if os.environ.get(name)), None)
+    if found is None and (variable or seller):
+        raise BadInput(
+            f"{where.host} wants a key, and the environment variable {names[-1]} is not set. Set "
+            "it where the run is started."
+        )
+    return found

@@ -10,6 +10,7 @@ import streamlit as st
 
 from explorer import jobs, store
 from explorer.analysis import control, levels, numbers, retention
+from explorer.catalogue import api_prices
 from explorer.catalogue.prices import Price
 from explorer.errors import ExplorerError
 from explorer.pages import glossary, takeaway, widgets, words
@@ -63,10 +64,12 @@ def strip(root: Path, runs: pd.DataFrame, known_prices: dict[str, Price]) -> Non
     left, middle, right = st.columns([4, 5, 4], gap="medium")
     with left:
         added = effect_of(root, run_id)
+        asked = widgets.attempt(lambda: api_prices.spent(record, root))
         widgets.facts(
             [
                 *_facts(record, rows[run_id], known_prices),
                 *([("Teacher's part", widgets.text(added.in_words()))] if added else []),
+                *([("Asked", widgets.text(asked))] if asked else []),
             ]
         )
     with middle:

@@ -12,7 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from explorer import paths
 from explorer.errors import BadInput
-from explorer.pages import glossary, order, timing
+from explorer.pages import api, glossary, order, timing
 from explorer.pages.index import Shelf
 from explorer.specs import (
     CapabilitySpec,
@@ -59,8 +59,8 @@ CHOICES = {
     "greedy": "One by one, by the KL (slow)",
 }
 ELSEWHERE = {
-    "endpoint": "A server's model is timed as it is served: no students, no tasks. Its key is "
-    "taken from EXPLORER_ENDPOINT_KEY where the run runs.",
+    "endpoint": "A server's model is timed as it is served, and tested if you like: no students. "
+    "Its key is taken from EXPLORER_ENDPOINT_KEY where the run runs.",
     "llamacpp": "A GGUF file is tested and timed as it is, in llama.cpp: no students.",
 }
 HALVES = [3, 2]
@@ -77,7 +77,10 @@ def ask(root: Path, shelf: Shelf) -> SweepSpec | RunSpec:
     head = _teacher_and_sizes(root, shelf)
     elsewhere = order.runs_elsewhere(head["teacher"])
     taught = {"corpus": None, "control": False} if elsewhere else _corpus_and_budget()
-    tested = None if elsewhere == "endpoint" else _tasks(shelf)
+    if elsewhere == "endpoint":
+        tested = {**_tasks(shelf), **api.ask(root, head["teacher"])} if api.wanted() else None
+    else:
+        tested = _tasks(shelf)
     head["gguf"] = [] if elsewhere else timing.formats()
     how = _details(head["kind"])
     if how.pop("as_yaml"):

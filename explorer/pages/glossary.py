@@ -147,6 +147,23 @@ TERMS = {
         "better or worse where the test of the paired answers, adjusted for the number of tasks "
         "(Holm), has p below 0.05; else inconclusive: more documents may tell."
     ),
+    "api_test": (
+        "Ask the endpoint tasks, with lm-eval's own models for APIs. Every answer is kept when it "
+        "comes, and its tokens are counted."
+    ),
+    "api_at_once": "Requests under way at the same time. Lower it where the server says 429.",
+    "api_usd": (
+        "Ask nothing when the tasks may cost more than this: the prompts, and answers at their "
+        "longest, at the price that is known."
+    ),
+    "api_key": (
+        "NAME of the environment variable that holds the key where the run runs; never the key. "
+        "As usual is EXPLORER_ENDPOINT_KEY, or the seller's own variable."
+    ),
+    "api_tokenizer": (
+        "The model's tokenizer: a hub id, a folder, starter. Needed to score given answers; "
+        "without it only tasks in which the model writes can be asked."
+    ),
     "import_name": (
         "Begins the new run's id: small letters, digits, dot, dash and underscore. The rest is a "
         "hash of the files, so importing them twice makes one run."

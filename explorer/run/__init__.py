@@ -11,7 +11,8 @@ again. A student's run first makes sure that its teacher's run is there.
 | doing.py | a run from its spec to its record, whatever happens on the way |
 | making.py | the student: cut, taught and kept for all runs of the same one |
 | teaching.py | the text, the teacher's targets, the training |
-| measuring.py | a model asked and timed: in torch, in llama.cpp, behind an endpoint |
+| measuring.py | a model asked and timed: in torch, in llama.cpp |
+| serving.py | a model behind an endpoint asked and timed, and what its tokens cost |
 | state.py | what the stages of a run share: its models, its clock, its folders |
 """
 

@@ -16,7 +16,7 @@ from explorer.models import endpoint
 from explorer.models.loading import load, load_tokenizer
 from explorer.progress import Listener, Progress
 from explorer.records import ErrorFacts, RunRecord
-from explorer.run import making, measuring
+from explorer.run import making, measuring, serving
 from explorer.run.state import Run, now
 from explorer.specs import RunSpec
 
@@ -146,7 +146,7 @@ def _stages(run: Run) -> None:
     run.stage = "prepare"
     spec = run.spec
     if spec.teacher.startswith(endpoint.PREFIX):
-        measuring.ask_endpoint(run, endpoint.parse(spec.teacher))
+        serving.ask(run, endpoint.parse(spec.teacher))
         return
     if spec.teacher.startswith(opened.LLAMA_CPP):
         path = Path(spec.teacher.removeprefix(opened.LLAMA_CPP))

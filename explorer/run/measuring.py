@@ -1,4 +1,4 @@
-"""A model asked and timed: in torch, as GGUF in llama.cpp, or behind an endpoint."""
+"""A model asked and timed on this machine: in torch, or as GGUF in llama.cpp."""
 
 import logging
 from pathlib import Path
@@ -10,11 +10,10 @@ from explorer import guards, store
 from explorer.errors import BadInput
 from explorer.measure import capability, latency, llama_lm
 from explorer.measure.llama_lm import LlamaLM
-from explorer.measure.load import time_endpoint
 from explorer.measure.runtimes import opened
 from explorer.measure.runtimes.base import Runtime
 from explorer.measure.runtimes.llamacpp import LlamaCpp
-from explorer.models import endpoint, gguf_facts
+from explorer.models import gguf_facts
 from explorer.models.convert import to_gguf
 from explorer.models.facts import facts, fingerprint
 from explorer.models.loading import Loaded, pick_dtype
@@ -40,7 +39,7 @@ def in_torch(run: Run, model: Loaded, load_name: str) -> None:
     """Test and time a model in transformers; `load_name` is where its files are."""
     run.parts["model"] = facts(model)
     if run.spec.capability:
-        run.parts["capability"] = _capability(run, model, run.parts["model"])
+        run.parts["capability"] = evaluate(run, model, run.parts["model"].fingerprint)
     if run.spec.latency:
         runtime = opened.of_loaded(model, run.spec.latency, stored_as=load_name)
         run.parts["latency"] = _latency(run, runtime, run.parts["model"], load_name)
@@ -64,10 +63,10 @@ def in_llama_cpp(run: Run, name: str, path: Path, tokenizer: PreTrainedTokenizer
         asked = LlamaCpp(path)
         # The evaluation wants only a name, a tokenizer, the number format and the size.
         described = Loaded(name, cast(Any, asked), tokenizer)
-        run.parts["capability"] = _capability(
+        run.parts["capability"] = evaluate(
             run,
             described,
-            run.parts["model"],
+            run.parts["model"].fingerprint,
             capability.BackEnd(
                 llama_lm.NAME,
                 llama_lm.VERSION,
@@ -81,20 +80,10 @@ def in_llama_cpp(run: Run, name: str, path: Path, tokenizer: PreTrainedTokenizer
         timed.close()
 
 
-def ask_endpoint(run: Run, where: endpoint.Endpoint) -> None:
-    """A model that another process serves: only its times can be known from here."""
-    # Its price is not this machine's.
-    served = {"device": "endpoint", "device_name": f"endpoint {where.host}", "driver": None}
-    run.environment = run.environment.model_copy(update=served)
-    run.stage = "latency"
-    if run.spec.latency:
-        with run.timed("latency"):
-            run.parts["latency"] = time_endpoint(where, run.spec.latency, run.progress)
-
-
-def _capability(
-    run: Run, model: Loaded, what: ModelFacts, back_end: capability.BackEnd | None = None
+def evaluate(
+    run: Run, model: Loaded, fingerprint: str, back_end: capability.BackEnd | None = None
 ) -> Capability:
+    """Ask a model the spec's tasks and keep its answers."""
     run.stage = "capability"
     spec = run.spec.capability
     assert spec is not None, "skipped otherwise"
@@ -104,7 +93,7 @@ def _capability(
             spec,
             run.folder / "capability",
             run.progress,
-            fingerprint=what.fingerprint,
+            fingerprint=fingerprint,
             device=run.device,
             back_end=back_end,
         )

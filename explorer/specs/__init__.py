@@ -18,7 +18,7 @@ spec is the same run, and running it again continues or does nothing.
 
 from explorer.specs.base import Spec
 from explorer.specs.distill import DistillSpec
-from explorer.specs.measure import SHAPES, CapabilitySpec, LatencySpec
+from explorer.specs.measure import SHAPES, ApiSpec, CapabilitySpec, LatencySpec
 from explorer.specs.runs import (
     ELSEWHERE,
     NAME_PATTERN,
@@ -45,7 +45,7 @@ from explorer.specs.students import (
 from explorer.specs.tune import TuneSpec
 
 __all__ = [
-    "ELSEWHERE", "NAME_PATTERN", "ONE_STEP", "SHAPES", "BothStudent", "CapabilitySpec",
+    "ELSEWHERE", "NAME_PATTERN", "ONE_STEP", "SHAPES", "ApiSpec", "BothStudent", "CapabilitySpec",
     "CheckpointStudent", "Conditions", "DepthStudent", "DistillSpec", "FreshStudent", "GgufType",
     "LatencySpec", "RunSpec", "Sizes", "Spec", "Student", "StudentSpec", "SweepSpec", "TuneSpec",
     "WidthStudent", "demo_sweep", "read", "rounded", "starter_sweep",

@@ -80,7 +80,9 @@ def _in_words(error: pydantic.ValidationError, cls: type[BaseModel]) -> list[str
         parts, owner = _place(cls, problem["loc"])
         key = ".".join(parts)
         shown = repr(problem["input"])
-        got = f", got {shown}" if len(shown) < 80 else ""
+        # A key that was written where its variable's name belongs is not repeated.
+        secret = "key" in parts[-1] if parts else False
+        got = f", got {shown}" if len(shown) < 80 and not secret else ""
         said = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
         if problem["type"] == "extra_forbidden":
             sentences.append(f"unknown key {key}; known here: {', '.join(owner.model_fields)}.")

@@ -8,8 +8,43 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from explorer.specs.base import Spec
 
 
+class ApiSpec(Spec):
+    """How a model behind an endpoint is asked: lm-eval's options of its API models."""
+
+    kind: Literal[
+        "auto", "local-completions", "local-chat-completions", "openai-completions",
+        "openai-chat-completions", "anthropic-chat-completions",
+    ] = "auto"  # fmt: skip
+    """lm-eval's model class; auto takes it from the endpoint's address."""
+    tokenizer: str | None = None
+    """The model's tokenizer: a hub id, a folder, starter. Needed to score given answers."""
+    num_concurrent: PositiveInt = 4
+    """Requests under way at the same time."""
+    max_retries: PositiveInt = 6
+    """Attempts at each request, later each time."""
+    timeout_s: PositiveFloat = 300.0
+    """A server that is silent for so long has failed the attempt."""
+    max_length: PositiveInt = 4096
+    """Tokens of prompt and answer; longer prompts lose their beginning."""
+    max_gen_toks: PositiveInt = 256
+    """Tokens of an answer where the task does not say; reasoning counts."""
+    think_end_token: str | None = None
+    """What ends a model's thoughts in its text; what stands before it is no answer."""
+    key_variable: str | None = Field(None, pattern=r"^[A-Z][A-Z0-9_]{0,60}$")
+    """NAME of the environment variable with the key; the key itself is never written down."""
+    max_usd: PositiveFloat | None = None
+    """Ask nothing when the estimate is above so many dollars."""
+
+    def decides(self) -> dict[str, Any]:
+        """What decides the answers; how fast and how dear they are does not."""
+        apart = {"num_concurrent", "max_retries", "timeout_s", "key_variable", "max_usd"}
+        return self.model_dump(mode="json", exclude=apart)
+
+
 class CapabilitySpec(Spec):
     """What lm-evaluation-harness is asked."""
+
+    added = {"api": None}
 
     tasks: tuple[str, ...] = Field(("starter",), min_length=1)
     """Names of lm-eval tasks or groups; `starter` is the suite that ships with us."""
@@ -25,6 +60,8 @@ class CapabilitySpec(Spec):
     """Requests in one forward pass."""
     seed: NonNegativeInt = 0
     """Which documents a limit picks."""
+    api: ApiSpec | None = None
+    """How an endpoint is asked; None takes the defaults, and says nothing of other models."""
 
 
 SHAPES = {"chat": (512, 128), "summarise": (2048, 256), "autocomplete": (256, 32)}

@@ -76,15 +76,13 @@ class RunSpec(Conditions):
             raise ValueError(
                 f"a {place} teacher can be timed, but not cut or converted; remove student and gguf"
             )
-        if place == "endpoint":
-            if "@" in address.partition("#")[0] or "?" in address.partition("#")[0]:
-                # Specs are kept; this one is refused before anything writes it down.
-                raise ValueError(
-                    "the endpoint's address carries a user, a password or a query; put the key "
-                    "into EXPLORER_ENDPOINT_KEY"
-                )
-            if self.capability is not None:
-                raise ValueError("an endpoint is timed, not tested; write capability: null")
+        url = address.partition("#")[0]
+        if place == "endpoint" and ("@" in url or "?" in url):
+            # Specs are kept; this one is refused before anything writes it down.
+            raise ValueError(
+                "the endpoint's address carries a user, a password or a query; put the key "
+                "into EXPLORER_ENDPOINT_KEY"
+            )
         return self
 
     @property

@@ -167,12 +167,50 @@ def test_an_endpoint_is_ordered_by_its_address(root, open_page, submitted):
     page.selectbox(key="run_teacher").set_value(name).run()
     assert not page.exception
     assert not page.multiselect
-    assert "no students, no tasks" in text_of(page)
+    assert "tested if you like: no students" in text_of(page)
     page.button(key="run_start").click().run()
 
     (spec,) = submitted
     assert (spec.student, spec.capability, spec.gguf) == (None, None, None)
     assert spec.name == "my-study"
+
+
+def test_an_endpoint_can_be_tested_as_well(root, open_page, submitted, monkeypatch):
+    """Tasks, how many requests at once, a limit in dollars and the NAME of the key's variable."""
+    name = "endpoint:https://api.openai.com/v1#gpt-5-mini"
+    before = RunSpec(teacher=name, capability=None)
+    records.write_run(root, records.make_record(spec=before, status="failed"))
+    page = open_page("run")
+    page.selectbox(key="run_teacher").set_value(name).run()
+    page.toggle(key="run_api").set_value(True).run()
+    assert not page.exception
+    assert "per million tokens read" in text_of(page)
+    page.multiselect(key="run_tasks").set_value(["gsm8k"]).run()
+    page.number_input(key="run_api_usd").set_value(2.5).run()
+    page.text_input(key="run_api_key").input("MY_KEY").run()
+    page.button(key="run_start").click().run()
+
+    (spec,) = submitted
+    assert spec.capability.tasks == ("gsm8k",)
+    assert spec.capability.apply_chat_template
+    assert spec.capability.api.max_usd == 2.5
+    assert spec.capability.api.key_variable == "MY_KEY"
+
+
+def test_a_key_typed_where_its_name_belongs_is_not_shown(root, open_page):
+    """The order is refused without repeating what was typed."""
+    name = "endpoint:http://127.0.0.1:8080/v1/completions#m"
+    before = RunSpec(teacher=name, capability=None)
+    records.write_run(root, records.make_record(spec=before, status="failed"))
+    page = open_page("run")
+    page.selectbox(key="run_teacher").set_value(name).run()
+    page.toggle(key="run_api").set_value(True).run()
+    page.text_input(key="run_api_tokenizer").input("starter").run()
+    page.text_input(key="run_api_key").input("sk-secret").run()
+
+    assert not page.exception
+    assert "NAME of the environment variable" in page.error[0].value
+    assert "sk-secret" not in page.error[0].value
 
 
 def test_what_is_measured_is_not_started_again(root, study, open_page, submitted):

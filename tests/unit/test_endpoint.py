@@ -132,11 +132,10 @@ def test_a_wrong_name_says_what_to_write(name, says):
     [
         ({"student": {"num_layers": 2}}, "timed, but not cut"),
         ({"gguf": "q8_0"}, "timed, but not cut"),
-        ({"capability": {}}, "capability: null"),
         ({"teacher": "endpoint:http://me:pw@host/v1#m"}, "carries a user"),
     ],
 )
-def test_a_spec_asks_an_endpoint_only_for_times(changes, says):
+def test_a_spec_asks_an_endpoint_for_no_weights(changes, says):
     """What an endpoint cannot do is refused before anything is written or sent."""
     asked = {"teacher": "endpoint:http://host/v1#m", "capability": None, **changes}
     with pytest.raises(BadInput, match=says) as refused:

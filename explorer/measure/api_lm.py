@@ -1,0 +1,266 @@
+"""lm-eval's own models for APIs, asked through our client.
+
+Prompts, requests and the reading of answers are lm-eval's (`local-completions`,
+`local-chat-completions`, `openai-*`, `anthropic-*`). Ours is the way there: every answer is kept
+when it comes, tokens are counted, a server in trouble is asked again, and what stays wrong is
+said in a sentence.
+
+Source: github.com/EleutherAI/lm-evaluation-harness, `models/api_models.py`.
+"""
+
+import asyncio
+import copy
+import importlib.util
+import json
+from collections.abc import Callable
+from typing import Any, cast
+
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.registry import get_model
+
+from explorer.errors import BadInput, RunFailed
+from explorer.measure import answer_log
+from explorer.measure.runtimes.endpoint import Failed
+from explorer.measure.runtimes.replies import Asker
+from explorer.measure.work import Count, Work
+from explorer.models import endpoint
+from explorer.models.endpoint import Endpoint
+from explorer.models.loading import load_tokenizer
+from explorer.records import Usage
+from explorer.specs import ApiSpec
+
+VERSION = 1
+"""Rises when answers may change, so that none of before is read."""
+GENERATES = frozenset({"generate_until"})
+EVERYTHING = GENERATES | {"loglikelihood", "loglikelihood_rolling", "multiple_choice"}
+NEEDED = ("tenacity", "aiohttp", "requests")
+"""What lm-eval's API models import."""
+
+
+def kind(where: Endpoint, spec: ApiSpec) -> str:
+    """lm-eval's name of the model class for an endpoint."""
+    if spec.kind != "auto":
+        return spec.kind
+    if where.speaks_anthropic:
+        return "anthropic-chat-completions"
+    seller = "openai" if where.host == "api.openai.com" else "local"
+    return f"{seller}-chat-completions" if where.is_chat else f"{seller}-completions"
+
+
+def output_types(where: Endpoint, spec: ApiSpec) -> tuple[frozenset[str], str]:
+    """Which of lm-eval's output types the endpoint can answer, and why not the others."""
+    if where.is_chat:
+        return GENERATES, (
+            "a chat endpoint gives no log-probabilities of a given answer. Choose tasks in which "
+            "the model writes (generate_until, as gsm8k and ifeval), ask an endpoint of plain "
+            "completions that echoes them (endpoint:http://HOST/v1/completions#MODEL), or run the "
+            "model's weights"
+        )
+    if spec.tokenizer is None:
+        return GENERATES, (
+            "to score a given answer one has to know where its tokens begin. Write the model's "
+            "tokenizer (a hub id, a folder, starter) into capability.api.tokenizer"
+        )
+    return EVERYTHING, ""
+
+
+def make(
+    where: Endpoint,
+    spec: ApiSpec,
+    spent: Callable[[Usage], None],
+    on_progress: Callable[[Work], None],
+) -> "ApiLM":
+    """lm-eval's model of this kind, with our way of asking.
+
+    Args:
+        where: The endpoint.
+        spec: How it is asked.
+        spent: Told the tokens of every reply.
+        on_progress: Told after every answer.
+
+    Raises:
+        BadInput: A package or the key is missing, or the tokenizer cannot be had.
+    """
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise BadInput(
+            f"lm-eval's API models need {', '.join(missing)}, which this Python lacks: "
+            "pip install 'lm-eval[api]'"
+        )
+    name = kind(where, spec)
+    key = endpoint.key_of(where, spec.key_variable)
+    stock = get_model(name)
+    of_kind = type(f"Asked{stock.__name__}", (ApiLM, stock), {})
+    return cast(ApiLM, of_kind(where, spec, key, spent, on_progress))
+
+
+class ApiLM(TemplateLM):
+    """The part that is ours; the other base is lm-eval's class of the kind."""
+
+    shares_prefixes = False
+
+    def __init__(
+        self,
+        where: Endpoint,
+        spec: ApiSpec,
+        key: str | None,
+        spent: Callable[[Usage], None],
+        on_progress: Callable[[Work], None],
+    ) -> None:
+        thinking = {"think_end_token": spec.think_end_token} if spec.think_end_token else {}
+        super().__init__(
+            model=where.model,
+            base_url=where.url,
+            tokenizer_backend=None,
+            num_concurrent=2,  # lm-eval's concurrent way, which is the one that we replace
+            max_length=spec.max_length,
+            max_gen_toks=spec.max_gen_toks,
+            **thinking,
+        )
+        if spec.tokenizer is not None and not where.is_chat:
+            self.tokenizer = load_tokenizer(spec.tokenizer)
+            self.tokenizer_backend, self.tokenized_requests = "huggingface", True
+        self._where, self._spec, self._secret = where, spec, key
+        self._spent, self._on_progress = spent, on_progress
+
+    async def get_batched_requests(
+        self,
+        requests: list[Any],
+        cache_keys: list[Any],
+        *,
+        generate: bool = True,
+        ctxlens: list[int] | None = None,
+        **options: Any,
+    ) -> list[list[Any]]:
+        """Each request's answer, a list of one; known ones are not asked again.
+
+        Raises:
+            RunFailed: A request stayed unanswered; the others' answers are kept.
+        """
+        method = "generate_until" if generate else "loglikelihood"
+        gate = asyncio.Semaphore(self._spec.num_concurrent)
+        count = Count(len(requests), len(requests), self._on_progress)
+
+        async def one(message: Any, cache_key: Any, ctxlen: int | None) -> list[Any]:
+            known = answer_log.known(self.cache_hook, method, [cache_key])
+            if known is None:
+                async with gate:
+                    body = self._create_payload(
+                        self.create_message([message]),
+                        generate=generate,
+                        seed=self._seed,
+                        # lm-eval takes what it knows out of them.
+                        **copy.deepcopy(options),
+                    )
+                    found = await client.insist(
+                        body,
+                        lambda reply: self._read(reply, generate, message, ctxlen),
+                        self._spec.max_retries,
+                    )
+                if cache_key is not None:
+                    self.cache_hook.add_partial(method, cache_key, found)
+                    answer_log.commit(self.cache_hook)
+            else:
+                found = known[0] if generate else tuple(known[0])
+            count.add(1, 1)
+            return [found]
+
+        try:
+            async with (
+                Asker(
+                    self._where,
+                    timeout_s=self._spec.timeout_s,
+                    key=self._secret,
+                    headers=_headers(self._where, self._secret),
+                ) as client,
+                asyncio.TaskGroup() as group,
+            ):
+                lengths: list[int | None] = [*ctxlens] if ctxlens else [None] * len(requests)
+                tasks = [
+                    group.create_task(one(*each))
+                    for each in zip(requests, cache_keys, lengths, strict=True)
+                ]
+        except BaseExceptionGroup as errors:
+            first = errors.exceptions[0]
+            if isinstance(first, Failed):
+                raise RunFailed(_in_words(self._where, first)) from first
+            raise first from None
+        finally:
+            count.close()
+        return [task.result() for task in tasks]
+
+    def _read(self, reply: dict[str, Any], generate: bool, message: Any, ctxlen: int | None) -> Any:
+        """The answer of a reply, by lm-eval's own reading; its tokens are counted first."""
+        self._spent(usage(reply))
+        try:
+            if not generate:
+                return self.parse_logprobs(outputs=reply, tokens=[message], ctxlens=[ctxlen])[0]
+            written = self.parse_generations(outputs=_answered(reply))
+            return written[0] or ""
+        except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+            said = json.dumps(reply)[:80]
+            wanted = "text" if generate else "log-probabilities of the prompt (echo, logprobs)"
+            raise Failed("garbage", f"a reply without {wanted}: {said}") from error
+
+
+def usage(reply: dict[str, Any]) -> Usage:
+    """The tokens that a reply says it cost, as OpenAI or as Anthropic names them."""
+    said = reply.get("usage")
+    said = said if isinstance(said, dict) else {}
+    read = _count(said, "prompt_tokens", "input_tokens")
+    wrote = _count(said, "completion_tokens", "output_tokens")
+    details = said.get("completion_tokens_details")
+    thought = _count(details if isinstance(details, dict) else {}, "reasoning_tokens")
+    if read is None or wrote is None:
+        return Usage(num_replies=1, num_uncounted=1)
+    return Usage(
+        num_replies=1, prompt_tokens=read, output_tokens=wrote, reasoning_tokens=thought or 0
+    )
+
+
+def _count(said: dict[str, Any], *names: str) -> int | None:
+    counts = [said[name] for name in names if isinstance(said.get(name), int) and said[name] >= 0]
+    return counts[0] if counts else None
+
+
+def _answered(reply: dict[str, Any]) -> dict[str, Any]:
+    """The reply with the answer where lm-eval looks for it.
+
+    Reasoning models may leave the content empty, or in parts, or beside their thoughts.
+
+    Raises:
+        LookupError, TypeError: There is no such place in it.
+    """
+    if isinstance(reply.get("content"), list):
+        text = "".join(part["text"] for part in reply["content"] if part.get("type") == "text")
+        return reply | {"content": [{"type": "text", "text": text}]}
+    first = reply["choices"][0]
+    if "message" not in first:
+        return reply | {"choices": [first | {"index": 0, "text": str(first["text"])}]}
+    message = first["message"]
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "".join(part.get("text", "") for part in content)
+    content = content or message.get("reasoning_content") or message.get("reasoning") or ""
+    message = message | {"content": str(content)}
+    return reply | {"choices": [first | {"index": 0, "message": message}]}
+
+
+def _headers(where: Endpoint, key: str | None) -> dict[str, str]:
+    if key is None:
+        return {}
+    if where.speaks_anthropic:
+        return {"x-api-key": key, "anthropic-version": "2023-06-01"}
+    return {"Authorization": f"Bearer {key}"}
+
+
+def _in_words(where: Endpoint, failed: Failed) -> str:
+    hint = {
+        "unreachable": "Is the server running, and the address right?",
+        "refused": "Check the model's name, its limits and the key.",
+        "stalled": "Raise capability.api.timeout_s, or ask fewer at once (num_concurrent).",
+    }.get(failed.kind, "Look at the server's log.")
+    return (
+        f"The endpoint {where.url} left a request unanswered: {failed}. {hint} The answers that "
+        "came are kept: run again to go on from there."
+    )

@@ -1,0 +1,105 @@
+"""The server of openai_server.py for whole answers: chats, completions, echoed log-probabilities.
+
+The name of the model that a request asks for says how it is answered.
+"""
+
+import json
+import time
+
+from tests.openai_server import SECRET, Server, _Handler
+
+THOUGHT = "They ask for a word."
+
+
+class _Answering(_Handler):
+    def do_POST(self) -> None:
+        server = self.server
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with server.lock:
+            server.asked.append(asked | {"authorization": self.headers.get("Authorization")})
+            number = len(server.asked)
+        fault = asked["model"]
+        if fault == "busy_twice" and number <= 2:
+            return self._busy(429)
+        if fault == "always_busy" or (fault == "dies_after_five" and number > 5):
+            return self._busy(503)
+        if fault == "echoes_key":
+            return self._error(401, {"error": {"message": f"Incorrect API key {SECRET}"}})
+        if fault == "nonsense":
+            return self._plain(b"<html>hello</html>")
+        if fault == "hangs_up":
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            self.wfile.write(b'{"choices"')
+            self.close_connection = True
+            return None
+        if fault == "stalls":
+            time.sleep(server.stall_s)
+        return self._error(200, {} if fault == "empty" else self._answer(asked, fault))
+
+    def _busy(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("Retry-After", "0")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _plain(self, data: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _answer(self, asked: dict, fault: str) -> dict:
+        tokenizer = self.server.loaded.tokenizer
+        if "messages" in asked:
+            prompt = tokenizer.apply_chat_template(
+                asked["messages"], add_generation_prompt=True, tokenize=False
+            )
+            ids = tokenizer(prompt, add_special_tokens=False).input_ids
+        else:
+            ids = asked["prompt"]
+            ids = tokenizer(ids).input_ids if isinstance(ids, str) else ids
+            ids = ids[0] if isinstance(ids[0], list) else ids
+        written, choice = self._write(ids, asked)
+        usage = {"prompt_tokens": len(ids), "completion_tokens": len(written)}
+        text = tokenizer.decode(written)
+        for stop in asked.get("stop") or []:
+            text = text.split(stop)[0]
+        if "messages" in asked:
+            message = {"role": "assistant", "content": text}
+            if fault == "thinks":
+                message = {"role": "assistant", "content": None, "reasoning_content": THOUGHT}
+                usage["completion_tokens_details"] = {"reasoning_tokens": len(written)}
+            choice = {"index": 0, "message": message}
+        else:
+            choice |= {"index": 0, "text": text}
+        if fault == "no_logprobs":
+            choice.pop("logprobs", None)
+        reply = {"choices": [choice]}
+        return reply if fault == "no_usage" else reply | {"usage": usage}
+
+    def _write(self, ids: list[int], asked: dict) -> tuple[list[int], dict]:
+        """Greedy tokens and, where they are asked for, the prompt's log-probabilities."""
+        import torch
+
+        tokenizer, written = self.server.loaded.tokenizer, []
+        with self.server.lock, torch.inference_mode():
+            for _ in range(asked["max_tokens"]):
+                logits = self.server.loaded.model(torch.tensor([ids + written])).logits[0]
+                written.append(int(logits[-1].argmax()))
+        if not asked.get("echo"):
+            return written, {}
+        logps = torch.log_softmax(logits.float(), dim=-1)
+        tokens, tops = [None], [None]
+        for place, token in enumerate((ids + written)[1:]):
+            best = logps[place].max(-1)
+            tokens.append(float(logps[place, token]))
+            tops.append({tokenizer.decode([int(best.indices)]): float(best.values)})
+        return written, {"logprobs": {"token_logprobs": tokens, "top_logprobs": tops}}
+
+
+class AnsweringServer(Server):
+    """Serves one model's whole answers."""
+
+    handler = _Answering
