@@ -30,7 +30,7 @@ from explorer.distill.synthesise import synthesise
 from explorer.distill.targets import Targets
 from explorer.distill.train import State, num_steps, train
 from explorer.errors import BadInput, ExplorerError, RunCancelled, RunFailed
-from explorer.measure import capability, contamination, device, latency
+from explorer.measure import capability, contamination, device, latency, task_sets
 from explorer.models.facts import facts, fingerprint, tokenizer_digest
 from explorer.models.loading import Loaded, load, pick_device
 from explorer.progress import Listener, Progress
@@ -103,6 +103,8 @@ class _Run:
             torch.set_num_threads(self.spec.threads or device.num_cpus())
             self.device = pick_device(self.spec.device)
             self.environment = device.environment(self.device, torch.get_num_threads())
+            if self.spec.capability:
+                task_sets.check(self.spec.capability.tasks, self.spec.capability.include_path)
             self._teacher_first()
             self._stages()
         except Exception as error:

@@ -9,7 +9,8 @@ import streamlit as st
 
 from explorer.analysis import numbers
 from explorer.errors import ExplorerError
-from explorer.pages import documents, form, widgets, words
+from explorer.pages import documents, form, order, widgets, words
+from explorer.specs import CapabilitySpec
 from explorer.tasks import here, index, listing
 from explorer.tasks import preview as previews
 
@@ -35,6 +36,19 @@ def listed(folder: str | None) -> Listed | None:
     except ExplorerError as error:
         st.error(words.md(str(error)), icon=":material/error:")
         return None
+
+
+def problem(asked: CapabilitySpec) -> str | None:
+    """Why these tasks cannot be asked here now; None where they can."""
+    names = [name for name in asked.tasks if not order.shipped(name)]
+    found = listed(asked.include_path) if names else None
+    if found is None:
+        return None
+    try:
+        here.refuse_missing(names, found.index)
+    except ExplorerError as error:
+        return str(error)
+    return None
 
 
 def _make(folder: str | None) -> None:

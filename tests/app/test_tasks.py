@@ -138,3 +138,17 @@ def test_a_preview_that_fails_is_one_sentence(known_tasks):
     """The process's own sentence reaches the page."""
     with pytest.raises(BadInput, match=r"^The task piqa needs the data set baber/piqa"):
         preview.preview("piqa")
+
+
+def test_the_order_form_refuses_what_cannot_be_asked_here(listed, open_page):
+    """Before the start: the data set that is missing offline, and a name that nobody knows."""
+    page = open_page("run", test_with=["starter", "piqa"])
+
+    said = text_of(page).replace("\\", "")
+    assert "The task piqa needs the data set baber/piqa" in said
+    assert "explorer tasks fetch piqa" in said
+    assert page.button(key="run_start").disabled
+    page.multiselect(key="run_tasks").set_value(["piqaa"]).run()
+    assert "no task, group or tag 'piqaa'. Close names: piqa" in text_of(page).replace("\\", "")
+    page.multiselect(key="run_tasks").set_value(["starter_facts"]).run()
+    assert not page.button(key="run_start").disabled
