@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from explorer.pages import glossary, tasklist, widgets, words
+from explorer.pages import glossary, owntask, tasklist, widgets, words
 from explorer.report import tasks as tables
 from explorer.tasks import listing, presets
 
@@ -31,6 +31,9 @@ found = tasklist.listed(folder)
 if found is None:
     st.stop()
 st.html(f'<p class="finding">{widgets.text(tasklist.said(found.table))}</p>')
+
+if not widgets.read_only():
+    owntask.show(found.index.rows)
 
 kits = presets.presets()
 with st.container(key="tasks_presets"):

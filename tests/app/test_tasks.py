@@ -13,6 +13,8 @@ from explorer.tasks import preview
 from explorer.tasks.preview import Question
 from tests.app.reading import text_of
 
+CSV = b"question,a,b,answer\nThe capital of Norway is,Rome,Oslo,Oslo\nOne or two?,1,2,A\n"
+
 
 @pytest.fixture
 def listed(root, known_tasks):
@@ -152,3 +154,35 @@ def test_the_order_form_refuses_what_cannot_be_asked_here(listed, open_page):
     assert "no task, group or tag 'piqaa'. Close names: piqa" in text_of(page).replace("\\", "")
     page.multiselect(key="run_tasks").set_value(["starter_facts"]).run()
     assert not page.button(key="run_start").disabled
+
+
+def test_a_task_of_ones_own_is_dropped_seen_and_added(listed, open_page):
+    """Columns are guessed, the first question shown; what was added is listed and looked at."""
+    page = open_page("tasks")
+    page.file_uploader(key="own_file").set_value(("My Quiz.csv", CSV, "text/csv")).run()
+    assert page.selectbox(key="own_question_My Quiz.csv").value == "question"
+    assert page.multiselect(key="own_choices_My Quiz.csv").value == ["a", "b"]
+    assert "2 documents; the first" in text_of(page)
+    assert 'Oslo <span title="right">✓</span>' in text_of(page)
+    page.button(key="own_add").click().run()
+
+    assert not page.exception
+    assert shown(page)["Task"].to_list() == ["my-quiz"]
+    assert page.selectbox(key="named").value == "my-quiz"
+    assert "<dt>Chance</dt><dd>50.0 %</dd>" in text_of(page)
+    assert (listed / ".tasks" / "my-quiz.yaml").is_file()
+    # The same name again needs a word.
+    assert not [button for button in page.button if button.key == "own_add"]
+    page.checkbox(key="own_replace").check().run()
+    assert page.button(key="own_add").label == "Add the task"
+
+
+def test_a_file_that_is_no_task_is_one_red_line(listed, open_page):
+    """The rows that do not fit are named, and nothing can be added."""
+    page = open_page("tasks")
+    page.file_uploader(key="own_file").set_value(
+        ("bad.jsonl", b"{}\nnonsense\n", "text/plain")
+    ).run()
+
+    assert "line 2 is not JSON" in text_of(page)
+    assert not [button for button in page.button if button.key == "own_add"]
