@@ -110,17 +110,13 @@ def wanted(names: Sequence[str], name: str | None, kit: Sequence[str]) -> list[s
 
 
 def use(tasks: Sequence[str], folder: str | None) -> None:
-    """The way that takes tasks to the Run page, in its address; none where none is chosen."""
+    """The button that takes tasks to the Run page, in its address; none where none is chosen."""
     if not tasks:
         return
     label = f"Use {tasks[0] if len(tasks) == 1 else f'{len(tasks)} tasks'} in a run"
-    asked = {form.ASKED_TASKS: list(tasks), **({form.ASKED_FOLDER: folder} if folder else {})}
-    st.page_link(
-        widgets.RUN,
-        label=f"**{words.md(label)}**",
-        icon=":material/play_circle:",
-        query_params=asked,
-    )
+    if st.button(words.md(label), key="tasks_use", type="primary", icon=":material/play_circle:"):
+        asked = {form.ASKED_TASKS: list(tasks), **({form.ASKED_FOLDER: folder} if folder else {})}
+        st.switch_page(widgets.RUN, query_params=asked)
 
 
 def detail(found: Listed, name: str, folder: str | None) -> None:
