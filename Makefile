@@ -50,6 +50,7 @@ fast: install ## Run the unit tests only: seconds, on every save
 	$(BIN)/python -m pytest tests/unit
 
 bench: install starter ## Run the benchmarks against peers; each prints a ratio
+	@$(BIN)/pip install --quiet -e '.[bench]' -c constraints.txt
 	@set -e; for script in benchmarks/*.py; do \
 	  test -e "$$script" || { echo "There is no benchmark in benchmarks/ yet."; exit 1; }; \
 	  echo "== $$script"; $(BIN)/python "$$script"; done

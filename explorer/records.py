@@ -180,6 +180,10 @@ class Turn(Part):
     latency_ms: float
     """From the request to the last token."""
     num_output_tokens: int
+    num_prompt_tokens: int | None = None
+    """As an endpoint counted it; None where the prompt was made of token ids."""
+    began_s: float | None = None
+    """When the request began, counted from the beginning of its level."""
 
     @property
     def tpot_ms(self) -> float | None:
@@ -187,6 +191,50 @@ class Turn(Part):
         if self.num_output_tokens < 2:
             return None
         return (self.latency_ms - self.ttft_ms) / (self.num_output_tokens - 1)
+
+
+class RuntimeFacts(Part):
+    """What ran the model, and what it took to start."""
+
+    name: str
+    """`transformers eager`, `transformers compiled`, `llama.cpp` or `endpoint`."""
+    version: str | None = None
+    """Of the library; of an endpoint what it says of itself."""
+    load_s: float | None = None
+    """From the files to a model on its device; None where an endpoint did it."""
+    disk_bytes: int | None = None
+    """Size of the files with the weights."""
+
+
+class Energy(Part):
+    """Energy of the device while it answered, above what it takes when idle."""
+
+    source: str | None = None
+    """`NVML` (the whole GPU) or `RAPL` (the processor's packages); None where neither is."""
+    joules_per_token: float | None = None
+    """Per output token, the prompt's share included, idle subtracted."""
+    idle_watts: float | None = None
+    reason: str | None = None
+    """Why there is no number."""
+
+
+class LoadPoint(Part):
+    """One level of load: a batch, so many clients at once, or so many arrivals a second."""
+
+    kind: Literal["batch", "clients", "poisson"]
+    """batch: sequences of one batch on one device. clients: each sends its next request when it
+    has its answer. poisson: requests arrive at random, however many are under way."""
+    level: float
+    """Sequences, clients, or requests a second."""
+    turns: list[Turn]
+    """The requests that were answered, without the warm-up."""
+    num_failed: int = 0
+    failures: dict[str, int] = {}
+    """What was wrong, and how often; these requests are in no time."""
+    seconds: float
+    """From the first counted request to the last answer."""
+    output_tokens_per_s: float | None = None
+    """All output tokens of the level by its seconds; of a batch the median over its turns."""
 
 
 class Timing(Part):
@@ -197,6 +245,17 @@ class Timing(Part):
     turns: list[Turn]
     peak_memory_bytes: int | None = None
     """Highest memory of the process (CPU) or of the device (CUDA) while it was timed."""
+    runtime: RuntimeFacts | None = None
+    """None in records of before the runtimes: transformers, eager."""
+    energy: Energy | None = None
+    num_failed: int = 0
+    """Requests that an endpoint failed; they are in no time."""
+    failures: dict[str, int] = {}
+    """What was wrong with them, and how often."""
+    curve: list[LoadPoint] = []
+    """Levels of load, rising."""
+    curve_note: str | None = None
+    """Why the sweep of levels ended before its last one."""
 
 
 class Latency(Part):

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from explorer.errors import BadInput, DamagedStore, NoRoom
+from explorer.quantiles import median_interval, percentile
 from explorer.records import RunRecord, Timing
 from explorer.specs import RunSpec
 
@@ -197,7 +198,7 @@ def cancel_requested(root: Path, run_id: str) -> bool:
 
 
 def write_answers(root: Path, run_id: str, answers: pd.DataFrame) -> None:
-    """Save a run's answers: task, metric, doc_id, doc_hash, value."""
+    """Save a run's answers, as `answers` reads them."""
     path = run_folder(root, run_id) / ANSWERS
     partial = path.with_name(f".{path.name}.partial")
     answers.to_parquet(partial, index=False)
@@ -207,7 +208,8 @@ def write_answers(root: Path, run_id: str, answers: pd.DataFrame) -> None:
 def answers(root: Path, run_id: str) -> pd.DataFrame:
     """A run's value for every document and metric; empty when it has none.
 
-    Columns: task, metric, doc_id, doc_hash, value.
+    Columns: task, metric, doc_id, doc_hash, value and, where the run was made since they are
+    kept, chance (score of a guesser) and cluster (what several documents share).
     """
     path = run_folder(root, run_id) / ANSWERS
     if not path.exists():
@@ -258,8 +260,10 @@ COLUMNS = [
     "num_layers", "num_parameters", "weight_bytes", "dtype", "fingerprint", "kept_layers",
     "lm_eval_version",
     "ttft_ms", "tpot_ms", "latency_ms", "output_tokens_per_s",
-    "ttft_p95_ms", "tpot_p95_ms", "latency_p95_ms", "tpot_spread",
+    "ttft_p95_ms", "tpot_p95_ms", "latency_p95_ms", "tpot_spread", "tpot_low_ms", "tpot_high_ms",
     "teacher_ttft_ms", "teacher_tpot_ms", "teacher_latency_ms", "ttft_ratio", "tpot_ratio",
+    "ttft_ratio_low", "ttft_ratio_high", "tpot_ratio_low", "tpot_ratio_high",
+    "runtime", "load_s", "disk_bytes", "joules_per_token", "num_failed_requests",
     "batch_size", "prompt_tokens", "output_tokens", "peak_memory_bytes", "latency_warning",
     "distilled", "scored_tokens", "train_seconds", "device_hours", "targets_seconds",
     "kl_before", "kl_after", "top1_before", "top1_after", "corpus",
@@ -275,7 +279,7 @@ def row(record: RunRecord) -> dict[str, Any]:
         "run_id": record.run_id,
         "name": spec.name,
         "status": record.status,
-        "role": "teacher" if spec.student is None and not record.teacher_run_id else "student",
+        "role": "teacher" if spec.is_teacher and not record.teacher_run_id else "student",
         "kind": spec.student.kind if spec.student else None,
         "basis": "imported" if record.imported else "measured",
         "teacher": spec.teacher,
@@ -317,13 +321,17 @@ def row(record: RunRecord) -> dict[str, Any]:
 
 
 def label(record: RunRecord) -> str:
-    """A short name for charts: `teacher`, `15 layers`, `60M wide`, `15 layers, labels only`."""
+    """A short name for charts: `teacher`, `15 layers`, `60M wide, labels only`, `teacher q8_0`."""
+    spec = record.spec
     if record.imported:
-        return record.spec.name
-    if record.spec.student is None:
-        return "teacher"
-    label = record.spec.student.label(record.model.num_parameters if record.model else None)
-    is_control = record.spec.distill is not None and record.spec.distill.method == "labels"
+        return spec.name
+    if spec.student is None:
+        label = "teacher"
+    else:
+        label = spec.student.label(record.model.num_parameters if record.model else None)
+    if spec.gguf:
+        label = f"{label} {spec.gguf}"
+    is_control = spec.distill is not None and spec.distill.method == "labels"
     return f"{label}, labels only" if is_control else label
 
 
@@ -335,11 +343,22 @@ def _latency_columns(own: Timing, teacher: Timing | None) -> dict[str, Any]:
         "output_tokens": own.turns[0].num_output_tokens if own.turns else None,
         "peak_memory_bytes": own.peak_memory_bytes,
     }
+    if own.runtime:
+        flat |= own.runtime.model_dump(include={"load_s", "disk_bytes"})
+        flat["runtime"] = own.runtime.name
+    if own.energy:
+        flat["joules_per_token"] = own.energy.joules_per_token
+    flat["num_failed_requests"] = own.num_failed
     if not own.turns:
         return flat
     values = _samples(own)
     for name, samples in values.items():
-        flat[name], flat[name.replace("_ms", "_p95_ms")] = np.percentile(samples, [50, 95])
+        flat[name] = np.median(samples)
+        flat[name.replace("_ms", "_p95_ms")] = percentile(list(samples), 0.95)
+    flat["tpot_low_ms"], flat["tpot_high_ms"] = median_interval(list(values["tpot_ms"])) or (
+        None,
+        None,
+    )
     tokens = own.batch_size * np.array([turn.num_output_tokens for turn in own.turns])
     flat["output_tokens_per_s"] = np.median(1e3 * tokens / values["latency_ms"])
     low, high = np.percentile(values["tpot_ms"], [25, 75])
@@ -351,7 +370,10 @@ def _latency_columns(own: Timing, teacher: Timing | None) -> dict[str, Any]:
         for name in ("ttft", "tpot"):
             # Turn by turn, so that a slow moment of the machine slows both sides of a ratio.
             pairs = zip(values[f"{name}_ms"], theirs[f"{name}_ms"], strict=False)
-            flat[f"{name}_ratio"] = np.median([mine / other for mine, other in pairs])
+            ratios = [mine / other for mine, other in pairs]
+            flat[f"{name}_ratio"] = np.median(ratios)
+            ends = median_interval(ratios) or (None, None)
+            flat[f"{name}_ratio_low"], flat[f"{name}_ratio_high"] = ends
     return flat
 
 

@@ -73,6 +73,10 @@ def effect(
     if own.empty or controls.empty:
         return None
     both = pd.concat([own, controls])
+    # A task that one of them was asked in another way would be in one mean and not in the other.
+    counted = [tasks for tasks in retention.counted(both, scores, answers).values() if tasks]
+    shared = set(scores["task"]).intersection(*counted)
+    scores = scores[scores["task"].isin(shared)]
     kept = retention.add(both, scores, answers, draws=draws, seed=seed).set_index("run_id")
     drawn = retention.draws_by_run(both, scores, answers, draws=draws, seed=seed)
     ids = [one for one in own["run_id"] if one in drawn]

@@ -9,7 +9,7 @@ from explorer.analysis import breakeven, fleet, numbers, payback, serving
 from explorer.analysis.fleet import Limits
 from explorer.analysis.quantity import Quantity, median, of, unknown
 from explorer.analysis.serving import Measured, Workload
-from explorer.records import RunRecord, Timing
+from explorer.records import LoadPoint, RunRecord, Timing
 
 COLUMNS = [
     "run_id", "label", "role", "teacher_run_id", "device_name", "concurrency", "requests_per_s",
@@ -65,10 +65,26 @@ def measured(timing: Timing) -> Measured:
     )
 
 
+def at_level(timing: Timing, point: LoadPoint) -> Measured:
+    """The medians of one level of a sweep, with their intervals."""
+    alike = timing.model_copy(update={"turns": point.turns, "batch_size": int(point.level)})
+    return measured(alike)
+
+
 def curve(record: RunRecord, workload: Workload) -> pd.DataFrame:
-    """A run's concurrency curve for these requests; one point is what a record holds today."""
-    points = [measured(record.latency.own)] if record.latency else []
-    return fleet.curve([point for point in points if point.ttft_ms.known], workload)
+    """A run's concurrency curve for these requests: its own timing and the levels of its sweep.
+
+    Requests that arrive at random have no concurrency, and a level at which half of them failed
+    serves nobody: neither is in it.
+    """
+    if record.latency is None:
+        return fleet.curve([], workload)
+    own = record.latency.own
+    points = {own.batch_size: measured(own)}
+    for level in own.curve:
+        if level.kind != "poisson" and level.num_failed < len(level.turns):
+            points[int(level.level)] = at_level(own, level)
+    return fleet.curve([point for point in points.values() if point.ttft_ms.known], workload)
 
 
 def candidates(
@@ -117,10 +133,10 @@ def headline(rows: pd.DataFrame, assumed: Assumptions) -> str:
     teacher = teachers.iloc[0]
     said += f"{cheapest['label']} and {numbers.dollars(teacher['usd_per_month'])} with the teacher"
     if not numbers.missing(cheapest.get("retention")):
-        said += f"; the student keeps {numbers.percent(cheapest['retention'], digits=2)}"
+        said += f"; the former keeps {numbers.percent(cheapest['retention'], digits=2)}"
     if not numbers.missing(cheapest["payback_hours"]):
         paid = numbers.duration(3600 * cheapest["payback_hours"])
-        said += f" and has paid for its distillation after {paid}"
+        said += f" and has paid for itself after {paid}"
     return f"{said}."
 
 
@@ -244,7 +260,7 @@ def _row(
     row: dict[str, object] = {
         "run_id": record.run_id,
         "label": labels[record.run_id],
-        "role": "student" if record.spec.student else "teacher",
+        "role": "teacher" if record.spec.is_teacher else "student",
         "teacher_run_id": record.teacher_run_id,
         "device_name": _device_name(record),
         "concurrency": plan.concurrency,
@@ -284,7 +300,7 @@ def _against_the_teacher(
     record: RunRecord, price: Quantity, plans: Mapping[str, fleet.Fleet], shared: Mapping[str, int]
 ) -> dict[str, object]:
     """The bill of a student, and when its teacher's fleet would have cost as much more."""
-    if record.spec.student is None:
+    if record.spec.is_teacher:
         return {}
     shared_by = shared.get(_pass_of(record), 1)
     total = payback.bill(payback.seconds_of(record), price, shared_by=shared_by).total

@@ -54,15 +54,18 @@ def estimate(
             None, None, "No run of this teacher on this machine yet: the first run will tell.", ()
         )
     total, unknown = 0.0, set[str]()
+    taught = {_lesson(spec) for spec in specs if spec not in todo}
     for spec in todo:
+        alike = _same_runtime(spec, past)
         size = parameters_of(spec, runs) or parameters_of(_teacher_of(spec), runs)
         parts = {
-            "training": _training_s(spec, size, past),
-            "testing": _testing_s(spec, size, past, scores),
-            "timing": _timing_s(spec, size, past),
+            "training": 0.0 if _lesson(spec) in taught else _training_s(spec, size, past),
+            "testing": _testing_s(spec, size, alike, scores),
+            "timing": _timing_s(spec, size, alike),
         }
-        if getattr(spec.student, "choice", None) == "greedy":
+        if getattr(spec.student, "choice", None) == "greedy" and _lesson(spec) not in taught:
             parts["the greedy choice of layers"] = None
+        taught.add(_lesson(spec))
         total += sum(seconds for seconds in parts.values() if seconds is not None)
         unknown |= {name for name, seconds in parts.items() if seconds is None}
     memory = [_memory_bytes(spec, parameters_of(spec, runs), past) for spec in todo]
@@ -89,6 +92,16 @@ def _split(
     if not past.empty:
         past = past[past["device_name"] == (device_name or past["device_name"].iloc[-1])]
     return todo, past
+
+
+def _lesson(spec: RunSpec) -> tuple[object, ...]:
+    """What decides a student; runs that measure the same one, as GGUF say, teach it once."""
+    return spec.teacher, spec.student, spec.distill
+
+
+def _same_runtime(spec: RunSpec, past: pd.DataFrame) -> pd.DataFrame:
+    """The earlier runs that tell of a model's pace: in llama.cpp or in torch, as the spec."""
+    return past[(past["runtime"] == "llama.cpp") == (spec.gguf is not None)]
 
 
 def parameters_of(spec: RunSpec, runs: pd.DataFrame) -> float | None:
@@ -209,7 +222,7 @@ def _timing_s(spec: RunSpec, size: float | None, past: pd.DataFrame) -> float | 
     if ttft_ms is None or tpot_ms is None:
         return None
     answer_ms = ttft_ms * asked.prompt_tokens + tpot_ms * (asked.output_tokens - 1)
-    if spec.student is not None:
+    if not spec.is_teacher:
         theirs = past["teacher_latency_ms"].median()
         answer_ms += float(theirs) if pd.notna(theirs) else answer_ms
     return (asked.warmup + asked.repeats) * answer_ms / 1e3

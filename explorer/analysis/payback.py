@@ -35,12 +35,13 @@ def seconds_of(record: RunRecord) -> dict[str, float | None]:
     """Seconds of the device for each part, as a run measured them.
 
     A stage that was found finished took no time in that run, so the stage's own result comes
-    first and the run's clock second.
+    first and the run's clock second. A teacher in another number format was not taught.
     """
     taught, stages = record.distillation, record.stage_seconds
+    as_it_is = 0.0 if record.spec.student is None else None
     return {
-        "teacher pass": taught.targets.seconds if taught and taught.targets else None,
-        "training": taught.seconds if taught else stages.get("distil"),
+        "teacher pass": taught.targets.seconds if taught and taught.targets else as_it_is,
+        "training": taught.seconds if taught else stages.get("distil", as_it_is),
         "evaluation": record.capability.seconds if record.capability
         else stages.get("capability"),
         "timing": record.latency.seconds if record.latency else stages.get("latency"),

@@ -81,6 +81,41 @@ def add(
     return pd.concat([kept, columns], axis=1)
 
 
+def counted(
+    runs: pd.DataFrame, scores: pd.DataFrame, answers: Mapping[str, pd.DataFrame]
+) -> dict[str, set[str]]:
+    """Run id to the tasks that count in its retention; arguments as of `add`."""
+    pairs = _pairs_by_run(runs, scores, answers)
+    return {run_id: {one.task for one in of if not one.reason} for run_id, of in pairs.items()}
+
+
+def over_different_tasks(runs: pd.DataFrame) -> str:
+    """A warning where retentions of one teacher's students are means over different tasks.
+
+    Args:
+        runs: With the columns of `add`.
+
+    Returns:
+        One sentence that names the runs; empty where all counted the same tasks.
+    """
+    known = runs[(runs["role"] == "student") & runs["retention"].notna()]
+    # What was left out, without the reasons.
+    left_out = known["excluded_tasks"].map(
+        lambda text: tuple(sorted(part.partition(":")[0] for part in text.split("; ") if part))
+    )
+    odd: list[str] = []
+    for _, of_teacher in known.groupby("teacher_run_id"):
+        kinds = left_out[of_teacher.index]
+        if kinds.nunique() > 1:
+            odd += of_teacher.loc[kinds != kinds.mode()[0], "run_id"].tolist()
+    if not odd:
+        return ""
+    return (
+        f"The retention of {', '.join(odd)} is a mean over other tasks than that of the other "
+        "students of the same teacher: compare them task by task."
+    )
+
+
 def draws_by_run(
     runs: pd.DataFrame,
     scores: pd.DataFrame,

@@ -7,7 +7,7 @@
 Exit code 0 is success, 2 a wrong request, 1 anything else that failed.
 
     base.py      the application and what commands share
-    doing.py     run, sweep, demo, cancel, resume, jobs, synthesise
+    doing.py     run, sweep, demo, cancel, resume, jobs, synthesise, convert
     reading.py   ls, show, compare, export, price
     targets.py   targets ls, targets info, targets rm
     tasks.py     tasks, tasks preview, tasks add, tasks fetch

@@ -9,11 +9,18 @@ import typer
 
 from explorer import specs, store
 from explorer.cli.base import ResultsDir, app, console, root_of
-from explorer.cli.tables import print_comparison
+from explorer.cli.tables import print_comparison, print_forecasts
 from explorer.errors import BadInput
 
 Queue = Annotated[
     bool, typer.Option("--queue", help="Hand it to the Ray queue and return at once.")
+]
+
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only say what memory, time and money it will take.")
+]
+Insist = Annotated[
+    bool, typer.Option("--insist", help="Try a run that by our arithmetic does not fit.")
 ]
 
 
@@ -25,6 +32,8 @@ def run(
     again: Annotated[
         bool, typer.Option("--again", help="Measure a finished run anew, on this machine.")
     ] = False,
+    dry_run: DryRun = False,
+    insist: Insist = False,
     queued: Annotated[
         bool, typer.Option("--queued", hidden=True, help="The queue says this, not a person.")
     ] = False,
@@ -34,6 +43,10 @@ def run(
     spec = _spec(root, what)
     if isinstance(spec, specs.SweepSpec):
         raise BadInput(f"{what} holds a sweep. Start it with: explorer sweep {what}")
+    if dry_run:
+        print_forecasts([spec], root)
+        return
+    _insist(insist)
     _do([spec], root, queue=queue, again=again, queued=queued)
 
 
@@ -47,11 +60,17 @@ def sweep(
     again: Annotated[
         bool, typer.Option("--again", help="Measure finished runs anew, on this machine.")
     ] = False,
+    dry_run: DryRun = False,
+    insist: Insist = False,
 ) -> None:
     """Benchmark a teacher, then make, teach and benchmark several students of it."""
     root = root_of(results)
     spec = specs.starter_sweep() if what == "starter" else specs.read(Path(what))
     runs = spec.runs() if isinstance(spec, specs.SweepSpec) else [spec]
+    if dry_run:
+        print_forecasts(runs, root)
+        return
+    _insist(insist)
     _do(runs, root, queue=queue, again=again)
     if not queue:
         print_comparison(root, [one.run_id for one in runs])
@@ -142,11 +161,42 @@ def synthesise(
     console.print(f"Wrote {recipe['num_documents']} documents to {out}, and the recipe beside it.")
 
 
+@app.command()
+def convert(
+    model: Annotated[str, typer.Argument(help="A model: starter, a folder, run:RUN_ID, ...")],
+    out: Annotated[Path, typer.Argument(help="The .gguf file to write.")],
+    to: Annotated[
+        specs.GgufType, typer.Option("--to", help="Number format; q4_k_m needs llama.cpp.")
+    ] = "q8_0",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Write a model as GGUF, for llama.cpp and what is built on it."""
+    if out.exists() and not force:
+        raise BadInput(f"{out} exists. Choose another name, or --force to overwrite it.")
+    from explorer.models.convert import to_gguf
+    from explorer.models.gguf_facts import facts
+    from explorer.models.loading import load
+
+    to_gguf(load(model, device="cpu", dtype="float32"), to, out)
+    written = facts(model, out)
+    console.print(
+        f"Wrote {out}: {out.stat().st_size:,} bytes, {written.num_layers} layers, {written.dtype}. "
+        f"Time it: teacher: llamacpp:{out}",
+        markup=False,
+    )
+
+
 def _spec(root: Path, what: str) -> specs.RunSpec | specs.SweepSpec:
     """A spec by its file or by the id of a run in the store."""
     if what.endswith((".yaml", ".yml")) or Path(what).is_file():
         return specs.read(Path(what))
     return store.read_spec(root, what)
+
+
+def _insist(insist: bool) -> None:
+    """What runs under this command, in the queue too, is tried whatever our arithmetic says."""
+    if insist:
+        os.environ["EXPLORER_INSIST"] = "1"
 
 
 def _do(

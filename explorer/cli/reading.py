@@ -133,7 +133,13 @@ def compare(
 @app.command()
 def export(
     format: Annotated[
-        str, typer.Option("--format", "-f", help="csv, xlsx, parquet, md, latex or json.")
+        str,
+        typer.Option(
+            "--format",
+            "-f",
+            help="csv, xlsx, parquet, md, latex or json; of one run also lm-eval, model-index "
+            "or eval-results.",
+        ),
     ] = "csv",
     out: Out = None,
     run_ids: Annotated[
@@ -142,16 +148,32 @@ def export(
     results: ResultsDir = None,
     utilisation: Utilisation = 1.0,
 ) -> None:
-    """Write the comparison table, one row a run."""
+    """Write the comparison table, one row a run; or one run's scores as other tools read them.
+
+    lm-eval is its output folder (a zip where --out ends in .zip or is left out), model-index a
+    model card's front matter, eval-results a file for .eval_results/ on the Hugging Face Hub.
+    """
+    from explorer.harness import give
     from explorer.report import export as report_export
 
-    runs = analysed(root_of(results), run_ids or [], utilisation)
-    write_out(report_export.write(runs, format), out)
+    if format not in give.FORMATS:
+        runs = analysed(root_of(results), run_ids or [], utilisation)
+        write_out(report_export.write(runs, format), out)
+        return
+    if not run_ids or len(run_ids) != 1:
+        raise BadInput(f"The format {format} takes one run: explorer export RUN --format {format}")
+    if format == "lm-eval" and out is not None and out.suffix != ".zip":
+        written = give.into(give.files(root_of(results), run_ids[0]), out)
+        console.print(f"Wrote {len(written)} files under {out}.", markup=False)
+        return
+    write_out(give.write(root_of(results), run_ids[0], format), out)
 
 
 @app.command("import")
 def bring_in(
-    folder: Annotated[Path, typer.Argument(help="What lm-eval wrote: its --output_path.")],
+    folder: Annotated[
+        Path, typer.Argument(help="What lm-eval wrote: its --output_path, or a zip of it.")
+    ],
     name: Annotated[str, typer.Option("--as", help="Begins the new run's id.")],
     teacher: Annotated[
         str | None, typer.Option(help="The run that this model is a student of.")
@@ -159,9 +181,14 @@ def bring_in(
     results: ResultsDir = None,
 ) -> None:
     """Import an output folder of lm-evaluation-harness, any version since 0.4.0, as a run."""
-    from explorer.harness import bring
+    from explorer.harness import bring, unpack
 
-    run_id, problems = bring.bring(root_of(results), folder, name, teacher)
+    root = root_of(results)
+    if folder.suffix == ".zip" and folder.is_file():
+        with folder.open("rb") as file, unpack.opened({folder.name: file}) as unpacked:
+            run_id, problems = bring.bring(root, unpacked, name, teacher)
+    else:
+        run_id, problems = bring.bring(root, folder, name, teacher)
     console.print(f"Imported as {run_id}.", markup=False)
     for problem in problems:
         print(problem, file=sys.stderr)

@@ -11,8 +11,9 @@ from rich.table import Table
 
 from explorer import store
 from explorer.cli.base import console, wide_console
-from explorer.errors import BadInput, ExplorerError
+from explorer.errors import BadInput, ExplorerError, NoRoom
 from explorer.records import RunRecord
+from explorer.specs import RunSpec
 
 Format = Annotated[
     str,
@@ -96,7 +97,7 @@ def _analysed(
 
 def print_comparison(root: Path, run_ids: list[str], utilisation: float = 1.0) -> None:
     """Print the comparison, the finding in one sentence, and what has no price."""
-    from explorer.analysis import advise
+    from explorer.analysis import advise, retention
     from explorer.report import tables
 
     found, _ = store.records(root)
@@ -106,6 +107,8 @@ def print_comparison(root: Path, run_ids: list[str], utilisation: float = 1.0) -
         return
     print_frame(tables.comparison(runs))
     console.print("\n" + advise.headline(runs), markup=False)
+    if warning := retention.over_different_tasks(runs):
+        console.print(warning, markup=False)
     if runs["usd_per_hour"].isna().any():
         unpriced = runs.loc[runs["usd_per_hour"].isna(), "device_name"].dropna().unique()
         console.print(
@@ -127,3 +130,39 @@ def print_effects(found: list[RunRecord], root: Path, run_ids: list[str]) -> Non
         known = control.effect(runs, scores[scores["run_id"].isin(ids)], answers, run_id)
         if known:
             console.print(f"{run_id}: {known.in_words()}", markup=False, soft_wrap=True)
+
+
+def print_forecasts(runs: list[RunSpec], root: Path) -> None:
+    """Print what each run will take, their sum, and what does not fit.
+
+    Raises:
+        NoRoom: One of them cannot be done here; the message says what could.
+    """
+    from explorer import preflight
+    from explorer.analysis import numbers
+
+    found = [preflight.forecast(one, root) for one in runs]
+    rows = [
+        {
+            "Run": one.run_id,
+            "Memory": numbers.size(sum(told.memory.values())),
+            "Most of it": max(told.memory, key=lambda name: told.memory[name]),
+            "Disk": numbers.size(told.disk_bytes),
+            "Time": numbers.duration(told.seconds),
+            "Cost": numbers.dollars(told.usd),
+        }
+        for one, told in zip(runs, found, strict=True)
+    ]
+    print_frame(pd.DataFrame(rows))
+    known = [told.seconds for told in found if told.seconds is not None]
+    spent = [told.usd for told in found if told.usd is not None]
+    total = f"About {numbers.duration(sum(known))}" if known else "Time not known yet"
+    console.print(
+        f"{total}{f', {numbers.dollars(sum(spent))}' if spent else ''}. Nothing was started.",
+        markup=False,
+    )
+    for basis in dict.fromkeys(told.seconds_basis for told in found):
+        console.print(basis, markup=False)
+    problems = [told.problem for told in found if told.problem]
+    if problems:
+        raise NoRoom(" ".join(problems) + " To try all the same: --insist.")

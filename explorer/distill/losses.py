@@ -215,36 +215,38 @@ class _KeptLogSoftmax(torch.autograd.Function):
 
     Backward is, for a token of the bucket, its softmax times (gradient of the bucket / mass of
     the bucket - sum of all gradients), and for a kept one its gradient less that sum's share:
-    one tensor of the vocabulary's width, where autograd would make several.
+    the forward's exponentials, scaled, where autograd would go over the vocabulary again.
     """
 
     @staticmethod
     def forward(ctx: Any, logits_TV: Tensor, ids_TK: Tensor) -> Tensor:
         most_T1 = logits_TV.amax(dim=-1, keepdim=True)
         weights_TV = (logits_TV - most_T1).exp_()
-        log_sum_T1 = weights_TV.sum(dim=-1, keepdim=True).log()
+        sum_T1 = weights_TV.sum(dim=-1, keepdim=True)
         # Less the largest first: near a probability of 1 the digits would be lost.
-        log_q_TE = logits_TV.gather(-1, ids_TK) - most_T1 - log_sum_T1
+        log_q_TE = logits_TV.gather(-1, ids_TK) - most_T1 - sum_T1.log()
         if ids_TK.shape[-1] < logits_TV.shape[-1]:
             rest_T1 = weights_TV.scatter_(-1, ids_TK, 0.0).sum(dim=-1, keepdim=True)
-            log_tail_T1 = rest_T1.log() - log_sum_T1
+            log_tail_T1 = rest_T1.log() - sum_T1.log()
             log_q_TE = torch.cat([log_q_TE, log_tail_T1.clamp(min=math.log(LEAST_TAIL))], dim=-1)
-        ctx.save_for_backward(logits_TV, ids_TK, most_T1 + log_sum_T1, log_q_TE)
+        ctx.save_for_backward(weights_TV, ids_TK, sum_T1, log_q_TE)
         return log_q_TE
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        logits_TV, ids_TK, log_z_T1, log_q_TE = ctx.saved_tensors
+        weights_TV, ids_TK, sum_T1, log_q_TE = ctx.saved_tensors
         num_kept = ids_TK.shape[-1]
         kept_TK, tail_T1 = gradients[0][..., :num_kept], gradients[0][..., num_kept:]
-        log_tail_T1 = log_q_TE[..., num_kept:]
+        log_q_TK, log_tail_T1 = log_q_TE[..., :num_kept], log_q_TE[..., num_kept:]
         # A bucket at its least mass is a constant.
         tail_T1 = tail_T1 * (log_tail_T1 > math.log(LEAST_TAIL))
-        sum_T1 = kept_TK.sum(-1, keepdim=True) + tail_T1.sum(-1, keepdim=True)
+        total_T1 = kept_TK.sum(-1, keepdim=True) + tail_T1.sum(-1, keepdim=True)
         per_mass_T1 = (tail_T1 * (-log_tail_T1).exp()).sum(-1, keepdim=True)
-        softmax_TV = (logits_TV - log_z_T1).exp_()
-        grad_TK = kept_TK - sum_T1 * softmax_TV.gather(-1, ids_TK)
-        return softmax_TV.mul_(per_mass_T1 - sum_T1).scatter_(-1, ids_TK, grad_TK), None
+        grad_TK = kept_TK - total_T1 * log_q_TK.exp()
+        # In place, since fresh memory of this size costs more than the arithmetic: one backward
+        # only, a second is refused by torch.
+        weights_TV.mul_((per_mass_T1 - total_T1) / sum_T1)
+        return weights_TV.scatter_(-1, ids_TK, grad_TK), None
 
 
 def sparse_forward_kl(

@@ -34,8 +34,8 @@ from explorer.specs import DistillSpec
 # Shape letters: B blocks, T tokens of a block, P scored positions, C positions of a chunk,
 # V vocabulary, H hidden size.
 
-CHUNK_POSITIONS = 256
-"""Positions whose logits exist at one time: 50 MB in float32 at a vocabulary of 49,152."""
+CHUNK_POSITIONS = 512
+"""Positions whose logits exist at one time: 100 MB in float32 at a vocabulary of 49,152."""
 
 
 @dataclasses.dataclass
@@ -113,7 +113,8 @@ def train(
         on_step: Progress; an exception from it stops the training after a checkpoint.
 
     Raises:
-        RunFailed: The loss is not finite; it names the batch, and no step is taken.
+        RunFailed: The loss or the gradient is not finite; it names the batch, and no step is
+            taken.
         BadInput: The model's logits are more than a projection of its hidden states.
     """
     dtype = student.dtype
@@ -157,13 +158,15 @@ def train(
                 group["lr"] = learning_rate(spec, state.step)
             terms, num_scored = _gradients(accelerator, model, course, state.step, numbers, spec)
             loss = terms["loss"]
-            if not math.isfinite(loss):
-                optimizer.zero_grad()
-                raise RunFailed(
-                    f"The loss became {loss} at step {state.step + 1} (blocks {numbers}). No step "
-                    f"was taken. Lower distill.learning_rate (now {spec.learning_rate:g})."
-                )
-            accelerator.clip_grad_norm_(model.parameters(), 1.0)
+            norm = float(accelerator.clip_grad_norm_(model.parameters(), 1.0))
+            for what, value in (("loss", loss), ("gradient", norm)):
+                if not math.isfinite(value):
+                    optimizer.zero_grad()
+                    raise RunFailed(
+                        f"The {what} became {value} at step {state.step + 1} (blocks {numbers}). "
+                        "No step was taken. Lower distill.learning_rate (now "
+                        f"{spec.learning_rate:g})."
+                    )
             optimizer.step()
             optimizer.zero_grad()
             state.took_step(terms, num_scored, time.monotonic() - began)

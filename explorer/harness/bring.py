@@ -95,8 +95,10 @@ def _record(
 
 
 def _keep(found: results.Found, folder: Path, when: str) -> None:
-    """Samples in today's form, where the Answers page looks for them."""
-    date = datetime.datetime.fromisoformat(when).strftime("%Y-%m-%dT%H-%M-%S")
+    """Results and samples in today's form, where pages and exports look for them."""
+    date = results.date_of(when)
+    document = results.document(found.about, found.said)
+    store.write_text(folder / f"results_{date}.json", json.dumps(document, indent=1) + "\n")
     for task, lines in found.samples.items():
         text = "".join(json.dumps(line, ensure_ascii=True) + "\n" for line in lines)
         store.write_text(folder / f"samples_{samples.file_part(task)}_{date}.jsonl", text)

@@ -11,6 +11,7 @@ Source: github.com/EleutherAI/lm-evaluation-harness, `loggers/evaluation_tracker
 """
 
 import dataclasses
+import datetime
 import hashlib
 import json
 import math
@@ -29,6 +30,11 @@ from explorer.records import TaskScore
 
 HASH = re.compile(r"[0-9a-f]{8,128}")
 ANSWER_COLUMNS = ["task", "metric", "doc_id", "doc_hash", "value", "chance", "cluster"]
+BY_TASK = (
+    "results", "groups", "group_subtasks", "configs", "versions", "n-shot", "higher_is_better",
+    "n-samples", "task_hashes",
+)  # fmt: skip
+"""Sections of a results file that say something of each task."""
 
 
 @dataclasses.dataclass
@@ -40,7 +46,9 @@ class Found:
     samples: dict[str, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
     """Task to its samples, in the form of the newest lm-eval."""
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """The newest results file without its scores: model, settings, versions, date."""
+    """The newest results file without what it says of tasks: model, settings, versions, date."""
+    said: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    """Task to what its results file says of it, by section."""
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     """Name of each file that was read to its SHA-256."""
     problems: list[str] = dataclasses.field(default_factory=list)
@@ -55,25 +63,57 @@ def read(folder: Path) -> Found:
     if not folder.is_dir():
         raise BadInput(f"{folder} is no folder. Name the one that lm-eval wrote (--output_path).")
     found = Found()
-    paths = [*folder.rglob("results_*.json"), *folder.rglob("results.json")]
-    documents = [(path, _document(path, found)) for path in sorted(paths, key=lambda p: p.name)]
-    done: set[str] = set()
-    for path, document in reversed(documents):
-        if not document:
-            continue
+    for path, document in _documents(folder, found):
         if not found.about:
-            about = {
-                key: value for key, value in document.items() if key not in ("results", "groups")
-            }
+            about = {key: value for key, value in document.items() if key not in BY_TASK}
             found.about = {"date": path.stat().st_mtime} | about
         for task in _tasks(document):
-            if task not in done:
-                done.add(task)
+            if task not in found.said:
+                found.said[task] = _sections(document, task)
                 _read_task(task, document, path, found)
     if not found.scores:
         why = " ".join(found.problems[:3]) or "There is no results_*.json in it."
-        raise BadInput(f"Nothing could be imported from {folder}. {why}")
+        raise BadInput(f"Nothing could be imported from {folder.resolve().name}. {why}")
     return found
+
+
+def kept(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What the results files of a folder say, without a look at the samples.
+
+    Returns:
+        The newest file without what it says of tasks, and for each task `Found.said`.
+    """
+    about: dict[str, Any] = {}
+    said: dict[str, dict[str, Any]] = {}
+    for _, document in _documents(folder, Found()):
+        about = about or {key: value for key, value in document.items() if key not in BY_TASK}
+        for task in _tasks(document):
+            said.setdefault(task, _sections(document, task))
+    return about, said
+
+
+def document(about: Mapping[str, Any], said: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """One results file of what several say: `kept` the other way round."""
+    by_task = {name: {t: of[name] for t, of in said.items() if name in of} for name in BY_TASK}
+    return {name: section for name, section in by_task.items() if section} | dict(about)
+
+
+def date_of(when: str) -> str:
+    """A time of a record as lm-eval writes it in the names of files."""
+    return datetime.datetime.fromisoformat(when).strftime("%Y-%m-%dT%H-%M-%S.%f")
+
+
+def _documents(folder: Path, found: Found) -> list[tuple[Path, dict[str, Any]]]:
+    """The readable results files under a folder, the newest first."""
+    paths = [*folder.rglob("results_*.json"), *folder.rglob("results.json")]
+    read = [(path, _document(path, found)) for path in sorted(paths, key=lambda p: p.name)]
+    return [(path, document) for path, document in reversed(read) if document]
+
+
+def _sections(document: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """What a results file says of one task, section by section."""
+    found = {name: _mapping(document.get(name)) for name in BY_TASK}
+    return {name: section[task] for name, section in found.items() if task in section}
 
 
 def _document(path: Path, found: Found) -> dict[str, Any]:
@@ -133,10 +173,10 @@ def _read_task(task: str, document: Mapping[str, Any], path: Path, found: Found)
     headline = _headline(config, list(names.values()))
     for key, name in names.items():
         metric, _, filter_name = key.partition(",")
-        chance = _chance(config, metric, lines)
+        level = chance(config, metric, lines)
         found.scores.append(
             TaskScore(
-                task=task, metric=name, score=metrics[key], chance=chance,
+                task=task, metric=name, score=metrics[key], chance=level,
                 stderr=_number(values.get(f"{metric}_stderr,{filter_name}")),
                 higher_is_better=higher.get(metric) is not False, headline=name == headline,
                 num_documents=asked, num_documents_total=_count(counts.get("original")) or asked,
@@ -221,8 +261,9 @@ def answers(
         names: lm-eval's `metric,filter` to our name of the metric.
         config: The task's own settings, from a results file.
     """
-    rows = []
+    field, rows = _text(_mapping(config.get("metadata")).get("cluster")), []
     for line in lines:
+        cluster = samples.cluster(line.get("doc"), field)
         for key, name in names.items():
             metric, _, filter_name = key.partition(",")
             value = _number(line.get(metric))
@@ -230,25 +271,21 @@ def answers(
                 continue
             rows.append(
                 (task, name, line["doc_id"], line["doc_hash"], value,
-                 _chance_of(config, metric, line), _passage(line.get("doc")))
+                 _chance_of(config, metric, line), cluster)
             )  # fmt: skip
     return pd.DataFrame(rows, columns=ANSWER_COLUMNS)
 
 
-def _passage(document: Any) -> str | None:
-    """A hash of the text that several documents may share."""
-    for name in samples.PASSAGES:
-        text = _mapping(document).get(name)
-        if isinstance(text, str) and text:
-            return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
-    return None
+def chance(config: Mapping[str, Any], metric: str, lines: list[dict[str, Any]]) -> float | None:
+    """Score of somebody who guesses, the mean over documents; None where it is not known.
 
-
-def _chance(config: Mapping[str, Any], metric: str, lines: list[dict[str, Any]]) -> float | None:
-    """Score of a guesser, the mean over documents; None where it is not known."""
+    What the task's file says (`metadata: chance`, a number or one for each metric) goes
+    first. Multiple choice: correct choices by choices. Greedy continuations and exact matches
+    of free text: 0.
+    """
     known = [_chance_of(config, metric, line) for line in lines] or [_chance_of(config, metric, {})]
     numbers = [value for value in known if value is not None]
-    return sum(numbers) / len(numbers) if len(numbers) == len(known) else None
+    return math.fsum(numbers) / len(numbers) if len(numbers) == len(known) else None
 
 
 def _chance_of(config: Mapping[str, Any], metric: str, line: Mapping[str, Any]) -> float | None:
@@ -263,8 +300,8 @@ def _chance_of(config: Mapping[str, Any], metric: str, line: Mapping[str, Any]) 
         return None  # the task scores by its own rules, which we do not know
     if config.get("output_type") == "multiple_choice" and metric in CHOICE_METRICS:
         choices = samples.answer(line, metric).choices if line else ()
-        right = sum(choice.right for choice in choices)
-        return right / len(choices) if right else None
+        # Where the target cannot be told from the choices, one of them is right.
+        return max(1, sum(choice.right for choice in choices)) / len(choices) if choices else None
     return 0.0 if metric in EXACT_METRICS and config.get("output_type") else None
 
 
@@ -293,7 +330,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, int | float):
+    if isinstance(value, int | float):  # a flag counts as 0 or 1
         try:
             number = float(value)
         except OverflowError:

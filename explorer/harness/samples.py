@@ -7,6 +7,7 @@ Source: github.com/EleutherAI/lm-evaluation-harness, `loggers/evaluation_tracker
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 import re
@@ -58,6 +59,23 @@ def files(folder: Path) -> dict[str, Path]:
             newest = found.get(match["task"], ("", path))
             found[match["task"]] = max(newest, (match["date"], path))
     return {task: path for task, (_, path) in found.items()}
+
+
+def cluster(document: Any, field: str | None = None) -> str | None:
+    """What several documents may share, as a short hash; None where there is no such thing.
+
+    Args:
+        document: As the sample has it.
+        field: Which field the task names; None looks for a passage.
+    """
+    known = document if isinstance(document, dict) else {}
+    if field is not None:
+        shared = [known[field]] if known.get(field) is not None else []
+    else:
+        shared = [known[one] for one in PASSAGES if isinstance(known.get(one), str) and known[one]]
+    if not shared:
+        return None
+    return hashlib.sha256(str(shared[0]).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def file_part(task: str) -> str:

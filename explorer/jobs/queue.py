@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 STOP_WAIT_S = 60
 """Between SIGTERM and SIGKILL; Ray's own 3 seconds are too short for a checkpoint."""
 
-PASSED_ON = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HOME", "OMP_NUM_THREADS")
+PASSED_ON = (
+    "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HOME", "OMP_NUM_THREADS", "EXPLORER_INSIST",
+)  # fmt: skip
 """Variables that a job gets from whoever submits it, whatever the head was started with.
 
 No secret is among them: Ray shows a job's variables to everyone who holds the token.
@@ -96,7 +98,7 @@ def _queue(specs: list[RunSpec], root: Path, keep: tuple[str, ...]) -> None:
     """Write everything down, then hand it to Ray, so that a crash between loses no run."""
     for spec in specs:
         _refuse_numbered_gpu(spec)
-    teachers_first = sorted(specs, key=lambda spec: spec.student is not None)
+    teachers_first = sorted(specs, key=lambda spec: not spec.is_teacher)
     with head.submitting():
         waiting = [
             spec

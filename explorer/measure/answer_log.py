@@ -9,7 +9,7 @@ may write into must not load.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +75,20 @@ class AnswerLog(CacheHook):
             file.write(line + "\n")
         self._known |= self._batch
         self._batch = {}
+
+
+def known(hook: CacheHook, attr: str, requests: Sequence[Any]) -> list[Any] | None:
+    """Answers of before to a whole batch.
+
+    A batch that misses one is asked again as a whole, because what else is in a batch moves
+    the last digits of a log-likelihood.
+    """
+    if not isinstance(hook, AnswerLog) or None in requests:
+        return None
+    return hook.find(attr, requests)
+
+
+def commit(hook: CacheHook) -> None:
+    """Keep a batch's answers where there is a log for them."""
+    if isinstance(hook, AnswerLog):
+        hook.commit()

@@ -18,7 +18,7 @@ import hashlib
 import json
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,12 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.utils import handle_non_serializable, hash_string
 
 from explorer.errors import BadInput, NoRoom
-from explorer.measure import prefix_lm, task_scores, task_sets
+from explorer.measure import lm_eval_files, prefix_lm, task_scores, task_sets
 from explorer.measure.answer_log import AnswerLog
+from explorer.measure.llama_lm import LlamaLM
 from explorer.measure.lm_eval_files import TaskFiles
-from explorer.measure.prefix_lm import PrefixLM, Work
+from explorer.measure.prefix_lm import PrefixLM
+from explorer.measure.work import Work
 from explorer.models.loading import Loaded
 from explorer.progress import Progress
 from explorer.records import Capability, TaskScore
@@ -44,6 +46,31 @@ from explorer.specs import CapabilitySpec
 
 BOOTSTRAP_DRAWS = 1000
 """For standard errors that have no formula; lm-eval draws 100,000 and takes minutes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BackEnd:
+    """What answers lm-eval's requests: its name and version for the files, and how it is made."""
+
+    name: str
+    version: int
+    """Rises when answers may change, so that none of before is read."""
+    make: Callable[[Callable[[Work], None]], PrefixLM | LlamaLM]
+    """Given whom to tell how far it is."""
+
+
+def in_torch(loaded: Loaded, spec: CapabilitySpec) -> BackEnd:
+    """A model in torch, asked as trees."""
+
+    def make(on_progress: Callable[[Work], None]) -> PrefixLM:
+        return PrefixLM(
+            loaded.model,
+            tokenizer=loaded.tokenizer,
+            batch_size=spec.batch_size,
+            on_progress=on_progress,
+        )
+
+    return BackEnd(prefix_lm.NAME, prefix_lm.VERSION, make)
 
 
 def evaluate(
@@ -54,6 +81,7 @@ def evaluate(
     *,
     fingerprint: str,
     device: torch.device,
+    back_end: BackEnd | None = None,
 ) -> tuple[Capability, pd.DataFrame]:
     """Ask the model all tasks of the spec that `folder` does not hold yet.
 
@@ -65,10 +93,11 @@ def evaluate(
         fingerprint: Of the model's weights, tokenizer and dtype; decides with the spec
             whether a finished task still counts.
         device: Written into lm-eval's results file.
+        back_end: What answers lm-eval's requests; None is torch.
 
     Returns:
         The scores, and the answers: task, metric, doc_id (position in the task's own data),
-        doc_hash, value.
+        doc_hash, value and, where they are known, chance and cluster.
 
     Raises:
         UnknownTask: A name that lm-eval and the folders do not know.
@@ -81,17 +110,19 @@ def evaluate(
             f"apply_chat_template is on, but {loaded.name} has no chat template. Switch it off, or "
             "use an instruction-tuned model."
         )
+    back_end = back_end or in_torch(loaded, spec)
     progress("capability", 0, 0, "requests")
     tasks = task_sets.load(spec.tasks, spec.include_path)
     count = _Count(progress)
     plans = []
     for name, task in tasks.items():
         _settle(task, spec)
+        task_scores.check(task, name)
         doc_ids = choose_documents(name, len(task.eval_docs), spec.limit, spec.seed)
-        key = _key(task, doc_ids, spec, loaded, fingerprint)
+        key = _key(task, doc_ids, spec, loaded, fingerprint, back_end)
         plans.append(_Plan(name, task, doc_ids, TaskFiles(folder, name, key)))
         count.planned[name] = _num_requests(task, doc_ids)
-    lm = None
+    lm: PrefixLM | LlamaLM | None = None
     scores: list[TaskScore] = []
     answers: list[pd.DataFrame] = []
     for plan in plans:
@@ -99,18 +130,13 @@ def evaluate(
         if done is None:
             if lm is None:
                 with task_sets.quiet(), _enough_memory(plan.name, spec, device):
-                    lm = PrefixLM(
-                        loaded.model,
-                        tokenizer=loaded.tokenizer,
-                        batch_size=spec.batch_size,
-                        on_progress=count.worked,
-                    )
+                    lm = back_end.make(count.worked)
             count.start(plan.name)
             lm.set_cache_hook(AnswerLog(plan.files.asked, plan.files.key, count.answered))
-            done = _ask(lm, plan, spec, loaded, fingerprint, device)
+            done = _ask(lm, plan, spec, loaded, fingerprint, device, back_end)
         count.finish(plan.name)
         scores += done[0]
-        answers.append(task_scores.answers(plan.name, done[1]))
+        answers.append(task_scores.answers(plan.task, plan.name, done[1]))
     capability = Capability(
         lm_eval_version=lm_eval.__version__,
         scores=scores,
@@ -209,7 +235,12 @@ def _num_requests(task: Task, doc_ids: list[int]) -> int:
 
 
 def _key(
-    task: Task, doc_ids: list[int], spec: CapabilitySpec, loaded: Loaded, fingerprint: str
+    task: Task,
+    doc_ids: list[int],
+    spec: CapabilitySpec,
+    loaded: Loaded,
+    fingerprint: str,
+    back_end: BackEnd,
 ) -> str:
     """A hash of everything that decides the answers."""
     digest, documents = hashlib.sha256(), task.eval_docs
@@ -227,19 +258,20 @@ def _key(
         "chat_template": loaded.tokenizer.chat_template if spec.apply_chat_template else None,
         "dtype": str(loaded.model.dtype),
         "lm_eval": lm_eval.__version__,
-        "back_end": prefix_lm.VERSION,
+        "back_end": back_end.version,
     }
     text = json.dumps(decides, sort_keys=True, default=handle_non_serializable)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _ask(
-    lm: PrefixLM,
+    lm: PrefixLM | LlamaLM,
     plan: _Plan,
     spec: CapabilitySpec,
     loaded: Loaded,
     fingerprint: str,
     device: torch.device,
+    back_end: BackEnd,
 ) -> tuple[list[TaskScore], list[dict[str, Any]]]:
     """Evaluate one task and put its files on disk, the marker last."""
     began, began_at = time.monotonic(), time.time()
@@ -261,8 +293,8 @@ def _ask(
     hashes = "".join(s["doc_hash"] + s["prompt_hash"] + s["target_hash"] for s in samples)
     results |= {
         "config": {
-            "model": prefix_lm.NAME,
-            "back_end_version": prefix_lm.VERSION,
+            "model": back_end.name,
+            "back_end_version": back_end.version,
             "shares_prefixes": lm.shares_prefixes,
             "model_args": {"pretrained": loaded.name, "fingerprint": fingerprint},
             "model_num_parameters": loaded.model.num_parameters(),
@@ -281,11 +313,12 @@ def _ask(
         "transformers_version": transformers.__version__,
         "lm_eval_version": lm_eval.__version__,
         "task_hashes": {plan.name: hash_string(hashes)},
-        "model_source": prefix_lm.NAME,
+        "model_source": back_end.name,
         "model_name": loaded.name,
         "chat_template": loaded.tokenizer.chat_template if spec.apply_chat_template else None,
         "total_evaluation_time_seconds": str(seconds),
     }
+    samples = [lm_eval_files.as_written(sample) for sample in samples]
     scores = task_scores.scores(plan.task, plan.name, results, samples, seconds)
     plan.files.write(results, samples, scores)
     return scores, samples

@@ -3,112 +3,95 @@
 A request is a prompt of random tokens and an answer of fixed length, decoded greedily with
 a KV cache. Every token reaches the host before the next one is asked for, as in a server
 that streams. The two models answer in turns (A B, B A, A B, ...), so a machine that slows
-down slows both, and their ratio holds.
+down slows both, and their ratio holds. A sweep of batch sizes follows, where it is asked for.
 
     explorer run spec.yaml
 """
 
 import gc
-import inspect
+import statistics
 import time
-from typing import Any
+from collections.abc import Sequence
 
-import psutil
 import torch
-from transformers import PreTrainedModel
 
 from explorer.errors import BadInput, NoRoom
 from explorer.measure import memory
-from explorer.models.loading import Loaded
+from explorer.measure.energy import Meter
+from explorer.measure.quiet import Watch
+from explorer.measure.runtimes.base import Runtime
 from explorer.progress import Progress
-from explorer.records import Latency, Timing, Turn
+from explorer.records import Latency, LoadPoint, Timing, Turn
 from explorer.specs import LatencySpec
 
-# Shape letters: B sequences answered together, T prompt tokens, V vocabulary.
+# Shape letters: B sequences answered together, T prompt tokens.
 
-BUSY_SHARE = 0.2
-"""Share of the processor's time that others may take before the record says so."""
+SATURATED_GAIN = 1.05
+"""A level that makes less than so many times the tokens of the one before ends the sweep."""
 
 
 def time_in_turns(
-    model: Loaded,
-    teacher: Loaded | None,
+    own: Runtime,
+    teacher: Runtime | None,
     spec: LatencySpec,
     progress: Progress,
     *,
     load_name: str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Latency:
     """Time a model, and its teacher in turns with it.
 
     Args:
-        model: The model that the run measures.
+        own: The model that the run measures.
         teacher: Its teacher, or None when the run measures a teacher.
-        spec: Lengths, warm-up and repeats.
+        spec: Lengths, warm-up, repeats and levels.
         progress: Told of every turn as stage "latency"; may raise to stop.
-        load_name: A name that `models.loading.load` knows `model` by. With it, a CPU run
+        load_name: A name that `runtimes.opened.by_name` knows `own` by. With it, a CPU run
             also measures the model's peak memory, in a process of its own
             (`memory.peak_memory_bytes`); on CUDA it is read in this process.
+        dtype: Of the weights, for that process.
 
     Returns:
         Every counted turn. With `batch_size` B a turn answers B sequences at once: its
         times are one request's, and `num_output_tokens` is one sequence's.
 
     Raises:
-        BadInput: Prompt and answer do not fit into a model's context.
+        BadInput: Prompt and answer do not fit into a model's context, or the spec asks for
+            what only an endpoint can do.
         NoRoom: The device's memory is too small.
         RunCancelled: Passed through from `progress`.
     """
+    if spec.request_rates:
+        raise BadInput(
+            "latency.request_rates asks for requests that arrive at random, which takes a server. "
+            "Time an endpoint, or use concurrency for batches on this device."
+        )
     began = time.monotonic()
-    models = [model.model] + ([teacher.model] if teacher else [])
-    for each in models:
+    runtimes = [own] + ([teacher] if teacher else [])
+    for each in runtimes:
         _check_context(each, spec)
-    prompt_BT = random_prompt(models, spec)
-    turns: list[list[Turn]] = [[] for _ in models]
-    peaks: list[int | None] = [None for _ in models]
-    total = (spec.warmup + spec.repeats) * len(models)
-    done = 0
-    progress("latency", 0, total, "turns")
-    others = OthersShare()
-    collecting = gc.isenabled()
-    try:
-        for round_number in range(spec.warmup + spec.repeats):
-            order = list(range(len(models)))
-            for which in order if round_number % 2 == 0 else reversed(order):
-                # A collection in the middle of an answer would be timed with it.
-                gc.collect()
-                gc.disable()
-                with memory.CudaPeak(models[which]) as peak:
-                    turn = answer(models[which], prompt_BT, spec.output_tokens)
-                if collecting:
-                    gc.enable()
-                if peak.num_bytes is not None:
-                    peaks[which] = max(peak.num_bytes, peaks[which] or 0)
-                if round_number >= spec.warmup:
-                    turns[which].append(turn)
-                done += 1
-                progress("latency", done, total, "turns", tpot_ms=turn.tpot_ms)
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise NoRoom(
-            f"The memory of {prompt_BT.device} is too small to time {model.name} with batch_size "
-            f"{spec.batch_size} and {spec.prompt_tokens} + {spec.output_tokens} tokens. Lower them "
-            "in the spec's latency part."
-        ) from error
-    finally:
-        if collecting:
-            gc.enable()
-    warning = others.warning()
-    if load_name is not None and prompt_BT.device.type == "cpu":
-        peaks[0] = memory.peak_memory_bytes(load_name, spec, prompt_BT.device, model.model.dtype)
+    watch, meter = Watch(own.device), Meter(own.device)
+    tell = _Tell(progress, (spec.warmup + spec.repeats) * len(runtimes))
+    levels = [_timed_level(runtimes, spec, spec.batch_size, meter, tell)]
+    peaks = [timed.peak_bytes for timed in levels[0]]
+    curves, notes = _sweep(runtimes, spec, meter, tell)
+    warning = watch.warning()
+    if load_name is not None and own.device.type == "cpu":
+        peaks[0] = memory.peak_memory_bytes(load_name, spec, own.device, dtype)
     timings = [
         Timing(
             batch_size=spec.batch_size,
             prompt_tokens=spec.prompt_tokens,
-            turns=counted,
+            turns=timed.turns,
             peak_memory_bytes=peak_bytes,
+            runtime=runtime.facts,
+            energy=meter.energy(timed.spent, timed.num_tokens * spec.batch_size),
+            curve=curve,
+            curve_note=note,
         )
-        for counted, peak_bytes in zip(turns, peaks, strict=True)
+        for runtime, timed, peak_bytes, curve, note in zip(
+            runtimes, levels[0], peaks, curves, notes, strict=True
+        )
     ]
     return Latency(
         own=timings[0],
@@ -118,36 +101,35 @@ def time_in_turns(
     )
 
 
-def random_prompt(models: list[PreTrainedModel], spec: LatencySpec) -> torch.Tensor:
+def random_prompt(
+    runtimes: Sequence[Runtime], spec: LatencySpec, num_sequences: int
+) -> torch.Tensor:
     """Token ids [B, T] that every one of the models knows, on the first one's device."""
     generator = torch.Generator().manual_seed(spec.seed)
-    num_known = min(int(model.config.get_text_config().vocab_size) for model in models)
-    shape = (spec.batch_size, spec.prompt_tokens)
-    return torch.randint(num_known, shape, generator=generator).to(models[0].device)
+    num_known = min(runtime.vocab_size for runtime in runtimes)
+    shape = (num_sequences, spec.prompt_tokens)
+    return torch.randint(num_known, shape, generator=generator).to(runtimes[0].device)
 
 
-@torch.inference_mode()
-def answer(model: PreTrainedModel, prompt_BT: torch.Tensor, num_output_tokens: int) -> Turn:
+def answer(runtime: Runtime, prompt_BT: torch.Tensor, num_output_tokens: int) -> Turn:
     """Time one request; the answer always has `num_output_tokens`, end-of-text or not.
 
     The clock starts with the prompt on the device and the device idle, and is read when a
     token is on the host.
     """
-    options: dict[str, Any] = {"use_cache": True}
-    if "logits_to_keep" in inspect.signature(model.forward).parameters:
-        options["logits_to_keep"] = 1
+    runtime.prepare(len(prompt_BT), prompt_BT.shape[1] + num_output_tokens)
+    prompt_BT = prompt_BT.to(runtime.device)
     if prompt_BT.device.type == "cuda":
         torch.cuda.synchronize(prompt_BT.device)
     began_s = time.perf_counter()
-    output = model(prompt_BT, **options)
-    token_B1 = output.logits[:, -1].argmax(-1, keepdim=True)
-    token_B1.tolist()
-    first_s = time.perf_counter()
-    for _ in range(num_output_tokens - 1):
-        output = model(token_B1, past_key_values=output.past_key_values, **options)
-        token_B1 = output.logits[:, -1].argmax(-1, keepdim=True)
-        token_B1.tolist()
-    last_s = time.perf_counter()
+    steps = runtime.stream(prompt_BT, num_output_tokens)
+    next(steps)
+    first_s = last_s = time.perf_counter()
+    num_steps = 1
+    for _ in steps:
+        last_s = time.perf_counter()
+        num_steps += 1
+    assert num_steps == num_output_tokens, f"{runtime.name} made {num_steps} tokens"
     return Turn(
         ttft_ms=1e3 * (first_s - began_s),
         latency_ms=1e3 * (last_s - began_s),
@@ -155,47 +137,129 @@ def answer(model: PreTrainedModel, prompt_BT: torch.Tensor, num_output_tokens: i
     )
 
 
-class OthersShare:
-    """The share of the processor that other processes and guests take, from now on."""
+class _Tell:
+    """Counts turns for the run's progress."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self.total, self._done = progress, total, 0
+        progress("latency", 0, total, "turns")
+
+    def __call__(self, turn: Turn) -> None:
+        self._done += 1
+        self._progress("latency", self._done, self.total, "turns", tpot_ms=turn.tpot_ms)
+
+
+class _Timed:
+    """What one model did at one level."""
 
     def __init__(self) -> None:
-        """Start to watch; half a second of looking makes even a short timing judgeable."""
-        self._before = _busy_and_total_s()
-        time.sleep(0.5)
+        self.turns: list[Turn] = []
+        self.spent: list[tuple[float, float]] = []
+        self.peak_bytes: int | None = None
 
-    def share(self) -> float | None:
-        """Between 0 and 1 of all processors; None where the system does not count."""
-        busy_s, total_s = (
-            now - then for now, then in zip(_busy_and_total_s(), self._before, strict=True)
-        )
-        return min(max(busy_s / total_s, 0.0), 1.0) if total_s > 0 else None
-
-    def warning(self) -> str | None:
-        """A sentence for the record when others took more than a fifth."""
-        share = self.share()
-        if share is None or share <= BUSY_SHARE:
-            return None
-        return (
-            f"Other processes used {share:.0%} of the processor while this was timed; the times "
-            "are longer and noisier than on an idle machine."
-        )
+    @property
+    def num_tokens(self) -> int:
+        """Output tokens of one sequence, over all turns."""
+        return sum(turn.num_output_tokens for turn in self.turns)
 
 
-def _busy_and_total_s() -> tuple[float, float]:
-    """Seconds that others kept all processors busy, and all seconds there were."""
-    times = psutil.cpu_times()._asdict()
-    # Linux counts a guest's seconds in user and nice already.
-    total = sum(times.values()) - times.get("guest", 0.0) - times.get("guest_nice", 0.0)
-    own = psutil.Process().cpu_times()
-    busy = total - times["idle"] - times.get("iowait", 0.0) - own.user - own.system
-    return busy, total
+def _timed_level(
+    runtimes: Sequence[Runtime], spec: LatencySpec, num_sequences: int, meter: Meter, tell: _Tell
+) -> list[_Timed]:
+    """Let the models answer in turns with one batch size."""
+    prompt_BT = random_prompt(runtimes, spec, num_sequences)
+    timed = [_Timed() for _ in runtimes]
+    collecting = gc.isenabled()
+    try:
+        for round_number in range(spec.warmup + spec.repeats):
+            order = list(range(len(runtimes)))
+            for which in order if round_number % 2 == 0 else reversed(order):
+                # A collection in the middle of an answer would be timed with it.
+                gc.collect()
+                gc.disable()
+                with runtimes[which].watch_memory() as peak:
+                    meter.start()
+                    turn = answer(runtimes[which], prompt_BT, spec.output_tokens)
+                    spent = meter.stop()
+                if collecting:
+                    gc.enable()
+                if peak.num_bytes is not None:
+                    timed[which].peak_bytes = max(peak.num_bytes, timed[which].peak_bytes or 0)
+                if round_number >= spec.warmup:
+                    timed[which].turns.append(turn)
+                    timed[which].spent.append(spent)
+                tell(turn)
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise NoRoom(
+            f"The memory of {prompt_BT.device} is too small to time {runtimes[0].name} with "
+            f"{num_sequences} sequences of {spec.prompt_tokens} + {spec.output_tokens} tokens. "
+            "Lower them in the spec's latency part."
+        ) from error
+    finally:
+        if collecting:
+            gc.enable()
+    return timed
 
 
-def _check_context(model: PreTrainedModel, spec: LatencySpec) -> None:
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+def _sweep(
+    runtimes: Sequence[Runtime], spec: LatencySpec, meter: Meter, tell: _Tell
+) -> tuple[list[list[LoadPoint]], list[str | None]]:
+    """The levels of concurrency as batch sizes, each model until it is saturated.
+
+    Memory that runs out at a level ends the sweep; the levels before it are kept.
+    """
+    curves: list[list[LoadPoint]] = [[] for _ in runtimes]
+    notes: list[str | None] = [None for _ in runtimes]
+    going = list(range(len(runtimes)))
+    for level in spec.concurrency:
+        if not going:
+            break
+        tell.total += (spec.warmup + spec.repeats) * len(going)
+        try:
+            timed = _timed_level([runtimes[i] for i in going], spec, level, meter, tell)
+        except NoRoom as error:
+            for i in going:
+                notes[i] = str(error)
+            break
+        for i, one in zip(list(going), timed, strict=True):
+            curves[i].append(_batch_point(level, one.turns))
+            notes[i] = why_saturated(curves[i])
+            if notes[i]:
+                going.remove(i)
+    return curves, notes
+
+
+def _batch_point(level: int, turns: list[Turn]) -> LoadPoint:
+    rates = [1e3 * level * turn.num_output_tokens / turn.latency_ms for turn in turns]
+    return LoadPoint(
+        kind="batch",
+        level=level,
+        turns=turns,
+        seconds=sum(turn.latency_ms for turn in turns) / 1e3,
+        output_tokens_per_s=statistics.median(rates),
+    )
+
+
+def why_saturated(curve: Sequence[LoadPoint]) -> str | None:
+    """A sentence when the last level makes hardly more tokens than the one before."""
+    rates = [point.output_tokens_per_s for point in curve[-2:]]
+    if len(rates) < 2 or rates[0] is None or rates[1] is None:
+        return None
+    if rates[1] >= SATURATED_GAIN * rates[0]:
+        return None
+    return (
+        f"Saturated: {rates[1]:.3g} output tokens/s at {curve[-1].level:g}, {rates[0]:.3g} at "
+        f"{curve[-2].level:g}. Higher levels would only wait longer."
+    )
+
+
+def _check_context(runtime: Runtime, spec: LatencySpec) -> None:
     wanted = spec.prompt_tokens + spec.output_tokens
-    if context is not None and wanted > context:
+    if runtime.context_tokens is not None and wanted > runtime.context_tokens:
         raise BadInput(
-            f"latency asks for {spec.prompt_tokens} + {spec.output_tokens} tokens, but the model's "
-            f"context holds {context}. Lower prompt_tokens or output_tokens."
+            f"latency asks for {spec.prompt_tokens} + {spec.output_tokens} tokens, but the "
+            f"context of {runtime.name} holds {runtime.context_tokens}. Lower prompt_tokens or "
+            "output_tokens."
         )

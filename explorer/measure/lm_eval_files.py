@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lm_eval.utils import handle_non_serializable, sanitize_list
 
 from explorer import store
@@ -62,14 +63,14 @@ class TaskFiles:
     def write(
         self, results: dict[str, Any], samples: list[dict[str, Any]], scores: list[TaskScore]
     ) -> None:
-        """Samples, results, then the marker; files of an older key go last."""
+        """Samples (`as_written`), results, then the marker; files of an older key go last."""
         older = [self.asked]
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             marker = json.loads(self.marker.read_text(encoding="utf-8"))
             older += [self.folder / marker["samples"], self.folder / marker["results"]]
         date = datetime.now(UTC).replace(tzinfo=None).isoformat().replace(":", "-")
         samples_file, results_file = f"samples_{self.part}_{date}.jsonl", f"results_{date}.json"
-        lines = "".join(_dump(_as_lm_eval_writes(sample)) + "\n" for sample in samples)
+        lines = "".join(_dump(sample) + "\n" for sample in samples)
         store.write_text(self.folder / samples_file, lines)
         store.write_text(self.folder / results_file, _dump(results, indent=1) + "\n")
         marker = {
@@ -87,16 +88,18 @@ def _dump(value: Any, indent: int | None = None) -> str:
     return json.dumps(value, default=handle_non_serializable, ensure_ascii=False, indent=indent)
 
 
-def _as_lm_eval_writes(sample: dict[str, Any]) -> dict[str, Any]:
-    """A sample in the form of lm-eval's samples_*.jsonl."""
+def as_written(sample: dict[str, Any]) -> dict[str, Any]:
+    """A sample in the form of lm-eval's samples_*.jsonl, as it will be read again."""
     arguments = {
         f"gen_args_{i}": {f"arg_{j}": part for j, part in enumerate(argument)}
         for i, argument in enumerate(sample["arguments"])
     }
-    return {
-        **sample,
+    plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in sample.items()}
+    written = plain | {
         "resps": sanitize_list(sample["resps"]),
         "filtered_resps": sanitize_list(sample["filtered_resps"]),
         "arguments": arguments,
         "target": str(sample["target"]),
     }
+    read: dict[str, Any] = json.loads(_dump(written))
+    return read

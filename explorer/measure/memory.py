@@ -24,17 +24,16 @@ import torch
 from transformers import PreTrainedModel
 
 from explorer.errors import NoRoom, RunFailed
-from explorer.models import loading
+from explorer.measure.runtimes.base import Peak
 from explorer.specs import LatencySpec
 
 
-class CudaPeak:
+class CudaPeak(Peak):
     """Watches the allocator of a model's device; `num_bytes` stays None on a CPU."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         """Watch for `model`; what else lies on the device is not counted."""
         self._model = model
-        self.num_bytes: int | None = None
 
     def __enter__(self) -> Self:
         """Forget older peaks."""
@@ -66,15 +65,15 @@ def num_weight_bytes(model: PreTrainedModel) -> int:
 
 
 def peak_memory_bytes(
-    name: str, spec: LatencySpec, device: torch.device, dtype: torch.dtype
+    name: str, spec: LatencySpec, device: torch.device, dtype: torch.dtype | None
 ) -> int | None:
     """Load the model alone in a child process, let it answer once, and say what it took.
 
     Args:
-        name: As `models.loading.load` knows it.
-        spec: The request: prompt, answer and batch size.
+        name: As `models.loading.load` knows it, or llamacpp:FILE.
+        spec: The request: prompt, answer, batch size and runtime.
         device: CPU or CUDA.
-        dtype: Of the weights.
+        dtype: Of the weights in torch.
 
     Returns:
         Bytes; None on a CPU whose system cannot reset a process's peak (only Linux can).
@@ -89,7 +88,7 @@ def peak_memory_bytes(
         "name": name,
         "spec": spec.model_dump(),
         "device": str(device),
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": str(dtype).removeprefix("torch.") if dtype else "auto",
         "threads": torch.get_num_threads(),
     }
     command = [sys.executable, "-m", "explorer.measure.memory", json.dumps(asked)]
@@ -111,21 +110,24 @@ def _can_reset_peak() -> bool:
 
 def _measure(asked: dict[str, Any]) -> int:
     """What the child does; the process must be fresh."""
-    # latency imports this module.
+    # These import this module.
     from explorer.measure import latency
+    from explorer.measure.runtimes import opened
 
     torch.set_num_threads(asked["threads"])
     spec = LatencySpec.parse(asked["spec"])
     gc.collect()
     before: int = psutil.Process().memory_info().rss
-    loaded = loading.load(asked["name"], device=asked["device"], dtype=asked["dtype"])
+    runtime = opened.by_name(
+        asked["name"], spec, device=torch.device(asked["device"]), dtype=asked["dtype"]
+    )
     gc.collect()
-    prompt_BT = latency.random_prompt([loaded.model], spec)
-    with CudaPeak(loaded.model) as peak:
+    prompt_BT = latency.random_prompt([runtime], spec, spec.batch_size)
+    with runtime.watch_memory() as peak:
         # Loading can take more than answering: 5 forgets the peak so far (man 5 proc).
-        if loaded.model.device.type == "cpu":
+        if runtime.device.type == "cpu":
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        latency.answer(loaded.model, prompt_BT, spec.output_tokens)
+        latency.answer(runtime, prompt_BT, spec.output_tokens)
     if peak.num_bytes is not None:
         return peak.num_bytes
     return _highest_resident_bytes() - before

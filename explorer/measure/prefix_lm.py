@@ -13,10 +13,8 @@ Source: github.com/EleutherAI/lm-evaluation-harness, `models/huggingface.py`, ve
 """
 
 import contextlib
-import dataclasses
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,13 +23,13 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import model_registry
 from lm_eval.models.huggingface import HFLM
-from tqdm import tqdm
 
-from explorer.measure.answer_log import AnswerLog
+from explorer.measure import answer_log
 from explorer.measure.token_tree import Row, Text, plan
 from explorer.measure.tree_cache import Header
 from explorer.measure.tree_generate import Generator
 from explorer.measure.tree_model import TreeModel
+from explorer.measure.work import Count, Work
 from explorer.models import loading
 
 log = logging.getLogger("explorer")
@@ -50,24 +48,6 @@ KEPT_PER_TOKEN = 8
 
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
 """The text, the context's tokens and the continuation's tokens."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """How far a call is."""
-
-    requests: int
-    total_requests: int
-    tokens: int
-    total_tokens: int
-    seconds: float
-
-    @property
-    def seconds_left(self) -> float | None:
-        """By the tokens that are left, since requests differ in length; None at the beginning."""
-        if not self.tokens:
-            return None
-        return self.seconds * (self.total_tokens - self.tokens) / self.tokens
 
 
 class PrefixLM(HFLM):
@@ -146,14 +126,16 @@ class PrefixLM(HFLM):
             return super().loglikelihood_rolling(requests, disable_tqdm=quiet)  # type: ignore[no-any-return]
         found: list[float] = []
         lengths = [len(self.tok_encode(one.args[0])) for one in requests]
-        count = _Count(self, len(requests), sum(lengths), quiet, "Scoring", self._on_progress)
+        count = self._count(requests, sum(lengths), quiet, "Scoring")
         for start in range(0, len(requests), WINDOWS_TOGETHER):
             part = requests[start : start + WINDOWS_TOGETHER]
-            known = self._known("loglikelihood_rolling", [one.args for one in part])
+            known = answer_log.known(
+                self.cache_hook, "loglikelihood_rolling", [one.args for one in part]
+            )
             if known is None:
                 with self._batch_size_of(len(part) * self.max_length):
                     known = super().loglikelihood_rolling(part, disable_tqdm=True)
-                self._commit()
+                answer_log.commit(self.cache_hook)
             found += known
             count.add(len(part), sum(lengths[start : start + len(part)]))
         count.close()
@@ -167,16 +149,18 @@ class PrefixLM(HFLM):
         answers = [""] * len(requests)
         lengths = [len(self.tok_encode(one.args[0])) for one in requests]
         parts = list(self._generated_together(requests, lengths))
-        count = _Count(self, len(requests), sum(lengths), quiet, "Generating", self._on_progress)
+        count = self._count(requests, sum(lengths), quiet, "Generating")
         for part in parts:
             asked = [requests[i] for i in part]
             known = None
             if not any(one.args[1].get("do_sample") for one in asked):
-                known = self._known("generate_until", [one.args for one in asked])
+                known = answer_log.known(
+                    self.cache_hook, "generate_until", [one.args for one in asked]
+                )
             if known is None:
                 with self._batch_size_of(len(part)):
                     known = super().generate_until(asked, disable_tqdm=True)
-                self._commit()
+                answer_log.commit(self.cache_hook)
             for i, answer in zip(part, known, strict=True):
                 answers[i] = answer
             count.add(len(part), sum(lengths[i] for i in part))
@@ -225,15 +209,18 @@ class PrefixLM(HFLM):
         groups = plan([self._text(request) for request in requests], budget=self._budget)
         total = sum(group.num_tokens for group in groups)
         # A part of a rolling log-likelihood is counted by who asks for it.
-        quiet = disable_tqdm or override_bs is not None
-        tell = None if override_bs is not None else self._on_progress
-        count = _Count(self, len(requests), total, quiet, "Scoring", tell)
+        if override_bs is not None:
+            count = Count(len(requests), total, None)
+        else:
+            count = self._count(requests, total, disable_tqdm, "Scoring")
         answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         for group in groups:
             header: Header | None = None
             for batch in group.batches:
                 numbers = [one.number for row in batch for one in row.asked]
-                found = self._known("loglikelihood", [requests[n][0] for n in numbers])
+                found = answer_log.known(
+                    self.cache_hook, "loglikelihood", [requests[n][0] for n in numbers]
+                )
                 if found is None:
                     if header is None:
                         header = self._tree.header(group.header)
@@ -241,7 +228,7 @@ class PrefixLM(HFLM):
                     for number, answer in zip(numbers, found, strict=True):
                         if (text := requests[number][0]) is not None:
                             self.cache_hook.add_partial("loglikelihood", text, answer)
-                    self._commit()
+                    answer_log.commit(self.cache_hook)
                 for number, (value, greedy) in zip(numbers, found, strict=True):
                     answers[number] = value, greedy
                 count.add(len(numbers), len(batch) * len(batch[0]))
@@ -272,19 +259,9 @@ class PrefixLM(HFLM):
     def _quiet(self, disable_tqdm: bool) -> bool:
         return disable_tqdm or self._on_progress is not None
 
-    def _known(self, attr: str, requests: Sequence[Any]) -> list[Any] | None:
-        """Answers of before to a whole batch.
-
-        A batch that misses one is asked again as a whole, because what else is in a batch moves
-        the last digits of a log-likelihood.
-        """
-        if not isinstance(self.cache_hook, AnswerLog) or None in requests:
-            return None
-        return self.cache_hook.find(attr, requests)
-
-    def _commit(self) -> None:
-        if isinstance(self.cache_hook, AnswerLog):
-            self.cache_hook.commit()
+    def _count(self, requests: Sequence[Any], num_tokens: int, quiet: bool, what: str) -> Count:
+        hidden = self._quiet(quiet) or self.rank != 0
+        return Count(len(requests), num_tokens, self._on_progress, bar=None if hidden else what)
 
     @contextlib.contextmanager
     def _batch_size_of(self, size: int) -> Iterator[None]:
@@ -301,36 +278,3 @@ def register() -> None:
     """Make `explorer-hf` a model of lm-eval's in this process: 0.4.13 finds no plugins itself."""
     if NAME not in model_registry:
         model_registry.register(NAME, target=f"{__name__}:{PrefixLM.__name__}")
-
-
-class _Count:
-    """Requests and tokens done, told to who asked for it, or shown as lm-eval's bar."""
-
-    def __init__(
-        self,
-        lm: PrefixLM,
-        num_requests: int,
-        num_tokens: int,
-        quiet: bool,
-        what: str,
-        tell: Callable[[Work], None] | None,
-    ) -> None:
-        self._tell = tell
-        self._work = Work(0, num_requests, 0, num_tokens, 0.0)
-        self._began = time.monotonic()
-        hidden = quiet or tell is not None or lm.rank != 0
-        self._bar = tqdm(total=num_tokens, unit="tok", desc=what, disable=hidden)
-
-    def add(self, num_requests: int, num_tokens: int) -> None:
-        self._work = dataclasses.replace(
-            self._work,
-            requests=self._work.requests + num_requests,
-            tokens=self._work.tokens + num_tokens,
-            seconds=time.monotonic() - self._began,
-        )
-        self._bar.update(num_tokens)
-        if self._tell:
-            self._tell(self._work)
-
-    def close(self) -> None:
-        self._bar.close()

@@ -1,6 +1,6 @@
 """A task's scores and answers, from what lm-eval says: a row a metric, a row a document.
 
-task_scores.scores(task, "starter_facts", results, samples, seconds=3.2)
+task_scores.scores(task, "starter_facts", found, lines, seconds=3.2)
 """
 
 import math
@@ -11,11 +11,10 @@ import pandas as pd
 from lm_eval.api.task import Task
 
 from explorer.errors import BadInput
-from explorer.harness.metrics import CHOICE_METRICS, EXACT_METRICS, HEADLINES, first_of
+from explorer.harness import results
+from explorer.harness.metrics import HEADLINES, first_of
 from explorer.measure import task_sets
 from explorer.records import TaskScore
-
-ANSWER_COLUMNS = ["task", "metric", "doc_id", "doc_hash", "value"]
 
 
 def _metric_name(metric: str, filter_name: str, filters: set[str]) -> str:
@@ -23,37 +22,59 @@ def _metric_name(metric: str, filter_name: str, filters: set[str]) -> str:
     return metric if len(filters) == 1 else f"{metric},{filter_name}"
 
 
-def answers(task: str, samples: list[dict[str, Any]]) -> pd.DataFrame:
-    """A row a document and metric, for metrics that have a number for a document."""
-    filters: dict[str, set[str]] = {}
-    for sample in samples:
-        for metric in sample["metrics"]:
-            filters.setdefault(metric, set()).add(sample["filter"])
-    rows = [
-        (
-            task,
-            _metric_name(metric, sample["filter"], filters[metric]),
-            int(sample["doc_id"]),
-            sample["doc_hash"],
-            float(sample[metric]),
+def check(task: Task, name: str) -> None:
+    """Look, before anything is asked, at what the task's file says of its documents.
+
+    Raises:
+        BadInput: `metadata: cluster` names a field that they do not have.
+    """
+    field = task_sets.metadata(task).get("cluster")
+    first = task.eval_docs[0]
+    if field is not None and field not in first:
+        raise BadInput(
+            f"The task {name} says metadata: cluster: {field}, but its documents have no such "
+            f"field; they have {', '.join(map(str, first))}. Correct its task file."
         )
-        for sample in samples
-        for metric in sample["metrics"]
-        if isinstance(sample[metric], int | float | np.number)
-    ]
-    return pd.DataFrame(rows, columns=ANSWER_COLUMNS)
+
+
+def answers(task: Task, name: str, lines: list[dict[str, Any]]) -> pd.DataFrame:
+    """A row a document and metric, as `harness.results.answers` has them.
+
+    Args:
+        task: For its settings.
+        name: Its name.
+        lines: Its samples, as they are written.
+    """
+    filters: dict[str, set[str]] = {}
+    for line in lines:
+        for metric in line["metrics"]:
+            filters.setdefault(metric, set()).add(line["filter"])
+    names = {
+        f"{metric},{filter_name}": _metric_name(metric, filter_name, filters[metric])
+        for metric in filters
+        for filter_name in sorted(filters[metric])
+    }
+    return results.answers(name, lines, names, task.dump_config())
 
 
 def scores(
-    task: Task, name: str, results: dict[str, Any], samples: list[dict[str, Any]], seconds: float
+    task: Task, name: str, found: dict[str, Any], lines: list[dict[str, Any]], seconds: float
 ) -> list[TaskScore]:
-    """A row a metric of one task; metrics whose value is no finite number are left out."""
-    values = results["results"][name]
+    """A row a metric of one task; metrics whose value is no finite number are left out.
+
+    Args:
+        task: For its settings.
+        name: Its name.
+        found: What lm-eval returned.
+        lines: The task's samples, as they are written.
+        seconds: That it took.
+    """
+    values = found["results"][name]
     keys = [key.partition(",") for key in values if "," in key and "_stderr," not in key]
     filters: dict[str, set[str]] = {}
     for metric, _, filter_name in keys:
         filters.setdefault(metric, set()).add(filter_name)
-    higher = results["higher_is_better"].get(name, {})
+    higher = found["higher_is_better"].get(name, {})
     rows = []
     for metric, _, filter_name in keys:
         value = values[f"{metric},{filter_name}"]
@@ -67,14 +88,14 @@ def scores(
                 metric=_metric_name(metric, filter_name, filters[metric]),
                 score=float(value),
                 stderr=float(stderr) if known else None,
-                chance=chance_level(task, metric, samples),
+                chance=results.chance(task.dump_config(), metric, lines),
                 higher_is_better=higher.get(metric) is not False,
                 headline=False,
-                num_documents=results["n-samples"][name]["effective"],
-                num_documents_total=results["n-samples"][name]["original"],
-                num_fewshot=int(results["n-shot"].get(name) or 0),
+                num_documents=found["n-samples"][name]["effective"],
+                num_documents_total=found["n-samples"][name]["original"],
+                num_fewshot=int(found["n-shot"].get(name) or 0),
                 task_version=str(task.VERSION),
-                task_hash=results["task_hashes"][name],
+                task_hash=found["task_hashes"][name],
                 seconds=round(seconds, 3),
             )
         )
@@ -92,32 +113,3 @@ def _headline(task: Task, name: str, metrics: list[str]) -> str | None:
             f"{', '.join(metrics)}. Correct its task file."
         )
     return found or next(iter(metrics), None)
-
-
-def chance_level(task: Task, metric: str, samples: list[dict[str, Any]]) -> float | None:
-    """Score of somebody who guesses, or None where that is not known.
-
-    What the task's file says (`metadata: chance`, a number or one for each metric) goes
-    first. Multiple choice: mean over the documents of correct choices by choices. Greedy
-    continuations and exact matches of free text: 0.
-    """
-    said = task_sets.metadata(task).get("chance")
-    if isinstance(said, dict):
-        said = said.get(metric)
-    kind = task.OUTPUT_TYPE
-    if metric not in CHOICE_METRICS | EXACT_METRICS:
-        return None
-    if said is not None:
-        return float(said)
-    if callable(task.config.process_results):
-        # The task scores by its own rules, which we do not know.
-        return None
-    if kind == "multiple_choice" and metric in CHOICE_METRICS:
-        asked_twice = 2 if "acc_mutual_info" in samples[0]["metrics"] else 1
-        shares = [
-            (len(sample["target"]) if isinstance(sample["target"], list) else 1)
-            / (len(sample["arguments"]) / asked_twice)
-            for sample in samples
-        ]
-        return sum(shares) / len(shares)
-    return 0.0 if metric in EXACT_METRICS else None

@@ -5,7 +5,7 @@ import hashlib
 import json
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from explorer.errors import UnknownModel
 from explorer.models.layers import KEPT_LAYERS, kept_widths, layer_list
@@ -39,7 +39,22 @@ class Size:
 def size(name: str) -> Size:
     """Parameters and shape of a model without loading its weights.
 
-    The architecture is built on torch's meta device, which takes no memory.
+    Raises:
+        UnknownModel: No such model, or its configuration makes no causal language model.
+    """
+    model = skeleton(name)
+    _, layers = layer_list(model)
+    return Size(
+        num_parameters=model.num_parameters(),
+        num_layers=len(layers),
+        vocab_size=int(model.config.vocab_size),
+        hidden_size=int(model.config.hidden_size),
+        num_layer_parameters=sum(p.numel() for p in layers[0].parameters()),
+    )
+
+
+def skeleton(name: str) -> PreTrainedModel:
+    """A model without its weights, on torch's meta device, which takes no memory.
 
     Raises:
         UnknownModel: No such model, or its configuration makes no causal language model.
@@ -47,17 +62,10 @@ def size(name: str) -> Size:
     config = load_config(name)
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            made: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     except (ValueError, AttributeError) as error:
         raise UnknownModel(f"{name} is no causal language model: {error}") from error
-    _, layers = layer_list(model)
-    return Size(
-        num_parameters=model.num_parameters(),
-        num_layers=len(layers),
-        vocab_size=int(config.vocab_size),
-        hidden_size=int(config.hidden_size),
-        num_layer_parameters=sum(p.numel() for p in layers[0].parameters()),
-    )
+    return made
 
 
 def facts(loaded: Loaded) -> ModelFacts:

@@ -6,6 +6,8 @@
 | `gguf:FILE` | a GGUF file, dequantised into torch |
 | `run:RUN_ID` | the student that a run in the store left |
 | a path with a `config.json` | a folder in Hugging Face's layout |
+| `llamacpp:FILE` | a GGUF file as it is, for llama.cpp; no torch model |
+| `endpoint:URL#MODEL` | a model behind an OpenAI-compatible endpoint (`models.endpoint`) |
 | anything else | an id on the Hugging Face hub, as in `org/name` |
 
     python -c "from explorer.models import loading; print(loading.load('starter').model.config)"
@@ -15,12 +17,14 @@ import contextlib
 import dataclasses
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock
+from huggingface_hub import try_to_load_from_cache
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -45,6 +49,8 @@ class Loaded:
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    load_s: float | None = None
+    """Seconds from the files to the device; None where the model was made in memory."""
 
 
 def pick_device(asked: str = "auto") -> torch.device:
@@ -79,6 +85,7 @@ def load(
     where = device if isinstance(device, torch.device) else pick_device(device)
     source = locate(name)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    began = time.perf_counter()
     if source.gguf_file:
         options["gguf_file"] = source.gguf_file
     try:
@@ -99,7 +106,7 @@ def load(
         raise UnknownModel(f"Could not load the model {name!r}: {_first_line(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return Loaded(name, model, tokenizer)
+    return Loaded(name, model, tokenizer, time.perf_counter() - began)
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -129,6 +136,12 @@ def locate(name: str) -> Source:
     Raises:
         UnknownModel: A path, file or run that does not exist.
     """
+    for prefix, runs in (("llamacpp:", "llama.cpp"), ("endpoint:", "a server")):
+        if name.startswith(prefix):
+            raise UnknownModel(
+                f"{name} runs in {runs}, which can be timed but not taught or cut. Name weights "
+                "for torch: starter, a hub id, a folder, gguf:FILE or run:RUN_ID."
+            )
     if name == "starter":
         return Source(str(_starter_folder()))
     if name.startswith("gguf:"):
@@ -156,6 +169,21 @@ def locate(name: str) -> Source:
             "gguf:FILE or run:RUN_ID."
         )
     return Source(name)
+
+
+def disk_bytes(name: str) -> int | None:
+    """Size of the files that hold a model's weights; None where none lies on this machine."""
+    source = locate(name)
+    if source.gguf_file:
+        return (Path(source.path) / source.gguf_file).stat().st_size
+    folder = Path(source.path)
+    if not folder.is_dir():
+        config = try_to_load_from_cache(source.path, "config.json")
+        if not isinstance(config, str):
+            return None
+        folder = Path(config).parent
+    sizes = [path.stat().st_size for path in folder.glob("*.safetensors")]
+    return sum(sizes) or None
 
 
 def _starter_folder() -> Path:

@@ -1,4 +1,4 @@
-"""Compare: choose runs, read them side by side, take the table and the figure away."""
+"""Compare: choose runs or bring them in, read them side by side, take the table away."""
 
 from functools import partial
 
@@ -6,7 +6,16 @@ import streamlit as st
 
 from explorer.analysis import cost
 from explorer.catalogue import prices
-from explorer.pages import differences, glossary, grid, sidebyside, takeaway, widgets, words
+from explorer.pages import (
+    bringing,
+    differences,
+    glossary,
+    grid,
+    sidebyside,
+    takeaway,
+    widgets,
+    words,
+)
 from explorer.report import export, figures, tables
 
 GROUPS = {
@@ -24,8 +33,10 @@ root = widgets.results_dir()
 shelf = widgets.load(root)
 finished = shelf.runs[shelf.runs["status"] == "finished"]
 
+bringing.outcome()
 if finished.empty:
-    widgets.nothing_yet("Nothing to compare yet: finish a run first.")
+    widgets.nothing_yet("Nothing to compare yet: finish a run first, or import lm-eval's results.")
+    bringing.button(root, [])
     widgets.problems_shown(shelf.problems)
     st.stop()
 
@@ -68,6 +79,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
     runs = tables.ordered_for_people(runs)
     chart = figures.retention_chart(runs, template="light", width=1100)
     takeaway.button(partial(export.write, runs), chart, "compare", "comparison")
+    bringing.button(root, finished["run_id"].tolist())
 
 is_teacher = (runs["role"] == "teacher").tolist()
 if mode == MODES[0]:

@@ -12,7 +12,7 @@ from explorer import jobs, store
 from explorer.analysis import control, numbers, retention
 from explorer.catalogue.prices import Price
 from explorer.errors import ExplorerError
-from explorer.pages import glossary, widgets, words
+from explorer.pages import glossary, takeaway, widgets, words
 from explorer.records import RunRecord
 from explorer.report import evidence
 from explorer.specs import BothStudent, CheckpointStudent, DepthStudent, FreshStudent
@@ -138,9 +138,10 @@ def _made(record: RunRecord) -> str:
     student, taught = record.spec.student, record.distillation
     if record.imported:
         return f"Imported from lm-eval's results of {record.imported.model}"
+    stored = f"as GGUF {record.spec.gguf}" if record.spec.gguf else "as it is"
     if student is None:
-        return f"The teacher {record.spec.teacher}, as it is"
-    cut = _cut(record)
+        return f"The teacher {record.spec.teacher}, {stored}"
+    cut = f"{_cut(record)}, {stored}" if record.spec.gguf else _cut(record)
     if taught is None:
         return f"{cut}; not taught"
     said = (
@@ -291,6 +292,8 @@ def opened(root: Path, run_id: str) -> None:
         return
     if record.error:
         st.error(words.md(f"{record.error.stage}: {record.error.message}"))
+    if record.capability and record.capability.scores:
+        takeaway.of_run(root, run_id)
     names = ["Spec", "Environment", "Learning", "Layers", "Log"]
     spec, environment, learning, layers, log = st.tabs(names)
     with spec:

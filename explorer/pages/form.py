@@ -12,7 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from explorer import paths
 from explorer.errors import BadInput
-from explorer.pages import glossary, order
+from explorer.pages import glossary, order, timing
 from explorer.pages.index import Shelf
 from explorer.specs import (
     CapabilitySpec,
@@ -58,6 +58,11 @@ CHOICES = {
     "uniform": "Evenly",
     "greedy": "One by one, by the KL (slow)",
 }
+ELSEWHERE = {
+    "endpoint": "A server's model is timed as it is served: no students, no tasks. Its key is "
+    "taken from EXPLORER_ENDPOINT_KEY where the run runs.",
+    "llamacpp": "A GGUF file is tested and timed as it is, in llama.cpp: no students.",
+}
 HALVES = [3, 2]
 ASKED_TASKS, ASKED_FOLDER = "test_with", "more_tasks"
 """What the Tasks page puts into this page's address."""
@@ -70,8 +75,10 @@ def ask(root: Path, shelf: Shelf) -> SweepSpec | RunSpec:
         BadInput: Something that was typed cannot be.
     """
     head = _teacher_and_sizes(root, shelf)
-    taught = _corpus_and_budget()
-    tested = _tasks(shelf)
+    elsewhere = order.runs_elsewhere(head["teacher"])
+    taught = {"corpus": None, "control": False} if elsewhere else _corpus_and_budget()
+    tested = None if elsewhere == "endpoint" else _tasks(shelf)
+    head["gguf"] = [] if elsewhere else timing.formats()
     how = _details(head["kind"])
     if how.pop("as_yaml"):
         return _as_yaml()
@@ -85,10 +92,16 @@ def _teacher_and_sizes(root: Path, shelf: Shelf) -> dict[str, Any]:
         order.teachers(root, shelf.runs),
         key="run_teacher",
         accept_new_options=True,
-        help=HELP["teacher"] + " Type a hub id (org/name), a folder or gguf:FILE.",
+        help=HELP["teacher"] + " Type a hub id (org/name), a folder, gguf:FILE, llamacpp:FILE or "
+        "endpoint:URL#MODEL.",
     )
     name = right.text_input("Name", "my-study", key="run_name", max_chars=60, help=HELP["name"])
-    kind = st.segmented_control(
+    asked = {"teacher": (teacher or "").strip(), "name": name.strip(), "kind": "depth"}
+    elsewhere = order.runs_elsewhere(asked["teacher"])
+    if elsewhere:
+        st.caption(ELSEWHERE[elsewhere])
+        return {**asked, "sizes": [], "start_from": None}
+    asked["kind"] = st.segmented_control(
         "Students",
         list(KINDS),
         default="depth",
@@ -98,8 +111,7 @@ def _teacher_and_sizes(root: Path, shelf: Shelf) -> dict[str, Any]:
         wrap=True,
         help=HELP["kind"],
     )
-    asked = {"teacher": (teacher or "").strip(), "name": name.strip(), "kind": kind}
-    return {**asked, **_sizes(root, shelf, asked["teacher"] or "starter", kind)}
+    return {**asked, **_sizes(root, shelf, asked["teacher"] or "starter", asked["kind"])}
 
 
 def _sizes(root: Path, shelf: Shelf, teacher: str, kind: str) -> dict[str, Any]:
@@ -333,24 +345,7 @@ def _details(kind: str) -> dict[str, Any]:
         found["device"] = three.selectbox(
             "Device", ["auto", "cpu", "cuda"], key="run_device", help=HELP["run_device"]
         )
-        one, two, three = st.columns(3)
-        found["prompt_tokens"] = one.number_input(
-            "Prompt, in tokens",
-            1,
-            value=LatencySpec().prompt_tokens,
-            key="run_prompt",
-            help=HELP["prompt_tokens"],
-        )
-        found["output_tokens"] = two.number_input(
-            "Answer, in tokens",
-            2,
-            value=LatencySpec().output_tokens,
-            key="run_output",
-            help=HELP["output_tokens"],
-        )
-        found["repeats"] = three.number_input(
-            "Timed answers", 2, value=LatencySpec().repeats, key="run_repeats", help=HELP["repeats"]
-        )
+        found["timing"] = timing.ask()
         _take_from_the_address("run_include_path", st.query_params.get(ASKED_FOLDER, ""))
         found["include_path"] = st.text_input(
             "Folder with more tasks", key="run_include_path", help=HELP["include_path"]
@@ -370,7 +365,10 @@ def _as_yaml() -> SweepSpec | RunSpec:
 
 
 def _spec(
-    head: dict[str, Any], taught: dict[str, Any], tested: dict[str, Any], how: dict[str, Any]
+    head: dict[str, Any],
+    taught: dict[str, Any],
+    tested: dict[str, Any] | None,
+    how: dict[str, Any],
 ) -> SweepSpec | RunSpec:
     """One typed value of all that the form holds."""
     students = order.students(head["kind"], head["sizes"], how["choice"], head["start_from"])
@@ -378,17 +376,18 @@ def _spec(
         "teacher": head["teacher"],
         "name": head["name"],
         "device": how["device"],
-        "capability": CapabilitySpec.parse(
+        "capability": tested
+        and CapabilitySpec.parse(
             {**tested, "seed": how["seed"], "include_path": how["include_path"].strip() or None},
             "Test with",
         ),
-        "latency": LatencySpec.parse(
-            {key: how[key] for key in ("prompt_tokens", "output_tokens", "repeats")}, "Timing"
-        ),
+        "latency": LatencySpec.parse(how["timing"], "Timing"),
     }
     if not head["teacher"]:
         raise BadInput("Name a teacher: starter, a hub id (org/name), a folder or gguf:FILE.")
-    if not students:
+    if order.runs_elsewhere(head["teacher"]):
+        return RunSpec.parse(shared, "The order")
+    if not students and not head["gguf"]:
         # The same run that any student's order would start: measured once, used by all.
         any_student = RunSpec.parse({**shared, "student": {"num_layers": 1}}, "The order")
         teacher = any_student.teacher_run()
@@ -404,7 +403,14 @@ def _spec(
             learning["train_embeddings"] = True
         distill = DistillSpec.parse({**taught, **learning}, "Teach with")
     return SweepSpec.parse(
-        {**shared, "students": students, "distill": distill, "control": control}, "The order"
+        {
+            **shared,
+            "students": students,
+            "distill": distill,
+            "control": control,
+            "gguf": head["gguf"],
+        },
+        "The order",
     )
 
 

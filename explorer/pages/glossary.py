@@ -127,6 +127,23 @@ TERMS = {
         "The smallest difference from the teacher, in points of score, that this many documents "
         "show four times out of five (paired test, 5 % level)."
     ),
+    "gguf": (
+        "The teacher and every student once more as GGUF in llama.cpp, tested and timed on the "
+        "processor (choose Device cpu): is it better to quantise the teacher or to distil it? "
+        "Needs the extra edge."
+    ),
+    "workload": (
+        "Lengths of prompt and answer of a usual kind of request, or lengths of your own. Compare "
+        "times only of the same lengths."
+    ),
+    "runtime": (
+        "How transformers runs a model: as it is, or compiled with a cache of fixed size, which "
+        "is meant for CUDA. GGUF files and endpoints have their own runtime."
+    ),
+    "levels": (
+        "Requests at once, level by level: batches on this device, clients at an endpoint. The "
+        "sweep ends where a level brings no more tokens a second. Empty measures none."
+    ),
     "repeats": "Timed answers of each model, student and teacher in turns. All are kept.",
     "warmup": "Answers before the timing that are not counted.",
     "prompt_tokens": "Length of the prompt in the timing.",
@@ -142,6 +159,10 @@ TERMS = {
     "verdict": (
         "better or worse where the test of the paired answers, adjusted for the number of tasks "
         "(Holm), has p below 0.05; else inconclusive: more documents may tell."
+    ),
+    "import_name": (
+        "Begins the new run's id: small letters, digits, dot, dash and underscore. The rest is a "
+        "hash of the files, so importing them twice makes one run."
     ),
     "reference": (
         "The run that the others are held against, on the same documents. Runs that were measured "

@@ -76,6 +76,11 @@ class Index:
             assert self._shelf is not None, "_look sets the shelf"
             return self._shelf
 
+    def look_again(self) -> None:
+        """Let the next frames be those of now: this process wrote to the store itself."""
+        with self._lock:
+            self._looked_at = -LOOK_EVERY_S
+
     def with_retention(self, runs: pd.DataFrame, task: str | None = None) -> pd.DataFrame:
         """`retention.add` for these runs, each (run, teacher run, task) computed once.
 

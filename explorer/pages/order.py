@@ -12,7 +12,7 @@ from explorer import store
 from explorer.analysis import estimate
 from explorer.analysis.estimate import num_documents, rows_of
 from explorer.errors import BadInput
-from explorer.specs import RunSpec, Student, SweepSpec
+from explorer.specs import ELSEWHERE, RunSpec, Student, SweepSpec
 from explorer.tasks.index import SHIPPED
 
 UPLOAD_MB = 50
@@ -30,7 +30,9 @@ def teachers(root: Path, runs: pd.DataFrame) -> list[str]:
     """Models to suggest as a teacher: the starter and every student that left its weights."""
     left = [
         f"run:{run_id}"
-        for run_id in runs.loc[runs["status"] == "finished", "run_id"]
+        for run_id in runs.loc[
+            (runs["status"] == "finished") & (runs["runtime"] != "llama.cpp"), "run_id"
+        ]
         if (store.run_folder(root, run_id) / "model" / "config.json").is_file()
     ]
     used = [name for name in runs["teacher"].dropna().unique() if not name.startswith("run:")]
@@ -57,14 +59,29 @@ def other_sizes(text: str) -> list[int]:
     Raises:
         BadInput: Something in it is no positive whole number.
     """
+    return whole_numbers(text, "Other sizes are whole numbers of layers, as in 12, 8")
+
+
+def whole_numbers(text: str, wanted: str) -> list[int]:
+    """Positive whole numbers that were typed, parted by commas or spaces; `wanted` says so.
+
+    Raises:
+        BadInput: Something in it is none.
+    """
     found = []
     for word in re.split(r"[\s,;]+", text.strip()):
         if not word:
             continue
         if not word.isdecimal() or int(word) == 0:
-            raise BadInput(f"Other sizes are whole numbers of layers, as in 12, 8; got {word!r}.")
+            raise BadInput(f"{wanted}; got {word!r}.")
         found.append(int(word))
     return found
+
+
+def runs_elsewhere(teacher: str) -> str | None:
+    """`endpoint` or `llamacpp` where the name says that torch does not run the model."""
+    place, colon, _ = teacher.partition(":")
+    return place if colon and place in ELSEWHERE else None
 
 
 def save_upload(folder: Path, name: str, content: bytes) -> Path:

@@ -22,6 +22,7 @@ def show(specs: list[RunSpec], new: list[RunSpec], shelf: Shelf, root: Path) -> 
             f'<p class="order">{_first(specs, new)}<br>{_costs(taken, shelf, root)}<br>'
             f'<span title="{hover}">{html.escape(_detectable(specs, shelf))}</span></p>'
             + (f'<p class="quiet">{html.escape(_basis(taken))}</p>' if new else "")
+            + _too_large(taken, shelf)
             + _large_steps(new, shelf)
         )
 
@@ -29,8 +30,10 @@ def show(specs: list[RunSpec], new: list[RunSpec], shelf: Shelf, root: Path) -> 
 def _first(specs: list[RunSpec], new: list[RunSpec]) -> str:
     done = len(specs) - len(new)
     before = f", {done} of them finished before" if done else ""
-    students = [spec for spec in specs if spec.student]
+    students = [spec for spec in specs if spec.student and not spec.gguf]
     which = "the teacher" + (f" and {words.plural(len(students), 'student')}" if students else "")
+    num_converted = sum(spec.gguf is not None for spec in specs)
+    which += f", {num_converted} of them again as GGUF" if num_converted else ""
     return html.escape(f"{words.plural(len(specs), 'run')}: {which}{before}.")
 
 
@@ -58,6 +61,19 @@ def _price(shelf: Shelf, root: Path) -> prices.Price | None:
     except ExplorerError:
         return None
     return known.get(newest["device_name"].iloc[0])
+
+
+def _too_large(taken: estimate.Estimate, shelf: Shelf) -> str:
+    """A word where even the least that a run needs is more than the newest run's device has."""
+    known = shelf.runs.sort_values("finished_at")["memory_bytes"].dropna()
+    if known.empty or not taken.memory_bytes or taken.memory_bytes <= known.iloc[-1]:
+        return ""
+    said = (
+        f"This will be refused: the device has {numbers.size(known.iloc[-1])} of memory, "
+        f"{numbers.size(taken.memory_bytes - known.iloc[-1])} too little. A smaller student fits, "
+        "or one cut from a smaller model."
+    )
+    return f'<p class="quiet">{html.escape(said)}</p>'
 
 
 def _detectable(specs: list[RunSpec], shelf: Shelf) -> str:

@@ -3,6 +3,7 @@
 import pandas as pd
 import streamlit as st
 
+from explorer.analysis import retention
 from explorer.pages import words
 
 
@@ -33,10 +34,13 @@ def chosen(finished: pd.DataFrame, key: str) -> pd.DataFrame:
         finished: Out of these.
         key: Of the widget, and in the page's address.
     """
+    known = set(finished["run_id"])
+    at_first = [one for one in newest_study(finished) if one in known]
     ids = st.multiselect(
         "Runs",
         finished["run_id"].tolist(),
-        default=[one for one in newest_study(finished) if one in set(finished["run_id"])],
+        # An import chooses its run itself.
+        default=None if key in st.session_state else at_first,
         key=key,
         bind="query-params",
         placeholder="Choose runs to compare",
@@ -63,6 +67,7 @@ def footnote(runs: pd.DataFrame) -> str:
     parts += [f"Price: {note}." for note in notes]
     if not notes:
         parts.append("No price for this device: set one on the Explore page to see costs.")
+    parts.append(retention.over_different_tasks(runs))
     excluded = sorted({text for text in runs["excluded_tasks"].dropna() if text})
     parts += [f"Left out of the retention: {text}." for text in excluded[:3]]
-    return words.md(" ".join(parts))
+    return words.md(" ".join(part for part in parts if part))

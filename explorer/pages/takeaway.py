@@ -1,18 +1,23 @@
-"""One button with all formats of a table and its figure; a file is made when it is asked for."""
+"""All formats of a table and its figure, or of one run; a file is made when it is asked for."""
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import plotly.graph_objects as go
 import streamlit as st
 
+from explorer.errors import ExplorerError
+from explorer.harness import give
+from explorer.pages import words
 from explorer.report import export
 
 FORMAT_NAMES = {
     "csv": "CSV", "xlsx": "Excel", "parquet": "Parquet", "md": "Markdown", "latex": "LaTeX",
-    "json": "JSON", "html": "HTML", "png": "PNG", "svg": "SVG",
+    "json": "JSON", "html": "HTML", "png": "PNG", "svg": "SVG", "lm-eval": "lm-eval (zip)",
+    "model-index": "Model card (YAML)", "eval-results": "Hub results (YAML)",
 }  # fmt: skip
-ENDINGS = {"latex": "tex"}
+ENDINGS = {"latex": "tex", "lm-eval": "zip", "model-index": "md", "eval-results": "yaml"}
 
 
 def button(write: Callable[[str], bytes], figure: go.Figure, page: str, name: str) -> None:
@@ -33,6 +38,32 @@ def button(write: Callable[[str], bytes], figure: go.Figure, page: str, name: st
         with st.container(horizontal=True, width=300):
             for format, mime in export.FIGURE_FORMATS.items():
                 _download(format, mime, partial(_drawn, figure, format), page, name)
+
+
+def of_run(root: Path, run_id: str) -> None:
+    """Buttons that take one run's scores away as other tools read them.
+
+    What a format has no place for is said on its button, which then does nothing.
+    """
+    with st.container(horizontal=True, key="run_export"):
+        for format, mime in give.FORMATS.items():
+            try:
+                # A zip is made when it is asked for; the YAML is small, and may be refused.
+                make = partial(give.write, root, run_id, format)
+                data = make if format == "lm-eval" else make()
+                why = None
+            except ExplorerError as error:
+                data, why = b"", str(error)
+            st.download_button(
+                FORMAT_NAMES[format],
+                data,
+                f"{run_id}.{ENDINGS[format]}",
+                mime,
+                key=f"run_{format}",
+                on_click="ignore",
+                disabled=why is not None,
+                help=words.md(why) if why else None,
+            )
 
 
 def _drawn(figure: go.Figure, format: str) -> bytes:

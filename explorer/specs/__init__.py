@@ -17,10 +17,12 @@ spec is the same run, and running it again continues or does nothing.
 
 from explorer.specs.base import Spec
 from explorer.specs.distill import DistillSpec
-from explorer.specs.measure import CapabilitySpec, LatencySpec
+from explorer.specs.measure import SHAPES, CapabilitySpec, LatencySpec
 from explorer.specs.runs import (
+    ELSEWHERE,
     NAME_PATTERN,
     Conditions,
+    GgufType,
     RunSpec,
     SweepSpec,
     demo_sweep,
@@ -41,8 +43,8 @@ from explorer.specs.students import (
 )
 
 __all__ = [
-    "NAME_PATTERN", "ONE_STEP", "BothStudent", "CapabilitySpec", "CheckpointStudent", "Conditions",
-    "DepthStudent", "DistillSpec", "FreshStudent", "LatencySpec", "RunSpec", "Sizes", "Spec",
-    "Student", "StudentSpec", "SweepSpec", "WidthStudent", "demo_sweep", "read", "rounded",
-    "starter_sweep",
+    "ELSEWHERE", "NAME_PATTERN", "ONE_STEP", "SHAPES", "BothStudent", "CapabilitySpec",
+    "CheckpointStudent", "Conditions", "DepthStudent", "DistillSpec", "FreshStudent", "GgufType",
+    "LatencySpec", "RunSpec", "Sizes", "Spec", "Student", "StudentSpec", "SweepSpec",
+    "WidthStudent", "demo_sweep", "read", "rounded", "starter_sweep",
 ]  # fmt: skip

@@ -1,6 +1,9 @@
 """What a model is asked, and how it is timed."""
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from typing import Any, Literal, Self
+
+import pydantic
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from explorer.specs.base import Spec
 
@@ -24,8 +27,17 @@ class CapabilitySpec(Spec):
     """Which documents a limit picks."""
 
 
+SHAPES = {"chat": (512, 128), "summarise": (2048, 256), "autocomplete": (256, 32)}
+"""Workloads by name: tokens of the prompt and of the answer."""
+
+
 class LatencySpec(Spec):
     """How a model is timed: alone, student and teacher in turns."""
+
+    added = {
+        "workload": None, "runtime": "eager", "concurrency": (), "request_rates": (),
+        "requests": 30, "timeout_s": 60.0,
+    }  # fmt: skip
 
     prompt_tokens: PositiveInt = 128
     """Length of the prompt."""
@@ -39,3 +51,42 @@ class LatencySpec(Spec):
     """Counted turns of each model."""
     seed: NonNegativeInt = 0
     """The prompt's tokens."""
+    workload: Literal["chat", "summarise", "autocomplete"] | None = None
+    """A named shape that sets both lengths: chat 512 + 128 tokens, summarise 2048 + 256,
+    autocomplete 256 + 32. None takes the lengths as they are written."""
+    runtime: Literal["eager", "compiled"] = "eager"
+    """How transformers runs a model: as it is, or compiled with a static cache. GGUF files run in
+    llama.cpp and endpoints run themselves, whatever is written here."""
+    concurrency: tuple[PositiveInt, ...] = ()
+    """Levels of a closed loop, ascending: sequences in one batch on this machine's device, clients
+    that each wait for their answer at an endpoint. A sweep ends early where the device is full."""
+    request_rates: tuple[PositiveFloat, ...] = ()
+    """Levels of an open loop, in requests a second that arrive at random (Poisson), ascending.
+    Endpoints only."""
+    requests: int = Field(30, ge=3)
+    """Counted requests at each level of an endpoint; at least three a client are made."""
+    timeout_s: PositiveFloat = 60.0
+    """An endpoint that is silent for so long has failed the request."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _lengths_of_the_workload(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("workload") in SHAPES:
+            prompt_tokens, output_tokens = SHAPES[data["workload"]]
+            return {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens, **data}
+        return data
+
+    @pydantic.model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        lengths = (self.prompt_tokens, self.output_tokens)
+        if self.workload is not None and lengths != SHAPES[self.workload]:
+            wanted = " + ".join(str(length) for length in SHAPES[self.workload])
+            raise ValueError(
+                f"workload {self.workload} has {wanted} tokens, got {lengths[0]} + {lengths[1]}; "
+                "leave prompt_tokens and output_tokens out, or leave workload out"
+            )
+        for name in ("concurrency", "request_rates"):
+            levels = getattr(self, name)
+            if list(levels) != sorted(set(levels)):
+                raise ValueError(f"{name} should rise from level to level, got {list(levels)}")
+        return self

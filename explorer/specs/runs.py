@@ -18,11 +18,20 @@ NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,79}$"
 """What a run's name may be: it becomes a folder and part of a URL."""
 
 
+GgufType = Literal["f16", "q8_0", "q4_k_m"]
+"""Number formats of the GGUF files that we write; q4_k_m needs llama.cpp."""
+
+
+ELSEWHERE = ("endpoint", "llamacpp")
+"""Beginnings of the names of models that torch does not run: those can only be measured."""
+
+
 class Conditions(Spec):
     """What a run and a sweep have in common."""
 
     teacher: str = Field("starter", min_length=1)
-    """A model: `starter`, a hub id, a folder, gguf:FILE or run:RUN_ID."""
+    """A model: `starter`, a hub id, a folder, gguf:FILE, run:RUN_ID, llamacpp:FILE (a GGUF in
+    llama.cpp) or endpoint:URL#MODEL."""
     distill: DistillSpec | None = None
     """How students are taught; None leaves them as they were cut."""
     capability: CapabilitySpec | None = CapabilitySpec()
@@ -42,10 +51,15 @@ class Conditions(Spec):
 class RunSpec(Conditions):
     """One run: make a student (or take a model as it is), teach, test and time it."""
 
+    added = {"gguf": None}
+
     name: str = Field("run", pattern=NAME_PATTERN)
     """The beginning of the run's id: small letters, digits, dot, dash, underscore."""
     student: Student | None = None
     """The student; None benchmarks the teacher as it is."""
+    gguf: GgufType | None = None
+    """Write the model as GGUF in this number format, then test and time that file in llama.cpp.
+    None runs the model in torch."""
 
     @pydantic.model_validator(mode="after")
     def _distilled_is_a_student(self) -> Self:
@@ -53,10 +67,35 @@ class RunSpec(Conditions):
             raise ValueError("distill needs a student; write student: {num_layers: N} or remove it")
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _weights_are_here(self) -> Self:
+        place, _, address = self.teacher.partition(":")
+        if place not in ELSEWHERE:
+            return self
+        if not self.is_teacher:
+            raise ValueError(
+                f"a {place} teacher can be timed, but not cut or converted; remove student and gguf"
+            )
+        if place == "endpoint":
+            if "@" in address.partition("#")[0] or "?" in address.partition("#")[0]:
+                # Specs are kept; this one is refused before anything writes it down.
+                raise ValueError(
+                    "the endpoint's address carries a user, a password or a query; put the key "
+                    "into EXPLORER_ENDPOINT_KEY"
+                )
+            if self.capability is not None:
+                raise ValueError("an endpoint is timed, not tested; write capability: null")
+        return self
+
     @property
     def run_id(self) -> str:
         """Name and hash of the spec: the same spec is the same run."""
         return f"{self.name}-{self.digest()}"
+
+    @property
+    def is_teacher(self) -> bool:
+        """Whether the teacher is benchmarked as it is: no student, no other number format."""
+        return self.student is None and self.gguf is None
 
     def recipe(self) -> str | None:
         """Hash of student, teaching and test; equal for runs that differ only by the seed.
@@ -80,28 +119,43 @@ class RunSpec(Conditions):
 
     def teacher_run(self) -> "RunSpec | None":
         """The run that benchmarks this student's teacher under the same conditions."""
-        if self.student is None:
+        if self.is_teacher:
             return None
         name = re.sub(r"[^a-z0-9._-]+", "-", self.teacher.lower()).strip("-._") or "model"
-        return self.with_(name=f"teacher-{name[-60:]}", student=None, distill=None)
+        return self.with_(name=f"teacher-{name[-60:]}", student=None, distill=None, gguf=None)
 
 
 class SweepSpec(Conditions):
     """Several students of one teacher under the same conditions, the teacher included."""
 
-    added = {"control": False}
+    added = {"control": False, "gguf": ()}
 
     name: str = Field("sweep", pattern=NAME_PATTERN)
     """The beginning of every run's id."""
-    students: tuple[Student, ...] = Field(min_length=1)
-    """One run each."""
+    students: tuple[Student, ...]
+    """One run each; none where only the teacher is measured, in the formats of gguf."""
     control: bool = False
     """Whether each student is also taught by the text alone, to see what distillation adds."""
+    gguf: tuple[GgufType, ...] = ()
+    """Number formats in which the teacher and every student are tested and timed as well, as GGUF
+    in llama.cpp."""
 
     @pydantic.model_validator(mode="after")
     def _students_differ(self) -> Self:
+        if not self.students and not self.gguf:
+            raise ValueError("students is empty; name at least one, or formats in gguf")
         if len(set(self.students)) != len(self.students):
             raise ValueError("students holds the same student twice; remove one of them")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _weights_are_here(self) -> Self:
+        place, colon, _ = self.teacher.partition(":")
+        if colon and place in ELSEWHERE:
+            raise ValueError(
+                f"a {place} teacher can be timed, but not cut or converted; write a run of it "
+                "without students and gguf"
+            )
         return self
 
     @pydantic.model_validator(mode="after")
@@ -114,20 +168,26 @@ class SweepSpec(Conditions):
         return self
 
     def runs(self) -> list[RunSpec]:
-        """The teacher's run, one a student (largest first where known), then the control arm's."""
+        """The teacher's run, one a student (largest first where known), the controls, the GGUFs."""
         shared = {name: getattr(self, name) for name in Conditions.model_fields}
         specs = [
             RunSpec(**shared, name=f"{self.name}-{student.slug()}", student=student)
             for student in _largest_first(self.students)
         ]
-        teacher = specs[0].teacher_run()
-        assert teacher is not None, "a run with a student has a teacher's run"
+        # Any student's or format's teacher is the teacher of all.
+        teacher = RunSpec(**shared | {"distill": None}, gguf="f16").teacher_run()
+        assert teacher is not None, "a run in another format has a teacher's run"
         controls = []
         if self.control:
             assert self.distill is not None, "checked when the sweep was made"
             plain = self.distill.control().model_dump()
             controls = [one.with_(name=f"{one.name}-labels", distill=plain) for one in specs]
-        return [teacher, *specs, *controls]
+        converted = [
+            one.with_(name=f"{one.name}-{kind}", gguf=kind)
+            for kind in self.gguf
+            for one in (teacher, *specs)
+        ]
+        return [teacher, *specs, *controls, *converted]
 
 
 def starter_sweep() -> SweepSpec:

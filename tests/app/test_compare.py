@@ -1,6 +1,7 @@
 """The Compare page: table, differences, export."""
 
 import io
+from pathlib import Path
 
 import pandas as pd
 
@@ -8,6 +9,8 @@ from explorer import store
 from explorer.pages import differences, sidebyside
 from tests import records
 from tests.app.reading import text_of
+
+STUDY = Path(__file__).parents[2] / "results"
 
 
 def test_an_empty_store_leads_to_the_run_page(root, open_page):
@@ -123,3 +126,55 @@ def test_a_lone_teacher_is_its_own_study(root):
     records.write_run(root, record)
 
     assert sidebyside.newest_study(store.frame([record])) == [record.run_id]
+
+
+def test_dropped_results_become_a_run_of_the_table(root, study, open_page):
+    """lm-eval's files on the page are what `explorer import` makes of them, and are chosen."""
+    page = open_page("compare")
+    chosen = page.multiselect(key="runs").value
+
+    page.file_uploader(key="import_files").set_value(lm_eval_files()).run()
+    page.text_input(key="import_name").input("brought").run()
+    page.button(key="import_go").click().run()
+
+    assert not page.exception
+    (run_id,) = (one for one in store.run_ids(root) if one.startswith("brought-"))
+    assert page.multiselect(key="runs").value == [*chosen, run_id]
+    assert run_id in page.success[0].value
+    assert len(store.load(root, run_id).capability.scores) == 8
+
+
+def test_the_first_results_may_be_imported_ones(root, open_page):
+    """In an empty store the same button stands under the sentence."""
+    page = open_page("compare")
+
+    page.file_uploader(key="import_files").set_value(lm_eval_files()).run()
+    page.button(key="import_go").click().run()
+
+    assert not page.exception
+    assert page.multiselect(key="runs").value == store.run_ids(root)
+
+
+def test_results_that_are_none_are_refused_on_the_page(root, study, open_page):
+    """A clear sentence, and the table stands as before."""
+    page = open_page("compare")
+
+    page.file_uploader(key="import_files").set_value(("results_x.json", b"{oh", "")).run()
+    page.button(key="import_go").click().run()
+
+    assert not page.exception
+    assert "is not JSON" in page.error[0].value
+    assert store.run_ids(root) == sorted(study)
+
+
+def test_a_read_only_page_takes_nothing(study, open_page, monkeypatch):
+    """No import where actions are hidden."""
+    monkeypatch.setenv("EXPLORER_READ_ONLY", "1")
+
+    assert not open_page("compare").get("file_uploader")
+
+
+def lm_eval_files():
+    """What the study's smallest student left, as an upload."""
+    folder = STUDY / "starter-6l-3af23306" / "capability"
+    return [(path.name, path.read_bytes(), "application/json") for path in folder.iterdir()]

@@ -33,7 +33,7 @@ def test_the_finding_stands_first_and_the_teacher_on_top(priced, open_page):
     said = text_of(open_page("economics"))
 
     assert "60 requests a minute cost $" in said
-    assert "has paid for its distillation after" in said
+    assert "has paid for itself after" in said
     assert said.index("teacher</td>") < said.index("24 layers</td>") < said.index("6 layers</td>")
 
 

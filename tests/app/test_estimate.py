@@ -172,3 +172,20 @@ def test_large_steps_are_found_for_every_cut(past):
 
     assert list(found) == ["10 layers", "50M wide"]
     assert all(0.5 < share < 0.7 for share in found.values())
+
+
+def test_gguf_is_estimated_from_gguf_and_taught_once(past):
+    """Torch's pace tells nothing of llama.cpp; a student that is converted is not taught again."""
+    runs, scores = past
+    plain = planned()
+    converted = plain.with_(name="planned-q8", gguf="q8_0")
+
+    without = estimate([plain], runs, scores)
+    both = estimate([plain, converted], runs, scores)
+    measured = runs.assign(runtime=runs["runtime"].where(runs["role"] == "teacher", "llama.cpp"))
+    told = estimate([plain, converted], measured, scores)
+
+    assert both.seconds == pytest.approx(without.seconds)
+    assert both.unknown == ("testing", "timing")
+    assert told.unknown == ()
+    assert told.seconds > without.seconds

@@ -99,6 +99,20 @@ def test_a_run_opens_in_full(study, open_page):
     ]  # fmt: skip
 
 
+def test_an_opened_run_can_be_taken_away(study, open_page):
+    """Its scores as lm-eval's folder and a model card; what the Hub cannot take says why."""
+    page = open_page("explore", run=study[3])
+
+    page.button(key="explore_open").click().run()
+
+    assert not page.exception
+    buttons = {one.label: one for one in page.get("download_button")}
+    assert not buttons["lm-eval (zip)"].proto.disabled
+    assert not buttons["Model card (YAML)"].proto.disabled
+    assert buttons["Hub results (YAML)"].proto.disabled
+    assert "data set of the Hub" in buttons["Hub results (YAML)"].proto.help
+
+
 @pytest.mark.parametrize(
     ("name", "axis"),
     [("TTFT", "ttft_ms"), ("Parameters", "num_parameters"), ("Memory", "peak_memory_bytes")],

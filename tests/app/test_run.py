@@ -1,5 +1,6 @@
 """The Run page: the order, its preview, the queue."""
 
+import json
 import os
 import socket
 import time
@@ -7,7 +8,7 @@ import time
 import pytest
 
 from explorer import jobs, store
-from explorer.specs import starter_sweep
+from explorer.specs import RunSpec, starter_sweep
 from tests import records
 from tests.app.reading import text_of
 
@@ -126,6 +127,54 @@ def test_no_sizes_measure_only_the_teacher(root, open_page, submitted):
     assert [spec.run_id for spec in submitted] == [starter_sweep().runs()[0].run_id]
 
 
+def test_models_are_ordered_again_as_gguf(root, open_page, submitted):
+    """Every model of the order once more in llama.cpp; without students, the teacher alone."""
+    page = open_page("run")
+    pills = {str(group.key): group for group in page.get("button_group")}
+    pills["run_gguf"].set_value(["q8_0", "q4_k_m"]).run()
+    assert "the teacher and 2 students, 6 of them again as GGUF" in text_of(page)
+    next(group for key, group in pills.items() if "run_sizes" in key).set_value([]).run()
+    assert page.button(key="run_start").label == "Start 3 runs"
+    page.button(key="run_start").click().run()
+
+    assert [spec.gguf for spec in submitted] == [None, "q8_0", "q4_k_m"]
+    assert submitted[0].run_id == starter_sweep().runs()[0].run_id
+
+
+def test_the_form_orders_a_workload_a_runtime_and_levels_of_load(root, open_page, submitted):
+    """A named shape sets both lengths; levels are sorted, and refused when they are none."""
+    page = open_page("run")
+    page.selectbox(key="run_workload").set_value("autocomplete").run()
+    page.selectbox(key="run_runtime").set_value("compiled").run()
+    page.text_input(key="run_levels").input("4, 1 2").run()
+    page.button(key="run_start").click().run()
+
+    asked = {spec.latency for spec in submitted}
+    assert len(asked) == 1
+    latency = asked.pop()
+    assert (latency.prompt_tokens, latency.output_tokens) == (256, 32)
+    assert (latency.runtime, latency.concurrency) == ("compiled", (1, 2, 4))
+    page.text_input(key="run_levels").input("many").run()
+    assert "Levels of load are whole numbers" in page.error[0].value
+
+
+def test_an_endpoint_is_ordered_by_its_address(root, open_page, submitted):
+    """One run that only times it: no students, tasks or formats are offered."""
+    name = "endpoint:http://127.0.0.1:8080/v1#m"
+    before = RunSpec(teacher=name, capability=None)
+    records.write_run(root, records.make_record(spec=before, status="failed"))
+    page = open_page("run")
+    page.selectbox(key="run_teacher").set_value(name).run()
+    assert not page.exception
+    assert not page.multiselect
+    assert "no students, no tasks" in text_of(page)
+    page.button(key="run_start").click().run()
+
+    (spec,) = submitted
+    assert (spec.student, spec.capability, spec.gguf) == (None, None, None)
+    assert spec.name == "my-study"
+
+
 def test_what_is_measured_is_not_started_again(root, study, open_page, submitted):
     """Runs that the store has finished are left out, and the preview says so."""
     page = open_page("run")
@@ -133,6 +182,20 @@ def test_what_is_measured_is_not_started_again(root, study, open_page, submitted
 
     assert page.button(key="run_start").label == "All of it is measured"
     assert page.button(key="run_start").disabled
+
+
+def test_the_preview_says_what_will_be_refused(root, open_page):
+    """More memory needed than the newest run's device has, and by how much."""
+    run_ids = records.write_study(root)
+    for run_id in run_ids:
+        path = root / run_id / "record.json"
+        record = json.loads(path.read_text())
+        record["environment"]["memory_bytes"] = 10**6
+        path.write_text(json.dumps(record))
+
+    said = text_of(open_page("run"))
+
+    assert "This will be refused: the device has 1.00 MB of memory" in said
 
 
 def test_the_preview_rests_on_earlier_runs(study, open_page):

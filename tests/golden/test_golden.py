@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 
 COMMANDS = [
     "", "run", "sweep", "demo", "ls", "show", "compare", "export", "import", "price", "cancel",
-    "resume", "jobs", "synthesise", "schema", "spec", "fetch-starter", "doctor", "app",
+    "resume", "jobs", "synthesise", "convert", "schema", "spec", "fetch-starter", "doctor", "app",
     "tasks", "tasks fetch", "tasks preview", "tasks add",
     "catalogue", "catalogue check", "targets", "targets ls", "targets info", "targets rm",
     "published", "fit", "economics",

@@ -61,3 +61,21 @@ def test_a_run_told_to_end_on_the_gpu_resumes_there(spec, store_root):
     store.withdraw_cancel(store_root, spec.run_id)
 
     assert engine.run(spec, store_root).distillation.num_resumes == 1
+
+
+def test_compiled_decoding_is_eager_decoding(tiny_llama):
+    """The compiled step over a static cache gives the tokens that the eager model gives."""
+    from explorer.measure import latency
+    from explorer.measure.runtimes.in_torch import Compiled, Eager
+    from explorer.models import loading
+    from explorer.specs import LatencySpec
+
+    loaded = loading.load(str(tiny_llama(num_layers=2)), device="cuda", dtype="float32")
+    eager, compiled = Eager(loaded), Compiled(loaded)
+    prompt_BT = latency.random_prompt([eager], LatencySpec(prompt_tokens=8), 2)
+    compiled.prepare(2, 24)
+
+    wanted = list(eager.stream(prompt_BT, 16))
+
+    for _ in range(3):
+        assert list(compiled.stream(prompt_BT, 16)) == wanted

@@ -221,6 +221,36 @@ def test_chance_and_headline(ask):
     assert not perplexity.higher_is_better
 
 
+def test_answers_carry_their_chance_and_what_they_share(ask, tasks):
+    """Each document's own chance level, and the cluster that the task's metadata names."""
+    path = tasks / "local_choice.yaml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump(config | {"metadata": {"cluster": "end"}}), encoding="utf-8")
+
+    found, answers = ask("local_choice", "local_word")
+    _, again = ask("local_choice", "local_word")
+
+    choice = answers[(answers.task == "local_choice") & (answers.metric == "acc")]
+    assert choice.chance.tolist() == [1 / 2, 1 / 3] * 15
+    ends = [f"{city[: 1 + i % 3]}" for i, city in enumerate(CITIES * 3)]
+    assert pd.factorize(choice.cluster)[0].tolist() == pd.factorize(pd.Series(ends))[0].tolist()
+    word = answers[answers.task == "local_word"]
+    assert word[word.metric == "acc"].chance.tolist() == [0.0] * 30
+    assert word.cluster.isna().all()
+    pd.testing.assert_frame_equal(answers, again)
+    assert found.scores[0].chance == pytest.approx((1 / 2 + 1 / 3) / 2)
+
+
+def test_a_cluster_that_the_documents_lack_is_refused_before_anything_is_asked(ask, tasks):
+    """The sentence names the field, and those that there are."""
+    path = tasks / "local_choice.yaml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump(config | {"metadata": {"cluster": "text"}}), encoding="utf-8")
+
+    with pytest.raises(BadInput, match="no such field; they have question, choices"):
+        ask("local_choice", listener=lambda status: pytest.fail("asked") if status["done"] else 0)
+
+
 def test_progress_counts_every_request(ask):
     """Progress ends at the number of requests of all tasks, one by one."""
     seen: list[tuple[float, float]] = []

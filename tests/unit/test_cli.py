@@ -283,6 +283,27 @@ def test_targets_are_listed_and_removed_from_the_shell(explorer, store_root):
     )  # fmt: skip
 
 
+def test_a_dry_run_says_what_it_takes_and_starts_nothing(
+    explorer, store_root, tmp_path, tiny_run, monkeypatch
+):
+    """Memory, disk, time and cost of each run; where it cannot fit, the refusal."""
+    from explorer import preflight
+
+    order = tmp_path / "order.yaml"
+    order.write_text(specs.RunSpec.parse(tiny_run).to_yaml())
+
+    code, out, _ = explorer("run", str(order), "--dry-run")
+    assert code == 0
+    assert all(word in out.decode() for word in ("Memory", "Disk", "Time", "Cost", "tiny-"))
+    assert list(store_root.iterdir()) == []
+
+    monkeypatch.setattr(preflight, "place_of", lambda *_: preflight.Place("cpu", 1000, 10**12, 4))
+    code, _, err = explorer("run", str(order), "--dry-run")
+    assert code == 1
+    assert "too little" in err
+    assert "--insist" in err
+
+
 def test_tasks_are_listed_searched_and_filtered(explorer, known_tasks):
     """The table is short, JSON is whole, and a preset gives its tasks."""
     code, out, _ = explorer("tasks", "--search", "arc easy", "--json")

@@ -71,6 +71,24 @@ def test_the_verdict_follows_the_interval(store_root, like, verdict, says):
     assert _effect(store_root, teacher.run_id) is None
 
 
+def test_only_tasks_that_both_were_asked_alike_count(store_root):
+    """A task that the control arm was asked with other shots is in neither of the two means."""
+    teacher, student, arm = SWEEP.runs()
+    for spec, like in ((teacher, 30), (student, 20), (arm, 20)):
+        _write(store_root, spec, like)
+    record = store.load(store_root, arm.run_id)
+    scores = [
+        score.model_copy(update={"num_fewshot": 5}) if score.task == "starter_facts" else score
+        for score in record.capability.scores
+    ]
+    changed = record.capability.model_copy(update={"scores": scores})
+    store.save(store_root, record.model_copy(update={"capability": changed}))
+
+    found = _effect(store_root, student.run_id)
+
+    assert (found.difference, found.low, found.high) == (0, 0, 0)
+
+
 def test_without_a_control_arm_nothing_is_said(store_root):
     """Neither is a student of another size or budget taken for one."""
     teacher, student, arm = SWEEP.runs()

@@ -1,5 +1,6 @@
 """Costs where something is missing, uncertain or impossible."""
 
+import dataclasses
 import math
 import sys
 
@@ -14,6 +15,7 @@ from explorer.analysis.fleet import Limits
 from explorer.analysis.quantity import Quantity, median, of, unknown
 from explorer.analysis.serving import Measured, Workload
 from explorer.errors import BadInput
+from explorer.records import LoadPoint
 from tests import records
 
 CHAT = Workload(512, 128)
@@ -296,7 +298,7 @@ def test_the_sentence_speaks_of_the_cheapest_and_of_the_teacher():
 
     assert said.startswith("60 requests a minute cost $")
     assert "with 6 layers" in said
-    assert "the student keeps 25 % and has paid for its distillation after" in said
+    assert "the former keeps 25 % and has paid for itself after" in said
     assert economics.headline(rows.iloc[:1], assumed).endswith("a month with teacher.")
     assert "No finished run" in economics.headline(rows.iloc[:0], assumed)
 
@@ -361,3 +363,56 @@ def test_the_command_says_what_the_page_says(monkeypatch, capfd, store_root):
     assert f"Not known without the price of {records.DEVICE_NAME}." in out
     assert ran("--utilisation", "2")[0] == 2
     assert "yours, cheapest, dearest, got 'euro'" in ran("--prices", "euro")[2]
+
+
+def test_a_sweep_of_load_decides_the_fleet():
+    """The best measured level within the limits; arrivals at random and failed levels are none."""
+    made, _, assumed = study()
+    own = made[0].latency.own
+
+    def level(kind, at, slower, num_failed=0):
+        turns = [
+            turn.model_copy(update={"latency_ms": slower * turn.latency_ms}) for turn in own.turns
+        ]
+        return LoadPoint(kind=kind, level=at, turns=turns, seconds=1.0, num_failed=num_failed)
+
+    levels = [
+        level("clients", 4, 2.0),
+        level("clients", 8, 3.0),
+        level("clients", 16, 3.0, num_failed=len(own.turns)),
+        level("poisson", 64, 1.0),
+    ]
+    timing = own.model_copy(update={"curve": levels})
+    record = made[0].model_copy(
+        update={"latency": made[0].latency.model_copy(update={"own": timing})}
+    )
+
+    found = economics.curve(record, assumed.workload)
+    plan = economics.candidates([record], {record.run_id: "teacher"}, assumed)
+
+    assert found["concurrency"].tolist() == [1, 4, 8]
+    assert plan["concurrency"].tolist() == [8]
+    tight = dataclasses.replace(assumed, limits=Limits(tpot_ms=2.5 * own.turns[0].tpot_ms))
+    assert economics.candidates([record], {record.run_id: "t"}, tight)["concurrency"].tolist() == [
+        4
+    ]
+
+
+def test_a_quantised_teacher_is_billed_for_its_measurement_alone():
+    """Nothing was taught: its bill is the hours in which it was tested and timed."""
+    made, _, assumed = study()
+    spec = made[0].spec.with_(name="teacher-q8_0", gguf="q8_0")
+    quantised = made[0].model_copy(
+        update={
+            "run_id": spec.run_id, "spec": spec, "teacher_run_id": made[0].run_id,
+            "stage_seconds": {},
+        }
+    )  # fmt: skip
+    labels = {made[0].run_id: "teacher", quantised.run_id: "teacher q8_0"}
+
+    rows = economics.candidates([made[0], quantised], labels, assumed).set_index("label")
+
+    seconds = quantised.capability.seconds + quantised.latency.seconds
+    price = assumed.usd_per_hour[records.DEVICE_NAME]
+    assert rows.loc["teacher q8_0", "bill_usd"] == pytest.approx(seconds / 3600 * price)
+    assert rows["role"].tolist() == ["teacher", "student"]

@@ -35,7 +35,7 @@ def test_environment_names_no_machine():
 
 def test_commit_marks_a_changed_tree(monkeypatch):
     """A commit with local changes is not passed off as the commit itself."""
-    said = {"rev-parse": "abc1234", "status": " M explorer/run.py"}
+    said = {"rev-parse": "abc1234", "status": " M explorer/run/doing.py"}
     monkeypatch.setattr(device, "_git", lambda root, *arguments: said[arguments[0]])
     assert device.commit() == "abc1234+changes"
 

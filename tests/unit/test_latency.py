@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from explorer.errors import BadInput, RunCancelled, RunFailed
-from explorer.measure import latency, memory
+from explorer.measure import latency, memory, quiet
+from explorer.measure.runtimes.in_torch import Compiled, Eager
 from explorer.models import loading
 from explorer.progress import Progress
 from explorer.specs import LatencySpec
@@ -14,12 +15,12 @@ SPEC = LatencySpec(prompt_tokens=8, output_tokens=5, batch_size=2, warmup=1, rep
 
 @pytest.fixture
 def student(tiny_llama):
-    return loading.load(str(tiny_llama(num_layers=1)))
+    return Eager(loading.load(str(tiny_llama(num_layers=1))))
 
 
 @pytest.fixture
 def teacher(tiny_llama):
-    return loading.load(str(tiny_llama(num_layers=12)))
+    return Eager(loading.load(str(tiny_llama(num_layers=12))))
 
 
 @pytest.fixture
@@ -37,6 +38,8 @@ def test_every_counted_turn_is_kept_and_warm_up_is_not(student, teacher, progres
         assert [turn.num_output_tokens for turn in timing.turns] == [5, 5, 5]
         assert all(0 < turn.ttft_ms < turn.latency_ms for turn in timing.turns)
         assert timing.peak_memory_bytes is None, "a CPU cannot tell without a name to load"
+        assert timing.runtime.name == "transformers eager"
+        assert timing.runtime.load_s > 0
     assert found.seconds > 0
 
 
@@ -62,9 +65,9 @@ def test_models_take_turns_and_swap_who_goes_first(student, teacher, progress, m
     order = []
     real = latency.answer
 
-    def spy(model, prompt_BT, num_output_tokens):
-        order.append("A" if model is student.model else "B")
-        return real(model, prompt_BT, num_output_tokens)
+    def spy(runtime, prompt_BT, num_output_tokens):
+        order.append("A" if runtime is student else "B")
+        return real(runtime, prompt_BT, num_output_tokens)
 
     monkeypatch.setattr(latency, "answer", spy)
 
@@ -73,19 +76,18 @@ def test_models_take_turns_and_swap_who_goes_first(student, teacher, progress, m
     assert "".join(order) == "ABBAABBA"
 
 
-def test_answer_is_what_generate_writes(student):
-    """Our loop decodes greedily with the cache: it asks for the tokens that `generate` gives."""
-    prompt_BT = latency.random_prompt([student.model], SPEC)
-    fed = []
-    student.model.register_forward_pre_hook(
-        lambda module, args, kwargs: fed.append(args[0].clone()), with_kwargs=True
-    )
+@pytest.mark.parametrize("runtime", ["eager", "compiled"])
+def test_answer_is_what_generate_writes(student, runtime):
+    """Both runtimes decode greedily with a cache: they give the tokens that `generate` gives."""
+    if runtime == "compiled":
+        # torch's own backend traces the step without compiling it, which takes a CPU half a minute.
+        student = Compiled(student.loaded, backend="eager")
+    prompt_BT = latency.random_prompt([student], SPEC, 2)
 
-    latency.answer(student.model, prompt_BT, 5)
+    for _ in range(2):
+        student.prepare(2, 8 + 5)
+        ours = torch.tensor(list(student.stream(prompt_BT, 5))).T
 
-    ours = torch.cat(fed[1:], dim=1)
-    fed.clear()
-    student.model._forward_pre_hooks.clear()
     theirs = student.model.generate(
         prompt_BT,
         attention_mask=torch.ones_like(prompt_BT),
@@ -95,7 +97,7 @@ def test_answer_is_what_generate_writes(student):
         eos_token_id=None,
         pad_token_id=0,
     )
-    assert torch.equal(ours, theirs[:, 8 : 8 + 4])
+    assert torch.equal(ours, theirs[:, 8:])
 
 
 def test_end_of_text_does_not_end_an_answer(student):
@@ -104,22 +106,22 @@ def test_end_of_text_does_not_end_an_answer(student):
     student.model.register_forward_hook(lambda module, args, output: calls.append(1))
     student.model.lm_head.weight.data.zero_()
 
-    turn = latency.answer(student.model, torch.zeros((1, 3), dtype=torch.long), 6)
+    turn = latency.answer(student, torch.zeros((1, 3), dtype=torch.long), 6)
 
     assert turn.num_output_tokens == len(calls) == 6
 
 
 def test_prompt_is_seeded_and_within_both_vocabularies(student, tiny_llama):
     """The same seed gives the same prompt; no id is beyond the smaller vocabulary."""
-    small = loading.load(str(tiny_llama(vocab_size=300)))
+    small = Eager(loading.load(str(tiny_llama(vocab_size=300))))
     spec = SPEC.with_(prompt_tokens=400)
 
-    prompt_BT = latency.random_prompt([student.model, small.model], spec)
+    prompt_BT = latency.random_prompt([student, small], spec, 2)
 
     assert prompt_BT.shape == (2, 400)
     assert prompt_BT.max() < 300
-    assert torch.equal(prompt_BT, latency.random_prompt([student.model, small.model], spec))
-    other = latency.random_prompt([student.model, small.model], spec.with_(seed=1))
+    assert torch.equal(prompt_BT, latency.random_prompt([student, small], spec, 2))
+    other = latency.random_prompt([student, small], spec.with_(seed=1), 2)
     assert not torch.equal(prompt_BT, other)
 
 
@@ -139,27 +141,33 @@ def test_progress_counts_turns_and_may_stop(student, teacher, store_root):
 
 def test_too_long_for_the_context_is_refused(student, progress):
     """Lengths beyond the model's context are one sentence with both numbers."""
-    with pytest.raises(BadInput, match=r"500 \+ 64 tokens.*context holds 512"):
+    with pytest.raises(BadInput, match=r"500 \+ 64 tokens.*context of .* holds 512"):
         latency.time_in_turns(student, None, LatencySpec(prompt_tokens=500), progress)
 
 
 def test_a_busy_machine_is_said(student, progress, monkeypatch):
     """When others take over a fifth of the processor, the record carries a warning."""
-    monkeypatch.setattr(latency.OthersShare, "share", lambda self: 0.5)
+    monkeypatch.setattr(quiet.Watch, "during", lambda self: 0.5)
     warning = latency.time_in_turns(student, None, SPEC, progress).warning
     assert warning is not None
-    assert "50%" in warning
-
-    monkeypatch.setattr(latency.OthersShare, "share", lambda self: 0.1)
-    assert latency.time_in_turns(student, None, SPEC, progress).warning is None
+    assert "50% of it while this was timed" in warning
 
 
 def test_own_work_is_not_others(monkeypatch):
-    """A process that computes by itself does not count as a busy machine."""
-    counted = iter([(10.0, 100.0), (10.2, 108.0)])
-    monkeypatch.setattr(latency, "_busy_and_total_s", lambda: next(counted))
+    """Others' seconds count before and during a timing; a server's own work only before it."""
+    cpu = torch.device("cpu")
 
-    assert latency.OthersShare().share() == pytest.approx(0.2 / 8)
+    def watch(*counted, **options):
+        readings = iter(counted)
+        monkeypatch.setattr(quiet, "_busy_and_total_s", lambda: next(readings))
+        return quiet.Watch(cpu, **options)
+
+    assert watch((10, 100), (10.0, 101), (10.2, 109)).during() == pytest.approx(0.2 / 8)
+    assert watch((10, 100), (10.0, 101), (10.2, 109)).warning() is None
+    assert "60% of the processor just before" in watch((0, 0), (0.6, 1), (0.6, 9)).warning()
+    busy_during = (0, 0), (0.0, 1), (7.0, 9)
+    assert "88% of it while" in watch(*busy_during).warning()
+    assert watch(*busy_during, only_before=True).warning() is None
 
 
 def test_weights_are_counted_once(student):

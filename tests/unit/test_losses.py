@@ -265,7 +265,16 @@ def test_the_kept_log_softmax_is_the_plain_one_gathered(k):
 
     torch.testing.assert_close(kept_log_softmax(logits, ids), plain(logits))
     torch.testing.assert_close(found, expected)
-    assert torch.autograd.gradcheck(lambda x: kept_log_softmax(x, ids), logits)
+
+
+def test_a_second_backward_through_the_kept_log_softmax_is_refused():
+    """It reuses the forward's memory for the gradient, so it must never go through it twice."""
+    logits = _logits(3).requires_grad_()
+    kept = kept_log_softmax(logits, torch.zeros(len(logits), 1, dtype=torch.long)).sum()
+    kept.backward(retain_graph=True)
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        kept.backward()
 
 
 def test_a_bucket_without_mass_stays_finite():

@@ -292,3 +292,48 @@ def test_above_chance_is_scipys_exact_binomial_test(right, count, chance):
     expected = stats.binomtest(right, count, chance, alternative="greater").pvalue
 
     assert (pairing._at_chance(answers, chance) == "") == (expected < 0.05)
+
+
+def test_old_answers_and_new_ones_give_the_same_numbers():
+    """A chance level that is the same for all and a passage each change nothing, on either side."""
+    student, teacher = answers("a", first(70)), answers("a", first(90))
+    newer = [
+        one.assign(chance=0.5, cluster=[f"text {i}" for i in range(100)])
+        for one in (student, teacher)
+    ]
+    plain = retention.add(*two(student, teacher))
+
+    for pair in ((newer[0], newer[1]), (newer[0], teacher), (student, newer[1])):
+        pd.testing.assert_frame_equal(retention.add(*two(*pair)), plain)
+
+
+def test_shared_passages_widen_the_interval():
+    """Twenty texts of five questions are less evidence than a hundred questions."""
+    rng = np.random.default_rng(3)
+    right = np.repeat(rng.random((20, 2)) < [0.55, 0.85], 5, axis=0).astype(float)
+    student, teacher = answers("a", right[:, 0]), answers("a", right[:, 1])
+    texts = [f"text {i // 5}" for i in range(100)]
+
+    plain = retention.add(*two(student, teacher)).iloc[1]
+    clustered = retention.add(*two(student.assign(cluster=texts), teacher)).iloc[1]
+
+    assert clustered["retention"] == plain["retention"]
+    width = [one["retention_high"] - one["retention_low"] for one in (clustered, plain)]
+    assert width[0] > 1.5 * width[1]
+
+
+def test_means_over_different_tasks_are_warned_of():
+    """A student that misses a task of its siblings is named; equal ones are not."""
+    teacher = [answers("a", first(90)), answers("b", first(80))]
+    student = [answers("a", first(70)), answers("b", first(75))]
+    runs = frame("t", "s", "u", "v")
+    per_run = {"t": teacher, "s": student, "u": student, "v": student}
+    all_scores = pd.concat([scores(run_id, of) for run_id, of in per_run.items()])
+    of_all = {run_id: pd.concat(of) for run_id, of in per_run.items()}
+
+    same = retention.add(runs, all_scores, of_all)
+    all_scores.loc[(all_scores["run_id"] == "v") & (all_scores["task"] == "b"), "num_fewshot"] = 5
+    other = retention.add(runs, all_scores, of_all)
+
+    assert retention.over_different_tasks(same) == ""
+    assert retention.over_different_tasks(other).startswith("The retention of v is a mean over")

@@ -17,6 +17,7 @@ from explorer.errors import (
     UnknownTask,
 )
 from explorer.models.loading import load
+from explorer.run import teaching
 from explorer.specs import RunSpec
 
 
@@ -165,7 +166,7 @@ def test_a_machine_at_its_limit_is_told_in_words(spec, store_root, monkeypatch, 
     def fail(*arguments, **options):
         raise raised
 
-    monkeypatch.setattr(engine, "train", fail)
+    monkeypatch.setattr(teaching, "train", fail)
     engine.run(spec.teacher_run(), store_root)
 
     with pytest.raises(kind, match=says):
@@ -180,7 +181,7 @@ def test_a_bug_keeps_its_traceback(spec, store_root, monkeypatch):
     def fail(*arguments, **options):
         raise ZeroDivisionError("surprise")
 
-    monkeypatch.setattr(engine, "train", fail)
+    monkeypatch.setattr(teaching, "train", fail)
     with pytest.raises(ZeroDivisionError):
         engine.run(spec, store_root)
 

@@ -220,3 +220,54 @@ def test_the_committed_study_is_the_starter_sweep():
     committed = {folder.name for folder in Path("results").iterdir() if folder.is_dir()}
 
     assert {run.run_id for run in specs.starter_sweep().runs()} <= committed
+
+
+def test_a_sweep_measures_its_models_again_as_gguf():
+    """The teacher and every student in each format, after the plain runs, which keep their ids."""
+    plain = SweepSpec.parse({"students": [{"num_layers": 2}], "distill": {}, "control": True})
+    both = plain.with_(gguf=["q8_0", "q4_k_m"])
+    only_teacher = SweepSpec.parse({"students": [], "distill": {}, "gguf": ["q8_0"]})
+
+    runs = both.runs()
+
+    assert [run.run_id for run in runs[:3]] == [run.run_id for run in plain.runs()]
+    assert [run.name for run in runs[3:]] == [
+        "teacher-starter-q8_0", "sweep-2l-q8_0", "teacher-starter-q4_k_m", "sweep-2l-q4_k_m"
+    ]  # fmt: skip
+    assert {run.teacher_run().run_id for run in runs[1:]} == {runs[0].run_id}
+    assert [run.gguf for run in only_teacher.runs()] == [None, "q8_0"]
+    assert only_teacher.runs()[0] == plain.runs()[0], "the same teacher, measured once"
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"students": []}, "students is empty"),
+        ({"students": [], "gguf": ["q2"]}, r"gguf\.0 .*'q2'"),
+        (
+            {"students": [{"num_layers": 2}], "teacher": "endpoint:http://h/v1#m"},
+            "timed, but not cut",
+        ),
+        ({"students": [{"num_layers": 2}], "latency": {"workload": "essay"}}, "latency.workload"),
+        (
+            {"students": [{"num_layers": 2}], "latency": {"workload": "chat", "prompt_tokens": 3}},
+            r"workload chat has 512 \+ 128 tokens, got 3 \+ 128",
+        ),
+        ({"students": [{"num_layers": 2}], "latency": {"concurrency": [4, 2]}}, "should rise"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused(asked, says):
+    """Nobody to measure, a format or workload that does not exist, a model that is elsewhere."""
+    with pytest.raises(BadInput, match=says):
+        SweepSpec.parse(asked)
+
+
+def test_every_study_that_ships_with_us_can_be_started():
+    """Each file is a valid order; the plain runs of the GGUF study are the committed ones."""
+    found = {path.stem: specs.read(path) for path in Path("docs/studies").glob("*.yaml")}
+
+    assert {"starter_gguf", "starter_curve", "starter_endpoint"} <= set(found)
+    runs = found["starter_gguf"].runs()
+    plain = [run.run_id for run in runs if run.gguf is None]
+    assert plain == [run.run_id for run in specs.starter_sweep().runs()]
+    assert len(runs) == 3 * len(plain)

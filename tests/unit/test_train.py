@@ -165,6 +165,26 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(teacher, targets, tmp_p
     torch.testing.assert_close(student.model.layers[0].mlp.up_proj.weight, before, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_stops_before_the_step(wrong, teacher, targets, tmp_path):
+    """The loss may still be finite; the second batch spoils the gradient and is named."""
+    student = _student(teacher)
+    weight = student.model.layers[0].mlp.up_proj.weight
+    seen = []
+
+    def spoil(gradient):
+        return gradient * (wrong if seen else 1.0)
+
+    weight.register_hook(spoil)
+
+    def remember(state, total, loss, rate):
+        seen.append(weight.detach().clone())
+
+    with pytest.raises(RunFailed, match=r"gradient became (nan|inf) at step 2 \(blocks \[4, 5\]\)"):
+        train.train(student, _course(teacher, targets, _spec()), _spec(), tmp_path / "c", remember)
+    torch.testing.assert_close(weight.detach(), seen[0], rtol=0, atol=0)
+
+
 def test_a_head_that_caps_its_logits_is_refused(teacher, targets, tmp_path):
     """The loop would train such a model on other logits than it answers with, so it says no."""
     student = _student(teacher)

@@ -1,0 +1,145 @@
+"""Scores for a model's page on the Hugging Face Hub: `model-index` and `.eval_results` YAML.
+
+Source: huggingface.co/docs/hub/model-cards and huggingface.co/docs/hub/eval-results, by
+huggingface_hub's own functions.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import yaml
+
+from explorer.errors import BadInput
+from explorer.records import RunRecord, TaskScore
+
+Configs = Mapping[str, Mapping[str, Any]]
+"""Task to its own settings, from lm-eval's results file."""
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+BUILDERS = ("json", "csv", "parquet", "text", "arrow", "pandas", "xml", "webdataset")
+"""What lm-eval's `dataset_path` says where the data are files of one's own."""
+SOURCE = ("lm-evaluation-harness", "https://github.com/EleutherAI/lm-evaluation-harness")
+
+
+def model_index(record: RunRecord, configs: Configs) -> str:
+    """A model card's front matter with every score of a run; scores are as lm-eval gives them.
+
+    A task on a data set of the Hub has its id, configuration, split and revision; of any other
+    task the name stands for the data.
+    """
+    from huggingface_hub.repocard_data import eval_results_to_model_index
+
+    assert record.capability is not None, "only a run with scores has a card"
+    name = record.model.name if record.model else record.spec.teacher
+    entries: list[Any] = []
+    by_task: dict[str, list[TaskScore]] = {}
+    for score in record.capability.scores:
+        by_task.setdefault(score.task, []).append(score)
+    for task, scores in by_task.items():
+        # A task at a time: two tasks on one data set would be merged under the first's name.
+        rows = [_result(score, configs.get(task, {}), record) for score in scores]
+        entries += eval_results_to_model_index(name, rows)[0]["results"]
+    index = [{"name": name, "results": entries}]
+    return f"---\n{_yaml({'model-index': index})}---\n"
+
+
+def eval_results(record: RunRecord, configs: Configs) -> str:
+    """A file for `.eval_results/` of a model's repository: each task's headline score.
+
+    The Hub takes only data sets that it has itself; other tasks are left out.
+
+    Raises:
+        BadInput: No task of the run is on a data set of the Hub.
+    """
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    assert record.capability is not None, "only a run with scores has a card"
+    rows = []
+    for score in record.capability.scores:
+        config = configs.get(score.task, {})
+        dataset = hub_dataset(config)
+        if dataset is None or not score.headline:
+            continue
+        rows.append(
+            EvalResultEntry(
+                dataset_id=dataset,
+                # As the benchmark's eval.yaml has it, which mostly is its configuration.
+                task_id=str(config.get("dataset_name") or "default"),
+                value=score.score,
+                dataset_revision=_revision(config),
+                date=record.finished_at,
+                source_name=SOURCE[0],
+                source_url=SOURCE[1],
+                notes=_conditions(score, record),
+            )
+        )
+    if not rows:
+        raise BadInput(
+            "The Hub's evaluation results name a data set of the Hub, and no task of this run is "
+            "known to be on one. The format model-index takes every task."
+        )
+    return _yaml(eval_result_entries_to_yaml(rows))
+
+
+WRITERS: dict[str, Callable[[RunRecord, Configs], str]] = {
+    "model-index": model_index,
+    "eval-results": eval_results,
+}
+
+
+def hub_dataset(config: Mapping[str, Any]) -> str | None:
+    """The id of the Hub's data set that a task asks about; None where its data lie elsewhere."""
+    path, kwargs = config.get("dataset_path"), config.get("dataset_kwargs")
+    own_files = isinstance(kwargs, dict) and "data_files" in kwargs
+    if not isinstance(path, str) or path in BUILDERS or own_files:
+        return None
+    return path if HUB_ID.fullmatch(path) else None
+
+
+def _result(score: TaskScore, config: Mapping[str, Any], record: RunRecord) -> Any:
+    from huggingface_hub import EvalResult
+
+    dataset = hub_dataset(config)
+    split = config.get("test_split") or config.get("validation_split")
+    return EvalResult(
+        task_type="text-generation",
+        dataset_type=dataset or score.task,
+        dataset_name=score.task,
+        dataset_config=_text(config.get("dataset_name")) if dataset else None,
+        dataset_split=_text(split) if dataset else None,
+        dataset_revision=_revision(config) if dataset else None,
+        dataset_args={"num_few_shot": score.num_fewshot},
+        metric_type=score.metric,
+        metric_value=score.score,
+        metric_name=_conditions(score, record),
+        source_name=SOURCE[0],
+        source_url=SOURCE[1],
+    )
+
+
+def _conditions(score: TaskScore, record: RunRecord) -> str:
+    """In what one must know to compare a score with another."""
+    assert record.capability is not None, "only a run with scores has a card"
+    version, asked = record.capability.lm_eval_version, record.spec.capability
+    said = [
+        f"lm-eval {version}" if version else "lm-eval",
+        f"task version {score.task_version}" if score.task_version else "",
+        f"{score.num_fewshot}-shot",
+        "chat template" if asked and asked.apply_chat_template else "",
+        f"{score.num_documents} of {score.num_documents_total} documents",
+        f"standard error {score.stderr:.2g}" if score.stderr is not None else "",
+    ]
+    return ", ".join(part for part in (score.metric, *said) if part)
+
+
+def _revision(config: Mapping[str, Any]) -> str | None:
+    kwargs = config.get("dataset_kwargs")
+    return _text(kwargs.get("revision")) if isinstance(kwargs, dict) else None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)

@@ -1,0 +1,8 @@
+"""What runs a model, behind one small protocol.
+
+base.py       Runtime: prepare, stream, peak memory, close
+in_torch.py   transformers, eager or compiled with a static cache
+llamacpp.py   GGUF files in llama.cpp (extra `edge`)
+endpoint.py   any OpenAI-compatible endpoint, one request
+opened.py     which runtime a name and a spec mean
+"""

@@ -1,0 +1,181 @@
+"""Before a run: will it fit, how long will it take, what will it cost.
+
+Only configurations are read, no weights. Memory and disk come from the loop's arithmetic
+(`analysis.room`); time from earlier runs of this teacher on this device, or, where there
+are none, from the rule below; money from the price of the device.
+
+    explorer sweep study.yaml --dry-run
+"""
+
+import dataclasses
+import functools
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+from transformers import PreTrainedModel
+
+from explorer import store
+from explorer.analysis import estimate, room
+from explorer.analysis.room import Place, Planned
+from explorer.catalogue import prices
+from explorer.distill.students.fresh import MIN_SHARE
+from explorer.distill.students.target import shape_for
+from explorer.distill.students.width import asked_shape
+from explorer.errors import ExplorerError, NoRoom
+from explorer.measure import device as machine
+from explorer.models.facts import skeleton
+from explorer.models.families import Shape, count_parameters, shape_of
+from explorer.models.loading import pick_device, pick_dtype
+from explorer.specs import BothStudent, CheckpointStudent, DepthStudent, FreshStudent, RunSpec
+
+INSIST = "EXPLORER_INSIST"
+"""Set to 1, a run that will not fit by our arithmetic is tried all the same."""
+SHARE_OF_PEAK = 0.5
+"""The rule where no run tells: training takes 6, the teacher's pass 2 operations a parameter
+and token, at this share of the speed that a matrix product reaches here now."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """What a run will take; None where nothing tells."""
+
+    memory: dict[str, float]
+    """Bytes by what they are for."""
+    disk_bytes: float
+    seconds: float | None
+    seconds_basis: str
+    usd: float | None
+    problem: str | None
+    """Why it cannot be done here, and what could."""
+
+
+def check(spec: RunSpec, root: Path) -> None:
+    """Refuse a run that cannot fit, unless told to try.
+
+    A model whose size cannot be read from its configuration is let through: loading it says
+    better what is wrong.
+
+    Raises:
+        NoRoom: By how much it is too large, what would fit, and how to insist.
+    """
+    if os.environ.get(INSIST) == "1":
+        return
+    try:
+        teacher, student = planned(spec)
+        problem = room.verdict(spec, teacher, student, place_of(spec, root))
+    except ExplorerError:
+        return
+    if problem:
+        raise NoRoom(f"{problem} To try all the same: explorer run --insist, or {INSIST}=1.")
+
+
+def forecast(spec: RunSpec, root: Path) -> Forecast:
+    """Everything that is known of a run before it starts.
+
+    Raises:
+        ExplorerError: The teacher's or the student's size cannot be known.
+    """
+    teacher, student = planned(spec)
+    place = place_of(spec, root)
+    where = pick_device(spec.device)
+    name = machine.device_name(where)
+    found, _ = store.records(root)
+    runs = store.frame(found)
+    told = estimate.estimate([spec], runs, store.scores(found), name)
+    seconds, basis = told.seconds, told.basis
+    if told.unknown:
+        basis += f" Without {', '.join(told.unknown)}."
+    if seconds is None and spec.distill is not None:
+        seconds = by_rule(spec, teacher, student, matmul_flops(where))
+        basis = (
+            f"No run tells: 6 operations a parameter and token at {SHARE_OF_PEAK:.0%} of this "
+            "device's matrix product; testing and timing not counted."
+        )
+    here = pd.DataFrame([{"device_name": name, "num_cpus": machine.num_cpus()}])
+    (_, known, suggested), *_ = prices.devices(here, root)
+    price = known or (suggested[0] if suggested else None)
+    return Forecast(
+        memory=room.memory(spec, teacher, student, place),
+        disk_bytes=room.disk(spec, student, place),
+        seconds=seconds,
+        seconds_basis=basis,
+        usd=price.usd_per_hour * seconds / 3600 if price and seconds is not None else None,
+        problem=room.verdict(spec, teacher, student, place),
+    )
+
+
+def planned(spec: RunSpec) -> tuple[Planned, Planned]:
+    """Sizes of the teacher and of the student; the teacher twice where there is no student.
+
+    Raises:
+        ExplorerError: No such model, or sizes that it cannot have.
+    """
+    teacher = skeleton(spec.teacher)
+    student, whole = spec.student, _planned(teacher)
+    if student is None:
+        return whole, whole
+    start = skeleton(student.start) if student.start else teacher
+    if isinstance(student, CheckpointStudent):
+        return whole, _planned(start)
+    if isinstance(student, DepthStudent):
+        return whole, _planned(start).with_layers(student.num_layers)
+    if student.num_parameters is not None:
+        if isinstance(student, FreshStudent):
+            depth = width = MIN_SHARE
+        else:
+            depth = student.min_depth if isinstance(student, BothStudent) else 1.0
+            width = student.min_width
+        shape = shape_for(start, student.num_parameters, min_depth=depth, min_width=width)
+        return whole, _planned(start, shape)
+    shape = asked_shape(start, student)
+    if isinstance(student, FreshStudent) and student.num_layers:
+        shape = dataclasses.replace(shape, num_layers=student.num_layers)
+    return whole, _planned(start, shape)
+
+
+def _planned(model: PreTrainedModel, shape: Shape | None = None) -> Planned:
+    own = shape or shape_of(model)
+    return Planned(
+        num_parameters=count_parameters(model, [own])[0] if shape else model.num_parameters(),
+        num_layers=own.num_layers,
+        hidden_size=own.hidden_size,
+        intermediate_size=own.intermediate_size,
+        vocab_size=int(model.config.vocab_size),
+    )
+
+
+def place_of(spec: RunSpec, root: Path) -> Place:
+    """The device that the spec asks for, and the disk under the store."""
+    where = pick_device(spec.device)
+    at = next(folder for folder in (root, *root.resolve().parents) if folder.exists())
+    return Place(
+        device=where.type,
+        memory_bytes=machine.memory_bytes(where),
+        disk_bytes=shutil.disk_usage(at).free,
+        weight_bytes=pick_dtype(spec.dtype, where).itemsize,
+    )
+
+
+def by_rule(spec: RunSpec, teacher: Planned, student: Planned, flops: float) -> float:
+    """Seconds of the teacher's pass and the training, at `SHARE_OF_PEAK` of these FLOP/s."""
+    assert spec.distill is not None, "only a taught student has a training"
+    asked = 0 if spec.distill.method in ("text", "labels") else teacher.num_parameters
+    operations = spec.distill.max_tokens * (6 * student.num_parameters + 2 * asked)
+    return operations / (SHARE_OF_PEAK * flops)
+
+
+@functools.cache
+def matmul_flops(where: torch.device) -> float:
+    """FLOP/s of the best of five products of 1024 x 1024 matrices, a tenth of a second."""
+    dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
+    a = torch.ones(1024, 1024, device=where, dtype=dtype)
+    seconds = []
+    for _ in range(6):
+        began = time.perf_counter()
+        float((a @ a)[0, 0])  # waits for the device
+        seconds.append(time.perf_counter() - began)
+    return 2 * 1024**3 / min(seconds[1:])

@@ -1,0 +1,161 @@
+"""The student: cut, taught and kept, once for all runs that ask for the same one."""
+
+import json
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from explorer import guards, store
+from explorer.distill import corpus, lessons, students
+from explorer.distill.lessons import Course
+from explorer.distill.targets import Targets
+from explorer.distill.train import State
+from explorer.errors import BadInput
+from explorer.measure import contamination
+from explorer.models.facts import fingerprint
+from explorer.models.loading import Loaded
+from explorer.records import CorpusFacts, Distillation
+from explorer.run import teaching
+from explorer.run.state import Run, key
+from explorer.specs import DistillSpec
+
+log = logging.getLogger("explorer")
+
+
+def student_folder(run: Run) -> Path:
+    """Make and teach the student, unless a run has made the same one before."""
+    spec, distill = run.spec, run.spec.distill
+    assert spec.student is not None, "only a student's run comes here"
+    text = teaching.read_text(run, distill or DistillSpec())
+    decides = {
+        "teacher": run.teacher_fingerprint,
+        "student": spec.student.decisive(),
+        "distill": _decisive(distill) if distill else None,
+        "corpus": text.digest,
+    }
+    if spec.student.start:
+        decides["start"] = fingerprint(run.start)
+    folder = run.work / "students" / key(decides)
+    done = folder / "student.json"
+    with guards.alone(run.root, f"student-{folder.name}", run.progress):
+        if not done.exists():
+            taught = _make(run, text, folder)
+            store.write_text(done, json.dumps(taught.model_dump() if taught else None))
+        found = json.loads(done.read_text(encoding="utf-8"))
+    if found:
+        taught = Distillation.model_validate(found)
+        run.parts["distillation"] = _with_overlap(run, taught, text)
+    store.write_weights(run.root, spec.run_id, folder / "model")
+    return folder / "model"
+
+
+def _make(run: Run, text: corpus.Corpus, folder: Path) -> Distillation | None:
+    spec, distill = run.spec, run.spec.distill or DistillSpec()
+    assert spec.student is not None, "only a student's run comes here"
+    tokenizer = run.teacher.tokenizer
+    num_needed = distill.heldout_blocks + 1
+    blocks_NT, num_tokens = corpus.pack(text, tokenizer, distill.block_tokens, num_needed)
+    heldout, training = corpus.split(len(blocks_NT), distill.heldout_blocks, distill.seed)
+
+    def measured(done: int, total: int, unit: str) -> None:
+        run.progress("prepare", done, total, unit)
+
+    if spec.student.kind == "fresh" and spec.distill and not spec.distill.train_embeddings:
+        raise BadInput(
+            "A fresh student's embedding is random and would stay so: write "
+            "distill.train_embeddings: true."
+        )
+    began = time.monotonic()
+    shared = True
+    if spec.distill and spec.student.start:
+        shared = _share_vocabulary(run, run.start, required=distill.uses_distributions)
+    sample = students.sample_numbers(spec.student, heldout, training)
+    student = students.build(run.teacher, run.start, spec.student, blocks_NT[sample], measured)
+    run.stage_seconds["prepare"] = time.monotonic() - began
+    taught = None
+    if spec.distill:
+        targets: Targets | None = None
+        if shared:
+            course, targets = teaching.course(run, student, blocks_NT, text, heldout, training)
+        else:
+            blocks_NT, num_tokens = corpus.pack(
+                text, student.tokenizer, distill.block_tokens, num_needed
+            )
+            heldout, training = corpus.split(len(blocks_NT), distill.heldout_blocks, distill.seed)
+            plain = lessons.Text(blocks_NT)
+            course = Course(plain, training, plain, heldout)
+        state = teaching.distil(run, student, course, folder)
+        taught = _distillation(state, text.facts(num_tokens), targets, heldout, student)
+    student.model.save_pretrained(folder / "model.partial")
+    student.tokenizer.save_pretrained(folder / "model.partial")
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    (folder / "model.partial").replace(folder / "model")
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    if spec.student.start:
+        # Another model's training or vocabulary may have changed them: load them anew.
+        run.forget_models()
+    return taught
+
+
+def _share_vocabulary(run: Run, student: Loaded, *, required: bool) -> bool:
+    """Cut embeddings of other lengths to the tokens they share; whether there are such.
+
+    Raises:
+        BadInput: The tokenizers differ, and the method needs the same one.
+    """
+    models = (run.teacher.model, student.model)
+    try:
+        num_tokens = students.check_same_vocabulary(run.teacher, student)
+    except BadInput:
+        if required:
+            raise
+        return False
+    rows = [int(model.config.vocab_size) for model in models]
+    if rows[0] != rows[1]:
+        for model in models:
+            students.slice_vocabulary(model, num_tokens)
+        log.info(
+            "The teacher's embedding has %d rows and the student's %d; both are cut to the %d "
+            "tokens of their common vocabulary.", *rows, num_tokens,
+        )  # fmt: skip
+    return True
+
+
+def _with_overlap(run: Run, taught: Distillation, text: corpus.Corpus) -> Distillation:
+    """Count which test documents share a run of 13 words with the corpus."""
+    spec = run.spec.capability
+    if spec is None:
+        return taught
+    documents = contamination.task_documents(spec.tasks, spec.include_path)
+    counts = contamination.overlap(text.texts, documents)
+    with_counts = taught.corpus.model_copy(update={"overlap_13grams": counts})
+    return taught.model_copy(update={"corpus": with_counts})
+
+
+def _distillation(
+    state: State, text: CorpusFacts, targets: Targets | None, heldout: list[int], student: Loaded
+) -> Distillation:
+    first, last = state.curve[0], state.curve[-1]
+    trained = sum(p.numel() for p in student.model.parameters() if p.requires_grad)
+    return Distillation(
+        corpus=text,
+        targets=targets.facts(heldout) if targets else None,
+        scored_tokens=state.scored_tokens,
+        steps=state.step,
+        seconds=round(state.seconds, 3),
+        device_hours=state.seconds / 3600,
+        num_trained_parameters=trained,
+        kl_before=first.heldout_kl,
+        kl_after=last.heldout_kl,
+        top1_before=first.heldout_top1,
+        top1_after=last.heldout_top1,
+        curve=state.curve,
+        num_resumes=state.num_resumes,
+    )
+
+
+def _decisive(distill: DistillSpec) -> dict[str, Any]:
+    """What decides the student's weights: everything but how often its state is saved."""
+    return {k: v for k, v in distill.decisive().items() if k != "checkpoint_every_s"}

@@ -1,0 +1,117 @@
+"""What the stages of one run share: its spec, its models, its folders and its clock."""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from explorer import store
+from explorer.measure import device
+from explorer.models.facts import fingerprint
+from explorer.models.loading import Loaded, load, pick_device
+from explorer.progress import Progress
+from explorer.records import Part
+from explorer.specs import RunSpec
+
+log = logging.getLogger("explorer")
+
+PartT = TypeVar("PartT", bound=Part)
+
+
+class Run:
+    """A run under way; its models are loaded when they are first needed."""
+
+    def __init__(self, spec: RunSpec, root: Path, progress: Progress) -> None:
+        """Nothing is done yet, and no device is touched."""
+        self.spec, self.root, self.progress = spec, root, progress
+        self.folder = store.run_folder(root, spec.run_id)
+        self.work = root / ".work"
+        """What runs share, by the key of what decides it."""
+        self.started_at = now()
+        self.stage = "prepare"
+        self.stage_seconds: dict[str, float] = {}
+        self.parts: dict[str, Any] = {}
+        """The record's parts, as far as they are known."""
+
+    def take_device(self) -> None:
+        """Choose the device and describe it.
+
+        Raises:
+            BadInput: This machine has no such device.
+        """
+        torch.set_num_threads(self.spec.threads or device.num_cpus())
+        self.device = pick_device(self.spec.device)
+        self.environment = device.environment(self.device, torch.get_num_threads())
+
+    def load(self, name: str) -> Loaded:
+        """A model on the run's device."""
+        return load(
+            name,
+            device=self.device,
+            dtype=self.spec.dtype,
+            trust_remote_code=self.spec.trust_remote_code,
+        )
+
+    @cached_property
+    def teacher(self) -> Loaded:
+        """The teacher."""
+        return self.load(self.spec.teacher)
+
+    @cached_property
+    def start(self) -> Loaded:
+        """The model that becomes the student: the teacher, or the one that the student names."""
+        assert self.spec.student is not None, "only a student's run comes here"
+        name = self.spec.student.start
+        return self.teacher if name is None else self.load(name)
+
+    @cached_property
+    def teacher_fingerprint(self) -> str:
+        """What tells this teacher apart."""
+        return fingerprint(self.teacher)
+
+    def forget_models(self) -> None:
+        """Load them anew when they are needed again: they may have changed."""
+        for name in ("start", "teacher"):
+            self.__dict__.pop(name, None)
+
+    def keyed(
+        self, name: str, decides: dict[str, Any], kind: type[PartT], make: Callable[[], PartT]
+    ) -> PartT:
+        """A stage's output from disk when the same was asked before, else made and kept."""
+        path = self.work / "stages" / self.spec.run_id / f"{name}.json"
+        wanted = key(decides)
+        if path.exists():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if kept["key"] == wanted:
+                return kind.model_validate(kept["output"])
+        with self.timed(name):
+            made = make()
+        store.write_text(path, json.dumps({"key": wanted, "output": made.model_dump(mode="json")}))
+        return made
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Put the seconds of a stage into the record and the log."""
+        began = time.monotonic()
+        log.info("Stage %s begins.", name)
+        yield
+        self.stage_seconds[name] = round(time.monotonic() - began, 3)
+        log.info("Stage %s took %.1f s.", name, self.stage_seconds[name])
+
+
+def key(decides: dict[str, Any]) -> str:
+    """Sixteen hex digits that differ when anything that decides an output does."""
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def now() -> str:
+    """This moment, as records write it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

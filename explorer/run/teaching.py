@@ -1,0 +1,134 @@
+"""The text, the teacher's targets and the training."""
+
+import logging
+from collections import deque
+from pathlib import Path
+
+import torch
+
+from explorer import guards
+from explorer.distill import corpus, lessons
+from explorer.distill.lessons import Course
+from explorer.distill.synthesise import synthesise
+from explorer.distill.targets import Targets
+from explorer.distill.train import State, num_steps, train
+from explorer.models.facts import tokenizer_digest
+from explorer.models.loading import Loaded
+from explorer.records import CurvePoint
+from explorer.run.state import Run, key
+from explorer.specs import DistillSpec
+
+log = logging.getLogger("explorer")
+
+
+def read_text(run: Run, distill: DistillSpec) -> corpus.Corpus:
+    """The corpus, which the teacher writes first where the spec asks for that."""
+    if distill.corpus != "teacher":
+        return corpus.read(distill.corpus)
+    run.stage = "text"
+    num_blocks = num_steps(distill) * distill.blocks_per_step + distill.heldout_blocks + 1
+    num_tokens = num_blocks * distill.block_tokens
+    name = key({"teacher": run.teacher_fingerprint, "num_tokens": num_tokens})
+    path = run.work / "texts" / f"{name}.jsonl"
+
+    def tell(done: int, total: int) -> None:
+        run.progress("text", done, total, "tokens")
+
+    with guards.alone(run.root, f"text-{path.stem}", run.progress):
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with run.timed("text"):
+                synthesise(
+                    run.teacher, path, num_tokens=num_tokens,
+                    document_tokens=distill.block_tokens, progress=tell,
+                )  # fmt: skip
+    return corpus.read(str(path))
+
+
+def course(
+    run: Run,
+    student: Loaded,
+    blocks_NT: torch.Tensor,
+    text: corpus.Corpus,
+    heldout: list[int],
+    training: list[int],
+) -> tuple[Course, Targets]:
+    """What the method teaches with; the held-out blocks have the teacher's targets always."""
+    distill = run.spec.distill
+    assert distill is not None, "only a distilled student has a course"
+    plain = lessons.Text(blocks_NT)
+    wanted = list(heldout)
+    if distill.method == "cached":
+        wanted += training[: num_steps(distill) * distill.blocks_per_step]
+    targets = _targets(run, blocks_NT, text, wanted)
+    exam = lessons.Cached(targets)
+    source: lessons.Source = plain
+    if distill.method == "cached":
+        source = exam
+    elif distill.method == "live":
+        lessons.check_head(run.teacher.model, blocks_NT[heldout[:1], :8])
+        if distill.hidden_weight > 0:
+            lessons.check_hidden(run.teacher.model, student.model)
+        source = lessons.Live(run.teacher.model, blocks_NT, distill)
+    return Course(source, training, exam, heldout), targets
+
+
+def _targets(run: Run, blocks_NT: torch.Tensor, text: corpus.Corpus, wanted: list[int]) -> Targets:
+    run.stage = "targets"
+    distill = run.spec.distill
+    assert distill is not None, "only a distilled student needs targets"
+    identity = {
+        "teacher": run.teacher_fingerprint,
+        "tokenizer": tokenizer_digest(run.teacher.tokenizer),
+        "corpus": text.digest,
+        "block_tokens": distill.block_tokens,
+        "top_k": distill.top_k,
+        "temperature": distill.temperature,
+        "vocab_size": int(run.teacher.model.config.vocab_size),
+    }
+    about = {"teacher": run.spec.teacher, "corpus": text.name}
+    targets = Targets(run.work / "targets", blocks_NT, identity, about)
+
+    def tell(done: int, total: int, rate: float) -> None:
+        run.progress("targets", done, total, "tokens", tokens_per_s=round(rate, 1))
+
+    with run.timed("targets"):
+        targets.fill(lambda: run.teacher, wanted, tell)
+    return targets
+
+
+def distil(run: Run, student: Loaded, course: Course, folder: Path) -> State:
+    """Train the student, from its checkpoint in `folder` where there is one."""
+    run.stage = "distil"
+    distill = run.spec.distill
+    assert distill is not None, "only a distilled student comes here"
+    num_logged = 0
+    losses: deque[float] = deque(maxlen=120)
+
+    def tell(state: State, total: int, loss: float, rate: float) -> None:
+        nonlocal num_logged
+        for point in state.curve[num_logged:]:
+            log.info("step %d of %d: %s", point.step, total, _in_words(point))
+        num_logged = len(state.curve)
+        losses.append(round(loss, 4))
+        run.progress(
+            "distil", state.step, total, "steps",
+            loss=round(loss, 4), tokens_per_s=round(rate, 1),
+            losses=list(losses),
+        )  # fmt: skip
+
+    run.progress("distil", 0, num_steps(distill), "steps")
+    with run.timed("distil"):
+        return train(student.model, course, distill, folder / "checkpoint", tell)
+
+
+def _in_words(point: CurvePoint) -> str:
+    """A point of the curve for the log: what was measured, in the order of the record."""
+    said = [f"loss {point.loss:.4f}"]
+    for name in (
+        "kd_loss", "label_loss", "hidden_loss", "heldout_kl", "heldout_top1", "heldout_label_loss",
+    ):  # fmt: skip
+        value = getattr(point, name)
+        if value is not None:
+            said.append(f"{name.replace('_', ' ')} {value:.4f}")
+    return ", ".join(said)

@@ -1,0 +1,147 @@
+"""What a run needs, and what is said where it does not fit."""
+
+import dataclasses
+
+import pytest
+
+from explorer import preflight
+from explorer.analysis import numbers, room
+from explorer.analysis.room import Place, Planned
+from explorer.distill import targets, train
+from explorer.errors import NoRoom
+from explorer.run import run
+from explorer.specs import DistillSpec, RunSpec
+
+GB = 10**9
+STARTER = Planned(134_515_008, 30, 576, 1536, 49_152)
+TEN = STARTER.with_layers(10)
+
+
+def place(memory_gb=24.0, disk_gb=100.0, device="cpu"):
+    weight_bytes = 4 if device == "cpu" else 2
+    return Place(device, int(memory_gb * GB), int(disk_gb * GB), weight_bytes)
+
+
+def ordered(**changes):
+    return RunSpec(name="half", student={"num_layers": 10}, distill=DistillSpec(**changes))
+
+
+def need(spec, where=None, student=TEN):
+    return sum(room.memory(spec, STARTER, student, where or place()).values())
+
+
+def test_the_arithmetic_knows_the_loop():
+    """Constants that the pages cannot import are those of the code that they speak of."""
+    assert room.CHUNK_POSITIONS == train.CHUNK_POSITIONS
+    assert room.TARGET_BLOCKS == targets.BATCH_BLOCKS
+
+
+def test_the_starter_needs_what_was_measured():
+    """The 10-layer student's process, without the teacher, took 1.85 GB at its highest."""
+    without_teacher = need(ordered()) - 4 * STARTER.num_parameters
+
+    assert without_teacher == pytest.approx(1.85e9, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"micro_blocks": 1}, {"gradient_checkpointing": True}, {"blocks_per_step": 2}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_saves_memory_is_seen_to_save_it(changes):
+    """Fewer blocks at once, or layers computed again."""
+    assert need(ordered(**changes)) < 0.95 * need(ordered())
+
+
+def test_a_trained_embedding_and_a_live_teacher_cost_more():
+    """Twelve bytes an entry of the embedding; a second set of logits."""
+    more = need(ordered(train_embeddings=True)) - need(ordered())
+
+    assert more == 12 * 49_152 * 576
+    assert need(ordered(method="live")) > need(ordered())
+
+
+def test_what_fits_is_not_refused():
+    """A machine with room has no verdict."""
+    assert room.verdict(ordered(), STARTER, TEN, place()) is None
+
+
+def test_a_refusal_says_by_how_much_and_what_fits():
+    """Every option that it names fits, by the same arithmetic."""
+    said = room.verdict(ordered(), STARTER, TEN, place(2.2))
+
+    assert "half needs about 2.46 GB of memory" in said
+    assert f"{numbers.size(need(ordered()) - 2.2e9)} too little" in said
+    assert "distill.micro_blocks: 1 (" in said
+    assert "distill.gradient_checkpointing: true (" in said
+    assert "student.num_layers: 7" in said
+    assert need(ordered(micro_blocks=1)) <= 2.2e9
+    assert need(ordered(), student=STARTER.with_layers(7)) <= 2.2e9
+    assert need(ordered(), student=STARTER.with_layers(8)) > 2.2e9
+
+
+def test_both_savings_are_offered_only_where_one_is_not_enough():
+    """Between the two single savings and both together."""
+    single = min(need(ordered(micro_blocks=1)), need(ordered(gradient_checkpointing=True)))
+    both = need(ordered(micro_blocks=1, gradient_checkpointing=True))
+    said = room.verdict(ordered(), STARTER, TEN, place((single + both) / 2 / GB))
+
+    assert "micro_blocks: 1 with distill.gradient_checkpointing: true" in said
+
+
+def test_where_nothing_fits_it_says_so():
+    """The teacher alone is too large."""
+    assert "Nothing smaller fits here" in room.verdict(ordered(), STARTER, TEN, place(0.5))
+
+
+def test_a_full_disk_is_refused_too():
+    """Checkpoints, targets and the student have to lie somewhere."""
+    said = room.verdict(ordered(), STARTER, TEN, place(disk_gb=1.0))
+
+    assert "of disk, and 1.00 GB are free" in said
+
+
+def test_sizes_are_read_without_weights(tiny_llama):
+    """Every kind of student: its planned size is the one it will have."""
+    teacher = str(tiny_llama())
+    for student, layers in (
+        ({"num_layers": 2}, 2),
+        ({"kind": "width", "intermediate_size": 32}, 4),
+        ({"kind": "fresh", "num_layers": 3, "intermediate_size": 32}, 3),
+        ({"kind": "checkpoint", "model": str(tiny_llama(num_layers=2))}, 2),
+        ({"kind": "both", "num_parameters": 30_000}, None),
+    ):
+        whole, found = preflight.planned(RunSpec(teacher=teacher, student=student))
+        assert layers in (found.num_layers, None)
+        assert found.num_parameters < whole.num_parameters
+    assert found.num_parameters == pytest.approx(30_000, rel=0.1)
+
+
+def test_a_run_that_cannot_fit_is_refused_before_it_starts(tiny_run, store_root, monkeypatch):
+    """And done when its owner insists."""
+    spec = RunSpec.parse(tiny_run)
+    small = dataclasses.replace(preflight.place_of(spec, store_root), memory_bytes=1000)
+    monkeypatch.setattr(preflight, "place_of", lambda spec, root: small)
+
+    with pytest.raises(NoRoom, match=r"tiny needs about .* To try all the same: explorer run"):
+        run(spec, store_root)
+    monkeypatch.setenv(preflight.INSIST, "1")
+    assert run(spec, store_root).status == "finished"
+
+
+def test_a_forecast_has_memory_time_and_money(tiny_run, store_root):
+    """Without an earlier run the time follows the rule, and says so."""
+    told = preflight.forecast(RunSpec.parse(tiny_run), store_root)
+
+    assert told.problem is None
+    assert sum(told.memory.values()) > room.LIBRARIES_BYTES["cpu"]
+    assert told.seconds > 0
+    assert "6 operations a parameter and token" in told.seconds_basis
+
+
+def test_the_rule_is_proportional_to_tokens_and_size():
+    """Six operations a parameter and token of the student, two of the teacher."""
+    spec = ordered(max_tokens=1000)
+    seconds = preflight.by_rule(spec, STARTER, TEN, 1e12)
+
+    assert seconds == 1000 * (6 * TEN.num_parameters + 2 * STARTER.num_parameters) / 0.5e12

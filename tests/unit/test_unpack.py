@@ -1,0 +1,95 @@
+"""Handed-over files: a folder for as long as it is read, nothing outside it."""
+
+import io
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from explorer import store
+from explorer.errors import BadInput
+from explorer.harness import bring, unpack
+from tests.unit.test_import import STUDENT, folder_of
+
+
+def zip_of(entries):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return buffer
+
+
+def study_files():
+    return {path.name: path.read_bytes() for path in folder_of(STUDENT).iterdir()}
+
+
+def test_loose_files_and_a_zip_make_the_run_that_the_folder_makes(store_root):
+    """Dropped one by one or packed, the same files are the same run."""
+    files = study_files()
+    loose = {name: io.BytesIO(data) for name, data in files.items()}
+    packed = zip_of({f"models/run__x/{name}": data for name, data in files.items()})
+    packed.seek(0)
+
+    direct, _ = bring.bring(store_root, folder_of(STUDENT), "same")
+    for uploads in (loose, {"out.zip": packed}):
+        with unpack.opened(uploads) as folder:
+            again, problems = bring.bring(store_root, folder, "same")
+        assert (again, problems) == (direct, [])
+        assert not folder.exists()
+    assert store.load(store_root, direct).imported.folder == "out"
+
+
+def test_nothing_in_a_zip_reaches_outside(tmp_path):
+    """A name with dots or from the root stays under the folder; other kinds of files are left."""
+    packed = zip_of({"../../up.json": "1", "/etc/down.json": "2", "run.sh": "3"})
+
+    with unpack.opened({"bad.zip": packed}) as folder:
+        found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        assert not (folder.parent.parent / "up.json").exists()
+
+    assert found == {"bad/up.json", "bad/etc/down.json"}
+
+
+def test_a_zip_that_grows_without_measure_is_refused(monkeypatch):
+    """Bytes are counted as they come, whatever the zip says of itself."""
+    monkeypatch.setattr(unpack, "MAX_BYTES", 10_000)
+    packed = zip_of({"results_x.json": b"0" * 20_000})
+
+    with pytest.raises(BadInput, match="explorer import FOLDER"), unpack.opened({"a.zip": packed}):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("weights.bin", b"1", "none of lm-eval's files"),
+        ("a.zip", b"PK no zip", "could not be unpacked"),
+        ("a.zip", zip_of({"x.json": "1"}).getvalue()[:-30], "could not be unpacked"),
+        ("a.zip", zip_of({"x.json": "1", "x.json/y.json": "2"}).getvalue(), "cannot be kept"),
+    ],
+)
+def test_what_is_no_result_is_refused_in_words(name, data, says):
+    """Another kind of file, a damaged zip, names that cannot both be: a sentence each."""
+    with pytest.raises(BadInput, match=says), unpack.opened({name: io.BytesIO(data)}):
+        pass
+
+
+def test_the_command_takes_a_zip_too(store_root, tmp_path, monkeypatch, capsys):
+    """`explorer import out.zip --as NAME`."""
+    import sys
+
+    from explorer import cli
+
+    shutil.make_archive(str(tmp_path / "out"), "zip", folder_of(STUDENT))
+    monkeypatch.setattr(
+        sys, "argv", ["explorer", "import", str(tmp_path / "out.zip"), "--as", "zipped"]
+    )
+
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+
+    assert stopped.value.code == 0
+    assert "Imported as zipped-" in capsys.readouterr().out
+    assert Path(store_root / store.run_ids(store_root)[0] / store.RECORD).exists()
