@@ -132,7 +132,7 @@ def _sample(line: bytes) -> dict[str, Any]:
 def answer(sample: Sample, metric: str) -> Answer:
     """What a sample says, under the metric that stands for its task."""
     calls = list(_calls(sample))
-    if "acc_mutual_info" in (sample.get("metrics") or ()):
+    if "acc_mutual_info" in _listed(sample.get("metrics")):
         calls = calls[: len(calls) // 2]  # the second half asks without the question
     prompt = calls[0][0] if calls else ""
     target = str(sample.get("target", ""))

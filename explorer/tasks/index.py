@@ -17,6 +17,7 @@ import importlib.metadata
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -254,21 +255,24 @@ def _make(part: _Part, tell: Tell | None) -> None:
     command = [sys.executable, "-m", "explorer.measure.task_index", str(part.path), part.stamp]
     if part.folder is not None:
         command.append(str(part.folder))
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    # A file, since a pipe that nobody reads yet would hold the process up when it is full.
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True) as process,
+    ):
         try:
             assert process.stdout is not None
-            assert process.stderr is not None
             for line in process.stdout:
                 done, _, total = line.partition(" ")
                 if tell and done.isdecimal() and total.strip().isdecimal():
                     tell(int(done), int(total))
-            said = process.stderr.read()
         except BaseException:
             # The page was left, or the command stopped: what is half made is of no use.
             process.terminate()
             raise
+        process.wait()
+        complaints.seek(0)
+        said = complaints.read()
     if process.returncode == 0:
         for older in part.path.parent.glob(f"{part.path.name[: len('folder-') + 16]}-*.json"):
             if part.folder is not None and older != part.path:
