@@ -1,6 +1,7 @@
 """Commands about tasks: list and search, look at a prompt, fetch the data, add one's own."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from explorer.cli.base import ResultsDir, app, console, root_of
 from explorer.cli.tables import print_frame
 from explorer.errors import BadInput
 from explorer.report import tasks as words
-from explorer.tasks import here, index, listing, presets
+from explorer.tasks import here, index, listing, own, presets
 
 tasks_app = typer.Typer(help="List the tasks that a run can ask.", invoke_without_command=True)
 app.add_typer(tasks_app, name="tasks")
@@ -126,3 +127,41 @@ def preview(
             print(f"  {'->' if place in one.right else '  '} {choice!r}")
         if one.target:
             print(f"  -> {one.target!r}, ends at {one.until}")
+
+
+@tasks_app.command()
+def add(
+    file: Annotated[Path, typer.Argument(help="A .jsonl or .csv file, a row a question.")],
+    name: Annotated[str, typer.Option(help="What specs call it; else the file's name.")] = "",
+    question: Annotated[str, typer.Option(help="Column of the question or prompt.")] = "",
+    choices: Annotated[str, typer.Option(help="A column of lists, or columns as a,b,c.")] = "",
+    answer: Annotated[str, typer.Option(help="Column of the answer.")] = "",
+    written: Annotated[bool, typer.Option("--written", help="The model writes.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace one of that name.")] = False,
+    results: ResultsDir = None,
+) -> None:
+    """Make a task of your own from a file; columns that are not named are guessed."""
+    root_of(results)
+    try:
+        rows = own.read(file.name, file.read_bytes())
+    except OSError as error:
+        raise BadInput(f"Could not read {file}: {error.strerror}.") from error
+    found = own.guess(own.columns_of(rows))
+    listed = tuple(one.strip() for one in choices.split(",") if one.strip()) or found.choices
+    columns = own.Columns(
+        way="written" if written or not listed else "choices",
+        question=question or found.question,
+        choices=() if written else listed,
+        answer=answer or found.answer,
+    )
+    documents = own.documents(file.name, rows, columns)
+    called = name or re.sub(r"[^a-z0-9_-]+", "-", file.stem.lower()).strip("-")
+    taken = indexed(None).rows
+    path = own.add(called, documents, origin=file.name, taken=taken, replace=replace)
+    console.print(
+        f"{called}: {len(documents):,} documents, question from {columns.question}, answer from "
+        f"{columns.answer}{', choices from ' + ', '.join(columns.choices) if listed else ''}. "
+        f"Its file is {path}. Look at it: explorer tasks preview {called}",
+        markup=False,
+        soft_wrap=True,
+    )

@@ -52,6 +52,22 @@ def load(names: Iterable[str], include_path: str | None = None) -> dict[str, Tas
     return tasks
 
 
+def check(names: Iterable[str], include_path: str | None = None) -> None:
+    """Refuse tasks that cannot be asked on this machine now; reads files, loads no documents.
+
+    Raises:
+        UnknownTask: A name means nothing.
+        BadInput: As `here.refuse_missing`.
+    """
+    names = list(names)
+    read = [rows_of(folder) for folder in index.folders(include_path)]
+    local = index.TaskIndex(
+        {row.name: row for rows, _ in read for row in rows}, [one for _, bad in read for one in bad]
+    )
+    closed = all(local.is_closed(name) for name in names)
+    here.refuse_missing(names, local if closed else index.build(include_path))
+
+
 def load_one(name: str, include_path: str | None, source: str) -> Task:
     """One task with its documents, read from its own file where that is given.
 

@@ -308,7 +308,8 @@ def _again(root: Path, run_id: str) -> None:
     """Hand the run to the queue again and go where it can be watched."""
     if widgets.attempt(lambda: jobs.resume(root, run_id)) is None:
         return
-    st.switch_page(widgets.RUN)
+    # Without an address of its own, Streamlit refuses to leave a page whose widgets have one.
+    st.switch_page(widgets.RUN, query_params={})
 
 
 @st.dialog("The run", width="large")

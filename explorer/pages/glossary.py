@@ -99,6 +99,19 @@ TERMS = {
         "Perplexity: how well it foresees a text."
     ),
     "task_kind": "A group or tag stands for several tasks; a run that asks for it asks for each.",
+    "own_task": (
+        "It is kept in the results folder, so every machine that works on it can ask it. Nothing "
+        "in the file is executed."
+    ),
+    "own_question": "The column whose text a model is asked.",
+    "own_choices": "One column that holds lists of choices, or several that hold a choice each.",
+    "own_answer": (
+        "The right choice: its text, its letter, or its number from 0. Of a written answer, the "
+        "text that is expected, whatever its case and the space around it."
+    ),
+    "replace": (
+        "The task gets the next version. Runs that were asked the earlier one keep their scores."
+    ),
     "data_here": (
         "The documents are on this machine, so the task can be asked without a connection. Else "
         "the first run fetches them."

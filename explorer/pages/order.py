@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-import explorer
 from explorer import store
 from explorer.analysis import estimate
 from explorer.analysis.estimate import num_documents, rows_of
 from explorer.errors import BadInput
 from explorer.specs import ELSEWHERE, RunSpec, Student, SweepSpec
+from explorer.tasks.index import SHIPPED
 
 UPLOAD_MB = 50
 CORPUS_TYPES = ("txt", "jsonl", "parquet")
@@ -220,17 +220,16 @@ def documents_asked(specs: list[RunSpec], scores: pd.DataFrame) -> int | None:
         if not rows.empty:
             total += num_documents(rows, asked.limit)
             continue
-        sizes_here = _shipped(name)
+        sizes_here = shipped(name)
         if not sizes_here:
             return None
         total += sum(min(n, asked.limit) if asked.limit else n for n in sizes_here)
     return total
 
 
-def _shipped(name: str) -> list[int]:
+def shipped(name: str) -> list[int]:
     """Documents of our own task of that name, or of each task of that group."""
-    folder = Path(str(explorer.__file__)).parent / "measure" / "tasks"
-    files = list(folder.glob(f"{name}.jsonl")) or sorted(folder.glob(f"{name}_*.jsonl"))
+    files = [file for file in SHIPPED.glob("*.jsonl") if f"{file.stem}_".startswith(f"{name}_")]
     return [len(file.read_bytes().splitlines()) for file in files]
 
 

@@ -4,7 +4,7 @@ import streamlit as st
 
 from explorer import jobs
 from explorer.errors import ExplorerError
-from explorer.pages import form, order, preview, queued, widgets, words
+from explorer.pages import form, order, preview, queued, tasklist, widgets, words
 
 widgets.style()
 root = widgets.results_dir()
@@ -26,6 +26,8 @@ else:
             problem = str(error)
     with right:
         new = order.not_finished(specs, shelf.runs)
+        if new and new[0].capability:
+            problem = tasklist.problem(new[0].capability)
         if problem:
             st.error(words.md(problem), icon=":material/error:")
         else:

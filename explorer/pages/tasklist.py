@@ -9,7 +9,8 @@ import streamlit as st
 
 from explorer.analysis import numbers
 from explorer.errors import ExplorerError
-from explorer.pages import documents, form, widgets, words
+from explorer.pages import documents, form, order, widgets, words
+from explorer.specs import CapabilitySpec
 from explorer.tasks import here, index, listing
 from explorer.tasks import preview as previews
 
@@ -35,6 +36,19 @@ def listed(folder: str | None) -> Listed | None:
     except ExplorerError as error:
         st.error(words.md(str(error)), icon=":material/error:")
         return None
+
+
+def problem(asked: CapabilitySpec) -> str | None:
+    """Why these tasks cannot be asked here now; None where they can."""
+    names = [name for name in asked.tasks if not order.shipped(name)]
+    found = listed(asked.include_path) if names else None
+    if found is None:
+        return None
+    try:
+        here.refuse_missing(names, found.index)
+    except ExplorerError as error:
+        return str(error)
+    return None
 
 
 def _make(folder: str | None) -> None:
@@ -96,17 +110,13 @@ def wanted(names: Sequence[str], name: str | None, kit: Sequence[str]) -> list[s
 
 
 def use(tasks: Sequence[str], folder: str | None) -> None:
-    """The way that takes tasks to the Run page, in its address; none where none is chosen."""
+    """The button that takes tasks to the Run page, in its address; none where none is chosen."""
     if not tasks:
         return
     label = f"Use {tasks[0] if len(tasks) == 1 else f'{len(tasks)} tasks'} in a run"
-    asked = {form.ASKED_TASKS: list(tasks), **({form.ASKED_FOLDER: folder} if folder else {})}
-    st.page_link(
-        widgets.RUN,
-        label=f"**{words.md(label)}**",
-        icon=":material/play_circle:",
-        query_params=asked,
-    )
+    if st.button(words.md(label), key="tasks_use", type="primary", icon=":material/play_circle:"):
+        asked = {form.ASKED_TASKS: list(tasks), **({form.ASKED_FOLDER: folder} if folder else {})}
+        st.switch_page(widgets.RUN, query_params=asked)
 
 
 def detail(found: Listed, name: str, folder: str | None) -> None:

@@ -1,8 +1,10 @@
 """Tasks: everything that a run can ask, searched, looked at, and taken to the Run page."""
 
+import zlib
+
 import streamlit as st
 
-from explorer.pages import glossary, tasklist, widgets, words
+from explorer.pages import glossary, owntask, tasklist, widgets, words
 from explorer.report import tasks as tables
 from explorer.tasks import listing, presets
 
@@ -31,6 +33,9 @@ found = tasklist.listed(folder)
 if found is None:
     st.stop()
 st.html(f'<p class="finding">{widgets.text(tasklist.said(found.table))}</p>')
+
+if not widgets.read_only():
+    owntask.show(found.index.rows)
 
 kits = presets.presets()
 with st.container(key="tasks_presets"):
@@ -89,13 +94,15 @@ if shown.empty:
 
 head = shown.head(SHOWN)
 names = head["task"].to_list()
+# Rows are selected by their place, so other rows are another table.
+table_key = f"tasks_table_{zlib.crc32(' '.join(names).encode())}"
 st.dataframe(
     tables.in_words(head),
     hide_index=True,
     height=min(36 * len(head) + 40, 420),
-    key="tasks_table",
+    key=table_key,
     selection_mode="multi-row",
-    on_select=lambda: tasklist.take_rows("tasks_table", names),
+    on_select=lambda: tasklist.take_rows(table_key, names),
     column_config={
         "Task": st.column_config.TextColumn(pinned=True, width=210),
         "Description": st.column_config.TextColumn(width=420),

@@ -10,7 +10,7 @@ import torch
 
 from explorer import guards, preflight, store
 from explorer.errors import ExplorerError, RunCancelled, RunFailed
-from explorer.measure import device
+from explorer.measure import device, task_sets
 from explorer.measure.runtimes import opened
 from explorer.models import endpoint
 from explorer.models.loading import load, load_tokenizer
@@ -60,6 +60,8 @@ def _record(run: Run) -> RunRecord:
         run.progress.check()
         run.progress("prepare")
         run.take_device()
+        if run.spec.capability:
+            task_sets.check(run.spec.capability.tasks, run.spec.capability.include_path)
         preflight.check(run.spec, run.root)
         _teacher_first(run)
         _stages(run)

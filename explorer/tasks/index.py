@@ -79,6 +79,11 @@ class TaskIndex:
                 found.setdefault(member, []).append(row.name)
         return found
 
+    def is_closed(self, name: str) -> bool:
+        """Whether the name and all it stands for are in this list."""
+        row = self.rows.get(name)
+        return row is not None and all(self.is_closed(member) for member in row.members)
+
     def leaves(self, name: str) -> list[Row]:
         """The tasks behind a name or pattern, each once.
 

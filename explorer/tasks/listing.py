@@ -14,9 +14,10 @@ COLUMNS = [
 
 
 def table(index: TaskIndex, held: Held) -> pd.DataFrame:
-    """Columns `COLUMNS`, sorted by name; a group or tag says only what all its tasks share.
+    """Columns `COLUMNS`, what is here first, then by name.
 
-    here is True, False, or None where a task's file does not tell.
+    A group or tag says only what all its tasks share; here is True, False, or None where a
+    task's file does not tell.
     """
     rows = []
     for name in sorted(index.rows):
@@ -46,7 +47,9 @@ def table(index: TaskIndex, held: Held) -> pd.DataFrame:
             )
         )
     found = pd.DataFrame(rows, columns=COLUMNS)
-    return found.astype({"num_fewshot": "Int64", "here": "boolean", "chance": "Float64"})
+    found = found.astype({"num_fewshot": "Int64", "here": "boolean", "chance": "Float64"})
+    # What can be asked at once comes first.
+    return found.sort_values("here", ascending=False, kind="stable", ignore_index=True)
 
 
 def matching(found: pd.DataFrame, words: str) -> pd.DataFrame:

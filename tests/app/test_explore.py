@@ -5,7 +5,7 @@ import shutil
 import pytest
 import streamlit as st
 
-from explorer import store
+from explorer import jobs, store
 from explorer.catalogue import prices
 from explorer.catalogue.prices import Price
 from explorer.specs import starter_sweep
@@ -261,3 +261,15 @@ def test_filters_are_in_the_address(root, study, open_page):
     page = open_page("explore", device="NVIDIA H100 80GB HBM3")
 
     assert "(filtered)" in text_of(page)
+
+
+def test_run_it_again_leads_to_the_queue_from_any_address(study, open_page, monkeypatch):
+    """The button hands the run over and leaves the page, whatever its address holds."""
+    seen = []
+    monkeypatch.setattr(jobs, "resume", lambda root, run_id: seen.append(run_id) or run_id)
+    page = open_page("explore", run=study[2], x="ttft_ms")
+    page.button(key="explore_again").click().run()
+
+    assert not page.exception
+    assert seen == [study[2]]
+    assert page.button(key="run_start")

@@ -1,8 +1,5 @@
 """The Tasks page: search, look at a prompt, take tasks to the Run page."""
 
-from typing import Any
-from urllib.parse import parse_qs
-
 import pandas as pd
 import pytest
 import streamlit as st
@@ -13,17 +10,13 @@ from explorer.tasks import preview
 from explorer.tasks.preview import Question
 from tests.app.reading import text_of
 
+CSV = b"question,a,b,answer\nThe capital of Norway is,Rome,Oslo,Oslo\nOne or two?,1,2,A\n"
+
 
 @pytest.fixture
 def listed(root, known_tasks):
     """A dashboard that knows lm-eval's tasks."""
     return root
-
-
-def way_to_run(page) -> Any:
-    """The link that takes tasks to the Run page."""
-    (link,) = page.get("page_link")
-    return link.proto
 
 
 def shown(page) -> pd.DataFrame:
@@ -38,7 +31,7 @@ def test_the_page_opens_on_all_tasks_and_searches_them(listed, open_page):
     assert "6 have their data" not in text_of(page)
     assert "5 have their data on this machine" in text_of(page)
     assert len(shown(page)) == 300
-    assert not page.get("page_link")
+    assert "tasks_use" not in {button.key for button in page.button}
     page.text_input(key="find").input("arc easy").run()
     assert shown(page)["Task"].iloc[0] == "arc_easy"
     page.text_input(key="find").input("no such words").run()
@@ -57,15 +50,13 @@ def test_a_preset_goes_to_the_run_page(listed, open_page):
     """A set of tasks is one click from the order form, which asks for exactly it."""
     page = open_page("tasks", kit="Common sense")
     assert len(shown(page)) == 7
-    assert way_to_run(page).label == "**Use 7 tasks in a run**"
-    asked = parse_qs(way_to_run(page).query_string)
-    page = open_page("run", **asked)
+    assert page.button(key="tasks_use").label == "Use 7 tasks in a run"
+    page.button(key="tasks_use").click().run()
 
+    assert not page.exception
     assert page.multiselect(key="run_tasks").value == [
         "hellaswag", "piqa", "winogrande", "arc_easy", "openbookqa", "boolq", "copa",
     ]  # fmt: skip
-    page.multiselect(key="run_tasks").set_value(["piqa"]).run()
-    assert page.multiselect(key="run_tasks").value == ["piqa"]
 
 
 def test_a_task_shows_its_facts_and_its_first_prompts(listed, open_page):
@@ -79,7 +70,7 @@ def test_a_task_shows_its_facts_and_its_first_prompts(listed, open_page):
     assert said.count('<article class="document">') == 3
     assert "The capital of France is" in said
     assert 'Paris <span title="right">✓</span>' in said
-    assert way_to_run(page).label == "**Use starter\\_facts in a run**"
+    assert page.button(key="tasks_use").label == "Use starter\\_facts in a run"
 
 
 def test_a_task_without_its_data_says_how_to_fetch_it(listed, open_page):
@@ -101,7 +92,7 @@ def test_a_folder_with_more_tasks_is_listed_and_carried_to_the_run(listed, open_
     assert shown(page)["Task"].to_list() == ["mine_alone"]
     assert "broken.yaml is no task file" in text_of(page).replace("\\", "")
     page.selectbox(key="named").set_value("mine_alone").run()
-    page = open_page("run", **parse_qs(way_to_run(page).query_string))
+    page.button(key="tasks_use").click().run()
     assert page.multiselect(key="run_tasks").value == ["mine_alone"]
     assert page.text_input(key="run_include_path").value == str(folder)
     assert "no folder" in text_of(open_page("tasks", tasks_folder="/nowhere/at/all"))
@@ -122,7 +113,7 @@ def test_read_only_shows_tasks_and_takes_none(listed, open_page, monkeypatch):
     """Without actions the list is still there."""
     monkeypatch.setenv("EXPLORER_READ_ONLY", "1")
 
-    assert not open_page("tasks").get("page_link")
+    assert not open_page("tasks", kit="Starter").button
 
 
 def test_prompts_are_shown_as_text():
@@ -138,3 +129,49 @@ def test_a_preview_that_fails_is_one_sentence(known_tasks):
     """The process's own sentence reaches the page."""
     with pytest.raises(BadInput, match=r"^The task piqa needs the data set baber/piqa"):
         preview.preview("piqa")
+
+
+def test_the_order_form_refuses_what_cannot_be_asked_here(listed, open_page):
+    """Before the start: the data set that is missing offline, and a name that nobody knows."""
+    page = open_page("run", test_with=["starter", "piqa"])
+
+    said = text_of(page).replace("\\", "")
+    assert "The task piqa needs the data set baber/piqa" in said
+    assert "explorer tasks fetch piqa" in said
+    assert page.button(key="run_start").disabled
+    page.multiselect(key="run_tasks").set_value(["piqaa"]).run()
+    assert "no task, group or tag 'piqaa'. Close names: piqa" in text_of(page).replace("\\", "")
+    page.multiselect(key="run_tasks").set_value(["starter_facts"]).run()
+    assert not page.button(key="run_start").disabled
+
+
+def test_a_task_of_ones_own_is_dropped_seen_and_added(listed, open_page):
+    """Columns are guessed, the first question shown; what was added is listed and looked at."""
+    page = open_page("tasks")
+    page.file_uploader(key="own_file").set_value(("My Quiz.csv", CSV, "text/csv")).run()
+    assert page.selectbox(key="own_question_My Quiz.csv").value == "question"
+    assert page.multiselect(key="own_choices_My Quiz.csv").value == ["a", "b"]
+    assert "2 documents; the first" in text_of(page)
+    assert 'Oslo <span title="right">✓</span>' in text_of(page)
+    page.button(key="own_add").click().run()
+
+    assert not page.exception
+    assert shown(page)["Task"].to_list() == ["my-quiz"]
+    assert page.selectbox(key="named").value == "my-quiz"
+    assert "<dt>Chance</dt><dd>50.0 %</dd>" in text_of(page)
+    assert (listed / ".tasks" / "my-quiz.yaml").is_file()
+    # The same name again needs a word.
+    assert not [button for button in page.button if button.key == "own_add"]
+    page.checkbox(key="own_replace").check().run()
+    assert page.button(key="own_add").label == "Add the task"
+
+
+def test_a_file_that_is_no_task_is_one_red_line(listed, open_page):
+    """The rows that do not fit are named, and nothing can be added."""
+    page = open_page("tasks")
+    page.file_uploader(key="own_file").set_value(
+        ("bad.jsonl", b"{}\nnonsense\n", "text/plain")
+    ).run()
+
+    assert "line 2 is not JSON" in text_of(page)
+    assert not [button for button in page.button if button.key == "own_add"]

@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 COMMANDS = [
     "", "run", "sweep", "tune", "demo", "ls", "show", "compare", "export", "import", "price",
     "cancel", "resume", "jobs", "synthesise", "convert", "schema", "spec", "fetch-starter",
-    "doctor", "app", "tasks", "tasks fetch", "tasks preview",
+    "doctor", "app", "tasks", "tasks fetch", "tasks preview", "tasks add",
     "catalogue", "catalogue check", "targets", "targets ls", "targets info", "targets rm",
     "published", "fit", "economics",
 ]  # fmt: skip

@@ -166,7 +166,7 @@ def test_a_fresh_store_says_what_to_do_next(explorer):
         (("compare", "ghost"), "No record of ghost"),
         (("compare", "--against", "ghost"), "No record of ghost"),
         (("compare", "--differences", "--allow", "weather"), "--allow knows task_version"),
-        (("schema", "house"), "knows run and sweep"),
+        (("schema", "house"), "knows run, sweep and tune"),
         (("compare", "--utilisation", "2"), "utilisation"),
         (("run", "--nope"), "nope"),
         (("price", "A device", "--", "-1"), "US dollars per hour above 0"),
@@ -330,3 +330,22 @@ def test_fetch_counts_the_documents_that_are_here(explorer, known_tasks):
     """What is here is counted; what is not is refused in one line."""
     _, out, _ = explorer("tasks", "fetch", "starter_facts")
     assert out.decode() == "starter_facts: 328 documents are here.\n"
+
+
+def test_a_task_of_ones_own_is_added_and_previewed(explorer, known_tasks, store_root, tmp_path):
+    """Columns are guessed or named; the same name is refused unless it is to be replaced."""
+    file = tmp_path / "Quiz 1.csv"
+    file.write_text("ask,a,b,gold\nOne or two?,1,2,A\n", encoding="utf-8")
+
+    code, out, _ = explorer("tasks", "add", str(file), "--question", "ask")
+    assert code == 0
+    assert out.decode().startswith("quiz-1: 1 documents, question from ask, answer from gold")
+    assert (store_root / ".tasks" / "quiz-1.yaml").is_file()
+    _, out, _ = explorer("tasks", "preview", "quiz-1")
+    assert "One or two?\n  -> ' 1'\n     ' 2'" in out.decode()
+    code, _, err = explorer("tasks", "add", str(file), "--question", "ask")
+    assert (code, "of yours already" in err) == (2, True)
+    assert explorer("tasks", "add", str(file), "--question", "ask", "--replace")[0] == 0
+    assert explorer("tasks", "add", str(file), "--question", "ask", "--name", "piqa")[0] == 2
+    code, _, err = explorer("tasks", "add", str(tmp_path / "gone.csv"))
+    assert (code, "Could not read" in err) == (2, True)

@@ -57,6 +57,7 @@ def test_dashboard_modules_load_no_model_library():
     assert loaded_after(DASHBOARD_MODULES, [*HEAVY, "ray", "streamlit"]) == []
 
 
+@pytest.mark.usefixtures("known_tasks")
 @pytest.mark.parametrize("path", pages())
 def test_no_page_loads_a_model_library(path):
     """A page shown on an empty store never loads torch, so a crash in a job leaves it standing."""

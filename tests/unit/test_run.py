@@ -234,3 +234,15 @@ def test_every_way_of_teaching_runs_end_to_end(spec, store_root, changes):
     if changes.get("corpus") == "teacher":
         assert taught.corpus.num_documents > 1
         assert len(list((store_root / ".work" / "texts").glob("*.jsonl"))) == 1
+
+
+def test_a_task_without_its_data_stops_the_run_before_any_work(tiny_run, store_root, tmp_path):
+    """Offline, missing documents are named at once: no model is loaded, nothing is taught."""
+    folder = tmp_path / "more"
+    folder.mkdir()
+    (folder / "far.yaml").write_text("task: far\ndataset_path: org/far\n", encoding="utf-8")
+    capability = {"tasks": ["far"], "include_path": str(folder)}
+    spec = RunSpec.parse({**tiny_run, "teacher": "nobody/nothing", "capability": capability})
+
+    with pytest.raises(BadInput, match=r"far needs the data set org/far.*explorer tasks fetch far"):
+        engine.run(spec, store_root)
