@@ -12,6 +12,7 @@ import asyncio
 import copy
 import importlib.util
 import json
+import math
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -33,13 +34,24 @@ VERSION = 1
 """Rises when answers may change, so that none of before is read."""
 GENERATES = frozenset({"generate_until"})
 EVERYTHING = GENERATES | {"loglikelihood", "loglikelihood_rolling", "multiple_choice"}
+SCORED_BY_OPENAI = ("babbage-002", "davinci-002")
 NEEDED = ("tenacity", "aiohttp", "requests")
 """What lm-eval's API models import."""
 
 
 def kind(where: Endpoint, spec: ApiSpec) -> str:
-    """lm-eval's name of the model class for an endpoint."""
+    """lm-eval's name of the model class for an endpoint.
+
+    Raises:
+        BadInput: The spec names a kind that does not speak as the address does.
+    """
     if spec.kind != "auto":
+        if ("chat" in spec.kind) != where.is_chat:
+            raise BadInput(
+                f"capability.api.kind is {spec.kind}, but {where.url} takes "
+                f"{'chats' if where.is_chat else 'plain text'}. Correct one of them, or leave kind "
+                "out."
+            )
         return spec.kind
     if where.speaks_anthropic:
         return "anthropic-chat-completions"
@@ -48,13 +60,21 @@ def kind(where: Endpoint, spec: ApiSpec) -> str:
 
 
 def output_types(where: Endpoint, spec: ApiSpec) -> tuple[frozenset[str], str]:
-    """Which of lm-eval's output types the endpoint can answer, and why not the others."""
+    """Which of lm-eval's output types the endpoint can answer, and why not the others.
+
+    Raises:
+        BadInput: As `kind`.
+    """
     if where.is_chat:
         return GENERATES, (
             "a chat endpoint gives no log-probabilities of a given answer. Choose tasks in which "
             "the model writes (generate_until, as gsm8k and ifeval), ask an endpoint of plain "
             "completions that echoes them (endpoint:http://HOST/v1/completions#MODEL), or run the "
             "model's weights"
+        )
+    if kind(where, spec) == "openai-completions" and where.model not in SCORED_BY_OPENAI:
+        return GENERATES, (
+            f"OpenAI gives log-probabilities of a prompt only for {' and '.join(SCORED_BY_OPENAI)}"
         )
     if spec.tokenizer is None:
         return GENERATES, (
@@ -194,7 +214,11 @@ class ApiLM(TemplateLM):
         self._spent(usage(reply))
         try:
             if not generate:
-                return self.parse_logprobs(outputs=reply, tokens=[message], ctxlens=[ctxlen])[0]
+                found = self.parse_logprobs(outputs=reply, tokens=[message], ctxlens=[ctxlen])
+                value, is_greedy = found[0]
+                if not math.isfinite(value):
+                    raise ValueError("a log-likelihood is a finite number")
+                return float(value), bool(is_greedy)
             written = self.parse_generations(outputs=_answered(reply))
             return written[0] or ""
         except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -236,14 +260,25 @@ def _answered(reply: dict[str, Any]) -> dict[str, Any]:
         return reply | {"content": [{"type": "text", "text": text}]}
     first = reply["choices"][0]
     if "message" not in first:
-        return reply | {"choices": [first | {"index": 0, "text": str(first["text"])}]}
+        return reply | {"choices": [first | {"index": 0, "text": _words(first["text"])}]}
     message = first["message"]
     content = message.get("content")
     if isinstance(content, list):
         content = "".join(part.get("text", "") for part in content)
     content = content or message.get("reasoning_content") or message.get("reasoning") or ""
-    message = message | {"content": str(content)}
+    message = message | {"content": _words(content)}
     return reply | {"choices": [first | {"index": 0, "message": message}]}
+
+
+def _words(text: Any) -> str:
+    """A text; nothing where the model said nothing.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if not isinstance(text, str | None):
+        raise TypeError(f"an answer is a text, not {type(text).__name__}")
+    return text or ""
 
 
 def _headers(where: Endpoint, key: str | None) -> dict[str, str]:

@@ -6,9 +6,11 @@ from typing import Any
 import streamlit as st
 
 from explorer.catalogue import api_prices
+from explorer.errors import UnknownTask
 from explorer.models import endpoint
 from explorer.pages import glossary, widgets, words
 from explorer.specs import ApiSpec
+from explorer.tasks import index
 
 HELP = glossary.TERMS
 
@@ -18,12 +20,13 @@ def wanted() -> bool:
     return st.toggle("Test it as well", key="run_api", help=HELP["api_test"])
 
 
-def ask(root: Path, teacher: str) -> dict[str, Any]:
+def ask(root: Path, teacher: str, tasks: list[str]) -> dict[str, Any]:
     """Fields of the spec's capability part that only an endpoint has.
 
     Args:
         root: The store, for the user's own prices.
         teacher: The endpoint's name.
+        tasks: That are to be asked.
 
     Raises:
         BadInput: It is none.
@@ -45,7 +48,7 @@ def ask(root: Path, teacher: str) -> dict[str, Any]:
         ).strip() or None,
     }  # fmt: skip
     if where.is_chat:
-        st.caption("A chat is asked tasks in which the model writes, such as gsm8k and ifeval.")
+        _only_written(tasks)
     else:
         found["tokenizer"] = (
             st.text_input("Tokenizer", key="run_api_tokenizer", help=HELP["api_tokenizer"]).strip()
@@ -61,3 +64,36 @@ def ask(root: Path, teacher: str) -> dict[str, Any]:
             )
         )
     return {"api": found, "apply_chat_template": where.is_chat}
+
+
+def _only_written(tasks: list[str]) -> None:
+    """Say what a chat can be asked, and which of these tasks it cannot."""
+    said = "A chat is asked tasks in which the model writes (gsm8k, ifeval)"
+    # The stamp reads names of files; the list itself is read once for each.
+    scored = [name for name in tasks if _is_scored(name, index.stamp())]
+    if not scored:
+        st.caption(f"{said}.")
+        return
+    st.warning(
+        words.md(
+            f"{said}. These score given answers, for which it gives no log-probabilities, and will "
+            f"be refused: {', '.join(scored)}. Choose others, or an endpoint of plain completions."
+        ),
+        icon=":material/block:",
+    )
+
+
+@st.cache_data(show_spinner=False, max_entries=200)
+def _is_scored(name: str, stamp: str) -> bool:
+    """Whether a name means a task of given answers, as far as the list is there to tell.
+
+    The stamp is only part of the key.
+    """
+    known = index.read()
+    if known is None:
+        return False
+    try:
+        leaves = known.leaves(name)
+    except UnknownTask:
+        return False
+    return any(leaf.output_type not in (None, "generate_until") for leaf in leaves)

@@ -24,7 +24,7 @@ def button(root: Path, runs: list[str]) -> None:
         return
     with st.popover("Import", icon=":material/upload:", key="import_open"):
         uploads = st.file_uploader(
-            "lm-eval's results_*.json and samples_*.jsonl, or a zip of its output folder",
+            words.md("lm-eval's results_*.json and samples_*.jsonl, or a zip of its output folder"),
             type=["json", "jsonl", "zip"],
             accept_multiple_files=True,
             key="import_files",

@@ -78,7 +78,10 @@ def ask(root: Path, shelf: Shelf) -> SweepSpec | RunSpec:
     elsewhere = order.runs_elsewhere(head["teacher"])
     taught = {"corpus": None, "control": False} if elsewhere else _corpus_and_budget()
     if elsewhere == "endpoint":
-        tested = {**_tasks(shelf), **api.ask(root, head["teacher"])} if api.wanted() else None
+        tested = None
+        if api.wanted():
+            tested = _tasks(shelf)
+            tested |= api.ask(root, head["teacher"], tested["tasks"])
     else:
         tested = _tasks(shelf)
     head["gguf"] = [] if elsewhere else timing.formats()

@@ -9,6 +9,7 @@ import pytest
 
 from explorer import jobs, store
 from explorer.specs import RunSpec, starter_sweep
+from explorer.tasks import index
 from tests import records
 from tests.app.reading import text_of
 
@@ -177,6 +178,9 @@ def test_an_endpoint_is_ordered_by_its_address(root, open_page, submitted):
 
 def test_an_endpoint_can_be_tested_as_well(root, open_page, submitted, monkeypatch):
     """Tasks, how many requests at once, a limit in dollars and the NAME of the key's variable."""
+    rows = [index.Row("starter", "task", output_type="multiple_choice")]
+    rows += [index.Row("gsm8k", "task", output_type="generate_until")]
+    monkeypatch.setattr(index, "read", lambda: index.TaskIndex({r.name: r for r in rows}, []))
     name = "endpoint:https://api.openai.com/v1#gpt-5-mini"
     before = RunSpec(teacher=name, capability=None)
     records.write_run(root, records.make_record(spec=before, status="failed"))
@@ -185,7 +189,9 @@ def test_an_endpoint_can_be_tested_as_well(root, open_page, submitted, monkeypat
     page.toggle(key="run_api").set_value(True).run()
     assert not page.exception
     assert "per million tokens read" in text_of(page)
+    assert "starter. Choose others" in page.warning[0].value
     page.multiselect(key="run_tasks").set_value(["gsm8k"]).run()
+    assert not page.warning
     page.number_input(key="run_api_usd").set_value(2.5).run()
     page.text_input(key="run_api_key").input("MY_KEY").run()
     page.button(key="run_start").click().run()

@@ -1,12 +1,16 @@
 """Models behind an API, tested: a real model behind a real server on loopback, and bad servers."""
 
+import contextlib
 import json
+import math
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from explorer import cli, store
 from explorer import run as engine
@@ -14,6 +18,7 @@ from explorer.catalogue import api_prices
 from explorer.errors import BadInput, RunFailed
 from explorer.measure import api_lm, capability, device
 from explorer.measure.runtimes import replies
+from explorer.measure.runtimes.endpoint import Failed
 from explorer.models import endpoint, loading
 from explorer.progress import Progress
 from explorer.records import Usage
@@ -209,6 +214,51 @@ def test_anthropics_replies_are_text_without_the_thoughts():
     assert api_lm.usage(reply) == Usage(num_replies=1, prompt_tokens=7, output_tokens=3)
     assert api_lm.kind(where, ApiSpec()) == "anthropic-chat-completions"
     assert api_lm._headers(where, "k")["x-api-key"] == "k"
+
+
+def test_a_kind_that_speaks_otherwise_than_the_address_is_refused():
+    """A class for plain text at a chat's address, and the other way round."""
+    chat = endpoint.parse("endpoint:http://host/v1#m")
+    plain = endpoint.parse("endpoint:http://host/v1/completions#m")
+
+    with pytest.raises(BadInput, match="takes chats"):
+        api_lm.kind(chat, ApiSpec(kind="local-completions"))
+    with pytest.raises(BadInput, match="takes plain text"):
+        api_lm.kind(plain, ApiSpec(kind="openai-chat-completions"))
+    scored, why_not = api_lm.output_types(
+        endpoint.parse("endpoint:https://api.openai.com/v1/completions#gpt-x"), ApiSpec()
+    )
+    assert scored == api_lm.GENERATES
+    assert "babbage-002" in why_not
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=2)
+    | st.dictionaries(
+        st.sampled_from(["choices", "message", "content", "text", "index", "usage", "logprobs",
+                         "prompt_tokens", "completion_tokens", "token_logprobs", "top_logprobs"]),
+        inner, max_size=4),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    reply=st.dictionaries(st.sampled_from(["choices", "content", "usage"]), JSON),
+    path=st.sampled_from(["/v1", COMPLETIONS, "/v1/messages"]),
+    generate=st.booleans(),
+)
+def test_any_reply_is_an_answer_or_a_failure_that_is_counted(reply, path, generate):
+    """Whatever JSON a server sends, nothing else comes out of it."""
+    where = endpoint.parse(f"endpoint:http://host{path}#m")
+    counted = []
+    lm = api_lm.make(where, ApiSpec(), counted.append, lambda work: None)
+
+    with contextlib.suppress(Failed):
+        answer = lm._read(reply, generate, [1, 2, 3], 1)
+        assert isinstance(answer, str) if generate else math.isfinite(answer[0])
+    assert counted[0].num_replies == 1
 
 
 def test_a_busy_server_is_asked_again(server, spec, store_root):
