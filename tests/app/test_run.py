@@ -178,9 +178,10 @@ def test_an_endpoint_is_ordered_by_its_address(root, open_page, submitted):
 
 def test_an_endpoint_can_be_tested_as_well(root, open_page, submitted, monkeypatch):
     """Tasks, how many requests at once, a limit in dollars and the NAME of the key's variable."""
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     rows = [index.Row("starter", "task", output_type="multiple_choice")]
     rows += [index.Row("gsm8k", "task", output_type="generate_until")]
-    monkeypatch.setattr(index, "read", lambda: index.TaskIndex({r.name: r for r in rows}, []))
+    monkeypatch.setattr(index, "read", lambda *_: index.TaskIndex({r.name: r for r in rows}, []))
     name = "endpoint:https://api.openai.com/v1#gpt-5-mini"
     before = RunSpec(teacher=name, capability=None)
     records.write_run(root, records.make_record(spec=before, status="failed"))
