@@ -7,6 +7,7 @@ Source: github.com/huggingface/datasets, `packaged_modules/cache/cache.py`, `nam
 """
 
 import dataclasses
+import functools
 import glob
 import os
 import re
@@ -33,6 +34,8 @@ class Held:
     """The data sets in the cache of `datasets`: folder name to its configurations."""
 
     configurations: dict[str, frozenset[str]]
+    folders: dict[str, bool] = dataclasses.field(default_factory=dict)
+    """Data sets that were looked for as folders of this machine, and whether they are."""
 
     def key(self) -> str:
         """A text that differs when they do."""
@@ -44,7 +47,9 @@ class Held:
             return all(_is_here(file) for file in row.files)
         if row.dataset_path is None or row.dataset_path in FORMATS:
             return None
-        if Path(row.dataset_path).is_dir():
+        if row.dataset_path not in self.folders:
+            self.folders[row.dataset_path] = Path(row.dataset_path).is_dir()
+        if self.folders[row.dataset_path]:
             return True
         found = self.configurations.get(folder_of(row.dataset_path))
         if not found or row.dataset_name is None:
@@ -68,6 +73,7 @@ def held() -> Held:
     return Held(found)
 
 
+@functools.cache
 def folder_of(dataset_path: str) -> str:
     """The folder of a data set in the cache: owner___name, in snake case."""
     owner, slash, name = dataset_path.rpartition("/")

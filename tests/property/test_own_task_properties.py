@@ -4,7 +4,7 @@ import csv
 import io
 import json
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from explorer.errors import BadInput
@@ -33,6 +33,7 @@ def outcome(name, content):
         return None
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(["t.csv", "t.jsonl"]),
     st.binary() | st.text().map(lambda said: said.encode("utf-8", "surrogatepass")),
@@ -42,6 +43,7 @@ def test_any_bytes_are_rows_or_a_sentence(name, content):
     outcome(name, content)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.dictionaries(columns, values, max_size=5), min_size=1, max_size=6))
 def test_any_json_is_documents_or_a_sentence(rows):
     """Lines that are JSON of any shape either fit or are named; what fits can be asked."""
@@ -58,6 +60,7 @@ def test_any_json_is_documents_or_a_sentence(rows):
         assert json.loads(json.dumps(one)) == one
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(words, st.lists(words, min_size=2, max_size=4, unique=True),
                           st.integers(0, 1)), min_size=1, max_size=5))  # fmt: skip
 def test_the_same_questions_from_csv_and_jsonl(asked):

@@ -333,7 +333,7 @@ def test_fetch_counts_the_documents_that_are_here(explorer, known_tasks):
 
 
 def test_a_task_of_ones_own_is_added_and_previewed(explorer, known_tasks, store_root, tmp_path):
-    """Columns are guessed or named; the same name is refused unless it is to be replaced."""
+    """Columns are guessed or named; the same name is refused."""
     file = tmp_path / "Quiz 1.csv"
     file.write_text("ask,a,b,gold\nOne or two?,1,2,A\n", encoding="utf-8")
 
@@ -345,7 +345,5 @@ def test_a_task_of_ones_own_is_added_and_previewed(explorer, known_tasks, store_
     assert "One or two?\n  -> ' 1'\n     ' 2'" in out.decode()
     code, _, err = explorer("tasks", "add", str(file), "--question", "ask")
     assert (code, "of yours already" in err) == (2, True)
-    assert explorer("tasks", "add", str(file), "--question", "ask", "--replace")[0] == 0
-    assert explorer("tasks", "add", str(file), "--question", "ask", "--name", "piqa")[0] == 2
     code, _, err = explorer("tasks", "add", str(tmp_path / "gone.csv"))
     assert (code, "Could not read" in err) == (2, True)

@@ -1,11 +1,12 @@
 """The list of tasks: what it says, when it is read again, what is on this machine."""
 
 import json
-import subprocess
-import sys
+from pathlib import Path
 
+import datasets
 import pytest
 import yaml
+from datasets.naming import camelcase_to_snakecase
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from explorer.errors import BadInput, UnknownTask
@@ -194,18 +195,11 @@ def test_data_here_follows_the_cache_of_datasets(row, folders, expected, tmp_pat
     assert here.held().has(index.Row("t", "task", **row)) is expected
 
 
-def test_the_cache_of_datasets_is_found_where_datasets_looks(monkeypatch):
+def test_the_cache_of_datasets_is_found_where_datasets_looks():
     """The names and the place of folders are those of the library itself."""
-    import datasets
-    from datasets.naming import camelcase_to_snakecase
-
     for name in ("MMLU-Pro", "TruthfulQA", "ai2_arc", "XNLIv2", "BBH"):
         assert here.folder_of(f"Org/{name}") == f"Org___{camelcase_to_snakecase(name)}"
-    monkeypatch.delenv("HF_DATASETS_CACHE", raising=False)
-    code = "import datasets; print(datasets.config.HF_DATASETS_CACHE)"
-    del datasets
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert str(here._datasets_cache()) == done.stdout.strip()
+    assert here._datasets_cache() == Path(datasets.config.HF_DATASETS_CACHE)
 
 
 def test_missing_data_is_refused_before_the_start(known_tasks, tmp_path, monkeypatch):
