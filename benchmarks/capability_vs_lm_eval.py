@@ -29,6 +29,7 @@ from lm_eval.models.huggingface import HFLM
 from explorer.measure import device, task_sets
 from explorer.measure.prefix_lm import PrefixLM
 from explorer.models import loading
+from explorer.tasks import index
 
 SHOTS = 5
 BATCH_SIZES = (1, 4, 8, 16, 32)
@@ -89,7 +90,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def task(name: str, config: dict[str, Any]) -> ConfigurableTask:
     """One kind as a task of lm-eval's."""
-    path = task_sets.OUR_TASKS / "data.py"
+    path = index.SHIPPED / "data.py"
     spec = importlib.util.spec_from_file_location("data", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
