@@ -27,7 +27,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 
 from explorer.measure import device, task_sets
-from explorer.measure.prefix_lm import PrefixLM
+from explorer.measure.backends.prefix_lm import PrefixLM
 from explorer.models import loading
 from explorer.tasks import index
 

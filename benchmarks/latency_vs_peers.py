@@ -22,9 +22,9 @@ from pathlib import Path
 import torch
 
 from explorer.errors import BadInput
-from explorer.measure import latency
 from explorer.measure.runtimes.in_torch import Eager
 from explorer.measure.runtimes.llamacpp import LlamaCpp
+from explorer.measure.speed import latency
 from explorer.models import convert, loading
 from explorer.specs import LatencySpec
 

@@ -26,7 +26,7 @@ def lm_eval(context: typer.Context) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from lm_eval.__main__ import cli_evaluate
 
-    from explorer.measure import prefix_lm
+    from explorer.measure.backends import prefix_lm
 
     prefix_lm.register()
     before = sys.argv

@@ -34,13 +34,14 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.utils import handle_non_serializable, hash_string
 
 from explorer.errors import BadInput, NoRoom
-from explorer.measure import api_cost, api_lm, lm_eval_files, prefix_lm, task_scores, task_sets
-from explorer.measure.answer_log import AnswerLog
-from explorer.measure.api_lm import ApiLM
-from explorer.measure.llama_lm import LlamaLM
+from explorer.measure import lm_eval_files, task_scores, task_sets
+from explorer.measure.backends import api_cost, api_lm, prefix_lm
+from explorer.measure.backends.answer_log import AnswerLog
+from explorer.measure.backends.api_lm import ApiLM
+from explorer.measure.backends.llama_lm import LlamaLM
+from explorer.measure.backends.prefix_lm import PrefixLM
+from explorer.measure.backends.work import Work
 from explorer.measure.lm_eval_files import TaskFiles
-from explorer.measure.prefix_lm import PrefixLM
-from explorer.measure.work import Work
 from explorer.models.loading import Loaded
 from explorer.progress import Progress
 from explorer.records import Capability, TaskScore, Usage

@@ -8,11 +8,13 @@ from transformers import PreTrainedTokenizerBase
 
 from explorer import guards, store
 from explorer.errors import BadInput
-from explorer.measure import capability, latency, llama_lm
-from explorer.measure.llama_lm import LlamaLM
+from explorer.measure import capability
+from explorer.measure.backends import llama_lm
+from explorer.measure.backends.llama_lm import LlamaLM
 from explorer.measure.runtimes import opened
 from explorer.measure.runtimes.base import Runtime
 from explorer.measure.runtimes.llamacpp import LlamaCpp
+from explorer.measure.speed import latency
 from explorer.models import gguf_facts
 from explorer.models.convert import to_gguf
 from explorer.models.facts import facts, fingerprint

@@ -8,9 +8,10 @@ from typing import Any, cast
 from explorer import store
 from explorer.catalogue import api_prices
 from explorer.errors import BadInput
-from explorer.measure import api_lm, capability
-from explorer.measure.api_cost import Spent
-from explorer.measure.load import time_endpoint
+from explorer.measure import capability
+from explorer.measure.backends import api_lm
+from explorer.measure.backends.api_cost import Spent
+from explorer.measure.speed.load import time_endpoint
 from explorer.models import endpoint
 from explorer.models.loading import Loaded, load_tokenizer
 from explorer.records import Capability, Usage

@@ -65,8 +65,8 @@ def test_a_run_told_to_end_on_the_gpu_resumes_there(spec, store_root):
 
 def test_compiled_decoding_is_eager_decoding(tiny_llama):
     """The compiled step over a static cache gives the tokens that the eager model gives."""
-    from explorer.measure import latency
     from explorer.measure.runtimes.in_torch import Compiled, Eager
+    from explorer.measure.speed import latency
     from explorer.models import loading
     from explorer.specs import LatencySpec
 

@@ -16,7 +16,8 @@ from explorer import cli, store
 from explorer import run as engine
 from explorer.catalogue import api_prices
 from explorer.errors import BadInput, RunFailed
-from explorer.measure import api_lm, capability, device
+from explorer.measure import capability, device
+from explorer.measure.backends import api_lm
 from explorer.measure.runtimes import replies
 from explorer.measure.runtimes.endpoint import Failed
 from explorer.models import endpoint, loading

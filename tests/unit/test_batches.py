@@ -3,8 +3,8 @@
 import pytest
 
 from explorer.errors import BadInput, NoRoom
-from explorer.measure import latency
 from explorer.measure.runtimes.in_torch import Eager
+from explorer.measure.speed import latency
 from explorer.models import loading
 from explorer.progress import Progress
 from explorer.records import LoadPoint

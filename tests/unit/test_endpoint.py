@@ -7,8 +7,8 @@ import pytest
 from explorer import run as engine
 from explorer import store
 from explorer.errors import BadInput, RunFailed
-from explorer.measure.load import time_endpoint
 from explorer.measure.runtimes.endpoint import Client, Failed
+from explorer.measure.speed.load import time_endpoint
 from explorer.models import endpoint
 from explorer.progress import Progress
 from explorer.specs import LatencySpec, RunSpec

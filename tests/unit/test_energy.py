@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from explorer.measure import energy
+from explorer.measure.speed import energy
 
 CPU = torch.device("cpu")
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from explorer.errors import BadInput, RunCancelled, RunFailed
-from explorer.measure import latency, memory, quiet
 from explorer.measure.runtimes.in_torch import Compiled, Eager
+from explorer.measure.speed import latency, memory, quiet
 from explorer.models import loading
 from explorer.progress import Progress
 from explorer.specs import LatencySpec

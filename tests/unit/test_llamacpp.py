@@ -7,8 +7,8 @@ import torch
 from explorer import run as engine
 from explorer import store
 from explorer.errors import BadInput, UnknownModel
-from explorer.measure import latency
 from explorer.measure.runtimes.in_torch import Eager
+from explorer.measure.speed import latency
 from explorer.models import convert, gguf_facts, loading
 from explorer.progress import Progress
 from explorer.specs import LatencySpec, RunSpec
@@ -150,7 +150,7 @@ def test_scores_are_the_stock_back_ends(model, runtime, group):
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    from explorer.measure.llama_lm import LlamaLM
+    from explorer.measure.backends.llama_lm import LlamaLM
 
     stock = HFLM(pretrained=model.model, tokenizer=model.tokenizer, batch_size=1)
     ours = LlamaLM(runtime, model.tokenizer)
@@ -178,8 +178,8 @@ def test_answers_of_before_are_not_asked_again(model, runtime, tmp_path, monkeyp
     """A task that was cut off goes on: what its log holds is read, and progress counts it."""
     from lm_eval.api.instance import Instance
 
-    from explorer.measure.answer_log import AnswerLog
-    from explorer.measure.llama_lm import LlamaLM
+    from explorer.measure.backends.answer_log import AnswerLog
+    from explorer.measure.backends.llama_lm import LlamaLM
 
     greedy = {"until": ["Q"], "max_gen_toks": 4, "do_sample": False}
     asked = {
@@ -220,7 +220,7 @@ def test_a_damaged_or_missing_file_is_one_sentence(tmp_path):
 
 def test_sampling_is_refused(tiny_llama):
     """A task that wants sampled answers is told so in words."""
-    from explorer.measure.llama_lm import LlamaLM
+    from explorer.measure.backends.llama_lm import LlamaLM
 
     class Free:
         args = ("Hi", {"until": [], "do_sample": True, "temperature": 1.0})

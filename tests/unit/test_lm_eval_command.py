@@ -12,7 +12,7 @@ import yaml
 
 from explorer import cli, store
 from explorer.measure import capability
-from explorer.measure.prefix_lm import PrefixLM
+from explorer.measure.backends.prefix_lm import PrefixLM
 from explorer.models import loading
 from explorer.progress import Progress
 from explorer.specs import CapabilitySpec, RunSpec

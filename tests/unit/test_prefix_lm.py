@@ -11,9 +11,9 @@ import transformers
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from explorer.measure import prefix_lm
-from explorer.measure.answer_log import AnswerLog
-from explorer.measure.prefix_lm import PrefixLM, Work
+from explorer.measure.backends import prefix_lm
+from explorer.measure.backends.answer_log import AnswerLog
+from explorer.measure.backends.prefix_lm import PrefixLM, Work
 from explorer.models import loading
 
 LLAMA = {
@@ -165,7 +165,7 @@ def test_logits_are_made_in_chunks(tokenizer, monkeypatch):
     ours, _ = both(make("llama"), tokenizer)
     asked = instances("loglikelihood", questions())
     whole = ours.loglikelihood(asked, disable_tqdm=True)
-    monkeypatch.setattr("explorer.measure.tree_model.CHUNK_BYTES", 3 * 320 * 4)
+    monkeypatch.setattr("explorer.measure.backends.tree_model.CHUNK_BYTES", 3 * 320 * 4)
 
     assert [v for v, _ in ours.loglikelihood(asked, disable_tqdm=True)] == pytest.approx(
         [v for v, _ in whole], abs=1e-4

@@ -188,7 +188,7 @@ class LlamaCpp:
         return list(room[:count])
 
     def watch_memory(self) -> Unwatched:
-        """Only a process of its own can tell; see `measure.memory`."""
+        """Only a process of its own can tell; see `speed.memory`."""
         return Unwatched()
 
     def close(self) -> None:

@@ -18,8 +18,16 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from explorer.measure.token_tree import MIN_HEADER, ROW_TOKENS, Array, Row, Text, chain, plan
-from explorer.measure.tree_cache import Header, Opening, Room
+from explorer.measure.backends.token_tree import (
+    MIN_HEADER,
+    ROW_TOKENS,
+    Array,
+    Row,
+    Text,
+    chain,
+    plan,
+)
+from explorer.measure.backends.tree_cache import Header, Opening, Room
 
 # Shape letters: R rows, L tokens of a row, P of the header, K = P + L keys, S scored positions,
 # H hidden size, V vocabulary.

@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 
-from explorer.measure.token_tree import MIN_HEADER, Array
-from explorer.measure.tree_cache import Header, Room
-from explorer.measure.tree_model import TreeModel
+from explorer.measure.backends.token_tree import MIN_HEADER, Array
+from explorer.measure.backends.tree_cache import Header, Room
+from explorer.measure.backends.tree_model import TreeModel
 
 # Shape letters: R texts, L tokens of the longest prompt after the header, N new tokens, K keys.
 

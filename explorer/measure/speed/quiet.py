@@ -5,7 +5,7 @@ import time
 import psutil
 import torch
 
-from explorer.measure import nvml
+from explorer.measure.speed import nvml
 
 BUSY_SHARE = 0.2
 """Share of the processor's time that others may take before the record says so."""

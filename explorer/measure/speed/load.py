@@ -18,9 +18,9 @@ from collections.abc import Callable
 import torch
 
 from explorer.errors import BadInput, RunFailed
-from explorer.measure.latency import why_saturated
-from explorer.measure.quiet import Watch
 from explorer.measure.runtimes.endpoint import Client, Failed
+from explorer.measure.speed.latency import why_saturated
+from explorer.measure.speed.quiet import Watch
 from explorer.models.endpoint import Endpoint
 from explorer.progress import Progress
 from explorer.records import Energy, Latency, LoadPoint, RuntimeFacts, Timing, Turn

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from explorer.measure import nvml
+from explorer.measure.speed import nvml
 from explorer.records import Energy
 
 POWERCAP = Path("/sys/class/powercap")

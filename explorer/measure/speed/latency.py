@@ -16,10 +16,10 @@ from collections.abc import Sequence
 import torch
 
 from explorer.errors import BadInput, NoRoom
-from explorer.measure import memory
-from explorer.measure.energy import Meter
-from explorer.measure.quiet import Watch
 from explorer.measure.runtimes.base import Runtime
+from explorer.measure.speed import memory
+from explorer.measure.speed.energy import Meter
+from explorer.measure.speed.quiet import Watch
 from explorer.progress import Progress
 from explorer.records import Latency, LoadPoint, Timing, Turn
 from explorer.specs import LatencySpec

@@ -24,12 +24,12 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.registry import model_registry
 from lm_eval.models.huggingface import HFLM
 
-from explorer.measure import answer_log
-from explorer.measure.token_tree import Row, Text, plan
-from explorer.measure.tree_cache import Header
-from explorer.measure.tree_generate import Generator
-from explorer.measure.tree_model import TreeModel
-from explorer.measure.work import Count, Work
+from explorer.measure.backends import answer_log
+from explorer.measure.backends.token_tree import Row, Text, plan
+from explorer.measure.backends.tree_cache import Header
+from explorer.measure.backends.tree_generate import Generator
+from explorer.measure.backends.tree_model import TreeModel
+from explorer.measure.backends.work import Count, Work
 from explorer.models import loading
 
 log = logging.getLogger("explorer")

@@ -20,10 +20,10 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import get_model
 
 from explorer.errors import BadInput, RunFailed
-from explorer.measure import answer_log
+from explorer.measure.backends import answer_log
+from explorer.measure.backends.work import Count, Work
 from explorer.measure.runtimes.endpoint import Failed
 from explorer.measure.runtimes.replies import Asker
-from explorer.measure.work import Count, Work
 from explorer.models import endpoint
 from explorer.models.endpoint import Endpoint
 from explorer.models.loading import load_tokenizer

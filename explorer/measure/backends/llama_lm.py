@@ -22,9 +22,9 @@ from lm_eval.models.utils import (
 from transformers import PreTrainedTokenizerBase
 
 from explorer.errors import BadInput
-from explorer.measure import answer_log
+from explorer.measure.backends import answer_log
+from explorer.measure.backends.work import Count, Work
 from explorer.measure.runtimes.llamacpp import BATCH_TOKENS, LlamaCpp, Row
-from explorer.measure.work import Count, Work
 
 NAME = "explorer-llama-cpp"
 """What lm-eval's results files name as the back end."""

@@ -6,7 +6,7 @@ a fresh child process loads the model alone and answers once: the number is its 
 resident memory while answering less its resident memory before the model was loaded, and
 so holds the weights, the KV cache and the activations, but not Python and torch.
 
-    python -m explorer.measure.memory \
+    python -m explorer.measure.speed.memory \
         '{"name": "starter", "spec": {}, "device": "cpu", "dtype": "float32", "threads": 2}'
 """
 
@@ -91,7 +91,7 @@ def peak_memory_bytes(
         "dtype": str(dtype).removeprefix("torch.") if dtype else "auto",
         "threads": torch.get_num_threads(),
     }
-    command = [sys.executable, "-m", "explorer.measure.memory", json.dumps(asked)]
+    command = [sys.executable, "-m", "explorer.measure.speed.memory", json.dumps(asked)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode < 0:
         raise NoRoom(
@@ -111,8 +111,8 @@ def _can_reset_peak() -> bool:
 def _measure(asked: dict[str, Any]) -> int:
     """What the child does; the process must be fresh."""
     # These import this module.
-    from explorer.measure import latency
     from explorer.measure.runtimes import opened
+    from explorer.measure.speed import latency
 
     torch.set_num_threads(asked["threads"])
     spec = LatencySpec.parse(asked["spec"])
