@@ -142,7 +142,7 @@ def teach_trl(work: Path, minutes: int) -> dict[str, Any]:
 
     steps = 60 * minutes * TOKENS_PER_S // (4 * 255)
     with contextlib.redirect_stdout(io.StringIO()):
-        base.trl_trainer(work, LAYERS, steps, [Watch()], frozen=False).train()
+        base.trl_trainer(work, LAYERS, base.packed_rows(steps), [Watch()], False).train()
     return found
 
 

@@ -2,18 +2,21 @@
 
 The peer is TRL 1.16.0, `trl.experimental.gkd.GKDTrainer` with `lmbda=0` (the given text) and
 `beta=0` (forward KL). Both sides teach the same students of the starter teacher on the same
-packed blocks of 256 tokens, four a step, in float32 on two threads, with AdamW. TRL gets the
-blocks ready and without padding, which is its best case. It asks the teacher at every step;
-we read the targets that one pass of the teacher left, and that pass is counted in the sweep.
+texts of the starter corpus, four a step, in float32 on two threads, with AdamW. TRL takes the
+texts as they are and pads those of a step to the longest, as it comes; only tokens that are
+no padding count. Beside that it gets our packed blocks of 256 tokens, its best case. It asks
+the teacher at every step; we read the targets that one pass of the teacher left, and that
+pass is counted in the sweep.
 
     pip install -e '.[bench]'
     python benchmarks/distill_vs_trl.py [--turns 3] [--steps 4]
 
 Each measurement is a process of its own, ours and TRL's in turns, so that the peak memory is
-that side's alone. About ten minutes on two cores. The last line is one JSON object:
+that side's alone. A quarter of an hour on two cores. The last line is one JSON object:
 
 speed_ratio_single  tokens/s of ours over TRL's, 10 layers, cached targets
 speed_ratio_sweep4  time of TRL over ours for four students, the teacher's pass counted
+..._packed          the same against TRL on our packed blocks
 cpu_ratio_single    the same in tokens per second of processor time, which other work on the
                     machine disturbs less
 memory_ratio        our peak memory over TRL's, 10 layers
@@ -29,6 +32,7 @@ import io
 import json
 import math
 import os
+import random
 import resource
 import statistics
 import subprocess
@@ -51,14 +55,14 @@ def main(turns: int, steps: int) -> None:
         work = Path(folder)
         pass_rate = call(work, "prepare", steps=steps)["tokens_per_s"]
         found: dict[tuple[str, int], list[dict[str, Any]]] = {}
-        sides = ("ours", "trl", "ours_whole", "trl_frozen")
+        sides = ("ours", "trl", "trl_packed", "ours_whole", "trl_frozen")
         for _ in range(turns):
             for side in sides:
                 found.setdefault((side, SINGLE), []).append(
                     call(work, side, layers=SINGLE, steps=steps)
                 )
         for layers in SWEEP:
-            for side in ("ours", "trl"):
+            for side in ("ours", "trl", "trl_packed"):
                 if layers != SINGLE:
                     found[side, layers] = [call(work, side, layers=layers, steps=steps)]
     check_same_loss(found)
@@ -69,7 +73,8 @@ def main(turns: int, steps: int) -> None:
         "ours": "ours, cached targets",
         "ours_whole": "ours, embedding trained",
         "trl": "TRL GKDTrainer",
-        "trl_frozen": "TRL, embedding frozen",
+        "trl_packed": "TRL, blocks packed",
+        "trl_frozen": "TRL, packed and frozen",
     }
     print(f"\n{'':24} layers   tokens/s (all steps)      peak memory")
     for (side, layers), runs in found.items():
@@ -87,26 +92,35 @@ def main(turns: int, steps: int) -> None:
     print(f"matrix-multiply peak, float32, {THREADS} threads: {max(peaks) / 1e9:.0f} GFLOP/s")
     cpu = {
         side: statistics.median(r for one in found[side, SINGLE] for r in one["cpu_rates"])
-        for side in ("ours", "trl")
+        for side in ("ours", "trl", "trl_packed")
     }
-    ours_s = 1 / pass_rate + sum(1 / rates["ours", layers] for layers in SWEEP)
-    theirs_s = sum(1 / rates["trl", layers] for layers in SWEEP)
+    seconds = {side: sum(1 / rates[side, layers] for layers in SWEEP)
+               for side in ("ours", "trl", "trl_packed")}  # fmt: skip
+    seconds["ours"] += 1 / pass_rate
     print(
         json.dumps(
             {
-                "speed_ratio_single": round(rates["ours", SINGLE] / rates["trl", SINGLE], 3),
-                "speed_ratio_sweep4": round(theirs_s / ours_s, 3),
-                "cpu_ratio_single": round(cpu["ours"] / cpu["trl"], 3),
-                "memory_ratio": round(memory["ours", SINGLE] / memory["trl", SINGLE], 3),
+                "speed_ratio_single": ratio(rates["ours", SINGLE], rates["trl", SINGLE]),
+                "speed_ratio_sweep4": ratio(seconds["trl"], seconds["ours"]),
+                "speed_ratio_single_packed": ratio(
+                    rates["ours", SINGLE], rates["trl_packed", SINGLE]
+                ),
+                "speed_ratio_sweep4_packed": ratio(seconds["trl_packed"], seconds["ours"]),
+                "cpu_ratio_single": ratio(cpu["ours"], cpu["trl"]),
+                "memory_ratio": ratio(memory["ours", SINGLE], memory["trl", SINGLE]),
                 "peak_fraction": round(statistics.median(fractions), 3),
                 "speed_ratio_by_turn": [
-                    round(statistics.median(a["rates"]) / statistics.median(b["rates"]), 3)
+                    ratio(statistics.median(a["rates"]), statistics.median(b["rates"]))
                     for a, b in zip(found["ours", SINGLE], found["trl", SINGLE], strict=True)
                 ],
                 "versions": {"trl": TRL, **found["trl", SINGLE][0]["versions"]},
             }
         )
     )
+
+
+def ratio(one: float, other: float) -> float:
+    return round(one / other, 3)
 
 
 def require_trl() -> None:
@@ -123,7 +137,7 @@ def require_trl() -> None:
 def check_same_loss(found: dict[tuple[str, int], list[dict[str, Any]]]) -> None:
     """Both sides must see the same loss on the same first batch, before any step."""
     ours = found["ours", SINGLE][0]["dense_loss"]
-    theirs = found["trl", SINGLE][0]["dense_loss"]
+    theirs = found["trl_packed", SINGLE][0]["dense_loss"]
     print(
         f"\nforward KL of the first batch before any step: ours {ours:.5f}, TRL {theirs:.5f} nats"
     )
@@ -199,8 +213,29 @@ def prepare(work: Path, sizes: tuple[int, ...], num_blocks: int, num_heldout: in
     return rates[-1]
 
 
-def trl_trainer(work: Path, layers: int, max_steps: int, callbacks: list[Any], frozen: bool) -> Any:
-    """TRL's trainer on the same student, blocks and optimiser."""
+def packed_rows(num_steps: int) -> list[list[int]]:
+    """The training blocks in our order."""
+    packed, _, training = blocks()
+    return [packed[n].tolist() for n in training[: num_steps * spec().blocks_per_step]]
+
+
+def text_rows(num_steps: int) -> list[list[int]]:
+    """Whole documents, drawn with a seed, each with its end-of-text token."""
+    from explorer.distill import corpus
+    from explorer.models.loading import load_tokenizer
+
+    tokenizer = load_tokenizer("starter")
+    texts = random.Random(0).sample(
+        corpus.read("starter").texts, num_steps * spec().blocks_per_step
+    )
+    documents = tokenizer(texts, add_special_tokens=False).input_ids
+    return [[*document, tokenizer.eos_token_id] for document in documents]
+
+
+def trl_trainer(
+    work: Path, layers: int, texts: list[list[int]], callbacks: list[Any], frozen: bool
+) -> Any:
+    """TRL's trainer on the same student and optimiser, a step for every four texts."""
     warnings.filterwarnings("ignore")
     from datasets import Dataset
     from trl.experimental.gkd import GKDConfig, GKDTrainer
@@ -208,20 +243,19 @@ def trl_trainer(work: Path, layers: int, max_steps: int, callbacks: list[Any], f
     from explorer.models.loading import load
 
     one = spec()
-    packed, _, training = blocks()
-    numbers = training[: max_steps * one.blocks_per_step]
     rows = [
-        # The first token is the prompt, so that 255 tokens are scored, as on our side.
-        {"prompt": "", "input_ids": packed[n].tolist(), "completion_mask": [0] + [1] * 255}
-        for n in numbers
+        # The first token is the prompt, so that all others are scored, as on our side.
+        {"prompt": "", "input_ids": ids, "completion_mask": [0] + [1] * (len(ids) - 1)}
+        for ids in texts
     ]
+    max_steps = len(texts) // one.blocks_per_step
     student = load(str(work / str(layers)))
     if frozen:
         student.model.get_input_embeddings().requires_grad_(False)
     config = GKDConfig(
         output_dir=str(work / "trl"), max_steps=max_steps, lmbda=0.0, beta=0.0, temperature=1.0,
         per_device_train_batch_size=one.blocks_per_step, gradient_accumulation_steps=1,
-        gradient_checkpointing=False, bf16=False, use_cpu=True, max_length=one.block_tokens,
+        gradient_checkpointing=False, bf16=False, use_cpu=True, max_length=max(map(len, texts)),
         learning_rate=one.learning_rate, lr_scheduler_type="constant", warmup_steps=0,
         optim="adamw_torch_fused", adam_beta1=0.9, adam_beta2=0.95,
         weight_decay=one.weight_decay, max_grad_norm=1.0,
@@ -241,8 +275,10 @@ def trl_trainer(work: Path, layers: int, max_steps: int, callbacks: list[Any], f
 class Clock:
     """Wall and processor time at the end of each step."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_tokens: dict[int, int] | None = None) -> None:
+        """Take the scored tokens of each step, where they are not those of four blocks."""
         self.moments: list[tuple[float, float]] = []
+        self.num_tokens = num_tokens
 
     def tick(self) -> None:
         """A step is over."""
@@ -251,7 +287,11 @@ class Clock:
     def rates(self) -> dict[str, list[float]]:
         """Tokens per second of all steps but the first and the last, by either clock."""
         pairs = list(zip(self.moments[:-1], self.moments[1:-1], strict=False))
-        wall, cpu = ([4 * 255 / (b[i] - a[i]) for a, b in pairs] for i in (0, 1))
+        # The first moment is the end of the first step.
+        tokens = [(self.num_tokens or {}).get(i + 1, 4 * 255) for i in range(len(pairs))]
+        wall, cpu = (
+            [n / (b[i] - a[i]) for n, (a, b) in zip(tokens, pairs, strict=True)] for i in (0, 1)
+        )
         return {"rates": wall, "cpu_rates": cpu}
 
 
@@ -286,25 +326,35 @@ def time_ours(work: Path, layers: int, steps: int, whole: bool) -> dict[str, Any
     }
 
 
-def time_trl(work: Path, layers: int, steps: int, frozen: bool) -> dict[str, Any]:
+def time_trl(work: Path, layers: int, steps: int, *, packed: bool, frozen: bool) -> dict[str, Any]:
     import torch
     import transformers
 
     from explorer.models.loading import load
 
-    clock = Clock()
+    counts: dict[int, int] = {}
+    clock = Clock(counts)
 
     class Tick(transformers.TrainerCallback):
         def on_step_end(self, *arguments: Any, **options: Any) -> None:
             clock.tick()
 
+    rows = packed_rows(steps + 2) if packed else text_rows(steps + 2)
     with contextlib.redirect_stdout(io.StringIO()):
-        trainer = trl_trainer(work, layers, steps + 2, [Tick()], frozen)
+        trainer = trl_trainer(work, layers, rows, [Tick()], frozen)
+        pad = trainer.data_collator
+
+        def counted(examples: list[dict[str, Any]]) -> Any:
+            batch = pad(examples)
+            counts[len(counts)] = int((batch["labels"] != -100).sum())
+            return batch
+
+        trainer.data_collator = counted
         trainer.train()
     peak_bytes = peak_memory()
     # The loss of our first batch, by TRL's own function.
-    packed, _, training = blocks()
-    ids = packed[training[:4]]
+    every_block, _, training = blocks()
+    ids = every_block[training[:4]]
     with torch.no_grad():
         own = load(str(work / str(layers))).model(ids).logits[:, :-1]
         theirs = trainer.teacher_model(ids).logits[:, :-1]
@@ -366,7 +416,9 @@ def side() -> None:
     elif asked.side.startswith("ours"):
         result = time_ours(asked.work, asked.layers, asked.steps, asked.side == "ours_whole")
     else:
-        result = time_trl(asked.work, asked.layers, asked.steps, asked.side == "trl_frozen")
+        frozen = asked.side == "trl_frozen"
+        packed = frozen or asked.side == "trl_packed"
+        result = time_trl(asked.work, asked.layers, asked.steps, packed=packed, frozen=frozen)
     print(json.dumps(result))
 
 
