@@ -13,6 +13,7 @@ that each is scored for itself), and generated answers after the same examples.
 """
 
 import argparse
+import functools
 import importlib.util
 import json
 import statistics
@@ -25,6 +26,7 @@ import torch
 from lm_eval import evaluator
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
+from tqdm import tqdm
 
 from explorer.measure import device, task_sets
 from explorer.measure.backends.prefix_lm import PrefixLM
@@ -148,6 +150,8 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=200, help="of each zero-shot kind")
     parser.add_argument("--few-shot-documents", type=int, default=100)
     asked = parser.parse_args()
+    # The table is the output; lm-eval's bars have no other switch here.
+    tqdm.__init__ = functools.partialmethod(tqdm.__init__, disable=True)
     loaded = loading.load(asked.model)
     tokenizer = loaded.tokenizer
 
