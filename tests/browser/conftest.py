@@ -33,9 +33,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium_path: str) -> Iterator[Browser]:
-    """One headless Chromium for all tests."""
+    """One headless Chromium for a file's tests.
+
+    Not for the session: Playwright's event loop runs until it is closed, and no test after it
+    could start one of its own.
+    """
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
             executable_path=chromium_path, args=screenshots.CHROME_FLAGS
