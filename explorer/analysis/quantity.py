@@ -9,11 +9,12 @@ no interval it counts as exact.
 """
 
 import dataclasses
-import math
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
 from explorer.analysis import numbers
+from explorer.quantiles import median_interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,25 +77,12 @@ def of(value: Any, name: str) -> Quantity:
 def median(values: Sequence[float], name: str = "a timing") -> Quantity:
     """The median with its 95 % interval, whatever the distribution.
 
-    The interval's ends are two of the sorted values, as far in as the binomial distribution
-    with one half allows; below six values there is none.
-
-    Source: Hahn and Meeker 1991, Statistical Intervals, chapter 5.
+    The interval is that of `quantiles.median_interval`; below six values there is none.
     """
     ordered = sorted(float(v) for v in values if not numbers.missing(v))
     if not ordered:
         return unknown(name)
-    n = len(ordered)
-    middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
-    outside, below = 0.0, -1
-    for k in range(n // 2):
-        outside += math.comb(n, k) * 0.5**n
-        if outside > 0.025:
-            break
-        below = k
-    if below < 0:
-        return Quantity(middle)
-    return Quantity(middle, ordered[below], ordered[n - 1 - below])
+    return Quantity(statistics.median(ordered), *(median_interval(ordered) or ()))
 
 
 def _quantity(value: "Quantity | float") -> Quantity:

@@ -62,13 +62,10 @@ def list_tasks(
         return
     wanted = presets.preset(preset).tasks if preset else None
     tasks = indexed(include_path, refresh=refresh)
-    found = listing.matching(listing.table(tasks, here.held()), search)
-    if wanted is not None:
-        found = found[found["task"].isin(wanted)]
-    if output_type:
-        found = found[found["output_type"] == output_type]
-    if only_here:
-        found = found[found["here"].fillna(False)]
+    found = listing.chosen(
+        listing.table(tasks, here.held()),
+        words=search, names=wanted, output_type=output_type, here_only=only_here,
+    )  # fmt: skip
     if as_json:
         print(json.dumps(json.loads(found.to_json(orient="records")), indent=1, ensure_ascii=False))
         return

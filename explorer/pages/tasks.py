@@ -77,17 +77,16 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
         "Data here", key="data_here", bind="query-params", help=glossary.TERMS["data_here"]
     )
 
-shown = found.table
 if kit:
     st.caption(words.md(kits[kit].says))
-    shown = shown[shown["task"].isin(kits[kit].tasks)]
-if way:
-    shown = shown[shown["output_type"] == way]
-if kind:
-    shown = shown[shown["kind"] == kind]
-if here_only:
-    shown = shown[shown["here"].fillna(False)]
-shown = listing.matching(shown, query)
+shown = listing.chosen(
+    found.table,
+    words=query,
+    names=kits[kit].tasks if kit else None,
+    output_type=way,
+    kind=kind,
+    here_only=here_only,
+)
 if shown.empty:
     st.info("No task fits. Use fewer words or take a filter away.")
     st.stop()

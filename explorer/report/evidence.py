@@ -1,6 +1,6 @@
 """The charts behind one run: its tasks, its timings, its training."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -106,23 +106,17 @@ def load_curve(levels: pd.DataFrame, *, template: Template = "light") -> go.Figu
     ):
         figure.add_scatter(
             x=shown["level"], y=shown[column], name=name, mode="lines+markers", yaxis=axis,
-            line={"color": colour, "width": 2, "dash": "dot" if axis == "y2" else "solid"},
+            line=_line(colour, axis),
             marker={"size": 6},
             hovertemplate=f"%{{x}} at once: {name} %{{y:.3g}}<extra></extra>",
         )  # fmt: skip
     if shown.empty:
         look.say(figure, "No level of load was measured.", ink)
+    _two_axes(figure, ink, 300, {"rangemode": "tozero"})
     figure.update_layout(
-        height=300,
-        margin={"t": 40, "b": 50, "r": 60},
-        yaxis2={
-            **look.axis(ink), "overlaying": "y", "side": "right", "rangemode": "tozero",
-            "showgrid": False,
-        },
         yaxis2_title_text="TPOT (ms, less is better)",
         yaxis_title_text="Output tokens/s (more is better)",
-        yaxis_rangemode="tozero",
-    )  # fmt: skip
+    )
     figure.update_xaxes(title_text="Requests at once", rangemode="tozero", tickformat="d")
     return figure
 
@@ -150,24 +144,33 @@ def training_curve(points: pd.DataFrame, *, template: Template = "light") -> go.
         figure.add_scatter(
             x=known["scored_tokens"], y=known[column] * (100 if axis == "y2" else 1),
             name=name, mode=mode, yaxis=axis,
-            line={"color": colour, "width": 2, "dash": "dot" if axis == "y2" else "solid"},
+            line=_line(colour, axis),
             marker={"size": 5}, customdata=known[["step"]],
             hovertemplate=f"{name} {hover}<br>step %{{customdata[0]}}, %{{x:,}} tokens"
             "<extra></extra>",
         )  # fmt: skip
     if points.empty:
         look.say(figure, "No training step is done yet.", ink)
+    ticks = {"tickmode": "array", "tickvals": [0, 25, 50, 75, 100], "ticksuffix": " %"}
+    _two_axes(figure, ink, 320, {"range": [0, 102], **ticks})
     figure.update_layout(
-        height=320,
-        margin={"t": 40, "b": 50, "r": 60},
-        yaxis2={
-            **look.axis(ink), "overlaying": "y", "side": "right", "range": [0, 102],
-            "tickmode": "array", "tickvals": [0, 25, 50, 75, 100], "ticksuffix": " %",
-            "showgrid": False,
-        },
         yaxis2_title_text="Top-1 agreement (more is better)",
         yaxis_title_text="Nats per token (less is better)",
-        yaxis_rangemode="tozero",
-    )  # fmt: skip
+    )
     figure.update_xaxes(title_text="Scored tokens", rangemode="tozero", tickformat="~s")
     return figure
+
+
+def _line(colour: str, axis: str) -> dict[str, Any]:
+    """Dotted where the right axis counts."""
+    return {"color": colour, "width": 2, "dash": "dot" if axis == "y2" else "solid"}
+
+
+def _two_axes(figure: go.Figure, ink: dict[str, str], height: int, right: dict[str, Any]) -> None:
+    """A second axis on the right, with room for it; the left one begins at zero."""
+    figure.update_layout(
+        height=height,
+        margin={"t": 40, "b": 50, "r": 60},
+        yaxis2={**look.axis(ink), "overlaying": "y", "side": "right", "showgrid": False, **right},
+        yaxis_rangemode="tozero",
+    )

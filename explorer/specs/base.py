@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
 
 import pydantic
@@ -71,6 +72,18 @@ class Spec(BaseModel):
         """Eight hex digits that differ when any field does."""
         text = json.dumps(self.decisive(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def text_of(path: Path) -> str:
+    """The text of a spec's file.
+
+    Raises:
+        BadInput: It cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"Could not read the spec {path}: {error}") from error
 
 
 def _in_words(error: pydantic.ValidationError, cls: type[BaseModel]) -> list[str]:

@@ -8,8 +8,7 @@ import pydantic
 import yaml
 from pydantic import Field, PositiveInt
 
-from explorer.errors import BadInput
-from explorer.specs.base import Spec
+from explorer.specs.base import Spec, text_of
 from explorer.specs.distill import DistillSpec
 from explorer.specs.measure import CapabilitySpec, LatencySpec
 from explorer.specs.students import DepthStudent, Student
@@ -211,10 +210,7 @@ def read(path: Path) -> RunSpec | SweepSpec:
     Raises:
         BadInput: No such file, or no valid spec in it.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"Could not read the spec {path}: {error}") from error
+    text = text_of(path)
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError:

@@ -9,7 +9,7 @@ import pydantic
 from pydantic import Field
 
 from explorer.errors import BadInput
-from explorer.specs.base import Spec
+from explorer.specs.base import Spec, text_of
 from explorer.specs.runs import NAME_PATTERN, RunSpec
 
 FIXED = {
@@ -86,11 +86,7 @@ class TuneSpec(Spec):
         Raises:
             BadInput: No such file, or no valid tournament in it.
         """
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"Could not read the spec {path}: {error}") from error
-        return cls.from_yaml(text, str(path))
+        return cls.from_yaml(text_of(path), str(path))
 
 
 def _merged(run: RunSpec, changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The index as a table: a row a name that can be asked for, and a filter."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -50,6 +51,36 @@ def table(index: TaskIndex, held: Held) -> pd.DataFrame:
     found = found.astype({"num_fewshot": "Int64", "here": "boolean", "chance": "Float64"})
     # What can be asked at once comes first.
     return found.sort_values("here", ascending=False, kind="stable", ignore_index=True)
+
+
+def chosen(
+    found: pd.DataFrame,
+    *,
+    words: str = "",
+    names: Collection[str] | None = None,
+    output_type: str | None = None,
+    kind: str | None = None,
+    here_only: bool = False,
+) -> pd.DataFrame:
+    """Rows that meet every wish, in the order of `matching`; None and empty wish nothing.
+
+    Args:
+        found: Of `table`.
+        words: As of `matching`.
+        names: Tasks to keep.
+        output_type: As lm-eval names it.
+        kind: task, group or tag.
+        here_only: Only with data on this machine.
+    """
+    if names is not None:
+        found = found[found["task"].isin(names)]
+    if output_type:
+        found = found[found["output_type"] == output_type]
+    if kind:
+        found = found[found["kind"] == kind]
+    if here_only:
+        found = found[found["here"].fillna(False)]
+    return matching(found, words)
 
 
 def matching(found: pd.DataFrame, words: str) -> pd.DataFrame:

@@ -17,9 +17,24 @@ from explorer.records import RuntimeFacts
 
 
 class Peak:
-    """The most memory that a model took while it was watched; None where nobody can tell."""
+    """The most memory that a model took while it was watched; None where nobody can tell.
+
+    This one watches nothing: for devices where a process cannot tell its models apart.
+    """
 
     num_bytes: int | None = None
+
+    def __enter__(self) -> Self:
+        """Watch nothing."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing was watched."""
 
 
 class Runtime(Protocol):
@@ -49,19 +64,3 @@ class Runtime(Protocol):
 
     def close(self) -> None:
         """Free the memory; the runtime is of no use afterwards."""
-
-
-class Unwatched(Peak):
-    """For devices where a process cannot tell its models apart; `num_bytes` stays None."""
-
-    def __enter__(self) -> Self:
-        """Watch nothing."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Nothing was watched."""

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from explorer.errors import BadInput, NoRoom, UnknownModel
-from explorer.measure.runtimes.base import Unwatched
+from explorer.measure.runtimes.base import Peak
 from explorer.records import RuntimeFacts
 
 # Shape letters: B sequences answered together, T prompt tokens, V vocabulary.
@@ -187,9 +187,9 @@ class LlamaCpp:
         )
         return list(room[:count])
 
-    def watch_memory(self) -> Unwatched:
+    def watch_memory(self) -> Peak:
         """Only a process of its own can tell; see `speed.memory`."""
-        return Unwatched()
+        return Peak()
 
     def close(self) -> None:
         """Free the context and the model."""
