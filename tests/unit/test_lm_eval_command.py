@@ -18,6 +18,8 @@ from explorer.progress import Progress
 from explorer.specs import CapabilitySpec, RunSpec
 
 TASKS = Path(__file__).parents[1] / "tasks"
+BENCHMARK = Path(__file__).parents[2].parent / "shared" / "data"
+"""Where the public benchmark lies beside the project; it is no part of it."""
 
 
 def lm_eval(monkeypatch, *arguments: str) -> None:
@@ -97,10 +99,10 @@ def test_our_back_end_is_declared_to_lm_eval():
 
 def test_the_public_benchmark_evaluates(tiny_llama, tmp_path, store_root, monkeypatch):
     """A local folder of tasks whose data lies beside the project evaluates with include_path."""
-    data = os.environ.get("EXPLORER_TEST_DATA")
-    if not data or not (Path(data) / "tasks").is_dir():
-        pytest.skip("EXPLORER_TEST_DATA names no folder with tasks/ (the public benchmark)")
-    tasks = Path(data).resolve() / "tasks"
+    data = Path(os.environ.get("EXPLORER_TEST_DATA") or BENCHMARK)
+    if not (data / "tasks").is_dir():
+        pytest.skip(f"{data} has no tasks/ (the public benchmark; EXPLORER_TEST_DATA names it)")
+    tasks = data.resolve() / "tasks"
     name = yaml.safe_load(sorted(tasks.glob("*.yaml"))[0].read_text(encoding="utf-8"))["task"]
     # Its data paths count from a folder beside the one that holds the data.
     (tmp_path / "shared").symlink_to(tasks.parents[1])
