@@ -1,7 +1,6 @@
 """Commands about tasks: list and search, look at a prompt, fetch the data, add one's own."""
 
 import json
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -152,7 +151,7 @@ def add(
         answer=answer or found.answer,
     )
     documents = own.documents(file.name, rows, columns)
-    called = name or re.sub(r"[^a-z0-9_-]+", "-", file.stem.lower()).strip("-")
+    called = name or own.name_of(file.name)
     taken = indexed(None).rows
     path = own.add(called, documents, origin=file.name, taken=taken, replace=replace)
     console.print(

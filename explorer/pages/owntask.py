@@ -1,8 +1,6 @@
 """A task of one's own: a file dropped, its columns named, its first questions seen, then added."""
 
-import re
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 import streamlit as st
 
@@ -41,8 +39,8 @@ def _ask(file: str, content: bytes, taken: Collection[str]) -> None:
     left, right = st.columns([2, 3], gap="large")
     with left:
         columns = _columns(file, names, own.guess(names))
-        stem = re.sub(r"[^a-z0-9_-]+", "-", Path(file).stem.lower()).strip("-")
-        name = st.text_input("Name of the task", stem[:60], key=f"own_name_{file}", max_chars=60)
+        usual = own.name_of(file)[:60]
+        name = st.text_input("Name of the task", usual, key=f"own_name_{file}", max_chars=60)
         mine = own.exists(name)
         replace = mine and st.checkbox(
             f"Replace your task {words.md(name)}", key="own_replace", help=glossary.TERMS["replace"]

@@ -263,6 +263,11 @@ def questions(found: Rows, num: int = 3) -> list[Question]:
     ]  # fmt: skip
 
 
+def name_of(file: str) -> str:
+    """What a task that is made of this file may be called, where nobody says."""
+    return re.sub(r"[^a-z0-9_-]+", "-", Path(file).stem.lower()).strip("-")
+
+
 def exists(name: str) -> bool:
     """Whether the store has an own task of that name."""
     return bool(NAME.fullmatch(name)) and (paths.own_tasks() / f"{name}.yaml").exists()

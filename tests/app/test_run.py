@@ -159,13 +159,18 @@ def test_the_form_orders_a_workload_a_runtime_and_levels_of_load(root, open_page
     assert "Levels of load are whole numbers" in page.error[0].value
 
 
-def test_an_endpoint_is_ordered_by_its_address(root, open_page, submitted):
-    """One run that only times it: no students, tasks or formats are offered."""
-    name = "endpoint:http://127.0.0.1:8080/v1#m"
+def _endpoint_page(root, open_page, name):
+    """The order form with an endpoint chosen, which an earlier run has named."""
     before = RunSpec(teacher=name, capability=None)
     records.write_run(root, records.make_record(spec=before, status="failed"))
     page = open_page("run")
     page.selectbox(key="run_teacher").set_value(name).run()
+    return page
+
+
+def test_an_endpoint_is_ordered_by_its_address(root, open_page, submitted):
+    """One run that only times it: no students, tasks or formats are offered."""
+    page = _endpoint_page(root, open_page, "endpoint:http://127.0.0.1:8080/v1#m")
     assert not page.exception
     assert not page.multiselect
     assert "tested if you like: no students" in text_of(page)
@@ -185,11 +190,7 @@ def test_an_endpoint_can_be_tested_as_well(root, open_page, submitted, monkeypat
     for name, said in (("is_current", True), ("read", known), ("build", known)):
         # lm-eval's own list takes half a minute to make.
         monkeypatch.setattr(index, name, lambda *folder, said=said: said)
-    name = "endpoint:https://api.openai.com/v1#gpt-5-mini"
-    before = RunSpec(teacher=name, capability=None)
-    records.write_run(root, records.make_record(spec=before, status="failed"))
-    page = open_page("run")
-    page.selectbox(key="run_teacher").set_value(name).run()
+    page = _endpoint_page(root, open_page, "endpoint:https://api.openai.com/v1#gpt-5-mini")
     page.toggle(key="run_api").set_value(True).run()
     assert not page.exception
     assert "per million tokens read" in text_of(page)
@@ -209,11 +210,7 @@ def test_an_endpoint_can_be_tested_as_well(root, open_page, submitted, monkeypat
 
 def test_a_key_typed_where_its_name_belongs_is_not_shown(root, open_page):
     """The order is refused without repeating what was typed."""
-    name = "endpoint:http://127.0.0.1:8080/v1/completions#m"
-    before = RunSpec(teacher=name, capability=None)
-    records.write_run(root, records.make_record(spec=before, status="failed"))
-    page = open_page("run")
-    page.selectbox(key="run_teacher").set_value(name).run()
+    page = _endpoint_page(root, open_page, "endpoint:http://127.0.0.1:8080/v1/completions#m")
     page.toggle(key="run_api").set_value(True).run()
     page.text_input(key="run_api_tokenizer").input("starter").run()
     page.text_input(key="run_api_key").input("sk-secret").run()
