@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+SMALL  := $(addprefix tests/,app golden property unit)
+LARGE  := $(filter-out $(SMALL),$(sort $(patsubst %/,%,$(dir $(wildcard tests/*/test_*.py)))))
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 
 .DEFAULT_GOAL := help
@@ -35,7 +37,9 @@ demo: install ## The whole way in the shell: distil and measure two students (10
 
 test: export HF_HUB_OFFLINE = 1
 test: install starter chromium ## Run every test, browser, Ray and end-to-end included
-	$(BIN)/python -m pytest -m ''  # those for a GPU skip where there is none, and say so
+	# Side by side what is small; then, one by one, what starts servers, browsers and whole runs.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m '' -n 2 --dist loadfile $(SMALL)
+	$(BIN)/python -m pytest -m '' $(LARGE)  # those for a GPU skip where there is none, and say so
 
 check: install ## Lint, format, types, import rules, spelling, the catalogue
 	$(BIN)/ruff check

@@ -91,6 +91,9 @@ def book() -> list[ApiPrice]:
 def lookup(name: str, today: datetime.date | None = None) -> ApiPrice:
     """The price of `provider/model` in genai-prices, whose data lie in the package.
 
+    Where it depends on the hour, the day's dearest: what was asked for at night must not look
+    cheap to who asks by day.
+
     Raises:
         BadInput: No such provider or model, or it found the price of another model.
     """
@@ -101,10 +104,21 @@ def lookup(name: str, today: datetime.date | None = None) -> ApiPrice:
         raise BadInput(f"Name an API's model as provider/model, as in openai/gpt-5, got {name!r}.")
     # A short request: a million tokens would be priced as a long context.
     short = Usage(input_tokens=1_000, output_tokens=1_000)
+    day = today or datetime.datetime.now(datetime.UTC).date()
+    half_hours = [
+        datetime.datetime.combine(day, datetime.time(hour, minute), datetime.UTC)
+        for hour in range(24)
+        for minute in (0, 30)
+    ]
     try:
-        found = calc_price(short, model_ref=model, provider_id=provider)
+        by_hour = [
+            calc_price(short, model_ref=model, provider_id=provider, genai_request_timestamp=when)
+            for when in half_hours
+        ]
     except LookupError as error:
         raise BadInput(f"{PACKAGE} knows no {name}: {error}. Give your own price.") from error
+    found = max(by_hour, key=lambda one: one.total_price)
+    varies = len({one.total_price for one in by_hour}) > 1
     if found.model.id != model:
         raise BadInput(
             f"{PACKAGE} has no price of {name}; the nearest name it has is {found.model.id!r}. "
@@ -115,9 +129,10 @@ def lookup(name: str, today: datetime.date | None = None) -> ApiPrice:
         model=model,
         input_usd_per_mtok=float(1000 * found.input_price),
         output_usd_per_mtok=float(1000 * found.output_price),
-        date_seen=data_date(today),
+        date_seen=data_date(day),
         source_url="https://github.com/pydantic/genai-prices",
-        note=f"{PACKAGE} {importlib.metadata.version(PACKAGE)}",
+        note=f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"
+        + (", the dearest hours of the day" if varies else ""),
     )
 
 

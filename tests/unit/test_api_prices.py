@@ -27,6 +27,25 @@ def test_a_price_has_the_packages_version_and_the_age_of_its_data():
     assert api_prices.data_date(datetime.date(2000, 1, 1)) == ""
 
 
+@pytest.mark.parametrize("hour", [2, 20])
+def test_a_price_that_depends_on_the_hour_is_the_days_dearest(monkeypatch, hour):
+    """DeepSeek asked a quarter outside 00:30 to 16:30 UTC; the answer is the same at any hour."""
+    from genai_prices import data_snapshot, types
+
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 11, 24, hour, tzinfo=datetime.UTC)
+
+    for module in (data_snapshot, types):
+        monkeypatch.setattr(module, "datetime", Clock)
+    one = api_prices.lookup("deepseek/deepseek-reasoner", datetime.date(2026, 11, 24))
+
+    assert (one.input_usd_per_mtok, one.output_usd_per_mtok) == (0.55, 2.19)
+    assert one.note.endswith("the dearest hours of the day")
+    assert "dearest" not in api_prices.lookup("openai/gpt-4o-mini").note
+
+
 def test_a_loose_match_is_refused():
     """The package takes gemini-1.5-flash-8b for gemini-1.5-flash, which costs twice as much."""
     with pytest.raises(BadInput, match=r"nearest name it has is 'gemini-1\.5-flash'"):

@@ -232,15 +232,14 @@ def test_a_price_set_on_the_shell_prices_the_runs(explorer, store_root):
     assert (costs > 0).all()
 
 
-def test_doctor_names_the_browser_that_the_export_will_use(explorer, monkeypatch, tmp_path):
+def test_doctor_names_the_browser_that_the_export_will_use(explorer, monkeypatch):
     """It asks what draws the figures, the override by BROWSER_PATH included."""
-    monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "chrome"))
-    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("BROWSER_PATH", "/elsewhere/chrome")  # short: a long one is cut to the line
 
     code, out, _ = explorer("doctor")
 
     assert code == 0
-    assert "chrome" in out.decode().split("browser for PNG and SVG")[1].splitlines()[0]
+    assert "/elsewhere/chrome" in out.decode().split("browser for PNG and SVG")[1].splitlines()[0]
 
 
 def test_show_says_whether_distillation_helped(explorer, store_root):
