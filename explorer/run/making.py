@@ -1,11 +1,14 @@
 """The student: cut, taught and kept, once for all runs that ask for the same one."""
 
+import hashlib
 import json
 import logging
 import shutil
 import time
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from explorer import guards, store
 from explorer.distill import corpus, lessons, students
@@ -19,7 +22,7 @@ from explorer.models.loading import Loaded
 from explorer.records import CorpusFacts, Distillation
 from explorer.run import teaching
 from explorer.run.state import Run, key
-from explorer.specs import DistillSpec
+from explorer.specs import DistillSpec, StudentSpec
 
 log = logging.getLogger("explorer")
 
@@ -72,7 +75,10 @@ def _make(run: Run, text: corpus.Corpus, folder: Path) -> Distillation | None:
     if spec.distill and spec.student.start:
         shared = _share_vocabulary(run, run.start, required=distill.uses_distributions)
     sample = students.sample_numbers(spec.student, heldout, training)
-    student = students.build(run.teacher, run.start, spec.student, blocks_NT[sample], measured)
+    student = students.build(
+        run.teacher, run.start, spec.student, blocks_NT[sample], measured,
+        _drop_order(run, spec.student, blocks_NT[sample]),
+    )  # fmt: skip
     run.stage_seconds["prepare"] = time.monotonic() - began
     taught = None
     if spec.distill:
@@ -97,6 +103,18 @@ def _make(run: Run, text: corpus.Corpus, folder: Path) -> Distillation | None:
         # Another model's training or vocabulary may have changed them: load them anew.
         run.forget_models()
     return taught
+
+
+def _drop_order(run: Run, spec: StudentSpec, sample_BT: torch.Tensor) -> students.DropOrder | None:
+    """The layers that a model loses one by one on a sample, kept for students of all sizes."""
+    if getattr(spec, "choice", None) != "greedy":
+        return None
+    decides = {
+        "teacher": run.teacher_fingerprint,
+        "start": fingerprint(run.start) if spec.start else run.teacher_fingerprint,
+        "sample": hashlib.sha256(sample_BT.numpy().tobytes()).hexdigest(),
+    }
+    return students.DropOrder(run.work / "drop_order" / f"{key(decides)}.json")
 
 
 def _share_vocabulary(run: Run, student: Loaded, *, required: bool) -> bool:

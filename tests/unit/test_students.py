@@ -1,5 +1,7 @@
 """Depth students cut out of tiny random teachers."""
 
+import json
+
 import pytest
 import torch
 
@@ -118,6 +120,27 @@ def test_greedy_drops_the_layer_whose_loss_raises_the_kl_least(make):
     assert tries[-1] == (4 + 3, 4 + 3, "students")
     _, whole = layer_list(teacher)
     assert [type(layer).__name__ for layer in whole] == [type(whole[0]).__name__] * 4
+
+
+def test_a_smaller_student_goes_on_from_what_a_larger_one_dropped(tmp_path):
+    """The order is read from its file, whichever size came first, and the layers are the same."""
+    teacher, blocks = qwen3(), torch.arange(60).view(3, 20)
+
+    def kept(num_layers, path):
+        tries = []
+        student = students.build(
+            Loaded("t", teacher, None), Loaded("t", teacher, None),
+            DepthStudent(num_layers=num_layers, choice="greedy"), blocks,
+            lambda done, total, unit: tries.append(total), students.DropOrder(path),
+        )  # fmt: skip
+        return getattr(student.model.config, KEPT_LAYERS), tries[-1:]
+
+    shared, alone = tmp_path / "order.json", tmp_path / "alone.json"
+
+    assert kept(3, shared)[1] == [4]
+    assert kept(1, shared) == (kept(1, alone)[0], [3 + 2])
+    assert kept(2, shared) == (kept(2, tmp_path / "other.json")[0], [])
+    assert json.loads(shared.read_text()) == json.loads(alone.read_text())
 
 
 def test_more_layers_than_the_teacher_has_are_refused():

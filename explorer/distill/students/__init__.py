@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from explorer.distill.students import maps
 from explorer.distill.students.depth import (
+    DropOrder,
     block_influence,
     greedy_layers,
     keep_layers,
@@ -52,8 +53,8 @@ from explorer.specs import (
 )
 
 __all__ = [
-    "block_influence", "build", "check_same_vocabulary", "greedy_layers", "keep_layers",
-    "most_influential", "sample_numbers", "slice_vocabulary", "uniform_layers",
+    "DropOrder", "block_influence", "build", "check_same_vocabulary", "greedy_layers",
+    "keep_layers", "most_influential", "sample_numbers", "slice_vocabulary", "uniform_layers",
 ]  # fmt: skip
 
 log = logging.getLogger("explorer")
@@ -70,6 +71,7 @@ def build(
     spec: Student,
     blocks_BT: Tensor,
     on_progress: OnProgress = lambda done, total, unit: None,
+    order: DropOrder | None = None,
 ) -> Loaded:
     """Make a student; the map of what was cut is in its config, and in the log in words.
 
@@ -80,6 +82,7 @@ def build(
         spec: What is asked.
         blocks_BT: Token ids on which importance is measured.
         on_progress: Hears how far the measuring is.
+        order: Layers that the greedy choice has dropped for another size of student.
 
     Raises:
         BadInput: The sizes are impossible for this model, or its family cannot be cut so.
@@ -90,7 +93,7 @@ def build(
     if isinstance(spec, FreshStudent):
         return Loaded(f"{teacher.name}:{spec.slug()}", fresh(teacher.model, spec),
                       teacher.tokenizer)  # fmt: skip
-    cut = _Cut(teacher, start, blocks_BT[: spec.sample_blocks], on_progress)
+    cut = _Cut(teacher, start, blocks_BT[: spec.sample_blocks], on_progress, order)
     if isinstance(spec, DepthStudent):
         model = cut.depth(spec.num_layers, spec.choice)
     elif isinstance(spec, WidthStudent) and spec.num_parameters is None:
@@ -129,6 +132,7 @@ class _Cut:
     start: Loaded
     sample_BT: Tensor
     on_progress: OnProgress
+    order: DropOrder | None
 
     @property
     def second_step(self) -> bool:
@@ -182,7 +186,9 @@ class _Cut:
         def tried(done: int, of: int) -> None:
             self.on_progress(done, of, "students")
 
-        return greedy_layers(self.start, self.teacher, num_layers, self.sample_BT, tried)
+        return greedy_layers(
+            self.start, self.teacher, num_layers, self.sample_BT, tried, self.order
+        )
 
     def _told(self, unit: str) -> Callable[[int], None]:
         return lambda done: self.on_progress(done, len(self.sample_BT), unit)

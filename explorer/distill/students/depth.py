@@ -8,13 +8,16 @@ loss raises the KL to the teacher least.
 
 import contextlib
 import copy
+import json
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from explorer import store
 from explorer.distill.losses import sparse_forward_kl
 from explorer.distill.targets import top_k_of
 from explorer.models.layers import KEPT_LAYERS, layer_list
@@ -70,6 +73,27 @@ def block_influence(
     return [float(value) for value in 1 - sums / num_tokens]
 
 
+class DropOrder:
+    """Layers of a model in the order in which the greedy choice drops them.
+
+    A smaller student drops what a larger one dropped and then more, so the order is kept for
+    all sizes. It belongs to one model, teacher and sample.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        """What the file holds, or nothing yet; without a file it is forgotten."""
+        self._path = path
+        self.layers: list[int] = []
+        if path and path.exists():
+            self.layers = json.loads(path.read_text(encoding="utf-8"))
+
+    def add(self, layer: int) -> None:
+        """Drop one more."""
+        self.layers.append(layer)
+        if self._path:
+            store.write_text(self._path, json.dumps(self.layers))
+
+
 @torch.inference_mode()
 def greedy_layers(
     start: Loaded,
@@ -77,6 +101,7 @@ def greedy_layers(
     num_layers: int,
     blocks_BT: Tensor,
     on_try: Callable[[int, int], None] = lambda done, total: None,
+    order: DropOrder | None = None,
 ) -> list[int]:
     """Drop one layer after another, each time the one whose loss raises the KL least.
 
@@ -89,9 +114,14 @@ def greedy_layers(
         num_layers: Layers that stay.
         blocks_BT: Token ids of the sample.
         on_try: Called with (students tried, students to try).
+        order: What a student of another size has dropped already; goes on from there.
     """
     _, layers = layer_list(start.model)
-    kept = list(range(len(layers)))
+    order = order or DropOrder()
+    known = order.layers[: len(layers) - num_layers]
+    kept = [layer for layer in range(len(layers)) if layer not in known]
+    if len(kept) == num_layers:
+        return kept
     targets = [top_k_of(teacher, block_T[None], _top_k(teacher), 1.0)[:2] for block_T in blocks_BT]
     total = sum(range(num_layers + 1, len(kept) + 1))
     done = 0
@@ -103,7 +133,8 @@ def greedy_layers(
                 if number == len(blocks_BT) - 1:
                     done += 1
                 on_try(done, total)
-        kept.remove(min(kept, key=lambda layer: kl[layer]))
+        order.add(min(kept, key=lambda layer: kl[layer]))
+        kept.remove(order.layers[-1])
     return kept
 
 
