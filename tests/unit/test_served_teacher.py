@@ -20,7 +20,7 @@ from explorer.errors import BadInput, RunFailed
 from explorer.measure import device
 from explorer.measure.runtimes import replies, scored
 from explorer.models import endpoint
-from explorer.models.loading import load_tokenizer
+from explorer.models.loading import load, load_tokenizer
 from explorer.progress import Progress
 from explorer.records import Usage
 from explorer.run import scoring
@@ -36,8 +36,15 @@ VOCABULARY = 259
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_llama):
-    return tiny_llama(num_layers=2, vocab_size=VOCABULARY)
+def folder(tiny_llama, tmp_path_factory):
+    """A teacher with opinions: the random one's are so flat that all students agree with it."""
+    place = tmp_path_factory.mktemp("teacher")
+    loaded = load(str(tiny_llama(num_layers=2, vocab_size=VOCABULARY)), dtype="float32")
+    with torch.no_grad():
+        loaded.model.get_input_embeddings().weight.mul_(10)
+    loaded.model.save_pretrained(place)
+    loaded.tokenizer.save_pretrained(place)
+    return place
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +136,7 @@ def test_what_a_server_says_is_what_its_weights_say(server, folder, texts):
     for number, answer in answers.items():
         ids, log_p = kept(answer.likely, 8, VOCABULARY)
         best = expected[number].topk(8)
-        torch.testing.assert_close(log_p[:, :8], best.values, rtol=0, atol=1e-5)
+        torch.testing.assert_close(log_p[:, :8], best.values, rtol=0, atol=1e-4)
         torch.testing.assert_close(expected[number].gather(-1, ids), best.values)
         torch.testing.assert_close(log_p.exp().sum(-1), torch.ones(12))
         assert answer.num_unknown == 0
@@ -153,7 +160,7 @@ def test_words_that_are_no_token_go_into_the_tail(server, folder):
     for place, likely in enumerate(answer.likely):
         assert all(scored.NO_CHARACTER not in words[token] for token in likely)
         for token, value in likely.items():
-            assert value == pytest.approx(float(expected[place, token]), abs=1e-5)
+            assert value == pytest.approx(float(expected[place, token]), abs=1e-4)
     ids, log_p = kept(answer.likely, 200, VOCABULARY)
     assert all(len(set(row.tolist())) == 200 for row in ids)
     torch.testing.assert_close(log_p.exp().sum(-1), torch.ones(len(text)))
@@ -237,6 +244,7 @@ def test_targets_of_a_server_are_those_of_its_weights(asked, server, folder, sto
         torch.testing.assert_close(theirs[number][1], ours[number][1], rtol=2e-3, atol=2e-3)
     curves = [[(p.step, p.loss, p.heldout_kl) for p in r.distillation.curve] for r in (record, own)]
     assert len(curves[0]) > 2
+    assert curves[0][0][2] > 0.1, "there is something to learn"
     for served, local in zip(*curves, strict=True):
         assert served == pytest.approx(local, rel=1e-3)
     targets = record.distillation.targets
@@ -423,8 +431,10 @@ def test_a_key_is_sent_and_written_nowhere(asked, server, store_root, monkeypatc
     monkeypatch.setenv(endpoint.KEY_VARIABLE, SECRET)
     spec = asked(model="echoes_key")
 
-    with pytest.raises(RunFailed, match=r"HTTP 401.*Incorrect API key \*\*\*"):
+    with pytest.raises(RunFailed, match=r"HTTP 401.*Incorrect API key \*\*\*") as failure:
         engine.run(spec, store_root)
+
+    assert "top_k" not in str(failure.value), "the key is what is wrong"
 
     assert server.asked[0]["authorization"] == f"Bearer {SECRET}"
     for path in store_root.rglob("*"):

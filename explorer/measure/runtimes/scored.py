@@ -34,6 +34,8 @@ ID = "token_id:"
 """What comes before an id then."""
 NEVER = -9999.0
 """What vLLM writes for a log-probability of minus infinity."""
+UNABLE = frozenset({400, 422, 500, 501})
+"""Statuses of servers that do not know `echo`, or not with so many log-probabilities."""
 NO_CHARACTER = "\ufffd"
 """Stands in the words of a token that is only part of a character: servers differ in it."""
 BY_TEXT = (
@@ -103,15 +105,8 @@ class Scorer:
             try:
                 yield from self._all(runner, client, texts, num_likely)
             except Failed as failed:
-                many = (
-                    f" It was asked to name {num_likely} tokens (distill.top_k; vLLM names 20 at "
-                    "most, unless it is started with --max-logprobs)."
-                )
-                raise RunFailed(
-                    f"{replies.in_words(self._where, failed)}"
-                    f"{many if failed.kind == 'refused' else ''} If it cannot score given text, "
-                    f"{BY_TEXT}."
-                ) from failed
+                said = replies.in_words(self._where, failed)
+                raise RunFailed(said + _advice(failed, num_likely)) from failed
             finally:
                 runner.run(client.__aexit__(None, None, None))
 
@@ -216,6 +211,18 @@ class Scorer:
             return found
 
         return await client.insist(body, read, self._api.max_retries)
+
+
+def _advice(failed: Failed, num_likely: int) -> str:
+    """What to do where it may be scoring itself that the server cannot do."""
+    asked_too_much = isinstance(failed, Refused) and failed.status in UNABLE
+    if failed.kind != "garbage" and not asked_too_much:
+        return ""
+    many = (
+        f" It was asked to name {num_likely} tokens (distill.top_k; vLLM names 20 at most, unless "
+        "it is started with --max-logprobs)."
+    )
+    return f"{many if asked_too_much else ''} If it cannot score given text, {BY_TEXT}."
 
 
 @dataclasses.dataclass(frozen=True)
