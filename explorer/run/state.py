@@ -19,7 +19,7 @@ from explorer.models.facts import fingerprint
 from explorer.models.loading import Loaded, load, pick_device
 from explorer.progress import Progress
 from explorer.records import Part
-from explorer.specs import RunSpec
+from explorer.specs import Bits, RunSpec
 
 log = logging.getLogger("explorer")
 
@@ -51,19 +51,31 @@ class Run:
         self.device = pick_device(self.spec.device)
         self.environment = device.environment(self.device, torch.get_num_threads())
 
-    def load(self, name: str) -> Loaded:
-        """A model on the run's device."""
+    def load(self, name: str, bits: Bits | None = None) -> Loaded:
+        """A model on the run's device, its linear weights rounded where bits are given."""
         return load(
             name,
             device=self.device,
             dtype=self.spec.dtype,
+            bits=bits,
             trust_remote_code=self.spec.trust_remote_code,
         )
+
+    @property
+    def teacher_bits(self) -> Bits | None:
+        """Bits of the teacher's linear weights while it teaches; None rounds nothing."""
+        return self.spec.distill.teacher_bits if self.spec.distill else None
 
     @cached_property
     def teacher(self) -> Loaded:
         """The teacher."""
         return self.load(self.spec.teacher)
+
+    @cached_property
+    def lecturer(self) -> Loaded:
+        """The teacher as it teaches: as it is, or rounded to `distill.teacher_bits`."""
+        bits = self.teacher_bits
+        return self.load(self.spec.teacher, bits) if bits else self.teacher
 
     @cached_property
     def start(self) -> Loaded:
@@ -77,9 +89,14 @@ class Run:
         """What tells this teacher apart."""
         return fingerprint(self.teacher)
 
+    @cached_property
+    def lecturer_fingerprint(self) -> str:
+        """What tells apart the teacher as it teaches: other bits, other lessons."""
+        return fingerprint(self.lecturer) if self.teacher_bits else self.teacher_fingerprint
+
     def forget_models(self) -> None:
-        """Load them anew when they are needed again: they may have changed."""
-        for name in ("start", "teacher"):
+        """Load them anew when they are needed again: to make room, or since they have changed."""
+        for name in ("start", "lecturer", "teacher"):
             self.__dict__.pop(name, None)
 
     def keyed(
