@@ -14,7 +14,7 @@ from explorer.specs.runs import NAME_PATTERN, RunSpec
 
 FIXED = {
     "distill": ("corpus", "block_tokens", "heldout_blocks", "seed", "temperature", "top_k",
-                "max_tokens"),
+                "teacher_bits", "max_tokens"),
     "student": (),
 }  # fmt: skip
 """What a variant may change, but for these: they decide what the held-out KL is measured on."""

@@ -142,6 +142,20 @@ def test_models_are_ordered_again_as_gguf(root, open_page, submitted):
     assert submitted[0].run_id == starter_sweep().runs()[0].run_id
 
 
+def test_models_and_the_teacher_are_ordered_rounded(root, open_page, submitted):
+    """Every model once more in 8 bits, in torch, and a teacher that teaches in 8."""
+    page = open_page("run")
+    pills = {str(group.key): group for group in page.get("button_group")}
+    pills["run_torch_bits"].set_value([8]).run()
+    assert "the teacher and 2 students, 3 of them again rounded" in text_of(page)
+    page.selectbox(key="run_teacher_bits").set_value(8).run()
+    page.button(key="run_start").click().run()
+
+    assert [spec.torch_bits for spec in submitted] == [None, None, None, 8, 8, 8]
+    taught = [spec.distill.teacher_bits for spec in submitted if spec.distill]
+    assert taught == [8, 8, 8, 8]
+
+
 def test_the_form_orders_a_workload_a_runtime_and_levels_of_load(root, open_page, submitted):
     """A named shape sets both lengths; levels are sorted, and refused when they are none."""
     page = open_page("run")
