@@ -85,7 +85,7 @@ def _line(root: Path, row: Mapping[Any, Any]) -> None:
         elif done:
             middle.markdown(_result(root, run_id))
         else:
-            middle.markdown(_stopped(row))
+            middle.markdown(stopped(row))
         with actions:
             _actions(root, run_id, state, bool(row["cancel_requested"]))
         if not done:
@@ -128,8 +128,8 @@ def _result(root: Path, run_id: str) -> str:
     return words.md("Finished: " + ", ".join(parts)) if parts else "Finished"
 
 
-def _stopped(row: Mapping[Any, Any]) -> str:
-    """Why a run failed, was cancelled or interrupted."""
+def stopped(row: Mapping[Any, Any]) -> str:
+    """Why a run or a tournament failed, was cancelled or interrupted."""
     colour = "red" if row["state"] == "failed" else "orange"
     why = row["error"] if known(row["error"]) else ""
     return f":{colour}[{row['state'].capitalize()}] {words.md(str(why))}".strip()
