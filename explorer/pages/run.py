@@ -58,6 +58,6 @@ else:
                     f"{words.plural(len(started), 'run')} in the queue.", icon=":material/check:"
                 )
 
-tournaments.show(root)
-queued.show(root)
+under_way = tournaments.show(root)
+queued.show(root, more_to_come=under_way)
 widgets.problems_shown(shelf.problems)

@@ -17,14 +17,15 @@ SHOWN = 5
 """Tournaments listed at once, the latest."""
 
 
-def show(root: Path) -> None:
-    """Draw the tournaments that were started; they refresh themselves while one is active."""
+def show(root: Path) -> bool:
+    """Draw the tournaments that were started, refreshed while one is under way; whether one is."""
     listing = tunes.listing(root)
     if listing.empty:
-        return
+        return False
     active = bool(listing["state"].isin(queued.ACTIVE).any())
     fragment = st.fragment(_draw, run_every=queued.REFRESH_S if active else None)
     fragment(root, active)
+    return active
 
 
 def _draw(root: Path, was_active: bool) -> None:
