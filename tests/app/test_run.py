@@ -4,11 +4,13 @@ import json
 import os
 import socket
 import time
+from typing import get_args
 
 import pytest
 
 from explorer import jobs, store
-from explorer.specs import RunSpec, starter_sweep
+from explorer.pages import form
+from explorer.specs import DepthStudent, DistillSpec, RunSpec, Student, starter_sweep
 from explorer.tasks import index
 from tests import records
 from tests.app.reading import text_of
@@ -55,6 +57,43 @@ def test_the_form_orders_a_way_of_teaching_and_its_control_arm(root, open_page, 
     page.selectbox(key="run_method").set_value("text").run()
     assert page.checkbox(key="run_control").disabled
     assert page.button(key="run_start").label == "Start 3 runs"
+
+
+def test_the_form_orders_a_skew_and_the_easiest_text_first(root, open_page, submitted):
+    """What belongs to one loss or method is asked for only there."""
+    page = open_page("run")
+    assert not [one for one in page.slider if one.key == "run_skew"]
+    page.selectbox(key="run_loss").set_value("skew_reverse_kl").run()
+    page.slider(key="run_skew").set_value(0.3).run()
+    page.checkbox(key="run_order").check().run()
+    page.button(key="run_start").click().run()
+
+    taught = [spec.distill for spec in submitted if spec.distill]
+    assert {(one.loss, one.skew, one.order) for one in taught} == {
+        ("skew_reverse_kl", 0.3, "easy_first")
+    }
+
+
+@pytest.mark.parametrize(
+    ("offered", "spec", "field"),
+    [
+        (form.METHODS, DistillSpec, "method"),
+        (form.LOSSES, DistillSpec, "loss"),
+        (form.ORDERS, DistillSpec, "order"),
+        (form.CHOICES, DepthStudent, "choice"),
+    ],
+    ids=["methods", "losses", "orders", "choices"],
+)
+def test_the_page_offers_all_that_a_spec_can_say(offered, spec, field):
+    """A way of teaching that is added to the specs cannot be forgotten on the page."""
+    assert set(offered) == set(get_args(spec.model_fields[field].annotation))
+
+
+def test_the_page_offers_every_kind_of_student():
+    """As the specs tell them apart."""
+    classes = [get_args(one)[0] for one in get_args(get_args(Student)[0])]
+    kinds = {get_args(one.model_fields["kind"].annotation)[0] for one in classes}
+    assert set(form.KINDS) == kinds
 
 
 @pytest.mark.parametrize(
