@@ -245,13 +245,12 @@ def _do(
             console.print(f"queued {run_id}")
         return
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from explorer.distill import crew
-    from explorer.distill.train import helper
+    from explorer import crew
     from explorer.run import run as do
     from explorer.terminal import stage_bar
 
     if crew.is_helper():
-        crew.help_out(helper)
+        crew.help_out()
         raise typer.Exit
 
     crew.crew()  # all processes of a launch meet here

@@ -35,7 +35,7 @@ from lm_eval.utils import handle_non_serializable, hash_string
 
 from explorer.errors import BadInput, NoRoom
 from explorer.measure import lm_eval_files, task_scores, task_sets
-from explorer.measure.backends import api_cost, api_lm, prefix_lm
+from explorer.measure.backends import api_cost, api_lm, helping, prefix_lm
 from explorer.measure.backends.answer_log import AnswerLog
 from explorer.measure.backends.api_lm import ApiLM
 from explorer.measure.backends.llama_lm import LlamaLM
@@ -68,8 +68,8 @@ class BackEnd:
     """Told what an API will count at most, before the first request; may refuse it."""
 
 
-def in_torch(loaded: Loaded, spec: CapabilitySpec) -> BackEnd:
-    """A model in torch, asked as trees."""
+def in_torch(loaded: Loaded, spec: CapabilitySpec, fingerprint: str) -> BackEnd:
+    """A model in torch, asked as trees by all processes of a launch."""
 
     def make(on_progress: Callable[[Work], None]) -> PrefixLM:
         return PrefixLM(
@@ -77,6 +77,7 @@ def in_torch(loaded: Loaded, spec: CapabilitySpec) -> BackEnd:
             tokenizer=loaded.tokenizer,
             batch_size=spec.batch_size,
             on_progress=on_progress,
+            shared_with=helping.share(loaded, fingerprint, spec.batch_size),
         )
 
     return BackEnd(prefix_lm.NAME, prefix_lm.VERSION, make)
@@ -119,7 +120,7 @@ def evaluate(
             f"apply_chat_template is on, but {loaded.name} has no chat template. Switch it off, or "
             "use an instruction-tuned model."
         )
-    back_end = back_end or in_torch(loaded, spec)
+    back_end = back_end or in_torch(loaded, spec, fingerprint)
     progress("capability", 0, 0, "requests")
     plans = _planned(loaded, spec, folder, fingerprint, back_end)
     count = _Count(progress)
@@ -247,11 +248,12 @@ class _Count:
     def _seconds_left(self) -> float | None:
         """This task's by its tokens, the later ones' at this task's pace for a request."""
         work = self._work
-        if work is None or work.seconds_left is None or not work.requests:
+        if work is None or work.seconds_per_token is None or work.seconds_left is None:
             return None
         names = list(self.planned)
         later = sum(self.planned[name] for name in names[names.index(self._task) + 1 :])
-        return work.seconds_left + later * (work.seconds + work.seconds_left) / work.total_requests
+        seconds_per_request = work.seconds_per_token * work.total_tokens / work.total_requests
+        return work.seconds_left + later * seconds_per_request
 
 
 def _settle(task: Task, spec: CapabilitySpec) -> None:

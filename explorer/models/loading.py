@@ -51,6 +51,8 @@ class Loaded:
     tokenizer: PreTrainedTokenizerBase
     load_s: float | None = None
     """Seconds from the files to the device; None where the model was made in memory."""
+    trust_remote_code: bool = False
+    """Whether code of the model's own was allowed."""
 
 
 def pick_device(asked: str = "auto") -> torch.device:
@@ -106,7 +108,7 @@ def load(
         raise UnknownModel(f"Could not load the model {name!r}: {_first_line(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return Loaded(name, model, tokenizer, time.perf_counter() - began)
+    return Loaded(name, model, tokenizer, time.perf_counter() - began, trust_remote_code)
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
