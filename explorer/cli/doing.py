@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from explorer import specs, store
+from explorer.cli import asking
 from explorer.cli.base import ResultsDir, app, console, root_of
 from explorer.cli.tables import print_comparison, print_forecasts, print_standings, write_out
 from explorer.errors import BadInput
@@ -39,12 +40,26 @@ def run(
     queued: Annotated[
         bool, typer.Option("--queued", hidden=True, help="The queue says this, not a person.")
     ] = False,
+    tasks: asking.Tasks = None,
+    limit: asking.Limit = None,
+    num_fewshot: asking.Fewshot = None,
+    batch_size: asking.BatchSize = None,
+    apply_chat_template: asking.Template = None,
+    include_path: asking.Folder = None,
+    seed: asking.Seed = None,
 ) -> None:
-    """Do one run in the foreground, or continue it where it stopped."""
+    """Do one run in the foreground, or continue it where it stopped.
+
+    With lm-eval's flags (--tasks and those below it) it is another run than the spec's.
+    """
     root = root_of(results)
-    spec = _spec(root, what)
-    if isinstance(spec, specs.SweepSpec):
+    read = _spec(root, what)
+    if isinstance(read, specs.SweepSpec):
         raise BadInput(f"{what} holds a sweep. Start it with: explorer sweep {what}")
+    flags = asking.Asked(
+        tasks, limit, num_fewshot, batch_size, apply_chat_template, include_path, seed
+    )
+    spec = flags.of(read)
     if dry_run and spec.teacher.startswith("endpoint:"):
         # Nothing of it takes this machine's memory; what it takes is tokens.
         from explorer.run import serving

@@ -34,7 +34,7 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.utils import handle_non_serializable, hash_string
 
 from explorer.errors import BadInput, NoRoom
-from explorer.measure import lm_eval_files, task_scores, task_sets
+from explorer.measure import lm_eval_files, sample, task_scores, task_sets
 from explorer.measure.backends import api_cost, api_lm, helping, prefix_lm
 from explorer.measure.backends.answer_log import AnswerLog
 from explorer.measure.backends.api_lm import ApiLM
@@ -181,23 +181,12 @@ def _planned(
                 f"The task {name} is of the type {task.OUTPUT_TYPE}, which {loaded.name} cannot "
                 f"answer: {back_end.why_not}."
             )
-        doc_ids = choose_documents(name, len(task.eval_docs), spec.limit, spec.seed)
+        doc_ids = list(range(len(task.eval_docs)))
+        if spec.limit is not None:
+            doc_ids = sample.choose(name, sample.strata(task), spec.limit, spec.seed)
         key = _key(task, doc_ids, spec, loaded, fingerprint, back_end)
         plans.append(_Plan(name, task, doc_ids, TaskFiles(folder, name, key)))
     return plans
-
-
-def choose_documents(task: str, num_documents: int, limit: int | None, seed: int) -> list[int]:
-    """Positions of the documents to ask, ascending: a seeded sample that no model changes.
-
-    Documents are ranked by a hash, so a larger limit keeps all documents of a smaller one,
-    and the choice is the same on every machine and version.
-    """
-    everything = list(range(num_documents))
-    if limit is None or limit >= num_documents:
-        return everything
-    rank = {i: hashlib.sha256(f"{seed}/{task}/{i}".encode()).digest() for i in everything}
-    return sorted(sorted(everything, key=rank.__getitem__)[:limit])
 
 
 @dataclasses.dataclass
@@ -361,7 +350,7 @@ def _ask(
         "chat_template": loaded.tokenizer.chat_template if spec.apply_chat_template else None,
         "total_evaluation_time_seconds": str(seconds),
     }
-    samples = [lm_eval_files.as_written(sample) for sample in samples]
+    samples = [lm_eval_files.as_written(one) for one in samples]
     scores = task_scores.scores(plan.task, plan.name, results, samples, seconds)
     plan.files.write(results, samples, scores)
     return scores, samples
