@@ -4,7 +4,7 @@ import streamlit as st
 
 from explorer import jobs
 from explorer.errors import ExplorerError
-from explorer.pages import form, order, preview, queued, tasklist, widgets, words
+from explorer.pages import api, form, order, preview, queued, tasklist, widgets, words
 
 widgets.style()
 root = widgets.results_dir()
@@ -32,6 +32,8 @@ else:
             st.error(words.md(problem), icon=":material/error:")
         else:
             preview.show(specs, new, shelf, root)
+            if new and new[0].capability and order.runs_elsewhere(new[0].teacher) == "endpoint":
+                api.cost(new[0], root)
         if st.button(
             f"Start {words.plural(len(new), 'run')}" if new or problem else "All of it is measured",
             key="run_start",
