@@ -95,6 +95,7 @@ def key_of(where: Endpoint, variable: str | None = None) -> str | None:
     if found is None and (variable or seller):
         raise BadInput(
             f"{where.host} wants a key, and the environment variable {names[-1]} is not set. Set "
-            "it where the run is started."
+            "it where the run is started; the queue knows what was set when it began, so end it "
+            "with `explorer jobs --stop` and queue the run again."
         )
     return found

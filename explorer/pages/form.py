@@ -59,8 +59,9 @@ CHOICES = {
     "greedy": "One by one, by the KL (slow)",
 }
 ELSEWHERE = {
-    "endpoint": "A server's model is timed as it is served, and tested if you like: no students. "
-    "Its key is taken from EXPLORER_ENDPOINT_KEY where the run runs.",
+    "endpoint": "A server's model is timed as it is served, and tested if you like. Its key is "
+    "taken from EXPLORER_ENDPOINT_KEY where the run runs. Students that it teaches are ordered as "
+    "YAML: they are made from a model of their own (docs/distill.md).",
     "llamacpp": "A GGUF file is tested and timed as it is, in llama.cpp: no students.",
 }
 HALVES = [3, 2]

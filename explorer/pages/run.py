@@ -33,7 +33,8 @@ else:
         else:
             preview.show(specs, new, shelf, root)
             if new and new[0].capability and order.runs_elsewhere(new[0].teacher) == "endpoint":
-                api.cost(new[0], root)
+                # The last is a student where there is one: its teacher's targets cost as well.
+                api.cost(new[-1], root)
         if st.button(
             f"Start {words.plural(len(new), 'run')}" if new or problem else "All of it is measured",
             key="run_start",

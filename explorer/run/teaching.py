@@ -10,11 +10,12 @@ from explorer import guards
 from explorer.distill import corpus, lessons
 from explorer.distill.lessons import Course
 from explorer.distill.synthesise import synthesise
-from explorer.distill.targets import Targets
+from explorer.distill.targets import Scorer, Targets, by_weights
 from explorer.distill.train import State, num_steps, train
 from explorer.models.facts import tokenizer_digest
 from explorer.models.loading import Loaded
-from explorer.records import CurvePoint
+from explorer.records import CurvePoint, TargetsFacts
+from explorer.run import scoring
 from explorer.run.state import Run, key
 from explorer.specs import DistillSpec
 
@@ -79,12 +80,12 @@ def _targets(run: Run, blocks_NT: torch.Tensor, text: corpus.Corpus, wanted: lis
     assert distill is not None, "only a distilled student needs targets"
     identity = {
         "teacher": run.teacher_fingerprint,
-        "tokenizer": tokenizer_digest(run.teacher.tokenizer),
+        "tokenizer": tokenizer_digest(run.tokenizer),
         "corpus": text.digest,
         "block_tokens": distill.block_tokens,
         "top_k": distill.top_k,
         "temperature": distill.temperature,
-        "vocab_size": int(run.teacher.model.config.vocab_size),
+        "vocab_size": run.vocab_size,
     }
     about = {"teacher": run.spec.teacher, "corpus": text.name}
     targets = Targets(run.work / "targets", blocks_NT, identity, about)
@@ -92,9 +93,20 @@ def _targets(run: Run, blocks_NT: torch.Tensor, text: corpus.Corpus, wanted: lis
     def tell(done: int, total: int, rate: float) -> None:
         run.progress("targets", done, total, "tokens", tokens_per_s=round(rate, 1))
 
+    def teacher() -> Scorer:
+        if run.served:
+            return scoring.scorer(run, run.served, targets)
+        return by_weights(run.teacher)
+
     with run.timed("targets"):
-        targets.fill(lambda: run.teacher, wanted, tell)
+        targets.fill(teacher, wanted, tell)
     return targets
+
+
+def targets_facts(run: Run, targets: Targets, heldout: list[int]) -> TargetsFacts:
+    """What a record keeps of the targets, and what a server counted for them."""
+    found = targets.facts(heldout)
+    return found.model_copy(update={"usage": scoring.spent(targets)}) if run.served else found
 
 
 def distil(run: Run, student: Loaded, course: Course, folder: Path) -> State:

@@ -245,7 +245,15 @@ def test_a_sweep_measures_its_models_again_as_gguf():
         ({"students": []}, "students is empty"),
         ({"students": [], "gguf": ["q2"]}, r"gguf\.0 .*'q2'"),
         (
+            {"students": [{"num_layers": 2}], "teacher": "llamacpp:model.gguf"},
+            "timed, but not cut",
+        ),
+        (
             {"students": [{"num_layers": 2}], "teacher": "endpoint:http://h/v1#m"},
+            "write student.start_from",
+        ),
+        (
+            {"students": [], "gguf": ["f16"], "teacher": "endpoint:http://h/v1#m"},
             "timed, but not cut",
         ),
         ({"students": [{"num_layers": 2}], "latency": {"workload": "essay"}}, "latency.workload"),

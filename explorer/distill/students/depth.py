@@ -127,12 +127,11 @@ def greedy_layers(
     done = 0
     while len(kept) > num_layers:
         kl = dict.fromkeys(kept, 0.0)
-        for number, (block_T, target) in enumerate(zip(blocks_BT, targets, strict=True)):
+        for block_T, target in zip(blocks_BT, targets, strict=True):
             for layer, value in _kl_without_each(start.model, kept, block_T, target):
                 kl[layer] += value
-                if number == len(blocks_BT) - 1:
-                    done += 1
-                on_try(done, total)
+                done += 1
+                on_try(done // len(blocks_BT), total)
         order.add(min(kept, key=lambda layer: kl[layer]))
         kept.remove(order.layers[-1])
     return kept
