@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from explorer import specs, store
+from explorer.cli import asking
 from explorer.cli.base import ResultsDir, app, console, root_of
 from explorer.cli.tables import print_comparison, print_forecasts
 from explorer.errors import BadInput
@@ -38,12 +39,26 @@ def run(
     queued: Annotated[
         bool, typer.Option("--queued", hidden=True, help="The queue says this, not a person.")
     ] = False,
+    tasks: asking.Tasks = None,
+    limit: asking.Limit = None,
+    num_fewshot: asking.Fewshot = None,
+    batch_size: asking.BatchSize = None,
+    apply_chat_template: asking.Template = None,
+    include_path: asking.Folder = None,
+    seed: asking.Seed = None,
 ) -> None:
-    """Do one run in the foreground, or continue it where it stopped."""
+    """Do one run in the foreground, or continue it where it stopped.
+
+    With lm-eval's flags (--tasks and those below it) it is another run than the spec's.
+    """
     root = root_of(results)
-    spec = _spec(root, what)
-    if isinstance(spec, specs.SweepSpec):
+    read = _spec(root, what)
+    if isinstance(read, specs.SweepSpec):
         raise BadInput(f"{what} holds a sweep. Start it with: explorer sweep {what}")
+    flags = asking.Asked(
+        tasks, limit, num_fewshot, batch_size, apply_chat_template, include_path, seed
+    )
+    spec = flags.of(read)
     if dry_run:
         _say_ahead([spec], root)
         return
@@ -235,13 +250,12 @@ def _do(
             console.print(f"queued {run_id}")
         return
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from explorer.distill import crew
-    from explorer.distill.train import helper
+    from explorer import crew
     from explorer.run import run as do
     from explorer.terminal import stage_bar
 
     if crew.is_helper():
-        crew.help_out(helper)
+        crew.help_out()
         raise typer.Exit
 
     crew.crew()  # all processes of a launch meet here

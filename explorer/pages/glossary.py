@@ -120,8 +120,8 @@ TERMS = {
         "A folder on this machine with your own tasks in lm-evaluation-harness's YAML format."
     ),
     "limit": (
-        "Documents per task: the same seeded sample for every model. More documents take longer "
-        "and show smaller differences. Empty takes all."
+        "Documents per task: a seeded, stratified sample, the same for every model. More documents "
+        "take longer and show smaller differences. Empty takes all."
     ),
     "detectable": (
         "The smallest difference from the teacher, in points of score, that this many documents "
@@ -176,6 +176,11 @@ TERMS = {
     "api_at_once": "Requests under way at the same time. Lower it where the server says 429.",
     "api_usd": (
         "Ask nothing when the tasks may cost more than this: the prompts, and answers at their "
+        "longest, at the price that is known."
+    ),
+    "api_cost": (
+        "Makes every prompt and counts its tokens, as explorer run --dry-run does; the endpoint is "
+        "asked nothing. The dollars go from the prompts alone to answers at their "
         "longest, at the price that is known."
     ),
     "api_key": (

@@ -5,6 +5,7 @@ import streamlit as st
 from explorer import jobs
 from explorer.errors import ExplorerError
 from explorer.pages import (
+    api,
     form,
     order,
     preview,
@@ -43,6 +44,9 @@ else:
             st.error(words.md(problem), icon=":material/error:")
         else:
             preview.show(specs, new, shelf, root)
+            if new and new[0].capability and order.runs_elsewhere(new[0].teacher) == "endpoint":
+                # The last is a student where there is one: its teacher's targets cost as well.
+                api.cost(new[-1], root)
         if st.button(
             f"Start {words.plural(len(new), 'run')}" if new or problem else "All of it is measured",
             key="run_start",

@@ -4,11 +4,12 @@ import json
 import os
 import socket
 import time
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from explorer import jobs, store
+from explorer import aside, jobs, store
 from explorer.pages import form
 from explorer.specs import DepthStudent, DistillSpec, RunSpec, Student, starter_sweep
 from explorer.tasks import index
@@ -259,6 +260,31 @@ def test_an_endpoint_can_be_tested_as_well(root, open_page, submitted, monkeypat
     assert spec.capability.apply_chat_template
     assert spec.capability.api.max_usd == 2.5
     assert spec.capability.api.key_variable == "MY_KEY"
+
+
+def test_the_cost_of_an_api_is_said_before_the_start(root, open_page, monkeypatch):
+    """In the words of --dry-run, for the order as it stands; of another order nothing is said."""
+    asked = []
+
+    def output(arguments, what, *, timeout_s):
+        asked.append(RunSpec.from_yaml(Path(arguments[1]).read_text()))
+        assert arguments[2:] == ["--dry-run", "--results", str(root)]
+        return "About 1,200 requests with 9,000 tokens: $0.3 to\n$0.4 (own price). Nothing was\n"
+
+    monkeypatch.setattr(aside, "output", output)
+    page = _endpoint_page(root, open_page, "endpoint:http://127.0.0.1:8080/v1/completions#m")
+    assert not [button for button in page.button if button.key == "run_api_cost"]
+    page.toggle(key="run_api").set_value(True).run()
+    page.text_input(key="run_api_tokenizer").input("starter").run()
+    page.button(key="run_api_cost").click().run()
+
+    assert not page.exception
+    assert "$0.3 to $0.4 (own price)" in text_of(page).replace("\\", "")
+    assert asked[0].capability.api.tokenizer == "starter"
+    page.number_input(key="run_limit").set_value(5).run()
+    assert "own price" not in text_of(page)
+    page.button(key="run_api_cost").click().run()
+    assert [one.capability.limit for one in asked] == [None, 5]
 
 
 def test_a_key_typed_where_its_name_belongs_is_not_shown(root, open_page):

@@ -178,12 +178,10 @@ class ApiLM(TemplateLM):
                         lambda reply: self._read(reply, generate, message, ctxlen),
                         self._spec.max_retries,
                     )
-                if cache_key is not None:
-                    self.cache_hook.add_partial(method, cache_key, found)
-                    answer_log.commit(self.cache_hook)
+                answer_log.keep(self.cache_hook, method, [cache_key], [found])
             else:
                 found = known[0] if generate else tuple(known[0])
-            count.add(1, 1)
+            count.add(1, 1, known=known is not None)
             return [found]
 
         try:
