@@ -44,17 +44,26 @@ def run(
     spec = _spec(root, what)
     if isinstance(spec, specs.SweepSpec):
         raise BadInput(f"{what} holds a sweep. Start it with: explorer sweep {what}")
-    if dry_run and spec.teacher.startswith("endpoint:"):
-        # Nothing of it takes this machine's memory; what it takes is tokens.
-        from explorer.run import serving
-
-        console.print(f"{serving.ahead(spec, root)} Nothing was asked.", markup=False)
-        return
     if dry_run:
-        print_forecasts([spec], root)
+        _say_ahead([spec], root)
         return
     _insist(insist)
     _do([spec], root, queue=queue, again=again, queued=queued)
+
+
+def _say_ahead(runs: list[specs.RunSpec], root: Path) -> None:
+    """Print what runs will take: of this machine, and in tokens of endpoints."""
+    served = [one for one in runs if one.teacher.startswith("endpoint:")]
+    if served:
+        from explorer.run import serving
+
+        asked = [spec for one in served for spec in (one.teacher_run(), one) if spec]
+        # Tasks and targets are asked for once, whatever the number of students.
+        said = dict.fromkeys(serving.ahead(spec, root) for spec in asked)
+        console.print(f"{' '.join(said)} Nothing was asked.", markup=False)
+    here = [one for one in runs if one not in served or one.student is not None]
+    if here:
+        print_forecasts(here, root)
 
 
 @app.command()
@@ -75,7 +84,7 @@ def sweep(
     spec = specs.starter_sweep() if what == "starter" else specs.read(Path(what))
     runs = spec.runs() if isinstance(spec, specs.SweepSpec) else [spec]
     if dry_run:
-        print_forecasts(runs, root)
+        _say_ahead(runs, root)
         return
     _insist(insist)
     _do(runs, root, queue=queue, again=again)

@@ -63,8 +63,9 @@ CHOICES = {
     "greedy": "One by one, by the KL (slow)",
 }
 ELSEWHERE = {
-    "endpoint": "A server's model is timed as it is served, and tested if you like: no students. "
-    "Its key is taken from EXPLORER_ENDPOINT_KEY where the run runs.",
+    "endpoint": "A server's model is timed as it is served, and tested if you like. Its key is "
+    "taken from EXPLORER_ENDPOINT_KEY where the run runs. Students that it teaches are ordered as "
+    "YAML: they are made from a model of their own (docs/distill.md).",
     "llamacpp": "A GGUF file is tested and timed as it is, in llama.cpp: no students.",
 }
 HALVES = [3, 2]
@@ -88,7 +89,7 @@ def ask(root: Path, shelf: Shelf) -> SweepSpec | RunSpec:
             tested |= api.ask(root, head["teacher"], tested["tasks"])
     else:
         tested = _tasks(shelf)
-    head["gguf"] = [] if elsewhere else timing.formats()
+    head["formats"] = {} if elsewhere else timing.formats()
     how = _details(head["kind"])
     if how.pop("as_yaml"):
         return _as_yaml()
@@ -349,7 +350,7 @@ def _details(kind: str) -> dict[str, Any]:
                 help=HELP["temperature"],
             ),
         }
-        one, two, three = st.columns(3)
+        one, two, three, four = st.columns(4)
         found["learning_rate"] = one.number_input(
             "Learning rate",
             min_value=1e-6,
@@ -360,7 +361,14 @@ def _details(kind: str) -> dict[str, Any]:
             help=HELP["learning_rate"],
         )
         found["seed"] = two.number_input("Seed", 0, value=0, key="run_seed", help=HELP["seed"])
-        found["device"] = three.selectbox(
+        found["teacher_bits"] = three.selectbox(
+            "Teacher rounded to",
+            [None, *timing.BITS],
+            format_func=lambda key: timing.BITS.get(key, "nothing"),
+            key="run_teacher_bits",
+            help=HELP["teacher_bits"],
+        )
+        found["device"] = four.selectbox(
             "Device", ["auto", "cpu", "cuda"], key="run_device", help=HELP["run_device"]
         )
         found["timing"] = timing.ask()
@@ -405,7 +413,7 @@ def _spec(
         raise BadInput("Name a teacher: starter, a hub id (org/name), a folder or gguf:FILE.")
     if order.runs_elsewhere(head["teacher"]):
         return RunSpec.parse(shared, "The order")
-    if not students and not head["gguf"]:
+    if not students and not any(head["formats"].values()):
         # The same run that any student's order would start: measured once, used by all.
         any_student = RunSpec.parse({**shared, "student": {"num_layers": 1}}, "The order")
         teacher = any_student.teacher_run()
@@ -415,7 +423,8 @@ def _spec(
     control = taught.pop("control")
     if taught["corpus"] is not None:
         order.check_corpus(taught["corpus"])
-        learning = {key: how[key] for key in ("kd_weight", "temperature", "learning_rate", "seed")}
+        asked = ("kd_weight", "temperature", "learning_rate", "seed", "teacher_bits")
+        learning = {key: how[key] for key in asked}
         if head["kind"] == "fresh":
             # Random weights include the embedding, which must not stay so.
             learning["train_embeddings"] = True
@@ -426,7 +435,7 @@ def _spec(
             "students": students,
             "distill": distill,
             "control": control,
-            "gguf": head["gguf"],
+            **head["formats"],
         },
         "The order",
     )

@@ -132,6 +132,15 @@ TERMS = {
         "processor (choose Device cpu): is it better to quantise the teacher or to distil it? "
         "Needs the extra edge."
     ),
+    "torch_bits": (
+        "The teacher and every student once more in torch with the weights of linear layers "
+        "rounded, tested and timed. 8 bits everywhere, 4 on an NVIDIA GPU. Needs the extra quant."
+    ),
+    "teacher_bits": (
+        "Rounds the teacher's weights while it teaches, to save memory; its lessons change a "
+        "little. Students are still cut from the whole teacher and compared with it. Needs the "
+        "extra quant; 4 bits an NVIDIA GPU."
+    ),
     "workload": (
         "Lengths of prompt and answer of a usual kind of request, or lengths of your own. Compare "
         "times only of the same lengths."

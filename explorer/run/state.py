@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from explorer import store
 from explorer.measure import device
+from explorer.models import endpoint
+from explorer.models.endpoint import Endpoint
 from explorer.models.facts import fingerprint
 from explorer.models.loading import Loaded, load, pick_device
 from explorer.progress import Progress
 from explorer.records import Part
-from explorer.specs import RunSpec
+from explorer.specs import Bits, RunSpec
 
 log = logging.getLogger("explorer")
 
@@ -51,19 +54,42 @@ class Run:
         self.device = pick_device(self.spec.device)
         self.environment = device.environment(self.device, torch.get_num_threads())
 
-    def load(self, name: str) -> Loaded:
-        """A model on the run's device."""
+    def load(self, name: str, bits: Bits | None = None) -> Loaded:
+        """A model on the run's device, its linear weights rounded where bits are given."""
         return load(
             name,
             device=self.device,
             dtype=self.spec.dtype,
+            bits=bits,
             trust_remote_code=self.spec.trust_remote_code,
         )
+
+    @property
+    def teacher_bits(self) -> Bits | None:
+        """Bits of the teacher's linear weights while it teaches; None rounds nothing."""
+        return self.spec.distill.teacher_bits if self.spec.distill else None
 
     @cached_property
     def teacher(self) -> Loaded:
         """The teacher."""
         return self.load(self.spec.teacher)
+
+    @property
+    def served(self) -> Endpoint | None:
+        """The endpoint that the teacher is behind; None where its weights are at hand."""
+        is_served = self.spec.teacher.startswith(endpoint.PREFIX)
+        return endpoint.parse(self.spec.teacher) if is_served else None
+
+    @cached_property
+    def lecturer(self) -> Loaded:
+        """The teacher as it teaches: as it is or rounded to `distill.teacher_bits`.
+
+        A served one's stand-in has its tokens.
+        """
+        if self.served:
+            return self.original
+        bits = self.teacher_bits
+        return self.load(self.spec.teacher, bits) if bits else self.teacher
 
     @cached_property
     def start(self) -> Loaded:
@@ -74,12 +100,36 @@ class Run:
 
     @cached_property
     def teacher_fingerprint(self) -> str:
-        """What tells this teacher apart."""
+        """What tells this teacher apart; a server says nothing but its name."""
+        if self.served:
+            return key({"endpoint": self.served.url, "model": self.served.model})
         return fingerprint(self.teacher)
 
+    @property
+    def original(self) -> Loaded:
+        """What students are cut from and mapped to: the teacher, or a served one's stand-in."""
+        return self.start if self.served else self.teacher
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The teacher's tokenizer; a served one has the student's, or the first reply tells."""
+        return self.original.tokenizer
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the teacher's vocabulary; tokens of a served one's."""
+        if self.served:
+            return max(self.tokenizer.get_vocab().values()) + 1
+        return int(self.lecturer.model.config.vocab_size)
+
+    @cached_property
+    def lecturer_fingerprint(self) -> str:
+        """What tells apart the teacher as it teaches: other bits, other lessons."""
+        return fingerprint(self.lecturer) if self.teacher_bits else self.teacher_fingerprint
+
     def forget_models(self) -> None:
-        """Load them anew when they are needed again: they may have changed."""
-        for name in ("start", "teacher"):
+        """Load them anew when they are needed again: to make room, or since they have changed."""
+        for name in ("start", "lecturer", "teacher"):
             self.__dict__.pop(name, None)
 
     def keyed(

@@ -9,12 +9,14 @@ import torch
 from explorer import guards
 from explorer.distill import corpus, lessons
 from explorer.distill.lessons import Course
+from explorer.distill.students import slice_vocabulary
 from explorer.distill.synthesise import synthesise
-from explorer.distill.targets import Targets
+from explorer.distill.targets import Scorer, Targets, by_weights
 from explorer.distill.train import State, num_steps, train
 from explorer.models.facts import tokenizer_digest
 from explorer.models.loading import Loaded
-from explorer.records import CurvePoint
+from explorer.records import CurvePoint, TargetsFacts
+from explorer.run import scoring
 from explorer.run.state import Run, key
 from explorer.specs import DistillSpec
 
@@ -28,7 +30,7 @@ def read_text(run: Run, distill: DistillSpec) -> corpus.Corpus:
     run.stage = "text"
     num_blocks = num_steps(distill) * distill.blocks_per_step + distill.heldout_blocks + 1
     num_tokens = num_blocks * distill.block_tokens
-    name = key({"teacher": run.teacher_fingerprint, "num_tokens": num_tokens})
+    name = key({"teacher": run.lecturer_fingerprint, "num_tokens": num_tokens})
     path = run.work / "texts" / f"{name}.jsonl"
 
     def tell(done: int, total: int) -> None:
@@ -39,9 +41,11 @@ def read_text(run: Run, distill: DistillSpec) -> corpus.Corpus:
             path.parent.mkdir(parents=True, exist_ok=True)
             with run.timed("text"):
                 synthesise(
-                    run.teacher, path, num_tokens=num_tokens,
+                    run.lecturer, path, num_tokens=num_tokens,
                     document_tokens=distill.block_tokens, progress=tell,
                 )  # fmt: skip
+    if run.teacher_bits:
+        run.forget_models()  # The whole teacher comes next.
     return corpus.read(str(path))
 
 
@@ -56,6 +60,8 @@ def course(
     """What the method teaches with; the held-out blocks have the teacher's targets always."""
     distill = run.spec.distill
     assert distill is not None, "only a distilled student has a course"
+    if run.teacher_bits:
+        _fit_lecturer(run, student)
     plain = lessons.Text(blocks_NT)
     wanted = list(heldout)
     if distill.method == "cached":
@@ -69,11 +75,20 @@ def course(
             read = training[: num_steps(distill) * distill.blocks_per_step]
             training = sorted(read, key=targets.entropy)
     elif distill.method == "live":
-        lessons.check_head(run.teacher.model, blocks_NT[heldout[:1], :8])
+        lessons.check_head(run.lecturer.model, blocks_NT[heldout[:1], :8])
         if distill.hidden_weight > 0:
-            lessons.check_hidden(run.teacher.model, student.model)
-        source = lessons.Live(run.teacher.model, blocks_NT, distill)
+            lessons.check_hidden(run.lecturer.model, student.model)
+        source = lessons.Live(run.lecturer.model, blocks_NT, distill)
     return Course(source, training, exam, heldout), targets
+
+
+def _fit_lecturer(run: Run, student: Loaded) -> None:
+    """Let the rounded teacher take the whole one's room and have the student's rows."""
+    run.forget_models()
+    _ = run.lecturer_fingerprint  # of the model as it is loaded, like the whole teacher's
+    num_rows = int(student.model.config.vocab_size)
+    if int(run.lecturer.model.config.vocab_size) != num_rows:
+        slice_vocabulary(run.lecturer.model, num_rows)
 
 
 def _targets(run: Run, blocks_NT: torch.Tensor, text: corpus.Corpus, wanted: list[int]) -> Targets:
@@ -81,13 +96,13 @@ def _targets(run: Run, blocks_NT: torch.Tensor, text: corpus.Corpus, wanted: lis
     distill = run.spec.distill
     assert distill is not None, "only a distilled student needs targets"
     identity = {
-        "teacher": run.teacher_fingerprint,
-        "tokenizer": tokenizer_digest(run.teacher.tokenizer),
+        "teacher": run.lecturer_fingerprint,
+        "tokenizer": tokenizer_digest(run.lecturer.tokenizer),
         "corpus": text.digest,
         "block_tokens": distill.block_tokens,
         "top_k": distill.top_k,
         "temperature": distill.temperature,
-        "vocab_size": int(run.teacher.model.config.vocab_size),
+        "vocab_size": run.vocab_size,
     }
     about = {"teacher": run.spec.teacher, "corpus": text.name}
     targets = Targets(run.work / "targets", blocks_NT, identity, about)
@@ -95,9 +110,20 @@ def _targets(run: Run, blocks_NT: torch.Tensor, text: corpus.Corpus, wanted: lis
     def tell(done: int, total: int, rate: float) -> None:
         run.progress("targets", done, total, "tokens", tokens_per_s=round(rate, 1))
 
+    def teacher() -> Scorer:
+        if run.served:
+            return scoring.scorer(run, run.served, targets)
+        return by_weights(run.lecturer)
+
     with run.timed("targets"):
-        targets.fill(lambda: run.teacher, wanted, tell)
+        targets.fill(teacher, wanted, tell)
     return targets
+
+
+def targets_facts(run: Run, targets: Targets, heldout: list[int]) -> TargetsFacts:
+    """What a record keeps of the targets, and what a server counted for them."""
+    found = targets.facts(heldout)
+    return found.model_copy(update={"usage": scoring.spent(targets)}) if run.served else found
 
 
 def distil(run: Run, student: Loaded, course: Course, folder: Path) -> State:

@@ -5,7 +5,7 @@ from typing import Literal, Self
 import pydantic
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from explorer.specs.base import Spec
+from explorer.specs.base import Bits, Spec
 
 
 class DistillSpec(Spec):
@@ -22,12 +22,16 @@ class DistillSpec(Spec):
         "prompt_tokens": 32,
         "micro_blocks": None,
         "gradient_checkpointing": False,
+        "teacher_bits": None,
         "order": "shuffled",
     }
 
     method: Literal["cached", "live", "text", "labels"] = "cached"
     """How the teacher teaches: by distributions that are cached once for all students, by
     distributions computed live, by text that it wrote, or not at all (the control arm)."""
+    teacher_bits: Bits | None = None
+    """Bits of the teacher's linear weights while it teaches, to save memory: 8, or 4 on CUDA; needs
+    torchao. The student is cut from the whole teacher and compared with it. None rounds nothing."""
     corpus: str = "starter"
     """`starter` (ships with us), `teacher` (it writes the text first), or a .txt, .jsonl or
     .parquet file."""

@@ -17,7 +17,7 @@ NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,76}$"
 
 FIXED = {
     "distill": ("corpus", "block_tokens", "heldout_blocks", "seed", "temperature", "top_k",
-                "max_tokens"),
+                "teacher_bits", "max_tokens"),
     "student": (),
 }  # fmt: skip
 """What a variant may change, but for these: they decide what the held-out KL is measured on."""

@@ -181,6 +181,20 @@ def test_models_are_ordered_again_as_gguf(root, open_page, submitted):
     assert submitted[0].run_id == starter_sweep().runs()[0].run_id
 
 
+def test_models_and_the_teacher_are_ordered_rounded(root, open_page, submitted):
+    """Every model once more in 8 bits, in torch, and a teacher that teaches in 8."""
+    page = open_page("run")
+    pills = {str(group.key): group for group in page.get("button_group")}
+    pills["run_torch_bits"].set_value([8]).run()
+    assert "the teacher and 2 students, 3 of them again rounded" in text_of(page)
+    page.selectbox(key="run_teacher_bits").set_value(8).run()
+    page.button(key="run_start").click().run()
+
+    assert [spec.torch_bits for spec in submitted] == [None, None, None, 8, 8, 8]
+    taught = [spec.distill.teacher_bits for spec in submitted if spec.distill]
+    assert taught == [8, 8, 8, 8]
+
+
 def test_the_form_orders_a_workload_a_runtime_and_levels_of_load(root, open_page, submitted):
     """A named shape sets both lengths; levels are sorted, and refused when they are none."""
     page = open_page("run")
@@ -212,7 +226,7 @@ def test_an_endpoint_is_ordered_by_its_address(root, open_page, submitted):
     page = _endpoint_page(root, open_page, "endpoint:http://127.0.0.1:8080/v1#m")
     assert not page.exception
     assert not page.multiselect
-    assert "tested if you like: no students" in text_of(page)
+    assert "Students that it teaches are ordered as YAML" in text_of(page)
     page.button(key="run_start").click().run()
 
     (spec,) = submitted
@@ -340,6 +354,25 @@ def test_the_order_can_be_edited_as_yaml(root, open_page, submitted):
     page.button(key="run_start").click().run()
 
     assert [spec.student.num_layers for spec in submitted if spec.student] == [7]
+
+
+def test_students_of_an_endpoint_are_ordered_as_yaml(root, open_page, submitted):
+    """The endpoint's own run and the students'; what it cannot teach is refused on the page."""
+    page = open_page("run")
+    page.toggle(key="run_as_yaml").set_value(True).run()
+    text = (
+        "name: served\nteacher: endpoint:http://h/v1/completions#m\ndistill: {}\n"
+        "students:\n- kind: checkpoint\n  model: org/small\n- num_layers: 7\n"
+    )
+    page.text_area(key="run_yaml").input(text).run()
+    assert "write student.start_from" in page.error[0].value.replace("\\", "")
+    page.text_area(key="run_yaml").input(f"{text}  start_from: org/small\n").run()
+    assert not page.exception
+    page.button(key="run_start").click().run()
+
+    assert [spec.student and spec.student.kind for spec in submitted] == [
+        None, "checkpoint", "depth",
+    ]  # fmt: skip
 
 
 def test_yaml_that_is_no_spec_is_refused(root, open_page):

@@ -10,7 +10,7 @@ from filelock import FileLock
 from torch.nn.functional import log_softmax
 
 from explorer.distill.rows import Row
-from explorer.distill.targets import Targets
+from explorer.distill.targets import Targets, by_weights
 from explorer.distill.targets_list import check, listing, remove
 from explorer.errors import BadInput, DamagedStore, JobError
 from explorer.models.loading import load
@@ -33,7 +33,7 @@ def _open(tmp_path, blocks, **changes):
 
 def _fill(targets, teacher, wanted):
     calls = []
-    targets.fill(lambda: teacher, wanted, lambda *told: calls.append(told))
+    targets.fill(lambda: by_weights(teacher), wanted, lambda *told: calls.append(told))
     return calls
 
 
@@ -142,7 +142,7 @@ def test_a_killed_pass_keeps_its_shards(tmp_path, teacher, blocks, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        targets.fill(lambda: teacher, list(range(12)), kill)
+        targets.fill(lambda: by_weights(teacher), list(range(12)), kill)
 
     again = _open(tmp_path, blocks)
     assert again.done == list(range(8))
