@@ -27,6 +27,7 @@ from explorer.distill.students.target import shape_for
 from explorer.distill.students.width import asked_shape
 from explorer.errors import ExplorerError, NoRoom
 from explorer.measure import device as machine
+from explorer.models import endpoint
 from explorer.models.facts import skeleton
 from explorer.models.families import Shape, count_parameters, shape_of
 from explorer.models.loading import pick_device, pick_dtype
@@ -37,6 +38,8 @@ INSIST = "EXPLORER_INSIST"
 SHARE_OF_PEAK = 0.5
 """The rule where no run tells: training takes 6, the teacher's pass 2 operations a parameter
 and token, at this share of the speed that a matrix product reaches here now."""
+SERVED = Planned(num_parameters=0, num_layers=1, hidden_size=0, intermediate_size=0, vocab_size=0)
+"""A teacher behind an endpoint takes nothing of this machine."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,11 +117,16 @@ def planned(spec: RunSpec) -> tuple[Planned, Planned]:
     Raises:
         ExplorerError: No such model, or sizes that it cannot have.
     """
-    teacher = skeleton(spec.teacher)
-    student, whole = spec.student, _planned(teacher)
-    if student is None:
-        return whole, whole
-    start = skeleton(student.start) if student.start else teacher
+    student = spec.student
+    if student is not None and spec.teacher.startswith(endpoint.PREFIX):
+        assert student.start is not None, "checked when the spec was made"
+        start, whole = skeleton(student.start), SERVED
+    else:
+        teacher = skeleton(spec.teacher)
+        whole = _planned(teacher)
+        if student is None:
+            return whole, whole
+        start = skeleton(student.start) if student.start else teacher
     if isinstance(student, CheckpointStudent):
         return whole, _planned(start)
     if isinstance(student, DepthStudent):

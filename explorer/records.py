@@ -102,6 +102,23 @@ class CorpusFacts(Part):
     """Task to number of its documents that share a run of 13 words with the corpus."""
 
 
+class Usage(Part):
+    """What an API counted."""
+
+    num_replies: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    """Of the output: what was thought and not said, where the API tells."""
+    num_uncounted: int = 0
+    """Replies that did not say what they cost."""
+
+    def __add__(self, other: "Usage") -> "Usage":
+        """Both together."""
+        theirs = other.model_dump()
+        return Usage(**{name: value + theirs[name] for name, value in self.model_dump().items()})
+
+
 class TargetsFacts(Part):
     """The teacher's cached distributions."""
 
@@ -117,7 +134,12 @@ class TargetsFacts(Part):
     """Bits of a token's number on disk."""
     truncation_kl: float | None = None
     """KL of the teacher from the best guess that can be made of what is kept (the tail spread
-    evenly), on the held-out blocks, in nats per token: what truncation costs."""
+    evenly), on the held-out blocks, in nats per token: what truncation costs. None where a server
+    gave no more than what is kept."""
+    usage: Usage | None = None
+    """What the API counted in all for these targets, whichever run asked; None for weights."""
+    num_unknown: int | None = None
+    """Tokens that a server named and the tokenizer does not know; their mass is in the tail."""
 
 
 class Distillation(Part):
@@ -160,23 +182,6 @@ class TaskScore(Part):
     task_version: str | None = None
     task_hash: str | None = None
     seconds: float | None = None
-
-
-class Usage(Part):
-    """What an API counted."""
-
-    num_replies: int = 0
-    prompt_tokens: int = 0
-    output_tokens: int = 0
-    reasoning_tokens: int = 0
-    """Of the output: what was thought and not said, where the API tells."""
-    num_uncounted: int = 0
-    """Replies that did not say what they cost."""
-
-    def __add__(self, other: "Usage") -> "Usage":
-        """Both together."""
-        theirs = other.model_dump()
-        return Usage(**{name: value + theirs[name] for name, value in self.model_dump().items()})
 
 
 class Capability(Part):

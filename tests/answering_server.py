@@ -21,10 +21,14 @@ class _Answering(_Handler):
         fault = asked["model"]
         if fault == "busy_twice" and number <= 2:
             return self._busy(429)
-        if fault == "always_busy" or (fault == "dies_after_five" and number > 5):
+        if fault == "always_busy" or (fault == "dies" and number > server.dies_after):
             return self._busy(503)
         if fault == "echoes_key":
             return self._error(401, {"error": {"message": f"Incorrect API key {SECRET}"}})
+        if fault == "words_only" and "return_tokens_as_token_ids" in asked:
+            return self._error(400, {"error": {"message": "Unrecognized request argument"}})
+        if fault == "no_echo" and asked.get("echo"):
+            return self._error(400, {"error": {"message": "Only no echo is supported"}})
         if fault == "nonsense":
             return self._plain(b"<html>hello</html>")
         if fault == "hangs_up":
@@ -74,8 +78,10 @@ class _Answering(_Handler):
             choice = {"index": 0, "message": message}
         else:
             choice |= {"index": 0, "text": text}
-        if fault == "no_logprobs":
+        if fault == "no_logprobs" or (fault == "forgets_twice" and len(self.server.asked) <= 2):
             choice.pop("logprobs", None)
+        elif "logprobs" in choice:
+            _spoil(choice["logprobs"], fault)
         reply = {"choices": [choice]}
         return reply if fault == "no_usage" else reply | {"usage": usage}
 
@@ -90,16 +96,47 @@ class _Answering(_Handler):
                 written.append(int(logits[-1].argmax()))
         if not asked.get("echo"):
             return written, {}
+
+        def word(token: int) -> str:
+            as_id = asked.get("return_tokens_as_token_ids")
+            return f"token_id:{token}" if as_id else tokenizer.decode([token])
+
         logps = torch.log_softmax(logits.float(), dim=-1)
-        tokens, tops = [None], [None]
+        values, tops = [None], [None]
         for place, token in enumerate((ids + written)[1:]):
-            best = logps[place].max(-1)
-            tokens.append(float(logps[place, token]))
-            tops.append({tokenizer.decode([int(best.indices)]): float(best.values)})
-        return written, {"logprobs": {"token_logprobs": tokens, "top_logprobs": tops}}
+            best = logps[place].topk(asked["logprobs"]).indices.tolist()
+            values.append(float(logps[place, token]))
+            # As in vLLM: the text's own token first, then the likeliest.
+            tops.append({word(one): float(logps[place, one]) for one in [token, *best]})
+        return written, {
+            "logprobs": {
+                "tokens": [word(token) for token in ids + written],
+                "token_logprobs": values,
+                "top_logprobs": tops,
+            }
+        }
+
+
+def _spoil(logprobs: dict, fault: str) -> None:
+    """Log-probabilities of the prompt as a bad server gives them."""
+    if fault == "drops_some":
+        logprobs["top_logprobs"][5] = None
+    if fault == "names_three":
+        tops = [top and dict(sorted(top.items(), key=lambda one: -one[1])[:3])
+                for top in logprobs["top_logprobs"]]  # fmt: skip
+        logprobs["top_logprobs"] = tops
+    if fault == "adds_a_token":
+        for values in logprobs.values():
+            values.insert(0, values[0])
+    if fault == "other_tokens":
+        logprobs["tokens"] = [word.swapcase() for word in logprobs["tokens"]]
+    if fault == "only_written":
+        logprobs.update({name: values[-1:] for name, values in logprobs.items()})
 
 
 class AnsweringServer(Server):
     """Serves one model's whole answers."""
 
     handler = _Answering
+    dies_after = 5
+    """Requests that the model `dies` answers."""

@@ -19,8 +19,9 @@ from explorer.catalogue import load
 from explorer.catalogue.prices import Price
 from explorer.errors import BadInput
 from explorer.models import endpoint
+from explorer.models.endpoint import Endpoint
 from explorer.records import RunRecord, Usage
-from explorer.specs import Spec
+from explorer.specs import ApiSpec, Spec
 
 OVERRIDES = "api_prices.yaml"
 PACKAGE = "genai-prices"
@@ -228,14 +229,39 @@ def ahead_in_words(ahead: Usage, price: ApiPrice | None) -> str:
     return f"{tokens}: ${least:.2g} to ${price.of(ahead):.2g} ({price.in_words()})."
 
 
-def spent(record: RunRecord, root: Path) -> str | None:
-    """What a run's tasks took of an API, in one sentence; None for a run of weights.
+def affordable(
+    ahead: Usage, price: ApiPrice | None, api: ApiSpec, where: Endpoint, root: Path
+) -> None:
+    """Refuse what may cost more than the spec allows.
 
-    A price is that of now: a new one needs no new run.
+    Raises:
+        BadInput: It may, or no price is known; nothing was asked yet.
     """
-    usage = record.capability.usage if record.capability else None
-    if usage is None:
+    if api.max_usd is None:
+        return
+    if price is None:
+        raise BadInput(
+            f"capability.api.max_usd is set, but no price of {where.model} at {where.host} is "
+            f"known. Write it into {root / OVERRIDES} as {where.host}/{where.model}, or remove "
+            "max_usd."
+        )
+    if price.of(ahead) > api.max_usd:
+        raise BadInput(
+            f"{ahead_in_words(ahead, price)} That may be more than capability.api.max_usd, "
+            f"{api.max_usd:g}: nothing was asked. Ask for less, or raise max_usd."
+        )
+
+
+def spent(record: RunRecord, root: Path) -> str | None:
+    """What a run took of an API, in one sentence; None for a run of weights.
+
+    Its tasks, or its teacher's targets. A price is that of now: a new one needs no new run.
+    """
+    targets = record.distillation.targets if record.distillation else None
+    found = [part.usage for part in (record.capability, targets) if part and part.usage]
+    if not found:
         return None
+    (usage,) = found
     where = endpoint.parse(record.spec.teacher)
     return spent_in_words(usage, of_endpoint(root, where.url, where.model))
 

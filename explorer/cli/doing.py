@@ -1,18 +1,18 @@
 """Commands that do runs: here in the foreground, or through the queue."""
 
-import contextlib
 import json
 import os
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
 
 from explorer import specs, store
+from explorer.cli import asking
 from explorer.cli.base import ResultsDir, app, console, root_of
-from explorer.cli.tables import print_comparison, print_forecasts, print_standings, write_out
+from explorer.cli.tables import print_comparison, print_forecasts
 from explorer.errors import BadInput
-from explorer.progress import Listener
 
 Queue = Annotated[
     bool, typer.Option("--queue", help="Hand it to the Ray queue and return at once.")
@@ -39,23 +39,46 @@ def run(
     queued: Annotated[
         bool, typer.Option("--queued", hidden=True, help="The queue says this, not a person.")
     ] = False,
+    tasks: asking.Tasks = None,
+    limit: asking.Limit = None,
+    num_fewshot: asking.Fewshot = None,
+    batch_size: asking.BatchSize = None,
+    apply_chat_template: asking.Template = None,
+    include_path: asking.Folder = None,
+    seed: asking.Seed = None,
 ) -> None:
-    """Do one run in the foreground, or continue it where it stopped."""
-    root = root_of(results)
-    spec = _spec(root, what)
-    if isinstance(spec, specs.SweepSpec):
-        raise BadInput(f"{what} holds a sweep. Start it with: explorer sweep {what}")
-    if dry_run and spec.teacher.startswith("endpoint:"):
-        # Nothing of it takes this machine's memory; what it takes is tokens.
-        from explorer.run import serving
+    """Do one run in the foreground, or continue it where it stopped.
 
-        console.print(f"{serving.ahead(spec, root)} Nothing was asked.", markup=False)
-        return
+    With lm-eval's flags (--tasks and those below it) it is another run than the spec's.
+    """
+    root = root_of(results)
+    read = _spec(root, what)
+    if isinstance(read, specs.SweepSpec):
+        raise BadInput(f"{what} holds a sweep. Start it with: explorer sweep {what}")
+    flags = asking.Asked(
+        tasks, limit, num_fewshot, batch_size, apply_chat_template, include_path, seed
+    )
+    spec = flags.of(read)
     if dry_run:
-        print_forecasts([spec], root)
+        _say_ahead([spec], root)
         return
     _insist(insist)
     _do([spec], root, queue=queue, again=again, queued=queued)
+
+
+def _say_ahead(runs: list[specs.RunSpec], root: Path) -> None:
+    """Print what runs will take: of this machine, and in tokens of endpoints."""
+    served = [one for one in runs if one.teacher.startswith("endpoint:")]
+    if served:
+        from explorer.run import serving
+
+        asked = [spec for one in served for spec in (one.teacher_run(), one) if spec]
+        # Tasks and targets are asked for once, whatever the number of students.
+        said = dict.fromkeys(serving.ahead(spec, root) for spec in asked)
+        console.print(f"{' '.join(said)} Nothing was asked.", markup=False)
+    here = [one for one in runs if one not in served or one.student is not None]
+    if here:
+        print_forecasts(here, root)
 
 
 @app.command()
@@ -76,36 +99,12 @@ def sweep(
     spec = specs.starter_sweep() if what == "starter" else specs.read(Path(what))
     runs = spec.runs() if isinstance(spec, specs.SweepSpec) else [spec]
     if dry_run:
-        print_forecasts(runs, root)
+        _say_ahead(runs, root)
         return
     _insist(insist)
     _do(runs, root, queue=queue, again=again)
     if not queue:
         print_comparison(root, [one.run_id for one in runs])
-
-
-@app.command()
-def tune(
-    what: Annotated[Path, typer.Argument(help="A YAML file with a run and its variants.")],
-    results: ResultsDir = None,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Where the winner's spec is written.")
-    ] = Path("tuned.yaml"),
-) -> None:
-    """Find the better of several ways to teach a student, by a short tournament."""
-    from explorer.terminal import stage_bar
-    from explorer.tune import tournament
-
-    root, spec = root_of(results), specs.TuneSpec.read(what)
-    with contextlib.ExitStack() as bars:
-
-        def bar_of(title: str) -> Listener:
-            bars.close()
-            return bars.enter_context(stage_bar(console, title))
-
-        table = tournament(spec, root, bar_of)
-    print_standings(table, spec)
-    write_out(table[0].spec.to_yaml().encode(), out)
 
 
 @app.command()
@@ -127,25 +126,23 @@ def demo(results: ResultsDir = None) -> None:
 
 @app.command()
 def cancel(
-    run_id: Annotated[str, typer.Argument(help="A queued or running run.")],
+    run_id: Annotated[str, typer.Argument(help="A queued or running run, or a tournament.")],
     results: ResultsDir = None,
 ) -> None:
-    """Stop a queued or running run; its checkpoint stays."""
-    from explorer import jobs
-
-    jobs.cancel(root_of(results), run_id)
+    """Stop a queued or running run, or a tournament with its runs; checkpoints stay."""
+    _queue_of(root_of(results), run_id).cancel(root_of(results), run_id)
     console.print(f"{run_id} will stop at its next step. Continue it: explorer resume {run_id}")
 
 
 @app.command()
 def resume(
-    run_id: Annotated[str, typer.Argument(help="A cancelled, failed or interrupted run.")],
+    run_id: Annotated[
+        str, typer.Argument(help="A cancelled, failed or interrupted run, or a tournament.")
+    ],
     results: ResultsDir = None,
 ) -> None:
-    """Put a run back into the queue; it continues where it stopped."""
-    from explorer import jobs
-
-    jobs.resume(root_of(results), run_id)
+    """Put a run or a tournament back into the queue; it continues where it stopped."""
+    _queue_of(root_of(results), run_id).resume(root_of(results), run_id)
     console.print(f"{run_id} is queued. Watch it: explorer ls")
 
 
@@ -225,6 +222,14 @@ def _spec(root: Path, what: str) -> specs.RunSpec | specs.SweepSpec:
     return store.read_spec(root, what)
 
 
+def _queue_of(root: Path, run_id: str) -> ModuleType:
+    """What cancels and resumes this id: a tournament has runs of its own."""
+    from explorer import jobs
+    from explorer.tune import queued, tournament
+
+    return queued if tournament.known(root, run_id) else jobs
+
+
 def _insist(insist: bool) -> None:
     """What runs under this command, in the queue too, is tried whatever our arithmetic says."""
     if insist:
@@ -245,13 +250,12 @@ def _do(
             console.print(f"queued {run_id}")
         return
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from explorer.distill import crew
-    from explorer.distill.train import helper
+    from explorer import crew
     from explorer.run import run as do
     from explorer.terminal import stage_bar
 
     if crew.is_helper():
-        crew.help_out(helper)
+        crew.help_out()
         raise typer.Exit
 
     crew.crew()  # all processes of a launch meet here

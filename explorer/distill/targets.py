@@ -14,13 +14,14 @@ corpus may be larger than the memory, and a killed pass loses half a minute at m
     explorer targets ls
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,24 @@ TRUNCATION_STRIDE = 8
 """What truncation costs is measured at every eighth position: it needs the whole vocabulary."""
 
 log = logging.getLogger("explorer")
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a teacher says of some blocks."""
+
+    numbers: list[int]
+    ids_BTK: Tensor
+    """All different within a position."""
+    log_p_BTE: Tensor
+    truncation_kl: list[float | None]
+    """A block's, as `top_k_of` has it; None where the teacher gives no more than what is kept."""
+    num_unknown: int | None = None
+    """Tokens that a server named and the tokenizer does not know; None for weights."""
+
+
+Scorer = Callable[[Tensor, list[int], int, float], Generator[Answer, None, None]]
+"""A teacher: answers for these numbers of blocks [N, T] with k tokens at a temperature."""
 
 
 class Targets:
@@ -129,13 +148,14 @@ class Targets:
 
     def fill(
         self,
-        load_teacher: Callable[[], Loaded],
+        load_teacher: Callable[[], Scorer],
         wanted: list[int],
         on_progress: Callable[[int, int, float], None],
     ) -> None:
         """Compute what is missing of the wanted blocks; others that want them too wait here.
 
-        A shard whose checksum is wrong counts as missing, and the log says so.
+        A shard whose checksum is wrong counts as missing, and the log says so. What a teacher said
+        before it failed or was stopped is kept.
 
         Args:
             load_teacher: Called only when something is missing.
@@ -151,29 +171,32 @@ class Targets:
             missing = [number for number in dict.fromkeys(wanted) if number not in self._where]
             if not missing:
                 return
-            teacher = load_teacher()
-            block_tokens = self.blocks_NT.shape[1]
+            score = load_teacher()
+            total = len(missing) * self.blocks_NT.shape[1]
             began = shard_began = time.monotonic()
+            num_done = 0
             parts: list[_Part] = []
-            for start in range(0, len(missing), BATCH_BLOCKS):
-                numbers = missing[start : start + BATCH_BLOCKS]
-                parts.append(self._compute(teacher, numbers))
-                now = time.monotonic()
-                last = start + BATCH_BLOCKS >= len(missing)
-                size = sum(part.rows_BTR.nbytes for part in parts)
-                if last or size >= SHARD_BYTES or now - shard_began >= SHARD_EVERY_S:
-                    self._commit(parts, now - shard_began)
-                    parts, shard_began = [], now
-                num_done = (start + len(numbers)) * block_tokens
-                on_progress(num_done, len(missing) * block_tokens, num_done / (now - began))
+            answers = score(self.blocks_NT, missing, self.top_k, self.identity["temperature"])
+            try:
+                with contextlib.closing(answers):
+                    for answer in answers:
+                        parts.append(self._part(answer))
+                        num_done += len(answer.numbers) * self.blocks_NT.shape[1]
+                        now = time.monotonic()
+                        size = sum(part.rows_BTR.nbytes for part in parts)
+                        if size >= SHARD_BYTES or now - shard_began >= SHARD_EVERY_S:
+                            whole, parts = parts, []
+                            self._commit(whole, now - shard_began)
+                            shard_began = now
+                        on_progress(num_done, total, num_done / (now - began))
+            finally:
+                if parts:
+                    self._commit(parts, time.monotonic() - shard_began)
 
-    def _compute(self, teacher: Loaded, numbers: list[int]) -> "_Part":
-        ids_BTK, log_p_BTE, lost_B = top_k_of(
-            teacher, self.blocks_NT[numbers], self.top_k, self.identity["temperature"]
-        )
-        mass_B = log_p_BTE[..., : self.top_k].exp().sum(-1).mean(-1)
-        rows_BTR = self.row.pack(ids_BTK.cpu().numpy(), log_p_BTE.half().cpu().numpy())
-        return _Part(numbers, rows_BTR, mass_B.tolist(), lost_B.tolist())
+    def _part(self, answer: Answer) -> "_Part":
+        mass_B = answer.log_p_BTE[..., : self.top_k].exp().sum(-1).mean(-1)
+        rows_BTR = self.row.pack(answer.ids_BTK.numpy(), answer.log_p_BTE.half().numpy())
+        return _Part(answer, rows_BTR, mass_B.tolist())
 
     def _commit(self, parts: list["_Part"], seconds: float) -> None:
         """The shard first, then the index that says it is there."""
@@ -198,10 +221,13 @@ class Targets:
             "sha256": hashlib.sha256(data).hexdigest(),
             "num_bytes": len(data),
             "seconds": seconds,
-            "blocks": [number for part in parts for number in part.numbers],
+            "blocks": [number for part in parts for number in part.answer.numbers],
             "mass": [value for part in parts for value in part.mass],
-            "truncation_kl": [value for part in parts for value in part.truncation_kl],
+            "truncation_kl": [value for part in parts for value in part.answer.truncation_kl],
         }
+        unknown = [part.answer.num_unknown for part in parts]
+        if None not in unknown:
+            shard["num_unknown"] = sum(filter(None, unknown))
         self._save_index([*self._shards, shard])
 
     def _save_index(self, shards: list[dict[str, Any]]) -> None:
@@ -230,6 +256,11 @@ class Targets:
         ids_BTK, log_p_BTE = self.row.unpack(rows_BTR)
         return self.blocks_NT[numbers], torch.from_numpy(ids_BTK), torch.from_numpy(log_p_BTE)
 
+    def entropy(self, number: int) -> float:
+        """The teacher's mean entropy in a block, in nats; the bucket counts as one token."""
+        log_p_BTE = self.batch([number])[2].float()
+        return float(-(log_p_BTE.exp() * log_p_BTE).sum(-1).mean())
+
     def _block(self, number: int) -> Rows:
         name, place = self._where[number]
         if name not in self._maps:
@@ -247,27 +278,42 @@ class Targets:
                 shard["blocks"], shard["mass"], shard["truncation_kl"], strict=True
             )
         }
-        mass, lost = np.mean([measured[number] for number in numbers], axis=0)
+        mass, lost = zip(*(measured[number] for number in numbers), strict=True)
+        unknown = [shard["num_unknown"] for shard in self._shards if "num_unknown" in shard]
         return TargetsFacts(
             key=self.key,
             top_k=self.top_k,
             num_positions=len(self._where) * self.blocks_NT.shape[1],
             bytes_per_token=float(self.row.num_bytes),
-            mean_mass=float(mass),
+            mean_mass=float(np.mean(mass)),
             seconds=sum(shard["seconds"] for shard in self._shards),
             id_bits=self.row.id_bits,
-            truncation_kl=float(lost),
+            truncation_kl=None if None in lost else float(np.mean(lost)),
+            num_unknown=sum(unknown) if unknown else None,
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """Blocks that are computed and not yet on disk."""
+    """Blocks that are answered and not yet on disk."""
 
-    numbers: list[int]
+    answer: Answer
     rows_BTR: Rows
     mass: list[float]
-    truncation_kl: list[float]
+
+
+def by_weights(teacher: Loaded) -> Scorer:
+    """A teacher whose weights are here."""
+
+    def score(
+        blocks_NT: Tensor, numbers: list[int], top_k: int, temperature: float
+    ) -> Generator[Answer, None, None]:
+        for start in range(0, len(numbers), BATCH_BLOCKS):
+            some = numbers[start : start + BATCH_BLOCKS]
+            ids, log_p, lost = top_k_of(teacher, blocks_NT[some], top_k, temperature)
+            yield Answer(some, ids.cpu(), log_p.cpu(), lost.tolist())
+
+    return score
 
 
 @torch.inference_mode()

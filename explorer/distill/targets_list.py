@@ -30,7 +30,8 @@ def _contents(folder: Path) -> dict[str, Any]:
         return {"problem": "written by an earlier explorer, or damaged: no run reads it any more"}
     identity, shards = meta["identity"], index["shards"]
     row = Row(min(identity["top_k"], identity["vocab_size"]), identity["vocab_size"])
-    lost = [value for shard in shards for value in shard["truncation_kl"]]
+    lost = [value for shard in shards for value in shard["truncation_kl"] if value is not None]
+    unknown = [shard["num_unknown"] for shard in shards if "num_unknown" in shard]
     mass = [value for shard in shards for value in shard["mass"]]
     return {
         "teacher": meta["about"].get("teacher", identity.get("teacher")),
@@ -39,11 +40,12 @@ def _contents(folder: Path) -> dict[str, Any]:
         "temperature": identity["temperature"],
         "id_bits": row.id_bits,
         "bytes_per_token": row.num_bytes,
-        "num_blocks": len(lost),
+        "num_blocks": len(mass),
         "num_blocks_of_corpus": identity["num_blocks"],
         "num_shards": len(shards),
         "mean_mass": float(np.mean(mass)) if mass else None,
         "truncation_kl": float(np.mean(lost)) if lost else None,
+        "num_unknown": sum(unknown) if unknown else None,
         "seconds": sum(shard["seconds"] for shard in shards),
         "damaged": [s["name"] for s in shards if not (folder / s["name"]).exists()],
     }

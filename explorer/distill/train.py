@@ -25,7 +25,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from explorer.distill import crew as together
+from explorer import crew as together
 from explorer.distill.lessons import Course, Lesson, Live, check_head
 from explorer.distill.losses import HIDDEN, divergence, forward_kl, label_cross_entropy
 from explorer.errors import NoRoom, RunFailed
@@ -135,7 +135,7 @@ def train(
     model = accelerator.prepare_model(student, evaluation_mode=True)
     optimizer = accelerator.prepare_optimizer(optimizer)
     crew = together.crew()
-    crew.order((student.config, course, spec))
+    crew.order(together.Begin(helper, (student.config, course, spec)))
     state = _resume(accelerator, checkpoint)
     total = num_steps(spec)
     began = time.monotonic() - state.seconds

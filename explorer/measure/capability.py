@@ -34,8 +34,8 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.utils import handle_non_serializable, hash_string
 
 from explorer.errors import BadInput, NoRoom
-from explorer.measure import lm_eval_files, task_scores, task_sets
-from explorer.measure.backends import api_cost, api_lm, prefix_lm
+from explorer.measure import lm_eval_files, sample, task_scores, task_sets
+from explorer.measure.backends import api_cost, api_lm, helping, prefix_lm
 from explorer.measure.backends.answer_log import AnswerLog
 from explorer.measure.backends.api_lm import ApiLM
 from explorer.measure.backends.llama_lm import LlamaLM
@@ -68,8 +68,8 @@ class BackEnd:
     """Told what an API will count at most, before the first request; may refuse it."""
 
 
-def in_torch(loaded: Loaded, spec: CapabilitySpec) -> BackEnd:
-    """A model in torch, asked as trees."""
+def in_torch(loaded: Loaded, spec: CapabilitySpec, fingerprint: str) -> BackEnd:
+    """A model in torch, asked as trees by all processes of a launch."""
 
     def make(on_progress: Callable[[Work], None]) -> PrefixLM:
         return PrefixLM(
@@ -77,6 +77,7 @@ def in_torch(loaded: Loaded, spec: CapabilitySpec) -> BackEnd:
             tokenizer=loaded.tokenizer,
             batch_size=spec.batch_size,
             on_progress=on_progress,
+            shared_with=helping.share(loaded, fingerprint, spec.batch_size),
         )
 
     return BackEnd(prefix_lm.NAME, prefix_lm.VERSION, make)
@@ -119,7 +120,7 @@ def evaluate(
             f"apply_chat_template is on, but {loaded.name} has no chat template. Switch it off, or "
             "use an instruction-tuned model."
         )
-    back_end = back_end or in_torch(loaded, spec)
+    back_end = back_end or in_torch(loaded, spec, fingerprint)
     progress("capability", 0, 0, "requests")
     plans = _planned(loaded, spec, folder, fingerprint, back_end)
     count = _Count(progress)
@@ -180,23 +181,12 @@ def _planned(
                 f"The task {name} is of the type {task.OUTPUT_TYPE}, which {loaded.name} cannot "
                 f"answer: {back_end.why_not}."
             )
-        doc_ids = choose_documents(name, len(task.eval_docs), spec.limit, spec.seed)
+        doc_ids = list(range(len(task.eval_docs)))
+        if spec.limit is not None:
+            doc_ids = sample.choose(name, sample.strata(task), spec.limit, spec.seed)
         key = _key(task, doc_ids, spec, loaded, fingerprint, back_end)
         plans.append(_Plan(name, task, doc_ids, TaskFiles(folder, name, key)))
     return plans
-
-
-def choose_documents(task: str, num_documents: int, limit: int | None, seed: int) -> list[int]:
-    """Positions of the documents to ask, ascending: a seeded sample that no model changes.
-
-    Documents are ranked by a hash, so a larger limit keeps all documents of a smaller one,
-    and the choice is the same on every machine and version.
-    """
-    everything = list(range(num_documents))
-    if limit is None or limit >= num_documents:
-        return everything
-    rank = {i: hashlib.sha256(f"{seed}/{task}/{i}".encode()).digest() for i in everything}
-    return sorted(sorted(everything, key=rank.__getitem__)[:limit])
 
 
 @dataclasses.dataclass
@@ -247,11 +237,12 @@ class _Count:
     def _seconds_left(self) -> float | None:
         """This task's by its tokens, the later ones' at this task's pace for a request."""
         work = self._work
-        if work is None or work.seconds_left is None or not work.requests:
+        if work is None or work.seconds_per_token is None or work.seconds_left is None:
             return None
         names = list(self.planned)
         later = sum(self.planned[name] for name in names[names.index(self._task) + 1 :])
-        return work.seconds_left + later * (work.seconds + work.seconds_left) / work.total_requests
+        seconds_per_request = work.seconds_per_token * work.total_tokens / work.total_requests
+        return work.seconds_left + later * seconds_per_request
 
 
 def _settle(task: Task, spec: CapabilitySpec) -> None:
@@ -360,7 +351,7 @@ def _ask(
         "chat_template": loaded.tokenizer.chat_template if spec.apply_chat_template else None,
         "total_evaluation_time_seconds": str(seconds),
     }
-    samples = [lm_eval_files.as_written(sample) for sample in samples]
+    samples = [lm_eval_files.as_written(one) for one in samples]
     scores = task_scores.scores(plan.task, plan.name, results, samples, seconds)
     plan.files.write(results, samples, scores)
     return scores, samples

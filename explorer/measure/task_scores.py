@@ -26,15 +26,16 @@ def check(task: Task, name: str) -> None:
     """Look, before anything is asked, at what the task's file says of its documents.
 
     Raises:
-        BadInput: `metadata: cluster` names a field that they do not have.
+        BadInput: `metadata: cluster` or `stratum` names a field that they do not have.
     """
-    field = task_sets.metadata(task).get("cluster")
     first = task.eval_docs[0]
-    if field is not None and field not in first:
-        raise BadInput(
-            f"The task {name} says metadata: cluster: {field}, but its documents have no such "
-            f"field; they have {', '.join(map(str, first))}. Correct its task file."
-        )
+    for key in ("cluster", "stratum"):
+        field = task_sets.metadata(task).get(key)
+        if field is not None and field not in first:
+            raise BadInput(
+                f"The task {name} says metadata: {key}: {field}, but its documents have no such "
+                f"field; they have {', '.join(map(str, first))}. Correct its task file."
+            )
 
 
 def answers(task: Task, name: str, lines: list[dict[str, Any]]) -> pd.DataFrame:

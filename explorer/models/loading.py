@@ -54,6 +54,8 @@ class Loaded:
     """Seconds from the files to the device; None where the model was made in memory."""
     bits: Bits | None = None
     """Of the linear weights; None where nothing is rounded."""
+    trust_remote_code: bool = False
+    """Whether code of the model's own was allowed."""
 
 
 def pick_device(asked: str = "auto") -> torch.device:
@@ -119,7 +121,7 @@ def load(
         raise UnknownModel(f"Could not load the model {name!r}: {_first_line(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return Loaded(name, model, tokenizer, time.perf_counter() - began, bits)
+    return Loaded(name, model, tokenizer, time.perf_counter() - began, bits, trust_remote_code)
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:

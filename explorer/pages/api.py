@@ -1,18 +1,23 @@
 """The order form's part on endpoints: whether their model is tested, how, and for what money."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
+from explorer import aside
 from explorer.catalogue import api_prices
 from explorer.errors import UnknownTask
 from explorer.models import endpoint
 from explorer.pages import glossary, widgets, words
-from explorer.specs import ApiSpec
+from explorer.specs import ApiSpec, RunSpec
 from explorer.tasks import index
 
 HELP = glossary.TERMS
+COST_TIMEOUT_S = 600
+"""Data may have to be fetched first."""
+COST_KEPT_S = 600
 
 
 def wanted() -> bool:
@@ -59,11 +64,39 @@ def ask(root: Path, teacher: str, tasks: list[str]) -> dict[str, Any]:
         st.caption(
             words.md(
                 f"${price.input_usd_per_mtok:g} per million tokens read, "
-                f"${price.output_usd_per_mtok:g} written ({price.in_words()}). What the tasks will "
-                "take at most is in the log before the first request."
+                f"${price.output_usd_per_mtok:g} written ({price.in_words()})."
             )
         )
     return {"api": found, "apply_chat_template": where.is_chat}
+
+
+def cost(spec: RunSpec, root: Path) -> None:
+    """What the run's tasks will take in tokens and dollars, when somebody asks for it."""
+    if st.button(
+        "Estimate the cost", key="run_api_cost", icon=":material/payments:", help=HELP["api_cost"]
+    ):
+        st.session_state["run_api_costed"] = spec.run_id
+    # What was estimated is of one order: another one has to be asked for again.
+    if st.session_state.get("run_api_costed") != spec.run_id:
+        return
+    with st.spinner("Making the prompts and counting their tokens…"):
+        said = widgets.attempt(lambda: _cost(spec.to_yaml(), str(root)))
+    if said is not None:
+        st.markdown(words.md(said))
+
+
+@st.cache_data(show_spinner=False, ttl=COST_KEPT_S, max_entries=50)
+def _cost(order: str, root: str) -> str:
+    """The sentence of `explorer run --dry-run`, which makes every prompt and asks nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "order.yaml"
+        path.write_text(order, encoding="utf-8")
+        command = ["run", str(path), "--dry-run", "--results", root]
+        said = aside.output(command, "The prompts", timeout_s=COST_TIMEOUT_S)
+    # The command breaks its lines for a terminal; what students take of this machine is the
+    # preview's.
+    told, end, _ = " ".join(said.split()).partition("Nothing was asked.")
+    return told + end
 
 
 def _only_written(tasks: list[str]) -> None:

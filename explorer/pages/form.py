@@ -46,6 +46,10 @@ LOSSES = {
     "adaptive_kl": "Adaptive KL",
     "total_variation": "Total variation",
 }
+ORDERS = {
+    "shuffled": "Shuffled",
+    "easy_first": "Easy first",
+}
 KINDS = {
     "depth": "Fewer layers",
     "width": "Narrower",
@@ -59,8 +63,9 @@ CHOICES = {
     "greedy": "One by one, by the KL (slow)",
 }
 ELSEWHERE = {
-    "endpoint": "A server's model is timed as it is served, and tested if you like: no students. "
-    "Its key is taken from EXPLORER_ENDPOINT_KEY where the run runs.",
+    "endpoint": "A server's model is timed as it is served, and tested if you like. Its key is "
+    "taken from EXPLORER_ENDPOINT_KEY where the run runs. Students that it teaches are ordered as "
+    "YAML: they are made from a model of their own (docs/distill.md).",
     "llamacpp": "A GGUF file is tested and timed as it is, in llama.cpp: no students.",
 }
 HALVES = [3, 2]
@@ -254,6 +259,14 @@ def _method() -> dict[str, Any]:
             "Beta of the Jensen-Shannon divergence", 0.0, 1.0, DistillSpec().beta, key="run_beta",
             help=HELP["beta"],
         )  # fmt: skip
+    if loss in ("skew_forward_kl", "skew_reverse_kl") and by_distributions:
+        found["skew"] = st.slider(
+            "Skew of the KL", 0.0, 0.99, DistillSpec().skew, key="run_skew", help=HELP["skew"]
+        )
+    if method == "cached" and st.checkbox(
+        "Easiest text first", key="run_order", help=HELP["order"]
+    ):
+        found["order"] = "easy_first"
     if method == "live":
         one, two, three = st.columns([3, 2, 2])
         found["on_policy_fraction"] = one.slider(

@@ -120,8 +120,8 @@ TERMS = {
         "A folder on this machine with your own tasks in lm-evaluation-harness's YAML format."
     ),
     "limit": (
-        "Documents per task: the same seeded sample for every model. More documents take longer "
-        "and show smaller differences. Empty takes all."
+        "Documents per task: a seeded, stratified sample, the same for every model. More documents "
+        "take longer and show smaller differences. Empty takes all."
     ),
     "detectable": (
         "The smallest difference from the teacher, in points of score, that this many documents "
@@ -176,6 +176,11 @@ TERMS = {
     "api_at_once": "Requests under way at the same time. Lower it where the server says 429.",
     "api_usd": (
         "Ask nothing when the tasks may cost more than this: the prompts, and answers at their "
+        "longest, at the price that is known."
+    ),
+    "api_cost": (
+        "Makes every prompt and counts its tokens, as explorer run --dry-run does; the endpoint is "
+        "asked nothing. The dollars go from the prompts alone to answers at their "
         "longest, at the price that is known."
     ),
     "api_key": (
@@ -251,4 +256,24 @@ TERMS = {
         "Share of the device's published peak that a program reaches. 100 % is the ceiling, which "
         "none does; a measured run tells, with explorer fit --run."
     ),
+    "skew": (
+        "The share of one model that is mixed into the other before they are compared, so that no "
+        "token can cost more than log(1 / skew). 0 is the plain KL."
+    ),
+    "order": (
+        "The same text, but first that of which the teacher is surest. Off, it is read in an order "
+        "that the seed decides."
+    ),
+    "tune": (
+        "Every variant is taught a little, the better ones longer. The lowest KL to the teacher on "
+        "text kept aside wins. The trainings go side by side where the queue has room."
+    ),
+    "tune_run": "The student whose teaching is to be improved; it takes part as it is.",
+    "tune_rounds": "How often the better ones go on. The last round has the whole budget.",
+    "tune_keep": (
+        "One variant in so many goes on to the next round, and is taught so many times as long."
+    ),
+    "tune_settings": "Each value of each setting is one variant of the order above.",
+    "tune_together": "One variant for each way to take a value of every setting, instead.",
+    "tune_best": "Test and time the student of the best variant; it is taught already.",
 }

@@ -13,6 +13,7 @@ again. A student's run first makes sure that its teacher's run is there.
 | teaching.py | the text, the teacher's targets, the training |
 | measuring.py | a model asked and timed: in torch, in llama.cpp |
 | serving.py | a model behind an endpoint asked and timed, and what its tokens cost |
+| scoring.py | a teacher behind an endpoint: its targets, and what they cost |
 | state.py | what the stages of a run share: its models, its clock, its folders |
 """
 

@@ -12,11 +12,10 @@ from explorer import guards, preflight, store
 from explorer.errors import ExplorerError, RunCancelled, RunFailed
 from explorer.measure import device, task_sets
 from explorer.measure.runtimes import opened
-from explorer.models import endpoint
 from explorer.models.loading import load_tokenizer
 from explorer.progress import Listener, Progress
 from explorer.records import ErrorFacts, RunRecord
-from explorer.run import making, measuring, serving
+from explorer.run import making, measuring, scoring, serving
 from explorer.run.state import Run, now
 from explorer.specs import RunSpec
 
@@ -62,6 +61,8 @@ def _record(run: Run) -> RunRecord:
         run.take_device()
         if run.spec.capability:
             task_sets.check(run.spec.capability.tasks, run.spec.capability.include_path)
+        if run.served:
+            scoring.check(run.spec)
         preflight.check(run.spec, run.root)
         _teacher_first(run)
         _stages(run)
@@ -147,8 +148,8 @@ def _stages(run: Run) -> None:
     """Make what is to be measured, and measure it where it runs."""
     run.stage = "prepare"
     spec = run.spec
-    if spec.teacher.startswith(endpoint.PREFIX):
-        serving.ask(run, endpoint.parse(spec.teacher))
+    if run.served and spec.student is None:
+        serving.ask(run, run.served)
         return
     if spec.teacher.startswith(opened.LLAMA_CPP):
         path = Path(spec.teacher.removeprefix(opened.LLAMA_CPP))

@@ -19,8 +19,8 @@ from explorer.errors import BadInput
 from explorer.measure import contamination
 from explorer.models.facts import fingerprint
 from explorer.models.loading import Loaded
-from explorer.records import CorpusFacts, Distillation
-from explorer.run import teaching
+from explorer.records import CorpusFacts, Distillation, TargetsFacts
+from explorer.run import scoring, teaching
 from explorer.run.state import Run, key
 from explorer.specs import DistillSpec, StudentSpec
 
@@ -57,9 +57,8 @@ def student_folder(run: Run) -> Path:
 def _make(run: Run, text: corpus.Corpus, folder: Path) -> Distillation | None:
     spec, distill = run.spec, run.spec.distill or DistillSpec()
     assert spec.student is not None, "only a student's run comes here"
-    tokenizer = run.teacher.tokenizer
     num_needed = distill.heldout_blocks + 1
-    blocks_NT, num_tokens = corpus.pack(text, tokenizer, distill.block_tokens, num_needed)
+    blocks_NT, num_tokens = corpus.pack(text, run.tokenizer, distill.block_tokens, num_needed)
     heldout, training = corpus.split(len(blocks_NT), distill.heldout_blocks, distill.seed)
 
     def measured(done: int, total: int, unit: str) -> None:
@@ -72,11 +71,13 @@ def _make(run: Run, text: corpus.Corpus, folder: Path) -> Distillation | None:
         )
     began = time.monotonic()
     shared = True
-    if spec.distill and spec.student.start:
+    if run.served:
+        shared = scoring.has_targets(run)
+    elif spec.distill and spec.student.start:
         shared = _share_vocabulary(run, run.start, required=distill.uses_distributions)
     sample = students.sample_numbers(spec.student, heldout, training)
     student = students.build(
-        run.teacher, run.start, spec.student, blocks_NT[sample], measured,
+        run.original, run.start, spec.student, blocks_NT[sample], measured,
         _drop_order(run, spec.student, blocks_NT[sample]),
     )  # fmt: skip
     run.stage_seconds["prepare"] = time.monotonic() - began
@@ -93,7 +94,8 @@ def _make(run: Run, text: corpus.Corpus, folder: Path) -> Distillation | None:
             plain = lessons.Text(blocks_NT)
             course = Course(plain, training, plain, heldout)
         state = teaching.distil(run, student, course, folder)
-        taught = _distillation(state, text.facts(num_tokens), targets, heldout, student)
+        of_targets = teaching.targets_facts(run, targets, heldout) if targets else None
+        taught = _distillation(state, text.facts(num_tokens), of_targets, student)
     student.model.save_pretrained(folder / "model.partial")
     student.tokenizer.save_pretrained(folder / "model.partial")
     shutil.rmtree(folder / "model", ignore_errors=True)
@@ -153,13 +155,13 @@ def _with_overlap(run: Run, taught: Distillation, text: corpus.Corpus) -> Distil
 
 
 def _distillation(
-    state: State, text: CorpusFacts, targets: Targets | None, heldout: list[int], student: Loaded
+    state: State, text: CorpusFacts, targets: TargetsFacts | None, student: Loaded
 ) -> Distillation:
     first, last = state.curve[0], state.curve[-1]
     trained = sum(p.numel() for p in student.model.parameters() if p.requires_grad)
     return Distillation(
         corpus=text,
-        targets=targets.facts(heldout) if targets else None,
+        targets=targets,
         scored_tokens=state.scored_tokens,
         steps=state.step,
         seconds=round(state.seconds, 3),

@@ -110,7 +110,8 @@ def _latency(run: Run, runtime: Runtime, what: ModelFacts, load_name: str) -> La
     run.stage = "latency"
     spec = run.spec.latency
     assert spec is not None, "skipped otherwise"
-    teacher = None if run.spec.is_teacher else run.teacher
+    # A server cannot be timed in turns with this device.
+    teacher = None if run.spec.is_teacher or run.served else run.teacher
     decides = {
         "model": what.fingerprint,
         "teacher": teacher and run.teacher_fingerprint,

@@ -15,7 +15,7 @@ from explorer.measure.speed.load import time_endpoint
 from explorer.models import endpoint
 from explorer.models.loading import Loaded, load_tokenizer
 from explorer.records import Capability, Usage
-from explorer.run import measuring, state
+from explorer.run import measuring, scoring, state
 from explorer.run.state import Run
 from explorer.specs import ApiSpec, RunSpec
 
@@ -52,11 +52,14 @@ class _Served:
 
 
 def ahead(spec: RunSpec, root: Path) -> str:
-    """What an endpoint's tasks will take, in a sentence; nothing is asked.
+    """What a run will ask of an endpoint, in a sentence: its tasks, or its student's targets.
 
     Raises:
         ExplorerError: They cannot be asked; the message says why.
     """
+    if spec.student is not None:
+        said = scoring.ahead(spec, root)
+        return f"The targets of all its students: {said}" if said else "No targets are asked for."
     if spec.capability is None:
         return "Nothing is tested, so nothing is counted."
     asked = _Asked.of(spec, root)
@@ -109,7 +112,7 @@ class _Asked:
 
         def before(usage: Usage) -> None:
             log.info("%s", api_prices.ahead_in_words(usage, price))
-            _affordable(usage, price, api, where, root)
+            api_prices.affordable(usage, price, api, where, root)
 
         return cls(
             Loaded(spec.teacher, served, served),
@@ -125,28 +128,4 @@ class _Asked:
             ),
             price,
             spent,
-        )
-
-
-def _affordable(
-    usage: Usage,
-    price: api_prices.ApiPrice | None,
-    api: ApiSpec,
-    where: endpoint.Endpoint,
-    root: Path,
-) -> None:
-    """Refuse what may cost more than the spec allows."""
-    if api.max_usd is None:
-        return
-    if price is None:
-        raise BadInput(
-            f"capability.api.max_usd is set, but no price of {where.model} at {where.host} is "
-            f"known. Write it into {root / api_prices.OVERRIDES} as {where.host}/{where.model}, or "
-            "remove max_usd."
-        )
-    if price.of(usage) > api.max_usd:
-        raise BadInput(
-            f"{api_prices.ahead_in_words(usage, price)} That may be more than "
-            f"capability.api.max_usd, {api.max_usd:g}: nothing was asked. Lower limit, or raise "
-            "max_usd."
         )

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from explorer import store
 from explorer.measure import device
+from explorer.models import endpoint
+from explorer.models.endpoint import Endpoint
 from explorer.models.facts import fingerprint
 from explorer.models.loading import Loaded, load, pick_device
 from explorer.progress import Progress
@@ -71,9 +74,20 @@ class Run:
         """The teacher."""
         return self.load(self.spec.teacher)
 
+    @property
+    def served(self) -> Endpoint | None:
+        """The endpoint that the teacher is behind; None where its weights are at hand."""
+        is_served = self.spec.teacher.startswith(endpoint.PREFIX)
+        return endpoint.parse(self.spec.teacher) if is_served else None
+
     @cached_property
     def lecturer(self) -> Loaded:
-        """The teacher as it teaches: as it is, or rounded to `distill.teacher_bits`."""
+        """The teacher as it teaches: as it is or rounded to `distill.teacher_bits`.
+
+        A served one's stand-in has its tokens.
+        """
+        if self.served:
+            return self.original
         bits = self.teacher_bits
         return self.load(self.spec.teacher, bits) if bits else self.teacher
 
@@ -86,8 +100,27 @@ class Run:
 
     @cached_property
     def teacher_fingerprint(self) -> str:
-        """What tells this teacher apart."""
+        """What tells this teacher apart; a server says nothing but its name."""
+        if self.served:
+            return key({"endpoint": self.served.url, "model": self.served.model})
         return fingerprint(self.teacher)
+
+    @property
+    def original(self) -> Loaded:
+        """What students are cut from and mapped to: the teacher, or a served one's stand-in."""
+        return self.start if self.served else self.teacher
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The teacher's tokenizer; a served one has the student's, or the first reply tells."""
+        return self.original.tokenizer
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the teacher's vocabulary; tokens of a served one's."""
+        if self.served:
+            return max(self.tokenizer.get_vocab().values()) + 1
+        return int(self.lecturer.model.config.vocab_size)
 
     @cached_property
     def lecturer_fingerprint(self) -> str:

@@ -11,11 +11,12 @@ from explorer.distill import corpus, lessons
 from explorer.distill.lessons import Course
 from explorer.distill.students import slice_vocabulary
 from explorer.distill.synthesise import synthesise
-from explorer.distill.targets import Targets
+from explorer.distill.targets import Scorer, Targets, by_weights
 from explorer.distill.train import State, num_steps, train
 from explorer.models.facts import tokenizer_digest
 from explorer.models.loading import Loaded
-from explorer.records import CurvePoint
+from explorer.records import CurvePoint, TargetsFacts
+from explorer.run import scoring
 from explorer.run.state import Run, key
 from explorer.specs import DistillSpec
 
@@ -70,6 +71,9 @@ def course(
     source: lessons.Source = plain
     if distill.method == "cached":
         source = exam
+        if distill.order == "easy_first":
+            read = training[: num_steps(distill) * distill.blocks_per_step]
+            training = sorted(read, key=targets.entropy)
     elif distill.method == "live":
         lessons.check_head(run.lecturer.model, blocks_NT[heldout[:1], :8])
         if distill.hidden_weight > 0:
@@ -98,7 +102,7 @@ def _targets(run: Run, blocks_NT: torch.Tensor, text: corpus.Corpus, wanted: lis
         "block_tokens": distill.block_tokens,
         "top_k": distill.top_k,
         "temperature": distill.temperature,
-        "vocab_size": int(run.lecturer.model.config.vocab_size),
+        "vocab_size": run.vocab_size,
     }
     about = {"teacher": run.spec.teacher, "corpus": text.name}
     targets = Targets(run.work / "targets", blocks_NT, identity, about)
@@ -106,9 +110,20 @@ def _targets(run: Run, blocks_NT: torch.Tensor, text: corpus.Corpus, wanted: lis
     def tell(done: int, total: int, rate: float) -> None:
         run.progress("targets", done, total, "tokens", tokens_per_s=round(rate, 1))
 
+    def teacher() -> Scorer:
+        if run.served:
+            return scoring.scorer(run, run.served, targets)
+        return by_weights(run.lecturer)
+
     with run.timed("targets"):
-        targets.fill(lambda: run.lecturer, wanted, tell)
+        targets.fill(teacher, wanted, tell)
     return targets
+
+
+def targets_facts(run: Run, targets: Targets, heldout: list[int]) -> TargetsFacts:
+    """What a record keeps of the targets, and what a server counted for them."""
+    found = targets.facts(heldout)
+    return found.model_copy(update={"usage": scoring.spent(targets)}) if run.served else found
 
 
 def distil(run: Run, student: Loaded, course: Course, folder: Path) -> State:

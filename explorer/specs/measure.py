@@ -51,7 +51,7 @@ class CapabilitySpec(Spec):
     include_path: str | None = None
     """A folder with more lm-eval tasks."""
     limit: PositiveInt | None = None
-    """Documents per task: a seeded sample, the same for every model. None takes all."""
+    """Documents per task: a seeded, stratified sample, the same for every model. None takes all."""
     num_fewshot: NonNegativeInt | None = None
     """Examples before each question; None leaves it to the task."""
     apply_chat_template: bool = False

@@ -74,11 +74,6 @@ class RunSpec(Conditions):
         place, _, address = self.teacher.partition(":")
         if place not in ELSEWHERE:
             return self
-        if not self.is_teacher:
-            raise ValueError(
-                f"a {place} teacher can be timed, but not cut or converted; remove student, gguf "
-                "and torch_bits"
-            )
         url = address.partition("#")[0]
         if place == "endpoint" and ("@" in url or "?" in url):
             # Specs are kept; this one is refused before anything writes it down.
@@ -86,6 +81,13 @@ class RunSpec(Conditions):
                 "the endpoint's address carries a user, a password or a query; put the key "
                 "into EXPLORER_ENDPOINT_KEY"
             )
+        if not self.is_teacher and (place != "endpoint" or self.student is None):
+            raise ValueError(
+                f"a {place} teacher can be timed, but not cut or converted; remove student, gguf "
+                "and torch_bits"
+            )
+        if self.student is not None:
+            _check_served(self.student, self.distill)
         return self
 
     @pydantic.model_validator(mode="after")
@@ -181,11 +183,15 @@ class SweepSpec(Conditions):
     @pydantic.model_validator(mode="after")
     def _weights_are_here(self) -> Self:
         place, colon, _ = self.teacher.partition(":")
-        if colon and place in ELSEWHERE:
+        if not colon or place not in ELSEWHERE:
+            return self
+        if place != "endpoint" or self.gguf or self.torch_bits or not self.students:
             raise ValueError(
                 f"a {place} teacher can be timed, but not cut or converted; write a run of it "
                 "without students, gguf and torch_bits"
             )
+        for student in self.students:
+            _check_served(student, self.distill)
         return self
 
     @pydantic.model_validator(mode="after")
@@ -205,8 +211,9 @@ class SweepSpec(Conditions):
             for student in _largest_first(self.students)
         ]
         # Any student's or format's teacher is the teacher of all.
-        teacher = RunSpec(**shared | {"distill": None}, gguf="f16").teacher_run()
-        assert teacher is not None, "a run in another format has a teacher's run"
+        one = specs[0] if specs else RunSpec(**shared | {"distill": None}, gguf="f16")
+        teacher = one.teacher_run()
+        assert teacher is not None, "a student and a run in another format have a teacher's run"
         controls = []
         if self.control:
             assert self.distill is not None, "checked when the sweep was made"
@@ -218,6 +225,48 @@ class SweepSpec(Conditions):
         ]
         converted = [one.in_format(**format) for format in formats for one in (teacher, *specs)]
         return [teacher, *specs, *controls, *converted]
+
+
+def _check_served(student: Student, distill: DistillSpec | None) -> None:
+    """Refuse what needs the weights of a teacher that an endpoint holds.
+
+    Raises:
+        ValueError: What it is, and what to write instead.
+    """
+    if student.start is None:
+        raise ValueError(
+            "an endpoint gives no weights to cut, so the student needs a model of its own that has "
+            "the teacher's tokenizer: write student.start_from (a hub id, a folder, run:RUN_ID), "
+            "or kind: checkpoint and model"
+        )
+    if getattr(student, "choice", None) == "greedy":
+        raise ValueError(
+            "student.choice greedy compares with the teacher's weights, and an endpoint gives "
+            "none; write block_influence or uniform"
+        )
+    if distill is None:
+        return
+    if distill.method == "live":
+        raise ValueError(
+            "distill.method live needs the teacher's weights; an endpoint's targets are cached: "
+            "write method: cached"
+        )
+    if distill.teacher_bits:
+        raise ValueError(
+            "distill.teacher_bits rounds weights that are here; an endpoint's are what its server "
+            "loaded: leave it out"
+        )
+    if distill.corpus == "teacher":
+        raise ValueError(
+            "distill.corpus teacher needs the teacher's weights; let the endpoint write a text "
+            "before, and give its file (.txt, .jsonl or .parquet)"
+        )
+    if distill.temperature != 1 and distill.method != "text":
+        raise ValueError(
+            "distill.temperature must be 1 with an endpoint: it names the likeliest tokens at "
+            f"temperature 1 and no others, so nothing else can be made of them; got "
+            f"{distill.temperature:g}"
+        )
 
 
 def starter_sweep() -> SweepSpec:

@@ -187,6 +187,8 @@ class CheckpointStudent(StudentSpec):
 class FreshStudent(StudentSpec, Sizes):
     """The teacher's architecture at other sizes, with random weights."""
 
+    added = {"start_from": None}
+
     kind: Literal["fresh"]
     num_layers: PositiveInt | None = None
     """Layers; None is as many as the teacher has."""
@@ -194,6 +196,13 @@ class FreshStudent(StudentSpec, Sizes):
     """The size to come close to in place of sizes, shared out as for `both`."""
     seed: NonNegativeInt = 0
     """Start of the random weights."""
+    start_from: str | None = None
+    """The model whose architecture and tokenizer it takes; None is the teacher."""
+
+    @property
+    def start(self) -> str | None:
+        """The model whose architecture it takes; None is the teacher."""
+        return self.start_from
 
     @pydantic.model_validator(mode="after")
     def _one_way(self) -> Self:

@@ -1,12 +1,10 @@
 """The prompts of a task, made by a process of its own: lm-eval stays out of the dashboard."""
 
-import subprocess
-import sys
-
 import pydantic
 from pydantic import BaseModel
 
-from explorer.errors import BadInput, ExplorerError
+from explorer import aside
+from explorer.errors import ExplorerError
 
 TIMEOUT_S = 300
 """Data may have to be fetched first."""
@@ -42,22 +40,11 @@ def preview(name: str, include_path: str | None = None) -> Preview:
         BadInput: What the task or its documents lack, in a sentence.
         ExplorerError: The process that makes the prompts failed otherwise.
     """
-    command = [sys.executable, "-m", "explorer", "tasks", "preview", "--json", name]
+    command = ["tasks", "preview", "--json", name]
     if include_path is not None:
         command += ["--include-path", include_path]
+    said = aside.output(command, f"The prompts of {name}", timeout_s=TIMEOUT_S)
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-        )
-        if done.returncode == 0:
-            return Preview.model_validate_json(done.stdout)
-    except subprocess.TimeoutExpired as error:
-        raise ExplorerError(
-            f"The prompts of {name} were not there after {TIMEOUT_S} s. In a shell it may take "
-            f"longer: explorer tasks preview {name}"
-        ) from error
+        return Preview.model_validate_json(said)
     except pydantic.ValidationError as error:
         raise ExplorerError(f"The prompts of {name} could not be read: {error}") from error
-    said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-    kind = BadInput if said.startswith("error: ") else ExplorerError
-    raise kind(said.removeprefix("error: "))

@@ -4,11 +4,14 @@ import json
 import os
 import socket
 import time
+from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from explorer import jobs, store
-from explorer.specs import RunSpec, starter_sweep
+from explorer import aside, jobs, store
+from explorer.pages import form
+from explorer.specs import DepthStudent, DistillSpec, RunSpec, Student, starter_sweep
 from explorer.tasks import index
 from tests import records
 from tests.app.reading import text_of
@@ -55,6 +58,43 @@ def test_the_form_orders_a_way_of_teaching_and_its_control_arm(root, open_page, 
     page.selectbox(key="run_method").set_value("text").run()
     assert page.checkbox(key="run_control").disabled
     assert page.button(key="run_start").label == "Start 3 runs"
+
+
+def test_the_form_orders_a_skew_and_the_easiest_text_first(root, open_page, submitted):
+    """What belongs to one loss or method is asked for only there."""
+    page = open_page("run")
+    assert not [one for one in page.slider if one.key == "run_skew"]
+    page.selectbox(key="run_loss").set_value("skew_reverse_kl").run()
+    page.slider(key="run_skew").set_value(0.3).run()
+    page.checkbox(key="run_order").check().run()
+    page.button(key="run_start").click().run()
+
+    taught = [spec.distill for spec in submitted if spec.distill]
+    assert {(one.loss, one.skew, one.order) for one in taught} == {
+        ("skew_reverse_kl", 0.3, "easy_first")
+    }
+
+
+@pytest.mark.parametrize(
+    ("offered", "spec", "field"),
+    [
+        (form.METHODS, DistillSpec, "method"),
+        (form.LOSSES, DistillSpec, "loss"),
+        (form.ORDERS, DistillSpec, "order"),
+        (form.CHOICES, DepthStudent, "choice"),
+    ],
+    ids=["methods", "losses", "orders", "choices"],
+)
+def test_the_page_offers_all_that_a_spec_can_say(offered, spec, field):
+    """A way of teaching that is added to the specs cannot be forgotten on the page."""
+    assert set(offered) == set(get_args(spec.model_fields[field].annotation))
+
+
+def test_the_page_offers_every_kind_of_student():
+    """As the specs tell them apart."""
+    classes = [get_args(one)[0] for one in get_args(get_args(Student)[0])]
+    kinds = {get_args(one.model_fields["kind"].annotation)[0] for one in classes}
+    assert set(form.KINDS) == kinds
 
 
 @pytest.mark.parametrize(
@@ -187,7 +227,7 @@ def test_an_endpoint_is_ordered_by_its_address(root, open_page, submitted):
     page = _endpoint_page(root, open_page, "endpoint:http://127.0.0.1:8080/v1#m")
     assert not page.exception
     assert not page.multiselect
-    assert "tested if you like: no students" in text_of(page)
+    assert "Students that it teaches are ordered as YAML" in text_of(page)
     page.button(key="run_start").click().run()
 
     (spec,) = submitted
@@ -220,6 +260,31 @@ def test_an_endpoint_can_be_tested_as_well(root, open_page, submitted, monkeypat
     assert spec.capability.apply_chat_template
     assert spec.capability.api.max_usd == 2.5
     assert spec.capability.api.key_variable == "MY_KEY"
+
+
+def test_the_cost_of_an_api_is_said_before_the_start(root, open_page, monkeypatch):
+    """In the words of --dry-run, for the order as it stands; of another order nothing is said."""
+    asked = []
+
+    def output(arguments, what, *, timeout_s):
+        asked.append(RunSpec.from_yaml(Path(arguments[1]).read_text()))
+        assert arguments[2:] == ["--dry-run", "--results", str(root)]
+        return "About 1,200 requests with 9,000 tokens: $0.3 to\n$0.4 (own price). Nothing was\n"
+
+    monkeypatch.setattr(aside, "output", output)
+    page = _endpoint_page(root, open_page, "endpoint:http://127.0.0.1:8080/v1/completions#m")
+    assert not [button for button in page.button if button.key == "run_api_cost"]
+    page.toggle(key="run_api").set_value(True).run()
+    page.text_input(key="run_api_tokenizer").input("starter").run()
+    page.button(key="run_api_cost").click().run()
+
+    assert not page.exception
+    assert "$0.3 to $0.4 (own price)" in text_of(page).replace("\\", "")
+    assert asked[0].capability.api.tokenizer == "starter"
+    page.number_input(key="run_limit").set_value(5).run()
+    assert "own price" not in text_of(page)
+    page.button(key="run_api_cost").click().run()
+    assert [one.capability.limit for one in asked] == [None, 5]
 
 
 def test_a_key_typed_where_its_name_belongs_is_not_shown(root, open_page):
@@ -315,6 +380,25 @@ def test_the_order_can_be_edited_as_yaml(root, open_page, submitted):
     page.button(key="run_start").click().run()
 
     assert [spec.student.num_layers for spec in submitted if spec.student] == [7]
+
+
+def test_students_of_an_endpoint_are_ordered_as_yaml(root, open_page, submitted):
+    """The endpoint's own run and the students'; what it cannot teach is refused on the page."""
+    page = open_page("run")
+    page.toggle(key="run_as_yaml").set_value(True).run()
+    text = (
+        "name: served\nteacher: endpoint:http://h/v1/completions#m\ndistill: {}\n"
+        "students:\n- kind: checkpoint\n  model: org/small\n- num_layers: 7\n"
+    )
+    page.text_area(key="run_yaml").input(text).run()
+    assert "write student.start_from" in page.error[0].value.replace("\\", "")
+    page.text_area(key="run_yaml").input(f"{text}  start_from: org/small\n").run()
+    assert not page.exception
+    page.button(key="run_start").click().run()
+
+    assert [spec.student and spec.student.kind for spec in submitted] == [
+        None, "checkpoint", "depth",
+    ]  # fmt: skip
 
 
 def test_yaml_that_is_no_spec_is_refused(root, open_page):

@@ -29,7 +29,7 @@ def test_a_tiny_distillation_gives_the_losses_it_always_gave(tiny_llama, tmp_pat
     """Refactoring the loop leaves every loss as it was, to four digits."""
     from explorer.distill import students, train
     from explorer.distill.lessons import Cached, Course
-    from explorer.distill.targets import Targets
+    from explorer.distill.targets import Targets, by_weights
     from explorer.models.loading import load
     from explorer.specs import DistillSpec
 
@@ -38,7 +38,7 @@ def test_a_tiny_distillation_gives_the_losses_it_always_gave(tiny_llama, tmp_pat
     blocks = torch.randint(0, 320, (24, 16), generator=torch.Generator().manual_seed(0))
     identity = {"teacher": "t", "top_k": 16, "temperature": 1.0, "vocab_size": 320}
     targets = Targets(tmp_path / "targets", blocks, identity)
-    targets.fill(lambda: teacher, list(range(24)), lambda *told: None)
+    targets.fill(lambda: by_weights(teacher), list(range(24)), lambda *told: None)
     spec = DistillSpec(
         max_tokens=900, block_tokens=16, blocks_per_step=2, learning_rate=3e-3, kd_weight=0.7
     )

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import math
+import random
 import tempfile
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from explorer import store
 from explorer.analysis import differences
 from explorer.errors import BadInput
-from explorer.harness import bring, samples
+from explorer.harness import bring, results, samples
 
 SAMPLE = {
     "doc_id": 0, "doc": {"passage": "A text."}, "target": "1", "filter": "none",
@@ -105,3 +107,36 @@ def test_any_damage_is_a_sentence_or_a_readable_run(results, lines, cut):
         for path in samples.files(root / run_id / "capability").values():
             for sample in samples.at(path, samples.places(path).values()):
                 assert isinstance(samples.answer(sample, "acc_norm"), samples.Answer)
+
+
+def test_ten_thousand_damaged_files_keep_nobody_from_the_good_one(tmp_path):
+    """Cut, overwritten, shuffled: what a file lacks is said in a sentence, and the rest is read."""
+    draw, whole = random.Random(0), json.dumps(RESULTS).encode()
+
+    def damage() -> bytes:
+        start, stop = sorted(draw.choices(range(len(whole)), k=2))
+        return draw.choice(
+            (
+                whole[:start],
+                whole[:start] + whole[stop:],
+                whole[:start] + draw.randbytes(draw.randint(1, 9)) + whole[start + 3 :],
+                whole[:start] + whole[start:stop][::-1] + whole[stop:],
+                whole.replace(draw.choice((b"1.0", b"2", b'"boolq"', b"{}")), draw.choice(
+                    (b"null", b"-1e999", b"[[[", b"{}", b'"\\ud800"', b"9" * 400))),
+            )
+        )  # fmt: skip
+
+    for number in range(10_000):
+        folder = tmp_path / f"part-{number // 100}"
+        folder.mkdir(exist_ok=True)
+        (folder / f"results_2026-01-01T00-00-00.{number:06}.json").write_bytes(damage())
+    good = json.loads(whole.replace(b"boolq", b"piqa"))
+    (tmp_path / "results_2025-01-01T00-00-00.000001.json").write_text(json.dumps(good))
+
+    found = results.read(tmp_path)
+
+    (score,) = [one for one in found.scores if one.task == "piqa"]
+    assert (score.score, score.num_documents, score.task_hash) == (1.0, 2, "ab")
+    assert all(math.isfinite(one.score) for one in found.scores)
+    assert len(found.problems) > 5_000
+    assert all(problem.endswith(".") for problem in found.problems)

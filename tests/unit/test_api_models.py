@@ -212,9 +212,9 @@ def test_anthropics_replies_are_text_without_the_thoughts():
     where = endpoint.parse("endpoint:https://api.anthropic.com/v1/messages#claude")
 
     assert api_lm._answered(reply)["content"] == [{"type": "text", "text": "yes"}]
-    assert api_lm.usage(reply) == Usage(num_replies=1, prompt_tokens=7, output_tokens=3)
+    assert replies.usage(reply) == Usage(num_replies=1, prompt_tokens=7, output_tokens=3)
     assert api_lm.kind(where, ApiSpec()) == "anthropic-chat-completions"
-    assert api_lm._headers(where, "k")["x-api-key"] == "k"
+    assert replies.headers(where, "k")["x-api-key"] == "k"
 
 
 def test_a_kind_that_speaks_otherwise_than_the_address_is_refused():
@@ -300,7 +300,7 @@ def test_a_completions_server_without_log_probabilities_is_named(spec, folder, s
 
 def test_what_came_before_the_server_died_is_kept(server, spec, store_root):
     """Five answers are on disk; the next run asks only the other seven, and counts all twelve."""
-    asked = spec("write", model="dies_after_five", num_concurrent=1)
+    asked = spec("write", model="dies", num_concurrent=1)
     with pytest.raises(RunFailed, match="The answers that came are kept"):
         engine.run(asked, store_root)
     assert len(server.asked) == 5 + 3

@@ -1,5 +1,7 @@
 import json
 import os
+import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,15 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from explorer.errors import BadInput, NoRoom, RunCancelled, UnknownTask
-from explorer.measure import capability, contamination, task_sets
+from explorer.measure import capability, contamination, sample, task_sets
+from explorer.measure.backends import prefix_lm
 from explorer.models import loading
 from explorer.progress import Progress
 from explorer.records import Capability
 from explorer.specs import CapabilitySpec
+from tests import local_tasks
 
 CPU = torch.device("cpu")
-CITIES = ["Rome", "Paris", "Oslo", "Lima", "Cairo", "Quito", "Tunis", "Delhi", "Seoul", "Accra"]
 
 
 @pytest.fixture
@@ -33,74 +36,7 @@ def tasks(tmp_path) -> Path:
     """A folder with tasks of every kind, on 30 documents each."""
     folder = tmp_path / "tasks"
     folder.mkdir()
-    documents = [
-        {
-            "question": f"{city} and number {i} are",
-            "choices": [f"in list {i}", f"not in the list {i % 7}", "elsewhere"][: 2 + i % 2],
-            "letters": ["A", "B", "C"],
-            "answer": i % 2,
-            "end": f"{city[: 1 + i % 3]}",
-        }
-        for i, city in enumerate(CITIES * 3)
-    ]
-    lines = "".join(json.dumps(document) + "\n" for document in documents)
-    (folder / "documents.jsonl").write_text(lines, encoding="utf-8")
-
-    def add(name: str, **more: Any) -> None:
-        config = {
-            "task": name,
-            "tag": "local_all",
-            "dataset_path": "json",
-            "dataset_kwargs": {"data_files": {"test": str(folder / "documents.jsonl")}},
-            "test_split": "test",
-            "doc_to_text": "{{question}}",
-            **more,
-        }
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-
-    def metrics(*names: str) -> list[dict[str, Any]]:
-        return [{"metric": n, "aggregation": "mean", "higher_is_better": True} for n in names]
-
-    choice = {"output_type": "multiple_choice", "doc_to_target": "answer"}
-    add("local_choice", **choice, doc_to_choice="choices", metric_list=metrics("acc", "acc_norm"))
-    add(
-        "local_letter",
-        **choice,
-        doc_to_choice="letters",
-        metric_list=metrics("acc"),
-        metadata={"version": 3.0, "chance": 0.4, "headline_metric": "acc"},
-    )
-    add(
-        "local_word",
-        output_type="loglikelihood",
-        doc_to_target="{{end}}",
-        metric_list=[
-            {"metric": "perplexity", "aggregation": "perplexity", "higher_is_better": False},
-            *metrics("acc"),
-        ],
-    )
-    add(
-        "local_generation",
-        output_type="generate_until",
-        doc_to_target="{{end}}",
-        generation_kwargs={"until": ["\n"], "max_gen_toks": 4},
-        metric_list=metrics("exact_match"),
-    )
-    add(
-        "local_rolling",
-        output_type="loglikelihood_rolling",
-        doc_to_text="",
-        doc_to_target="{{question}}",
-        metric_list=[
-            {
-                "metric": "word_perplexity",
-                "aggregation": "weighted_perplexity",
-                "higher_is_better": False,
-            }
-        ],
-    )
-    group = {"group": "local_group", "task": ["local_choice", "local_letter"]}
-    (folder / "local_group.yaml").write_text(yaml.safe_dump(group), encoding="utf-8")
+    local_tasks.write(folder)
     return folder
 
 
@@ -145,12 +81,11 @@ def stock(tiny: Any, tasks: Path, names: list[str], batch_size: int = 4) -> dict
 
 def test_scores_equal_those_of_lm_eval(ask, tiny, tasks):
     """Every kind of task gets exactly the score and the answers that lm-eval gives."""
-    names = ["local_choice", "local_letter", "local_word", "local_generation", "local_rolling"]
-    theirs = stock(tiny, tasks, names)
+    theirs = stock(tiny, tasks, list(local_tasks.NAMES))
 
-    ours, answers = ask(*names)
+    ours, answers = ask(*local_tasks.NAMES)
 
-    assert {score.task for score in ours.scores} == set(names)
+    assert {score.task for score in ours.scores} == set(local_tasks.NAMES)
     for score in ours.scores:
         assert score.score == pytest.approx(
             theirs["results"][score.task][f"{score.metric},none"], rel=1e-6
@@ -171,7 +106,7 @@ def test_limit_is_the_same_sample_for_every_model(ask, tiny_llama):
 
     assert first.doc_id.tolist() == second.doc_id.tolist()
     assert first.doc_hash.tolist() == second.doc_hash.tolist()
-    assert sorted(set(first.doc_id)) == capability.choose_documents("local_choice", 30, 7, 0)
+    assert sorted(set(first.doc_id)) == sample.choose("local_choice", ["/0", "/1"] * 15, 7, 0)
 
 
 def test_doc_id_is_the_position_in_the_data(ask, tasks):
@@ -183,17 +118,6 @@ def test_doc_id_is_the_position_in_the_data(ask, tasks):
     assert set(few.doc_id) != set(range(5))
     for row in few.itertuples():
         assert hashes[row.doc_id] == row.doc_hash
-
-
-def test_larger_limit_keeps_the_smaller_ones_documents():
-    """Raising the limit adds documents; another seed or task takes others."""
-    small = capability.choose_documents("t", 1000, 50, 0)
-
-    assert set(small) < set(capability.choose_documents("t", 1000, 100, 0))
-    assert small != capability.choose_documents("t", 1000, 50, 1)
-    assert small != capability.choose_documents("u", 1000, 50, 0)
-    assert small == sorted(small)
-    assert capability.choose_documents("t", 10, 50, 0) == list(range(10))
 
 
 def test_chance_and_headline(ask):
@@ -232,7 +156,7 @@ def test_answers_carry_their_chance_and_what_they_share(ask, tasks):
 
     choice = answers[(answers.task == "local_choice") & (answers.metric == "acc")]
     assert choice.chance.tolist() == [1 / 2, 1 / 3] * 15
-    ends = [f"{city[: 1 + i % 3]}" for i, city in enumerate(CITIES * 3)]
+    ends = [f"{city[: 1 + i % 3]}" for i, city in enumerate(local_tasks.CITIES * 3)]
     assert pd.factorize(choice.cluster)[0].tolist() == pd.factorize(pd.Series(ends))[0].tolist()
     word = answers[answers.task == "local_word"]
     assert word[word.metric == "acc"].chance.tolist() == [0.0] * 30
@@ -281,6 +205,48 @@ def test_killed_evaluation_continues_with_the_missing_tasks(ask, tmp_path):
     whole, whole_answers = ask("local_letter", "local_word", fingerprint="anew")
     pd.testing.assert_frame_equal(answers, whole_answers)
     assert [s.score for s in resumed.scores] == [s.score for s in whole.scores]
+
+
+def test_killed_at_random_points_the_answers_are_the_same_bytes(ask, tmp_path, monkeypatch):
+    """Cut off anywhere, in the middle of a line too, and asked again: every file is the same."""
+    monkeypatch.setattr(prefix_lm, "WINDOWS_TOGETHER", 4)
+    folder, draw = tmp_path / "capability", random.Random(0)
+
+    def files() -> dict[str, bytes]:
+        return {
+            path.stem: (folder / json.loads(path.read_text())["samples"]).read_bytes()
+            for path in folder.glob("finished_*.json")
+        }
+
+    class Killed(BaseException):
+        """Not caught by anything of ours."""
+
+    def kill_after(num_updates: int) -> Any:
+        def listener(status: dict[str, Any]) -> None:
+            nonlocal num_updates
+            num_updates -= 1
+            if not num_updates:
+                raise Killed
+
+        return listener
+
+    ask(*local_tasks.NAMES)
+    whole = files()
+    shutil.rmtree(folder)
+    assert len(whole) == len(local_tasks.NAMES)
+    num_kills = 0
+    while len(files()) < len(whole):
+        # A task that is under way counts its known answers again: few updates never end it.
+        most = draw.choice((20, 60, 120))
+        try:
+            ask(*local_tasks.NAMES, listener=kill_after(draw.randint(1, most)))
+        except Killed:
+            num_kills += 1
+            for log in folder.glob("asked_*.jsonl"):
+                kept = log.read_bytes()
+                log.write_bytes(kept[: len(kept) - draw.choice((0, 0, 1, 30))])
+    assert num_kills > 4
+    assert files() == whole
 
 
 @pytest.mark.parametrize(

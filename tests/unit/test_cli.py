@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from explorer import cli, specs, store
+from explorer.cli import doing
 from tests import records
 
 
@@ -346,3 +347,23 @@ def test_a_task_of_ones_own_is_added_and_previewed(explorer, known_tasks, store_
     assert (code, "of yours already" in err) == (2, True)
     code, _, err = explorer("tasks", "add", str(tmp_path / "gone.csv"))
     assert (code, "Could not read" in err) == (2, True)
+
+
+def test_run_takes_the_flags_of_lm_eval(explorer, tmp_path, monkeypatch):
+    """They replace what the spec asks, by lm-eval's names or ours; without them nothing changes."""
+    asked: list[specs.RunSpec] = []
+    monkeypatch.setattr(doing, "_do", lambda runs, root, **options: asked.extend(runs))
+    order = specs.RunSpec(name="one", latency=None)
+    path = tmp_path / "order.yaml"
+    path.write_text(order.to_yaml())
+
+    assert explorer("run", str(path))[0] == 0
+    flags = ("--tasks", "piqa, boolq", "-L", "5", "--num_fewshot", "2", "--batch-size", "8")
+    assert explorer("run", str(path), *flags, "--apply_chat_template")[0] == 0
+    code, _, said = explorer("run", str(path), "--limit", "0")
+
+    assert asked[0] == order
+    wanted = {"tasks": ("piqa", "boolq"), "limit": 5, "num_fewshot": 2, "batch_size": 8}
+    capability = specs.CapabilitySpec(**wanted, apply_chat_template=True)
+    assert asked[1] == order.with_(capability=capability.model_dump())
+    assert (code, "limit should be greater than 0" in said) == (2, True)

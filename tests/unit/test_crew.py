@@ -1,51 +1,20 @@
 """Several processes teach one student."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from explorer import store
-from explorer.distill.crew import Crew
+from explorer.crew import Crew
 from explorer.errors import BadInput
 from explorer.run import run
 from explorer.specs import RunSpec
+from tests import local_tasks
 from tests.conftest import ROOT
-
-
-def _launch(order: Path, root: Path, num_processes: int) -> None:
-    """The run, by as many processes that meet on a free port, as a launcher starts them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    plain = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
-        "EXPLORER_RESULTS": str(root),
-    }
-    processes = []
-    for rank in range(num_processes):
-        meeting = {
-            "WORLD_SIZE": num_processes, "RANK": rank, "LOCAL_RANK": rank,
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true",
-        }  # fmt: skip
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "explorer", "run", str(order)],
-                env=plain | {name: str(value) for name, value in meeting.items()},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )  # fmt: skip
-        )
-    for process in processes:
-        said, _ = process.communicate(timeout=200)
-        assert process.returncode == 0, said
+from tests.launching import Launch
 
 
 @pytest.mark.slow
@@ -56,7 +25,8 @@ def test_two_processes_give_the_losses_of_one(tiny_run, tmp_path, store_root):
     order = tmp_path / "order.yaml"
     order.write_text(spec.to_yaml())
     root = tmp_path / "shared"
-    _launch(order, root, 2)
+    launch = Launch(order, root, 2)
+    assert launch.end() == [0, 0], launch.words()
 
     found = json.loads((store.run_folder(root, spec.run_id) / "record.json").read_text())
     shared = found["distillation"]["curve"]
@@ -68,6 +38,56 @@ def test_two_processes_give_the_losses_of_one(tiny_run, tmp_path, store_root):
         assert {"loss", "heldout_kl", "scored_tokens"} <= set(numbers)
         del numbers["seconds"]
         assert {name: theirs[name] for name in numbers} == pytest.approx(numbers, rel=1e-4)
+
+
+def _answers(folder: Path) -> dict[str, Any]:
+    """The bytes of each task's answers, and the scores of each task's results."""
+    found: dict[str, Any] = {}
+    for path in folder.glob("finished_*.json"):
+        marker = json.loads(path.read_text())
+        results = json.loads((folder / marker["results"]).read_text())
+        found[path.stem] = (folder / marker["samples"]).read_bytes(), results["results"]
+    return found
+
+
+@pytest.mark.slow
+def test_a_shared_evaluation_ends_with_the_bytes_of_one_process(tiny_llama, tmp_path, store_root):
+    """Whoever is killed, and whatever the number of processes that go on: the same answers."""
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    local_tasks.write(tasks, num_rounds=20)
+    spec = RunSpec.parse(
+        {
+            "name": "tiny",
+            "teacher": str(tiny_llama()),
+            "capability": {
+                "tasks": local_tasks.NAMES, "include_path": str(tasks), "batch_size": 1,
+            },
+            "latency": None, "device": "cpu", "threads": 1,
+        }
+    )  # fmt: skip
+    order = tmp_path / "order.yaml"
+    order.write_text(spec.to_yaml())
+    root = tmp_path / "shared"
+    folder = store.run_folder(root, spec.run_id) / "capability"
+    helper_dies = Launch(order, root, 2, dies={1: 5})
+    assert helper_dies.end() == [1, -9], helper_dies.words()
+    assert "Another process of this launch ended" in helper_dies.words()
+    assert store.read_status(root, spec.run_id)["state"] == "interrupted"
+    assert len((folder / "asked_local_choice.jsonl").read_bytes().splitlines()) == 8
+    first_dies = Launch(order, root, 2, dies={0: 30})
+    assert first_dies.end() == [-9, 1], first_dies.words()
+    whole = Launch(order, root, 3)
+    assert whole.end() == [0, 0, 0], whole.words()
+
+    one = run(spec, store_root)
+    expected = _answers(store.run_folder(store_root, spec.run_id) / "capability")
+    assert len(expected) == len(local_tasks.NAMES)
+    assert _answers(folder) == expected
+    shared = store.load(root, spec.run_id)
+    assert shared.capability is not None
+    assert one.capability is not None
+    assert [s.score for s in shared.capability.scores] == [s.score for s in one.capability.scores]
 
 
 def test_without_a_launcher_one_process_does_it_all():

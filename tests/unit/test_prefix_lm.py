@@ -273,15 +273,13 @@ def test_a_log_of_another_key_is_not_read(tmp_path):
     """Answers of another model never come back, and a torn last line is dropped."""
     path = tmp_path / "asked.jsonl"
     log = AnswerLog(path, "one", lambda: None)
-    log.add_partial("loglikelihood", ("a", "b"), (-1.25, True))
-    log.commit()
+    log.keep("loglikelihood", [("a", "b")], [(-1.25, True)])
     with path.open("a", encoding="utf-8") as file:
         file.write('{"key": "one", "answ')
 
     assert AnswerLog(path, "two", lambda: None).find("loglikelihood", [("a", "b")]) is None
     assert not path.read_text(encoding="utf-8")
-    log.add_partial("loglikelihood", ("c", "d"), (-2.5, False))
-    log.commit()
+    log.keep("loglikelihood", [("c", "d")], [(-2.5, False)])
     with path.open("a", encoding="utf-8") as file:
         file.write('{"key": "one", "answ')
     again = AnswerLog(path, "one", lambda: None)
@@ -311,12 +309,11 @@ def test_a_killed_call_goes_on_to_the_same_bytes(tokenizer, tmp_path, kind, monk
         committed = 0
 
         class Stops(AnswerLog):
-            def commit(self) -> None:
+            def keep(self, *batch: Any) -> None:
                 nonlocal committed
-                kept_some = bool(self._batch)
-                super().commit()
-                committed += kept_some
-                if kept_some and committed == stop_after:
+                super().keep(*batch)
+                committed += 1
+                if committed == stop_after:
                     raise KeyboardInterrupt
 
         ours.set_cache_hook(Stops(path, "key", lambda: None))

@@ -275,7 +275,15 @@ def test_a_rounded_teacher_is_the_control_arms_too():
         ({"students": [], "torch_bits": [2]}, r"torch_bits\.0 .*8 or 4"),
         ({"students": [], "gguf": ["q2"]}, r"gguf\.0 .*'q2'"),
         (
+            {"students": [{"num_layers": 2}], "teacher": "llamacpp:model.gguf"},
+            "timed, but not cut",
+        ),
+        (
             {"students": [{"num_layers": 2}], "teacher": "endpoint:http://h/v1#m"},
+            "write student.start_from",
+        ),
+        (
+            {"students": [], "gguf": ["f16"], "teacher": "endpoint:http://h/v1#m"},
             "timed, but not cut",
         ),
         ({"students": [{"num_layers": 2}], "latency": {"workload": "essay"}}, "latency.workload"),

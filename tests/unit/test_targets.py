@@ -10,7 +10,7 @@ from filelock import FileLock
 from torch.nn.functional import log_softmax
 
 from explorer.distill.rows import Row
-from explorer.distill.targets import Targets
+from explorer.distill.targets import Targets, by_weights
 from explorer.distill.targets_list import check, listing, remove
 from explorer.errors import BadInput, DamagedStore, JobError
 from explorer.models.loading import load
@@ -33,7 +33,7 @@ def _open(tmp_path, blocks, **changes):
 
 def _fill(targets, teacher, wanted):
     calls = []
-    targets.fill(lambda: teacher, wanted, lambda *told: calls.append(told))
+    targets.fill(lambda: by_weights(teacher), wanted, lambda *told: calls.append(told))
     return calls
 
 
@@ -50,6 +50,19 @@ def test_targets_are_the_teachers_most_likely_tokens(tmp_path, teacher, blocks):
     torch.testing.assert_close(log_p[..., :8].float(), expected.values, rtol=1e-3, atol=5e-3)
     torch.testing.assert_close(log_p.float().exp().sum(-1), torch.ones(1, 16), rtol=0, atol=1e-2)
     assert (kept == expected.indices).float().mean() > 0.99
+
+
+def test_the_entropy_of_a_block_is_the_teachers(tmp_path, teacher, blocks):
+    """With all tokens kept it is the plain entropy; a bucket can only lower it."""
+    whole, some = _open(tmp_path, blocks, top_k=320), _open(tmp_path, blocks)
+    for targets in (whole, some):
+        _fill(targets, teacher, [3])
+
+    with torch.inference_mode():
+        log_p = log_softmax(teacher.model(blocks[3:4]).logits.float(), -1)
+    plain = float(-(log_p.exp() * log_p).sum(-1).mean())
+    assert whole.entropy(3) == pytest.approx(plain, rel=2e-3)
+    assert 0 < some.entropy(3) < plain
 
 
 def test_a_later_run_adds_only_what_is_missing(tmp_path, teacher, blocks):
@@ -129,7 +142,7 @@ def test_a_killed_pass_keeps_its_shards(tmp_path, teacher, blocks, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        targets.fill(lambda: teacher, list(range(12)), kill)
+        targets.fill(lambda: by_weights(teacher), list(range(12)), kill)
 
     again = _open(tmp_path, blocks)
     assert again.done == list(range(8))

@@ -7,7 +7,7 @@ from torch.nn.functional import log_softmax
 from explorer.distill import students, train
 from explorer.distill.lessons import Cached, Course, Live, Text, check_hidden
 from explorer.distill.losses import DIVERGENCES, forward_kl
-from explorer.distill.targets import Targets
+from explorer.distill.targets import Targets, by_weights
 from explorer.errors import BadInput, RunCancelled, RunFailed
 from explorer.models.loading import load
 from explorer.specs import DistillSpec
@@ -31,7 +31,7 @@ def targets(tmp_path, teacher):
     blocks = torch.randint(0, 320, (20, 16), generator=torch.Generator().manual_seed(0))
     identity = {"teacher": "t", "top_k": 320, "temperature": 1.0, "vocab_size": 320}
     made = Targets(tmp_path / "targets", blocks, identity)
-    made.fill(lambda: teacher, [*HELDOUT, *TRAINING], lambda *told: None)
+    made.fill(lambda: by_weights(teacher), [*HELDOUT, *TRAINING], lambda *told: None)
     return made
 
 

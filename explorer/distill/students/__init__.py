@@ -91,8 +91,8 @@ def build(
         log.info("The student is %s as it is: nothing is cut.", start.name)
         return start
     if isinstance(spec, FreshStudent):
-        return Loaded(f"{teacher.name}:{spec.slug()}", fresh(teacher.model, spec),
-                      teacher.tokenizer)  # fmt: skip
+        return Loaded(f"{start.name}:{spec.slug()}", fresh(start.model, spec),
+                      start.tokenizer)  # fmt: skip
     cut = _Cut(teacher, start, blocks_BT[: spec.sample_blocks], on_progress, order)
     if isinstance(spec, DepthStudent):
         model = cut.depth(spec.num_layers, spec.choice)

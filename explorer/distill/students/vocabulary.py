@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from explorer.errors import BadInput
 from explorer.models.loading import Loaded
@@ -19,27 +19,40 @@ def check_same_vocabulary(teacher: Loaded, student: Loaded) -> int:
     """Token ids that both models understand in the same way, from 0 up to this number.
 
     Raises:
-        BadInput: The tokenizers differ, or the student has no row for one of the tokens.
+        BadInput: The tokenizers differ, or a model has no row for one of the tokens.
     """
-    theirs, own = teacher.tokenizer.get_vocab(), student.tokenizer.get_vocab()
+    num_tokens = check_same_tokens(teacher.name, teacher.tokenizer, student)
+    if int(teacher.model.config.vocab_size) < num_tokens:
+        raise _different(teacher.name, student, _no_row(teacher.name, num_tokens))
+    return num_tokens
+
+
+def check_same_tokens(name: str, tokenizer: PreTrainedTokenizerBase, student: Loaded) -> int:
+    """As `check_same_vocabulary`, of a teacher of which the name and the tokenizer are known."""
+    theirs, own = tokenizer.get_vocab(), student.tokenizer.get_vocab()
     strange = [token for token, index in theirs.items() if own.get(token) != index]
     num_tokens = max(theirs.values()) + 1
-    too_small = [
-        model for model in (teacher, student) if int(model.model.config.vocab_size) < num_tokens
-    ]
-    if strange or too_small:
-        why = (
+    if strange:
+        raise _different(
+            name, student,
             f"{len(strange):,} of the teacher's {len(theirs):,} tokens, {strange[0]!r} for one, "
-            "are others in the student"
-            if strange
-            else f"{too_small[0].name} has no row for each of the {num_tokens:,} tokens"
-        )
-        raise BadInput(
-            f"{student.name} and its teacher {teacher.name} have different vocabularies: {why}. "
-            "Take a student of the teacher's family, or let it learn from the teacher's text: "
-            "distill.method: text."
-        )
+            "are others in the student",
+        )  # fmt: skip
+    if int(student.model.config.vocab_size) < num_tokens:
+        raise _different(name, student, _no_row(student.name, num_tokens))
     return num_tokens
+
+
+def _no_row(name: str, num_tokens: int) -> str:
+    return f"{name} has no row for each of the {num_tokens:,} tokens"
+
+
+def _different(teacher: str, student: Loaded, why: str) -> BadInput:
+    return BadInput(
+        f"{student.name} and its teacher {teacher} have different vocabularies: {why}. Take a "
+        "student of the teacher's family, or let it learn from the teacher's text: "
+        "distill.method: text."
+    )
 
 
 def slice_vocabulary(model: PreTrainedModel, num_tokens: int) -> None:

@@ -8,6 +8,7 @@ prefix_lm.py     models in torch, as trees of tokens that share their beginnings
 llama_lm.py      GGUF files in llama.cpp
 api_lm.py        endpoints, by lm-eval's own API models
   api_cost.py      what asking them costs
+helping.py       the other processes of a launch
 answer_log.py    answers on disk, for a task that is cut off
 work.py          how far a back end is
 """

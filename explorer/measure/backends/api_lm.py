@@ -22,6 +22,7 @@ from lm_eval.api.registry import get_model
 from explorer.errors import BadInput, RunFailed
 from explorer.measure.backends import answer_log
 from explorer.measure.backends.work import Count, Work
+from explorer.measure.runtimes import replies
 from explorer.measure.runtimes.endpoint import Failed
 from explorer.measure.runtimes.replies import Asker
 from explorer.models import endpoint
@@ -177,22 +178,15 @@ class ApiLM(TemplateLM):
                         lambda reply: self._read(reply, generate, message, ctxlen),
                         self._spec.max_retries,
                     )
-                if cache_key is not None:
-                    self.cache_hook.add_partial(method, cache_key, found)
-                    answer_log.commit(self.cache_hook)
+                answer_log.keep(self.cache_hook, method, [cache_key], [found])
             else:
                 found = known[0] if generate else tuple(known[0])
-            count.add(1, 1)
+            count.add(1, 1, known=known is not None)
             return [found]
 
         try:
             async with (
-                Asker(
-                    self._where,
-                    timeout_s=self._spec.timeout_s,
-                    key=self._secret,
-                    headers=_headers(self._where, self._secret),
-                ) as client,
+                Asker(self._where, timeout_s=self._spec.timeout_s, key=self._secret) as client,
                 asyncio.TaskGroup() as group,
             ):
                 lengths: list[int | None] = [*ctxlens] if ctxlens else [None] * len(requests)
@@ -203,7 +197,7 @@ class ApiLM(TemplateLM):
         except BaseExceptionGroup as errors:
             first = errors.exceptions[0]
             if isinstance(first, Failed):
-                raise RunFailed(_in_words(self._where, first)) from first
+                raise RunFailed(replies.in_words(self._where, first)) from first
             raise first from None
         finally:
             count.close()
@@ -211,7 +205,7 @@ class ApiLM(TemplateLM):
 
     def _read(self, reply: dict[str, Any], generate: bool, message: Any, ctxlen: int | None) -> Any:
         """The answer of a reply, by lm-eval's own reading; its tokens are counted first."""
-        self._spent(usage(reply))
+        self._spent(replies.usage(reply))
         try:
             if not generate:
                 found = self.parse_logprobs(outputs=reply, tokens=[message], ctxlens=[ctxlen])
@@ -225,26 +219,6 @@ class ApiLM(TemplateLM):
             said = json.dumps(reply)[:80]
             wanted = "text" if generate else "log-probabilities of the prompt (echo, logprobs)"
             raise Failed("garbage", f"a reply without {wanted}: {said}") from error
-
-
-def usage(reply: dict[str, Any]) -> Usage:
-    """The tokens that a reply says it cost, as OpenAI or as Anthropic names them."""
-    said = reply.get("usage")
-    said = said if isinstance(said, dict) else {}
-    read = _count(said, "prompt_tokens", "input_tokens")
-    wrote = _count(said, "completion_tokens", "output_tokens")
-    details = said.get("completion_tokens_details")
-    thought = _count(details if isinstance(details, dict) else {}, "reasoning_tokens")
-    if read is None or wrote is None:
-        return Usage(num_replies=1, num_uncounted=1)
-    return Usage(
-        num_replies=1, prompt_tokens=read, output_tokens=wrote, reasoning_tokens=thought or 0
-    )
-
-
-def _count(said: dict[str, Any], *names: str) -> int | None:
-    counts = [said[name] for name in names if isinstance(said.get(name), int) and said[name] >= 0]
-    return counts[0] if counts else None
 
 
 def _answered(reply: dict[str, Any]) -> dict[str, Any]:
@@ -279,23 +253,3 @@ def _words(text: Any) -> str:
     if not isinstance(text, str | None):
         raise TypeError(f"an answer is a text, not {type(text).__name__}")
     return text or ""
-
-
-def _headers(where: Endpoint, key: str | None) -> dict[str, str]:
-    if key is None:
-        return {}
-    if where.speaks_anthropic:
-        return {"x-api-key": key, "anthropic-version": "2023-06-01"}
-    return {"Authorization": f"Bearer {key}"}
-
-
-def _in_words(where: Endpoint, failed: Failed) -> str:
-    hint = {
-        "unreachable": "Is the server running, and the address right?",
-        "refused": "Check the model's name, its limits and the key.",
-        "stalled": "Raise capability.api.timeout_s, or ask fewer at once (num_concurrent).",
-    }.get(failed.kind, "Look at the server's log.")
-    return (
-        f"The endpoint {where.url} left a request unanswered: {failed}. {hint} The answers that "
-        "came are kept: run again to go on from there."
-    )

@@ -135,17 +135,15 @@ class LlamaLM(TemplateLM):
         for pack, num_tokens in zip(packs, sizes, strict=True):
             indices = [index for _, group in pack for index in group]
             texts = [requests[index][0] for index in indices]
-            found = answer_log.known(self.cache_hook, "loglikelihood", texts)
+            known = answer_log.known(self.cache_hook, "loglikelihood", texts)
+            found = known
             if found is None:
                 by_index = self._one_call(pack, requests)
                 found = [by_index[index] for index in indices]
-                for text, answer in zip(texts, found, strict=True):
-                    if text is not None:
-                        self.cache_hook.add_partial("loglikelihood", text, answer)
-                answer_log.commit(self.cache_hook)
+                answer_log.keep(self.cache_hook, "loglikelihood", texts, found)
             for index, (value, greedy) in zip(indices, found, strict=True):
                 answers[index] = value, greedy
-            count.add(len(indices), num_tokens)
+            count.add(len(indices), num_tokens, known=known is not None)
         count.close()
         return answers
 
@@ -253,11 +251,11 @@ class LlamaLM(TemplateLM):
         for i, request in enumerate(requests):
             known = answer_log.known(self.cache_hook, attr, [request.args])
             if known is None:
-                known = [ask(i)]
-                self.cache_hook.add_partial(attr, request.args, known[0])
-                answer_log.commit(self.cache_hook)
-            found += known
-            count.add(1, lengths[i])
+                found.append(ask(i))
+                answer_log.keep(self.cache_hook, attr, [request.args], found[-1:])
+            else:
+                found += known
+            count.add(1, lengths[i], known=known is not None)
         count.close()
         return found
 

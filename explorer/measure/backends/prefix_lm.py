@@ -13,6 +13,7 @@ Source: github.com/EleutherAI/lm-evaluation-harness, `models/huggingface.py`, ve
 """
 
 import contextlib
+import dataclasses
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -21,11 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 from lm_eval.api.instance import Instance
+from lm_eval.api.model import CacheHook
 from lm_eval.api.registry import model_registry
 from lm_eval.models.huggingface import HFLM
 
+from explorer.crew import Crew
 from explorer.measure.backends import answer_log
-from explorer.measure.backends.token_tree import Row, Text, plan
+from explorer.measure.backends.token_tree import Array, Row, Text, plan
 from explorer.measure.backends.tree_cache import Header
 from explorer.measure.backends.tree_generate import Generator
 from explorer.measure.backends.tree_model import TreeModel
@@ -50,6 +53,22 @@ Request = tuple[tuple[str, str] | None, list[int], list[int]]
 """The text, the context's tokens and the continuation's tokens."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Requests that one process computes together."""
+
+    places: list[int]
+    """Where in the call they stand."""
+    requests: list[Any]
+    """As lm-eval's cache and our log know them."""
+    work: Any
+    """What `PrefixLM.compute` takes."""
+    num_tokens: int
+    drawn: bool = False
+    """Whether the answers come from torch's random numbers, of which the first process has one
+    row: it computes them alone, in order, and always anew."""
+
+
 class PrefixLM(HFLM):
     """A causal model that answers lm-eval's requests."""
 
@@ -60,6 +79,7 @@ class PrefixLM(HFLM):
         batch_size: int | str | None = 16,
         device: str | None = None,
         on_progress: Callable[[Work], None] | None = None,
+        shared_with: Crew | None = None,
         **options: Any,
     ) -> None:
         """Load a model by any name that our pages take, or wrap one that is in memory.
@@ -70,6 +90,8 @@ class PrefixLM(HFLM):
                 on a CPU and 256 on a GPU, halved when memory is full.
             device: cpu, cuda or cuda:N; None takes a GPU when there is one.
             on_progress: Told after each batch; then there is no bar of lm-eval's.
+            shared_with: Processes that compute batches too; they are in `help_out`, and have
+                been told which model it is.
             **options: lm-eval's, as for its model `hf`.
         """
         if isinstance(pretrained, str):
@@ -86,6 +108,9 @@ class PrefixLM(HFLM):
         super().__init__(pretrained=pretrained, batch_size=batch_size, device=where, **options)
         self.batch_size_per_gpu: int = int(batch_size)
         self._on_progress = on_progress
+        self._crew = shared_with
+        self._header_tokens: Array = np.zeros(0, dtype=np.int64)
+        self._header: Header = []
         self._budget = int(batch_size) * TOKENS_PER_REQUEST
         self._tree = self._checked_tree()
         self._generator = Generator(self._tree, self.tokenizer) if self._tree else None
@@ -107,6 +132,11 @@ class PrefixLM(HFLM):
         return None
 
     @property
+    def _tree_model(self) -> TreeModel:
+        assert self._tree is not None, "only trees come here"
+        return self._tree
+
+    @property
     def shares_prefixes(self) -> bool:
         """Whether trees are in use; else the stock code answers."""
         return self._tree is not None
@@ -124,48 +154,33 @@ class PrefixLM(HFLM):
         quiet = self._quiet(disable_tqdm)
         if self._tree is None or self.world_size > 1:
             return super().loglikelihood_rolling(requests, disable_tqdm=quiet)  # type: ignore[no-any-return]
-        found: list[float] = []
         lengths = [len(self.tok_encode(one.args[0])) for one in requests]
+        places = range(len(requests))
+        parts = [
+            self._part(requests, list(places[start : start + WINDOWS_TOGETHER]), lengths)
+            for start in places[::WINDOWS_TOGETHER]
+        ]
         count = self._count(requests, sum(lengths), quiet, "Scoring")
-        for start in range(0, len(requests), WINDOWS_TOGETHER):
-            part = requests[start : start + WINDOWS_TOGETHER]
-            known = answer_log.known(
-                self.cache_hook, "loglikelihood_rolling", [one.args for one in part]
-            )
-            if known is None:
-                with self._batch_size_of(len(part) * self.max_length):
-                    known = super().loglikelihood_rolling(part, disable_tqdm=True)
-                answer_log.commit(self.cache_hook)
-            found += known
-            count.add(len(part), sum(lengths[start : start + len(part)]))
-        count.close()
-        return found
+        return self._answers("loglikelihood_rolling", parts, count)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The model's own text after each prompt, up to a stop sequence."""
         quiet = self._quiet(disable_tqdm)
         if self._generator is None:
             return super().generate_until(requests, disable_tqdm=quiet)  # type: ignore[no-any-return]
-        answers = [""] * len(requests)
         lengths = [len(self.tok_encode(one.args[0])) for one in requests]
-        parts = list(self._generated_together(requests, lengths))
+        parts = [
+            self._part(requests, places, lengths)
+            for places in self._generated_together(requests, lengths)
+        ]
         count = self._count(requests, sum(lengths), quiet, "Generating")
-        for part in parts:
-            asked = [requests[i] for i in part]
-            known = None
-            if not any(one.args[1].get("do_sample") for one in asked):
-                known = answer_log.known(
-                    self.cache_hook, "generate_until", [one.args for one in asked]
-                )
-            if known is None:
-                with self._batch_size_of(len(part)):
-                    known = super().generate_until(asked, disable_tqdm=True)
-                answer_log.commit(self.cache_hook)
-            for i, answer in zip(part, known, strict=True):
-                answers[i] = answer
-            count.add(len(part), sum(lengths[i] for i in part))
-        count.close()
-        return answers
+        return self._answers("generate_until", parts, count)
+
+    def _part(self, requests: list[Instance], places: list[int], lengths: list[int]) -> Part:
+        """Requests that lm-eval's own code takes as they are."""
+        asked = [requests[i].args for i in places]
+        num_tokens = sum(lengths[i] for i in places)
+        return Part(places, asked, asked, num_tokens, any(map(_drawn, asked)))
 
     def _generated_together(
         self, requests: list[Instance], lengths: list[int]
@@ -207,40 +222,103 @@ class PrefixLM(HFLM):
         if self._tree is None:
             return super()._loglikelihood_tokens(requests, self._quiet(disable_tqdm), override_bs)  # type: ignore[no-any-return]
         groups = plan([self._text(request) for request in requests], budget=self._budget)
-        total = sum(group.num_tokens for group in groups)
-        # A part of a rolling log-likelihood is counted by who asks for it.
-        if override_bs is not None:
-            count = Count(len(requests), total, None)
-        else:
-            count = self._count(requests, total, disable_tqdm, "Scoring")
-        answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
+        parts = []
         for group in groups:
-            header: Header | None = None
-            for batch in group.batches:
-                numbers = [one.number for row in batch for one in row.asked]
-                found = answer_log.known(
-                    self.cache_hook, "loglikelihood", [requests[n][0] for n in numbers]
+            for i, batch in enumerate(group.batches):
+                places = [one.number for row in batch for one in row.asked]
+                header = 0 if i else len(group.header)
+                parts.append(
+                    Part(
+                        places,
+                        [requests[place][0] for place in places],
+                        (group.header, batch),
+                        len(batch) * len(batch[0]) + header,
+                    )
                 )
-                if found is None:
-                    if header is None:
-                        header = self._tree.header(group.header)
-                    found = self._scores(batch, header)
-                    for number, answer in zip(numbers, found, strict=True):
-                        if (text := requests[number][0]) is not None:
-                            self.cache_hook.add_partial("loglikelihood", text, answer)
-                    answer_log.commit(self.cache_hook)
-                for number, (value, greedy) in zip(numbers, found, strict=True):
-                    answers[number] = value, greedy
-                count.add(len(numbers), len(batch) * len(batch[0]))
-            count.add(0, len(group.header))
+        if override_bs is not None:
+            # A part of a rolling log-likelihood, which is kept, shared and counted as a whole.
+            answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
+            for part in parts:
+                for place, answer in zip(
+                    part.places, self.compute("loglikelihood", part.work), strict=True
+                ):
+                    answers[place] = answer
+            self._forget_header()
+            return answers
+        total = sum(part.num_tokens for part in parts)
+        count = self._count(requests, total, disable_tqdm, "Scoring")
+        found = self._answers("loglikelihood", parts, count)
+        self._forget_header()
+        return [(value, greedy) for value, greedy in found]
+
+    def _answers(self, attr: str, parts: list[Part], count: Count) -> list[Any]:
+        """A call's answers in the order of its requests: those of before, and the others now."""
+        answers: list[Any] = [None] * sum(len(part.places) for part in parts)
+
+        def settle(part: Part, found: list[Any], *, known: bool) -> None:
+            for place, answer in zip(part.places, found, strict=True):
+                answers[place] = answer
+            count.add(len(part.places), part.num_tokens, known=known)
+
+        left = []
+        for part in parts:
+            found = None
+            if not part.drawn:
+                found = answer_log.known(self.cache_hook, attr, part.requests)
+            if found is None:
+                left.append(part)
+            else:
+                settle(part, found, known=True)
+        for together in self._rounds(left):
+            computed = self._computed(attr, [part.work for part in together])
+            for part, found in zip(together, computed, strict=True):
+                answer_log.keep(self.cache_hook, attr, part.requests, found)
+                settle(part, found, known=False)
         count.close()
         return answers
 
+    def _rounds(self, parts: list[Part]) -> Iterator[list[Part]]:
+        """Parts that are computed at the same time, one by each process."""
+        together: list[Part] = []
+        for part in parts:
+            together.append(part)
+            if part.drawn or self._crew is None or len(together) == self._crew.size:
+                yield together
+                together = []
+        if together:
+            yield together
+
+    def _computed(self, attr: str, works: list[Any]) -> list[list[Any]]:
+        """The answers to each work; one alone is not worth an order."""
+        if self._crew is None or len(works) == 1:
+            return [self.compute(attr, work) for work in works]
+        self._crew.order((attr, works))
+        return self._crew.each(lambda: self.compute(attr, works[0]))[: len(works)]
+
+    def compute(self, attr: str, work: Any) -> list[Any]:
+        """The answers to the requests of one part, in any process the same."""
+        if attr == "loglikelihood":
+            header_tokens, batch = work
+            if not np.array_equal(header_tokens, self._header_tokens):
+                self._header = []  # makes room for the next
+                self._header = self._tree_model.header(header_tokens)
+                self._header_tokens = header_tokens
+            return self._scores(batch, self._header)
+        asked = [Instance(attr, {}, args, i) for i, args in enumerate(work)]
+        if attr == "generate_until":
+            with self._one_batch_of(len(asked)):
+                return super().generate_until(asked, disable_tqdm=True)  # type: ignore[no-any-return]
+        with self._one_batch_of(len(asked) * self.max_length):
+            return super().loglikelihood_rolling(asked, disable_tqdm=True)  # type: ignore[no-any-return]
+
+    def _forget_header(self) -> None:
+        """Free the memory of its keys and values."""
+        self._header_tokens, self._header = np.zeros(0, dtype=np.int64), []
+
     def _scores(self, batch: list[Row], header: Header) -> list[tuple[float, bool]]:
         """The batch's answers; in halves, when memory is too small for it."""
-        assert self._tree is not None, "only trees come here"
         try:
-            return list(zip(*self._tree.scores(batch, header), strict=True))
+            return list(zip(*self._tree_model.scores(batch, header), strict=True))
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
@@ -264,14 +342,24 @@ class PrefixLM(HFLM):
         return Count(len(requests), num_tokens, self._on_progress, bar=None if hidden else what)
 
     @contextlib.contextmanager
-    def _batch_size_of(self, size: int) -> Iterator[None]:
-        """The stock code cuts its requests by this; the batches inside are ours."""
-        before = self.batch_size_per_gpu
+    def _one_batch_of(self, size: int) -> Iterator[None]:
+        """The stock code cuts its requests by this and tells nobody; the batches are ours."""
+        batch_size, hook = self.batch_size_per_gpu, self.cache_hook
         self.batch_size_per_gpu = size
+        self.set_cache_hook(CacheHook(None))
         try:
             yield
         finally:
-            self.batch_size_per_gpu = before
+            self.batch_size_per_gpu = batch_size
+            self.set_cache_hook(hook)
+
+
+def _drawn(request: tuple[Any, ...]) -> bool:
+    """Whether a request asks for an answer that chance decides."""
+    if len(request) < 2:
+        return False
+    sample = request[1].get("do_sample")
+    return bool(request[1].get("temperature")) if sample is None else bool(sample)
 
 
 def register() -> None:

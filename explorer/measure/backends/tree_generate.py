@@ -95,20 +95,20 @@ class Generator:
         return torch.cat([context, padded.to(context.device)], dim=1)
 
     def _read_header(self, prompts: list[Array]) -> int:
-        """Keep what all prompts begin with, or what is kept already; its length."""
+        """Keep what all prompts begin with, unless it is kept already; its length."""
         shortest = min(map(len, prompts))
         same = np.all([prompt[:shortest] == prompts[0][:shortest] for prompt in prompts], axis=0)
         # The last token of a prompt is read, so that there is something to continue.
         common = min(shortest - 1, len(same) if same.all() else int(np.argmin(same)))
-        kept = self._header_tokens
-        fits = 0 < len(kept) <= common and np.array_equal(kept, prompts[0][: len(kept)])
-        if fits and common < 1.25 * len(kept):
-            return len(kept)
         # Two questions may begin with the same word, which is no part of the examples.
         common -= common % 16
-        self._header_tokens = prompts[0][: common if common >= MIN_HEADER else 0]
-        self._header = self.tree.header(self._header_tokens)
-        return len(self._header_tokens)
+        tokens = prompts[0][: common if common >= MIN_HEADER else 0]
+        # Which prompts were asked before must not decide how these are read.
+        if not np.array_equal(tokens, self._header_tokens):
+            self._header = []  # makes room for the next
+            self._header = self.tree.header(tokens)
+            self._header_tokens = tokens
+        return len(tokens)
 
     def _decode(self, tails: list[Array], num_new: int, stop: Sequence[str]) -> list[list[int]]:
         tree, device = self.tree, self.tree.device

@@ -16,13 +16,20 @@ class Work:
     tokens: int
     total_tokens: int
     seconds: float
+    known_tokens: int = 0
+    """Of those done, what an earlier process did: they took no time."""
+
+    @property
+    def seconds_per_token(self) -> float | None:
+        """Requests differ in length, so their number says little; None at the beginning."""
+        read = self.tokens - self.known_tokens
+        return self.seconds / read if read else None
 
     @property
     def seconds_left(self) -> float | None:
-        """By the tokens that are left, since requests differ in length; None at the beginning."""
-        if not self.tokens:
-            return None
-        return self.seconds * (self.total_tokens - self.tokens) / self.tokens
+        """By the tokens that are left; None at the beginning."""
+        pace = self.seconds_per_token
+        return None if pace is None else pace * (self.total_tokens - self.tokens)
 
 
 class Count:
@@ -49,13 +56,14 @@ class Count:
         self._began = time.monotonic()
         self._bar = tqdm(total=num_tokens, unit="tok", desc=bar, disable=bar is None)
 
-    def add(self, num_requests: int, num_tokens: int) -> None:
-        """A batch is done."""
+    def add(self, num_requests: int, num_tokens: int, *, known: bool = False) -> None:
+        """A batch is done, now or by an earlier process."""
         self._work = dataclasses.replace(
             self._work,
             requests=self._work.requests + num_requests,
             tokens=self._work.tokens + num_tokens,
             seconds=time.monotonic() - self._began,
+            known_tokens=self._work.known_tokens + num_tokens * known,
         )
         self._bar.update(num_tokens)
         if self._tell:

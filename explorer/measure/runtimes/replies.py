@@ -13,6 +13,7 @@ import httpx2
 
 from explorer.measure.runtimes.endpoint import Client, Failed
 from explorer.models.endpoint import Endpoint
+from explorer.records import Usage
 
 Answer = TypeVar("Answer")
 BUSY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
@@ -33,21 +34,18 @@ class Refused(Failed):
 class Asker(Client):
     """Asks one model of one endpoint for whole answers."""
 
-    def __init__(
-        self, endpoint: Endpoint, *, timeout_s: float, key: str | None, headers: Mapping[str, str]
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, *, timeout_s: float, key: str | None) -> None:
         """Nothing is sent yet.
 
         Args:
             endpoint: Where, and which model.
             timeout_s: For which a server may be silent.
-            key: Hidden in whatever the server says.
-            headers: Of every request, the key among them.
+            key: Sent with every request, and hidden in whatever the server says.
         """
         super().__init__(endpoint, timeout_s=timeout_s)
         self._key = key
         self._http.headers.pop("Authorization", None)
-        self._http.headers.update(headers)
+        self._http.headers.update(headers(endpoint, key))
 
     async def insist(
         self, body: Mapping[str, Any], read: Callable[[dict[str, Any]], Answer], attempts: int
@@ -104,3 +102,45 @@ def _wait(said: str | None) -> float | None:
         return float(said) if said is not None else None
     except ValueError:
         return None
+
+
+def usage(reply: dict[str, Any]) -> Usage:
+    """The tokens that a reply says it cost, as OpenAI or as Anthropic names them."""
+    said = reply.get("usage")
+    said = said if isinstance(said, dict) else {}
+    read = _count(said, "prompt_tokens", "input_tokens")
+    wrote = _count(said, "completion_tokens", "output_tokens")
+    details = said.get("completion_tokens_details")
+    thought = _count(details if isinstance(details, dict) else {}, "reasoning_tokens")
+    if read is None or wrote is None:
+        return Usage(num_replies=1, num_uncounted=1)
+    return Usage(
+        num_replies=1, prompt_tokens=read, output_tokens=wrote, reasoning_tokens=thought or 0
+    )
+
+
+def _count(said: dict[str, Any], *names: str) -> int | None:
+    counts = [said[name] for name in names if isinstance(said.get(name), int) and said[name] >= 0]
+    return counts[0] if counts else None
+
+
+def headers(where: Endpoint, key: str | None) -> dict[str, str]:
+    """How the key is sent."""
+    if key is None:
+        return {}
+    if where.speaks_anthropic:
+        return {"x-api-key": key, "anthropic-version": "2023-06-01"}
+    return {"Authorization": f"Bearer {key}"}
+
+
+def in_words(where: Endpoint, failed: Failed) -> str:
+    """What became of a request that stayed unanswered, and what to do."""
+    hint = {
+        "unreachable": "Is the server running, and the address right?",
+        "refused": "Check the model's name, its limits and the key.",
+        "stalled": "Raise capability.api.timeout_s, or ask fewer at once (num_concurrent).",
+    }.get(failed.kind, "Look at the server's log.")
+    return (
+        f"The endpoint {where.url} left a request unanswered: {failed}. {hint} The answers that "
+        "came are kept: run again to go on from there."
+    )
