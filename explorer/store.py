@@ -329,8 +329,8 @@ def label(record: RunRecord) -> str:
         label = "teacher"
     else:
         label = spec.student.label(record.model.num_parameters if record.model else None)
-    if spec.gguf:
-        label = f"{label} {spec.gguf}"
+    if spec.format:
+        label = f"{label} {spec.format}"
     is_control = spec.distill is not None and spec.distill.method == "labels"
     return f"{label}, labels only" if is_control else label
 

@@ -100,8 +100,13 @@ def _lesson(spec: RunSpec) -> tuple[object, ...]:
 
 
 def _same_runtime(spec: RunSpec, past: pd.DataFrame) -> pd.DataFrame:
-    """The earlier runs that tell of a model's pace: in llama.cpp or in torch, as the spec."""
-    return past[(past["runtime"] == "llama.cpp") == (spec.gguf is not None)]
+    """The earlier runs that tell of a model's pace: in llama.cpp, in torch, or rounded there."""
+    in_llama_cpp = past["runtime"] == "llama.cpp"
+    if spec.gguf:
+        return past[in_llama_cpp]
+    # As in "int8 + float32".
+    bits = past["dtype"].astype("string").str.extract(r"^int(\d)", expand=False).fillna("")
+    return past[~in_llama_cpp & (bits == str(spec.torch_bits or ""))]
 
 
 def parameters_of(spec: RunSpec, runs: pd.DataFrame) -> float | None:

@@ -19,6 +19,9 @@ CHUNK_POSITIONS = 512
 """As in the training loop: positions whose logits exist at one time."""
 TARGET_BLOCKS = 4
 """As in the teacher's pass: blocks whose logits exist at one time."""
+STORED_BITS = {8: 8.1, 4: 5.0}
+"""Of a rounded linear weight: with its share of a row's scale and offset, or of the two 16-bit
+numbers that a group of 32 has."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +38,14 @@ class Planned:
     def per_layer(self) -> float:
         """Parameters of a layer, the embedding taken as tied."""
         return (self.num_parameters - self.vocab_size * self.hidden_size) / self.num_layers
+
+    def rounded_bytes(self, place: "Place", bits: int | None) -> float:
+        """Bytes of the weights, all but the embedding rounded to so many bits; None rounds none."""
+        if bits is None:
+            return float(self.num_parameters * place.weight_bytes)
+        embedding = self.vocab_size * self.hidden_size
+        linear = (self.num_parameters - embedding) * STORED_BITS[bits] / 8
+        return embedding * place.weight_bytes + linear
 
     def with_layers(self, num_layers: int) -> "Planned":
         """The size with fewer layers."""
@@ -58,20 +69,32 @@ class Place:
 
 def memory(spec: RunSpec, teacher: Planned, student: Planned, place: Place) -> dict[str, float]:
     """Bytes that are needed at one time, by what they are for, where the need is highest."""
-    always = {
-        "libraries": LIBRARIES_BYTES[place.device],
-        "the teacher's weights": float(teacher.num_parameters * place.weight_bytes),
-    }
-    if spec.student is None:
-        return always
+    libraries = {"libraries": LIBRARIES_BYTES[place.device]}
+    moments = _moments(spec, teacher, student, place)
+    return libraries | max(moments, key=lambda parts: sum(parts.values()))
+
+
+def _moments(
+    spec: RunSpec, teacher: Planned, student: Planned, place: Place
+) -> Iterator[dict[str, float]]:
+    """What is in memory in turn: to cut and to time, to ask the teacher, to train."""
+    whole = {"the teacher's weights": teacher.rounded_bytes(place, None)}
+    if spec.is_teacher:
+        yield whole
+        return
+    # On a processor a model is rounded only after it was loaded.
+    measured_bits = spec.torch_bits if place.device == "cuda" and spec.student is None else None
+    name = "the student's weights" if spec.student else "the same weights rounded"
+    if spec.student or spec.torch_bits:
+        yield whole | {name: student.rounded_bytes(place, measured_bits)}
+    else:
+        yield whole
     if spec.distill is None:
-        return always | {
-            "the student's weights": float(student.num_parameters * place.weight_bytes)
-        }
+        return
     distill = spec.distill
-    asking = {"the teacher's logits": _asking(distill, teacher, place)}
-    training = _training(distill, teacher, student, place)
-    return always | max(asking, training, key=lambda parts: sum(parts.values()))
+    teaching = {"the teacher's weights": teacher.rounded_bytes(place, distill.teacher_bits)}
+    yield teaching | {"the teacher's logits": _asking(distill, teacher, place)}
+    yield teaching | _training(distill, teacher, student, place)
 
 
 def _asking(distill: DistillSpec, teacher: Planned, place: Place) -> float:
@@ -158,6 +181,7 @@ def _that_fit(spec: RunSpec, teacher: Planned, student: Planned, place: Place) -
         {"micro_blocks": 1},
         {"gradient_checkpointing": True},
         {"micro_blocks": 1, "gradient_checkpointing": True},
+        {"teacher_bits": 8},
     )
     found = False
     for changes in gentle if spec.distill else ():

@@ -7,7 +7,8 @@
 Exit code 0 is success, 2 a wrong request, 1 anything else that failed.
 
     base.py      the application and what commands share
-    doing.py     run, sweep, tune, demo, cancel, resume, jobs, synthesise, convert
+    doing.py     run, sweep, demo, cancel, resume, jobs, synthesise, convert
+    tune.py      tune
     reading.py   ls, show, compare, export, price
     targets.py   targets ls, targets info, targets rm
     tasks.py     tasks, tasks preview, tasks add, tasks fetch
@@ -25,7 +26,7 @@ import typer
 from typer.exceptions import TyperException
 
 # Importing a module of commands is what adds them, in this order.
-from explorer.cli import doing, reading, targets, tasks, about, harness, catalogue, money  # isort: skip
+from explorer.cli import doing, tune, reading, targets, tasks, about, harness, catalogue, money  # isort: skip
 from explorer.cli.base import app
 from explorer.errors import ExplorerError
 
@@ -40,6 +41,7 @@ __all__ = [
     "reading",
     "targets",
     "tasks",
+    "tune",
 ]
 
 

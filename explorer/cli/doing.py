@@ -1,9 +1,9 @@
 """Commands that do runs: here in the foreground, or through the queue."""
 
-import contextlib
 import json
 import os
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -11,9 +11,8 @@ import typer
 from explorer import specs, store
 from explorer.cli import asking
 from explorer.cli.base import ResultsDir, app, console, root_of
-from explorer.cli.tables import print_comparison, print_forecasts, print_standings, write_out
+from explorer.cli.tables import print_comparison, print_forecasts
 from explorer.errors import BadInput
-from explorer.progress import Listener
 
 Queue = Annotated[
     bool, typer.Option("--queue", help="Hand it to the Ray queue and return at once.")
@@ -109,30 +108,6 @@ def sweep(
 
 
 @app.command()
-def tune(
-    what: Annotated[Path, typer.Argument(help="A YAML file with a run and its variants.")],
-    results: ResultsDir = None,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Where the winner's spec is written.")
-    ] = Path("tuned.yaml"),
-) -> None:
-    """Find the better of several ways to teach a student, by a short tournament."""
-    from explorer.terminal import stage_bar
-    from explorer.tune import tournament
-
-    root, spec = root_of(results), specs.TuneSpec.read(what)
-    with contextlib.ExitStack() as bars:
-
-        def bar_of(title: str) -> Listener:
-            bars.close()
-            return bars.enter_context(stage_bar(console, title))
-
-        table = tournament(spec, root, bar_of)
-    print_standings(table, spec)
-    write_out(table[0].spec.to_yaml().encode(), out)
-
-
-@app.command()
 def demo(results: ResultsDir = None) -> None:
     """The main job, small: benchmark the starter, distil and benchmark two students."""
     root = root_of(results, default=Path("results-demo"))
@@ -151,25 +126,23 @@ def demo(results: ResultsDir = None) -> None:
 
 @app.command()
 def cancel(
-    run_id: Annotated[str, typer.Argument(help="A queued or running run.")],
+    run_id: Annotated[str, typer.Argument(help="A queued or running run, or a tournament.")],
     results: ResultsDir = None,
 ) -> None:
-    """Stop a queued or running run; its checkpoint stays."""
-    from explorer import jobs
-
-    jobs.cancel(root_of(results), run_id)
+    """Stop a queued or running run, or a tournament with its runs; checkpoints stay."""
+    _queue_of(root_of(results), run_id).cancel(root_of(results), run_id)
     console.print(f"{run_id} will stop at its next step. Continue it: explorer resume {run_id}")
 
 
 @app.command()
 def resume(
-    run_id: Annotated[str, typer.Argument(help="A cancelled, failed or interrupted run.")],
+    run_id: Annotated[
+        str, typer.Argument(help="A cancelled, failed or interrupted run, or a tournament.")
+    ],
     results: ResultsDir = None,
 ) -> None:
-    """Put a run back into the queue; it continues where it stopped."""
-    from explorer import jobs
-
-    jobs.resume(root_of(results), run_id)
+    """Put a run or a tournament back into the queue; it continues where it stopped."""
+    _queue_of(root_of(results), run_id).resume(root_of(results), run_id)
     console.print(f"{run_id} is queued. Watch it: explorer ls")
 
 
@@ -247,6 +220,14 @@ def _spec(root: Path, what: str) -> specs.RunSpec | specs.SweepSpec:
     if what.endswith((".yaml", ".yml")) or Path(what).is_file():
         return specs.read(Path(what))
     return store.read_spec(root, what)
+
+
+def _queue_of(root: Path, run_id: str) -> ModuleType:
+    """What cancels and resumes this id: a tournament has runs of its own."""
+    from explorer import jobs
+    from explorer.tune import queued, tournament
+
+    return queued if tournament.known(root, run_id) else jobs
 
 
 def _insist(insist: bool) -> None:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import pandas as pd
 import typer
@@ -13,10 +13,7 @@ from explorer import store
 from explorer.cli.base import console, wide_console
 from explorer.errors import BadInput, ExplorerError, NoRoom
 from explorer.records import RunRecord
-from explorer.specs import RunSpec, TuneSpec
-
-if TYPE_CHECKING:
-    from explorer.tune import Standing
+from explorer.specs import RunSpec
 
 Format = Annotated[
     str,
@@ -169,16 +166,3 @@ def print_forecasts(runs: list[RunSpec], root: Path) -> None:
     problems = [told.problem for told in found if told.problem]
     if problems:
         raise NoRoom(" ".join(problems) + " To try all the same: --insist.")
-
-
-def print_standings(table: "list[Standing]", spec: TuneSpec) -> None:
-    """Print a tournament: the winner first, the held-out KL after each round."""
-    from explorer.analysis import numbers
-
-    rows = []
-    for standing in table:
-        shown = ["failed" if kl is None else numbers.significant(kl) for kl in standing.kl]
-        shown += [numbers.MISSING] * (spec.rounds - len(shown))
-        heads = [f"KL at {spec.tokens_of_round(number):,} tokens" for number in range(spec.rounds)]
-        rows.append({"Variant": standing.words, **dict(zip(heads, shown, strict=True))})
-    print_frame(pd.DataFrame(rows))

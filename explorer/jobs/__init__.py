@@ -6,15 +6,17 @@
     queue.py      submit, cancel, resume
     states.py     what became of every run: files first, Ray where files cannot know
 
-A job is one command, `python -m explorer run --queued RUN_ID`, so nothing here knows what a run
+A job is one command, `python -m explorer run --queued RUN_ID` or one that submits runs and
+waits for them, so nothing here knows what a run
 does, and a run in the foreground needs nothing of this. Importing this package does not
 import Ray.
 """
 
 from explorer.jobs.head import engine, stop_engine
-from explorer.jobs.queue import cancel, resume, submit
-from explorer.jobs.states import listing, log_tail, wait
+from explorer.jobs.queue import cancel, resume, stop, submit, submit_command
+from explorer.jobs.states import listing, log_tail, state_of, wait
 
 __all__ = [
-    "cancel", "engine", "listing", "log_tail", "resume", "stop_engine", "submit", "wait",
+    "cancel", "engine", "listing", "log_tail", "resume", "state_of", "stop", "stop_engine",
+    "submit", "submit_command", "wait",
 ]  # fmt: skip

@@ -2,7 +2,9 @@
 
 A run on a GPU asks Ray for one GPU and that GPU's share of the CPUs; one without asks for
 all CPUs of a node. So no two runs share a device and spoil each other's latency, and a
-laptop does one run after the other, in the order in which they were submitted.
+laptop does one run after the other, in the order in which they were submitted. A run that
+times nothing and names its threads asks for so many CPUs only, and shares the machine with
+others of that kind.
 """
 
 import os
@@ -11,6 +13,7 @@ import shlex
 import socket
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +37,20 @@ No secret is among them: Ray shows a job's variables to everyone who holds the t
 """
 
 
+@dataclass(frozen=True)
+class Job:
+    """A command for Ray, and where what becomes of it is said."""
+
+    id: str
+    command: list[str]
+    root: Path
+    """The store that the command works on."""
+    said_in: Path
+    """Holds the folder of this id with its status: the store, for a run."""
+    spec: RunSpec | None = None
+    """The run that decides what is reserved; None reserves nothing and may submit runs."""
+
+
 def submit(specs: list[RunSpec], root: Path) -> list[str]:
     """Queue runs, teachers first, and return their ids in the order given.
 
@@ -44,8 +61,23 @@ def submit(specs: list[RunSpec], root: Path) -> list[str]:
         BadInput: A spec asks for a device that the queue cannot give.
         JobError: Ray does not start or does not answer; the runs become interrupted.
     """
-    _queue(specs, root, keep=("queued", "running", "finished"))
+    _queue_runs(specs, root, keep=("queued", "running", "finished"))
     return [spec.run_id for spec in specs]
+
+
+def submit_command(job_id: str, command: list[str], root: Path, said_in: Path) -> None:
+    """Queue a command that reserves nothing: it submits runs and waits for them.
+
+    Args:
+        job_id: Its name; one that is queued or running is left as it is.
+        command: Writes its status as a run does, into the folder of its name in `said_in`.
+        root: The store that it works on.
+        said_in: The folder of such folders.
+
+    Raises:
+        JobError: Ray does not start or does not answer; the command becomes interrupted.
+    """
+    _queue([Job(job_id, command, root, said_in)], keep=("queued", "running"))
 
 
 def resume(root: Path, run_id: str) -> str:
@@ -60,7 +92,7 @@ def resume(root: Path, run_id: str) -> str:
     spec = store.read_spec(root, run_id)
     if states.state_of(root, run_id) == "finished":
         store.set_aside(root, run_id)
-    _queue([spec], root, keep=("queued", "running"))
+    _queue_runs([spec], root, keep=("queued", "running"))
     return run_id
 
 
@@ -74,15 +106,20 @@ def cancel(root: Path, run_id: str) -> None:
         BadInput: There is no such run.
     """
     store.read_spec(root, run_id)
+    stop(root, run_id)
+
+
+def stop(said_in: Path, job_id: str) -> None:
+    """Ask whatever says in this folder what it does to stop, as `cancel` does with a run."""
     # First of all: a job that Ray starts in spite of our stopping it looks for this.
-    store.request_cancel(root, run_id)
-    state = states.state_of(root, run_id)
+    store.request_cancel(said_in, job_id)
+    state = states.state_of(said_in, job_id)
     if state not in ("queued", "running", "cancelled"):
-        store.withdraw_cancel(root, run_id)
+        store.withdraw_cancel(said_in, job_id)
     if state != "queued":
         return
-    states.stop_jobs(root, [run_id])
-    _say(root, run_id, "cancelled", error="Somebody cancelled the run before it began.")
+    states.stop_jobs(said_in, [job_id])
+    _say(said_in, job_id, "cancelled", error="Somebody cancelled it before it began.")
 
 
 def run_command(run_id: str) -> list[str]:
@@ -94,49 +131,62 @@ def run_command(run_id: str) -> list[str]:
     return [sys.executable, "-m", "explorer", "run", "--queued", run_id]
 
 
-def _queue(specs: list[RunSpec], root: Path, keep: tuple[str, ...]) -> None:
-    """Write everything down, then hand it to Ray, so that a crash between loses no run."""
+def _queue_runs(specs: list[RunSpec], root: Path, keep: tuple[str, ...]) -> None:
     for spec in specs:
         _refuse_numbered_gpu(spec)
     teachers_first = sorted(specs, key=lambda spec: not spec.is_teacher)
+    found = [Job(one.run_id, run_command(one.run_id), root, root, one) for one in teachers_first]
+    _queue(found, keep)
+
+
+def _queue(found: list[Job], keep: tuple[str, ...]) -> None:
+    """Write everything down, then hand it to Ray, so that a crash between loses no job."""
     with head.submitting():
         waiting = [
-            spec
-            for spec in teachers_first
-            if states.state_of(root, spec.run_id, submitting=False) not in keep
+            job
+            for job in found
+            if states.state_of(job.said_in, job.id, submitting=False) not in keep
         ]
-        for spec in waiting:
-            store.open_run(root, spec)
-            store.withdraw_cancel(root, spec.run_id)
-            _say(root, spec.run_id, "queued")
+        for job in waiting:
+            if job.spec:
+                store.open_run(job.root, job.spec)
+            store.withdraw_cancel(job.said_in, job.id)
+            _say(job.said_in, job.id, "queued")
         try:
             client = head.connect(start=True) if waiting else None
             while waiting and client:
-                _hand_over(client, waiting[0], root)
+                _hand_over(client, waiting[0])
                 waiting.pop(0)
         except ExplorerError as error:
             # Still "queued": Ray may have taken the job although its answer was lost.
-            for spec in waiting:
-                _say(root, spec.run_id, "queued", error=str(error))
+            for job in waiting:
+                _say(job.said_in, job.id, "queued", error=str(error))
             raise
 
 
-def _hand_over(client: "Client", spec: RunSpec, root: Path) -> None:
+def _hand_over(client: "Client", job: Job) -> None:
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {
-        "EXPLORER_RESULTS": str(root.resolve()),
+        "EXPLORER_RESULTS": str(job.root.resolve()),
         "EXPLORER_CACHE": str(paths.cache_dir().resolve()),
         "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
     }
-    command = f"cd {shlex.quote(os.getcwd())} && exec {shlex.join(run_command(spec.run_id))}"
+    command = f"cd {shlex.quote(os.getcwd())} && exec {shlex.join(job.command)}"
     if "OMP_NUM_THREADS" not in environment:
         # Ray sets it to the CPUs asked for; a run in the foreground would time otherwise.
         command = f"unset OMP_NUM_THREADS; {command}"
-    num_cpus, num_gpus = _needs(spec, head.nodes_of(client))
+    num_cpus, num_gpus = 0, 0
+    if job.spec:
+        num_cpus, num_gpus = _needs(job.spec, head.nodes_of(client))
+    else:
+        # Ray names its own address to a job, which would hide ours and its token.
+        cluster = head.remote_address()
+        where = f"export RAY_ADDRESS={shlex.quote(cluster)}" if cluster else "unset RAY_ADDRESS"
+        command = f"{where}; {command}"
     with head.speaking_to_ray():
         client.submit_when_ready(
             entrypoint=command,
-            submission_id=f"{spec.run_id}-{secrets.token_hex(4)}",
-            metadata={"run_id": spec.run_id, "results": str(root.resolve())},
+            submission_id=f"{job.id}-{secrets.token_hex(4)}",
+            metadata={"run_id": job.id, "results": str(job.said_in.resolve())},
             runtime_env={"env_vars": environment},
             entrypoint_num_cpus=num_cpus,
             entrypoint_num_gpus=num_gpus,
@@ -158,7 +208,10 @@ def _needs(spec: RunSpec, nodes: list[dict[str, float]]) -> tuple[int, int]:
     if with_gpu and spec.device != "cpu":
         share = min(node.get("CPU", 0) // node["GPU"] for node in with_gpu)
         return int(share), 1
-    return int(max(node.get("CPU", 0) for node in nodes)), 0
+    num_cpus = int(max(node.get("CPU", 0) for node in nodes))
+    if spec.threads and spec.latency is None:
+        return min(spec.threads, num_cpus), 0
+    return num_cpus, 0
 
 
 def _refuse_numbered_gpu(spec: RunSpec) -> None:

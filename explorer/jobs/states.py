@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -76,8 +77,19 @@ def state_of(root: Path, run_id: str, *, submitting: bool | None = None) -> str 
     return str(rows[0]["state"]) if rows else None
 
 
-def wait(root: Path, run_ids: list[str], timeout_s: float) -> dict[str, str]:
+def wait(
+    root: Path,
+    run_ids: list[str],
+    timeout_s: float,
+    look: Callable[[dict[str, str]], None] = lambda states: None,
+) -> dict[str, str]:
     """Block until none of the runs is queued or running; return their states.
+
+    Args:
+        root: The store.
+        run_ids: The runs.
+        timeout_s: How long at most; `math.inf` waits for ever.
+        look: Called twice a second with their states; what it raises ends the waiting.
 
     Raises:
         JobError: They are not done in time. They go on.
@@ -88,6 +100,7 @@ def wait(root: Path, run_ids: list[str], timeout_s: float) -> dict[str, str]:
         left = [run_id for run_id in run_ids if found.get(run_id) in ACTIVE]
         if not left:
             return found
+        look(found)
         if time.monotonic() > deadline:
             raise JobError(f"Not done after {timeout_s:.0f} s, but going on: {', '.join(left)}.")
         time.sleep(0.5)

@@ -328,7 +328,8 @@ def _ask(
             "model": back_end.name,
             "back_end_version": back_end.version,
             "shares_prefixes": lm.shares_prefixes,
-            "model_args": {"pretrained": loaded.name, "fingerprint": fingerprint},
+            "model_args": {"pretrained": loaded.name, "fingerprint": fingerprint}
+            | ({"bits": loaded.bits} if loaded.bits else {}),
             "model_num_parameters": loaded.model.num_parameters(),
             "model_dtype": str(loaded.model.dtype) if loaded.model.dtype else None,
             "batch_size": spec.batch_size,

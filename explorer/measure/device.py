@@ -17,7 +17,8 @@ import torch
 import explorer
 from explorer.records import Environment
 
-LIBRARIES = ("torch", "transformers", "lm-eval", "accelerate", "tokenizers", "datasets", "numpy")
+LIBRARIES = ("torch", "transformers", "lm-eval", "accelerate", "tokenizers", "datasets", "numpy",
+             "torchao")  # fmt: skip
 """The ones that decide numbers."""
 
 

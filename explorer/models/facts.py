@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from explorer.errors import UnknownModel
 from explorer.models.layers import KEPT_LAYERS, kept_widths, layer_list
 from explorer.models.loading import DTYPES, Loaded, load_config
+from explorer.models.rounding import dtype_name, plain_tensors
 from explorer.records import ModelFacts
 
 
@@ -81,8 +82,12 @@ def facts(loaded: Loaded) -> ModelFacts:
         hidden_size=int(config.hidden_size),
         vocab_size=int(config.vocab_size),
         context_tokens=getattr(config, "max_position_embeddings", None),
-        dtype=str(model.dtype).removeprefix("torch."),
-        weight_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
+        dtype=dtype_name(model.dtype, loaded.bits),
+        weight_bytes=sum(
+            stored.nbytes
+            for name, weight in model.named_parameters()
+            for _, stored in plain_tensors(name, weight)
+        ),
         kept_layers=getattr(config, KEPT_LAYERS, None),
         kept_widths=kept_widths(config),
     )
@@ -94,7 +99,8 @@ def fingerprint(loaded: Loaded) -> str:
     Two models with the same fingerprint give the same answers; about a second a gigabyte.
     """
     digest = hashlib.sha256(tokenizer_digest(loaded.tokenizer).encode())
-    for name, tensor in sorted(loaded.model.state_dict().items()):
+    weights = sorted(loaded.model.state_dict().items())
+    for name, tensor in (one for weight in weights for one in plain_tensors(*weight)):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(memoryview(tensor.detach().cpu().contiguous().view(torch.uint8).numpy()))
     return digest.hexdigest()[:16]

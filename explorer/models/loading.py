@@ -36,8 +36,9 @@ from transformers.utils import logging as transformers_logging
 
 from explorer import store
 from explorer.errors import NoRoom, UnknownModel
-from explorer.models import starter
+from explorer.models import rounding, starter
 from explorer.paths import store_root
+from explorer.specs import Bits
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -51,6 +52,8 @@ class Loaded:
     tokenizer: PreTrainedTokenizerBase
     load_s: float | None = None
     """Seconds from the files to the device; None where the model was made in memory."""
+    bits: Bits | None = None
+    """Of the linear weights; None where nothing is rounded."""
     trust_remote_code: bool = False
     """Whether code of the model's own was allowed."""
 
@@ -76,17 +79,25 @@ def load(
     *,
     device: str | torch.device = "cpu",
     dtype: str = "auto",
+    bits: Bits | None = None,
     trust_remote_code: bool = False,
 ) -> Loaded:
     """Load a causal language model and its tokenizer, in evaluation mode.
 
+    With `bits` its linear weights are rounded (`models.rounding`): for CUDA layer by layer, so that
+    the whole model never lies there; on a CPU after it was loaded.
+
     Raises:
+        BadInput: Weights of so many bits cannot be made here; the message says why.
         UnknownModel: Nothing answers to the name, or it is no causal language model.
         NoRoom: The device or its memory is missing.
     """
     where = device if isinstance(device, torch.device) else pick_device(device)
     source = locate(name)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    numbers = pick_dtype(dtype, where)
+    if bits:
+        rounding.check(bits, where, numbers)
     began = time.perf_counter()
     if source.gguf_file:
         options["gguf_file"] = source.gguf_file
@@ -95,12 +106,14 @@ def load(
             tokenizer = AutoTokenizer.from_pretrained(source.path, **options)
             model: Any = AutoModelForCausalLM.from_pretrained(
                 source.path,
-                dtype=pick_dtype(dtype, where),
+                dtype=numbers,
                 use_safetensors=None if source.gguf_file else True,
                 **options,
             )
         if source.gguf_file:
             model = _plain(model)
+        if bits:
+            rounding.round_weights(model, bits, where)
         model = model.to(where).eval()
     except torch.OutOfMemoryError as error:
         raise NoRoom(f"{name} does not fit into the memory of {where}: {error}") from error
@@ -108,7 +121,7 @@ def load(
         raise UnknownModel(f"Could not load the model {name!r}: {_first_line(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return Loaded(name, model, tokenizer, time.perf_counter() - began, trust_remote_code)
+    return Loaded(name, model, tokenizer, time.perf_counter() - began, bits, trust_remote_code)
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:

@@ -141,10 +141,14 @@ def _made(record: RunRecord) -> str:
     student, taught = record.spec.student, record.distillation
     if record.imported:
         return f"Imported from lm-eval's results of {record.imported.model}"
-    stored = f"as GGUF {record.spec.gguf}" if record.spec.gguf else "as it is"
+    stored = "as it is"
+    if record.spec.gguf:
+        stored = f"as GGUF {record.spec.gguf}"
+    if record.spec.torch_bits:
+        stored = f"linear weights rounded to {record.spec.torch_bits} bits"
     if student is None:
         return f"The teacher {record.spec.teacher}, {stored}"
-    cut = f"{_cut(record)}, {stored}" if record.spec.gguf else _cut(record)
+    cut = f"{_cut(record)}, {stored}" if record.spec.format else _cut(record)
     if taught is None:
         return f"{cut}; not taught"
     said = (

@@ -46,6 +46,10 @@ LOSSES = {
     "adaptive_kl": "Adaptive KL",
     "total_variation": "Total variation",
 }
+ORDERS = {
+    "shuffled": "Shuffled",
+    "easy_first": "Easy first",
+}
 KINDS = {
     "depth": "Fewer layers",
     "width": "Narrower",
@@ -85,7 +89,7 @@ def ask(root: Path, shelf: Shelf) -> SweepSpec | RunSpec:
             tested |= api.ask(root, head["teacher"], tested["tasks"])
     else:
         tested = _tasks(shelf)
-    head["gguf"] = [] if elsewhere else timing.formats()
+    head["formats"] = {} if elsewhere else timing.formats()
     how = _details(head["kind"])
     if how.pop("as_yaml"):
         return _as_yaml()
@@ -255,6 +259,14 @@ def _method() -> dict[str, Any]:
             "Beta of the Jensen-Shannon divergence", 0.0, 1.0, DistillSpec().beta, key="run_beta",
             help=HELP["beta"],
         )  # fmt: skip
+    if loss in ("skew_forward_kl", "skew_reverse_kl") and by_distributions:
+        found["skew"] = st.slider(
+            "Skew of the KL", 0.0, 0.99, DistillSpec().skew, key="run_skew", help=HELP["skew"]
+        )
+    if method == "cached" and st.checkbox(
+        "Easiest text first", key="run_order", help=HELP["order"]
+    ):
+        found["order"] = "easy_first"
     if method == "live":
         one, two, three = st.columns([3, 2, 2])
         found["on_policy_fraction"] = one.slider(
@@ -338,7 +350,7 @@ def _details(kind: str) -> dict[str, Any]:
                 help=HELP["temperature"],
             ),
         }
-        one, two, three = st.columns(3)
+        one, two, three, four = st.columns(4)
         found["learning_rate"] = one.number_input(
             "Learning rate",
             min_value=1e-6,
@@ -349,7 +361,14 @@ def _details(kind: str) -> dict[str, Any]:
             help=HELP["learning_rate"],
         )
         found["seed"] = two.number_input("Seed", 0, value=0, key="run_seed", help=HELP["seed"])
-        found["device"] = three.selectbox(
+        found["teacher_bits"] = three.selectbox(
+            "Teacher rounded to",
+            [None, *timing.BITS],
+            format_func=lambda key: timing.BITS.get(key, "nothing"),
+            key="run_teacher_bits",
+            help=HELP["teacher_bits"],
+        )
+        found["device"] = four.selectbox(
             "Device", ["auto", "cpu", "cuda"], key="run_device", help=HELP["run_device"]
         )
         found["timing"] = timing.ask()
@@ -394,7 +413,7 @@ def _spec(
         raise BadInput("Name a teacher: starter, a hub id (org/name), a folder or gguf:FILE.")
     if order.runs_elsewhere(head["teacher"]):
         return RunSpec.parse(shared, "The order")
-    if not students and not head["gguf"]:
+    if not students and not any(head["formats"].values()):
         # The same run that any student's order would start: measured once, used by all.
         any_student = RunSpec.parse({**shared, "student": {"num_layers": 1}}, "The order")
         teacher = any_student.teacher_run()
@@ -404,7 +423,8 @@ def _spec(
     control = taught.pop("control")
     if taught["corpus"] is not None:
         order.check_corpus(taught["corpus"])
-        learning = {key: how[key] for key in ("kd_weight", "temperature", "learning_rate", "seed")}
+        asked = ("kd_weight", "temperature", "learning_rate", "seed", "teacher_bits")
+        learning = {key: how[key] for key in asked}
         if head["kind"] == "fresh":
             # Random weights include the embedding, which must not stay so.
             learning["train_embeddings"] = True
@@ -415,7 +435,7 @@ def _spec(
             "students": students,
             "distill": distill,
             "control": control,
-            "gguf": head["gguf"],
+            **head["formats"],
         },
         "The order",
     )

@@ -132,6 +132,15 @@ TERMS = {
         "processor (choose Device cpu): is it better to quantise the teacher or to distil it? "
         "Needs the extra edge."
     ),
+    "torch_bits": (
+        "The teacher and every student once more in torch with the weights of linear layers "
+        "rounded, tested and timed. 8 bits everywhere, 4 on an NVIDIA GPU. Needs the extra quant."
+    ),
+    "teacher_bits": (
+        "Rounds the teacher's weights while it teaches, to save memory; its lessons change a "
+        "little. Students are still cut from the whole teacher and compared with it. Needs the "
+        "extra quant; 4 bits an NVIDIA GPU."
+    ),
     "workload": (
         "Lengths of prompt and answer of a usual kind of request, or lengths of your own. Compare "
         "times only of the same lengths."
@@ -247,4 +256,24 @@ TERMS = {
         "Share of the device's published peak that a program reaches. 100 % is the ceiling, which "
         "none does; a measured run tells, with explorer fit --run."
     ),
+    "skew": (
+        "The share of one model that is mixed into the other before they are compared, so that no "
+        "token can cost more than log(1 / skew). 0 is the plain KL."
+    ),
+    "order": (
+        "The same text, but first that of which the teacher is surest. Off, it is read in an order "
+        "that the seed decides."
+    ),
+    "tune": (
+        "Every variant is taught a little, the better ones longer. The lowest KL to the teacher on "
+        "text kept aside wins. The trainings go side by side where the queue has room."
+    ),
+    "tune_run": "The student whose teaching is to be improved; it takes part as it is.",
+    "tune_rounds": "How often the better ones go on. The last round has the whole budget.",
+    "tune_keep": (
+        "One variant in so many goes on to the next round, and is taught so many times as long."
+    ),
+    "tune_settings": "Each value of each setting is one variant of the order above.",
+    "tune_together": "One variant for each way to take a value of every setting, instead.",
+    "tune_best": "Test and time the student of the best variant; it is taught already.",
 }

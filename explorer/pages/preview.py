@@ -30,10 +30,13 @@ def show(specs: list[RunSpec], new: list[RunSpec], shelf: Shelf, root: Path) -> 
 def _first(specs: list[RunSpec], new: list[RunSpec]) -> str:
     done = len(specs) - len(new)
     before = f", {done} of them finished before" if done else ""
-    students = [spec for spec in specs if spec.student and not spec.gguf]
+    students = [spec for spec in specs if spec.student and not spec.format]
     which = "the teacher" + (f" and {words.plural(len(students), 'student')}" if students else "")
-    num_converted = sum(spec.gguf is not None for spec in specs)
-    which += f", {num_converted} of them again as GGUF" if num_converted else ""
+    for again, num in (
+        ("as GGUF", sum(spec.gguf is not None for spec in specs)),
+        ("rounded", sum(spec.torch_bits is not None for spec in specs)),
+    ):
+        which += f", {num} of them again {again}" if num else ""
     return html.escape(f"{words.plural(len(specs), 'run')}: {which}{before}.")
 
 

@@ -32,11 +32,11 @@ COLUMNS = [3, 4, 2, 2]
 DONE_COLUMNS = [3, 6, 2]
 
 
-def show(root: Path) -> None:
-    """Draw the queue; it refreshes itself every second while a run is active."""
-    active = _active(_listing(root))
+def show(root: Path, *, more_to_come: bool = False) -> None:
+    """Draw the queue; it refreshes itself every second while a run is active or will come."""
+    active = bool(_active(_listing(root))) or more_to_come
     fragment = st.fragment(_draw, run_every=REFRESH_S if active else None)
-    fragment(root, bool(active))
+    fragment(root, active, more_to_come)
 
 
 def _listing(root: Path) -> pd.DataFrame:
@@ -51,10 +51,10 @@ def _active(listing: pd.DataFrame) -> int:
     return int(listing["state"].isin(ACTIVE).sum())
 
 
-def _draw(root: Path, was_active: bool) -> None:
+def _draw(root: Path, was_active: bool, more_to_come: bool) -> None:
     listing = _listing(root)
     active = _active(listing)
-    if bool(active) != was_active:
+    if (bool(active) or more_to_come) != was_active:
         # The timer belongs to the whole page: start or stop it there.
         st.rerun()
     st.subheader("Queue", anchor=False)
@@ -85,7 +85,7 @@ def _line(root: Path, row: Mapping[Any, Any]) -> None:
         elif done:
             middle.markdown(_result(root, run_id))
         else:
-            middle.markdown(_stopped(row))
+            middle.markdown(stopped(row))
         with actions:
             _actions(root, run_id, state, bool(row["cancel_requested"]))
         if not done:
@@ -128,8 +128,8 @@ def _result(root: Path, run_id: str) -> str:
     return words.md("Finished: " + ", ".join(parts)) if parts else "Finished"
 
 
-def _stopped(row: Mapping[Any, Any]) -> str:
-    """Why a run failed, was cancelled or interrupted."""
+def stopped(row: Mapping[Any, Any]) -> str:
+    """Why a run or a tournament failed, was cancelled or interrupted."""
     colour = "red" if row["state"] == "failed" else "orange"
     why = row["error"] if known(row["error"]) else ""
     return f":{colour}[{row['state'].capitalize()}] {words.md(str(why))}".strip()

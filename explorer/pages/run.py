@@ -1,10 +1,21 @@
-"""Run: an order form, beside it what the order will take, below it the queue."""
+"""Run: an order form, beside it what the order will take, below it tournaments and the queue."""
 
 import streamlit as st
 
 from explorer import jobs
 from explorer.errors import ExplorerError
-from explorer.pages import api, form, order, preview, queued, tasklist, widgets, words
+from explorer.pages import (
+    api,
+    form,
+    order,
+    preview,
+    queued,
+    tasklist,
+    tournaments,
+    variants,
+    widgets,
+    words,
+)
 
 widgets.style()
 root = widgets.results_dir()
@@ -22,6 +33,7 @@ else:
             asked = form.ask(root, shelf)
             specs = order.runs_of(asked)
             form.shown(asked)
+            variants.ask(specs, root)
         except ExplorerError as error:
             problem = str(error)
     with right:
@@ -32,9 +44,14 @@ else:
             st.error(words.md(problem), icon=":material/error:")
         else:
             preview.show(specs, new, shelf, root)
-            if new and new[0].capability and order.runs_elsewhere(new[0].teacher) == "endpoint":
-                # The last is a student where there is one: its teacher's targets cost as well.
-                api.cost(new[-1], root)
+            # The last is a student where there is one: its teacher's targets cost as well.
+            last = new[-1] if new else None
+            if (
+                last
+                and (last.capability or last.student)
+                and order.runs_elsewhere(last.teacher) == "endpoint"
+            ):
+                api.cost(last, root)
         if st.button(
             f"Start {words.plural(len(new), 'run')}" if new or problem else "All of it is measured",
             key="run_start",
@@ -50,5 +67,6 @@ else:
                     f"{words.plural(len(started), 'run')} in the queue.", icon=":material/check:"
                 )
 
-queued.show(root)
+under_way = tournaments.show(root)
+queued.show(root, more_to_come=under_way)
 widgets.problems_shown(shelf.problems)

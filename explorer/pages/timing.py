@@ -10,20 +10,32 @@ from explorer.specs import SHAPES, LatencySpec
 
 HELP = glossary.TERMS
 FORMATS = {"q8_0": "Q8_0", "q4_k_m": "Q4_K_M", "f16": "F16"}
+BITS = {8: "8 bits", 4: "4 bits"}
 WANTED = "Levels of load are whole numbers, as in 1, 2, 4"
 RUNTIMES = {"eager": "transformers", "compiled": "transformers, compiled"}
 
 
-def formats() -> list[str]:
-    """Number formats in which every model of the order is measured as well, in llama.cpp."""
-    return st.pills(
-        "Also as GGUF",
-        list(FORMATS),
-        selection_mode="multi",
-        format_func=lambda key: FORMATS[key],
-        key="run_gguf",
-        help=HELP["gguf"],
-    )
+def formats() -> dict[str, list[Any]]:
+    """Number formats in which every model of the order is measured as well, by the spec's keys."""
+    left, right = st.columns([3, 2])
+    return {
+        "gguf": left.pills(
+            "Also as GGUF",
+            list(FORMATS),
+            selection_mode="multi",
+            format_func=lambda key: FORMATS[key],
+            key="run_gguf",
+            help=HELP["gguf"],
+        ),
+        "torch_bits": right.pills(
+            "Also rounded in torch",
+            list(BITS),
+            selection_mode="multi",
+            format_func=lambda key: BITS[key],
+            key="run_torch_bits",
+            help=HELP["torch_bits"],
+        ),
+    }
 
 
 def ask() -> dict[str, Any]:

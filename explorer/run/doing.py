@@ -12,7 +12,7 @@ from explorer import guards, preflight, store
 from explorer.errors import ExplorerError, RunCancelled, RunFailed
 from explorer.measure import device, task_sets
 from explorer.measure.runtimes import opened
-from explorer.models.loading import load, load_tokenizer
+from explorer.models.loading import load_tokenizer
 from explorer.progress import Listener, Progress
 from explorer.records import ErrorFacts, RunRecord
 from explorer.run import making, measuring, scoring, serving
@@ -156,11 +156,13 @@ def _stages(run: Run) -> None:
         measuring.in_llama_cpp(run, spec.teacher, path, load_tokenizer(f"gguf:{path}"))
         return
     if spec.student is None:
-        model, load_name = run.teacher, spec.teacher
+        load_name = name = spec.teacher
     else:
-        load_name = str(making.student_folder(run))
-        model = load(load_name, device=run.device, dtype=spec.dtype)
-        model = dataclasses.replace(model, name=f"run:{spec.run_id}")
+        load_name, name = str(making.student_folder(run)), f"run:{spec.run_id}"
+    if spec.student is None and not spec.torch_bits:
+        model = run.teacher
+    else:
+        model = dataclasses.replace(run.load(load_name, spec.torch_bits), name=name)
     if spec.gguf:
         measuring.as_gguf(run, model, spec.gguf)
     else:

@@ -101,8 +101,8 @@ def _make(run: Run, text: corpus.Corpus, folder: Path) -> Distillation | None:
     shutil.rmtree(folder / "model", ignore_errors=True)
     (folder / "model.partial").replace(folder / "model")
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    if spec.student.start:
-        # Another model's training or vocabulary may have changed them: load them anew.
+    if spec.student.start or run.teacher_bits:
+        # Changed by another model's training or vocabulary, or rounded only to teach.
         run.forget_models()
     return taught
 

@@ -128,6 +128,7 @@ def _latency(run: Run, runtime: Runtime, what: ModelFacts, load_name: str) -> La
             run.progress,
             load_name=load_name,
             dtype=pick_dtype(run.spec.dtype, run.device),
+            bits=run.spec.torch_bits,
         )
 
     return run.keyed("latency", decides, Latency, measure)

@@ -22,7 +22,7 @@ from explorer.models.facts import fingerprint
 from explorer.models.loading import Loaded, load, pick_device
 from explorer.progress import Progress
 from explorer.records import Part
-from explorer.specs import RunSpec
+from explorer.specs import Bits, RunSpec
 
 log = logging.getLogger("explorer")
 
@@ -54,14 +54,20 @@ class Run:
         self.device = pick_device(self.spec.device)
         self.environment = device.environment(self.device, torch.get_num_threads())
 
-    def load(self, name: str) -> Loaded:
-        """A model on the run's device."""
+    def load(self, name: str, bits: Bits | None = None) -> Loaded:
+        """A model on the run's device, its linear weights rounded where bits are given."""
         return load(
             name,
             device=self.device,
             dtype=self.spec.dtype,
+            bits=bits,
             trust_remote_code=self.spec.trust_remote_code,
         )
+
+    @property
+    def teacher_bits(self) -> Bits | None:
+        """Bits of the teacher's linear weights while it teaches; None rounds nothing."""
+        return self.spec.distill.teacher_bits if self.spec.distill else None
 
     @cached_property
     def teacher(self) -> Loaded:
@@ -73,6 +79,17 @@ class Run:
         """The endpoint that the teacher is behind; None where its weights are at hand."""
         is_served = self.spec.teacher.startswith(endpoint.PREFIX)
         return endpoint.parse(self.spec.teacher) if is_served else None
+
+    @cached_property
+    def lecturer(self) -> Loaded:
+        """The teacher as it teaches: as it is or rounded to `distill.teacher_bits`.
+
+        A served one's stand-in has its tokens.
+        """
+        if self.served:
+            return self.original
+        bits = self.teacher_bits
+        return self.load(self.spec.teacher, bits) if bits else self.teacher
 
     @cached_property
     def start(self) -> Loaded:
@@ -103,11 +120,16 @@ class Run:
         """Rows of the teacher's vocabulary; tokens of a served one's."""
         if self.served:
             return max(self.tokenizer.get_vocab().values()) + 1
-        return int(self.teacher.model.config.vocab_size)
+        return int(self.lecturer.model.config.vocab_size)
+
+    @cached_property
+    def lecturer_fingerprint(self) -> str:
+        """What tells apart the teacher as it teaches: other bits, other lessons."""
+        return fingerprint(self.lecturer) if self.teacher_bits else self.teacher_fingerprint
 
     def forget_models(self) -> None:
-        """Load them anew when they are needed again: they may have changed."""
-        for name in ("start", "teacher"):
+        """Load them anew when they are needed again: to make room, or since they have changed."""
+        for name in ("start", "lecturer", "teacher"):
             self.__dict__.pop(name, None)
 
     def keyed(

@@ -9,6 +9,7 @@ import torch
 from explorer import guards
 from explorer.distill import corpus, lessons
 from explorer.distill.lessons import Course
+from explorer.distill.students import slice_vocabulary
 from explorer.distill.synthesise import synthesise
 from explorer.distill.targets import Scorer, Targets, by_weights
 from explorer.distill.train import State, num_steps, train
@@ -29,7 +30,7 @@ def read_text(run: Run, distill: DistillSpec) -> corpus.Corpus:
     run.stage = "text"
     num_blocks = num_steps(distill) * distill.blocks_per_step + distill.heldout_blocks + 1
     num_tokens = num_blocks * distill.block_tokens
-    name = key({"teacher": run.teacher_fingerprint, "num_tokens": num_tokens})
+    name = key({"teacher": run.lecturer_fingerprint, "num_tokens": num_tokens})
     path = run.work / "texts" / f"{name}.jsonl"
 
     def tell(done: int, total: int) -> None:
@@ -40,9 +41,11 @@ def read_text(run: Run, distill: DistillSpec) -> corpus.Corpus:
             path.parent.mkdir(parents=True, exist_ok=True)
             with run.timed("text"):
                 synthesise(
-                    run.teacher, path, num_tokens=num_tokens,
+                    run.lecturer, path, num_tokens=num_tokens,
                     document_tokens=distill.block_tokens, progress=tell,
                 )  # fmt: skip
+    if run.teacher_bits:
+        run.forget_models()  # The whole teacher comes next.
     return corpus.read(str(path))
 
 
@@ -57,6 +60,8 @@ def course(
     """What the method teaches with; the held-out blocks have the teacher's targets always."""
     distill = run.spec.distill
     assert distill is not None, "only a distilled student has a course"
+    if run.teacher_bits:
+        _fit_lecturer(run, student)
     plain = lessons.Text(blocks_NT)
     wanted = list(heldout)
     if distill.method == "cached":
@@ -66,12 +71,24 @@ def course(
     source: lessons.Source = plain
     if distill.method == "cached":
         source = exam
+        if distill.order == "easy_first":
+            read = training[: num_steps(distill) * distill.blocks_per_step]
+            training = sorted(read, key=targets.entropy)
     elif distill.method == "live":
-        lessons.check_head(run.teacher.model, blocks_NT[heldout[:1], :8])
+        lessons.check_head(run.lecturer.model, blocks_NT[heldout[:1], :8])
         if distill.hidden_weight > 0:
-            lessons.check_hidden(run.teacher.model, student.model)
-        source = lessons.Live(run.teacher.model, blocks_NT, distill)
+            lessons.check_hidden(run.lecturer.model, student.model)
+        source = lessons.Live(run.lecturer.model, blocks_NT, distill)
     return Course(source, training, exam, heldout), targets
+
+
+def _fit_lecturer(run: Run, student: Loaded) -> None:
+    """Let the rounded teacher take the whole one's room and have the student's rows."""
+    run.forget_models()
+    _ = run.lecturer_fingerprint  # of the model as it is loaded, like the whole teacher's
+    num_rows = int(student.model.config.vocab_size)
+    if int(run.lecturer.model.config.vocab_size) != num_rows:
+        slice_vocabulary(run.lecturer.model, num_rows)
 
 
 def _targets(run: Run, blocks_NT: torch.Tensor, text: corpus.Corpus, wanted: list[int]) -> Targets:
@@ -79,8 +96,8 @@ def _targets(run: Run, blocks_NT: torch.Tensor, text: corpus.Corpus, wanted: lis
     distill = run.spec.distill
     assert distill is not None, "only a distilled student needs targets"
     identity = {
-        "teacher": run.teacher_fingerprint,
-        "tokenizer": tokenizer_digest(run.tokenizer),
+        "teacher": run.lecturer_fingerprint,
+        "tokenizer": tokenizer_digest(run.lecturer.tokenizer),
         "corpus": text.digest,
         "block_tokens": distill.block_tokens,
         "top_k": distill.top_k,
@@ -96,7 +113,7 @@ def _targets(run: Run, blocks_NT: torch.Tensor, text: corpus.Corpus, wanted: lis
     def teacher() -> Scorer:
         if run.served:
             return scoring.scorer(run, run.served, targets)
-        return by_weights(run.teacher)
+        return by_weights(run.lecturer)
 
     with run.timed("targets"):
         targets.fill(teacher, wanted, tell)

@@ -16,7 +16,7 @@ spec is the same run, and running it again continues or does nothing.
 | base.py | what every spec is, and its errors in words |
 """
 
-from explorer.specs.base import Spec
+from explorer.specs.base import Bits, Spec
 from explorer.specs.distill import DistillSpec
 from explorer.specs.measure import SHAPES, ApiSpec, CapabilitySpec, LatencySpec
 from explorer.specs.runs import (
@@ -45,8 +45,8 @@ from explorer.specs.students import (
 from explorer.specs.tune import TuneSpec
 
 __all__ = [
-    "ELSEWHERE", "NAME_PATTERN", "ONE_STEP", "SHAPES", "ApiSpec", "BothStudent", "CapabilitySpec",
-    "CheckpointStudent", "Conditions", "DepthStudent", "DistillSpec", "FreshStudent", "GgufType",
-    "LatencySpec", "RunSpec", "Sizes", "Spec", "Student", "StudentSpec", "SweepSpec", "TuneSpec",
-    "WidthStudent", "demo_sweep", "read", "rounded", "starter_sweep",
+    "ELSEWHERE", "NAME_PATTERN", "ONE_STEP", "SHAPES", "ApiSpec", "Bits", "BothStudent",
+    "CapabilitySpec", "CheckpointStudent", "Conditions", "DepthStudent", "DistillSpec",
+    "FreshStudent", "GgufType", "LatencySpec", "RunSpec", "Sizes", "Spec", "Student", "StudentSpec",
+    "SweepSpec", "TuneSpec", "WidthStudent", "demo_sweep", "read", "rounded", "starter_sweep",
 ]  # fmt: skip

@@ -4,13 +4,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import pydantic
 import yaml
 from pydantic import BaseModel, ConfigDict
 
 from explorer.errors import BadInput
+
+Bits = Literal[8, 4]
+"""Bits of a linear weight that torchao rounds; 4 only on CUDA."""
 
 
 class Spec(BaseModel):

@@ -5,7 +5,7 @@ from typing import Literal, Self
 import pydantic
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from explorer.specs.base import Spec
+from explorer.specs.base import Bits, Spec
 
 
 class DistillSpec(Spec):
@@ -22,11 +22,16 @@ class DistillSpec(Spec):
         "prompt_tokens": 32,
         "micro_blocks": None,
         "gradient_checkpointing": False,
+        "teacher_bits": None,
+        "order": "shuffled",
     }
 
     method: Literal["cached", "live", "text", "labels"] = "cached"
     """How the teacher teaches: by distributions that are cached once for all students, by
     distributions computed live, by text that it wrote, or not at all (the control arm)."""
+    teacher_bits: Bits | None = None
+    """Bits of the teacher's linear weights while it teaches, to save memory: 8, or 4 on CUDA; needs
+    torchao. The student is cut from the whole teacher and compared with it. None rounds nothing."""
     corpus: str = "starter"
     """`starter` (ships with us), `teacher` (it writes the text first), or a .txt, .jsonl or
     .parquet file."""
@@ -84,7 +89,10 @@ class DistillSpec(Spec):
     checkpoint_every_s: PositiveFloat = 60.0
     """Seconds between two checkpoints."""
     seed: NonNegativeInt = 0
-    """Order of the blocks."""
+    """Which blocks are read, and in which order."""
+    order: Literal["shuffled", "easy_first"] = "shuffled"
+    """As the seed says, or the same blocks from the one that the teacher is surest of to the one
+    that it is least sure of; needs cached targets."""
 
     @pydantic.model_validator(mode="after")
     def _terms_have_their_teacher(self) -> Self:
@@ -94,6 +102,8 @@ class DistillSpec(Spec):
         ):
             if value > 0 and self.method != "live":
                 raise ValueError(f"{name} {value:g} needs a live teacher; write method: live")
+        if self.order == "easy_first" and self.method != "cached":
+            raise ValueError("order easy_first needs the teacher's entropy; write method: cached")
         if self.on_policy_fraction > 0 and self.kd_weight == 0:
             raise ValueError("on_policy_fraction needs kd_weight above 0: the teacher scores it")
         if self.on_policy_fraction > 0 and self.prompt_tokens >= self.block_tokens:
@@ -112,7 +122,7 @@ class DistillSpec(Spec):
         """The same corpus, budget, steps and seed without the teacher: all that it adds is gone."""
         teachers = (
             "kd_weight", "temperature", "loss", "beta", "skew", "hidden_weight", "hidden_loss",
-            "on_policy_fraction", "prompt_tokens",
+            "on_policy_fraction", "prompt_tokens", "order",
         )  # fmt: skip
         plain = {name: type(self).model_fields[name].default for name in teachers}
         return self.with_(method="labels", **plain)

@@ -2,13 +2,13 @@
 
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import pydantic
 import yaml
 from pydantic import Field, PositiveInt
 
-from explorer.specs.base import Spec, text_of
+from explorer.specs.base import Bits, Spec, text_of
 from explorer.specs.distill import DistillSpec
 from explorer.specs.measure import CapabilitySpec, LatencySpec
 from explorer.specs.students import DepthStudent, Student
@@ -50,7 +50,7 @@ class Conditions(Spec):
 class RunSpec(Conditions):
     """One run: make a student (or take a model as it is), teach, test and time it."""
 
-    added = {"gguf": None}
+    added = {"gguf": None, "torch_bits": None}
 
     name: str = Field("run", pattern=NAME_PATTERN)
     """The beginning of the run's id: small letters, digits, dot, dash, underscore."""
@@ -59,6 +59,9 @@ class RunSpec(Conditions):
     gguf: GgufType | None = None
     """Write the model as GGUF in this number format, then test and time that file in llama.cpp.
     None runs the model in torch."""
+    torch_bits: Bits | None = None
+    """Round the model's linear weights to 8 bits, or to 4 on CUDA, then test and time it in torch;
+    needs torchao. None rounds nothing."""
 
     @pydantic.model_validator(mode="after")
     def _distilled_is_a_student(self) -> Self:
@@ -80,10 +83,20 @@ class RunSpec(Conditions):
             )
         if not self.is_teacher and (place != "endpoint" or self.student is None):
             raise ValueError(
-                f"a {place} teacher can be timed, but not cut or converted; remove student and gguf"
+                f"a {place} teacher can be timed, but not cut or converted; remove student, gguf "
+                "and torch_bits"
             )
         if self.student is not None:
             _check_served(self.student, self.distill)
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _one_format(self) -> Self:
+        if self.gguf and self.torch_bits:
+            raise ValueError(
+                f"gguf {self.gguf} and torch_bits {self.torch_bits} are two number formats; write "
+                "a run of each"
+            )
         return self
 
     @property
@@ -94,7 +107,20 @@ class RunSpec(Conditions):
     @property
     def is_teacher(self) -> bool:
         """Whether the teacher is benchmarked as it is: no student, no other number format."""
-        return self.student is None and self.gguf is None
+        return self.student is None and self.format is None
+
+    @property
+    def format(self) -> str | None:
+        """The number format that the model is brought into before it is measured: `q8_0`, `int8`.
+
+        None measures it as it is.
+        """
+        return self.gguf or (f"int{self.torch_bits}" if self.torch_bits else None)
+
+    def in_format(self, **format: Any) -> "RunSpec":
+        """The run of the same model in a number format, which its name ends in."""
+        run = self.with_(**format)
+        return run.with_(name=f"{run.name}-{run.format}")
 
     def recipe(self) -> str | None:
         """Hash of student, teaching and test; equal for runs that differ only by the seed.
@@ -121,28 +147,35 @@ class RunSpec(Conditions):
         if self.is_teacher:
             return None
         name = re.sub(r"[^a-z0-9._-]+", "-", self.teacher.lower()).strip("-._") or "model"
-        return self.with_(name=f"teacher-{name[-60:]}", student=None, distill=None, gguf=None)
+        return self.with_(
+            name=f"teacher-{name[-60:]}", student=None, distill=None, gguf=None, torch_bits=None
+        )
 
 
 class SweepSpec(Conditions):
     """Several students of one teacher under the same conditions, the teacher included."""
 
-    added = {"control": False, "gguf": ()}
+    added = {"control": False, "gguf": (), "torch_bits": ()}
 
     name: str = Field("sweep", pattern=NAME_PATTERN)
     """The beginning of every run's id."""
     students: tuple[Student, ...]
-    """One run each; none where only the teacher is measured, in the formats of gguf."""
+    """One run each; none where only the teacher is measured, as it is and in other formats."""
     control: bool = False
     """Whether each student is also taught by the text alone, to see what distillation adds."""
     gguf: tuple[GgufType, ...] = ()
     """Number formats in which the teacher and every student are tested and timed as well, as GGUF
     in llama.cpp."""
+    torch_bits: tuple[Bits, ...] = ()
+    """Bits to which the linear weights of the teacher and of every student are rounded, to test and
+    time them so in torch as well: 8, and 4 on CUDA."""
 
     @pydantic.model_validator(mode="after")
     def _students_differ(self) -> Self:
-        if not self.students and not self.gguf:
-            raise ValueError("students is empty; name at least one, or formats in gguf")
+        if not (self.students or self.gguf or self.torch_bits):
+            raise ValueError(
+                "students is empty; name at least one, or formats in gguf or torch_bits"
+            )
         if len(set(self.students)) != len(self.students):
             raise ValueError("students holds the same student twice; remove one of them")
         return self
@@ -152,10 +185,10 @@ class SweepSpec(Conditions):
         place, colon, _ = self.teacher.partition(":")
         if not colon or place not in ELSEWHERE:
             return self
-        if place != "endpoint" or self.gguf or not self.students:
+        if place != "endpoint" or self.gguf or self.torch_bits or not self.students:
             raise ValueError(
                 f"a {place} teacher can be timed, but not cut or converted; write a run of it "
-                "without students and gguf"
+                "without students, gguf and torch_bits"
             )
         for student in self.students:
             _check_served(student, self.distill)
@@ -171,7 +204,7 @@ class SweepSpec(Conditions):
         return self
 
     def runs(self) -> list[RunSpec]:
-        """The teacher's run, one a student (largest first where known), the controls, the GGUFs."""
+        """The teacher's run, one a student (largest first where known), controls, other formats."""
         shared = {name: getattr(self, name) for name in Conditions.model_fields}
         specs = [
             RunSpec(**shared, name=f"{self.name}-{student.slug()}", student=student)
@@ -186,11 +219,11 @@ class SweepSpec(Conditions):
             assert self.distill is not None, "checked when the sweep was made"
             plain = self.distill.control().model_dump()
             controls = [one.with_(name=f"{one.name}-labels", distill=plain) for one in specs]
-        converted = [
-            one.with_(name=f"{one.name}-{kind}", gguf=kind)
-            for kind in self.gguf
-            for one in (teacher, *specs)
+        formats: list[dict[str, Any]] = [
+            *({"gguf": kind} for kind in self.gguf),
+            *({"torch_bits": bits} for bits in self.torch_bits),
         ]
+        converted = [one.in_format(**format) for format in formats for one in (teacher, *specs)]
         return [teacher, *specs, *controls, *converted]
 
 
@@ -217,6 +250,11 @@ def _check_served(student: Student, distill: DistillSpec | None) -> None:
         raise ValueError(
             "distill.method live needs the teacher's weights; an endpoint's targets are cached: "
             "write method: cached"
+        )
+    if distill.teacher_bits:
+        raise ValueError(
+            "distill.teacher_bits rounds weights that are here; an endpoint's are what its server "
+            "loaded: leave it out"
         )
     if distill.corpus == "teacher":
         raise ValueError(

@@ -10,11 +10,14 @@ from pydantic import Field
 
 from explorer.errors import BadInput
 from explorer.specs.base import Spec, text_of
-from explorer.specs.runs import NAME_PATTERN, RunSpec
+from explorer.specs.runs import RunSpec
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,76}$"
+"""As a run's name, which is this one and the number of a round."""
 
 FIXED = {
     "distill": ("corpus", "block_tokens", "heldout_blocks", "seed", "temperature", "top_k",
-                "max_tokens"),
+                "teacher_bits", "max_tokens"),
     "student": (),
 }  # fmt: skip
 """What a variant may change, but for these: they decide what the held-out KL is measured on."""
@@ -69,6 +72,22 @@ class TuneSpec(Spec):
             except BadInput as error:
                 raise ValueError(str(error)) from error
         return found
+
+    @property
+    def tune_id(self) -> str:
+        """Name and hash of the spec: the same spec is the same tournament."""
+        return f"{self.name}-{self.digest()}"
+
+    def in_round(self, contender: RunSpec, number: int) -> RunSpec:
+        """A contender's run of a round: its training alone, with the round's budget."""
+        assert contender.distill is not None, "checked when the spec was made"
+        taught = contender.distill.with_(max_tokens=self.tokens_of_round(number))
+        return contender.with_(
+            name=f"{self.name}-{number + 1}",
+            distill=taught.model_dump(),
+            capability=None,
+            latency=None,
+        )
 
     def tokens_of_round(self, number: int) -> int:
         """Scored tokens of each run of a round; rounds count from 0, the last has all."""

@@ -174,6 +174,16 @@ def test_large_steps_are_found_for_every_cut(past):
     assert all(0.5 < share < 0.7 for share in found.values())
 
 
+def test_rounded_weights_are_estimated_from_such(past):
+    """The pace in float32 tells nothing of 8 bits."""
+    runs, scores = past
+    rounded = planned().with_(name="planned-int8", torch_bits=8)
+    measured = runs.assign(dtype=runs["dtype"].where(runs["role"] == "teacher", "int8 + float32"))
+
+    assert estimate([rounded], runs, scores).unknown == ("testing", "timing")
+    assert estimate([rounded], measured, scores).unknown == ()
+
+
 def test_gguf_is_estimated_from_gguf_and_taught_once(past):
     """Torch's pace tells nothing of llama.cpp; a student that is converted is not taught again."""
     runs, scores = past

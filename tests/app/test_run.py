@@ -5,11 +5,13 @@ import os
 import socket
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from explorer import aside, jobs, store
-from explorer.specs import RunSpec, starter_sweep
+from explorer.pages import form
+from explorer.specs import DepthStudent, DistillSpec, RunSpec, Student, starter_sweep
 from explorer.tasks import index
 from tests import records
 from tests.app.reading import text_of
@@ -56,6 +58,43 @@ def test_the_form_orders_a_way_of_teaching_and_its_control_arm(root, open_page, 
     page.selectbox(key="run_method").set_value("text").run()
     assert page.checkbox(key="run_control").disabled
     assert page.button(key="run_start").label == "Start 3 runs"
+
+
+def test_the_form_orders_a_skew_and_the_easiest_text_first(root, open_page, submitted):
+    """What belongs to one loss or method is asked for only there."""
+    page = open_page("run")
+    assert not [one for one in page.slider if one.key == "run_skew"]
+    page.selectbox(key="run_loss").set_value("skew_reverse_kl").run()
+    page.slider(key="run_skew").set_value(0.3).run()
+    page.checkbox(key="run_order").check().run()
+    page.button(key="run_start").click().run()
+
+    taught = [spec.distill for spec in submitted if spec.distill]
+    assert {(one.loss, one.skew, one.order) for one in taught} == {
+        ("skew_reverse_kl", 0.3, "easy_first")
+    }
+
+
+@pytest.mark.parametrize(
+    ("offered", "spec", "field"),
+    [
+        (form.METHODS, DistillSpec, "method"),
+        (form.LOSSES, DistillSpec, "loss"),
+        (form.ORDERS, DistillSpec, "order"),
+        (form.CHOICES, DepthStudent, "choice"),
+    ],
+    ids=["methods", "losses", "orders", "choices"],
+)
+def test_the_page_offers_all_that_a_spec_can_say(offered, spec, field):
+    """A way of teaching that is added to the specs cannot be forgotten on the page."""
+    assert set(offered) == set(get_args(spec.model_fields[field].annotation))
+
+
+def test_the_page_offers_every_kind_of_student():
+    """As the specs tell them apart."""
+    classes = [get_args(one)[0] for one in get_args(get_args(Student)[0])]
+    kinds = {get_args(one.model_fields["kind"].annotation)[0] for one in classes}
+    assert set(form.KINDS) == kinds
 
 
 @pytest.mark.parametrize(
@@ -141,6 +180,20 @@ def test_models_are_ordered_again_as_gguf(root, open_page, submitted):
 
     assert [spec.gguf for spec in submitted] == [None, "q8_0", "q4_k_m"]
     assert submitted[0].run_id == starter_sweep().runs()[0].run_id
+
+
+def test_models_and_the_teacher_are_ordered_rounded(root, open_page, submitted):
+    """Every model once more in 8 bits, in torch, and a teacher that teaches in 8."""
+    page = open_page("run")
+    pills = {str(group.key): group for group in page.get("button_group")}
+    pills["run_torch_bits"].set_value([8]).run()
+    assert "the teacher and 2 students, 3 of them again rounded" in text_of(page)
+    page.selectbox(key="run_teacher_bits").set_value(8).run()
+    page.button(key="run_start").click().run()
+
+    assert [spec.torch_bits for spec in submitted] == [None, None, None, 8, 8, 8]
+    taught = [spec.distill.teacher_bits for spec in submitted if spec.distill]
+    assert taught == [8, 8, 8, 8]
 
 
 def test_the_form_orders_a_workload_a_runtime_and_levels_of_load(root, open_page, submitted):

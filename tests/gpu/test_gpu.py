@@ -79,3 +79,19 @@ def test_compiled_decoding_is_eager_decoding(tiny_llama):
 
     for _ in range(3):
         assert list(compiled.stream(prompt_BT, 16)) == wanted
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_rounded_weights_are_a_row_of_their_own_on_the_gpu(spec, store_root, bits):
+    """The student and, while it teaches, the teacher in 8 or 4 bits; a processor refuses the 4."""
+    pytest.importorskip("torchao", reason="pip install 'distill-explorer[quant]'")
+    taught = {**spec.distill.model_dump(), "teacher_bits": bits}
+
+    record = engine.run(spec.with_(torch_bits=bits, distill=taught), store_root)
+
+    assert record.model.dtype == f"int{bits} + bfloat16"
+    teacher = store.load(store_root, record.teacher_run_id)
+    assert teacher.model.dtype == "bfloat16"
+    assert record.distillation.steps > 0
+    assert record.capability.scores[0].num_documents == 12
+    assert record.latency.own.peak_memory_bytes > 0

@@ -13,7 +13,8 @@ import requests
 
 from explorer import jobs, store
 from explorer.jobs import head, queue, states
-from explorer.specs import DepthStudent, LatencySpec, RunSpec
+from explorer.specs import DepthStudent, LatencySpec, RunSpec, TuneSpec
+from explorer.tune import queued, tournament
 
 pytestmark = pytest.mark.ray
 
@@ -280,3 +281,30 @@ def test_head_that_cannot_start_says_why(tmp_path, last, monkeypatch):
     assert row_of(tmp_path, run_id)["state"] == "interrupted"
     assert "did not start" in row_of(tmp_path, run_id)["error"]
     assert head._remembered() is None
+
+
+def test_a_tournament_holds_its_runs_side_by_side(tmp_path, tiny_run):
+    """The job that holds it submits the runs itself; the table is that of one process."""
+    taught = tiny_run["distill"] | {"learning_rate": 3e-3}
+    order = {
+        "run": tiny_run | {"threads": 1, "distill": taught},
+        "variants": [{"distill": {"learning_rate": 1e-7}}],
+        "rounds": 1,
+    }
+    spec = TuneSpec.parse(order)
+    runs = [one.run_id for one in tournament.standings(spec, tmp_path).missing.values()]
+
+    tune_id = queued.submit(spec, tmp_path)
+
+    folder = tournament.folder(tmp_path)
+    assert jobs.wait(folder, [tune_id], 240) == {tune_id: "finished"}, jobs.log_tail(
+        folder, tune_id
+    )
+    began = [store.load(tmp_path, run_id).started_at for run_id in runs]
+    ended = [store.load(tmp_path, run_id).finished_at for run_id in runs]
+    if os.cpu_count() > 1:
+        assert max(began) <= min(ended)
+    from explorer.tune import here
+
+    alone = tournament.hold(spec, tmp_path / "alone", here.train(lambda title: lambda said: None))
+    assert tournament.standings(spec, tmp_path).table == alone

@@ -310,6 +310,15 @@ def test_no_two_runs_share_a_device(device, nodes, reserved):
     assert queue._needs(RunSpec(device=device), nodes) == reserved
 
 
+def test_a_run_that_times_nothing_and_names_its_threads_shares_the_machine():
+    """So a tournament's trainings go side by side; a timed run has the machine for itself."""
+    nodes = [{"CPU": 4.0}]
+    assert queue._needs(RunSpec(threads=1, latency=None), nodes) == (1, 0)
+    assert queue._needs(RunSpec(threads=9, latency=None), nodes) == (4, 0)
+    assert queue._needs(RunSpec(threads=1), nodes) == (4, 0)
+    assert queue._needs(RunSpec(latency=None), nodes) == (4, 0)
+
+
 def test_gpu_that_is_not_there_is_refused():
     """A run for CUDA does not wait for ever in a queue without a GPU."""
     with pytest.raises(BadInput, match="device: auto"):

@@ -23,6 +23,7 @@ from explorer.specs import DepthStudent, DistillSpec, RunSpec, SweepSpec
             r"distill\.kd_weight should be less than or equal to 1, got 1\.4",
         ),
         ({"distill": {}}, r"distill needs a student; write student"),
+        ({"gguf": "q8_0", "torch_bits": 8}, "two number formats; write a run of each"),
         (
             {"student": {"num_layers": 2}, "distill": {"hidden_weight": 0.5}},
             r"hidden_weight 0\.5 needs a live teacher; write method: live",
@@ -239,10 +240,39 @@ def test_a_sweep_measures_its_models_again_as_gguf():
     assert only_teacher.runs()[0] == plain.runs()[0], "the same teacher, measured once"
 
 
+def test_a_sweep_measures_its_models_again_rounded():
+    """After the GGUFs, named and compared as they are; the older runs keep their ids."""
+    plain = SweepSpec.parse({"students": [{"num_layers": 2}], "distill": {}})
+    both = plain.with_(gguf=["q8_0"], torch_bits=[8, 4])
+
+    runs = both.runs()
+
+    assert [run.run_id for run in runs[:2]] == [run.run_id for run in plain.runs()]
+    assert [run.name for run in runs[2:]] == [
+        "teacher-starter-q8_0", "sweep-2l-q8_0", "teacher-starter-int8", "sweep-2l-int8",
+        "teacher-starter-int4", "sweep-2l-int4",
+    ]  # fmt: skip
+    assert [run.torch_bits for run in runs] == [None, None, None, None, 8, 8, 4, 4]
+    assert {run.teacher_run().run_id for run in runs[1:]} == {runs[0].run_id}
+    assert len({run.run_id for run in runs}) == len(runs)
+    assert SweepSpec.parse({"students": [], "torch_bits": [8]}).runs()[1].format == "int8"
+
+
+def test_a_rounded_teacher_is_the_control_arms_too():
+    """The text that it writes, and the exam that it sets, are part of what is held equal."""
+    spec = RunSpec.parse({"student": {"num_layers": 2}, "distill": {"teacher_bits": 8}})
+    whole = spec.with_(distill={})
+
+    assert spec.distill.control().teacher_bits == 8
+    assert spec.arm() != whole.arm()
+    assert spec.teacher_run() == whole.teacher_run()
+
+
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
         ({"students": []}, "students is empty"),
+        ({"students": [], "torch_bits": [2]}, r"torch_bits\.0 .*8 or 4"),
         ({"students": [], "gguf": ["q2"]}, r"gguf\.0 .*'q2'"),
         (
             {"students": [{"num_layers": 2}], "teacher": "llamacpp:model.gguf"},

@@ -1,14 +1,22 @@
 """A tournament of a few variants of a tiny run."""
 
+import contextlib
 import sys
 
 import pytest
 import yaml
 
-from explorer import cli, specs, store
-from explorer.errors import BadInput, RunFailed
+from explorer import cli, jobs, progress, specs, store
+from explorer.errors import BadInput, RunCancelled, RunFailed
 from explorer.specs import RunSpec, TuneSpec
-from explorer.tune import in_round, tournament
+from explorer.tune import here, queued, tournament
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """A cache that has never seen a Ray head."""
+    monkeypatch.setenv("EXPLORER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
 @pytest.fixture
@@ -31,7 +39,7 @@ def hold(order, root):
         titles.append(title)
         return lambda status: None
 
-    return tournament(TuneSpec.parse(order), root, on_run), titles
+    return tournament.hold(TuneSpec.parse(order), root, here.train(on_run)), titles
 
 
 def test_the_better_half_goes_on_and_the_lowest_kl_wins(order, store_root):
@@ -59,7 +67,7 @@ def test_the_last_round_has_the_whole_budget(order):
     """So the winner's student is the one that its own run would train."""
     spec = TuneSpec.parse(order | {"rounds": 3, "keep": 2})
     assert [spec.tokens_of_round(n) for n in range(3)] == [150, 300, 600]
-    assert in_round(spec, spec.run, 2).distill == spec.run.distill
+    assert spec.in_round(spec.run, 2).distill == spec.run.distill
     assert spec.survivors(3) == 2
 
 
@@ -104,3 +112,125 @@ def test_an_impossible_tournament_is_refused(order, change, said):
     """Before anything is trained, with the key."""
     with pytest.raises(BadInput, match=said):
         TuneSpec.parse(order | change)
+
+
+@pytest.fixture
+def slots(monkeypatch):
+    """A queue that does what it is given at once, here; it keeps what was submitted together."""
+    given = []
+
+    def submit(runs, root):
+        given.append([one.run_id for one in runs])
+        for one in runs:
+            with contextlib.suppress(RunFailed):
+                here.run(one, root)
+
+    monkeypatch.setattr(jobs, "submit", submit)
+    return given
+
+
+def test_the_queue_gives_the_same_table(order, store_root, tmp_path, slots):
+    """A round's runs are submitted together; what is known already is not submitted again."""
+    del order["variants"][1:]
+    spec = TuneSpec.parse(order)
+    alone, _ = hold(order, tmp_path / "other")
+
+    table = tournament.hold(spec, store_root, queued.train)
+
+    assert table == alone
+    assert [len(together) for together in slots] == [2, 1]
+    assert tournament.hold(spec, store_root, queued.train) == table
+    assert len(slots) == 2
+    assert list(queued.listing(store_root)["state"]) == ["finished"]
+
+
+def test_a_run_that_was_lost_stops_the_tournament_and_resuming_does_it(
+    order, store_root, monkeypatch
+):
+    """A killed run is no reason to call its variant worse: the tournament waits for it."""
+    del order["variants"][1:]
+    spec = TuneSpec.parse(order | {"rounds": 1})
+    (first, second) = tournament.standings(spec, store_root).missing.values()
+
+    def submit(runs, root):
+        here.run(first, root)
+        store.open_run(root, second)
+        store.write_status(root, second.run_id, {"state": "running", "host": "gone", "pid": 1})
+
+    monkeypatch.setattr(jobs, "submit", submit)
+
+    with pytest.raises(RunFailed, match=f"{second.run_id} is interrupted"):
+        tournament.hold(spec, store_root, queued.train)
+
+    (row,) = queued.listing(store_root).to_dict("records")
+    assert (row["state"], second.run_id in row["error"]) == ("failed", True)
+    now = tournament.standings(spec, store_root)
+    assert (now.title, list(now.missing.values())) == ("round 1 of 1", [second])
+    table, titles = hold(order | {"rounds": 1}, store_root)
+    assert len(titles) == 1
+    assert len(table) == 2
+
+
+def test_cancelling_stops_the_tournament_and_its_runs(order, store_root, monkeypatch):
+    """The runs in the queue are asked to stop too; then both can be done again."""
+    spec = TuneSpec.parse(order)
+    tune_id = spec.tune_id
+    runs = list(tournament.standings(spec, store_root).missing.values())
+
+    def submit(given, root):
+        for one in given:
+            store.open_run(root, one)
+            progress.Progress(root, one.run_id).write(state="running")
+        queued.cancel(root, tune_id)
+
+    monkeypatch.setattr(jobs, "submit", submit)
+
+    with pytest.raises(RunCancelled):
+        tournament.hold(spec, store_root, queued.train)
+
+    assert all(store.cancel_requested(store_root, one.run_id) for one in runs)
+    assert list(queued.listing(store_root)["state"]) == ["cancelled"]
+
+
+def test_a_teacher_that_fails_is_no_variants_fault(order, store_root):
+    """The tournament stops and says why; nobody is called out of it."""
+    order["run"]["teacher"] = "/no/such/model"
+
+    with pytest.raises(RunFailed, match="The teacher's run"):
+        hold(order, store_root)
+
+    assert len(tournament.standings(TuneSpec.parse(order), store_root).missing) == 3
+
+
+def test_the_shell_queues_shows_cancels_and_lists_tournaments(
+    order, store_root, tmp_path, monkeypatch, capsys
+):
+    """By the file or by the id that the first command prints."""
+    path = tmp_path / "tune.yaml"
+    path.write_text(yaml.safe_dump(order))
+    given = []
+    monkeypatch.setattr(jobs, "submit_command", lambda *told: given.append(told))
+
+    def said(*words):
+        monkeypatch.setattr(sys, "argv", ["explorer", *words])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        captured = capsys.readouterr()
+        return stopped.value.code, captured.out + captured.err
+
+    tune_id = TuneSpec.parse(order).tune_id
+    code, words = said("tune", str(path), "--queue")
+    assert (code, f"queued {tune_id}" in words) == (0, True)
+    assert [told[0] for told in given] == [tune_id]
+    assert given[0][1][-3:] == ["tune", "--queued", tune_id]
+    assert "round 1 of 2, 3 of 3 trainings" in said("tune", tune_id, "--standings")[1]
+    assert said("tune", "--standings") == (0, "No tournaments yet. Start one: explorer tune "
+                                           "tune.yaml\n")  # fmt: skip
+    progress.Progress(tournament.folder(store_root), tune_id).write(state="running")
+    assert said("cancel", tune_id)[0] == 0
+    assert store.cancel_requested(tournament.folder(store_root), tune_id)
+    assert "running" in said("tune", "--standings")[1]
+    assert said("resume", tune_id)[0] == 0
+    assert len(given) == 2
+    assert said("tune")[0] == 2
+    assert "no tournament 'tune-0'" in said("tune", "tune-0", "--standings")[1]

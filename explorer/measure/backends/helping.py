@@ -18,6 +18,7 @@ from explorer.measure.backends.prefix_lm import PrefixLM
 from explorer.models import loading
 from explorer.models.facts import fingerprint
 from explorer.models.loading import Loaded
+from explorer.specs import Bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,7 @@ class _Same:
 
     name: str
     dtype: str
+    bits: Bits | None
     trust_remote_code: bool
     fingerprint: str
     batch_size: int
@@ -37,6 +39,7 @@ class _Same:
             self.name,
             device=crew().device,
             dtype=self.dtype,
+            bits=self.bits,
             trust_remote_code=self.trust_remote_code,
         )
         if fingerprint(loaded) != self.fingerprint:
@@ -63,6 +66,7 @@ def share(loaded: Loaded, weights: str, batch_size: int) -> Crew | None:
     same = _Same(
         loaded.name,
         str(loaded.model.dtype).removeprefix("torch."),
+        loaded.bits,
         loaded.trust_remote_code,
         weights,
         batch_size,

@@ -7,18 +7,20 @@ import torch
 from explorer.measure.runtimes.base import Runtime
 from explorer.measure.runtimes.in_torch import Compiled, Eager
 from explorer.models.loading import Loaded, load
-from explorer.specs import LatencySpec
+from explorer.specs import Bits, LatencySpec
 
 LLAMA_CPP = "llamacpp:"
 
 
-def by_name(name: str, spec: LatencySpec, *, device: torch.device, dtype: str) -> Runtime:
+def by_name(
+    name: str, spec: LatencySpec, *, device: torch.device, dtype: str, bits: Bits | None = None
+) -> Runtime:
     """Load a model into its runtime: llamacpp:FILE, or any name that `models.loading` knows."""
     if name.startswith(LLAMA_CPP):
         from explorer.measure.runtimes.llamacpp import LlamaCpp
 
         return LlamaCpp(Path(name.removeprefix(LLAMA_CPP)))
-    return of_loaded(load(name, device=device, dtype=dtype), spec, stored_as=name)
+    return of_loaded(load(name, device=device, dtype=dtype, bits=bits), spec, stored_as=name)
 
 
 def of_loaded(loaded: Loaded, spec: LatencySpec, *, stored_as: str | None = None) -> Runtime:

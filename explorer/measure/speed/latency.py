@@ -22,7 +22,7 @@ from explorer.measure.speed.energy import Meter
 from explorer.measure.speed.quiet import Watch
 from explorer.progress import Progress
 from explorer.records import Latency, LoadPoint, Timing, Turn
-from explorer.specs import LatencySpec
+from explorer.specs import Bits, LatencySpec
 
 # Shape letters: B sequences answered together, T prompt tokens.
 
@@ -38,6 +38,7 @@ def time_in_turns(
     *,
     load_name: str | None = None,
     dtype: torch.dtype | None = None,
+    bits: Bits | None = None,
 ) -> Latency:
     """Time a model, and its teacher in turns with it.
 
@@ -50,6 +51,7 @@ def time_in_turns(
             also measures the model's peak memory, in a process of its own
             (`memory.peak_memory_bytes`); on CUDA it is read in this process.
         dtype: Of the weights, for that process.
+        bits: Of the linear weights, for that process.
 
     Returns:
         Every counted turn. With `batch_size` B a turn answers B sequences at once: its
@@ -77,7 +79,7 @@ def time_in_turns(
     curves, notes = _sweep(runtimes, spec, meter, tell)
     warning = watch.warning()
     if load_name is not None and own.device.type == "cpu":
-        peaks[0] = memory.peak_memory_bytes(load_name, spec, own.device, dtype)
+        peaks[0] = memory.peak_memory_bytes(load_name, spec, own.device, dtype, bits)
     timings = [
         Timing(
             batch_size=spec.batch_size,

@@ -25,7 +25,8 @@ from transformers import PreTrainedModel
 
 from explorer.errors import NoRoom, RunFailed
 from explorer.measure.runtimes.base import Peak
-from explorer.specs import LatencySpec
+from explorer.models.rounding import plain_tensors
+from explorer.specs import Bits, LatencySpec
 
 
 class CudaPeak(Peak):
@@ -58,14 +59,19 @@ class CudaPeak(Peak):
 def num_weight_bytes(model: PreTrainedModel) -> int:
     """Bytes of all parameters and buffers, shared ones once."""
     storages = {
-        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+        stored.untyped_storage().data_ptr(): stored.untyped_storage().nbytes()
         for tensor in (*model.parameters(), *model.buffers())
+        for _, stored in plain_tensors("", tensor)
     }
     return sum(storages.values())
 
 
 def peak_memory_bytes(
-    name: str, spec: LatencySpec, device: torch.device, dtype: torch.dtype | None
+    name: str,
+    spec: LatencySpec,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    bits: Bits | None = None,
 ) -> int | None:
     """Load the model alone in a child process, let it answer once, and say what it took.
 
@@ -74,6 +80,7 @@ def peak_memory_bytes(
         spec: The request: prompt, answer, batch size and runtime.
         device: CPU or CUDA.
         dtype: Of the weights in torch.
+        bits: To which linear weights are rounded.
 
     Returns:
         Bytes; None on a CPU whose system cannot reset a process's peak (only Linux can).
@@ -89,6 +96,7 @@ def peak_memory_bytes(
         "spec": spec.model_dump(),
         "device": str(device),
         "dtype": str(dtype).removeprefix("torch.") if dtype else "auto",
+        "bits": bits,
         "threads": torch.get_num_threads(),
     }
     command = [sys.executable, "-m", "explorer.measure.speed.memory", json.dumps(asked)]
@@ -119,7 +127,11 @@ def _measure(asked: dict[str, Any]) -> int:
     gc.collect()
     before: int = psutil.Process().memory_info().rss
     runtime = opened.by_name(
-        asked["name"], spec, device=torch.device(asked["device"]), dtype=asked["dtype"]
+        asked["name"],
+        spec,
+        device=torch.device(asked["device"]),
+        dtype=asked["dtype"],
+        bits=asked.get("bits"),
     )
     gc.collect()
     prompt_BT = latency.random_prompt([runtime], spec, spec.batch_size)

@@ -1,0 +1,92 @@
+"""Tournaments: hold one here, hand it to the queue, see how it stands."""
+
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from explorer import specs, store
+from explorer.cli.base import ResultsDir, app, console, root_of
+from explorer.cli.doing import Queue
+from explorer.cli.tables import print_frame, write_out
+from explorer.errors import BadInput
+from explorer.progress import Listener
+from explorer.tune import queued, tournament
+
+
+@app.command()
+def tune(
+    what: Annotated[
+        str | None,
+        typer.Argument(help="A YAML file with a run and its variants, or a tournament's id."),
+    ] = None,
+    results: ResultsDir = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Where the winner's spec is written.")
+    ] = Path("tuned.yaml"),
+    queue: Queue = False,
+    show: Annotated[
+        bool,
+        typer.Option("--standings", help="Only print how it stands; without WHAT, list all."),
+    ] = False,
+    by_the_queue: Annotated[
+        bool, typer.Option("--queued", hidden=True, help="The queue says this, not a person.")
+    ] = False,
+) -> None:
+    """Find the better of several ways to teach a student, by a short tournament."""
+    root = root_of(results)
+    if what is None:
+        if not show:
+            raise BadInput("tune needs a YAML file, or a tournament's id. --standings lists them.")
+        _list(root)
+        return
+    spec = _spec(root, what)
+    if show:
+        now = tournament.standings(spec, root)
+        print_frame(tournament.in_words(spec, now.table))
+        console.print(f"{now.title}, {len(now.missing)} of {now.num_runs} trainings to be done.")
+    elif queue:
+        tune_id = queued.submit(spec, root)
+        console.print(
+            f"queued {tune_id}\nHow it stands: explorer tune {tune_id} --standings\n"
+            f"When it is done, the winner's spec: explorer tune {tune_id}"
+        )
+    elif by_the_queue:
+        print_frame(tournament.in_words(spec, tournament.hold(spec, root, queued.train)))
+    else:
+        table = _hold_here(spec, root)
+        print_frame(tournament.in_words(spec, table))
+        write_out(table[0].spec.to_yaml().encode(), out)
+
+
+def _spec(root: Path, what: str) -> specs.TuneSpec:
+    """A tournament by its file or by its id in the store."""
+    if what.endswith((".yaml", ".yml")) or Path(what).is_file():
+        return specs.TuneSpec.read(Path(what))
+    return tournament.read(root, what)
+
+
+def _hold_here(spec: specs.TuneSpec, root: Path) -> list[tournament.Standing]:
+    """Hold it in this process, a bar a run."""
+    from explorer.terminal import stage_bar
+    from explorer.tune import here
+
+    # Asked for by hand, so an old request to stop is over.
+    store.withdraw_cancel(tournament.folder(root), tournament.begin(spec, root))
+    with contextlib.ExitStack() as bars:
+
+        def bar_of(title: str) -> Listener:
+            bars.close()
+            return bars.enter_context(stage_bar(console, title))
+
+        return tournament.hold(spec, root, here.train(bar_of))
+
+
+def _list(root: Path) -> None:
+    found = queued.listing(root)
+    if found.empty:
+        console.print("No tournaments yet. Start one: explorer tune tune.yaml")
+        return
+    words = found[["run_id", "state", "stage", "done", "total", "error"]].fillna("")
+    print_frame(words.rename(columns={"run_id": "Tournament"}).rename(columns=str.capitalize))

@@ -1,0 +1,89 @@
+"""The tournaments that were started: how they stand, refreshed while one is active."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from explorer import jobs
+from explorer.errors import ExplorerError
+from explorer.pages import glossary, queued, widgets, words
+from explorer.specs import RunSpec
+from explorer.tune import queued as tunes
+from explorer.tune import tournament
+
+SHOWN = 5
+"""Tournaments listed at once, the latest."""
+
+
+def show(root: Path) -> bool:
+    """Draw the tournaments that were started, refreshed while one is under way; whether one is."""
+    listing = tunes.listing(root)
+    if listing.empty:
+        return False
+    active = bool(listing["state"].isin(queued.ACTIVE).any())
+    fragment = st.fragment(_draw, run_every=queued.REFRESH_S if active else None)
+    fragment(root, active)
+    return active
+
+
+def _draw(root: Path, was_active: bool) -> None:
+    listing = tunes.listing(root)
+    if bool(listing["state"].isin(queued.ACTIVE).any()) != was_active:
+        # The timer belongs to the whole page: start or stop it there.
+        st.rerun()
+    st.subheader("Tournaments", anchor=False)
+    for row in listing.head(SHOWN).to_dict("records"):
+        _one(root, row)
+
+
+def _one(root: Path, row: Mapping[Any, Any]) -> None:
+    """One tournament: how far, how its contenders stand, what one can do."""
+    tune_id, state = row["run_id"], row["state"]
+    with st.container(key=f"tune_{tune_id.replace('.', '-')}", border=True):
+        name, middle, actions = st.columns(queued.DONE_COLUMNS, vertical_alignment="center")
+        name.markdown(f"**{words.md(tune_id)}**")
+        try:
+            spec = tournament.read(root, tune_id)
+            now = tournament.standings(spec, root)
+        except ExplorerError as error:
+            middle.markdown(words.md(str(error)))
+            return
+        best = now.table[0]
+        if state in queued.ACTIVE:
+            done = now.num_runs - len(now.missing)
+            said = f"{now.title} · {done} of {now.num_runs} runs"
+            middle.progress(done / now.num_runs, words.md(said.capitalize()))
+        elif state == "finished":
+            middle.markdown(f"Best: **{words.md(best.words)}**")
+        else:
+            middle.markdown(queued.stopped(row))
+        with actions:
+            _actions(root, tune_id, row, best.spec)
+        st.dataframe(tournament.in_words(spec, now.table), hide_index=True)
+
+
+def _actions(root: Path, tune_id: str, row: Mapping[Any, Any], best: RunSpec) -> None:
+    if widgets.read_only():
+        return
+    if row["state"] in queued.ACTIVE:
+        if row["cancel_requested"]:
+            st.button("Stopping…", key=f"tune_cancel_{tune_id}", disabled=True, width="stretch")
+        elif st.button(
+            "Cancel", key=f"tune_cancel_{tune_id}", icon=":material/stop:", width="stretch"
+        ):
+            widgets.attempt(lambda: tunes.cancel(root, tune_id))
+            st.rerun(scope="fragment")
+    elif row["state"] == "finished":
+        if st.button(
+            "Start the best one", key=f"tune_best_{tune_id}", icon=":material/play_arrow:",
+            width="stretch", help=glossary.TERMS["tune_best"],
+        ):  # fmt: skip
+            widgets.attempt(lambda: jobs.submit([best], root))
+            st.rerun()
+    elif st.button(
+        "Resume", key=f"tune_resume_{tune_id}", icon=":material/replay:", width="stretch"
+    ):
+        widgets.attempt(lambda: tunes.resume(root, tune_id))
+        st.rerun()
