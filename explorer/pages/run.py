@@ -44,9 +44,14 @@ else:
             st.error(words.md(problem), icon=":material/error:")
         else:
             preview.show(specs, new, shelf, root)
-            if new and new[0].capability and order.runs_elsewhere(new[0].teacher) == "endpoint":
-                # The last is a student where there is one: its teacher's targets cost as well.
-                api.cost(new[-1], root)
+            # The last is a student where there is one: its teacher's targets cost as well.
+            last = new[-1] if new else None
+            if (
+                last
+                and (last.capability or last.student)
+                and order.runs_elsewhere(last.teacher) == "endpoint"
+            ):
+                api.cost(last, root)
         if st.button(
             f"Start {words.plural(len(new), 'run')}" if new or problem else "All of it is measured",
             key="run_start",
