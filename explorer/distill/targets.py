@@ -256,11 +256,6 @@ class Targets:
         ids_BTK, log_p_BTE = self.row.unpack(rows_BTR)
         return self.blocks_NT[numbers], torch.from_numpy(ids_BTK), torch.from_numpy(log_p_BTE)
 
-    def entropy(self, number: int) -> float:
-        """The teacher's mean entropy in a block, in nats; the bucket counts as one token."""
-        log_p_BTE = self.batch([number])[2].float()
-        return float(-(log_p_BTE.exp() * log_p_BTE).sum(-1).mean())
-
     def _block(self, number: int) -> Rows:
         name, place = self._where[number]
         if name not in self._maps:

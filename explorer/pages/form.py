@@ -46,10 +46,6 @@ LOSSES = {
     "adaptive_kl": "Adaptive KL",
     "total_variation": "Total variation",
 }
-ORDERS = {
-    "shuffled": "Shuffled",
-    "easy_first": "Easy first",
-}
 KINDS = {
     "depth": "Fewer layers",
     "width": "Narrower",
@@ -263,10 +259,6 @@ def _method() -> dict[str, Any]:
         found["skew"] = st.slider(
             "Skew of the KL", 0.0, 0.99, DistillSpec().skew, key="run_skew", help=HELP["skew"]
         )
-    if method == "cached" and st.checkbox(
-        "Easiest text first", key="run_order", help=HELP["order"]
-    ):
-        found["order"] = "easy_first"
     if method == "live":
         one, two, three = st.columns([3, 2, 2])
         found["on_policy_fraction"] = one.slider(

@@ -260,10 +260,6 @@ TERMS = {
         "The share of one model that is mixed into the other before they are compared, so that no "
         "token can cost more than log(1 / skew). 0 is the plain KL."
     ),
-    "order": (
-        "The same text, but first that of which the teacher is surest. Off, it is read in an order "
-        "that the seed decides, which taught better where we tried both."
-    ),
     "tune": (
         "Every variant is taught a little, the better ones longer. The lowest KL to the teacher on "
         "text kept aside wins. The trainings go side by side where the queue has room."

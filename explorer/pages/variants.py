@@ -24,13 +24,11 @@ SETTINGS = {
     "blocks_per_step": "Blocks per step",
     "warmup_fraction": "Share of warm-up",
     "train_embeddings": "Train the embedding",
-    "order": "Order of the text",
 }
 NAMED: dict[str, Mapping[Any, str]] = {
     "loss": form.LOSSES,
     "choice": form.CHOICES,
     "method": form.METHODS,
-    "order": form.ORDERS,
     "train_embeddings": {True: "Yes", False: "No"},
 }
 """Settings whose values have names to choose from; the others' are typed."""

@@ -71,9 +71,6 @@ def course(
     source: lessons.Source = plain
     if distill.method == "cached":
         source = exam
-        if distill.order == "easy_first":
-            read = training[: num_steps(distill) * distill.blocks_per_step]
-            training = sorted(read, key=targets.entropy)
     elif distill.method == "live":
         lessons.check_head(run.lecturer.model, blocks_NT[heldout[:1], :8])
         if distill.hidden_weight > 0:

@@ -23,7 +23,6 @@ class DistillSpec(Spec):
         "micro_blocks": None,
         "gradient_checkpointing": False,
         "teacher_bits": None,
-        "order": "shuffled",
     }
 
     method: Literal["cached", "live", "text", "labels"] = "cached"
@@ -90,9 +89,6 @@ class DistillSpec(Spec):
     """Seconds between two checkpoints."""
     seed: NonNegativeInt = 0
     """Which blocks are read, and in which order."""
-    order: Literal["shuffled", "easy_first"] = "shuffled"
-    """As the seed says, or the same blocks from the one that the teacher is surest of to the one
-    that it is least sure of; needs cached targets."""
 
     @pydantic.model_validator(mode="after")
     def _terms_have_their_teacher(self) -> Self:
@@ -102,8 +98,6 @@ class DistillSpec(Spec):
         ):
             if value > 0 and self.method != "live":
                 raise ValueError(f"{name} {value:g} needs a live teacher; write method: live")
-        if self.order == "easy_first" and self.method != "cached":
-            raise ValueError("order easy_first needs the teacher's entropy; write method: cached")
         if self.on_policy_fraction > 0 and self.kd_weight == 0:
             raise ValueError("on_policy_fraction needs kd_weight above 0: the teacher scores it")
         if self.on_policy_fraction > 0 and self.prompt_tokens >= self.block_tokens:
@@ -122,7 +116,7 @@ class DistillSpec(Spec):
         """The same corpus, budget, steps and seed without the teacher: all that it adds is gone."""
         teachers = (
             "kd_weight", "temperature", "loss", "beta", "skew", "hidden_weight", "hidden_loss",
-            "on_policy_fraction", "prompt_tokens", "order",
+            "on_policy_fraction", "prompt_tokens",
         )  # fmt: skip
         plain = {name: type(self).model_fields[name].default for name in teachers}
         return self.with_(method="labels", **plain)

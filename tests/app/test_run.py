@@ -60,19 +60,16 @@ def test_the_form_orders_a_way_of_teaching_and_its_control_arm(root, open_page, 
     assert page.button(key="run_start").label == "Start 3 runs"
 
 
-def test_the_form_orders_a_skew_and_the_easiest_text_first(root, open_page, submitted):
-    """What belongs to one loss or method is asked for only there."""
+def test_the_form_orders_a_skew(root, open_page, submitted):
+    """What belongs to one loss is asked for only there."""
     page = open_page("run")
     assert not [one for one in page.slider if one.key == "run_skew"]
     page.selectbox(key="run_loss").set_value("skew_reverse_kl").run()
     page.slider(key="run_skew").set_value(0.3).run()
-    page.checkbox(key="run_order").check().run()
     page.button(key="run_start").click().run()
 
     taught = [spec.distill for spec in submitted if spec.distill]
-    assert {(one.loss, one.skew, one.order) for one in taught} == {
-        ("skew_reverse_kl", 0.3, "easy_first")
-    }
+    assert {(one.loss, one.skew) for one in taught} == {("skew_reverse_kl", 0.3)}
 
 
 @pytest.mark.parametrize(
@@ -80,10 +77,9 @@ def test_the_form_orders_a_skew_and_the_easiest_text_first(root, open_page, subm
     [
         (form.METHODS, DistillSpec, "method"),
         (form.LOSSES, DistillSpec, "loss"),
-        (form.ORDERS, DistillSpec, "order"),
         (form.CHOICES, DepthStudent, "choice"),
     ],
-    ids=["methods", "losses", "orders", "choices"],
+    ids=["methods", "losses", "choices"],
 )
 def test_the_page_offers_all_that_a_spec_can_say(offered, spec, field):
     """A way of teaching that is added to the specs cannot be forgotten on the page."""

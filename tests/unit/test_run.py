@@ -236,31 +236,6 @@ def test_every_way_of_teaching_runs_end_to_end(spec, store_root, changes):
         assert len(list((store_root / ".work" / "texts").glob("*.jsonl"))) == 1
 
 
-def test_easy_first_reads_the_same_blocks_by_the_teachers_entropy(spec, store_root, monkeypatch):
-    """A curriculum changes the order alone; the held-out blocks stay the same."""
-    seen = []
-
-    def told(student, course, *rest):
-        seen.append(course)
-        return train.train(student, course, *rest)
-
-    monkeypatch.setattr("explorer.run.teaching.train", told)
-    shuffled, sorted_ = (_taught(spec, order=order) for order in ("shuffled", "easy_first"))
-    engine.run(shuffled, store_root)
-
-    record = engine.run(sorted_, store_root)
-
-    before, after = seen
-    read = before.training[: train.num_steps(spec.distill) * spec.distill.blocks_per_step]
-    entropies = [after.source.targets.entropy(number) for number in after.training]
-    assert sorted(after.training) == sorted(read)
-    assert after.training != read
-    assert entropies == sorted(entropies)
-    assert after.heldout == before.heldout
-    assert record.distillation.kl_after < record.distillation.kl_before
-    assert shuffled.run_id == _taught(spec).run_id != sorted_.run_id
-
-
 def test_a_task_without_its_data_stops_the_run_before_any_work(tiny_run, store_root, tmp_path):
     """Offline, missing documents are named at once: no model is loaded, nothing is taught."""
     folder = tmp_path / "more"

@@ -52,19 +52,6 @@ def test_targets_are_the_teachers_most_likely_tokens(tmp_path, teacher, blocks):
     assert (kept == expected.indices).float().mean() > 0.99
 
 
-def test_the_entropy_of_a_block_is_the_teachers(tmp_path, teacher, blocks):
-    """With all tokens kept it is the plain entropy; a bucket can only lower it."""
-    whole, some = _open(tmp_path, blocks, top_k=320), _open(tmp_path, blocks)
-    for targets in (whole, some):
-        _fill(targets, teacher, [3])
-
-    with torch.inference_mode():
-        log_p = log_softmax(teacher.model(blocks[3:4]).logits.float(), -1)
-    plain = float(-(log_p.exp() * log_p).sum(-1).mean())
-    assert whole.entropy(3) == pytest.approx(plain, rel=2e-3)
-    assert 0 < some.entropy(3) < plain
-
-
 def test_a_later_run_adds_only_what_is_missing(tmp_path, teacher, blocks):
     """Blocks that are there are not computed again, and a full store needs no teacher."""
     _fill(_open(tmp_path, blocks), teacher, [0, 1, 2])
