@@ -262,7 +262,7 @@ TERMS = {
     ),
     "order": (
         "The same text, but first that of which the teacher is surest. Off, it is read in an order "
-        "that the seed decides."
+        "that the seed decides, which taught better where we tried both."
     ),
     "tune": (
         "Every variant is taught a little, the better ones longer. The lowest KL to the teacher on "
