@@ -55,7 +55,7 @@ def test_a_shared_evaluation_ends_with_the_bytes_of_one_process(tiny_llama, tmp_
     """Whoever is killed, and whatever the number of processes that go on: the same answers."""
     tasks = tmp_path / "tasks"
     tasks.mkdir()
-    local_tasks.write(tasks, num_rounds=20)
+    local_tasks.write(tasks, num_rounds=10)
     spec = RunSpec.parse(
         {
             "name": "tiny",
@@ -70,12 +70,12 @@ def test_a_shared_evaluation_ends_with_the_bytes_of_one_process(tiny_llama, tmp_
     order.write_text(spec.to_yaml())
     root = tmp_path / "shared"
     folder = store.run_folder(root, spec.run_id) / "capability"
-    helper_dies = Launch(order, root, 2, dies={1: 5})
+    helper_dies = Launch(order, root, 2, dies={1: 4})
     assert helper_dies.end() == [1, -9], helper_dies.words()
     assert "Another process of this launch ended" in helper_dies.words()
     assert store.read_status(root, spec.run_id)["state"] == "interrupted"
-    assert len((folder / "asked_local_choice.jsonl").read_bytes().splitlines()) == 8
-    first_dies = Launch(order, root, 2, dies={0: 30})
+    assert len((folder / "asked_local_choice.jsonl").read_bytes().splitlines()) == 6
+    first_dies = Launch(order, root, 2, dies={0: 14})
     assert first_dies.end() == [-9, 1], first_dies.words()
     whole = Launch(order, root, 3)
     assert whole.end() == [0, 0, 0], whole.words()
