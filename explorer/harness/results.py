@@ -120,7 +120,7 @@ def _document(path: Path, found: Found) -> dict[str, Any]:
     """A results file as a mapping; an empty one, and a sentence, where it is none."""
     try:
         data = path.read_bytes()
-        document = json.loads(data)
+        document = _json(data.decode(json.detect_encoding(data)))
     except (OSError, ValueError, RecursionError) as error:
         found.problems.append(f"{path.name} is left out: it is not JSON ({_short(error)}).")
         return {}
@@ -129,6 +129,14 @@ def _document(path: Path, found: Found) -> dict[str, Any]:
         return {}
     found.files[path.name] = hashlib.sha256(data).hexdigest()
     return document
+
+
+def _json(text: str) -> Any:
+    """As JSON says, but for half of a surrogate pair: no text holds one, so it becomes `?`."""
+    read = json.loads(text)
+    if "\\ud" not in text.lower():
+        return read
+    return json.loads(json.dumps(read, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def _short(error: Exception) -> str:
@@ -221,7 +229,7 @@ def _samples(task: str, results: Path, found: Found) -> list[dict[str, Any]]:
 def _lines(text: str) -> Iterator[Any]:
     """Each line read; before 0.4.3 the whole file is one array."""
     try:
-        whole = json.loads(text) if text.lstrip().startswith("[") else None
+        whole = _json(text) if text.lstrip().startswith("[") else None
     except (ValueError, RecursionError):
         whole = None
     if isinstance(whole, list):
@@ -230,7 +238,7 @@ def _lines(text: str) -> Iterator[Any]:
     for line in text.splitlines():
         if line.strip():
             try:
-                yield json.loads(line)
+                yield _json(line)
             except (ValueError, RecursionError):
                 yield None
 

@@ -7,7 +7,7 @@ import random
 import tempfile
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from explorer import store
@@ -73,7 +73,12 @@ def damaged(draw, document):
     return made
 
 
+HALF_A_PAIR = RESULTS | {"versions": {"boolq": "\ud800"}}
+"""Half of a surrogate pair, which JSON can write and no text can hold."""
+
+
 @settings(max_examples=150, deadline=None)
+@example(HALF_A_PAIR, [SAMPLE | {"target": "\udc00"}], None)
 @given(
     results=damaged(RESULTS) | odd,
     lines=st.lists(damaged(SAMPLE) | odd | st.just(SAMPLE), max_size=4),

@@ -130,7 +130,7 @@ def test_a_wrong_name_says_what_to_write(name, says):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"student": {"num_layers": 2}}, "timed, but not cut"),
+        ({"student": {"num_layers": 2}}, "gives no weights to cut"),
         ({"gguf": "q8_0"}, "timed, but not cut"),
         ({"teacher": "endpoint:http://me:pw@host/v1#m"}, "carries a user"),
     ],
