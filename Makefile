@@ -37,9 +37,10 @@ demo: install ## The whole way in the shell: distil and measure two students (10
 
 test: export HF_HUB_OFFLINE = 1
 test: install starter chromium ## Run every test, browser, Ray and end-to-end included
-	# Side by side what is small; then, one by one, what starts servers, browsers and whole runs.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m '' -n 2 --dist loadfile $(SMALL)
-	$(BIN)/python -m pytest -m '' $(LARGE)  # those for a GPU skip where there is none, and say so
+	# Side by side what is small; then, whatever came out, one by one what starts servers, browsers
+	# and whole runs. Those for a GPU skip where there is none, and say so.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m '' -n 2 --dist loadfile $(SMALL); small=$$?; \
+	  $(BIN)/python -m pytest -m '' $(LARGE) && exit $$small
 
 check: install ## Lint, format, types, import rules, spelling, the catalogue
 	$(BIN)/ruff check
