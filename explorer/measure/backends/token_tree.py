@@ -23,13 +23,11 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-ROW_TOKENS = 256
+ROW_TOKENS = 128
 """Length that rows are filled to. Longer rows waste attention on masked keys, shorter ones copy the
 header more often."""
 MIN_HEADER = 32
 """Shortest opening worth a cache of its own, in tokens."""
-MIN_SHARED = 0.25
-"""Share of a text that it must have in common with its neighbour to lie in the same tree."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +169,7 @@ class _Forest:
             joins = (
                 tree
                 and tree[-1] == i - 1
-                and common >= MIN_SHARED * own
+                and common > 0
                 and num_tokens + own - common <= self.row_tokens
             )
             if tree and not joins:
