@@ -5,7 +5,13 @@ The name of the model that a request asks for says how it is answered.
 
 import json
 import time
+from typing import Any
 
+import pytest
+
+from explorer.measure import device
+from explorer.measure.runtimes import replies
+from explorer.models import endpoint
 from tests.openai_server import SECRET, Server, _Handler
 
 THOUGHT = "They ask for a word."
@@ -140,3 +146,13 @@ class AnsweringServer(Server):
     handler = _Answering
     dies_after = 5
     """Requests that the model `dies` answers."""
+
+
+def fresh(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the server had just begun: nothing asked, no key known, no waiting between tries."""
+    server.asked.clear()
+    monkeypatch.setattr(replies, "FIRST_WAIT_S", 0.001)
+    # Asking for the processor's name takes longer than the whole run.
+    monkeypatch.setattr(device, "device_name", lambda _: "a processor")
+    for name in (endpoint.KEY_VARIABLE, *endpoint.SELLERS_KEYS.values()):
+        monkeypatch.delenv(name, raising=False)

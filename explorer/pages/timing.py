@@ -19,23 +19,17 @@ def formats() -> dict[str, list[Any]]:
     """Number formats in which every model of the order is measured as well, by the spec's keys."""
     left, right = st.columns([3, 2])
     return {
-        "gguf": left.pills(
-            "Also as GGUF",
-            list(FORMATS),
-            selection_mode="multi",
-            format_func=lambda key: FORMATS[key],
-            key="run_gguf",
-            help=HELP["gguf"],
-        ),
-        "torch_bits": right.pills(
-            "Also rounded in torch",
-            list(BITS),
-            selection_mode="multi",
-            format_func=lambda key: BITS[key],
-            key="run_torch_bits",
-            help=HELP["torch_bits"],
-        ),
+        "gguf": _several(left, "Also as GGUF", FORMATS, "gguf"),
+        "torch_bits": _several(right, "Also rounded in torch", BITS, "torch_bits"),
     }
+
+
+def _several(where: Any, label: str, names: dict[Any, str], field: str) -> list[Any]:
+    chosen: list[Any] = where.pills(
+        label, list(names), selection_mode="multi", format_func=names.__getitem__,
+        key=f"run_{field}", help=HELP[field],
+    )  # fmt: skip
+    return chosen
 
 
 def ask() -> dict[str, Any]:

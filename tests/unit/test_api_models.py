@@ -16,7 +16,7 @@ from explorer import cli, store
 from explorer import run as engine
 from explorer.catalogue import api_prices
 from explorer.errors import BadInput, RunFailed
-from explorer.measure import capability, device
+from explorer.measure import capability
 from explorer.measure.backends import api_lm
 from explorer.measure.runtimes import replies
 from explorer.measure.runtimes.endpoint import Failed
@@ -24,7 +24,7 @@ from explorer.models import endpoint, loading
 from explorer.progress import Progress
 from explorer.records import Usage
 from explorer.specs import ApiSpec, CapabilitySpec, RunSpec
-from tests.answering_server import THOUGHT, AnsweringServer
+from tests.answering_server import THOUGHT, AnsweringServer, fresh
 from tests.openai_server import SECRET, serving
 
 pytest.importorskip("tenacity", reason="lm-eval's API models: pip install 'lm-eval[api]'")
@@ -45,12 +45,7 @@ def server(folder):
 
 @pytest.fixture(autouse=True)
 def _fresh(server, monkeypatch):
-    server.asked.clear()
-    monkeypatch.setattr(replies, "FIRST_WAIT_S", 0.001)
-    # Asking for the processor's name takes longer than the whole run.
-    monkeypatch.setattr(device, "device_name", lambda _: "a processor")
-    for name in (endpoint.KEY_VARIABLE, *endpoint.SELLERS_KEYS.values()):
-        monkeypatch.delenv(name, raising=False)
+    fresh(server, monkeypatch)
 
 
 @pytest.fixture

@@ -17,8 +17,7 @@ from explorer.distill.rows import Row
 from explorer.distill.served import kept
 from explorer.distill.targets import Targets
 from explorer.errors import BadInput, RunFailed
-from explorer.measure import device
-from explorer.measure.runtimes import replies, scored
+from explorer.measure.runtimes import scored
 from explorer.models import endpoint
 from explorer.models.loading import load, load_tokenizer
 from explorer.progress import Progress
@@ -26,7 +25,7 @@ from explorer.records import Usage
 from explorer.run import scoring
 from explorer.run.state import Run
 from explorer.specs import ApiSpec, RunSpec, SweepSpec
-from tests.answering_server import AnsweringServer
+from tests.answering_server import AnsweringServer, fresh
 from tests.openai_server import SECRET, serving
 
 ROOT = Path(__file__).parents[2]
@@ -60,12 +59,7 @@ def server(folder):
 
 @pytest.fixture(autouse=True)
 def _fresh(server, monkeypatch):
-    server.asked.clear()
-    monkeypatch.setattr(replies, "FIRST_WAIT_S", 0.001)
-    # Asking for the processor's name takes longer than the whole run.
-    monkeypatch.setattr(device, "device_name", lambda _: "a processor")
-    for name in (endpoint.KEY_VARIABLE, *endpoint.SELLERS_KEYS.values()):
-        monkeypatch.delenv(name, raising=False)
+    fresh(server, monkeypatch)
 
 
 @pytest.fixture
