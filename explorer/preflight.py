@@ -12,6 +12,7 @@ import functools
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -76,24 +77,34 @@ def check(spec: RunSpec, root: Path) -> None:
         raise NoRoom(f"{problem} To try all the same: explorer run --insist, or {INSIST}=1.")
 
 
-def forecast(spec: RunSpec, root: Path) -> Forecast:
-    """Everything that is known of a run before it starts.
+def forecasts(specs: list[RunSpec], root: Path) -> list[Forecast]:
+    """Everything that is known of runs before they start, one after the other.
+
+    What an earlier one of them does for a later one, the later one's time leaves out: the
+    teacher's pass over the corpus, and a student that several runs measure.
 
     Raises:
-        ExplorerError: The teacher's or the student's size cannot be known.
+        ExplorerError: The teacher's or a student's size cannot be known.
     """
+    found, _ = store.records(root)
+    runs, scores = store.frame(found), store.scores(found)
+    return [_forecast(spec, specs[:at], runs, scores, root) for at, spec in enumerate(specs)]
+
+
+def _forecast(
+    spec: RunSpec, before: list[RunSpec], runs: pd.DataFrame, scores: pd.DataFrame, root: Path
+) -> Forecast:
     teacher, student = planned(spec)
     place = place_of(spec, root)
     where = pick_device(spec.device)
     name = machine.device_name(where)
-    found, _ = store.records(root)
-    runs = store.frame(found)
-    told = estimate.estimate([spec], runs, store.scores(found), name)
+    told = estimate.estimate([spec], runs, scores, name, before=before)
     seconds, basis = told.seconds, told.basis
     if told.unknown:
         basis += f" Without {', '.join(told.unknown)}."
-    if seconds is None and spec.distill is not None:
-        seconds = by_rule(spec, teacher, student, matmul_flops(where))
+    taught = estimate.lesson(spec) in map(estimate.lesson, before)
+    if seconds is None and spec.distill is not None and not taught:
+        seconds = by_rule(spec, teacher, student, matmul_flops(where), before)
         basis = (
             f"No run tells: 6 operations a parameter and token at {SHARE_OF_PEAK:.0%} of this "
             "device's matrix product; testing and timing not counted."
@@ -168,11 +179,21 @@ def place_of(spec: RunSpec, root: Path) -> Place:
     )
 
 
-def by_rule(spec: RunSpec, teacher: Planned, student: Planned, flops: float) -> float:
-    """Seconds of the teacher's pass and the training, at `SHARE_OF_PEAK` of these FLOP/s."""
-    assert spec.distill is not None, "only a taught student has a training"
-    asked = 0 if spec.distill.method in ("text", "labels") else teacher.num_parameters
-    operations = spec.distill.max_tokens * (6 * student.num_parameters + 2 * asked)
+def by_rule(
+    spec: RunSpec,
+    teacher: Planned,
+    student: Planned,
+    flops: float,
+    before: Sequence[RunSpec] = (),
+) -> float:
+    """Seconds of the training, and of the teacher's pass unless a run before does it."""
+    distill = spec.distill
+    assert distill is not None, "only a taught student has a training"
+    cached = distill.method == "cached" and any(
+        (one.teacher, one.distill) == (spec.teacher, distill) for one in before if one.student
+    )
+    asked = 0 if cached or not distill.uses_distributions else teacher.num_parameters
+    operations = distill.max_tokens * (6 * student.num_parameters + 2 * asked)
     return operations / (SHARE_OF_PEAK * flops)
 
 

@@ -7,6 +7,7 @@ are straight lines in the number of parameters, and these in the number of layer
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -33,7 +34,11 @@ class Estimate:
 
 
 def estimate(
-    specs: list[RunSpec], runs: pd.DataFrame, scores: pd.DataFrame, device_name: str | None = None
+    specs: list[RunSpec],
+    runs: pd.DataFrame,
+    scores: pd.DataFrame,
+    device_name: str | None = None,
+    before: Sequence[RunSpec] = (),
 ) -> Estimate:
     """Seconds and memory of these runs, one after the other.
 
@@ -42,6 +47,7 @@ def estimate(
         runs: As `store.frame`; finished runs of the same teacher are looked at.
         scores: As `store.scores`.
         device_name: Only runs of this device count; None takes the newest run's device.
+        before: What will have run by then: a student that they teach is taught.
 
     Returns:
         The sum over specs, with its basis.
@@ -54,18 +60,18 @@ def estimate(
             None, None, "No run of this teacher on this machine yet: the first run will tell.", ()
         )
     total, unknown = 0.0, set[str]()
-    taught = {_lesson(spec) for spec in specs if spec not in todo}
+    taught = {lesson(spec) for spec in (*before, *specs) if spec not in todo}
     for spec in todo:
         alike = _same_runtime(spec, past)
         size = parameters_of(spec, runs) or parameters_of(_teacher_of(spec), runs)
         parts = {
-            "training": 0.0 if _lesson(spec) in taught else _training_s(spec, size, past),
+            "training": 0.0 if lesson(spec) in taught else _training_s(spec, size, past),
             "testing": _testing_s(spec, size, alike, scores),
             "timing": _timing_s(spec, size, alike),
         }
-        if getattr(spec.student, "choice", None) == "greedy" and _lesson(spec) not in taught:
+        if getattr(spec.student, "choice", None) == "greedy" and lesson(spec) not in taught:
             parts["the greedy choice of layers"] = None
-        taught.add(_lesson(spec))
+        taught.add(lesson(spec))
         total += sum(seconds for seconds in parts.values() if seconds is not None)
         unknown |= {name for name, seconds in parts.items() if seconds is None}
     memory = [_memory_bytes(spec, parameters_of(spec, runs), past) for spec in todo]
@@ -94,7 +100,7 @@ def _split(
     return todo, past
 
 
-def _lesson(spec: RunSpec) -> tuple[object, ...]:
+def lesson(spec: RunSpec) -> tuple[object, ...]:
     """What decides a student; runs that measure the same one, as GGUF say, teach it once."""
     return spec.teacher, spec.student, spec.distill
 

@@ -141,7 +141,7 @@ def print_forecasts(runs: list[RunSpec], root: Path) -> None:
     from explorer import preflight
     from explorer.analysis import numbers
 
-    found = [preflight.forecast(one, root) for one in runs]
+    found = preflight.forecasts(runs, root)
     rows = [
         {
             "Run": one.run_id,

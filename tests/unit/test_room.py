@@ -10,7 +10,7 @@ from explorer.analysis.room import Place, Planned
 from explorer.distill import targets, train
 from explorer.errors import NoRoom
 from explorer.run import run
-from explorer.specs import DistillSpec, RunSpec
+from explorer.specs import DistillSpec, RunSpec, SweepSpec
 
 GB = 10**9
 STARTER = Planned(134_515_008, 30, 576, 1536, 49_152)
@@ -131,7 +131,7 @@ def test_a_run_that_cannot_fit_is_refused_before_it_starts(tiny_run, store_root,
 
 def test_a_forecast_has_memory_time_and_money(tiny_run, store_root):
     """Without an earlier run the time follows the rule, and says so."""
-    told = preflight.forecast(RunSpec.parse(tiny_run), store_root)
+    (told,) = preflight.forecasts([RunSpec.parse(tiny_run)], store_root)
 
     assert told.problem is None
     assert sum(told.memory.values()) > room.LIBRARIES_BYTES["cpu"]
@@ -145,3 +145,24 @@ def test_the_rule_is_proportional_to_tokens_and_size():
     seconds = preflight.by_rule(spec, STARTER, TEN, 1e12)
 
     assert seconds == 1000 * (6 * TEN.num_parameters + 2 * STARTER.num_parameters) / 0.5e12
+
+
+def test_what_several_runs_share_is_counted_once(tiny_llama, store_root):
+    """The teacher's pass with the first student, the student with the first of its formats."""
+    sweep = SweepSpec.model_validate(
+        {
+            "teacher": str(tiny_llama()),
+            "students": [{"num_layers": 3}, {"num_layers": 2}],
+            "distill": {"max_tokens": 1000},
+            "gguf": ["q8_0"],
+        }
+    )
+    told = preflight.forecasts(sweep.runs(), store_root)
+    _, large, small, *converted = (forecast.seconds for forecast in told)
+
+    spec = sweep.runs()[2]
+    alone = preflight.by_rule(spec, STARTER, TEN, 1e12)
+    shared = preflight.by_rule(spec, STARTER, TEN, 1e12, before=sweep.runs()[:2])
+    assert alone - shared == pytest.approx(1000 * 2 * STARTER.num_parameters / 0.5e12)
+    assert large > small > 0
+    assert converted == [None, None, None]
