@@ -79,7 +79,7 @@ def call(work: Path, side: str, minutes: int) -> dict[str, Any]:
 def measured(work: Path) -> tuple[Any, Any]:
     """The course on cached targets, and a function that gives a student's held-out KL."""
     from explorer.distill.lessons import Cached, Course
-    from explorer.distill.train import examine
+    from explorer.distill.passes import examine
 
     source = Cached(base.targets(work))
     _, heldout, training = base.blocks()

@@ -298,7 +298,7 @@ class Clock:
 def time_ours(work: Path, layers: int, steps: int, whole: bool) -> dict[str, Any]:
     from accelerate import Accelerator
 
-    from explorer.distill import train
+    from explorer.distill import passes, train
     from explorer.distill.lessons import Cached, Course, Live
     from explorer.models.loading import load
 
@@ -316,7 +316,7 @@ def time_ours(work: Path, layers: int, steps: int, whole: bool) -> dict[str, Any
     model = load(str(work / str(layers))).model
     live = one.with_(method="live")
     course = dataclasses.replace(course, source=Live(load("starter").model, source.blocks_NT, live))
-    terms, _ = train._gradients(Accelerator(cpu=True), model, course, 0, training[:4], live)
+    terms, _ = passes.gradients(Accelerator(cpu=True), model, course, 0, training[:4], live)
     return {
         **clock.rates(),
         "peak_bytes": peak_bytes,

@@ -13,9 +13,10 @@ all.
 import contextlib
 import dataclasses
 import datetime
+import functools
 import os
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -24,7 +25,7 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 
-from explorer.errors import BadInput, ExplorerError, RunCancelled, RunFailed
+from explorer.errors import ExplorerError, RunCancelled, RunFailed
 
 PATIENCE = datetime.timedelta(days=7)
 """How long the others wait for an order: the first may be testing or timing for hours."""
@@ -50,6 +51,13 @@ def launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def num_shards() -> int:
+    """Processes over which a student's layers are spread: as many as were launched under FSDP."""
+    if launched() and parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        return int(os.environ["WORLD_SIZE"])
+    return 1
+
+
 def is_helper() -> bool:
     """Whether this is one of them that only helps."""
     return launched() and int(os.environ.get("RANK", "0")) > 0
@@ -62,11 +70,6 @@ class Crew:
         self.size, self.rank, self.device = 1, 0, torch.device("cpu")
         if not launched():
             return
-        if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
-            raise BadInput(
-                "The loop shares out blocks, not parameters, so it cannot run under FSDP. Take "
-                "docs/accelerate/gpus.yaml; a student has to fit one device."
-            )
         # Unlike Accelerator, PartialState does not read this variable itself.
         on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
         state = PartialState(cpu=on_cpu)
@@ -80,6 +83,11 @@ class Crew:
         # Orders go by the CPU: a GPU would spin while it waits for one.
         self._orders = dist.new_group(backend="gloo", timeout=PATIENCE)
 
+    @property
+    def sharded(self) -> bool:
+        """Whether a student in training lies in shards."""
+        return num_shards() > 1
+
     def order(self, what: Any = None) -> Any:
         """Say to all what comes next, or hear it.
 
@@ -89,7 +97,7 @@ class Crew:
         if self.size == 1:
             return what
         box = [what]
-        with _all_there():
+        with all_there():
             dist.broadcast_object_list(box, src=0, group=self._orders)
         return box[0]
 
@@ -115,7 +123,7 @@ class Crew:
             failure = error
             own = _sendable(error)
         found: list[Any] | None = [None] * self.size if self.rank == 0 else None
-        with _all_there():
+        with all_there():
             dist.gather_object(own, found, dst=0, group=self._orders)
         if found is None:
             return []
@@ -127,26 +135,32 @@ class Crew:
     def same_parameters(self, model: nn.Module) -> None:
         """Give everybody the first process's parameters."""
         if self.size > 1:
-            with _all_there():
+            with all_there():
                 for parameter in model.parameters():
                     dist.broadcast(parameter.data, src=0)
 
     def gather(
-        self, model: nn.Module, terms: dict[str, float], num_scored: int
+        self,
+        parameters: Iterable[nn.Parameter],
+        terms: dict[str, float],
+        num_scored: int,
+        *,
+        everywhere: bool = False,
     ) -> tuple[dict[str, float], int]:
-        """Sum up gradients, terms and scored tokens at the first process."""
+        """Sum up gradients, terms and scored tokens at the first process, or at each."""
         if self.size == 1:
             return terms, num_scored
         numbers = [terms.get(name, 0.0) for name in TERMS]
         seen = [float(name in terms) for name in TERMS]
         told = torch.tensor([*numbers, *seen, num_scored], dtype=torch.float64, device=self.device)
-        with _all_there():
-            for parameter in model.parameters():
+        add = dist.all_reduce if everywhere else functools.partial(dist.reduce, dst=0)
+        with all_there():
+            for parameter in parameters:
                 if parameter.requires_grad:
                     if parameter.grad is None:
                         parameter.grad = torch.zeros_like(parameter)
-                    dist.reduce(parameter.grad, dst=0)
-            dist.reduce(told, dst=0)
+                    add(parameter.grad)
+            add(told)
         sums: Tensor = told.cpu()
         found = {n: float(sums[i]) for i, n in enumerate(TERMS) if sums[len(TERMS) + i] > 0}
         return found, int(sums[-1])
@@ -160,13 +174,15 @@ def _sendable(error: Exception) -> Exception:
 
 
 @contextlib.contextmanager
-def _all_there() -> Iterator[None]:
+def all_there() -> Iterator[None]:
     """Say in words that another process is gone."""
     try:
         yield
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
         raise RunCancelled(
             "Another process of this launch ended; its own last words say why. The same command "
             f"continues the run. ({str(error).splitlines()[0]})"

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
-from explorer import store
+from explorer import crew, store
 from explorer.analysis import estimate, room
 from explorer.analysis.room import Place, Planned
 from explorer.catalogue import prices
@@ -176,6 +176,7 @@ def place_of(spec: RunSpec, root: Path) -> Place:
         memory_bytes=machine.memory_bytes(where),
         disk_bytes=shutil.disk_usage(at).free,
         weight_bytes=pick_dtype(spec.dtype, where).itemsize,
+        num_shards=crew.num_shards(),
     )
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from explorer import cli
 from explorer.crew import Crew
+from explorer.distill.pupil import Pupil
 
 # Loaded once, by the process that all others are forks of.
 _FORKS = multiprocessing.get_context("forkserver")
@@ -24,7 +25,13 @@ class Launch:
     """Processes under way; each writes what it says into a file of its own."""
 
     def __init__(
-        self, order: Path, root: Path, num_processes: int, dies: Mapping[int, int] | None = None
+        self,
+        order: Path,
+        root: Path,
+        num_processes: int,
+        dies: Mapping[int, int] | None = None,
+        *,
+        sharded: bool = False,
     ) -> None:
         """Start `explorer run` with them; they meet on a free port.
 
@@ -32,7 +39,8 @@ class Launch:
             order: A file with a spec.
             root: The store.
             num_processes: Of the launch.
-            dies: Processes that kill themselves in this round of an evaluation.
+            dies: Processes that kill themselves in this step, or round of an evaluation.
+            sharded: Whether under FSDP.
         """
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -47,7 +55,7 @@ class Launch:
                 meeting = {
                     "WORLD_SIZE": num_processes, "RANK": rank, "LOCAL_RANK": rank,
                     "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true",
-                    "EXPLORER_RESULTS": root,
+                    "EXPLORER_RESULTS": root, "ACCELERATE_USE_FSDP": str(sharded).lower(),
                 }  # fmt: skip
                 process = _FORKS.Process(
                     target=_run, args=(order, said, meeting, (dies or {}).get(rank))
@@ -78,14 +86,17 @@ def _run(order: Path, said: Path, meeting: dict[str, object], dies_in: int | Non
 
 
 def _die_in_round(number: int) -> None:
-    """Let this process end without a word, as by `kill -9`, before it hands over its answers."""
-    each = Crew.each
+    """Let this process end without a word, as by `kill -9`, in this step or round."""
 
-    def dying(self: Crew, work: Callable[[], Any]) -> list[Any]:
-        nonlocal number
-        number -= 1
-        if not number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return each(self, work)
+    def dying(work: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any) -> Any:
+            nonlocal number
+            number -= 1
+            if not number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return work(*args)
 
-    Crew.each = dying
+        return counted
+
+    for owner, name in ((Crew, "each"), (Pupil, "step")):
+        setattr(owner, name, dying(getattr(owner, name)))

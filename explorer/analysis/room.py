@@ -65,6 +65,8 @@ class Place:
     """Free where the store lies."""
     weight_bytes: int
     """Bytes of a weight that is not trained: 4 on a CPU, 2 on CUDA, unless the spec says."""
+    num_shards: int = 1
+    """Devices over which a student's layers are spread while it is trained."""
 
 
 def memory(spec: RunSpec, teacher: Planned, student: Planned, place: Place) -> dict[str, float]:
@@ -108,8 +110,11 @@ def _training(
 ) -> dict[str, float]:
     tokens = (distill.micro_blocks or distill.blocks_per_step) * distill.block_tokens
     hidden, vocabulary = student.hidden_size, student.vocab_size
-    embedding = 0 if distill.train_embeddings else vocabulary * hidden
-    trained = student.num_parameters - embedding
+    embedding = vocabulary * hidden
+    # In shards a layer is whole only while it computes.
+    held = (student.num_parameters - embedding) / place.num_shards
+    computing = student.per_layer if place.num_shards > 1 else 0.0
+    trained = held + (embedding if distill.train_embeddings else 0)
     # bfloat16 under autocast on CUDA, but norms and sums stay float32.
     narrow = 4 if place.device == "cpu" else 2
     layer = tokens * (4 * 4 * hidden + narrow * (6 * hidden + 4 * student.intermediate_size))
@@ -121,7 +126,7 @@ def _training(
     if live and distill.hidden_weight > 0:
         layers += teacher.num_layers * tokens * teacher.hidden_size * place.weight_bytes
     copies = 3 + (2 if live else 0)
-    weights = student.num_parameters * 4 + (trained * 2 if place.device == "cuda" else 0)
+    weights = 4 * (held + computing + embedding) + (trained * 2 if place.device == "cuda" else 0)
     return {
         "the student's weights": float(weights),
         "gradients": float(trained * 4),
@@ -191,6 +196,15 @@ def _that_fit(spec: RunSpec, teacher: Planned, student: Planned, place: Place) -
             found = True
             words = " with ".join(f"distill.{key}: {json.dumps(v)}" for key, v in changes.items())
             yield f"{words} ({numbers.size(bytes_needed)})"
+    for num_shards in (2, 4, 8) if place.device == "cuda" and spec.distill else ():
+        spread = dataclasses.replace(place, num_shards=num_shards)
+        bytes_needed = sum(memory(spec, teacher, student, spread).values())
+        if num_shards > place.num_shards and bytes_needed <= place.memory_bytes:
+            yield (
+                f"{num_shards} such devices with accelerate launch --config_file "
+                f"docs/accelerate/shards.yaml ({numbers.size(bytes_needed)} of each)"
+            )
+            break
     if isinstance(spec.student, DepthStudent):
         for layers in range(student.num_layers - 1, 0, -1):
             bytes_needed = need(size=student.with_layers(layers))

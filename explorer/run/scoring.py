@@ -9,9 +9,9 @@ import torch
 
 from explorer.catalogue import api_prices
 from explorer.distill import served
+from explorer.distill.schedule import num_steps
 from explorer.distill.students.vocabulary import check_same_tokens
 from explorer.distill.targets import Answer, Scorer, Targets
-from explorer.distill.train import num_steps
 from explorer.errors import BadInput
 from explorer.measure.backends.api_cost import Spent
 from explorer.measure.runtimes import scored

@@ -9,10 +9,11 @@ import torch
 from explorer import guards
 from explorer.distill import corpus, lessons
 from explorer.distill.lessons import Course
+from explorer.distill.schedule import num_steps
 from explorer.distill.students import slice_vocabulary
 from explorer.distill.synthesise import synthesise
 from explorer.distill.targets import Scorer, Targets, by_weights
-from explorer.distill.train import State, num_steps, train
+from explorer.distill.train import State, train
 from explorer.models.facts import tokenizer_digest
 from explorer.models.loading import Loaded
 from explorer.records import CurvePoint, TargetsFacts

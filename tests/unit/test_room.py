@@ -7,7 +7,7 @@ import pytest
 from explorer import preflight
 from explorer.analysis import numbers, room
 from explorer.analysis.room import Place, Planned
-from explorer.distill import targets, train
+from explorer.distill import passes, targets
 from explorer.errors import NoRoom
 from explorer.run import run
 from explorer.specs import DistillSpec, RunSpec, SweepSpec
@@ -32,7 +32,7 @@ def need(spec, where=None, student=TEN):
 
 def test_the_arithmetic_knows_the_loop():
     """Constants that the pages cannot import are those of the code that they speak of."""
-    assert room.CHUNK_POSITIONS == train.CHUNK_POSITIONS
+    assert room.CHUNK_POSITIONS == passes.CHUNK_POSITIONS
     assert room.TARGET_BLOCKS == targets.BATCH_BLOCKS
 
 
@@ -87,6 +87,21 @@ def test_both_savings_are_offered_only_where_one_is_not_enough():
     said = room.verdict(ordered(), STARTER, TEN, place((single + both) / 2 / GB))
 
     assert "micro_blocks: 1 with distill.gradient_checkpointing: true" in said
+
+
+def test_shards_are_offered_where_a_student_is_too_large_for_one_device():
+    """The least number of devices that will do, whose need is the one that was said."""
+    large = Planned(8_000_000_000, 32, 4096, 14_336, 128_256)
+    spec = RunSpec(student={"num_layers": 16}, distill=DistillSpec(micro_blocks=1))
+    half = large.with_layers(16)
+    said = room.verdict(spec, large, half, place(48, 1000, "cuda"))
+    spread = dataclasses.replace(place(48, 1000, "cuda"), num_shards=4)
+    need = sum(room.memory(spec, large, half, spread).values())
+
+    assert "4 such devices with accelerate launch --config_file docs/accelerate/shards.yaml" in said
+    assert numbers.size(need) in said
+    assert need < 48 * GB
+    assert room.verdict(spec, large, half, spread) is None
 
 
 def test_where_nothing_fits_it_says_so():

@@ -6,7 +6,7 @@ import pytest
 
 from explorer import run as engine
 from explorer import store
-from explorer.distill import train
+from explorer.distill import schedule
 from explorer.errors import (
     BadCorpus,
     BadInput,
@@ -41,7 +41,7 @@ def test_a_run_leaves_a_record_with_every_part(spec, store_root):
     assert teacher.model.num_layers == 4
     assert record.model.num_layers == 2
     assert len(record.model.kept_layers) == 2
-    assert record.distillation.steps == train.num_steps(spec.distill)
+    assert record.distillation.steps == schedule.num_steps(spec.distill)
     assert record.distillation.corpus.overlap_13grams == {"tiny_pairs": 0}
     assert 0 < record.distillation.targets.mean_mass <= 1
     assert record.capability.scores[0].num_documents == 12
@@ -225,7 +225,7 @@ def test_every_way_of_teaching_runs_end_to_end(spec, store_root, changes):
 
     taught = engine.run(spec, store_root).distillation
 
-    assert taught.steps == train.num_steps(spec.distill)
+    assert taught.steps == schedule.num_steps(spec.distill)
     assert taught.kl_after > 0
     assert 0 <= taught.top1_after <= 1
     # Only the held-out blocks had to be asked of the teacher.

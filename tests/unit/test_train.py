@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import log_softmax
 
-from explorer.distill import students, train
+from explorer.distill import passes, schedule, students, train
 from explorer.distill.lessons import Cached, Course, Live, Text, check_hidden
 from explorer.distill.losses import DIVERGENCES, forward_kl
 from explorer.distill.targets import Targets, by_weights
@@ -70,7 +70,7 @@ def _gradients(teacher, targets, spec, numbers, student=None):
 
     student = student or _student(teacher)
     course = _course(teacher, targets, spec)
-    terms, num_scored = train._gradients(Accelerator(cpu=True), student, course, 0, numbers, spec)
+    terms, num_scored = passes.gradients(Accelerator(cpu=True), student, course, 0, numbers, spec)
     gradients = {n: p.grad for n, p in student.named_parameters() if p.grad is not None}
     return terms, num_scored, gradients
 
@@ -354,13 +354,13 @@ def test_the_budget_buys_the_steps_it_says():
     """Steps times scored tokens a step stays within the budget."""
     spec = DistillSpec(max_tokens=60_000)
 
-    assert train.num_steps(spec) * 4 * 255 <= 60_000 < (train.num_steps(spec) + 1) * 4 * 255
+    assert schedule.num_steps(spec) * 4 * 255 <= 60_000 < (schedule.num_steps(spec) + 1) * 4 * 255
 
 
 def test_the_rate_warms_up_and_decays():
     """It rises to the peak and falls to a tenth of it."""
     spec = DistillSpec(max_tokens=102_000, learning_rate=1.0, warmup_fraction=0.1)
-    rates = [train.learning_rate(spec, step) for step in range(train.num_steps(spec))]
+    rates = [schedule.learning_rate(spec, step) for step in range(schedule.num_steps(spec))]
 
     assert max(rates) == pytest.approx(1.0)
     assert rates[0] < rates[5] < rates[9]
