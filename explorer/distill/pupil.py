@@ -9,6 +9,7 @@ two ways:
 """
 
 import math
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,9 @@ class Pupil:
             gradient's norm; at a process that only helps, those of its share.
         """
         numbers = blocks_of_step(self.spec, self.course.training, number)
+        # Of dropout, where a family has it: a training that goes on later draws the same.
+        draw = random.Random(f"{self.spec.seed} {number} {self.crew.rank}")
+        torch.manual_seed(draw.getrandbits(62))
         if not self.sharded:
             self.crew.same_parameters(self.student)
         terms, num_scored = passes.gradients(

@@ -153,6 +153,29 @@ def test_a_continued_training_gives_the_losses_of_an_unbroken_one(way, teacher, 
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
+def test_dropout_draws_the_same_when_a_training_goes_on(teacher, targets, tmp_path):
+    """What is dropped comes from the seed and the step, not from what was drawn before."""
+    spec = _spec()
+
+    def taught(folder, on_step=lambda *told: None):
+        student = _student(teacher)
+        for layer in student.model.layers:
+            layer.self_attn.attention_dropout = 0.5
+        train.train(student, _course(teacher, targets, spec), spec, tmp_path / folder, on_step)
+        return student
+
+    def stop_at_two(state, total, loss, rate):
+        if state.step == 2:
+            raise RunCancelled("stop")
+
+    whole = taught("whole")
+    with pytest.raises(RunCancelled):
+        taught("broken", stop_at_two)
+    torch.rand(7)
+    for ours, theirs in zip(taught("broken").parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
 def test_a_loss_that_is_not_finite_stops_before_the_step(teacher, targets, tmp_path):
     """The message names the step and the blocks, and the weights are untouched by it."""
     student = _student(teacher)
