@@ -30,7 +30,7 @@ from explorer.records import (
     Timing,
     Turn,
 )
-from explorer.specs import DepthStudent, DistillSpec, RunSpec, SweepSpec
+from explorer.specs import DepthStudent, DistillSpec, RunSpec, SweepSpec, starter_sweep
 
 TEACHER_LAYERS = 30
 DEVICE_NAME = "AMD EPYC 7R13, 2 cores"
@@ -44,12 +44,29 @@ TASKS = {
 """A suite like the starter's."""
 
 
+STUDY = Path(__file__).parents[1] / "results"
+"""The committed study."""
+
+
+def committed(num_layers: int | None = None) -> str:
+    """The id of the committed study's teacher, or of its student of so many layers."""
+    teacher, *students = starter_sweep().runs()
+    if num_layers is None:
+        return teacher.run_id
+    return next(one.run_id for one in students if f"-{num_layers}l-" in one.run_id)
+
+
 def study(
-    name: str = "starter", layers: tuple[int, ...] = (24, 20, 15, 10, 6), seed: int = 0
+    name: str = "starter",
+    layers: tuple[int, ...] = (24, 20, 15, 10, 6),
+    seed: int = 0,
+    *,
+    control: bool = False,
 ) -> list[RunSpec]:
     """The specs of a teacher and its students; `seed` makes other specs of the same shape."""
     students = tuple(DepthStudent(num_layers=n) for n in layers)
-    return SweepSpec(name=name, students=students, distill=DistillSpec(seed=seed)).runs()
+    distill = DistillSpec(seed=seed)
+    return SweepSpec(name=name, students=students, distill=distill, control=control).runs()
 
 
 def write_study(

@@ -1,7 +1,6 @@
 """The Answers page: document by document, with and without the prompts."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -10,15 +9,14 @@ from explorer.analysis import outcomes
 from tests import records
 from tests.app.reading import text_of
 
-COMMITTED = Path(__file__).parents[2] / "results"
-TEACHER, STUDENT = "teacher-starter-2b9c5fdc", "starter-20l-9aecb486"
+TEACHER, STUDENT = records.committed(), records.committed(20)
 
 
 @pytest.fixture
 def measured(root):
     """Two runs of the committed study, with what lm-eval kept of them."""
     for run_id in (TEACHER, STUDENT):
-        shutil.copytree(COMMITTED / run_id, root / run_id)
+        shutil.copytree(records.STUDY / run_id, root / run_id)
     return root
 
 

@@ -1,7 +1,6 @@
 """The Compare page: table, differences, export."""
 
 import io
-from pathlib import Path
 
 import pandas as pd
 
@@ -9,8 +8,6 @@ from explorer import store
 from explorer.pages import differences, sidebyside
 from tests import records
 from tests.app.reading import text_of
-
-STUDY = Path(__file__).parents[2] / "results"
 
 
 def test_an_empty_store_leads_to_the_run_page(root, open_page):
@@ -176,5 +173,5 @@ def test_a_read_only_page_takes_nothing(study, open_page, monkeypatch):
 
 def lm_eval_files():
     """What the study's smallest student left, as an upload."""
-    folder = STUDY / "starter-6l-3af23306" / "capability"
+    folder = records.STUDY / records.committed(6) / "capability"
     return [(path.name, path.read_bytes(), "application/json") for path in folder.iterdir()]

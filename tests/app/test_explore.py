@@ -8,7 +8,6 @@ import streamlit as st
 from explorer import jobs, store
 from explorer.catalogue import prices
 from explorer.catalogue.prices import Price
-from explorer.specs import starter_sweep
 from tests import records
 from tests.app.reading import text_of
 
@@ -59,8 +58,8 @@ def test_a_picked_run_shows_its_evidence(study, open_page):
 
 def test_a_run_with_a_control_arm_says_whether_distillation_helped(root, study, open_page):
     """The strip has the sentence where both are in the store."""
-    sweep = starter_sweep().with_(control=True)
-    arm = next(spec for spec in sweep.runs() if spec.name == "starter-20l-labels")
+    arms = records.study(control=True)
+    arm = next(spec for spec in arms if spec.name == "starter-20l-labels")
     assert "distillation helped" not in text_of(open_page("explore", run=study[2]))
     records.write_run(root, records.make_record(spec=arm))
     st.cache_data.clear()

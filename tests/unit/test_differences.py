@@ -1,7 +1,5 @@
 """One run against another, task by task and for the suite."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -9,8 +7,6 @@ from explorer import store
 from explorer.analysis import differences, pairing, retention
 from explorer.analysis.pairing import Pair
 from tests import records
-
-STUDY = Path(__file__).parents[2] / "results"
 
 
 def right(both, only_own, only_other, neither):
@@ -120,7 +116,7 @@ def test_a_run_against_itself_is_inconclusive_everywhere(store_root):
 
 def test_on_the_committed_study_formula_and_bootstrap_agree():
     """The page's intervals and Fieller's differ by less than 0.02 at every end."""
-    found, _ = store.records(STUDY)
+    found, _ = store.records(records.STUDY)
     scores = store.scores(found)
     students = [record for record in found if record.teacher_run_id]
     assert len(students) >= 5
@@ -128,8 +124,8 @@ def test_on_the_committed_study_formula_and_bootstrap_agree():
         rows = retention.per_task(
             scores[scores["run_id"] == record.run_id],
             scores[scores["run_id"] == record.teacher_run_id],
-            store.answers(STUDY, record.run_id),
-            store.answers(STUDY, record.teacher_run_id),
+            store.answers(records.STUDY, record.run_id),
+            store.answers(records.STUDY, record.teacher_run_id),
         )
         np.testing.assert_allclose(rows["low"], rows["fieller_low"], atol=0.02)
         np.testing.assert_allclose(rows["high"], rows["fieller_high"], atol=0.02)

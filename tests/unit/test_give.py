@@ -15,7 +15,8 @@ from explorer import cli, store
 from explorer.errors import BadInput
 from explorer.harness import bring, give, results, samples
 from tests import records
-from tests.unit.test_import import STUDENT, STUDY, TEACHER, old_format
+from tests.records import STUDY
+from tests.unit.test_import import STUDENT, TEACHER, old_format
 
 SAME = ("score", "stderr", "chance", "headline", "higher_is_better", "num_documents",
         "num_documents_total", "num_fewshot", "task_version", "task_hash")  # fmt: skip

@@ -3,7 +3,6 @@
 import json
 import shutil
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,20 +11,20 @@ from explorer import cli, store
 from explorer.analysis import differences, retention
 from explorer.errors import BadInput
 from explorer.harness import bring, samples
+from tests import records
 
-STUDY = Path(__file__).parents[2] / "results"
-TEACHER, STUDENT = "teacher-starter-2b9c5fdc", "starter-20l-9aecb486"
+TEACHER, STUDENT = records.committed(), records.committed(20)
 
 
 def folder_of(run_id):
-    return STUDY / run_id / "capability"
+    return records.STUDY / run_id / "capability"
 
 
 def test_our_own_files_come_back_as_they_were_measured(store_root):
     """Scores, chance levels, headline metrics and answers of the committed teacher, exactly."""
     run_id, problems = bring.bring(store_root, folder_of(TEACHER), "mine")
 
-    old, new = store.load(STUDY, TEACHER), store.load(store_root, run_id)
+    old, new = store.load(records.STUDY, TEACHER), store.load(store_root, run_id)
     ours = {(s.task, s.metric): s for s in new.capability.scores}
     assert problems == []
     assert len(ours) == len(old.capability.scores)
@@ -36,7 +35,7 @@ def test_our_own_files_come_back_as_they_were_measured(store_root):
         assert [getattr(again, k) for k in same] == [getattr(score, k) for k in same]
         assert again.chance == pytest.approx(score.chance)
     keys = ["task", "metric", "doc_id"]
-    before = store.answers(STUDY, TEACHER).sort_values(keys)
+    before = store.answers(records.STUDY, TEACHER).sort_values(keys)
     after = store.answers(store_root, run_id).sort_values(keys)
     assert before["doc_hash"].tolist() == after["doc_hash"].tolist()
     assert before["value"].tolist() == after["value"].tolist()
@@ -55,7 +54,7 @@ def test_the_hash_of_a_document_is_lm_evals_own():
 
 def test_an_imported_student_is_held_against_a_measured_teacher(store_root):
     """Retention is that of the measured run: same documents, same conditions, no latency."""
-    shutil.copytree(STUDY / TEACHER, store_root / TEACHER)
+    shutil.copytree(records.STUDY / TEACHER, store_root / TEACHER)
     run_id, _ = bring.bring(store_root, folder_of(STUDENT), "brought", TEACHER)
     found, problems = store.records(store_root)
     runs, scores = store.frame(found), store.scores(found)

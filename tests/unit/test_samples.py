@@ -1,22 +1,21 @@
 """lm-eval's samples files: what a model was asked and what it said."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from explorer import store
 from explorer.harness import samples
+from tests import records
 
-STUDY = Path(__file__).parents[2] / "results"
-TEACHER = "teacher-starter-2b9c5fdc"
+TEACHER = records.committed()
 
 
 def test_chosen_is_right_exactly_where_lm_eval_says_so():
     """On every document of the committed teacher, our reading agrees with lm-eval's score."""
-    record = store.load(STUDY, TEACHER)
-    answers = store.answers(STUDY, TEACHER)
-    kept = samples.files(STUDY / TEACHER / "capability")
+    record = store.load(records.STUDY, TEACHER)
+    answers = store.answers(records.STUDY, TEACHER)
+    kept = samples.files(records.STUDY / TEACHER / "capability")
     tasks = {s.task: s.metric for s in record.capability.scores if s.headline}
     assert len(tasks) == 5
     for task, metric in tasks.items():
