@@ -33,6 +33,8 @@ def ask(run: Run, where: endpoint.Endpoint) -> None:
             "of chat completions."
         )
     if run.spec.capability:
+        # Before anything is loaded and counted.
+        endpoint.key_of(where, (run.spec.capability.api or ApiSpec()).key_variable)
         run.parts["capability"] = _by_api(run)
     run.stage = "latency"
     if run.spec.latency:
@@ -91,7 +93,7 @@ class _Asked:
 
     @classmethod
     def of(cls, spec: RunSpec, root: Path) -> "_Asked":
-        """Refuses what cannot be asked: no key, a chat without its template."""
+        """Refuses what cannot be asked: a chat without its template."""
         assert spec.capability is not None, "skipped otherwise"
         where, api = endpoint.parse(spec.teacher), spec.capability.api or ApiSpec()
         if where.is_chat and not spec.capability.apply_chat_template:
@@ -99,7 +101,6 @@ class _Asked:
                 f"{where.url} takes chats. Write apply_chat_template: true into the spec's "
                 "capability."
             )
-        endpoint.key_of(where, api.key_variable)
         price = api_prices.of_endpoint(root, where.url, where.model)
         folder = store.run_folder(root, spec.run_id) / "capability"
         spent = Spent(folder / "usage.jsonl")

@@ -370,11 +370,11 @@ def test_a_price_limit_without_a_price_says_where_to_write_it(spec, store_root):
 def test_a_dry_run_says_the_money_and_asks_nothing(
     server, spec, store_root, tmp_path, monkeypatch, capsys
 ):
-    """`explorer run spec.yaml --dry-run`; `explorer show` has what it was afterwards."""
+    """`explorer run spec.yaml --dry-run`, without the key; `explorer show` has what it was."""
     host = f"127.0.0.1:{server.server_port}"
     price = {"input_usd_per_mtok": 10.0, "output_usd_per_mtok": 100.0}
     (store_root / "api_prices.yaml").write_text(yaml.safe_dump({f"{host}/tiny": price}))
-    asked = spec("write")
+    asked = spec("write", key_variable="THE_KEY")
     (tmp_path / "api.yaml").write_text(asked.to_yaml())
 
     def call(*arguments):
@@ -389,6 +389,7 @@ def test_a_dry_run_says_the_money_and_asks_nothing(
     assert "About 12 requests" in said
     assert said.endswith("Nothing was asked.")
     assert not server.asked
+    monkeypatch.setenv("THE_KEY", SECRET)
     usage = engine.run(asked, store_root).capability.usage
     shown = call("show", asked.run_id)
     assert f"{usage.prompt_tokens:,} tokens read, 48 written: $" in shown

@@ -100,7 +100,7 @@ def make(
         on_progress: Told after every answer.
 
     Raises:
-        BadInput: A package or the key is missing, or the tokenizer cannot be had.
+        BadInput: A package is missing, or the tokenizer cannot be had.
     """
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
@@ -109,10 +109,9 @@ def make(
             "pip install 'lm-eval[api]'"
         )
     name = kind(where, spec)
-    key = endpoint.key_of(where, spec.key_variable)
     stock = get_model(name)
     of_kind = type(f"Asked{stock.__name__}", (ApiLM, stock), {})
-    return cast(ApiLM, of_kind(where, spec, key, spent, on_progress))
+    return cast(ApiLM, of_kind(where, spec, spent, on_progress))
 
 
 class ApiLM(TemplateLM):
@@ -124,7 +123,6 @@ class ApiLM(TemplateLM):
         self,
         where: Endpoint,
         spec: ApiSpec,
-        key: str | None,
         spent: Callable[[Usage], None],
         on_progress: Callable[[Work], None],
     ) -> None:
@@ -141,7 +139,7 @@ class ApiLM(TemplateLM):
         if spec.tokenizer is not None and not where.is_chat:
             self.tokenizer = load_tokenizer(spec.tokenizer)
             self.tokenizer_backend, self.tokenized_requests = "huggingface", True
-        self._where, self._spec, self._secret = where, spec, key
+        self._where, self._spec = where, spec
         self._spent, self._on_progress = spent, on_progress
 
     async def get_batched_requests(
@@ -156,8 +154,10 @@ class ApiLM(TemplateLM):
         """Each request's answer, a list of one; known ones are not asked again.
 
         Raises:
+            BadInput: The endpoint wants a key, and none is set.
             RunFailed: A request stayed unanswered; the others' answers are kept.
         """
+        key = endpoint.key_of(self._where, self._spec.key_variable)
         method = "generate_until" if generate else "loglikelihood"
         gate = asyncio.Semaphore(self._spec.num_concurrent)
         count = Count(len(requests), len(requests), self._on_progress)
@@ -186,7 +186,7 @@ class ApiLM(TemplateLM):
 
         try:
             async with (
-                Asker(self._where, timeout_s=self._spec.timeout_s, key=self._secret) as client,
+                Asker(self._where, timeout_s=self._spec.timeout_s, key=key) as client,
                 asyncio.TaskGroup() as group,
             ):
                 lengths: list[int | None] = [*ctxlens] if ctxlens else [None] * len(requests)
