@@ -102,7 +102,7 @@ def load(
     if source.gguf_file:
         options["gguf_file"] = source.gguf_file
     try:
-        with _quiet():
+        with quiet():
             tokenizer = AutoTokenizer.from_pretrained(source.path, **options)
             model: Any = AutoModelForCausalLM.from_pretrained(
                 source.path,
@@ -129,7 +129,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     source = locate(name)
     options = {"gguf_file": source.gguf_file} if source.gguf_file else {}
     try:
-        with _quiet():
+        with quiet():
             return AutoTokenizer.from_pretrained(source.path, **options)
     except (OSError, ValueError, KeyError) as error:
         raise UnknownModel(
@@ -210,7 +210,8 @@ def _starter_folder() -> Path:
             converted = load(f"gguf:{gguf}", dtype="float32")
             with tempfile.TemporaryDirectory(dir=gguf.parent) as partial:
                 whole = Path(partial) / "float32"
-                converted.model.save_pretrained(whole)
+                with quiet():
+                    converted.model.save_pretrained(whole)
                 converted.tokenizer.save_pretrained(whole)
                 whole.replace(folder)
     return folder
@@ -221,7 +222,7 @@ def load_config(name: str) -> Any:
     source = locate(name)
     options = {"gguf_file": source.gguf_file} if source.gguf_file else {}
     try:
-        with _quiet():
+        with quiet():
             return AutoConfig.from_pretrained(source.path, **options)
     except (OSError, ValueError, KeyError) as error:
         raise UnknownModel(f"Could not find the model {name!r}: {_first_line(error)}") from error
@@ -250,8 +251,8 @@ def _plain(model: PreTrainedModel) -> PreTrainedModel:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars from the loader: our own progress says what is going on."""
+def quiet() -> Iterator[None]:
+    """No progress bars from transformers: our own progress says what is going on."""
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

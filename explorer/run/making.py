@@ -18,7 +18,7 @@ from explorer.distill.train import State
 from explorer.errors import BadInput
 from explorer.measure import contamination
 from explorer.models.facts import fingerprint
-from explorer.models.loading import Loaded
+from explorer.models.loading import Loaded, quiet
 from explorer.records import CorpusFacts, Distillation, TargetsFacts
 from explorer.run import scoring, teaching
 from explorer.run.state import Run, key
@@ -96,7 +96,8 @@ def _make(run: Run, text: corpus.Corpus, folder: Path) -> Distillation | None:
         state = teaching.distil(run, student, course, folder)
         of_targets = teaching.targets_facts(run, targets, heldout) if targets else None
         taught = _distillation(state, text.facts(num_tokens), of_targets, student)
-    student.model.save_pretrained(folder / "model.partial")
+    with quiet():
+        student.model.save_pretrained(folder / "model.partial")
     student.tokenizer.save_pretrained(folder / "model.partial")
     shutil.rmtree(folder / "model", ignore_errors=True)
     (folder / "model.partial").replace(folder / "model")
