@@ -1,5 +1,7 @@
 """The finding in words, and the models that meet a wish."""
 
+import re
+
 import pandas as pd
 
 from explorer.analysis import numbers
@@ -7,11 +9,14 @@ from explorer.analysis import numbers
 TARGET_RETENTION = 0.95
 """The share that distillation is said to keep: the line on the chart."""
 
+FORMAT = r" (f16|q\d\w*|int\d)"
+"""How the label of a model ends that was brought into a number format."""
+
 
 def headline(runs: pd.DataFrame, *, target: float = TARGET_RETENTION) -> str:
-    """One sentence that says what the runs show.
+    """What the runs show: a sentence on the students, and one on the teacher in other formats.
 
-    It speaks of the smallest student that reaches the target. Where none does, it says so
+    Each speaks of the smallest model that reaches the target. Where none does, it says so
     and speaks of the one that comes closest. What is not known is left out of the sentence.
 
     Args:
@@ -29,15 +34,36 @@ def headline(runs: pd.DataFrame, *, target: float = TARGET_RETENTION) -> str:
         reasons = students["excluded_tasks"].replace("", pd.NA).dropna()
         why = f" ({reasons.iloc[0]})" if len(reasons) else ""
         return f"What the students keep is not known yet{why}."
-    reaching = known[known["retention"] >= target]
-    if not reaching.empty:
-        one = reaching.sort_values(["num_parameters", "num_layers"]).iloc[0]
+    # A teacher in another format was not distilled: quantising stands beside distilling.
+    labels = known["label"] if "label" in known else pd.Series("", index=known.index)
+    converted = labels.astype("string").str.fullmatch(f"teacher{FORMAT}").fillna(False).astype(bool)
+    said = []
+    if not known[~converted].empty:
+        said.append(_finding(known[~converted], runs, target))
+    if converted.any():
+        one, _ = _best(known[converted], target)
+        said.append(f"The teacher itself{_format(one)} {_keeps(one, runs)}.")
+    return " ".join(said)
+
+
+def _finding(students: pd.DataFrame, runs: pd.DataFrame, target: float) -> str:
+    one, reaches = _best(students, target)
+    if reaches:
         return f"{_capital(_name(one))} {_keeps(one, runs)}."
-    one = known.sort_values("retention", ascending=False, kind="stable").iloc[0]
     return (
         f"No student reaches {numbers.percent(target, digits=2)}: "
         f"the closest is {_name(one)} that {_keeps(one, runs)}."
     )
+
+
+def _best(known: pd.DataFrame, target: float) -> tuple[pd.Series, bool]:
+    """The smallest that reaches the target, or else the closest to it; and whether it does."""
+    reaching = known[known["retention"] >= target]
+    if reaching.empty:
+        return known.sort_values("retention", ascending=False, kind="stable").iloc[0], False
+    # Formats of one model differ in bytes, not in parameters.
+    by = [name for name in ("num_parameters", "num_layers", "weight_bytes") if name in reaching]
+    return reaching.sort_values(by, kind="stable").iloc[0], True
 
 
 def pick(
@@ -88,14 +114,21 @@ def _cost_ratio(one: pd.Series, runs: pd.DataFrame) -> float | None:
 
 
 def _name(one: pd.Series) -> str:
-    """`a 15-layer student`, `an 8-layer student`, `the student 60M wide`."""
+    """`a 15-layer student`, `an 8-layer student as q8_0 in llama.cpp`, `the student 60M wide`."""
     if one.get("kind", "depth") not in {"depth", None} and isinstance(one.get("label"), str):
         return f"the student {one['label']}"
     if numbers.missing(one["num_layers"]):
-        return "a student"
+        return f"a student{_format(one)}"
     layers = f"{one['num_layers']:.0f}"
     article = "an" if layers in {"11", "18"} or layers.startswith("8") else "a"
-    return f"{article} {layers}-layer student"
+    return f"{article} {layers}-layer student{_format(one)}"
+
+
+def _format(one: pd.Series) -> str:
+    """The number format that a model was brought into, which its label ends in."""
+    found = re.search(f"{FORMAT}$", str(one.get("label")))
+    place = " in llama.cpp" if one.get("runtime") == "llama.cpp" else ""
+    return f" as {found[1]}{place}" if found else ""
 
 
 def _capital(text: str) -> str:

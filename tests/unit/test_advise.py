@@ -48,6 +48,22 @@ def test_where_no_student_reaches_the_target_the_sentence_says_so():
     )
 
 
+def test_quantising_the_teacher_has_a_sentence_of_its_own():
+    """It is no student, and of its formats the smallest file that reaches the target is told."""
+    frame = runs((30, 0.98, 0.17), (30, 0.96, 0.15), (24, 0.83, 0.14), (15, 0.6, 0.1))
+    frame["label"] = ["teacher", "teacher q8_0", "teacher q4_k_m", "24 layers q8_0", "15 layers"]
+    frame["runtime"] = ["transformers eager", *["llama.cpp"] * 3, "transformers eager"]
+    frame["weight_bytes"] = [538, 143, 104, 120, 326]
+
+    assert advise.headline(frame) == (
+        "No student reaches 95 %: the closest is a 24-layer student as q8_0 in llama.cpp that "
+        "keeps 83 % [79, 87] of the teacher's capability at 0.14 times its latency and 0.14 times "
+        "its cost per hour. The teacher itself as q4_k_m in llama.cpp keeps 96 % [92, 100] of the "
+        "teacher's capability at 0.15 times its latency and 0.15 times its cost per hour."
+    )
+    assert advise.headline(frame[:3]).startswith("The teacher itself as q4_k_m in llama.cpp keeps")
+
+
 def test_what_is_not_known_is_left_out_of_the_sentence():
     """Missing prices, intervals and times shorten it; nothing is made up."""
     frame = runs((15, 0.83, 0.52), usd_per_hour_at_load=np.nan)
