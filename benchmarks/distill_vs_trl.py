@@ -196,6 +196,7 @@ def targets(work: Path) -> Any:
 def prepare(work: Path, sizes: tuple[int, ...], num_blocks: int, num_heldout: int) -> float:
     """Cut the students, fill the targets; the teacher's pass in tokens/s."""
     from explorer.distill import students
+    from explorer.distill.targets import by_weights
     from explorer.models.loading import load
     from explorer.specs import DepthStudent
 
@@ -207,9 +208,10 @@ def prepare(work: Path, sizes: tuple[int, ...], num_blocks: int, num_heldout: in
         student.model.save_pretrained(work / str(layers))
         student.tokenizer.save_pretrained(work / str(layers))
     made = targets(work)
-    made.fill(lambda: teacher, heldout[:num_heldout], lambda *told: None)  # warm-up
+    asked = by_weights(teacher)
+    made.fill(lambda: asked, heldout[:num_heldout], lambda *told: None)  # warm-up
     rates: list[float] = []
-    made.fill(lambda: teacher, training[:num_blocks], lambda done, total, rate: rates.append(rate))
+    made.fill(lambda: asked, training[:num_blocks], lambda done, total, rate: rates.append(rate))
     return rates[-1]
 
 
