@@ -34,9 +34,7 @@ def headline(runs: pd.DataFrame, *, target: float = TARGET_RETENTION) -> str:
         reasons = students["excluded_tasks"].replace("", pd.NA).dropna()
         why = f" ({reasons.iloc[0]})" if len(reasons) else ""
         return f"What the students keep is not known yet{why}."
-    # A teacher in another format was not distilled: quantising stands beside distilling.
-    labels = known["label"] if "label" in known else pd.Series("", index=known.index)
-    converted = labels.astype("string").str.fullmatch(f"teacher{FORMAT}").fillna(False).astype(bool)
+    converted = is_converted(known)
     said = []
     if not known[~converted].empty:
         said.append(_finding(known[~converted], runs, target))
@@ -44,6 +42,12 @@ def headline(runs: pd.DataFrame, *, target: float = TARGET_RETENTION) -> str:
         one, _ = _best(known[converted], target)
         said.append(f"The teacher itself{_format(one)} {_keeps(one, runs)}.")
     return " ".join(said)
+
+
+def is_converted(runs: pd.DataFrame) -> pd.Series:
+    """Where a run is a teacher in another number format, which was not distilled."""
+    labels = runs["label"] if "label" in runs else pd.Series("", index=runs.index)
+    return labels.astype("string").str.fullmatch(f"teacher{FORMAT}").fillna(False).astype(bool)
 
 
 def _finding(students: pd.DataFrame, runs: pd.DataFrame, target: float) -> str:

@@ -86,7 +86,9 @@ def said(runs: pd.DataFrame, all_runs: pd.DataFrame, shown: pd.DataFrame, task: 
     newest = runs["finished_at"].dropna().max()
     if isinstance(newest, str):
         line += f" · newest {widgets.when(newest)}"
-    excluded = sorted({text for text in shown["excluded_tasks"].dropna() if text})
+    # A teacher that was only timed has no scores, and is not expected to.
+    students = shown[shown["role"] == "student"]
+    excluded = sorted({text for text in students["excluded_tasks"].dropna() if text})
     if excluded:
         more = f" and {len(excluded) - 1} more notes" if len(excluded) > 1 else ""
         line += f"<br>Left out: {widgets.text(excluded[0])}{more}"

@@ -1,28 +1,30 @@
 """Parts of the Compare page: the runs to begin with, the footnote."""
 
+import re
+
 import pandas as pd
 import streamlit as st
 
-from explorer.analysis import retention
+from explorer.analysis import advise, retention
 from explorer.pages import words
 
 
 def newest_study(finished: pd.DataFrame) -> list[str]:
-    """The teacher and the students of the newest run's study.
+    """The teacher and the students of the newest study, in all their formats.
 
-    A study is what shares a teacher's run and the beginning of the name.
+    A study is what shares a teacher's run and the beginning of the name. A run that has nothing
+    beside it is shown alone only where there is no study.
     """
-    newest = finished.sort_values("finished_at").iloc[-1]
-    students = finished[finished["role"] == "student"]
-    if newest["role"] == "teacher":
-        same = students[students["teacher_run_id"] == newest["run_id"]]
-        if same.empty:
-            return [str(newest["run_id"])]
-        newest = same.sort_values("finished_at").iloc[-1]
-    same = students[
-        (students["teacher_run_id"] == newest["teacher_run_id"])
-        & (students["name"].map(_study) == _study(newest["name"]))
-    ]
+    students = finished[finished["role"] == "student"].sort_values("finished_at")
+    if students.empty:
+        return [str(finished.sort_values("finished_at").iloc[-1]["run_id"])]
+    converted = advise.is_converted(students)
+    own = students[~converted]
+    newest = (students if own.empty else own).iloc[-1]
+    of_study = converted | (students["name"].map(_study) == _study(newest["name"]))
+    same = students[of_study & (students["teacher_run_id"] == newest["teacher_run_id"])]
+    if same.empty:  # an import without a teacher
+        same = students[students["run_id"] == newest["run_id"]]
     teacher = finished.loc[finished["run_id"] == newest["teacher_run_id"], "run_id"]
     return [*teacher, *same.sort_values("num_parameters", ascending=False)["run_id"]]
 
@@ -53,8 +55,9 @@ def chosen(finished: pd.DataFrame, key: str) -> pd.DataFrame:
 
 
 def _study(name: str) -> str:
-    """A run's name without the size that a sweep adds to it."""
-    return name.rpartition("-")[0] or name
+    """A run's name without what a sweep adds to it: the size, and the format or the arm."""
+    plain = re.sub(r"-(f16|q\d\w*|int\d|labels)$", "", name)
+    return plain.rpartition("-")[0] or plain
 
 
 def footnote(runs: pd.DataFrame) -> str:

@@ -6,6 +6,7 @@ import pandas as pd
 
 from explorer import store
 from explorer.pages import differences, sidebyside
+from explorer.specs import RunSpec, SweepSpec
 from tests import records
 from tests.app.reading import text_of
 
@@ -123,6 +124,19 @@ def test_a_lone_teacher_is_its_own_study(root):
     records.write_run(root, record)
 
     assert sidebyside.newest_study(store.frame([record])) == [record.run_id]
+
+
+def test_a_study_is_shown_with_all_its_formats_and_before_a_lone_run(root):
+    """What is quantised belongs to it; a newer run with nothing beside it does not hide it."""
+    students = ({"num_layers": 20}, {"num_layers": 10})
+    study = SweepSpec.parse({"students": students, "distill": {}, "gguf": ["q8_0"]}).runs()
+    found = [records.make_record(spec=spec, number=n) for n, spec in enumerate(study)]
+    alone = records.make_record(spec=RunSpec(name="alone", teacher="other"))
+    alone = alone.model_copy(update={"finished_at": "2027-01-01T00:00:00+00:00"})
+
+    assert sorted(sidebyside.newest_study(store.frame([*found, alone]))) == sorted(
+        spec.run_id for spec in study
+    )
 
 
 def test_dropped_results_become_a_run_of_the_table(root, study, open_page):
