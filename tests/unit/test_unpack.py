@@ -69,6 +69,8 @@ def test_a_zip_that_grows_without_measure_is_refused(monkeypatch):
         ("a.zip", zip_of({"x.json": "1"}).getvalue()[:-30], "could not be unpacked"),
         ("a.zip", zip_of({"x.json": "1", "x.json/y.json": "2"}).getvalue(), "cannot be kept"),
     ],
+    # A zip holds the time at which it was made: as a name it would differ between processes.
+    ids=["another_file", "no_zip", "cut_zip", "clashing_names"],
 )
 def test_what_is_no_result_is_refused_in_words(name, data, says):
     """Another kind of file, a damaged zip, names that cannot both be: a sentence each."""
