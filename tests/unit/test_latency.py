@@ -1,4 +1,5 @@
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -43,13 +44,25 @@ def test_every_counted_turn_is_kept_and_warm_up_is_not(student, teacher, progres
     assert found.seconds > 0
 
 
-def test_a_larger_model_takes_longer(student, teacher, progress):
-    """Twelve layers are slower than one, measured side by side."""
+def test_each_models_time_is_its_own(student, teacher, progress, monkeypatch):
+    """By a clock that a layer moves on by a millisecond: five tokens of one layer, of twelve."""
+    clock = SimpleNamespace(now=0.0)
+
+    def tick(*told):
+        clock.now += 1e-3
+
+    for runtime in (student, teacher):
+        for layer in runtime.loaded.model.model.layers:
+            layer.register_forward_hook(tick)
+    counted = SimpleNamespace(perf_counter=lambda: clock.now, monotonic=lambda: clock.now)
+    monkeypatch.setattr(latency, "time", counted)
+
     found = latency.time_in_turns(student, teacher, SPEC, progress)
 
     assert found.teacher is not None
-    own = min(turn.latency_ms for turn in found.own.turns)
-    assert own < min(turn.latency_ms for turn in found.teacher.turns)
+    for timing, num_layers in ((found.own, 1), (found.teacher, 12)):
+        for turn in timing.turns:
+            assert (turn.ttft_ms, turn.latency_ms) == pytest.approx((num_layers, 5 * num_layers))
 
 
 def test_a_teacher_is_timed_alone(teacher, progress):
