@@ -53,7 +53,7 @@ def gradients(
     num_scored = 0
     for start in range(0, len(numbers), size):
         part = numbers[start : start + size]
-        lesson = course.source.lesson(part, step, accelerator.unwrap_model(model))
+        lesson = course.source.lesson(part, step, model)
         # Every block of a step has as many scored positions, so blocks are the weights.
         sums = _micro_step(
             accelerator, model, lesson, spec, share=len(part) / (num_blocks or len(numbers))

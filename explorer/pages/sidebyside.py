@@ -56,7 +56,7 @@ def chosen(finished: pd.DataFrame, key: str) -> pd.DataFrame:
 
 def _study(name: str) -> str:
     """A run's name without what a sweep adds to it: the size, and the format or the arm."""
-    plain = re.sub(r"-(f16|q\d\w*|int\d|labels)$", "", name)
+    plain = re.sub(f"-({advise.FORMAT}|labels)$", "", name)
     return plain.rpartition("-")[0] or plain
 
 
