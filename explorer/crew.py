@@ -25,6 +25,7 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 
+from explorer import heap
 from explorer.errors import ExplorerError, RunCancelled, RunFailed
 
 PATIENCE = datetime.timedelta(days=7)
@@ -200,6 +201,7 @@ def crew() -> Crew:
     return _crew
 
 
+@heap.kept()
 def help_out() -> None:
     """Do what the first process orders until it dismisses us.
 

@@ -31,6 +31,7 @@ from filelock import FileLock
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from explorer import heap
 from explorer.distill.losses import kept_log_softmax
 from explorer.distill.rows import Row, Rows
 from explorer.errors import DamagedStore, NoRoom
@@ -146,6 +147,7 @@ class Targets:
         """Numbers of the blocks that are filled in."""
         return sorted(self._where)
 
+    @heap.kept()
     def fill(
         self,
         load_teacher: Callable[[], Scorer],

@@ -17,6 +17,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from explorer import crew as together
+from explorer import heap
 from explorer.distill.lessons import Course, check_head
 from explorer.distill.passes import Exam
 from explorer.distill.pupil import WEIGHTS, Pupil, helper
@@ -63,6 +64,7 @@ OnStep = Callable[[State, int, float, float], None]
 """Called after each step with (state, all steps, loss, tokens per second); may raise to stop."""
 
 
+@heap.kept()
 def train(
     student: PreTrainedModel,
     course: Course,
