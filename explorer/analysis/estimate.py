@@ -19,6 +19,9 @@ BYTES_PER_TRAINED_PARAMETER = 16
 BYTES_PER_FROZEN_PARAMETER = 4
 """float32 weight."""
 
+MEASURED = "All of it is already measured."
+"""The basis of an estimate of nothing."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
@@ -54,13 +57,14 @@ def estimate(
     """
     todo, past = _split(specs, runs, device_name)
     if not todo:
-        return Estimate(0.0, None, "All of it is already measured.", ())
+        return Estimate(0.0, None, MEASURED, ())
     if past.empty:
         return Estimate(
             None, None, "No run of this teacher on this machine yet: the first run will tell.", ()
         )
     total, unknown = 0.0, set[str]()
-    taught = {lesson(spec) for spec in (*before, *specs) if spec not in todo}
+    over = [spec for spec in (*before, *specs) if spec not in todo]
+    taught, chosen = {lesson(spec) for spec in over}, {choice_of_layers(spec) for spec in over}
     for spec in todo:
         alike = _same_runtime(spec, past)
         size = parameters_of(spec, runs) or parameters_of(_teacher_of(spec), runs)
@@ -69,9 +73,11 @@ def estimate(
             "testing": _testing_s(spec, size, alike, scores),
             "timing": _timing_s(spec, size, alike),
         }
-        if getattr(spec.student, "choice", None) == "greedy" and lesson(spec) not in taught:
+        greedy = getattr(spec.student, "choice", None) == "greedy"
+        if greedy and choice_of_layers(spec) not in chosen:
             parts["the greedy choice of layers"] = None
         taught.add(lesson(spec))
+        chosen.add(choice_of_layers(spec))
         total += sum(seconds for seconds in parts.values() if seconds is not None)
         unknown |= {name for name, seconds in parts.items() if seconds is None}
     memory = [_memory_bytes(spec, parameters_of(spec, runs), past) for spec in todo]
@@ -103,6 +109,11 @@ def _split(
 def lesson(spec: RunSpec) -> tuple[object, ...]:
     """What decides a student; runs that measure the same one, as GGUF say, teach it once."""
     return spec.teacher, spec.student, spec.distill
+
+
+def choice_of_layers(spec: RunSpec) -> tuple[object, ...]:
+    """What decides which layers a student keeps; the teaching does not, so arms share it."""
+    return spec.teacher, spec.student, spec.distill.control() if spec.distill else None
 
 
 def _same_runtime(spec: RunSpec, past: pd.DataFrame) -> pd.DataFrame:

@@ -140,6 +140,7 @@ def print_forecasts(runs: list[RunSpec], root: Path) -> None:
     """
     from explorer import preflight
     from explorer.analysis import numbers
+    from explorer.analysis.estimate import MEASURED
 
     found = preflight.forecasts(runs, root)
     rows = [
@@ -161,7 +162,11 @@ def print_forecasts(runs: list[RunSpec], root: Path) -> None:
         f"{total}{f', {numbers.dollars(sum(spent))}' if spent else ''}. Nothing was started.",
         markup=False,
     )
-    for basis in dict.fromkeys(told.seconds_basis for told in found):
+    bases = [told.seconds_basis for told in found]
+    if 0 < bases.count(MEASURED) < len(bases):
+        console.print(f"{bases.count(MEASURED)} of the {len(bases)} runs are already measured.")
+        bases = [basis for basis in bases if basis != MEASURED]
+    for basis in dict.fromkeys(bases):
         console.print(basis, markup=False)
     problems = [told.problem for told in found if told.problem]
     if problems:

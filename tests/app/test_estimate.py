@@ -156,6 +156,16 @@ def test_the_greedy_choice_is_named_as_not_estimated(past):
     )
 
 
+def test_an_arm_shares_the_choice_of_layers(past):
+    """The layers are chosen before anything is taught, so the control arm finds them chosen."""
+    runs, scores = past
+    taught = planned(student=DepthStudent(num_layers=12, choice="greedy"))
+    arm = taught.with_(distill=taught.distill.control().model_dump())
+
+    assert estimate([arm], runs, scores, before=[taught]).unknown == ()
+    assert estimate([taught, arm], runs, scores).unknown == ("the greedy choice of layers",)
+
+
 def test_large_steps_are_found_for_every_cut(past):
     """More than half of the model that is cut; not of the teacher, when it is another."""
     runs, _ = past

@@ -1,5 +1,6 @@
 """The command line: the same actions as the pages, one line for what is wrong."""
 
+import dataclasses
 import io
 import json
 import sys
@@ -302,6 +303,24 @@ def test_a_dry_run_says_what_it_takes_and_starts_nothing(
     assert code == 1
     assert "too little" in err
     assert "--insist" in err
+
+
+def test_a_dry_run_of_a_sweep_counts_what_is_measured(capsys, monkeypatch, tmp_path, tiny_run):
+    """Beside runs that will take time, those that are finished are a number of runs, no basis."""
+    from explorer import preflight
+    from explorer.analysis.estimate import MEASURED
+    from explorer.cli import tables
+
+    runs = [specs.RunSpec.parse(tiny_run | {"name": name}) for name in ("one", "two", "three")]
+    [told] = preflight.forecasts(runs[:1], tmp_path)
+    over = dataclasses.replace(told, seconds=0.0, seconds_basis=MEASURED)
+    monkeypatch.setattr(preflight, "forecasts", lambda *_: [told, over, over])
+    tables.print_forecasts(runs, tmp_path)
+
+    said = capsys.readouterr().out
+    assert "2 of the 3 runs are already measured." in said
+    assert MEASURED not in said
+    assert told.seconds_basis in " ".join(said.split())
 
 
 def test_tasks_are_listed_searched_and_filtered(explorer, known_tasks):
