@@ -267,7 +267,7 @@ COLUMNS = [
     "batch_size", "prompt_tokens", "output_tokens", "peak_memory_bytes", "latency_warning",
     "distilled", "scored_tokens", "train_seconds", "device_hours", "targets_seconds",
     "kl_before", "kl_after", "top1_before", "top1_after", "corpus",
-    "method", "recipe", "arm",
+    "method", "recipe", "arm", "format",
     "error",
 ]  # fmt: skip
 
@@ -291,6 +291,7 @@ def row(record: RunRecord) -> dict[str, Any]:
         "method": spec.distill.method if spec.distill else None,
         "recipe": spec.recipe(),
         "arm": spec.arm(),
+        "format": spec.format,
         "error": record.error.message if record.error else None,
     }
     if record.environment:

@@ -1,16 +1,11 @@
 """The finding in words, and the models that meet a wish."""
 
-import re
-
 import pandas as pd
 
 from explorer.analysis import numbers
 
 TARGET_RETENTION = 0.95
 """The share that distillation is said to keep: the line on the chart."""
-
-FORMAT = r"(f16|q\d\w*|int\d)"
-"""How the label and the name of a model end that was brought into a number format."""
 
 
 def headline(runs: pd.DataFrame, *, target: float = TARGET_RETENTION) -> str:
@@ -46,8 +41,7 @@ def headline(runs: pd.DataFrame, *, target: float = TARGET_RETENTION) -> str:
 
 def is_converted(runs: pd.DataFrame) -> pd.Series:
     """Where a run is a teacher in another number format, which was not distilled."""
-    labels = runs["label"] if "label" in runs else pd.Series("", index=runs.index)
-    return labels.astype("string").str.fullmatch(f"teacher {FORMAT}").fillna(False).astype(bool)
+    return runs["format"].notna() & runs["kind"].isna()
 
 
 def _finding(students: pd.DataFrame, runs: pd.DataFrame, target: float) -> str:
@@ -129,10 +123,9 @@ def _name(one: pd.Series) -> str:
 
 
 def _format(one: pd.Series) -> str:
-    """The number format that a model was brought into, which its label ends in."""
-    found = re.search(f" {FORMAT}$", str(one.get("label")))
+    """The number format that a model was brought into."""
     place = " in llama.cpp" if one.get("runtime") == "llama.cpp" else ""
-    return f" as {found[1]}{place}" if found else ""
+    return "" if pd.isna(one["format"]) else f" as {one['format']}{place}"
 
 
 def _capital(text: str) -> str:

@@ -1,7 +1,5 @@
 """Parts of the Compare page: the runs to begin with, the footnote."""
 
-import re
-
 import pandas as pd
 import streamlit as st
 
@@ -21,7 +19,7 @@ def newest_study(finished: pd.DataFrame) -> list[str]:
     converted = advise.is_converted(students)
     own = students[~converted]
     newest = (students if own.empty else own).iloc[-1]
-    of_study = converted | (students["name"].map(_study) == _study(newest["name"]))
+    of_study = converted | (students.apply(_study, axis=1) == _study(newest))
     same = students[of_study & (students["teacher_run_id"] == newest["teacher_run_id"])]
     if same.empty:  # an import without a teacher
         same = students[students["run_id"] == newest["run_id"]]
@@ -54,9 +52,9 @@ def chosen(finished: pd.DataFrame, key: str) -> pd.DataFrame:
     return runs
 
 
-def _study(name: str) -> str:
+def _study(one: pd.Series) -> str:
     """A run's name without what a sweep adds to it: the size, and the format or the arm."""
-    plain = re.sub(f"-({advise.FORMAT}|labels)$", "", name)
+    plain = str(one["name"]).removesuffix(f"-{one['format']}").removesuffix("-labels")
     return plain.rpartition("-")[0] or plain
 
 

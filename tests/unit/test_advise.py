@@ -20,11 +20,13 @@ def runs(*students, **teacher):
                 "run_id": f"s{layers}", "role": "student", "num_layers": layers, "retention": kept,
                 "retention_low": kept - 0.04, "retention_high": kept + 0.04, "tpot_ratio": ratio,
                 "tpot_ms": 30 * ratio, "num_parameters": 10.0 * layers, "teacher_run_id": "t",
-                "usd_per_hour_at_load": 0.05 * ratio,
+                "usd_per_hour_at_load": 0.05 * ratio, "kind": "depth",
             }
         )  # fmt: skip
     columns = ["tpot_ratio", "retention_low", "retention_high", "usd_per_mtok"]
-    frame = pd.DataFrame(rows).assign(status="finished", teacher="starter", excluded_tasks="")
+    frame = pd.DataFrame(rows).assign(
+        status="finished", teacher="starter", excluded_tasks="", format=None
+    )
     return frame.assign(**{name: frame.get(name, np.nan) for name in columns})
 
 
@@ -51,7 +53,8 @@ def test_where_no_student_reaches_the_target_the_sentence_says_so():
 def test_quantising_the_teacher_has_a_sentence_of_its_own():
     """It is no student, and of its formats the smallest file that reaches the target is told."""
     frame = runs((30, 0.98, 0.17), (30, 0.96, 0.15), (24, 0.83, 0.14), (15, 0.6, 0.1))
-    frame["label"] = ["teacher", "teacher q8_0", "teacher q4_k_m", "24 layers q8_0", "15 layers"]
+    frame["kind"] = [None, None, None, "depth", "depth"]
+    frame["format"] = [None, "q8_0", "q4_k_m", "q8_0", None]
     frame["runtime"] = ["transformers eager", *["llama.cpp"] * 3, "transformers eager"]
     frame["weight_bytes"] = [538, 143, 104, 120, 326]
 
