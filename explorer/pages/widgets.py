@@ -59,6 +59,7 @@ p.quiet {margin: 0;}
   border-radius: 4px; opacity: .6;
   border: 1px solid color-mix(in srgb, currentColor 25%, transparent);}
 .layer.kept {background: #0072B2; border-color: #0072B2; color: #fff; opacity: 1;}
+.st-key-strip_head [data-testid="stPageLink"] a {min-height: 2.5rem; margin: -.125rem 0 .375rem;}
 .spark {display: block; width: 100%; height: 34px;}
 @media (max-width: 640px) {
   .finding {font-size: 1.15rem;}
