@@ -2,7 +2,7 @@
 
 A training step on a processor asks for the same hundreds of megabytes as the step before it.
 glibc gives blocks this large back to the kernel as soon as they are free, and the kernel clears
-every page of the next ones: 100,000 to 200,000 page faults a step, a fifth of its time
+every page of the next ones: 100,000 to 200,000 page faults a step, up to a fifth of its time
 (docs/log.md). Memory on a GPU is torch's own affair.
 """
 
