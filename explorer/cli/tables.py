@@ -164,7 +164,8 @@ def print_forecasts(runs: list[RunSpec], root: Path) -> None:
     )
     bases = [told.seconds_basis for told in found]
     if 0 < bases.count(MEASURED) < len(bases):
-        console.print(f"{bases.count(MEASURED)} of the {len(bases)} runs are already measured.")
+        verb = "is" if bases.count(MEASURED) == 1 else "are"
+        console.print(f"{bases.count(MEASURED)} of the {len(bases)} runs {verb} already measured.")
         bases = [basis for basis in bases if basis != MEASURED]
     for basis in dict.fromkeys(bases):
         console.print(basis, markup=False)
