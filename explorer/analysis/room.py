@@ -115,8 +115,9 @@ def _training(
     held = (student.num_parameters - embedding) / place.num_shards
     computing = student.per_layer if place.num_shards > 1 else 0.0
     trained = held + (embedding if distill.train_embeddings else 0)
-    # bfloat16 under autocast on CUDA, but norms and sums stay float32.
-    narrow = 4 if place.device == "cpu" else 2
+    # bfloat16 under autocast, but norms and sums stay float32.
+    autocast = distill.in_bfloat16(place.device)
+    narrow = 2 if autocast else 4
     layer = tokens * (4 * 4 * hidden + narrow * (6 * hidden + 4 * student.intermediate_size))
     if distill.gradient_checkpointing:
         layers = layer + student.num_layers * tokens * 4 * hidden
@@ -126,13 +127,21 @@ def _training(
     if live and distill.hidden_weight > 0:
         layers += teacher.num_layers * tokens * teacher.hidden_size * place.weight_bytes
     copies = 3 + (2 if live else 0)
-    weights = 4 * (held + computing + embedding) + (trained * 2 if place.device == "cuda" else 0)
+    weights = 4 * (held + computing + embedding) + (trained * 2 if autocast else 0)
+    positions, columns = min(CHUNK_POSITIONS, tokens), vocabulary
+    if distill.vocab_sample:
+        # A chunk is of one block, and of its tokens each may have others that the teacher kept.
+        positions = min(CHUNK_POSITIONS, distill.block_tokens)
+        columns = min(vocabulary, distill.block_tokens * (distill.top_k + 1) + distill.vocab_sample)
+    logits = positions * columns * 4 * copies + (
+        columns * hidden * 4 if columns < vocabulary else 0
+    )
     return {
         "the student's weights": float(weights),
         "gradients": float(trained * 4),
         "the optimiser": float(trained * 8),
         "activations": float(layers),
-        "a chunk of logits": float(min(CHUNK_POSITIONS, tokens) * vocabulary * 4 * copies),
+        "a chunk of logits": float(logits),
     }
 
 

@@ -12,6 +12,7 @@ The training loop asks for lessons and knows no more.
 
 import dataclasses
 import random
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from explorer.distill.losses import events
+from explorer.distill.shortlist import Shortlist
 from explorer.distill.synthesise import continued
 from explorer.distill.targets import Targets
 from explorer.errors import BadInput
@@ -30,14 +32,50 @@ from explorer.specs import DistillSpec
 # H hidden size.
 
 
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """Scored positions whose logits exist at one time."""
+
+    positions: slice
+    shortlist: Shortlist | None = None
+    """The tokens that they have logits of; None where these are all."""
+
+    def logits(self, head: nn.Module, hidden_PH: Tensor) -> Tensor:
+        """A model's logits, from its hidden states at all scored positions."""
+        hidden_CH = hidden_PH[self.positions]
+        if self.shortlist:
+            return self.shortlist.logits(head, hidden_CH)
+        logits_CV: Tensor = head(hidden_CH)
+        return logits_CV
+
+    def softened(self, logits_CV: Tensor, temperature: float) -> Tensor:
+        """Logits whose softmax is the distribution at a temperature, in float32.
+
+        A drawn token's are raised by the log of how many it stands for.
+        """
+        logits_CV = logits_CV.float()
+        if temperature != 1:
+            logits_CV = logits_CV / temperature
+        return logits_CV + self.shortlist.log_weights_S if self.shortlist else logits_CV
+
+    def of(self, ids_P: Tensor) -> Tensor:
+        """These positions' tokens [C, ...], as columns of their logits."""
+        ids_C = ids_P[self.positions]
+        return self.shortlist.places(ids_C) if self.shortlist else ids_C
+
+
+EVERYTHING = Chunk(slice(None))
+"""All scored positions with all tokens."""
+
+
 class Distributions(Protocol):
     """What a teacher says of the scored positions."""
 
-    def pair(self, student_CV: Tensor, chunk: slice, temperature: float) -> tuple[Tensor, Tensor]:
+    def pair(self, student_CV: Tensor, chunk: Chunk, temperature: float) -> tuple[Tensor, Tensor]:
         """Student's and teacher's logits of these positions, in one shape, ready to compare."""
 
-    def top1(self, chunk: slice) -> Tensor:
-        """The teacher's most likely token at each of these positions, shape [C]."""
+    def top1(self) -> Tensor:
+        """The teacher's most likely token at each scored position, shape [P]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +90,8 @@ class Lesson:
     """Whether the text is worth imitating; what the student wrote itself is not."""
     hidden: list[Tensor] | None = None
     """For each layer of the student, the teacher's state [P, H] that it should reach."""
+    shortlists: list[Shortlist] | None = None
+    """For each block, the tokens that the student has logits of; None where these are all."""
 
     @property
     def labels_P(self) -> Tensor:
@@ -61,6 +101,16 @@ class Lesson:
     def scored(self, states_BTH: Tensor) -> Tensor:
         """The scored positions of something per token, [P, ...]; a block's last has no label."""
         return states_BTH[:, self.first : -1].flatten(0, 1)
+
+    def chunks(self, num_positions: int) -> Iterator[Chunk]:
+        """The scored positions, at most so many at a time; no two shortlists in one chunk."""
+        num_scored = len(self.labels_P)
+        lists: Sequence[Shortlist | None] = self.shortlists or [None]
+        per_list = num_scored // len(lists)
+        for i, shortlist in enumerate(lists):
+            end = (i + 1) * per_list
+            for start in range(i * per_list, end, num_positions):
+                yield Chunk(slice(start, min(start + num_positions, end)), shortlist)
 
 
 class Source(Protocol):
@@ -102,6 +152,8 @@ class Cached:
     """Targets that were computed before, once for all students."""
 
     targets: Targets
+    spec: DistillSpec | None = None
+    """Decides the shortlists, where there are any; None makes none, as an exam wants it."""
 
     @property
     def blocks_NT(self) -> Tensor:
@@ -110,9 +162,23 @@ class Cached:
 
     def lesson(self, numbers: list[int], step: int, student: PreTrainedModel) -> Lesson:
         """The kept tokens of every position, and the bucket."""
-        blocks_BT, ids_BTK, log_p_BTE = (t.to(student.device) for t in self.targets.batch(numbers))
-        kept = _Kept(ids_BTK[:, :-1].flatten(0, 1), log_p_BTE[:, :-1].flatten(0, 1))
-        return Lesson(blocks_BT, kept)
+        blocks_BT, ids_BTK, log_p_BTE = self.targets.batch(numbers)
+        shortlists = None
+        if self.spec and self.spec.vocab_sample:
+            shortlists = [
+                Shortlist.draw(
+                    torch.cat([ids_TK[:-1].flatten(), block_T[1:]]),
+                    int(self.targets.identity["vocab_size"]),
+                    self.spec.vocab_sample,
+                    # A block's own: it draws alike in whatever company and process it is.
+                    random.Random(f"{self.spec.seed} {step} {number}").getrandbits(62),
+                ).to(student.device)
+                for number, ids_TK, block_T in zip(numbers, ids_BTK, blocks_BT, strict=True)
+            ]
+        ids_PK, log_p_PE = (
+            t[:, :-1].flatten(0, 1).to(student.device) for t in (ids_BTK, log_p_BTE)
+        )
+        return Lesson(blocks_BT.to(student.device), _Kept(ids_PK, log_p_PE), shortlists=shortlists)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,11 +245,12 @@ class _Kept:
     ids_PK: Tensor
     log_p_PE: Tensor
 
-    def pair(self, student_CV: Tensor, chunk: slice, temperature: float) -> tuple[Tensor, Tensor]:
-        return events(student_CV, self.ids_PK[chunk], self.log_p_PE[chunk], temperature=temperature)
+    def pair(self, student_CV: Tensor, chunk: Chunk, temperature: float) -> tuple[Tensor, Tensor]:
+        softened_CV = chunk.softened(student_CV, temperature)
+        return events(softened_CV, chunk.of(self.ids_PK), self.log_p_PE[chunk.positions])
 
-    def top1(self, chunk: slice) -> Tensor:
-        return self.ids_PK[chunk, 0]
+    def top1(self) -> Tensor:
+        return self.ids_PK[:, 0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,16 +260,17 @@ class _Dense:
     hidden_PH: Tensor
     head: nn.Module
 
-    def _logits(self, chunk: slice) -> Tensor:
-        with torch.no_grad():
-            logits_CV: Tensor = self.head(self.hidden_PH[chunk])
-        return logits_CV.float()
+    @torch.no_grad()
+    def _logits(self, chunk: Chunk) -> Tensor:
+        return chunk.logits(self.head, self.hidden_PH)
 
-    def pair(self, student_CV: Tensor, chunk: slice, temperature: float) -> tuple[Tensor, Tensor]:
-        return student_CV.float() / temperature, self._logits(chunk) / temperature
+    def pair(self, student_CV: Tensor, chunk: Chunk, temperature: float) -> tuple[Tensor, Tensor]:
+        both = student_CV, self._logits(chunk)
+        student_CV, teacher_CV = (chunk.softened(logits_CV, temperature) for logits_CV in both)
+        return student_CV, teacher_CV
 
-    def top1(self, chunk: slice) -> Tensor:
-        return self._logits(chunk).argmax(-1)
+    def top1(self) -> Tensor:
+        return self._logits(EVERYTHING).argmax(-1)
 
 
 def matched_states(student: PreTrainedModel, num_teacher_layers: int) -> list[int]:

@@ -9,11 +9,10 @@ memory small and the loop fast. How the teacher teaches is the course's affair: 
 import dataclasses
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from explorer.distill.lessons import Course, Lesson
+from explorer.distill.lessons import EVERYTHING, Chunk, Course, Lesson
 from explorer.distill.losses import HIDDEN, divergence, forward_kl, label_cross_entropy
 from explorer.specs import DistillSpec
 
@@ -25,7 +24,6 @@ CHUNK_POSITIONS = 512
 
 
 def gradients(
-    accelerator: Accelerator,
     model: PreTrainedModel,
     course: Course,
     step: int,
@@ -36,7 +34,6 @@ def gradients(
     """Leave the gradient of the step's mean loss in the parameters, as far as these blocks go.
 
     Args:
-        accelerator: Runs the passes.
         model: The student.
         course: Where the lessons come from.
         step: The step, which decides what is random.
@@ -55,9 +52,7 @@ def gradients(
         part = numbers[start : start + size]
         lesson = course.source.lesson(part, step, model)
         # Every block of a step has as many scored positions, so blocks are the weights.
-        sums = _micro_step(
-            accelerator, model, lesson, spec, share=len(part) / (num_blocks or len(numbers))
-        )
+        sums = _micro_step(model, lesson, spec, share=len(part) / (num_blocks or len(numbers)))
         for name, value in sums.items():
             means[name] = means.get(name, 0.0) + value
         num_scored += len(lesson.labels_P)
@@ -65,14 +60,15 @@ def gradients(
 
 
 def _micro_step(
-    accelerator: Accelerator,
     model: PreTrainedModel,
     lesson: Lesson,
     spec: DistillSpec,
     share: float,
 ) -> dict[str, float]:
     """One forward and backward pass; the mean loss and its terms, times this lesson's share."""
-    with accelerator.autocast():
+    where = model.device.type
+    narrow = torch.autocast(where, torch.bfloat16, enabled=spec.in_bfloat16(where))
+    with narrow:
         output = model.base_model(
             lesson.blocks_BT, use_cache=False, output_hidden_states=lesson.hidden is not None
         )
@@ -81,14 +77,13 @@ def _micro_step(
     leaf_PH = hidden_PH.detach().requires_grad_()
     head = model.get_output_embeddings()
     sums: dict[str, float] = {"loss": 0.0}
-    for start in range(0, len(labels_P), CHUNK_POSITIONS):
-        chunk = slice(start, start + CHUNK_POSITIONS)
-        with accelerator.autocast():
-            logits_CV = head(leaf_PH[chunk])
+    for chunk in lesson.chunks(CHUNK_POSITIONS):
+        with narrow:
+            logits_CV = chunk.logits(head, leaf_PH)
         terms = _terms(logits_CV, lesson, chunk, spec)
         weighted = [weight * loss_C.sum() for weight, loss_C in terms.values()]
         loss = torch.stack(weighted).sum() * per_token
-        accelerator.backward(loss)
+        loss.backward()
         sums["loss"] += float(loss.detach())
         for name, (_, loss_C) in terms.items():
             sums[name] = sums.get(name, 0.0) + float(loss_C.detach().sum()) * per_token
@@ -108,7 +103,7 @@ def _micro_step(
 
 
 def _terms(
-    logits_CV: Tensor, lesson: Lesson, chunk: slice, spec: DistillSpec
+    logits_CV: Tensor, lesson: Lesson, chunk: Chunk, spec: DistillSpec
 ) -> dict[str, tuple[float, Tensor]]:
     """Each term's weight and its loss, one number a position; terms without weight are absent."""
     terms = {}
@@ -118,8 +113,9 @@ def _terms(
         # T squared keeps the gradient's size when the temperature changes (Hinton et al.).
         terms["kd"] = (kd_weight * spec.temperature**2, divergence(spec)(*pair))
     if lesson.labelled and kd_weight < 1:
-        labels_C = lesson.labels_P[chunk]
-        terms["label"] = (1 - kd_weight, label_cross_entropy(logits_CV, labels_C))
+        logits_CV = chunk.softened(logits_CV, 1.0)
+        loss_C = label_cross_entropy(logits_CV, chunk.of(lesson.labels_P))
+        terms["label"] = (1 - kd_weight, loss_C)
     return terms
 
 
@@ -142,7 +138,6 @@ def examine(student: PreTrainedModel, course: Course, temperature: float) -> Exa
     student.eval()
     kl_sum, agree, label_sum, num_scored, compared = 0.0, 0, 0.0, 0, 0
     head = student.get_output_embeddings()
-    everything = slice(None)
     for number in course.heldout:
         lesson = course.exam.lesson([number], 0, student)
         hidden_BTH = student.base_model(lesson.blocks_BT, use_cache=False).last_hidden_state
@@ -150,9 +145,9 @@ def examine(student: PreTrainedModel, course: Course, temperature: float) -> Exa
         label_sum += float(label_cross_entropy(logits_PV, lesson.labels_P).sum())
         num_scored += len(lesson.labels_P)
         if lesson.teacher:
-            kl_P = forward_kl(*lesson.teacher.pair(logits_PV, everything, temperature))
+            kl_P = forward_kl(*lesson.teacher.pair(logits_PV, EVERYTHING, temperature))
             kl_sum += float(kl_P.sum())
-            agree += int((logits_PV.argmax(-1) == lesson.teacher.top1(everything)).sum())
+            agree += int((logits_PV.argmax(-1) == lesson.teacher.top1()).sum())
             compared += len(kl_P)
     student.train(was_training)
     return Exam(

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import patch_environment
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_state_dict,
@@ -75,11 +73,6 @@ class Pupil:
         else:
             self.student = student
             self.student.to(torch.float32)
-        where = self.student.device
-        with patch_environment(accelerate_use_fsdp="false"):  # It would wrap the head too.
-            self.accelerator = Accelerator(
-                mixed_precision="bf16" if where.type == "cuda" else "no", cpu=where.type == "cpu"
-            )
         self.student.get_input_embeddings().requires_grad_(spec.train_embeddings)
         if spec.gradient_checkpointing:
             self.student.activation_checkpointing_enable({"use_reentrant": False})
@@ -125,8 +118,7 @@ class Pupil:
         if not self.sharded:
             self.crew.same_parameters(self.student)
         terms, num_scored = passes.gradients(
-            self.accelerator, self.student, self.course, number, self.crew.share(numbers),
-            self.spec, len(numbers),
+            self.student, self.course, number, self.crew.share(numbers), self.spec, len(numbers)
         )  # fmt: skip
         norm = math.nan
         if self.sharded:

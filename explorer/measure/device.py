@@ -9,6 +9,7 @@ import platform
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import cpuinfo
 import psutil
@@ -20,6 +21,8 @@ from explorer.records import Environment
 LIBRARIES = ("torch", "transformers", "lm-eval", "accelerate", "tokenizers", "datasets", "numpy",
              "torchao")  # fmt: skip
 """The ones that decide numbers."""
+BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""Flags of processors that multiply in bfloat16: two of x86, one of ARM."""
 
 
 def environment(device: torch.device, threads: int) -> Environment:
@@ -64,12 +67,22 @@ def device_name(device: torch.device) -> str:
 
 
 @functools.cache
-def _processor() -> str:
-    """The processor's brand, or nothing; cached, since asking takes a second."""
+def _about_processor() -> dict[str, Any]:
+    """What the system says of it, or nothing; cached, since asking takes a second."""
     with contextlib.suppress(Exception):
         # cpuinfo asks the system in a dozen ways, and has failed on new ones.
-        return " ".join(str(cpuinfo.get_cpu_info().get("brand_raw", "")).split())
-    return ""
+        return dict(cpuinfo.get_cpu_info())
+    return {}
+
+
+def _processor() -> str:
+    """The processor's brand, or nothing."""
+    return " ".join(str(_about_processor().get("brand_raw", "")).split())
+
+
+def computes_bfloat16() -> bool:
+    """Whether the processor says that it has instructions for products in bfloat16."""
+    return not BFLOAT16.isdisjoint(_about_processor().get("flags", ()))
 
 
 def _cores() -> str:

@@ -16,7 +16,13 @@ from explorer.errors import ExplorerError
 from explorer.pages import glossary, takeaway, widgets, words
 from explorer.records import RunRecord
 from explorer.report import evidence
-from explorer.specs import BothStudent, CheckpointStudent, DepthStudent, FreshStudent
+from explorer.specs import (
+    BothStudent,
+    CheckpointStudent,
+    DepthStudent,
+    DistillSpec,
+    FreshStudent,
+)
 
 CHOICES = {
     "block_influence": "chosen by importance",
@@ -152,13 +158,23 @@ def _made(record: RunRecord) -> str:
     if taught is None:
         return f"{cut}; not taught"
     said = (
-        f"{cut}; taught on {taught.scored_tokens:,} tokens of {taught.corpus.name} in "
-        f"{numbers.duration(taught.seconds)}"
+        f"{cut}; taught on {taught.scored_tokens:,} tokens of {taught.corpus.name}"
+        f"{_shortcuts(record.spec.distill)} in {numbers.duration(taught.seconds)}"
     )
     if taught.kl_before is None or taught.kl_after is None:
         return said
     before, after = numbers.significant(taught.kl_before), numbers.significant(taught.kl_after)
     return f"{said}; KL to the teacher {before} to {after} nats"
+
+
+def _shortcuts(distill: DistillSpec | None) -> str:
+    """In brackets, what makes a teaching faster and its arithmetic less exact; mostly nothing."""
+    parts = []
+    if distill and distill.vocab_sample:
+        parts.append(f"{distill.vocab_sample:,} tokens drawn")
+    if distill and distill.precision == "bfloat16":
+        parts.append("products in bfloat16")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _cut(record: RunRecord) -> str:

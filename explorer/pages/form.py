@@ -5,7 +5,7 @@ refuse the same things with the same sentences.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -77,7 +77,8 @@ def ask(root: Path, shelf: Shelf) -> SweepSpec | RunSpec:
     """
     head = _teacher_and_sizes(root, shelf)
     elsewhere = order.runs_elsewhere(head["teacher"])
-    taught = {"corpus": None, "control": False} if elsewhere else _corpus_and_budget()
+    untaught: dict[str, Any] = {"corpus": None, "control": False}
+    taught = untaught if elsewhere else _corpus_and_budget()
     if elsewhere == "endpoint":
         tested = None
         if api.wanted():
@@ -86,7 +87,7 @@ def ask(root: Path, shelf: Shelf) -> SweepSpec | RunSpec:
     else:
         tested = _tasks(shelf)
     head["formats"] = {} if elsewhere else timing.formats()
-    how = _details(head["kind"])
+    how = _details(head["kind"], taught.get("method"))
     if how.pop("as_yaml"):
         return _as_yaml()
     return _spec(head, taught, tested, how)
@@ -313,7 +314,7 @@ def _take_from_the_address(key: str, asked: list[str] | str) -> None:
         st.session_state[key] = st.session_state[f"{key}_asked"] = asked
 
 
-def _details(kind: str) -> dict[str, Any]:
+def _details(kind: str, method: str | None) -> dict[str, Any]:
     with st.expander("Layers, learning, timing, device"):
         one, two, three = st.columns(3)
         found: dict[str, Any] = {
@@ -342,7 +343,7 @@ def _details(kind: str) -> dict[str, Any]:
                 help=HELP["temperature"],
             ),
         }
-        one, two, three, four = st.columns(4)
+        one, two, three = st.columns(3)
         found["learning_rate"] = one.number_input(
             "Learning rate",
             min_value=1e-6,
@@ -353,16 +354,34 @@ def _details(kind: str) -> dict[str, Any]:
             help=HELP["learning_rate"],
         )
         found["seed"] = two.number_input("Seed", 0, value=0, key="run_seed", help=HELP["seed"])
-        found["teacher_bits"] = three.selectbox(
+        found["device"] = three.selectbox(
+            "Device", ["auto", "cpu", "cuda"], key="run_device", help=HELP["run_device"]
+        )
+        one, two, three = st.columns(3)
+        found["teacher_bits"] = one.selectbox(
             "Teacher rounded to",
             [None, *timing.BITS],
             format_func=lambda key: timing.BITS.get(key, "nothing"),
             key="run_teacher_bits",
             help=HELP["teacher_bits"],
         )
-        found["device"] = four.selectbox(
-            "Device", ["auto", "cpu", "cuda"], key="run_device", help=HELP["run_device"]
+        found["precision"] = two.selectbox(
+            "Products in",
+            get_args(DistillSpec.model_fields["precision"].annotation),
+            key="run_precision",
+            help=HELP["precision"],
         )
+        drawn = three.number_input(
+            "Tokens drawn",
+            min_value=1,
+            value=None,
+            step=1_024,
+            key="run_vocab_sample",
+            placeholder="all",
+            disabled=method != "cached",
+            help=HELP["vocab_sample"],
+        )
+        found["vocab_sample"] = drawn if method == "cached" else None
         found["timing"] = timing.ask()
         _take_from_the_address("run_include_path", st.query_params.get(ASKED_FOLDER, ""))
         found["include_path"] = st.text_input(
@@ -415,7 +434,10 @@ def _spec(
     control = taught.pop("control")
     if taught["corpus"] is not None:
         order.check_corpus(taught["corpus"])
-        asked = ("kd_weight", "temperature", "learning_rate", "seed", "teacher_bits")
+        asked = (
+            "kd_weight", "temperature", "learning_rate", "seed", "teacher_bits", "precision",
+            "vocab_sample",
+        )  # fmt: skip
         learning = {key: how[key] for key in asked}
         if head["kind"] == "fresh":
             # Random weights include the embedding, which must not stay so.

@@ -14,6 +14,7 @@ from explorer.distill.students import slice_vocabulary
 from explorer.distill.synthesise import synthesise
 from explorer.distill.targets import Scorer, Targets, by_weights
 from explorer.distill.train import State, train
+from explorer.measure import device
 from explorer.models.facts import tokenizer_digest
 from explorer.models.loading import Loaded
 from explorer.records import CurvePoint, TargetsFacts
@@ -68,16 +69,15 @@ def course(
     if distill.method == "cached":
         wanted += training[: num_steps(distill) * distill.blocks_per_step]
     targets = _targets(run, blocks_NT, text, wanted)
-    exam = lessons.Cached(targets)
     source: lessons.Source = plain
     if distill.method == "cached":
-        source = exam
+        source = lessons.Cached(targets, distill)
     elif distill.method == "live":
         lessons.check_head(run.lecturer.model, blocks_NT[heldout[:1], :8])
         if distill.hidden_weight > 0:
             lessons.check_hidden(run.lecturer.model, student.model)
         source = lessons.Live(run.lecturer.model, blocks_NT, distill)
-    return Course(source, training, exam, heldout), targets
+    return Course(source, training, lessons.Cached(targets), heldout), targets
 
 
 def _fit_lecturer(run: Run, student: Loaded) -> None:
@@ -129,6 +129,12 @@ def distil(run: Run, student: Loaded, course: Course, folder: Path) -> State:
     run.stage = "distil"
     distill = run.spec.distill
     assert distill is not None, "only a distilled student comes here"
+    on_processor = run.device.type == "cpu" and distill.in_bfloat16("cpu")
+    if on_processor and not device.computes_bfloat16():
+        log.warning(
+            "This processor has no instructions for bfloat16, so distill.precision: bfloat16 is "
+            "likely slower here than float32."
+        )
     num_logged = 0
     losses: deque[float] = deque(maxlen=120)
 

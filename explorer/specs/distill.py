@@ -23,6 +23,8 @@ class DistillSpec(Spec):
         "micro_blocks": None,
         "gradient_checkpointing": False,
         "teacher_bits": None,
+        "vocab_sample": None,
+        "precision": "auto",
     }
 
     method: Literal["cached", "live", "text", "labels"] = "cached"
@@ -48,6 +50,10 @@ class DistillSpec(Spec):
     """Blocks kept aside to measure the KL to the teacher; never trained on."""
     top_k: PositiveInt = 32
     """Teacher log-probabilities kept per position; the rest is one tail bucket."""
+    vocab_sample: PositiveInt | None = None
+    """Of the tokens that the teacher kept nowhere in a block, so many are drawn at each step and
+    stand for all: faster, the more so the larger the vocabulary beside the student. None takes
+    all."""
     kd_weight: float = Field(1.0, ge=0, le=1)
     """Share of the KD term; cross-entropy on the labels gets the rest."""
     temperature: PositiveFloat = 1.0
@@ -75,6 +81,9 @@ class DistillSpec(Spec):
     teacher."""
     prompt_tokens: PositiveInt = 32
     """Tokens of each block that the student's own text begins with."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of the matrix products while a student is taught; what is trained stays
+    float32. auto is bfloat16 on CUDA and float32 on a processor."""
     learning_rate: PositiveFloat = 6e-4
     """Peak rate of AdamW, after the warm-up and before the cosine decay."""
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
@@ -98,6 +107,11 @@ class DistillSpec(Spec):
         ):
             if value > 0 and self.method != "live":
                 raise ValueError(f"{name} {value:g} needs a live teacher; write method: live")
+        if self.vocab_sample and self.method != "cached":
+            raise ValueError(
+                f"vocab_sample {self.vocab_sample} draws beside the tokens of cached targets, and "
+                f"method is {self.method}; write method: cached, or leave vocab_sample out"
+            )
         if self.on_policy_fraction > 0 and self.kd_weight == 0:
             raise ValueError("on_policy_fraction needs kd_weight above 0: the teacher scores it")
         if self.on_policy_fraction > 0 and self.prompt_tokens >= self.block_tokens:
@@ -112,11 +126,15 @@ class DistillSpec(Spec):
         """Whether the student learns from the teacher's distributions, not from text alone."""
         return self.method in ("cached", "live")
 
+    def in_bfloat16(self, device: str) -> bool:
+        """Whether a student is taught with products in bfloat16 on a `cpu` or on `cuda`."""
+        return self.precision == "bfloat16" or (self.precision == "auto" and device == "cuda")
+
     def control(self) -> "DistillSpec":
         """The same corpus, budget, steps and seed without the teacher: all that it adds is gone."""
         teachers = (
             "kd_weight", "temperature", "loss", "beta", "skew", "hidden_weight", "hidden_loss",
-            "on_policy_fraction", "prompt_tokens",
+            "on_policy_fraction", "prompt_tokens", "vocab_sample",
         )  # fmt: skip
         plain = {name: type(self).model_fields[name].default for name in teachers}
         return self.with_(method="labels", **plain)

@@ -72,6 +72,29 @@ def test_the_form_orders_a_skew(root, open_page, submitted):
     assert {(one.loss, one.skew) for one in taught} == {("skew_reverse_kl", 0.3)}
 
 
+def test_the_form_orders_products_in_bfloat16(root, open_page, submitted):
+    """As the spec has them."""
+    page = open_page("run")
+    page.selectbox(key="run_precision").set_value("bfloat16").run()
+    page.button(key="run_start").click().run()
+
+    assert {one.distill.precision for one in submitted if one.distill} == {"bfloat16"}
+
+
+def test_tokens_are_drawn_only_beside_cached_distributions(root, open_page, submitted):
+    """The field is shut for the other ways, whatever was typed there before."""
+    page = open_page("run")
+    page.number_input(key="run_vocab_sample").set_value(4096).run()
+    page.button(key="run_start").click().run()
+    page.selectbox(key="run_method").set_value("live").run()
+
+    assert page.number_input(key="run_vocab_sample").disabled
+    assert not page.exception
+    assert {one.distill.vocab_sample for one in submitted if one.distill} == {4096}
+    page.button(key="run_start").click().run()
+    assert {one.distill.vocab_sample for one in submitted if one.distill} == {4096, None}
+
+
 @pytest.mark.parametrize(
     ("offered", "spec", "field"),
     [

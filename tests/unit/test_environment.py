@@ -2,6 +2,7 @@ import hashlib
 import re
 import socket
 
+import pytest
 import torch
 
 from explorer.measure import device
@@ -31,6 +32,18 @@ def test_environment_names_no_machine():
     assert found.hostname_hash == expected
     others = found.model_dump_json(exclude={"hostname_hash"})
     assert f'"{socket.gethostname()}"' not in others
+
+
+@pytest.mark.parametrize(
+    ("flags", "known"),
+    [(["sse2", "avx512_bf16"], True), (["amx_bf16"], True), (["bf16"], True), (["avx2"], False)],
+)
+def test_a_processor_says_whether_it_multiplies_in_bfloat16(monkeypatch, flags, known):
+    """By the flags that x86 and ARM have for it; one that says nothing has none."""
+    monkeypatch.setattr(device, "_about_processor", lambda: {"flags": flags})
+    assert device.computes_bfloat16() is known
+    monkeypatch.setattr(device, "_about_processor", dict)
+    assert not device.computes_bfloat16()
 
 
 def test_commit_marks_a_changed_tree(monkeypatch):

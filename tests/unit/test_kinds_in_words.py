@@ -69,6 +69,17 @@ def test_how_a_student_was_made_is_one_sentence(kind):
     assert detail._made(record).startswith(f"{made}; taught on ")
 
 
+def test_how_a_student_was_made_says_what_was_less_exact():
+    """Tokens that were drawn and narrow products stand beside the budget that they were part of."""
+    record = records.make_record(num_layers=24)
+    taught = {"vocab_sample": 4096, "precision": "bfloat16"}
+    spec = RunSpec.parse({**record.spec.model_dump(), "distill": taught})
+
+    said = detail._made(record.model_copy(update={"spec": spec}))
+
+    assert "(4,096 tokens drawn, products in bfloat16) in " in said
+
+
 def test_the_finding_names_other_kinds_by_their_label(kind):
     """A depth student is an N-layer student; another is called as on the chart."""
     record, label, _ = kind

@@ -45,12 +45,28 @@ def test_the_starter_needs_what_was_measured():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"micro_blocks": 1}, {"gradient_checkpointing": True}, {"blocks_per_step": 2}],
+    [
+        {"micro_blocks": 1},
+        {"gradient_checkpointing": True},
+        {"blocks_per_step": 2},
+        {"precision": "bfloat16"},
+    ],
     ids=lambda changes: next(iter(changes)),
 )
 def test_what_saves_memory_is_seen_to_save_it(changes):
-    """Fewer blocks at once, or layers computed again."""
+    """Fewer blocks at once, layers computed again, or activations of half the size."""
     assert need(ordered(**changes)) < 0.95 * need(ordered())
+
+
+def test_a_sample_of_the_vocabulary_makes_fewer_logits():
+    """Whatever is drawn, a chunk holds no more than that and the tokens that the teacher kept."""
+    whole = room.memory(ordered(), STARTER, TEN, place())["a chunk of logits"]
+    drawn = room.memory(ordered(vocab_sample=4_096), STARTER, TEN, place())["a chunk of logits"]
+    all_of_it = room.memory(ordered(vocab_sample=49_152), STARTER, TEN, place())
+
+    assert drawn == 256 * 12_544 * 4 * 3 + 12_544 * 576 * 4
+    assert drawn < whole / 4
+    assert all_of_it["a chunk of logits"] <= whole
 
 
 def test_a_trained_embedding_and_a_live_teacher_cost_more():

@@ -236,6 +236,23 @@ def test_every_way_of_teaching_runs_end_to_end(spec, store_root, changes):
         assert len(list((store_root / ".work" / "texts").glob("*.jsonl"))) == 1
 
 
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_shortcuts_run_end_to_end(spec, store_root, monkeypatch, caplog, has_instructions):
+    """Tokens drawn and narrow products teach from the same targets; a slow processor is told."""
+    monkeypatch.setattr(teaching.device, "computes_bfloat16", lambda: has_instructions)
+    plain = _taught(spec, top_k=8)
+    exact = engine.run(plain, store_root).distillation
+    quick = _taught(spec, top_k=8, vocab_sample=20, precision="bfloat16")
+
+    taught = engine.run(quick, store_root).distillation
+
+    assert quick.run_id != plain.run_id
+    assert taught.targets.key == exact.targets.key
+    assert taught.kl_before == exact.kl_before
+    assert taught.kl_after != exact.kl_after
+    assert ("no instructions for bfloat16" in caplog.text) is not has_instructions
+
+
 def test_a_task_without_its_data_stops_the_run_before_any_work(tiny_run, store_root, tmp_path):
     """Offline, missing documents are named at once: no model is loaded, nothing is taught."""
     folder = tmp_path / "more"

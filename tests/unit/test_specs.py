@@ -258,6 +258,31 @@ def test_a_sweep_measures_its_models_again_rounded():
     assert SweepSpec.parse({"students": [], "torch_bits": [8]}).runs()[1].format == "int8"
 
 
+def test_a_sample_of_the_vocabulary_is_no_part_of_the_control_arm():
+    """Labels alone are always scored with all tokens: the control arm is as good as it can be."""
+    spec = RunSpec.parse({"student": {"num_layers": 2}, "distill": {"vocab_sample": 4096}})
+
+    assert spec.distill.control().vocab_sample is None
+    assert (
+        spec.distill.with_(vocab_sample=None).digest()
+        == RunSpec.parse({"student": {"num_layers": 2}, "distill": {}}).distill.digest()
+    )
+    with pytest.raises(BadInput, match="write method: cached"):
+        spec.distill.with_(method="live")
+
+
+def test_products_in_bfloat16_are_asked_for_on_a_processor():
+    """CUDA has them unless it is told otherwise; both arms of a comparison have the same."""
+    auto, narrow, wide = (
+        RunSpec.parse({"student": {"num_layers": 2}, "distill": {"precision": name}}).distill
+        for name in ("auto", "bfloat16", "float32")
+    )
+
+    assert [one.in_bfloat16("cpu") for one in (auto, narrow, wide)] == [False, True, False]
+    assert [one.in_bfloat16("cuda") for one in (auto, narrow, wide)] == [True, True, False]
+    assert narrow.control().precision == "bfloat16"
+
+
 def test_a_rounded_teacher_is_the_control_arms_too():
     """The text that it writes, and the exam that it sets, are part of what is held equal."""
     spec = RunSpec.parse({"student": {"num_layers": 2}, "distill": {"teacher_bits": 8}})

@@ -7,6 +7,7 @@ from torch.nn.functional import log_softmax
 from explorer.distill import passes, schedule, students, train
 from explorer.distill.lessons import Cached, Course, Live, Text, check_hidden
 from explorer.distill.losses import DIVERGENCES, forward_kl
+from explorer.distill.pupil import Pupil
 from explorer.distill.targets import Targets, by_weights
 from explorer.errors import BadInput, RunCancelled, RunFailed
 from explorer.models.loading import load
@@ -28,8 +29,19 @@ def teacher(tiny_llama):
 
 @pytest.fixture
 def targets(tmp_path, teacher):
+    """All tokens are kept, so that cached losses are the dense ones."""
+    return _filled(tmp_path, teacher, 320)
+
+
+@pytest.fixture
+def few(tmp_path, teacher):
+    """Few tokens are kept, so that there are others to draw from."""
+    return _filled(tmp_path, teacher, 4)
+
+
+def _filled(tmp_path, teacher, top_k):
     blocks = torch.randint(0, 320, (20, 16), generator=torch.Generator().manual_seed(0))
-    identity = {"teacher": "t", "top_k": 320, "temperature": 1.0, "vocab_size": 320}
+    identity = {"teacher": "t", "top_k": top_k, "temperature": 1.0, "vocab_size": 320}
     made = Targets(tmp_path / "targets", blocks, identity)
     made.fill(lambda: by_weights(teacher), [*HELDOUT, *TRAINING], lambda *told: None)
     return made
@@ -49,7 +61,7 @@ def _student(teacher):
 
 def _course(teacher, targets, spec):
     sources = {
-        "cached": lambda: Cached(targets),
+        "cached": lambda: Cached(targets, spec),
         "live": lambda: Live(teacher.model, targets.blocks_NT, spec),
         "text": lambda: Text(targets.blocks_NT),
         "labels": lambda: Text(targets.blocks_NT),
@@ -66,11 +78,9 @@ def _train(teacher, targets, spec, checkpoint, on_step=lambda *told: None):
 
 def _gradients(teacher, targets, spec, numbers, student=None):
     """One step's terms and gradients, without an update."""
-    from accelerate import Accelerator
-
     student = student or _student(teacher)
     course = _course(teacher, targets, spec)
-    terms, num_scored = passes.gradients(Accelerator(cpu=True), student, course, 0, numbers, spec)
+    terms, num_scored = passes.gradients(student, course, 0, numbers, spec)
     gradients = {n: p.grad for n, p in student.named_parameters() if p.grad is not None}
     return terms, num_scored, gradients
 
@@ -123,14 +133,19 @@ WAYS = {
     "live": {"method": "live", "hidden_weight": 0.1},
     "on_policy": {"method": "live", "on_policy_fraction": 0.5, "prompt_tokens": 4},
     "labels": {"method": "labels"},
+    "sampled": {"vocab_sample": 20, "kd_weight": 0.7},
+    "bfloat16": {"precision": "bfloat16"},
     "in_parts": {"micro_blocks": 1, "gradient_checkpointing": True},
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_continued_training_gives_the_losses_of_an_unbroken_one(way, teacher, targets, tmp_path):
+def test_a_continued_training_gives_the_losses_of_an_unbroken_one(
+    way, teacher, targets, few, tmp_path
+):
     """Stopped after any step and continued in a new process's place, nothing differs."""
     spec = _spec(**WAYS[way])
+    targets = few if spec.vocab_sample else targets
     whole, unbroken = _train(teacher, targets, spec, tmp_path / "unbroken")
     seen = []
 
@@ -240,6 +255,8 @@ def test_labels_only_is_plain_language_modelling(teacher, targets, tmp_path):
     "changes",
     [
         *({"loss": name} for name in DIVERGENCES),
+        {"vocab_sample": 20},
+        {"precision": "bfloat16"},
         {"loss": "adaptive_kl", "method": "live"},
         {"method": "live", "on_policy_fraction": 1.0, "prompt_tokens": 4, "loss": "reverse_kl"},
         {"method": "live", "hidden_weight": 1.0},
@@ -247,9 +264,10 @@ def test_labels_only_is_plain_language_modelling(teacher, targets, tmp_path):
     ],
     ids=lambda changes: "-".join(map(str, changes.values())),
 )
-def test_every_way_of_teaching_brings_the_student_closer(changes, teacher, targets, tmp_path):
+def test_every_way_of_teaching_brings_the_student_closer(changes, teacher, targets, few, tmp_path):
     """After nine rounds of two blocks the student has less of the loss that it was taught with."""
     student, spec = _student(teacher), _spec(max_tokens=18 * 30, learning_rate=3e-3, **changes)
+    targets = few if spec.vocab_sample else targets
     course = Course(_course(teacher, targets, spec).source, [2, 3], Cached(targets), HELDOUT)
 
     state = train.train(student, course, spec, tmp_path / "c")
@@ -268,20 +286,95 @@ def test_a_live_teacher_gives_the_gradient_of_cached_targets_of_all_tokens(teach
         assert (gradient - theirs[name]).abs().max() <= 2e-2 * scale + 1e-7, name
 
 
-def test_a_step_in_parts_is_the_same_step(teacher, targets):
+def test_products_in_bfloat16_give_the_gradient_to_its_digits(teacher, few):
+    """On a processor too; weights, gradients and losses stay float32, and the exam is exact."""
+    changes = {"vocab_sample": 50, "kd_weight": 0.5}
+    whole, _, ours = _gradients(teacher, few, _spec(**changes), [2, 3])
+    student = _student(teacher)
+    spec = _spec(precision="bfloat16", **changes)
+    pupil = Pupil(student, student.config, _course(teacher, few, spec), spec)
+
+    exam = pupil.examine()
+    terms, num_scored = passes.gradients(pupil.student, pupil.course, 0, [2, 3], spec)
+
+    assert num_scored == 30
+    assert terms == pytest.approx(whole, rel=2e-2)
+    assert terms["loss"] != whole["loss"]
+    taught = {n: p for n, p in student.named_parameters() if p.requires_grad}
+    assert set(ours) - set(taught) == {"model.embed_tokens.weight"}
+    for name, parameter in taught.items():
+        assert parameter.dtype == parameter.grad.dtype == torch.float32
+        assert (parameter.grad - ours[name]).norm() < 0.1 * ours[name].norm() + 1e-6, name
+    plain = _spec(**changes)
+    assert Pupil(student, student.config, pupil.course, plain).examine() == exam
+
+
+@pytest.mark.parametrize("vocab_sample", [None, 50])
+def test_a_step_in_parts_is_the_same_step(vocab_sample, teacher, few):
     """Gradients gathered block by block, with layers computed again, are those of all at once."""
-    whole, num_whole, ours = _gradients(teacher, targets, _spec(kd_weight=0.5), [2, 3, 4])
+    changes = {"kd_weight": 0.5, "vocab_sample": vocab_sample}
+    whole, num_whole, ours = _gradients(teacher, few, _spec(**changes), [2, 3, 4])
     student = _student(teacher)
     student.activation_checkpointing_enable({"use_reentrant": False})
     student.train()
     parts, num_parts, theirs = _gradients(
-        teacher, targets, _spec(kd_weight=0.5, micro_blocks=2), [2, 3, 4], student
+        teacher, few, _spec(micro_blocks=2, **changes), [2, 3, 4], student
     )
 
     assert num_parts == num_whole == 45
     assert parts == pytest.approx(whole, rel=1e-5)
     for name, gradient in ours.items():
         torch.testing.assert_close(gradient, theirs[name], rtol=1e-3, atol=1e-6)
+
+
+def test_a_sample_of_all_tokens_is_all_of_them(teacher, few):
+    """Drawing as many as there are gives the losses and gradients without drawing."""
+    mixed = {"kd_weight": 0.5, "temperature": 2.0}
+    plain, _, ours = _gradients(teacher, few, _spec(**mixed), [2, 3])
+    drawn, _, theirs = _gradients(teacher, few, _spec(vocab_sample=320, **mixed), [2, 3])
+
+    assert drawn == pytest.approx(plain, rel=1e-5)
+    for name, gradient in ours.items():
+        torch.testing.assert_close(gradient, theirs[name], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_the_mean_loss_of_many_samples_is_near_that_of_all_tokens(temperature, teacher, few):
+    """A half of the other tokens stands for all, whatever the temperature."""
+    changes = {"temperature": temperature, "kd_weight": 0.5}
+    whole, *_ = _gradients(teacher, few, _spec(**changes), [2, 3])
+    draws = [
+        _gradients(teacher, few, _spec(vocab_sample=150, seed=seed, **changes), [2, 3])[0]
+        for seed in range(20)
+    ]
+
+    for name, value in whole.items():
+        of_draws = [draw[name] for draw in draws]
+        assert len(set(of_draws)) == 20
+        assert sum(of_draws) / 20 == pytest.approx(value, rel=0.02)
+
+
+def test_a_block_has_its_own_sample_in_whatever_company(teacher, few):
+    """Alone or with others a block draws the same, at another step another sample."""
+    student, source = _student(teacher), Cached(few, _spec(vocab_sample=20))
+    together, alone, later = (
+        source.lesson(numbers, step, student).shortlists
+        for numbers, step in (([2, 3], 0), ([3], 0), ([3], 1))
+    )
+
+    assert torch.equal(together[1].ids_S, alone[0].ids_S)
+    assert not torch.equal(together[0].ids_S, together[1].ids_S)
+    assert not torch.equal(alone[0].ids_S, later[0].ids_S)
+
+
+def test_held_out_blocks_are_measured_with_all_tokens(teacher, few, tmp_path):
+    """However few are drawn to learn from, the exam of an untaught student is the same."""
+    before = [
+        _train(teacher, few, _spec(max_tokens=30, **changes), tmp_path / str(i))[1].curve[0]
+        for i, changes in enumerate(({}, {"vocab_sample": 1}))
+    ]
+
+    assert before[0].heldout_kl == before[1].heldout_kl
 
 
 def test_both_terms_of_a_mix_are_in_the_curve(teacher, targets, tmp_path):
@@ -341,7 +434,7 @@ def test_what_the_student_writes_begins_with_the_text_and_is_scored_after_it(tea
     assert (first.blocks_BT[:, 4:] != targets.blocks_NT[[2, 3], 4:]).any()
     assert (first.blocks_BT != later.blocks_BT).any()
     torch.testing.assert_close(first.labels_P, first.blocks_BT[:, 4:].flatten())
-    assert len(first.teacher.top1(slice(None))) == len(first.labels_P) == 24
+    assert len(first.teacher.top1()) == len(first.labels_P) == 24
     terms, num_scored, _ = _gradients(teacher, targets, spec, [2, 3])
     assert num_scored == 24
     assert set(terms) == {"loss", "kd"}
