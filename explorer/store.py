@@ -267,7 +267,7 @@ COLUMNS = [
     "batch_size", "prompt_tokens", "output_tokens", "peak_memory_bytes", "latency_warning",
     "distilled", "scored_tokens", "train_seconds", "device_hours", "targets_seconds",
     "kl_before", "kl_after", "top1_before", "top1_after", "corpus",
-    "method", "recipe", "arm", "format",
+    "method", "train_dtype", "vocab_sample", "recipe", "arm", "format",
     "error",
 ]  # fmt: skip
 
@@ -318,6 +318,10 @@ def row(record: RunRecord) -> dict[str, Any]:
         flat["train_seconds"] = taught.seconds
         flat["targets_seconds"] = taught.targets.seconds if taught.targets else None
         flat["corpus"] = taught.corpus.name
+    if taught and spec.distill and record.environment:
+        narrow = spec.distill.in_bfloat16(record.environment.device)
+        flat["train_dtype"] = "bfloat16" if narrow else "float32"
+        flat["vocab_sample"] = spec.distill.vocab_sample
     return flat
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from explorer.specs import ONE_STEP, CheckpointStudent, DepthStudent, RunSpec
+from explorer.specs import ONE_STEP, CheckpointStudent, DepthStudent, DistillSpec, RunSpec
 
 BYTES_PER_TRAINED_PARAMETER = 16
 """float32 weight, its gradient and AdamW's two moments."""
@@ -195,10 +195,20 @@ def _training_s(spec: RunSpec, size: float | None, past: pd.DataFrame) -> float 
     """Seconds of the training, without the teacher's one shared pass over the corpus."""
     if spec.distill is None:
         return 0.0
-    taught = past[past["scored_tokens"].fillna(0) > 0]
+    taught = _taught_alike(spec.distill, past[past["scored_tokens"].fillna(0) > 0])
     per_token = taught["train_seconds"] / taught["scored_tokens"]
     rate = _line(taught["num_parameters"], per_token, size)
     return None if rate is None else rate * spec.distill.max_tokens
+
+
+def _taught_alike(distill: DistillSpec, taught: pd.DataFrame) -> pd.DataFrame:
+    """Those with the same shortcuts, which make a step more than twice as fast; else all."""
+    if taught.empty:
+        return taught
+    narrow = distill.in_bfloat16(str(taught["device"].iloc[-1]))
+    same_dtype = taught["train_dtype"] == ("bfloat16" if narrow else "float32")
+    alike = taught[same_dtype & (taught["vocab_sample"].notna() == bool(distill.vocab_sample))]
+    return taught if alike.empty else alike
 
 
 def _testing_s(

@@ -366,7 +366,7 @@ def _details(kind: str, method: str | None) -> dict[str, Any]:
             help=HELP["teacher_bits"],
         )
         found["precision"] = two.selectbox(
-            "Products in",
+            "Precision",
             get_args(DistillSpec.model_fields["precision"].annotation),
             key="run_precision",
             help=HELP["precision"],

@@ -1,5 +1,6 @@
 """The preview's arithmetic: only what was measured, scaled by the number of layers."""
 
+import pandas as pd
 import pytest
 
 from explorer import store
@@ -61,6 +62,27 @@ def test_twice_the_tokens_take_twice_the_time(past):
     )  # fmt: skip
 
     assert twice.seconds == pytest.approx(2 * once.seconds)
+
+
+@pytest.mark.parametrize("shortcut", [{"vocab_sample": 4096}, {"precision": "bfloat16"}])
+def test_a_shortcut_is_judged_by_students_that_took_it(past, shortcut):
+    """Where there are such; else by all, since something is better than nothing."""
+    runs, scores = past
+    exact = planned(capability=None, latency=None, distill={"max_tokens": 10_000})
+    quick = exact.with_(distill={"max_tokens": 10_000, **shortcut})
+    before = estimate([quick], runs, scores).seconds
+    ten = runs[runs["label"] == "10 layers"].assign(
+        run_id="quick", train_seconds=lambda rows: rows["train_seconds"] / 4,
+        vocab_sample=shortcut.get("vocab_sample"), train_dtype=shortcut.get("precision", "float32"),
+    )  # fmt: skip
+    more = pd.concat([runs, ten], ignore_index=True)
+
+    assert (
+        before == estimate([exact], runs, scores).seconds == estimate([exact], more, scores).seconds
+    )
+    assert estimate([quick], more, scores).seconds == pytest.approx(
+        10_000 * float((ten["train_seconds"] / ten["scored_tokens"]).iloc[0])
+    )
 
 
 def test_a_limit_shortens_the_test(past):
