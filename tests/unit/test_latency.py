@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from explorer.errors import BadInput, RunCancelled, RunFailed
+from explorer.measure.runtimes import cuda_peak
 from explorer.measure.runtimes.in_torch import Compiled, Eager
 from explorer.measure.speed import latency, memory, quiet
 from explorer.models import loading
@@ -187,7 +188,7 @@ def test_weights_are_counted_once(student):
     """Tied embeddings lie in memory once."""
     weights = {p.data_ptr(): p.numel() * 4 for p in student.model.parameters()}
 
-    counted = memory.num_weight_bytes(student.model)
+    counted = cuda_peak.num_weight_bytes(student.model)
 
     assert sum(weights.values()) <= counted < sum(weights.values()) + 10_000
 
@@ -197,7 +198,7 @@ def test_weights_are_counted_once(student):
 def test_peak_memory_grows_with_the_model(tiny_llama):
     """A model of 50 MB takes at least that, and not gigabytes: Python and torch are left out."""
     folder = tiny_llama(num_layers=6, hidden_size=640)
-    size = memory.num_weight_bytes(loading.load(str(folder)).model)
+    size = cuda_peak.num_weight_bytes(loading.load(str(folder)).model)
 
     found = memory.peak_memory_bytes(str(folder), SPEC, torch.device("cpu"), torch.float32)
 

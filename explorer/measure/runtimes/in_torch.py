@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers import StaticCache
 
-from explorer.measure.speed.memory import CudaPeak
+from explorer.measure.runtimes.cuda_peak import CudaPeak
 from explorer.models.loading import Loaded, disk_bytes
 from explorer.records import RuntimeFacts
 
