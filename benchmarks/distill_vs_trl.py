@@ -6,9 +6,9 @@ texts of the starter corpus, four a step, in float32 on two threads, with AdamW.
 texts as they are and pads those of a step to the longest, as it comes; only tokens that are
 no padding count. Beside that it gets our packed blocks of 256 tokens, its best case. It asks
 the teacher at every step; we read the targets that one pass of the teacher left, and that
-pass is counted in the sweep. TRL's loss takes every token of the vocabulary. Ours is timed so too,
-and, which is the side called ours, with `vocab_sample: 4096`, the recipe of the starter study:
-an estimate of the same loss. `distill_quality.py` shows what either learns in a minute.
+pass is counted in the sweep. TRL's loss takes every token of the vocabulary. Ours is timed so
+too, and, which is the side called ours, with `vocab_sample: 4096`: an estimate of the same loss.
+`distill_quality.py` shows what either learns in a minute.
 
     pip install -e '.[bench]'
     python benchmarks/distill_vs_trl.py [--turns 2] [--steps 8]
