@@ -5,7 +5,7 @@ import streamlit as st
 from explorer import jobs
 from explorer.analysis import advise, cost
 from explorer.catalogue import prices
-from explorer.pages import detail, filters, glossary, pricing, widgets, words
+from explorer.pages import detail, filters, glossary, pricing, widgets, width, words
 from explorer.report import figures
 from explorer.specs import starter_sweep
 
@@ -121,7 +121,7 @@ else:
         y=y,
         template=widgets.template(),
         selected=widgets.picked(),
-        width=widgets.chart_width(),
+        width=width.of_chart(),
     )
     widgets.chart(figure, "explore_chart", said, pick=True)
     detail.strip(root, runs, known_prices)

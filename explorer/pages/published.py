@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from explorer.analysis import published
-from explorer.pages import glossary, literature, takeaway, widgets, words
+from explorer.pages import glossary, literature, takeaway, widgets, width, words
 from explorer.report import export, tables
 from explorer.report import published as charts
 
@@ -101,7 +101,7 @@ else:
         y=y,
         template=widgets.template(),
         selected=picked if picked in rows.index else None,
-        width=widgets.chart_width(),
+        width=width.of_chart(),
     )
     widgets.chart(figure, "published_chart", said, pick=True, picked_as="pair")
     with st.container(horizontal=True, vertical_alignment="bottom", key="published_pick"):

@@ -29,6 +29,7 @@ STYLE = """<style>
 .stMainBlockContainer {padding-top: 4.2rem; padding-bottom: 3rem; max-width: 1600px;}
 .finding {font-size: 1.45rem; line-height: 1.35; font-weight: 600; margin: 0; max-width: 62rem;
   text-wrap: pretty;}
+.st-key-ruler {position: absolute;}
 .quiet {opacity: .68; font-size: .84rem;}
 .facts {display: grid; grid-template-columns: max-content 1fr; gap: .2rem .9rem;
   margin: 0 !important; padding: 0 !important; font-size: .92rem;}
@@ -142,11 +143,6 @@ def nothing_yet(sentence: str) -> None:
 def template() -> look.Template:
     """The ink for figures: that of the theme the browser shows."""
     return "dark" if st.context.theme.type == "dark" else "light"
-
-
-def chart_width() -> int:
-    """About how many pixels a chart gets; a telephone says that it is one."""
-    return 380 if "Mobi" in st.context.headers.get("User-Agent", "") else 1300
 
 
 def picked() -> str | None:

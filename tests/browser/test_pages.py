@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -71,6 +72,29 @@ def test_no_page_is_wider_than_a_phone(study, dashboard, page: Page, path):
     )
 
     assert overflow <= 0
+
+
+def test_labels_are_placed_for_the_window_there_is(store_root, dashboard, page: Page):
+    """In a narrow window no name crosses an axis or leaves the chart; nor after it grew."""
+    shutil.copytree(records.STUDY, store_root, dirs_exist_ok=True)
+    for width in (420, 1200):
+        page.set_viewport_size({"width": width, "height": 844})
+        if width == 420:
+            page.goto(dashboard)
+        expect(page.locator(".stPlotlyChart .annotation").first).to_be_visible(timeout=WAIT_MS)
+
+        page.wait_for_function(
+            """() => {
+              const chart = document.querySelector(".stPlotlyChart");
+              const plot = chart.querySelector(".nsewdrag").getBoundingClientRect();
+              const names = [...chart.querySelectorAll(".annotation-text")];
+              return names.length > 3 && names.every(name => {
+                const box = name.getBoundingClientRect();
+                return box.left >= plot.left && box.right <= plot.right;
+              });
+            }""",
+            timeout=WAIT_MS,
+        )
 
 
 def test_the_table_is_taken_away_as_csv(study, dashboard, page: Page):
