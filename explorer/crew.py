@@ -25,7 +25,7 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 
-from explorer import heap
+from explorer import heap, products
 from explorer.errors import ExplorerError, RunCancelled, RunFailed
 
 PATIENCE = datetime.timedelta(days=7)
@@ -202,6 +202,7 @@ def crew() -> Crew:
 
 
 @heap.kept()
+@products.by_onednn()
 def help_out() -> None:
     """Do what the first process orders until it dismisses us.
 

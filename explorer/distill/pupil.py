@@ -23,6 +23,7 @@ from torch.distributed.checkpoint.state_dict import (
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from explorer import crew as together
+from explorer import products
 from explorer.distill import passes, shards
 from explorer.distill.lessons import Course, Live
 from explorer.distill.passes import Exam
@@ -75,7 +76,9 @@ class Pupil:
             self.student.to(torch.float32)
         self.student.get_input_embeddings().requires_grad_(spec.train_embeddings)
         if spec.gradient_checkpointing:
-            self.student.activation_checkpointing_enable({"use_reentrant": False})
+            self.student.activation_checkpointing_enable(
+                {"use_reentrant": False, "context_fn": products.in_both_passes}
+            )
         self.student.train()
         self.optimizer: torch.optim.Optimizer | None = None
         if self.sharded or self.crew.rank == 0:

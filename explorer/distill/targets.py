@@ -31,7 +31,7 @@ from filelock import FileLock
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from explorer import heap
+from explorer import heap, products
 from explorer.distill.losses import kept_log_softmax
 from explorer.distill.rows import Row, Rows
 from explorer.errors import DamagedStore, NoRoom
@@ -148,6 +148,7 @@ class Targets:
         return sorted(self._where)
 
     @heap.kept()
+    @products.by_onednn()
     def fill(
         self,
         load_teacher: Callable[[], Scorer],

@@ -17,7 +17,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from explorer import crew as together
-from explorer import heap
+from explorer import heap, products
 from explorer.distill.lessons import Course, check_head
 from explorer.distill.passes import Exam
 from explorer.distill.pupil import WEIGHTS, Pupil, helper
@@ -65,6 +65,7 @@ OnStep = Callable[[State, int, float, float], None]
 
 
 @heap.kept()
+@products.by_onednn()
 def train(
     student: PreTrainedModel,
     course: Course,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from explorer import store
+from explorer import products, store
 from explorer.distill.losses import sparse_forward_kl
 from explorer.distill.targets import top_k_of
 from explorer.models.layers import KEPT_LAYERS, layer_list
@@ -94,6 +94,7 @@ class DropOrder:
             store.write_text(self._path, json.dumps(self.layers))
 
 
+@products.by_onednn()
 @torch.inference_mode()
 def greedy_layers(
     start: Loaded,
