@@ -55,13 +55,18 @@ def _finding(students: pd.DataFrame, runs: pd.DataFrame, target: float) -> str:
 
 
 def _best(known: pd.DataFrame, target: float) -> tuple[pd.Series, bool]:
-    """The smallest that reaches the target, or else the closest to it; and whether it does."""
+    """The smallest that reaches the target, or else the closest to it; and whether it does.
+
+    Of several that come as close, to the whole percent that is said, it is the smallest too.
+    """
     reaching = known[known["retention"] >= target]
-    if reaching.empty:
-        return known.sort_values("retention", ascending=False, kind="stable").iloc[0], False
+    fit = known if reaching.empty else reaching
     # Formats of one model differ in bytes, not in parameters.
-    by = [name for name in ("num_parameters", "num_layers", "weight_bytes") if name in reaching]
-    return reaching.sort_values(by, kind="stable").iloc[0], True
+    by = [name for name in ("num_parameters", "num_layers", "weight_bytes") if name in fit]
+    if reaching.empty:
+        whole_percent = fit["retention"].round(2)
+        fit = fit[whole_percent == whole_percent.max()]
+    return fit.sort_values(by, kind="stable").iloc[0], not reaching.empty
 
 
 def pick(
