@@ -19,6 +19,12 @@ BYTES_PER_TRAINED_PARAMETER = 16
 BYTES_PER_FROZEN_PARAMETER = 4
 """float32 weight."""
 
+OTHER_SHORTCUTS = (
+    " No student there was taught with the same shortcuts (precision, tokens drawn), so the "
+    "training's time is a rough guess."
+)
+"""Where only students with other shortcuts tell of a training's time."""
+
 MEASURED = "All of it is already measured."
 """The basis of an estimate of nothing."""
 
@@ -84,10 +90,14 @@ def estimate(
     known_memory = [value for value in memory if value is not None]
     names = past["device_name"].iloc[-1]
     how_many = f"{len(past)} earlier run{'' if len(past) == 1 else 's'}"
+    guessed = any(
+        spec.distill and _taught(past).size and _taught_alike(spec.distill, past).empty
+        for spec in todo
+    )
     return Estimate(
         total or None,
         max(known_memory) if known_memory else None,
-        f"From {how_many} on {names}.",
+        f"From {how_many} on {names}." + (OTHER_SHORTCUTS if guessed else ""),
         tuple(sorted(unknown)),
     )
 
@@ -195,20 +205,25 @@ def _training_s(spec: RunSpec, size: float | None, past: pd.DataFrame) -> float 
     """Seconds of the training, without the teacher's one shared pass over the corpus."""
     if spec.distill is None:
         return 0.0
-    taught = _taught_alike(spec.distill, past[past["scored_tokens"].fillna(0) > 0])
+    alike = _taught_alike(spec.distill, past)
+    taught = _taught(past) if alike.empty else alike
     per_token = taught["train_seconds"] / taught["scored_tokens"]
     rate = _line(taught["num_parameters"], per_token, size)
     return None if rate is None else rate * spec.distill.max_tokens
 
 
-def _taught_alike(distill: DistillSpec, taught: pd.DataFrame) -> pd.DataFrame:
-    """Those with the same shortcuts, which make a step more than twice as fast; else all."""
+def _taught(past: pd.DataFrame) -> pd.DataFrame:
+    return past[past["scored_tokens"].fillna(0) > 0]
+
+
+def _taught_alike(distill: DistillSpec, past: pd.DataFrame) -> pd.DataFrame:
+    """Those taught with the same shortcuts, which make a step more than twice as fast."""
+    taught = _taught(past)
     if taught.empty:
         return taught
     narrow = distill.in_bfloat16(str(taught["device"].iloc[-1]))
     same_dtype = taught["train_dtype"] == ("bfloat16" if narrow else "float32")
-    alike = taught[same_dtype & (taught["vocab_sample"].notna() == bool(distill.vocab_sample))]
-    return taught if alike.empty else alike
+    return taught[same_dtype & (taught["vocab_sample"].notna() == bool(distill.vocab_sample))]
 
 
 def _testing_s(

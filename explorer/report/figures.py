@@ -129,7 +129,7 @@ def _view(shown: pd.DataFrame, x: str, y: str, target: float, width: int) -> Vie
         bottom = min(bottom, max(float(shown[low_name].min()), least - 20) - 3)
         top = max(top, min(float(shown[high_name].max()), most + 20) + 3)
     low, high = float(costs.min()), float(costs.max())
-    log = low > 0 and high / low > 25
+    log = low > 0 and high / low > 10
     if log:
         return View((low / 1.6, high * 1.6), (bottom, top), True, plot_width, plot_height)
     start, end = look.from_zero_if_near(low, high)

@@ -66,11 +66,12 @@ def test_twice_the_tokens_take_twice_the_time(past):
 
 @pytest.mark.parametrize("shortcut", [{"vocab_sample": 4096}, {"precision": "bfloat16"}])
 def test_a_shortcut_is_judged_by_students_that_took_it(past, shortcut):
-    """Where there are such; else by all, since something is better than nothing."""
+    """Where there are such; else by all, and the basis says that this is a rough guess."""
     runs, scores = past
     exact = planned(capability=None, latency=None, distill={"max_tokens": 10_000})
     quick = exact.with_(distill={"max_tokens": 10_000, **shortcut})
-    before = estimate([quick], runs, scores).seconds
+    guess = estimate([quick], runs, scores)
+    before = guess.seconds
     ten = runs[runs["label"] == "10 layers"].assign(
         run_id="quick", train_seconds=lambda rows: rows["train_seconds"] / 4,
         vocab_sample=shortcut.get("vocab_sample"), train_dtype=shortcut.get("precision", "float32"),
@@ -80,9 +81,13 @@ def test_a_shortcut_is_judged_by_students_that_took_it(past, shortcut):
     assert (
         before == estimate([exact], runs, scores).seconds == estimate([exact], more, scores).seconds
     )
-    assert estimate([quick], more, scores).seconds == pytest.approx(
+    known = estimate([quick], more, scores)
+    assert known.seconds == pytest.approx(
         10_000 * float((ten["train_seconds"] / ten["scored_tokens"]).iloc[0])
     )
+    assert "rough guess" in guess.basis
+    assert "rough guess" not in known.basis
+    assert "rough guess" not in estimate([exact], runs, scores).basis
 
 
 def test_a_limit_shortens_the_test(past):
