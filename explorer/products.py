@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 @contextmanager
 def by_onednn() -> Iterator[None]:
     """Products of float32 matrices on an AMD processor by oneDNN; elsewhere nothing changes."""
-    if not _mkl_is_slower():
+    if not _worth_it():
         yield
         return
     with _Linears():
@@ -37,12 +37,16 @@ def in_both_passes() -> tuple[AbstractContextManager[None], AbstractContextManag
 
 
 @functools.cache
-def _mkl_is_slower() -> bool:
-    """Whether torch has both libraries, and Linux says that the processor is AMD's."""
+def _worth_it() -> bool:
+    """Whether torch has both libraries and the processor, which does the work, is AMD's.
+
+    Where there is an accelerator, every call of torch would only wait for being looked at.
+    """
     about = Path("/proc/cpuinfo")
     return (
         torch.backends.mkl.is_available()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and not torch.accelerator.is_available()
         and about.exists()
         and "AuthenticAMD" in about.read_text(encoding="utf-8", errors="replace")
     )

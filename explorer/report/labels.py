@@ -50,11 +50,12 @@ class Label:
 
 
 def taken(figure: go.Figure, points: Iterable[tuple[float, float]], view: View) -> list[Box]:
-    """The places that the points take, and the target line's name, which is there already."""
+    """The places of the points, and of the target line and its name, which are there already."""
     boxes = [_around(view.pixel(x, y), 9, 9) for x, y in points]
     for note in figure.layout.annotations:
         _, line = view.pixel(view.x_range[0], note.y)
         boxes.append((0, line, 7.0 * len(note.text), line + 18))
+        boxes.append((0, line - 1, view.width, line + 1))
     return boxes
 
 

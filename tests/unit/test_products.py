@@ -1,5 +1,7 @@
 """Products by oneDNN: those of `linear` and its gradients, and only where they are meant."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -11,7 +13,10 @@ from explorer import products
 @pytest.fixture(autouse=True)
 def as_on_amd(monkeypatch):
     """The processor of the tests may be another's."""
-    monkeypatch.setattr(products, "_mkl_is_slower", lambda: True)
+    monkeypatch.setattr(products, "_worth_it", lambda: True)
+
+
+WORTH_IT = products._worth_it.__wrapped__
 
 
 def matrices(*shapes):
@@ -93,6 +98,20 @@ def test_it_ends_with_its_block_and_never_begins_on_another_makers_processor(mon
         assert is_ours(layer(into))
     assert not is_ours(layer(into))
 
-    monkeypatch.setattr(products, "_mkl_is_slower", lambda: False)
+    monkeypatch.setattr(products, "_worth_it", lambda: False)
     with products.by_onednn():
         assert not is_ours(layer(into))
+
+
+def test_beside_an_accelerator_no_call_is_looked_at(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    assert not WORTH_IT()
+
+
+@pytest.mark.parametrize(("maker", "expected"), [("AuthenticAMD", True), ("GenuineIntel", False)])
+def test_the_maker_decides(maker, expected, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    monkeypatch.setattr(Path, "exists", lambda path: True)
+    monkeypatch.setattr(Path, "read_text", lambda path, **how: f"vendor_id\t: {maker}\n")
+    assert WORTH_IT() is expected
