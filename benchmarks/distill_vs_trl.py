@@ -108,6 +108,10 @@ def main(turns: int, steps: int, *, short: bool) -> None:
     seconds = {side: sum(1 / rates[side, layers] for layers in SWEEP) for side in compared}
     for side in ("ours", "ours_all"):
         seconds[side] += 1 / pass_rate
+    packed = {} if short else {
+        "speed_ratio_single_packed": ratio(rates["ours", SINGLE], rates[PACKED, SINGLE]),
+        "speed_ratio_sweep4_packed": ratio(seconds[PACKED], seconds["ours"]),
+    }  # fmt: skip
     print(
         json.dumps(
             {
@@ -117,16 +121,7 @@ def main(turns: int, steps: int, *, short: bool) -> None:
                     rates["ours_all", SINGLE], rates["trl", SINGLE]
                 ),
                 "speed_ratio_sweep4_all_tokens": ratio(seconds["trl"], seconds["ours_all"]),
-                **(
-                    {}
-                    if short
-                    else {
-                        "speed_ratio_single_packed": ratio(
-                            rates["ours", SINGLE], rates[PACKED, SINGLE]
-                        ),
-                        "speed_ratio_sweep4_packed": ratio(seconds[PACKED], seconds["ours"]),
-                    }
-                ),
+                **packed,
                 "cpu_ratio_single": ratio(cpu["ours"], cpu["trl"]),
                 "memory_ratio": ratio(memory["ours", SINGLE], memory["trl", SINGLE]),
                 "peak_fraction": round(fractions["ours"], 3),

@@ -90,9 +90,8 @@ def estimate(
     known_memory = [value for value in memory if value is not None]
     names = past["device_name"].iloc[-1]
     how_many = f"{len(past)} earlier run{'' if len(past) == 1 else 's'}"
-    guessed = any(
-        spec.distill and _taught(past).size and _taught_alike(spec.distill, past).empty
-        for spec in todo
+    guessed = not _taught(past).empty and any(
+        spec.distill and _taught_alike(spec.distill, past).empty for spec in todo
     )
     return Estimate(
         total or None,
