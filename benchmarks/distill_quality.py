@@ -103,7 +103,7 @@ def teach_ours(work: Path, minutes: int, side: str) -> dict[str, Any]:
         max_tokens=100_000_000,
         eval_every_steps=5,
         method="labels" if side == "labels" else "cached",
-        vocab_sample=base.VOCAB_SAMPLE if side == "ours" else None,
+        **(base.RECIPE if side == "ours" else {}),
     )
     source: Any = Cached(course.exam.targets, one)
     if side == "labels":

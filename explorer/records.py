@@ -155,6 +155,8 @@ class Distillation(Part):
     device_hours: float
     """Hours of the device for training and this run's share of nothing else."""
     num_trained_parameters: int
+    num_untrained_layers: int = 0
+    """Layers of the student that the training left as they were."""
     kl_before: float | None
     kl_after: float | None
     top1_before: float | None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_state_dict,
@@ -29,6 +30,7 @@ from explorer.distill.lessons import Course, Live
 from explorer.distill.passes import Exam
 from explorer.distill.schedule import blocks_of_step, learning_rate
 from explorer.errors import BadInput
+from explorer.models.layers import KEPT_LAYERS, KEPT_WIDTHS, intact_layers, layer_list
 from explorer.specs import DistillSpec
 
 WEIGHTS = "training.pt"
@@ -75,6 +77,8 @@ class Pupil:
             self.student = student
             self.student.to(torch.float32)
         self.student.get_input_embeddings().requires_grad_(spec.train_embeddings)
+        for layer in untrained(self.student, spec):
+            layer.requires_grad_(False)
         if spec.gradient_checkpointing:
             self.student.activation_checkpointing_enable(
                 {"use_reentrant": False, "context_fn": products.in_both_passes}
@@ -195,6 +199,15 @@ def helper(order: tuple[PretrainedConfig, Course, DistillSpec]) -> Callable[[Any
             getattr(pupil, what[0])(*what[1:])
 
     return do
+
+
+def untrained(student: PreTrainedModel, spec: DistillSpec) -> list[nn.Module]:
+    """The layers that the training leaves as they are."""
+    kept = getattr(student.config, KEPT_LAYERS, None)
+    if spec.train_layers == "all" or not kept or hasattr(student.config, KEPT_WIDTHS):
+        return []
+    _, layers = layer_list(student)
+    return list(layers[: intact_layers(kept)])
 
 
 def check_even(spec: DistillSpec, num_processes: int) -> None:

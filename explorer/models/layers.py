@@ -43,6 +43,19 @@ def kept_widths(config: Any) -> dict[str, tuple[int, int]] | None:
     }
 
 
+def intact_layers(kept: list[int]) -> int:
+    """How many of a student's first layers stand where the teacher's do, and so compute the same.
+
+    None do where nothing was cut behind them, or where less than half of the layers up to the
+    last that stays were kept: such a student has to change as a whole.
+
+    Args:
+        kept: The teacher's number of each layer of the student, counted from 0.
+    """
+    before = next((place for place, layer in enumerate(kept) if layer != place), 0)
+    return before if 2 * len(kept) > kept[-1] else 0
+
+
 def layer_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     """The name and the list of a model's layers, whatever its family calls them.
 

@@ -14,7 +14,7 @@ from explorer.catalogue import api_prices
 from explorer.catalogue.prices import Price
 from explorer.errors import ExplorerError
 from explorer.pages import glossary, takeaway, widgets, words
-from explorer.records import RunRecord
+from explorer.records import Distillation, RunRecord
 from explorer.report import evidence
 from explorer.specs import (
     BothStudent,
@@ -159,7 +159,7 @@ def _made(record: RunRecord) -> str:
         return f"{cut}; not taught"
     said = (
         f"{cut}; taught on {taught.scored_tokens:,} tokens of {taught.corpus.name}"
-        f"{_shortcuts(record.spec.distill)} in {numbers.duration(taught.seconds)}"
+        f"{_shortcuts(record.spec.distill, taught)} in {numbers.duration(taught.seconds)}"
     )
     if taught.kl_before is None or taught.kl_after is None:
         return said
@@ -167,9 +167,11 @@ def _made(record: RunRecord) -> str:
     return f"{said}; KL to the teacher {before} to {after} nats"
 
 
-def _shortcuts(distill: DistillSpec | None) -> str:
-    """In brackets, what makes a teaching faster and its arithmetic less exact; mostly nothing."""
+def _shortcuts(distill: DistillSpec | None, taught: Distillation) -> str:
+    """In brackets, what makes a teaching faster: less of it, or less exact; mostly nothing."""
     parts = []
+    if taught.num_untrained_layers:
+        parts.append(f"the first {taught.num_untrained_layers} layers left as they were")
     if distill and distill.vocab_sample:
         parts.append(f"{distill.vocab_sample:,} tokens drawn")
     if distill and distill.precision == "bfloat16":

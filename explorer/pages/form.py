@@ -58,6 +58,7 @@ CHOICES = {
     "uniform": "Evenly",
     "greedy": "One by one, by the KL (slow)",
 }
+TRAINED = {"all": "All of them", "auto": "Those behind the first cut"}
 ELSEWHERE = {
     "endpoint": "A server's model is timed as it is served, and tested if you like. Its key is "
     "taken from EXPLORER_ENDPOINT_KEY where the run runs. Students that it teaches are ordered as "
@@ -382,6 +383,17 @@ def _details(kind: str, method: str | None) -> dict[str, Any]:
             help=HELP["vocab_sample"],
         )
         found["vocab_sample"] = drawn if method == "cached" else None
+        trained = st.segmented_control(
+            "Layers trained",
+            list(TRAINED),
+            default=DistillSpec().train_layers,
+            format_func=lambda key: TRAINED[key],
+            required=True,
+            key="run_train_layers",
+            disabled=kind != "depth",
+            help=HELP["train_layers"],
+        )
+        found["train_layers"] = trained if kind == "depth" else "all"
         found["timing"] = timing.ask()
         _take_from_the_address("run_include_path", st.query_params.get(ASKED_FOLDER, ""))
         found["include_path"] = st.text_input(
@@ -436,7 +448,7 @@ def _spec(
         order.check_corpus(taught["corpus"])
         asked = (
             "kd_weight", "temperature", "learning_rate", "seed", "teacher_bits", "precision",
-            "vocab_sample",
+            "vocab_sample", "train_layers",
         )  # fmt: skip
         learning = {key: how[key] for key in asked}
         if head["kind"] == "fresh":

@@ -172,6 +172,11 @@ TERMS = {
         "vocabulary learn faster so, and hardly worse. Empty takes all. Only with cached "
         "distributions."
     ),
+    "train_layers": (
+        "Before the first layer that was cut, a student computes what its teacher does. The second "
+        "choice leaves those layers as they are where at least half of the teacher's stay: faster, "
+        "with less memory, and hardly less close. Smaller students need all their layers."
+    ),
     "temperature": "Softens both models' distributions in the loss; 1 leaves them as they are.",
     "learning_rate": "The highest step size of the optimiser.",
     "name": "Begins every run's name. Small letters, digits, dots, dashes, underscores.",

@@ -24,11 +24,13 @@ SETTINGS = {
     "blocks_per_step": "Blocks per step",
     "warmup_fraction": "Share of warm-up",
     "train_embeddings": "Train the embedding",
+    "train_layers": "Layers trained",
 }
 NAMED: dict[str, Mapping[Any, str]] = {
     "loss": form.LOSSES,
     "choice": form.CHOICES,
     "method": form.METHODS,
+    "train_layers": form.TRAINED,
     "train_embeddings": {True: "Yes", False: "No"},
 }
 """Settings whose values have names to choose from; the others' are typed."""

@@ -13,6 +13,7 @@ import torch
 from explorer import guards, store
 from explorer.distill import corpus, lessons, students
 from explorer.distill.lessons import Course
+from explorer.distill.pupil import untrained
 from explorer.distill.targets import Targets
 from explorer.distill.train import State
 from explorer.errors import BadInput
@@ -95,7 +96,7 @@ def _make(run: Run, text: corpus.Corpus, folder: Path) -> Distillation | None:
             course = Course(plain, training, plain, heldout)
         state = teaching.distil(run, student, course, folder)
         of_targets = teaching.targets_facts(run, targets, heldout) if targets else None
-        taught = _distillation(state, text.facts(num_tokens), of_targets, student)
+        taught = _distillation(state, text.facts(num_tokens), of_targets, student, distill)
     with quiet():
         student.model.save_pretrained(folder / "model.partial")
     student.tokenizer.save_pretrained(folder / "model.partial")
@@ -156,7 +157,11 @@ def _with_overlap(run: Run, taught: Distillation, text: corpus.Corpus) -> Distil
 
 
 def _distillation(
-    state: State, text: CorpusFacts, targets: TargetsFacts | None, student: Loaded
+    state: State,
+    text: CorpusFacts,
+    targets: TargetsFacts | None,
+    student: Loaded,
+    distill: DistillSpec,
 ) -> Distillation:
     first, last = state.curve[0], state.curve[-1]
     trained = sum(p.numel() for p in student.model.parameters() if p.requires_grad)
@@ -168,6 +173,7 @@ def _distillation(
         seconds=round(state.seconds, 3),
         device_hours=state.seconds / 3600,
         num_trained_parameters=trained,
+        num_untrained_layers=len(untrained(student.model, distill)),
         kl_before=first.heldout_kl,
         kl_after=last.heldout_kl,
         top1_before=first.heldout_top1,

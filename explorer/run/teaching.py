@@ -9,6 +9,7 @@ import torch
 from explorer import guards
 from explorer.distill import corpus, lessons
 from explorer.distill.lessons import Course
+from explorer.distill.pupil import untrained
 from explorer.distill.schedule import num_steps
 from explorer.distill.students import slice_vocabulary
 from explorer.distill.synthesise import synthesise
@@ -135,6 +136,8 @@ def distil(run: Run, student: Loaded, course: Course, folder: Path) -> State:
             "This processor has no instructions for bfloat16, so distill.precision: bfloat16 is "
             "likely slower here than float32."
         )
+    if left := untrained(student.model, distill):
+        log.info("Layers before the first cut, which stay as they are: %d.", len(left))
     num_logged = 0
     losses: deque[float] = deque(maxlen=120)
 

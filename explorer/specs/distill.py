@@ -25,6 +25,7 @@ class DistillSpec(Spec):
         "teacher_bits": None,
         "vocab_sample": None,
         "precision": "auto",
+        "train_layers": "all",
     }
 
     method: Literal["cached", "live", "text", "labels"] = "cached"
@@ -92,6 +93,9 @@ class DistillSpec(Spec):
     """Decoupled weight decay of AdamW."""
     train_embeddings: bool = False
     """Whether the shared embedding is trained; frozen is faster and forgets less."""
+    train_layers: Literal["all", "auto"] = "all"
+    """Which layers are trained. auto leaves those before the first cut as they are, where at least
+    half of the teacher's layers stay: there a student computes what its teacher does."""
     eval_every_steps: PositiveInt = 25
     """Steps between two measurements on the held-out blocks."""
     checkpoint_every_s: PositiveFloat = 60.0

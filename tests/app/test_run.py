@@ -81,6 +81,19 @@ def test_the_form_orders_products_in_bfloat16(root, open_page, submitted):
     assert {one.distill.precision for one in submitted if one.distill} == {"bfloat16"}
 
 
+def test_only_a_student_of_fewer_layers_may_keep_some_untrained(root, open_page, submitted):
+    """The choice is shut for other kinds, whose layers are all changed by the cut."""
+    page = open_page("run")
+    page.segmented_control(key="run_train_layers").set_value("auto").run()
+    page.button(key="run_start").click().run()
+    page.segmented_control(key="run_kind").set_value("width").run()
+    page.button(key="run_start").click().run()
+
+    assert page.segmented_control(key="run_train_layers").disabled
+    taught = [(one.student.kind, one.distill.train_layers) for one in submitted if one.distill]
+    assert set(taught) == {("depth", "auto"), ("width", "all")}
+
+
 def test_tokens_are_drawn_only_beside_cached_distributions(root, open_page, submitted):
     """The field is shut for the other ways, whatever was typed there before."""
     page = open_page("run")
@@ -101,8 +114,9 @@ def test_tokens_are_drawn_only_beside_cached_distributions(root, open_page, subm
         (form.METHODS, DistillSpec, "method"),
         (form.LOSSES, DistillSpec, "loss"),
         (form.CHOICES, DepthStudent, "choice"),
+        (form.TRAINED, DistillSpec, "train_layers"),
     ],
-    ids=["methods", "losses", "choices"],
+    ids=["methods", "losses", "choices", "layers"],
 )
 def test_the_page_offers_all_that_a_spec_can_say(offered, spec, field):
     """A way of teaching that is added to the specs cannot be forgotten on the page."""

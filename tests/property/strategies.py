@@ -58,6 +58,7 @@ students = st.one_of(
 distill_specs = st.builds(
     DistillSpec, max_tokens=counts, kd_weight=share, temperature=positive, learning_rate=positive,
     top_k=st.integers(1, 1000), seed=st.integers(0, 2**31), train_embeddings=st.booleans(),
+    train_layers=st.sampled_from(["all", "auto"]),
 )  # fmt: skip
 capability_specs = st.builds(
     CapabilitySpec, tasks=st.lists(texts, min_size=1, max_size=4).map(tuple),

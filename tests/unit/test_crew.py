@@ -24,9 +24,10 @@ def test_two_processes_give_the_losses_of_one(sharded, tiny_run, tmp_path, store
     """Same global batch and tokens drawn, shared evenly or not, in shards or not: one curve."""
     distill = tiny_run["distill"] | {
         "blocks_per_step": 4 if sharded else 3, "kd_weight": 0.7, "gradient_checkpointing": sharded,
-        "top_k": 8, "vocab_sample": 40,
+        "top_k": 8, "vocab_sample": 40, "train_layers": "auto",
     }  # fmt: skip
-    spec = RunSpec.parse(tiny_run | {"distill": distill, "capability": None, "device": "cpu"})
+    changes = {"student": {"num_layers": 2, "choice": "uniform"}, "capability": None}
+    spec = RunSpec.parse(tiny_run | {"distill": distill, "device": "cpu"} | changes)
     order = tmp_path / "order.yaml"
     order.write_text(spec.to_yaml())
     root = tmp_path / "shared"

@@ -80,6 +80,17 @@ def test_how_a_student_was_made_says_what_was_less_exact():
     assert "(4,096 tokens drawn, products in bfloat16) in " in said
 
 
+def test_how_a_student_was_made_says_what_was_left_alone():
+    """Layers that no step changed are no merit of the teaching."""
+    record = records.make_record(num_layers=24)
+    assert "left as they were" not in detail._made(record)
+    left = record.distillation.model_copy(update={"num_untrained_layers": 4})
+
+    said = detail._made(record.model_copy(update={"distillation": left}))
+
+    assert "(the first 4 layers left as they were) in " in said
+
+
 def test_the_finding_names_other_kinds_by_their_label(kind):
     """A depth student is an N-layer student; another is called as on the chart."""
     record, label, _ = kind

@@ -253,6 +253,18 @@ def test_shortcuts_run_end_to_end(spec, store_root, monkeypatch, caplog, has_ins
     assert ("no instructions for bfloat16" in caplog.text) is not has_instructions
 
 
+def test_layers_left_alone_are_counted_and_said(spec, store_root, caplog):
+    """The record knows how many no step has changed, and the log says it before the training."""
+    caplog.set_level("INFO", "explorer")
+    student = {"num_layers": 3, "choice": "uniform"}
+    left = _taught(spec, train_layers="auto").with_(student=student)
+
+    taught = engine.run(left, store_root).distillation
+
+    assert taught.num_untrained_layers == 1
+    assert "Layers before the first cut, which stay as they are: 1." in caplog.text
+
+
 def test_a_task_without_its_data_stops_the_run_before_any_work(tiny_run, store_root, tmp_path):
     """Offline, missing documents are named at once: no model is loaded, nothing is taught."""
     folder = tmp_path / "more"

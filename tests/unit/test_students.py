@@ -10,7 +10,7 @@ from explorer.distill.losses import sparse_forward_kl
 from explorer.distill.targets import top_k_of
 from explorer.errors import BadInput
 from explorer.models.facts import facts
-from explorer.models.layers import KEPT_LAYERS, layer_list
+from explorer.models.layers import KEPT_LAYERS, intact_layers, layer_list
 from explorer.models.loading import Loaded, load
 from explorer.specs import DepthStudent
 from tests.tiny_models import FAMILIES, gpt2, qwen3
@@ -30,6 +30,22 @@ def test_keeping_all_layers_changes_no_answer(make):
     student = students.keep_layers(teacher, [0, 1, 2, 3])
 
     torch.testing.assert_close(student(ids).logits, teacher(ids).logits)
+
+
+@pytest.mark.parametrize(
+    ("kept", "intact"),
+    [
+        ([0, 1, 2, 5, 6, 7], 3),
+        ([0, 1, 2, 7], 3),  # half of eight
+        ([0, 1, 7], 0),  # less than half
+        ([1, 2, 3], 0),  # the first layer itself is gone
+        ([0, 1, 2, 3], 0),  # nothing is cut, or only behind the last
+        ([0], 0),
+    ],
+)
+def test_layers_before_the_first_cut_are_intact_where_half_stay(kept, intact):
+    """They compute what the teacher's do; a student that lost more has to change as a whole."""
+    assert intact_layers(kept) == intact
 
 
 def test_a_student_has_the_layers_it_was_told_to_keep():

@@ -7,11 +7,12 @@ from torch.nn.functional import log_softmax
 from explorer.distill import passes, schedule, students, train
 from explorer.distill.lessons import Cached, Course, Live, Text, check_hidden
 from explorer.distill.losses import DIVERGENCES, forward_kl
-from explorer.distill.pupil import Pupil
+from explorer.distill.pupil import Pupil, untrained
 from explorer.distill.targets import Targets, by_weights
 from explorer.errors import BadInput, RunCancelled, RunFailed
+from explorer.models.layers import layer_list
 from explorer.models.loading import load
-from explorer.specs import DistillSpec
+from explorer.specs import DistillSpec, WidthStudent
 
 HELDOUT, TRAINING = [0, 1], list(range(2, 20))
 
@@ -128,6 +129,32 @@ def test_a_frozen_embedding_does_not_move(teacher, targets, tmp_path):
     torch.testing.assert_close(student.get_input_embeddings().weight, theirs, rtol=0, atol=0)
 
 
+def test_the_layers_before_the_first_cut_can_be_left_alone(teacher, targets, tmp_path):
+    """They end as they began, the ones behind are taught, and the student comes closer."""
+    student, state = _train(
+        teacher, targets, _spec(max_tokens=40 * 30, train_layers="auto"), tmp_path / "c"
+    )
+
+    before, behind = layer_list(student)[1]
+    theirs = layer_list(teacher.model)[1]
+    for own, kept in zip(before.parameters(), theirs[0].parameters(), strict=True):
+        torch.testing.assert_close(own, kept, rtol=0, atol=0)
+    for own, kept in zip(behind.parameters(), theirs[3].parameters(), strict=True):
+        assert not torch.equal(own, kept)
+    assert state.curve[-1].heldout_kl < 0.8 * state.curve[0].heldout_kl
+
+
+def test_a_narrower_student_has_no_layer_to_leave_alone(teacher):
+    """Its first layer stands where the teacher's does and computes something else."""
+    spec = WidthStudent(kind="width", intermediate_size=32)
+    blocks = torch.arange(32).view(2, 16)
+    narrow = students.build(teacher, teacher, spec, blocks).model
+
+    assert untrained(narrow, _spec(train_layers="auto")) == []
+    assert len(untrained(_student(teacher), _spec(train_layers="auto"))) == 1
+    assert untrained(_student(teacher), _spec()) == []
+
+
 WAYS = {
     "cached": {"kd_weight": 0.7},
     "live": {"method": "live", "hidden_weight": 0.1},
@@ -135,6 +162,7 @@ WAYS = {
     "labels": {"method": "labels"},
     "sampled": {"vocab_sample": 20, "kd_weight": 0.7},
     "bfloat16": {"precision": "bfloat16"},
+    "layers behind the cut": {"train_layers": "auto"},
     "in_parts": {"micro_blocks": 1, "gradient_checkpointing": True},
 }
 
