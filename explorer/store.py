@@ -12,6 +12,7 @@ results/.work/                   targets, students, checkpoints: shared by runs,
 """
 
 import contextlib
+import difflib
 import json
 import os
 import re
@@ -30,6 +31,8 @@ from explorer.specs import RunSpec
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 RECORD, STATUS, SPEC, LOG, CANCEL = "record.json", "status.json", "spec.yaml", "log.txt", "cancel"
 ANSWERS, WEIGHTS = "answers.parquet", "weights.txt"
+MOST_CANDIDATES = 8
+"""Ids that are listed when the beginning of one fits several."""
 
 
 def run_folder(root: Path, run_id: str) -> Path:
@@ -118,6 +121,49 @@ def run_ids(root: Path) -> list[str]:
         return []
     folders = (entry for entry in os.scandir(root) if entry.is_dir())
     return sorted(f.name for f in folders if RUN_ID.fullmatch(f.name))
+
+
+def is_run(root: Path, run_id: str) -> bool:
+    """Whether the folder of this name holds a run: its spec, its record, or both."""
+    folder = root / run_id
+    return (folder / SPEC).is_file() or (folder / RECORD).is_file()
+
+
+def resolve_run_id(root: Path, text: str) -> str:
+    """The run that `text` names: by its whole id, or by a beginning that no other run shares.
+
+    Raises:
+        BadInput: No run's id begins so, or several do; the message names candidates.
+    """
+    if run_folder(root, text).is_dir() and is_run(root, text):
+        return text
+    matches = [name for name in run_ids(root) if name.startswith(text) and is_run(root, name)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise BadInput(several_ids(text, matches, "runs"))
+    known = [name for name in run_ids(root) if is_run(root, name)]
+    raise BadInput(
+        f"There is no run {text!r} in {root}.{close_ids(text, known)} `explorer ls` lists them."
+    )
+
+
+def several_ids(text: str, matches: list[str], noun: str) -> str:
+    """The sentence that refuses an ambiguous beginning of an id and names what it may mean."""
+    rest = len(matches) - MOST_CANDIDATES
+    more = f" and {rest:,} more" if rest > 0 else ""
+    shown = ", ".join(matches[:MOST_CANDIDATES])
+    return (
+        f"{text!r} begins the ids of {len(matches):,} {noun}: {shown}{more}. Type more of the id."
+    )
+
+
+def close_ids(text: str, known: list[str]) -> str:
+    """` Close to it: a, b.`, or nothing where no id is like `text`."""
+    containing = [name for name in known if text in name]
+    similar = difflib.get_close_matches(text, known, n=3)
+    close = list(dict.fromkeys([*containing, *similar]))[:3]
+    return f" Close to it: {', '.join(close)}." if close else ""
 
 
 def records(root: Path) -> tuple[list[RunRecord], list[str]]:

@@ -61,6 +61,52 @@ def test_a_run_id_cannot_reach_outside_the_store(store_root, run_id):
         store.run_folder(store_root, run_id)
 
 
+def test_a_run_is_named_by_any_beginning_that_no_other_run_shares(store_root):
+    """The first letters of an id are enough, with a record or with a spec only."""
+    recorded = records.make_record().run_id
+    records.write_run(store_root, records.make_record())
+    queued = RunSpec(name="queued")
+    store.open_run(store_root, queued)
+    (store_root / "queued-by-nobody").mkdir()
+
+    assert store.resolve_run_id(store_root, recorded) == recorded
+    assert store.resolve_run_id(store_root, recorded[:4]) == recorded
+    assert store.resolve_run_id(store_root, "q") == queued.run_id
+
+
+def test_a_whole_id_means_its_run_also_where_another_id_begins_with_it(store_root):
+    """An exact id is never ambiguous."""
+    whole, longer = records.make_record("mine"), records.make_record("mine-too")
+    for record in (whole, longer):
+        store.save(store_root, record)
+
+    assert store.resolve_run_id(store_root, "mine") == "mine"
+
+
+def test_an_ambiguous_beginning_lists_what_it_may_mean(store_root):
+    """Up to eight candidates are named, and how many more there are."""
+    run_ids = sorted(records.write_study(store_root, "many", layers=tuple(range(15, 25))))
+
+    with pytest.raises(BadInput) as error:
+        store.resolve_run_id(store_root, "many")
+
+    assert f"'many' begins the ids of 10 runs: {', '.join(run_ids[:8])}" in str(error.value)
+    assert "and 2 more. Type more of the id." in str(error.value)
+
+
+def test_an_unknown_id_names_ids_like_it(store_root):
+    """A slip of the finger, or a middle part of an id, gets the runs that may be meant."""
+    *_, student = records.write_study(store_root, "starter", layers=(15,))
+
+    for text in (student.replace("15l", "51l"), student[-8:]):
+        with pytest.raises(
+            BadInput, match=f"There is no run .*Close to it: {student}.*explorer ls"
+        ):
+            store.resolve_run_id(store_root, text)
+    with pytest.raises(BadInput, match="A run's id has small letters"):
+        store.resolve_run_id(store_root, "../starter")
+
+
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
     """A file in the folder's place, as a missing permission, says why nothing was written."""
     (tmp_path / "blocked").write_text("a file")
