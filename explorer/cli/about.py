@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -93,8 +94,43 @@ def open_dashboard(
     script = Path(__file__).parents[2] / "app.py"
     if not script.exists():
         raise ExplorerError(f"The dashboard's script {script} is missing; run from a checkout.")
+    _refuse_taken_port(port)
     environment = {**os.environ, "EXPLORER_RESULTS": str(root_of(results).resolve())}
     command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.port", str(port)]
     raise typer.Exit(
         subprocess.run(command, env=environment, cwd=script.parent, check=False).returncode
+    )
+
+
+def _refuse_taken_port(port: int) -> None:
+    """Say what holds the port, where something does.
+
+    Raises:
+        BadInput: Something listens there, and what to do about it.
+    """
+    with socket.socket() as trial:
+        # As the server binds it: a connection that has just ended does not keep it.
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(("127.0.0.1", port))
+            return
+        except PermissionError as error:
+            raise BadInput(f"Port {port} needs an administrator. Choose one from 1024.") from error
+        except OSError:
+            pass
+    from explorer import jobs
+
+    other = (
+        f"or choose another port: explorer app --port {port - 1 if port == 65_535 else port + 1}"
+    )
+    process = jobs.listener_on(port)
+    if process is not None:
+        raise BadInput(
+            f"Port {port} is held by the queue's Ray head (process {process}), which an older "
+            f"version of the explorer started. Stop it with `explorer jobs --stop`, {other}. "
+            "Runs that it is doing are interrupted; `explorer resume` continues them."
+        )
+    raise BadInput(
+        f"Port {port} is in use. If it is a dashboard, it is at http://127.0.0.1:{port}. "
+        f"End that program, {other}."
     )

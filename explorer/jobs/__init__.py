@@ -2,6 +2,7 @@
 
     client.py     Ray's job client, bounded in time
     head.py       which Ray the jobs go to; starts and stops our own
+    detached.py   starts the head so that it inherits nothing of the page
     ray_start.py  `ray start` without what no job needs
     queue.py      submit, cancel, resume
     states.py     what became of every run: files first, Ray where files cannot know
@@ -12,11 +13,11 @@ does, and a run in the foreground needs nothing of this. Importing this package 
 import Ray.
 """
 
-from explorer.jobs.head import engine, stop_engine
+from explorer.jobs.head import engine, listener_on, stop_engine
 from explorer.jobs.queue import cancel, resume, stop, submit, submit_command
 from explorer.jobs.states import listing, log_tail, state_of, wait
 
 __all__ = [
-    "cancel", "engine", "listing", "log_tail", "resume", "state_of", "stop", "stop_engine",
-    "submit", "submit_command", "wait",
+    "cancel", "engine", "listener_on", "listing", "log_tail", "resume", "state_of", "stop",
+    "stop_engine", "submit", "submit_command", "wait",
 ]  # fmt: skip

@@ -31,6 +31,7 @@ import psutil
 
 from explorer import paths, store
 from explorer.errors import JobError, NoRoom
+from explorer.jobs import detached
 
 if TYPE_CHECKING:
     from explorer.jobs.client import Client
@@ -122,6 +123,20 @@ def stop_engine() -> bool:
         running = head.process() is not None
         _end(head)
         return running
+
+
+def listener_on(port: int) -> int | None:
+    """The process of our head that listens on this port; None where none does.
+
+    An older version's head keeps the port of the dashboard that started it.
+    """
+    head = _remembered()
+    for process in _processes_of(head) if head else []:
+        with suppress(psutil.Error):
+            for connection in process.net_connections(kind="tcp"):
+                if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                    return int(process.pid)
+    return None
 
 
 def nodes_of(client: "Client") -> list[dict[str, float]]:
@@ -237,7 +252,9 @@ def _start() -> Head:
     session_folder = tempfile.mkdtemp(prefix="explorer-ray-")
     port = _free_port()
     command = [
-        sys.executable, "-m", "explorer.jobs.ray_start", "--head", "--block",
+        # -P: beside that script lie modules of ours that bear names of Python's own.
+        sys.executable, "-P", str(Path(__file__).with_name("ray_start.py")),
+        "--head", "--block",
         "--disable-usage-stats", "--no-monitor", "--include-log-monitor=false",
         "--include-dashboard=true", "--dashboard-host=127.0.0.1",
         f"--dashboard-port={port}",
@@ -248,20 +265,13 @@ def _start() -> Head:
         # Inside our folder, because Ray opens its own to everyone on the machine.
         f"--temp-dir={session_folder}/ray",
     ]  # fmt: skip
-    log = os.open(_folder() / "head.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    # Not Popen: its destructor complains about a child that is meant to outlive us.
-    pid = os.posix_spawn(
-        sys.executable,
-        command,
-        _environment(),
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, log, 1),
-            (os.POSIX_SPAWN_DUP2, log, 2),
-        ],
-        setsid=True,
-    )
-    os.close(log)
+    try:
+        pid = detached.start(
+            command, _environment(), folder=Path(session_folder), log=_folder() / "head.log"
+        )
+    except JobError:
+        shutil.rmtree(session_folder, ignore_errors=True)
+        raise
     head = Head(f"http://127.0.0.1:{port}", pid, session_folder)
     store.write_text(_folder() / "head.json", json.dumps(asdict(head)))
     return head

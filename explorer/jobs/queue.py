@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explorer import paths, store
-from explorer.errors import BadInput, ExplorerError
+from explorer.errors import BadInput, ExplorerError, JobError
 from explorer.jobs import head, states
 from explorer.specs import RunSpec
 
@@ -170,7 +170,7 @@ def _hand_over(client: "Client", job: Job) -> None:
         "EXPLORER_CACHE": str(paths.cache_dir().resolve()),
         "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
     }
-    command = f"cd {shlex.quote(os.getcwd())} && exec {shlex.join(job.command)}"
+    command = f"cd {shlex.quote(_here())} && exec {shlex.join(job.command)}"
     if "OMP_NUM_THREADS" not in environment:
         # Ray sets it to the CPUs asked for; a run in the foreground would time otherwise.
         command = f"unset OMP_NUM_THREADS; {command}"
@@ -191,6 +191,21 @@ def _hand_over(client: "Client", job: Job) -> None:
             entrypoint_num_cpus=num_cpus,
             entrypoint_num_gpus=num_gpus,
         )
+
+
+def _here() -> str:
+    """The folder that a job works in.
+
+    Raises:
+        JobError: It was deleted under us.
+    """
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise JobError(
+            "The folder that this program was started in no longer exists, so paths in an order "
+            "mean nothing. Start it again from a folder that exists."
+        ) from error
 
 
 def _needs(spec: RunSpec, nodes: list[dict[str, float]]) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """`ray start` without the parts of Ray's dashboard that no job needs.
 
-    python -m explorer.jobs.ray_start --head ...
+    python -P explorer/jobs/ray_start.py --head ...
 
 Ray starts nine servers of its dashboard and one for remote clients, and at the same moment
 gives the agents of a new node 15 seconds, a number that cannot be changed. Where a run

@@ -6,12 +6,15 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import psutil
 import pytest
 import requests
+from typer.testing import CliRunner
 
 from explorer import jobs, store
+from explorer.cli import app
 from explorer.jobs import head, queue, states
 from explorer.specs import DepthStudent, LatencySpec, RunSpec, TuneSpec
 from explorer.tune import queued, tournament
@@ -113,6 +116,48 @@ def test_first_job_starts_a_private_head(tmp_path, last):
     assert listening
     assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     assert token not in (head._folder() / "head.log").read_text()
+
+
+def test_the_head_keeps_nothing_of_the_page_that_started_it(tmp_path):
+    """The dashboard opens again on its port while the head that it started still runs."""
+    jobs.stop_engine()
+    page = """
+import os, socket, sys
+from explorer.jobs import head
+server = socket.socket()
+server.bind(("127.0.0.1", 0))
+server.listen()
+server.set_inheritable(True)
+with head.submitting():
+    head.connect(start=True)
+print(server.getsockname()[1], os.readlink(f"/proc/self/fd/{server.fileno()}"))
+server.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", page],
+        check=True, timeout=280, text=True, capture_output=True, cwd=tmp_path,
+    )  # fmt: skip
+    port, link = done.stdout.split()
+
+    assert jobs.engine()["running"]
+    assert done.stderr == ""
+    own = psutil.Process(head._remembered().pid)
+    for process in [own, *own.children()]:
+        folder = f"/proc/{process.pid}/fd"
+        assert link not in [os.readlink(f"{folder}/{number}") for number in os.listdir(folder)]
+        assert process.cwd() != str(tmp_path)
+    with socket.socket() as again:
+        again.bind(("127.0.0.1", int(port)))
+
+
+def test_a_port_that_the_head_holds_is_said():
+    """`explorer app` on a port of the queue's head names the head and how to stop it."""
+    port = int(jobs.engine()["address"].rpartition(":")[2])
+
+    result = CliRunner().invoke(app, ["app", "--port", str(port)])
+
+    assert f"Port {port} is held by the queue's Ray head" in str(result.exception)
+    assert "explorer jobs --stop" in str(result.exception)
 
 
 def test_runs_wait_for_each_other_and_teachers_go_first(tmp_path, last):
@@ -218,7 +263,9 @@ def test_dead_head_interrupts_and_resume_finishes(tmp_path, last):
     until(tmp_path, running.run_id, "running")
     old = head._remembered()
     for process in head._processes_of(old):
-        process.kill()
+        # Some end by themselves when their parent does.
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
     until(tmp_path, running.run_id, "interrupted", 10)
     assert row_of(tmp_path, waiting.run_id)["state"] == "interrupted"
