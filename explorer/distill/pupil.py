@@ -9,6 +9,7 @@ two ways:
 """
 
 import math
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -150,13 +151,19 @@ class Pupil:
         return passes.examine(self.student, self.course, self.spec.temperature)
 
     def save(self, folder: Path) -> None:
-        """Write parameters and the optimiser's state, whole, whatever the number of processes."""
+        """Write parameters and the optimiser's state, whole, whatever the number of processes.
+
+        They are on the disk when this returns, so a later rename never shows half a file.
+        """
         assert self.optimizer, "a process without an optimiser saves nothing"
         options = shards.GATHERED if self.sharded else StateDictOptions()
         model, optimizer = get_state_dict(self.student, self.optimizer, options=options)
         if self.crew.rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
-            torch.save({"model": model, "optimizer": optimizer}, folder / WEIGHTS)
+            with (folder / WEIGHTS).open("wb") as file:
+                torch.save({"model": model, "optimizer": optimizer}, file)
+                file.flush()
+                os.fsync(file.fileno())
 
     def load(self, folder: Path) -> None:
         """The inverse of `save`; every process reads the file, in shards its own part of it."""

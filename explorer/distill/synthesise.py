@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from explorer import store
 from explorer.errors import BadInput
 from explorer.models.loading import Loaded
 
@@ -63,8 +64,8 @@ def synthesise(
     num_batches = -(-num_documents // batch_size)
     partial = out.with_suffix(".partial")
     batches = _read_batches(partial, recipe)
-    if not batches:
-        partial.write_text(json.dumps(recipe) + "\n", encoding="utf-8")
+    # Without what a killed call left of its last line, which would spoil the next one.
+    store.write_text(partial, "".join(_line(part) for part in [recipe, *batches]))
     progress(len(batches) * batch_size * document_tokens, num_tokens)
     for index in range(len(batches), num_batches):
         size = min(batch_size, num_documents - index * batch_size)
@@ -86,16 +87,14 @@ def synthesise(
         )
         batches.append(texts)
         with partial.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(texts, ensure_ascii=False) + "\n")
+            file.write(_line(texts))
     texts = list(dict.fromkeys(text for batch in batches for text in batch))
-    whole = out.with_suffix(".whole")
-    lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
-    whole.write_text("".join(lines), encoding="utf-8")
     recipe["num_documents"] = len(texts)
-    out.with_name(out.name + ".recipe.json").write_text(
-        json.dumps(recipe, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    store.write_text(
+        out.with_name(out.name + ".recipe.json"),
+        json.dumps(recipe, indent=2, ensure_ascii=False) + "\n",
     )
-    whole.replace(out)
+    store.write_text(out, "".join(_line({"text": text}) for text in texts))
     partial.unlink()
     return recipe
 
@@ -185,13 +184,16 @@ def _read_batches(partial: Path, recipe: dict[str, Any]) -> list[list[str]]:
     """What an interrupted call left, when it was the same call."""
     if not partial.exists():
         return []
-    lines = partial.read_text(encoding="utf-8").splitlines()
-    if not lines or json.loads(lines[0]) != recipe:
-        return []
-    batches: list[list[str]] = []
-    for line in lines[1:]:
+    # A kill may cut the last line anywhere, also within a letter.
+    lines = partial.read_bytes().split(b"\n")
+    whole = []
+    for line in lines[:-1]:
         try:
-            batches.append(json.loads(line))
-        except json.JSONDecodeError:
+            whole.append(json.loads(line))
+        except ValueError:
             break
-    return batches
+    return whole[1:] if whole[:1] == [recipe] else []
+
+
+def _line(data: Any) -> str:
+    return json.dumps(data, ensure_ascii=False) + "\n"

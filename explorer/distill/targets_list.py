@@ -80,6 +80,8 @@ def remove(root: Path, key: str) -> None:
     folder = folder_of(root, key)
     try:
         with FileLock(root / f"{key}.lock", timeout=0):
+            # First, so that a removal which is killed leaves a folder that counts as empty.
+            (folder / "meta.json").unlink(missing_ok=True)
             shutil.rmtree(folder)
     except Timeout as error:
         raise JobError(

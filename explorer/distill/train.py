@@ -17,7 +17,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from explorer import crew as together
-from explorer import heap, products
+from explorer import heap, products, store
 from explorer.distill.lessons import Course, check_head
 from explorer.distill.passes import Exam
 from explorer.distill.pupil import WEIGHTS, Pupil, helper
@@ -25,6 +25,9 @@ from explorer.distill.schedule import blocks_of_step, learning_rate, num_steps
 from explorer.errors import NoRoom, RunFailed
 from explorer.records import CurvePoint
 from explorer.specs import DistillSpec
+
+STATE = "state.json"
+"""In a checkpoint: the `State`, written last."""
 
 
 @dataclasses.dataclass
@@ -156,30 +159,53 @@ def _add_point(state: State, step: int, rate: float, exam: Exam) -> None:
 
 
 def _save(pupil: Pupil, checkpoint: Path, state: State) -> None:
-    """Replace the checkpoint by the present state; an old one stays until the new one is whole."""
-    partial = checkpoint.with_name(checkpoint.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    """Replace the checkpoint by the present state; whenever a kill comes, a whole one is on disk.
+
+    The state is written last and through fsync, so a folder that has one is whole.
+    """
+    partial, old = _beside(checkpoint)
     try:
+        shutil.rmtree(partial, ignore_errors=True)
         pupil.all_do("save", partial)
-        (partial / "state.json").write_text(json.dumps(state.to_dict()))
-        old = checkpoint.with_name(checkpoint.name + ".old")
+        store.write_text(partial / STATE, json.dumps(state.to_dict()))
         if checkpoint.exists():
+            shutil.rmtree(old, ignore_errors=True)
             checkpoint.replace(old)
         partial.replace(checkpoint)
         shutil.rmtree(old, ignore_errors=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, NoRoom) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise NoRoom(f"Could not write the checkpoint {checkpoint}: {error}.") from error
+        reason = str(error).removesuffix(".")
+        raise NoRoom(f"Could not write the checkpoint {checkpoint}: {reason}.") from error
 
 
 def _resume(pupil: Pupil, checkpoint: Path) -> State:
     """Load the checkpoint into the pupil, when there is one."""
-    old = checkpoint.with_name(checkpoint.name + ".old")
-    if not checkpoint.exists() and old.exists():
-        old.replace(checkpoint)  # killed between the two renames
-    if not all((checkpoint / name).exists() for name in ("state.json", WEIGHTS)):
+    _settle(checkpoint)
+    if not _is_whole(checkpoint):
         return State()
     pupil.all_do("load", checkpoint)
-    state = State.from_dict(json.loads((checkpoint / "state.json").read_text()))
+    state = State.from_dict(json.loads((checkpoint / STATE).read_text(encoding="utf-8")))
     state.num_resumes += 1
     return state
+
+
+def _settle(checkpoint: Path) -> None:
+    """Put the newest whole checkpoint in its place and remove what a kill left beside it."""
+    partial, old = _beside(checkpoint)
+    newest = next(filter(_is_whole, (partial, checkpoint, old)), None)
+    if newest is not None and newest != checkpoint:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        newest.replace(checkpoint)
+    for folder in (partial, old):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _beside(checkpoint: Path) -> tuple[Path, Path]:
+    """Where the next checkpoint is written, and where the last one waits for its removal."""
+    name = checkpoint.name
+    return checkpoint.with_name(f"{name}.partial"), checkpoint.with_name(f"{name}.old")
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    return all((checkpoint / name).is_file() for name in (STATE, WEIGHTS))

@@ -16,6 +16,7 @@
 import contextlib
 import dataclasses
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -213,6 +214,8 @@ def _starter_folder() -> Path:
                 with quiet():
                     converted.model.save_pretrained(whole)
                 converted.tokenizer.save_pretrained(whole)
+                # A folder that lost its files would be in the way of the new one.
+                shutil.rmtree(folder, ignore_errors=True)
                 whole.replace(folder)
     return folder
 

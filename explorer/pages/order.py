@@ -89,6 +89,7 @@ def save_upload(folder: Path, name: str, content: bytes) -> Path:
 
     Raises:
         BadInput: Another kind of file, an empty one, or one that is too large.
+        NoRoom: It cannot be written.
     """
     kind = Path(name).suffix.lower().lstrip(".")
     if kind not in CORPUS_TYPES:
@@ -102,9 +103,8 @@ def save_upload(folder: Path, name: str, content: bytes) -> Path:
     digest = hashlib.sha256(content).hexdigest()[:12]
     stem = re.sub(r"[^a-zA-Z0-9._-]+", "-", Path(name).stem)[:40] or "corpus"
     path = folder / f"{stem}-{digest}.{kind}"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+    if not path.exists() or path.stat().st_size != len(content):
+        store.write_bytes(path, content)
     return path
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from explorer.errors import BadInput
 from explorer.pages import glossary, grid, order, queued, words
+from tests import killing
 
 
 def test_markdown_in_a_name_is_shown_as_it_is():
@@ -62,6 +63,23 @@ def test_an_upload_is_kept_under_a_safe_name(tmp_path):
     assert first == second
     assert first.parent == tmp_path
     assert first.read_bytes() == b"words"
+
+
+def test_an_upload_that_a_kill_cut_is_kept_whole_the_next_time(tmp_path):
+    """Killed at any change of the disk, no part of a corpus passes for the whole of it."""
+    kills = 0
+    for kill in killing.moments(
+        lambda kill: order.save_upload(tmp_path / str(kill.moment), "words.txt", b"words")
+    ):
+        kills += 1
+        folder = tmp_path / str(kill.moment)
+        assert {path.read_bytes() for path in folder.glob("*.txt")} <= {b"words"}
+        assert order.save_upload(folder, "words.txt", b"words").read_bytes() == b"words"
+    assert kills > 1
+
+    cut = order.save_upload(tmp_path, "words.txt", b"words")
+    cut.write_bytes(b"wo")
+    assert order.save_upload(tmp_path, "words.txt", b"words").read_bytes() == b"words"
 
 
 @pytest.mark.parametrize(("name", "content"), [("model.pkl", b"x"), ("empty.txt", b"")])

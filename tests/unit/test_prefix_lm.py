@@ -15,6 +15,7 @@ from explorer.measure.backends import prefix_lm
 from explorer.measure.backends.answer_log import AnswerLog
 from explorer.measure.backends.prefix_lm import PrefixLM, Work
 from explorer.models import loading
+from tests import killing
 
 LLAMA = {
     "hidden_size": 32,
@@ -288,6 +289,26 @@ def test_a_log_of_another_key_is_not_read(tmp_path):
     assert [json.loads(line)["key"] for line in path.read_text(encoding="utf-8").splitlines()] == [
         "one"
     ]
+
+
+def test_a_kill_while_a_log_is_mended_loses_no_answer(tmp_path):
+    """An API has been paid for them: killed at any change of the disk, all are still there."""
+
+    def mended(kill):
+        path = tmp_path / f"{kill.moment}.jsonl"
+        kill.armed = False
+        AnswerLog(path, "one", lambda: None).keep("loglikelihood", [("a", "b")], [(-1.25, True)])
+        with path.open("a", encoding="utf-8") as file:
+            file.write('{"key": "one", "answ')
+        kill.armed = True
+        AnswerLog(path, "one", lambda: None)
+
+    kills = 0
+    for kill in killing.moments(mended):
+        kills += 1
+        again = AnswerLog(tmp_path / f"{kill.moment}.jsonl", "one", lambda: None)
+        assert again.find("loglikelihood", [("a", "b")]) == [[-1.25, True]]
+    assert kills > 1
 
 
 @pytest.mark.parametrize("kind", ["loglikelihood", "loglikelihood_rolling", "generate_until"])

@@ -14,6 +14,7 @@ from explorer.distill.targets import Targets, by_weights
 from explorer.distill.targets_list import check, listing, remove
 from explorer.errors import BadInput, DamagedStore, JobError
 from explorer.models.loading import load
+from tests import killing
 
 
 @pytest.fixture
@@ -206,3 +207,24 @@ def test_targets_are_listed_looked_at_and_removed(tmp_path, teacher, blocks):
         with pytest.raises(BadInput, match="no targets"):
             remove(root, key)
     assert listing(tmp_path / "nowhere") == []
+
+
+def test_a_removal_that_is_killed_leaves_targets_that_are_made_again(tmp_path, teacher, blocks):
+    """Killed at any change of the disk, a run makes what it needs, a removal ends it."""
+
+    def removed(kill):
+        kill.armed = False
+        targets = _open(tmp_path / str(kill.moment), blocks)
+        _fill(targets, teacher, [0])
+        kill.armed = True
+        remove(targets.folder.parent, targets.key)
+
+    kills = 0
+    for kill in killing.moments(removed):
+        kills += 1
+        again = _open(tmp_path / str(kill.moment), blocks)
+        _fill(again, teacher, [0, 1])
+        assert again.done == [0, 1]
+        remove(again.folder.parent, again.key)
+        assert listing(again.folder.parent) == []
+    assert kills > 3

@@ -13,6 +13,8 @@ from explorer.errors import BadInput, RunCancelled, RunFailed
 from explorer.models.layers import layer_list
 from explorer.models.loading import load
 from explorer.specs import DistillSpec, WidthStudent
+from tests import killing
+from tests.killing import Killed
 
 HELDOUT, TRAINING = [0, 1], list(range(2, 20))
 
@@ -194,6 +196,49 @@ def test_a_continued_training_gives_the_losses_of_an_unbroken_one(
         assert ours.model_copy(update={"seconds": theirs.seconds}) == theirs
     for ours, theirs in zip(again.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("num_before", [0, 1])
+def test_a_training_killed_while_it_writes_a_checkpoint_goes_on(
+    num_before, teacher, targets, tmp_path
+):
+    """Killed at any moment, it resumes from the newest whole checkpoint and leaves no other.
+
+    It ends with the losses and the weights of an unbroken training.
+    """
+    spec = _spec(max_tokens=4 * 30, checkpoint_every_s=1e-9)
+    whole, unbroken = _train(teacher, targets, spec, tmp_path / "unbroken")
+    num_kills = 0
+
+    def killed(kill):
+        kill.armed = num_before == 0
+
+        def arm(state, total, loss, rate):
+            kill.armed = state.step == num_before
+            if state.step > num_before:
+                raise Killed
+
+        _train(teacher, targets, spec, tmp_path / str(kill.moment), arm)
+
+    for kill in killing.moments(killed):
+        num_kills += 1
+        folder = tmp_path / str(kill.moment)
+        steps = []
+
+        def note(state, *told, steps=steps):
+            steps.append(state.step)
+
+        again, resumed = _train(teacher, targets, spec, folder, note)
+        # The state comes last, by a rename: from then on the new checkpoint is whole.
+        new_is_whole = "replace" in kill.changes
+        assert steps[0] == num_before + 1 + new_is_whole
+        assert resumed.step == unbroken.step
+        for ours, theirs in zip(resumed.curve, unbroken.curve, strict=True):
+            assert ours.model_copy(update={"seconds": theirs.seconds}) == theirs
+        for ours, theirs in zip(again.parameters(), whole.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+        assert [path.name for path in tmp_path.glob(f"{folder.name}*")] == [folder.name]
+    assert num_kills > 4
 
 
 def test_dropout_draws_the_same_when_a_training_goes_on(teacher, targets, tmp_path):

@@ -17,6 +17,8 @@ from typing import Any
 
 from lm_eval.api.model import CacheHook, hash_args
 
+from explorer import store
+
 
 class AnswerLog(CacheHook):
     """What lm-eval tells every answer, and what knows the answers of before."""
@@ -48,7 +50,7 @@ class AnswerLog(CacheHook):
                 break
             whole.append(line + "\n")
         if lines and len(whole) < len(lines):
-            path.write_text("".join(whole), encoding="utf-8")
+            store.write_text(path, "".join(whole))
 
     def find(self, attr: str, requests: Sequence[Any]) -> list[Any] | None:
         """The answers that an earlier process got to this batch, which then count, or None.
