@@ -6,13 +6,17 @@ results/<run_id>/spec.yaml       what was asked; runs again by itself
                  capability/     lm-eval's own results_*.json and samples_*.jsonl
                  answers.parquet a row a document: what the paired statistics need
                  weights.txt     where the student's weights lie in the store
-                 record.json     written last: a folder with one is finished
+                 record.json     written last: the result in force
+                 record.N.json   earlier results, and attempts that did not replace one
+                 again, next/    while a finished run is measured again: the request, and its
+                                 files so far; they replace the run's when it is finished
 results/.work/                   targets, students, checkpoints: shared by runs, not committed,
                                  made again at need
 """
 
 import contextlib
 import difflib
+import itertools
 import json
 import os
 import re
@@ -30,7 +34,8 @@ from explorer.specs import RunSpec
 
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 RECORD, STATUS, SPEC, LOG, CANCEL = "record.json", "status.json", "spec.yaml", "log.txt", "cancel"
-ANSWERS, WEIGHTS = "answers.parquet", "weights.txt"
+ANSWERS, WEIGHTS, CAPABILITY = "answers.parquet", "weights.txt", "capability"
+AGAIN, NEXT = "again", "next"
 MOST_CANDIDATES = 8
 """Ids that are listed when the beginning of one fits several."""
 
@@ -94,10 +99,54 @@ def read_spec(root: Path, run_id: str) -> RunSpec:
 
 
 def save(root: Path, record: RunRecord) -> Path:
-    """Write record.json in one rename, after everything else the run leaves."""
-    path = run_folder(root, record.run_id) / RECORD
-    write_text(path, record.to_json())
+    """Write a record, after everything else the run leaves; return its file.
+
+    A finished record stays in force as record.json until another finished one replaces it. A
+    record that is replaced, and an attempt that did not finish beside a finished one, is kept as
+    record.N.json: none is ever overwritten.
+    """
+    folder = run_folder(root, record.run_id)
+    path, text = folder / RECORD, record.to_json()
+    if record.status != "finished" and is_finished(root, record.run_id):
+        numbered = _new_number(folder)
+        write_text(numbered, text)
+        (folder / AGAIN).unlink(missing_ok=True)
+        return numbered
+    if path.exists() and path.read_bytes() != text.encode():
+        partial = path.with_name(f".{RECORD}.{os.getpid()}.partial")
+        shutil.copyfile(path, partial)
+        partial.replace(_new_number(folder))
+    measured_again = (folder / AGAIN).exists()
+    if measured_again:
+        # Before the record: whoever has read it takes these files for the new result's.
+        _replace_evidence(folder)
+    write_text(path, text)
+    if measured_again:
+        shutil.rmtree(folder / NEXT, ignore_errors=True)
+        (folder / AGAIN).unlink(missing_ok=True)
     return path
+
+
+def _new_number(folder: Path) -> Path:
+    """The first record.N.json that is not there, made now so that nobody else takes it."""
+    for number in itertools.count(1):
+        path = folder / f"record.{number}.json"
+        with contextlib.suppress(FileExistsError):
+            path.touch(exist_ok=False)
+            return path
+    raise AssertionError("itertools.count does not end")
+
+
+def _replace_evidence(folder: Path) -> None:
+    """Put the answers of the new result in the place of the old ones; safe to repeat."""
+    for name in (CAPABILITY, ANSWERS):
+        new, old = folder / NEXT / name, folder / name
+        if new.exists():
+            if old.exists():
+                replaced = folder / NEXT / f"replaced-{name}"
+                shutil.rmtree(replaced, ignore_errors=True)
+                old.replace(replaced)
+            new.replace(old)
 
 
 def load(root: Path, run_id: str) -> RunRecord:
@@ -190,18 +239,46 @@ def records(root: Path) -> tuple[list[RunRecord], list[str]]:
     return found, problems
 
 
-def set_aside(root: Path, run_id: str) -> None:
-    """Make a finished run one to be done again: its record becomes record.previous.json.
+def is_finished(root: Path, run_id: str) -> bool:
+    """Whether a run has a finished record that can be read."""
+    try:
+        return load(root, run_id).status == "finished"
+    except (BadInput, DamagedStore):
+        return False
+
+
+def request_again(root: Path, run_id: str) -> None:
+    """Ask for a finished run to be measured anew; until that is done its record stays in force.
 
     What its spec alone decides (student, scores) is taken from disk where it still lies;
     what the machine decides (latency, memory) is measured anew.
     """
-    record = run_folder(root, run_id) / RECORD
-    if record.exists():
-        record.replace(record.with_name("record.previous.json"))
-        # It would still call the run finished, and the queue would leave it alone.
-        record.with_name(STATUS).unlink(missing_ok=True)
+    if is_finished(root, run_id):
+        write_text(run_folder(root, run_id) / AGAIN, "")
     shutil.rmtree(root / ".work" / "stages" / run_id, ignore_errors=True)
+
+
+def again_requested(root: Path, run_id: str) -> bool:
+    """Whether a finished run is to be measured anew."""
+    return (run_folder(root, run_id) / AGAIN).exists()
+
+
+def withdraw_again(root: Path, run_id: str) -> None:
+    """Take the request to measure a run anew back; its record was in force all the time."""
+    (run_folder(root, run_id) / AGAIN).unlink(missing_ok=True)
+
+
+def output_folder(root: Path, run_id: str) -> Path:
+    """Where a run under way writes: its folder, or NEXT in it while it is measured again."""
+    folder = run_folder(root, run_id)
+    return folder / NEXT if again_requested(root, run_id) else folder
+
+
+def share_evidence(root: Path, run_id: str) -> None:
+    """Let a run that is measured again begin with a copy of the answers of its result in force."""
+    source, copy = run_folder(root, run_id) / CAPABILITY, output_folder(root, run_id) / CAPABILITY
+    if source.is_dir() and not copy.exists():
+        shutil.copytree(source, copy)
 
 
 def read_status(root: Path, run_id: str) -> dict[str, Any] | None:
@@ -249,8 +326,9 @@ def cancel_requested(root: Path, run_id: str) -> bool:
 
 
 def write_answers(root: Path, run_id: str, answers: pd.DataFrame) -> None:
-    """Save a run's answers, as `answers` reads them."""
-    path = run_folder(root, run_id) / ANSWERS
+    """Save a run's answers, as `answers` reads them once the run's record is saved."""
+    path = output_folder(root, run_id) / ANSWERS
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     answers.to_parquet(partial, index=False)
     partial.replace(path)

@@ -12,7 +12,7 @@ from explorer import specs, store
 from explorer.cli import asking
 from explorer.cli.base import ResultsDir, app, console, root_of
 from explorer.cli.tables import print_comparison, print_forecasts
-from explorer.errors import BadInput
+from explorer.errors import BadInput, ExplorerError
 
 Queue = Annotated[
     bool, typer.Option("--queue", help="Hand it to the Ray queue and return at once.")
@@ -242,7 +242,7 @@ def _do(
     """Do the runs one after another here, or put them into the queue."""
     if again and int(os.environ.get("RANK", "0")) == 0:
         for one in runs:
-            store.set_aside(root, one.run_id)
+            store.request_again(root, one.run_id)
     if queue:
         from explorer import jobs
 
@@ -264,8 +264,13 @@ def _do(
             if not queued:
                 # Asked for by hand, so an old request to stop is over.
                 store.withdraw_cancel(root, one.run_id)
-            with stage_bar(console, f"{number}/{len(runs)} {one.run_id}") as bar:
-                record = do(one, root, bar)
+            try:
+                with stage_bar(console, f"{number}/{len(runs)} {one.run_id}") as bar:
+                    record = do(one, root, bar)
+            except ExplorerError:
+                if store.is_finished(root, one.run_id):
+                    console.print(f"The earlier result of {one.run_id} still counts.")
+                raise
             seconds = sum(record.stage_seconds.values())
             console.print(
                 f"[{number}/{len(runs)}] {one.run_id} {record.status}, {seconds:.0f} s of work"

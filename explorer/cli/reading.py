@@ -53,6 +53,8 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="The whole record.")] = False,
 ) -> None:
     """Show one run: its record, or where it is."""
+    from explorer import jobs
+
     root = root_of(results)
     if not (store.run_folder(root, run_id) / store.RECORD).exists():
         store.read_spec(root, run_id)
@@ -67,6 +69,10 @@ def show(
         if value is not None:
             table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
     console.print(table)
+    if (row := jobs.row_of(root, run_id)) and row["state"] != record.status:
+        console.print(f"Now: {row['state']}.", markup=False)
+    elif row and record.status == "finished" and row["error"]:
+        console.print(row["error"], markup=False)
     if record.capability:
         scores = Table(
             "Task", "Metric", "Score [95 %]", "Std. error", "Chance", "Documents", box=None

@@ -54,7 +54,8 @@ class Job:
 def submit(specs: list[RunSpec], root: Path) -> list[str]:
     """Queue runs, teachers first, and return their ids in the order given.
 
-    A run that is queued, running or finished is left as it is. The first call starts the
+    A run that is queued, running or finished is left as it is; one that `store.request_again`
+    asked for is not taken as finished. The first call starts the
     local Ray head, which takes some seconds.
 
     Raises:
@@ -83,7 +84,7 @@ def submit_command(job_id: str, command: list[str], root: Path, said_in: Path) -
 def resume(root: Path, run_id: str) -> str:
     """Queue a run's own spec again; its finished stages are not done twice.
 
-    A finished run is set aside first, so that it is measured anew.
+    A finished run is measured anew; its record stays in force until that is done.
 
     Raises:
         BadInput: There is no such run.
@@ -91,7 +92,7 @@ def resume(root: Path, run_id: str) -> str:
     """
     spec = store.read_spec(root, run_id)
     if states.state_of(root, run_id) == "finished":
-        store.set_aside(root, run_id)
+        store.request_again(root, run_id)
     _queue_runs([spec], root, keep=("queued", "running"))
     return run_id
 
@@ -119,6 +120,7 @@ def stop(said_in: Path, job_id: str) -> None:
     if state != "queued":
         return
     states.stop_jobs(said_in, [job_id])
+    store.withdraw_again(said_in, job_id)
     _say(said_in, job_id, "cancelled", error="Somebody cancelled it before it began.")
 
 
@@ -142,11 +144,7 @@ def _queue_runs(specs: list[RunSpec], root: Path, keep: tuple[str, ...]) -> None
 def _queue(found: list[Job], keep: tuple[str, ...]) -> None:
     """Write everything down, then hand it to Ray, so that a crash between loses no job."""
     with head.submitting():
-        waiting = [
-            job
-            for job in found
-            if states.state_of(job.said_in, job.id, submitting=False) not in keep
-        ]
+        waiting = [job for job in found if not _stays(job, keep)]
         for job in waiting:
             if job.spec:
                 store.open_run(job.root, job.spec)
@@ -162,6 +160,13 @@ def _queue(found: list[Job], keep: tuple[str, ...]) -> None:
             for job in waiting:
                 _say(job.said_in, job.id, "queued", error=str(error))
             raise
+
+
+def _stays(job: Job, keep: tuple[str, ...]) -> bool:
+    """Whether a job is left as it is, by its state."""
+    state = states.state_of(job.said_in, job.id, submitting=False)
+    again = state == "finished" and store.again_requested(job.said_in, job.id)
+    return state in keep and not again
 
 
 def _hand_over(client: "Client", job: Job) -> None:

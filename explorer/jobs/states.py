@@ -73,8 +73,14 @@ def state_of(root: Path, run_id: str, *, submitting: bool | None = None) -> str 
         submitting: Whether a queued run's job may still be on its way to Ray. None finds out;
             who holds the lock of submission says False, since before it all have arrived.
     """
+    row = row_of(root, run_id, submitting=submitting)
+    return str(row["state"]) if row else None
+
+
+def row_of(root: Path, run_id: str, *, submitting: bool | None = None) -> Words | None:
+    """The row of one run in `listing`; None when it has neither a status nor a record."""
     rows = _rows(root, [run_id], submitting)
-    return str(rows[0]["state"]) if rows else None
+    return rows[0] if rows else None
 
 
 def wait(
@@ -147,6 +153,7 @@ def _rows(root: Path, run_ids: list[str], submitting: bool | None = None) -> lis
         said[run_id] = (
             {**words, "error": silence} if unknown else _settled(root, run_id, words, job)
         )
+    said = {run_id: _with_result(root, run_id, words) for run_id, words in said.items()}
     stubborn = [run_id for run_id, words in said.items() if _stubborn(root, run_id, words)]
     if stubborn:
         stop_jobs(root, stubborn)
@@ -160,6 +167,20 @@ def _words(root: Path, run_id: str) -> Words | None:
     if words and (words["state"] != "failed" or words["error"]):
         return words
     return _read(folder + store.RECORD, _from_record) or words
+
+
+def _with_result(root: Path, run_id: str, words: Words) -> Words:
+    """A run whose last attempt ended without a result has its earlier one, if there is one."""
+    if words["state"] not in ("failed", "cancelled"):
+        return words
+    record = _read(f"{root}/{run_id}/{store.RECORD}", _from_record)
+    if record is None or record["state"] != "finished":
+        return words
+    if record["updated_at"] > words["updated_at"]:
+        return record
+    ended = "failed" if words["state"] == "failed" else "was cancelled"
+    why = f": {words['error']}".rstrip(".") if words["error"] else ""
+    return {**record, "error": f"Measuring it again {ended}{why}. The earlier result counts."}
 
 
 def _read(path: str, row: Any) -> Words | None:

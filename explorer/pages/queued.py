@@ -84,6 +84,8 @@ def _line(root: Path, row: Mapping[Any, Any]) -> None:
             middle.progress(0.0, "Waiting for its turn")
         elif done:
             middle.markdown(_result(root, run_id))
+            if known(row["error"]):
+                middle.caption(words.md(row["error"]))
         else:
             middle.markdown(stopped(row))
         with actions:

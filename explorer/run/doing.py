@@ -37,7 +37,7 @@ def do(spec: RunSpec, root: Path, listener: Listener | None = None) -> RunRecord
     progress = Progress(root, spec.run_id, listener)
     with guards.alone(root, spec.run_id, progress):
         done = _finished(root, spec.run_id)
-        if done is not None:
+        if done is not None and not store.again_requested(root, spec.run_id):
             progress.write(state="finished", stage="record")
             return done
         log_path = store.run_folder(root, spec.run_id) / store.LOG
@@ -58,6 +58,8 @@ def _record(run: Run) -> RunRecord:
     try:
         run.progress.check()
         run.progress("prepare")
+        if store.again_requested(run.root, run.spec.run_id):
+            store.share_evidence(run.root, run.spec.run_id)
         run.take_device()
         if run.spec.capability:
             task_sets.check(run.spec.capability.tasks, run.spec.capability.include_path)
@@ -102,7 +104,9 @@ def _save_failure(run: Run, error: Exception, *, bug: bool) -> None:
     status = "cancelled" if cancelled else "failed"
     if not hasattr(run, "environment"):
         run.environment = device.environment(torch.device("cpu"), torch.get_num_threads())
-    store.save(run.root, _make_record(run, status, failure))
+    path = store.save(run.root, _make_record(run, status, failure))
+    if path.name != store.RECORD:
+        log.warning("The earlier result stays in force; this attempt is in %s.", path.name)
     run.progress.write(state=status, stage=run.stage, error=failure.message)
 
 

@@ -93,7 +93,7 @@ def evaluate(
         scores, answers = capability.evaluate(
             model,
             spec,
-            run.folder / "capability",
+            run.folder / store.CAPABILITY,
             run.progress,
             fingerprint=fingerprint,
             device=run.device,

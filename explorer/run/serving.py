@@ -65,7 +65,7 @@ def ahead(spec: RunSpec, root: Path) -> str:
     if spec.capability is None:
         return "Nothing is tested, so nothing is counted."
     asked = _Asked.of(spec, root)
-    folder = store.run_folder(root, spec.run_id) / "capability"
+    folder = store.output_folder(root, spec.run_id) / store.CAPABILITY
     usage = capability.ahead(
         asked.model, spec.capability, folder,
         fingerprint=asked.fingerprint, back_end=asked.back_end,
@@ -102,7 +102,7 @@ class _Asked:
                 "capability."
             )
         price = api_prices.of_endpoint(root, where.url, where.model)
-        folder = store.run_folder(root, spec.run_id) / "capability"
+        folder = store.output_folder(root, spec.run_id) / store.CAPABILITY
         spent = Spent(folder / "usage.jsonl")
         # Prompts are filled in by the server's own template, or by the tokenizer's.
         template = "the endpoint's" if where.is_chat else None

@@ -35,7 +35,8 @@ class Run:
     def __init__(self, spec: RunSpec, root: Path, progress: Progress) -> None:
         """Nothing is done yet, and no device is touched."""
         self.spec, self.root, self.progress = spec, root, progress
-        self.folder = store.run_folder(root, spec.run_id)
+        self.folder = store.output_folder(root, spec.run_id)
+        """What the run writes, apart from its log and its record."""
         self.work = root / ".work"
         """What runs share, by the key of what decides it."""
         self.started_at = now()

@@ -11,6 +11,7 @@ from explorer import jobs, store
 from explorer.errors import BadInput, JobError
 from explorer.jobs import head, queue, states
 from explorer.specs import RunSpec
+from tests import records
 
 
 @pytest.fixture(autouse=True)
@@ -323,3 +324,29 @@ def test_gpu_that_is_not_there_is_refused():
     """A run for CUDA does not wait for ever in a queue without a GPU."""
     with pytest.raises(BadInput, match="device: auto"):
         queue._needs(RunSpec(device="cuda"), [{"CPU": 2.0}])
+
+
+def test_a_finished_run_stays_finished_where_the_queue_does_not_answer(store_root, monkeypatch):
+    """Measuring it again could not be queued; its result is where it was."""
+    run_id = records.write_study(store_root)[1]
+    before = store.load(store_root, run_id)
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
+
+    with pytest.raises(JobError):
+        jobs.resume(store_root, run_id)
+
+    assert store.load(store_root, run_id) == before
+
+
+def test_a_new_measurement_cancelled_in_the_queue_leaves_the_result(store_root):
+    """It is finished as before, with a word on what became of the attempt."""
+    run_id = records.write_study(store_root)[1]
+    store.request_again(store_root, run_id)
+    say(store_root, run_id, "queued", host="elsewhere")
+
+    jobs.cancel(store_root, run_id)
+
+    row = row_of(store_root, run_id)
+    assert row["state"] == "finished"
+    assert row["error"].startswith("Measuring it again was cancelled: Somebody cancelled it")
+    assert not store.again_requested(store_root, run_id)

@@ -16,7 +16,9 @@ from explorer.errors import (
     UnknownModel,
     UnknownTask,
 )
+from explorer.jobs import states
 from explorer.models.loading import load
+from explorer.records import RunRecord
 from explorer.run import teaching
 from explorer.specs import RunSpec
 
@@ -67,6 +69,62 @@ def test_a_finished_run_is_not_done_again(spec, store_root):
     assert "distil" not in again.stage_seconds
     assert again.distillation == first.distillation
     assert again.capability.scores == first.capability.scores
+
+
+def test_a_result_survives_attempts_that_fail(spec, store_root, monkeypatch):
+    """Measured again in vain, twice: record, answers and samples are those of before."""
+    first = engine.run(spec, store_root)
+    folder = store_root / spec.run_id
+    evidence = {path: path.read_bytes() for path in sorted(folder.glob("capability/*"))}
+    answers = store.answers(store_root, spec.run_id)
+    with monkeypatch.context() as broken:
+
+        def fail(*arguments, **options):
+            raise NoRoom("The disk is full.")
+
+        # With another version of lm-eval all is asked anew, so samples and results are written.
+        broken.setattr("lm_eval.__version__", "another")
+        broken.setattr("explorer.measure.task_scores.answers", fail)
+        for _ in range(2):
+            store.request_again(store_root, spec.run_id)
+            with pytest.raises(NoRoom):
+                engine.run(spec, store_root)
+
+    assert store.load(store_root, spec.run_id) == first
+    assert {path: path.read_bytes() for path in sorted(folder.glob("capability/*"))} == evidence
+    assert store.answers(store_root, spec.run_id).equals(answers)
+    row = states.row_of(store_root, spec.run_id)
+    assert row["state"] == "finished"
+    assert "Measuring it again failed: The disk is full." in row["error"]
+
+    store.request_again(store_root, spec.run_id)
+    second = engine.run(spec, store_root)
+    assert second.status == "finished"
+    assert states.row_of(store_root, spec.run_id)["error"] is None
+    kept = [RunRecord.from_json(path.read_text()) for path in folder.glob("record.*.json")]
+    assert sorted(record.status for record in kept) == ["failed", "failed", "finished"]
+    assert first in kept
+
+
+def test_a_new_measurement_that_was_interrupted_goes_on(spec, store_root, monkeypatch):
+    """The earlier result counts meanwhile, and running again is all that it takes."""
+    first = engine.run(spec, store_root)
+    store.request_again(store_root, spec.run_id)
+    with monkeypatch.context() as broken:
+
+        def interrupt(*arguments, **options):
+            raise KeyboardInterrupt
+
+        broken.setattr("explorer.run.measuring.capability.evaluate", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            engine.run(spec, store_root)
+
+    assert store.load(store_root, spec.run_id) == first
+    assert states.state_of(store_root, spec.run_id) == "interrupted"
+    second = engine.run(spec, store_root)
+    assert second.started_at >= first.finished_at
+    assert not store.again_requested(store_root, spec.run_id)
+    assert engine.run(spec, store_root) == second
 
 
 def test_a_cancelled_run_keeps_its_checkpoint_and_resumes(spec, store_root):

@@ -7,7 +7,7 @@ import pytest
 from explorer import store
 from explorer.errors import BadInput, DamagedStore, NoRoom
 from explorer.jobs import states
-from explorer.records import Timing
+from explorer.records import RunRecord, Timing
 from explorer.specs import DepthStudent, RunSpec
 from tests import records
 
@@ -172,16 +172,62 @@ def test_weights_are_found_only_inside_the_store(store_root, tmp_path):
     assert store.weights_folder(store_root, spec.run_id) is None
 
 
-def test_a_run_set_aside_is_one_the_queue_takes_again(store_root):
-    """Its record is kept under another name, and nothing calls it finished any more."""
+def test_a_finished_record_counts_until_a_finished_one_replaces_it(store_root):
+    """Attempts that fail are kept beside it, a number each; so is the record that is replaced."""
     run_id = records.write_study(store_root)[1]
-    store.write_status(store_root, run_id, {"run_id": run_id, "state": "finished"})
+    finished = store.load(store_root, run_id)
+    failed = finished.model_copy(update={"status": "failed", "capability": None})
 
-    store.set_aside(store_root, run_id)
+    for _ in range(2):
+        store.request_again(store_root, run_id)
+        assert store.save(store_root, failed).name != store.RECORD
+        assert store.load(store_root, run_id) == finished
+        assert not store.again_requested(store_root, run_id)
+    newer = finished.model_copy(update={"finished_at": "2026-11-30T00:00:00+00:00"})
+    store.save(store_root, newer)
 
-    assert states.state_of(store_root, run_id) is None
-    assert (store_root / run_id / "record.previous.json").exists()
-    assert run_id not in [record.run_id for record in store.records(store_root)[0]]
+    assert store.load(store_root, run_id) == newer
+    kept = [store_root / run_id / f"record.{number}.json" for number in (1, 2, 3)]
+    assert [RunRecord.from_json(path.read_text()) for path in kept] == [failed, failed, finished]
+    assert len(list((store_root / run_id).glob("record*.json"))) == 4
+
+
+def test_a_damaged_record_is_kept_when_another_takes_its_place(store_root):
+    """Nobody can read it now; somebody may repair it."""
+    run_id = records.write_study(store_root)[1]
+    record = store.load(store_root, run_id)
+    store.write_text(store_root / run_id / store.RECORD, '{"schema_version": 1, "run')
+
+    store.save(store_root, record)
+
+    assert store.load(store_root, run_id) == record
+    assert (store_root / run_id / "record.1.json").read_text() == '{"schema_version": 1, "run'
+
+
+def test_answers_of_a_new_measurement_count_with_its_record(store_root):
+    """Until then a reader gets the answers that the record in force was computed from."""
+    run_id = records.write_study(store_root)[1]
+    record, before = store.load(store_root, run_id), store.answers(store_root, run_id)
+    store.request_again(store_root, run_id)
+    other = before.assign(value=1 - before["value"])
+
+    store.write_answers(store_root, run_id, other)
+    assert store.answers(store_root, run_id).equals(before)
+    store.save(store_root, record.model_copy(update={"finished_at": "2026-11-30T00:00:00+00:00"}))
+
+    assert store.answers(store_root, run_id).equals(other)
+    assert not (store_root / run_id / store.NEXT).exists()
+
+
+def test_a_run_to_be_measured_again_is_one_the_queue_takes(store_root):
+    """It stays finished for all readers; only the request says that there is something to do."""
+    run_id = records.write_study(store_root)[1]
+
+    store.request_again(store_root, run_id)
+
+    assert states.state_of(store_root, run_id) == "finished"
+    assert store.again_requested(store_root, run_id)
+    assert run_id in [record.run_id for record in store.records(store_root)[0]]
 
 
 def test_flags_are_flags_also_where_no_score_is():
