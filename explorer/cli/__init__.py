@@ -10,6 +10,7 @@ Exit code 0 is success, 2 a wrong request, 1 anything else that failed.
     doing.py     run, sweep, demo, cancel, resume, jobs, synthesise, convert
     tune.py      tune
     reading.py   ls, show, compare, export, price
+    removal.py   hide, unhide, delete, restore, trash
     targets.py   targets ls, targets info, targets rm
     tasks.py     tasks, tasks preview, tasks add, tasks fetch
     about.py     schema, spec, doctor, fetch-starter, app
@@ -26,7 +27,21 @@ import typer
 from typer.exceptions import TyperException
 
 # Importing a module of commands is what adds them, in this order.
-from explorer.cli import doing, tune, reading, targets, tasks, about, harness, catalogue, money  # isort: skip
+# isort: off
+from explorer.cli import (
+    doing,
+    tune,
+    reading,
+    removal,
+    targets,
+    tasks,
+    about,
+    harness,
+    catalogue,
+    money,
+)
+
+# isort: on
 from explorer.cli.base import app
 from explorer.errors import ExplorerError
 
@@ -39,6 +54,7 @@ __all__ = [
     "main",
     "money",
     "reading",
+    "removal",
     "targets",
     "tasks",
     "tune",

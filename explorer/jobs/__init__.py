@@ -14,10 +14,10 @@ import Ray.
 """
 
 from explorer.jobs.head import engine, listener_on, stop_engine
-from explorer.jobs.queue import cancel, resume, stop, submit, submit_command
+from explorer.jobs.queue import cancel, delete, resume, stop, submit, submit_command
 from explorer.jobs.states import listing, log_tail, row_of, state_of, wait
 
 __all__ = [
-    "cancel", "engine", "listener_on", "listing", "log_tail", "resume", "row_of", "state_of",
-    "stop", "stop_engine", "submit", "submit_command", "wait",
+    "cancel", "delete", "engine", "listener_on", "listing", "log_tail", "resume", "row_of",
+    "state_of", "stop", "stop_engine", "submit", "submit_command", "wait",
 ]  # fmt: skip

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explorer import paths, store
+from explorer import paths, store, trash
 from explorer.errors import BadInput, ExplorerError, JobError
 from explorer.jobs import head, states
 from explorer.specs import RunSpec
@@ -122,6 +122,22 @@ def stop(said_in: Path, job_id: str) -> None:
     states.stop_jobs(said_in, [job_id])
     store.withdraw_again(said_in, job_id)
     _say(said_in, job_id, "cancelled", error="Somebody cancelled it before it began.")
+
+
+def delete(root: Path, run_ids: list[str]) -> list[trash.DeletedRun]:
+    """Move runs into the store's trash, from which `trash.restore` takes them back.
+
+    Raises:
+        BadInput: There is no such run, or one is queued or running; then none is deleted.
+    """
+    for run_id in run_ids:
+        store.resolve_run_id(root, run_id)
+        state = states.state_of(root, run_id)
+        if state in states.ACTIVE:
+            raise BadInput(
+                f"{run_id} is {state}. Cancel it first (explorer cancel {run_id}), then delete it."
+            )
+    return [trash.delete(root, run_id) for run_id in dict.fromkeys(run_ids)]
 
 
 def run_command(run_id: str) -> list[str]:

@@ -19,7 +19,7 @@ import pandas as pd
 
 import explorer.records
 import explorer.specs
-from explorer import store
+from explorer import store, trash
 from explorer.analysis import frontier, pairing, resampling, retention
 from explorer.errors import BadInput, DamagedStore
 from explorer.paths import cache_dir
@@ -48,6 +48,13 @@ class Shelf:
     """One sentence for each folder that could not be read."""
     versions: dict[str, str]
     """Run id to a text that changes when its record does."""
+    hidden: frozenset[str] = frozenset()
+    """Ids of hidden runs; their rows are in `runs` all the same, since others rest on them."""
+
+    @property
+    def shown(self) -> pd.DataFrame:
+        """The rows of `runs` that are not hidden."""
+        return self.runs[~self.runs["run_id"].isin(self.hidden)]
 
 
 class Index:
@@ -181,10 +188,16 @@ class Index:
             versions[run_id] = version
             if problem := self._read[run_id].get("problem"):
                 problems.append(problem)
+        try:
+            hidden = trash.hidden(self.root)
+        except DamagedStore as error:
+            hidden = frozenset()
+            problems.append(str(error))
         gone = self._read.keys() - versions.keys()
         for run_id in gone:
             del self._read[run_id]
-        if changed or gone or self._shelf is None or problems != self._shelf.problems:
+        before = self._shelf and (self._shelf.problems, self._shelf.hidden)
+        if changed or gone or before != (problems, hidden):
             read = [self._read[run_id] for run_id in versions]
             rows = [one["row"] for one in read if "row" in one]
             scores = [score for one in read for score in one.get("scores", [])]
@@ -193,6 +206,7 @@ class Index:
                 store.scores_of(scores),
                 problems,
                 {run_id: v for run_id, v in versions.items() if "row" in self._read[run_id]},
+                hidden,
             )
         if changed:
             self._save()

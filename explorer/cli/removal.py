@@ -1,0 +1,79 @@
+"""Commands that hide and delete runs, and undo it: hide, unhide, delete, restore, trash."""
+
+from typing import Annotated
+
+import pandas as pd
+import typer
+
+from explorer import store, trash
+from explorer.cli.base import ResultsDir, app, console, root_of
+from explorer.cli.tables import print_frame
+
+RunIds = Annotated[list[str], typer.Argument(help="Ids of runs, or the beginnings of their ids.")]
+
+
+@app.command()
+def hide(run_ids: RunIds, results: ResultsDir = None) -> None:
+    """Leave runs out of pages and tables; their files stay."""
+    root = root_of(results)
+    names = [store.resolve_run_id(root, text) for text in run_ids]
+    trash.hide(root, names)
+    for name in names:
+        console.print(f"{name} is hidden. Show it again: explorer unhide {name}", soft_wrap=True)
+
+
+@app.command()
+def unhide(run_ids: RunIds, results: ResultsDir = None) -> None:
+    """Show hidden runs again."""
+    root = root_of(results)
+    names = [store.resolve_run_id(root, text) for text in run_ids]
+    trash.unhide(root, names)
+    for name in names:
+        console.print(f"{name} is shown.", soft_wrap=True)
+
+
+@app.command()
+def delete(run_ids: RunIds, results: ResultsDir = None) -> None:
+    """Move runs into the trash of the store; `explorer restore` takes them back."""
+    from explorer import jobs
+
+    root = root_of(results)
+    names = [store.resolve_run_id(root, text) for text in run_ids]
+    for entry in jobs.delete(root, names):
+        console.print(
+            f"{entry.run_id} is in the trash. Take it back: explorer restore {entry.run_id}",
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def restore(run_ids: RunIds, results: ResultsDir = None) -> None:
+    """Take deleted runs out of the trash."""
+    root = root_of(results)
+    for name in [trash.resolve_run_id(root, text) for text in run_ids]:
+        trash.restore(root, name)
+        console.print(f"{name} is back.", soft_wrap=True)
+
+
+@app.command("trash")
+def list_trash(
+    results: ResultsDir = None,
+    empty: Annotated[
+        bool,
+        typer.Option(
+            "--empty",
+            help="Delete them for good, with the weights of students that no other run refers to.",
+        ),
+    ] = False,
+) -> None:
+    """List deleted runs, or delete them for good."""
+    root = root_of(results)
+    if empty:
+        num_runs = trash.empty(root)
+        console.print(f"Deleted {num_runs} run{'' if num_runs == 1 else 's'} for good.")
+        return
+    rows = [{"Run": entry.run_id, "Deleted": entry.deleted_at} for entry in trash.deleted(root)]
+    if rows:
+        print_frame(pd.DataFrame(rows))
+    else:
+        console.print("The trash is empty.")
