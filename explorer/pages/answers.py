@@ -12,7 +12,8 @@ widgets.style()
 st.html(documents.STYLE)
 root = widgets.results_dir()
 shelf = widgets.load(root)
-finished = shelf.runs[shelf.runs["status"] == "finished"]
+listed = widgets.listed(shelf)
+finished = listed[listed["status"] == "finished"]
 known = finished[finished["run_id"].isin(shelf.scores["run_id"])]
 
 if known.empty:

@@ -31,7 +31,8 @@ MODES = ("Results", "Differences")
 widgets.style()
 root = widgets.results_dir()
 shelf = widgets.load(root)
-finished = shelf.runs[shelf.runs["status"] == "finished"]
+listed = widgets.listed(shelf)
+finished = listed[listed["status"] == "finished"]
 
 bringing.outcome()
 if finished.empty:

@@ -13,7 +13,7 @@ from explorer.analysis import control, levels, numbers, retention
 from explorer.catalogue import api_prices
 from explorer.catalogue.prices import Price
 from explorer.errors import ExplorerError
-from explorer.pages import glossary, takeaway, widgets, words
+from explorer.pages import glossary, removal, takeaway, widgets, words
 from explorer.records import Distillation, RunRecord
 from explorer.report import evidence
 from explorer.specs import (
@@ -64,6 +64,8 @@ def strip(root: Path, runs: pd.DataFrame, known_prices: dict[str, Price]) -> Non
         may = not widgets.read_only() and rows[run_id]["basis"] == "measured"
         if may and st.button("Run it again", icon=":material/replay:", key="explore_again"):
             _again(root, run_id)
+        hidden = run_id in widgets.load(root).hidden
+        removal.menu(root, run_id, hidden=hidden, place="strip")
     record = widgets.attempt(lambda: store.load(root, run_id))
     if record is None:
         return
@@ -440,13 +442,16 @@ def failures(root: Path, runs: pd.DataFrame) -> None:
     with st.expander(title, icon=":material/warning:"):
         newest = failed.sort_values("finished_at", ascending=False)
         for row in newest.head(20).to_dict("records"):
-            text, action = st.columns([5, 1], vertical_alignment="center")
+            text, resume, more = st.columns([8, 2, 1], vertical_alignment="center")
             why = row["error"] if isinstance(row["error"], str) else "No reason was recorded."
             text.markdown(
                 f"**{words.md(row['run_id'])}** {row['status']} {words.ago(row['finished_at'])}  \n"
                 f"{words.md(why)}"
             )
-            if not widgets.read_only() and action.button(
+            with more:
+                hidden = row["run_id"] in widgets.load(root).hidden
+                removal.menu(root, row["run_id"], hidden=hidden, place="failed")
+            if not widgets.read_only() and resume.button(
                 "Resume", key=f"explore_resume_{row['run_id']}", icon=":material/replay:"
             ):
                 _again(root, row["run_id"])

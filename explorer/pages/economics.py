@@ -25,7 +25,8 @@ GROUPS = {
 widgets.style()
 root = widgets.results_dir()
 shelf = widgets.load(root)
-finished = shelf.runs[(shelf.runs["status"] == "finished") & shelf.runs["tpot_ms"].notna()]
+listed = widgets.listed(shelf)
+finished = listed[(listed["status"] == "finished") & listed["tpot_ms"].notna()]
 
 if finished.empty:
     widgets.nothing_yet("No timed run to compute with yet: finish a run first.")

@@ -5,7 +5,7 @@ import streamlit as st
 from explorer import jobs
 from explorer.analysis import advise, cost
 from explorer.catalogue import prices
-from explorer.pages import detail, filters, glossary, pricing, widgets, width, words
+from explorer.pages import detail, filters, glossary, pricing, removal, widgets, width, words
 from explorer.report import figures
 from explorer.specs import starter_sweep
 
@@ -46,7 +46,9 @@ if shelf.runs.empty:
     widgets.problems_shown(shelf.problems)
     st.stop()
 
-chosen = filters.sidebar(shelf.runs)
+removal.undo_offer(root)
+listed = filters.listed(shelf)
+chosen = filters.sidebar(listed)
 finished = chosen[chosen["status"] == "finished"]
 
 # The controls stand above the chart and the sentence above them, but the sentence needs
@@ -108,7 +110,7 @@ if y == "retention":
 said = advise.headline(runs)
 with sentence:
     st.html(f'<p class="finding">{widgets.text(said)}</p>')
-    filters.said(chosen, shelf.runs, runs, task)
+    filters.said(chosen, listed, runs, task)
 
 if runs.empty:
     st.info("No finished run fits the filters. Widen them in the sidebar.")
@@ -127,4 +129,5 @@ else:
     detail.strip(root, runs, known_prices)
 
 detail.failures(root, chosen)
+removal.trash_list(root)
 widgets.problems_shown(shelf.problems)

@@ -4,9 +4,23 @@ import pandas as pd
 import streamlit as st
 
 from explorer.pages import glossary, widgets, words
+from explorer.pages.index import Shelf
 
 TAUGHT = {True: "Distilled", False: "Not distilled"}
 STATES = {"finished": "Finished", "failed": "Failed", "cancelled": "Cancelled"}
+
+
+def listed(shelf: Shelf) -> pd.DataFrame:
+    """The runs that are not hidden, or all of them where the sidebar's switch says so."""
+    hidden = shelf.runs["run_id"].isin(shelf.hidden)
+    if not hidden.any():
+        return shelf.runs
+    with st.sidebar:
+        show_all = st.toggle(
+            f"Show {words.plural(int(hidden.sum()), 'hidden run')}", key="hidden",
+            bind="query-params", help=glossary.TERMS["hidden_runs"],
+        )  # fmt: skip
+    return shelf.runs if show_all else widgets.listed(shelf)
 
 
 def sidebar(runs: pd.DataFrame) -> pd.DataFrame:

@@ -62,6 +62,10 @@ TERMS = {
         "ever guessed."
     ),
     "frontier": "Runs that no other run beats on both axes at once.",
+    "hidden_runs": (
+        "Runs that somebody hid. They are left out of charts and tables, and nothing of them is "
+        "lost; a hidden teacher's run is still what its students are compared with."
+    ),
     "task": "One test of lm-evaluation-harness. Pick one to see the capability on it alone.",
     "device": "The machine or accelerator on which the run was timed. Compare within one device.",
     "distilled": "Whether the student was taught after it was cut, or left as it was.",

@@ -12,7 +12,7 @@ import streamlit as st
 from explorer import jobs
 from explorer.analysis import numbers
 from explorer.errors import ExplorerError
-from explorer.pages import widgets, words
+from explorer.pages import removal, widgets, words
 
 ACTIVE = ("queued", "running")
 REFRESH_S = 1.0
@@ -58,14 +58,20 @@ def _draw(root: Path, was_active: bool, more_to_come: bool) -> None:
         # The timer belongs to the whole page: start or stop it there.
         st.rerun()
     st.subheader("Queue", anchor=False)
+    removal.undo_offer(root)
     if listing.empty:
         st.caption("Nothing has been started yet.")
-        return
-    for row in listing.head(max(SHOWN, active)).to_dict("records"):
+    # A run under way is never out of sight.
+    hidden = listing["run_id"].isin(widgets.load(root).hidden) & ~listing["state"].isin(ACTIVE)
+    shown = listing if st.session_state.get("queue_hidden") else listing[~hidden]
+    for row in shown.head(max(SHOWN, active)).to_dict("records"):
         _line(root, row)
-    rest = len(listing) - max(SHOWN, active)
+    rest = len(shown) - max(SHOWN, active)
     if rest > 0:
         st.caption(f"and {rest:,} earlier ones: see Explore.")
+    if hidden.any():
+        st.toggle(f"Show {words.plural(int(hidden.sum()), 'hidden run')}", key="queue_hidden")
+    removal.trash_list(root)
 
 
 def _line(root: Path, row: Mapping[Any, Any]) -> None:
@@ -88,7 +94,9 @@ def _line(root: Path, row: Mapping[Any, Any]) -> None:
                 middle.caption(words.md(row["error"]))
         else:
             middle.markdown(stopped(row))
-        with actions:
+        with actions.container(
+            horizontal=True, horizontal_alignment="right", vertical_alignment="center"
+        ):
             _actions(root, run_id, state, bool(row["cancel_requested"]))
         if not done:
             # A finished run's log is with the rest of its evidence, on the Explore page.
@@ -145,18 +153,20 @@ def _actions(root: Path, run_id: str, state: str, cancelling: bool) -> None:
             icon=":material/scatter_plot:",
             query_params={"run": run_id},
         )
+    elif widgets.read_only():
         return
-    if widgets.read_only():
-        return
-    if state in ACTIVE:
+    elif state in ACTIVE:
         if cancelling:
             st.button("Stopping…", key=f"cancel_{run_id}", disabled=True, width="stretch")
         elif st.button("Cancel", key=f"cancel_{run_id}", icon=":material/stop:", width="stretch"):
             widgets.attempt(lambda: jobs.cancel(root, run_id))
             st.rerun(scope="fragment")
-    elif st.button("Resume", key=f"resume_{run_id}", icon=":material/replay:", width="stretch"):
+        return
+    elif st.button("Resume", key=f"resume_{run_id}", icon=":material/replay:"):
         widgets.attempt(lambda: jobs.resume(root, run_id))
         st.rerun()
+    hidden = run_id in widgets.load(root).hidden
+    removal.menu(root, run_id, hidden=hidden, place="queue")
 
 
 def _log(root: Path, run_id: str) -> None:

@@ -95,6 +95,12 @@ def load(root: Path) -> Shelf:
     return index(root).shelf()
 
 
+def listed(shelf: Shelf) -> pd.DataFrame:
+    """The runs that pages offer: all but the hidden ones that the page's address does not name."""
+    named = {value for key in st.query_params for value in st.query_params.get_all(key)}
+    return shelf.runs[~shelf.runs["run_id"].isin(shelf.hidden - named)]
+
+
 def load_runs(root: Path) -> pd.DataFrame:
     """A row a run, as `store.frame`."""
     return load(root).runs

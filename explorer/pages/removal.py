@@ -1,0 +1,112 @@
+"""Hide and delete runs on a page, and undo it."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from explorer import jobs, trash
+from explorer.errors import ExplorerError
+from explorer.pages import widgets, words
+
+HIDE, SHOW, DELETE = "Hide", "Show again", "Delete"
+ICONS = {HIDE: "visibility_off", SHOW: "visibility", DELETE: "delete"}
+JUST_DELETED = "just_deleted"
+"""Ids of the runs that this session deleted last, for the offer to undo it."""
+MOST_SHOWN = 50
+
+
+def menu(root: Path, run_id: str, *, hidden: bool, place: str) -> None:
+    """A menu that hides or deletes a run; nothing in a read-only dashboard.
+
+    Args:
+        root: The store.
+        run_id: The run; it is not under way.
+        hidden: Whether it is hidden now.
+        place: Where the menu stands, for its key.
+    """
+    if widgets.read_only():
+        return
+    key = f"{place}_remove_{run_id}"
+    st.menu_button(
+        "More",
+        [SHOW if hidden else HIDE, DELETE],
+        key=key,
+        format_func=lambda action: f":material/{ICONS[action]}: {action}",
+        help="Hide this run, or delete it. Both can be undone.",
+        on_click=lambda: _act(root, run_id, st.session_state[key]),
+    )
+
+
+def _act(root: Path, run_id: str, action: str | None) -> None:
+    """Do what was chosen; it runs before the page is drawn again."""
+    try:
+        if action == HIDE:
+            trash.hide(root, [run_id])
+        elif action == SHOW:
+            trash.unhide(root, [run_id])
+        elif action == DELETE:
+            jobs.delete(root, [run_id])
+            st.session_state[JUST_DELETED] = [run_id]
+    except ExplorerError as error:
+        st.error(words.md(str(error)), icon=":material/error:")
+    if action in (HIDE, DELETE) and st.session_state.get(widgets.PICKED) == run_id:
+        st.session_state[widgets.PICKED] = None
+    widgets.index(root).look_again()
+
+
+def undo_offer(root: Path) -> None:
+    """After a deletion: what was deleted, and a button that takes it back."""
+    run_ids = set(st.session_state.get(JUST_DELETED, []))
+    run_ids &= {entry.run_id for entry in trash.deleted(root)} if run_ids else set()
+    for run_id in sorted(run_ids):
+        with st.container(border=True, horizontal=True, vertical_alignment="center"):
+            st.markdown(f"Deleted **{words.md(run_id)}**.{_left_alone(root, run_id)}")
+            st.button(
+                "Undo",
+                key=f"undo_{run_id}",
+                icon=":material/undo:",
+                on_click=lambda run_id=run_id: _restore(root, run_id),
+            )
+
+
+def _left_alone(root: Path, run_id: str) -> str:
+    """What the deletion means for other runs, where it means something."""
+    runs = widgets.load_runs(root)
+    num_students = int((runs["teacher_run_id"] == run_id).sum())
+    if not num_students:
+        return ""
+    return (
+        f" {words.plural(num_students, 'run')} had it as the teacher's run and cannot be compared "
+        "without it."
+    )
+
+
+def _restore(root: Path, run_id: str) -> None:
+    try:
+        trash.restore(root, run_id)
+    except ExplorerError as error:
+        st.error(words.md(str(error)), icon=":material/error:")
+    widgets.index(root).look_again()
+
+
+def trash_list(root: Path) -> None:
+    """The deleted runs, each with a way back; nothing where the trash is empty."""
+    entries = trash.deleted(root)
+    if not entries:
+        return
+    title = f"Trash: {words.plural(len(entries), 'deleted run')}"
+    with st.expander(title, icon=":material/delete:", key="trash"):
+        for entry in entries[:MOST_SHOWN]:
+            name, action = st.columns([6, 2], vertical_alignment="center")
+            name.markdown(f"**{words.md(entry.run_id)}** deleted {words.ago(entry.deleted_at)}")
+            if not widgets.read_only():
+                action.button(
+                    "Restore",
+                    key=f"restore_{entry.folder.name}",
+                    icon=":material/undo:",
+                    width="stretch",
+                    on_click=lambda run_id=entry.run_id: _restore(root, run_id),
+                )
+        if len(entries) > MOST_SHOWN:
+            st.caption(f"and {len(entries) - MOST_SHOWN:,} earlier ones: `explorer trash`.")
+        st.caption("Delete them for good: `explorer trash --empty`.")
