@@ -28,7 +28,7 @@ from explorer.distill.students.target import shape_for
 from explorer.distill.students.width import asked_shape
 from explorer.errors import ExplorerError, NoRoom
 from explorer.measure import device as machine
-from explorer.models import endpoint
+from explorer.models import endpoint, sizes
 from explorer.models.facts import skeleton
 from explorer.models.families import Shape, count_parameters, shape_of
 from explorer.models.loading import pick_device, pick_dtype
@@ -64,8 +64,10 @@ def check(spec: RunSpec, root: Path) -> None:
     better what is wrong.
 
     Raises:
+        BadInput: The student is not smaller than the model that it is cut from.
         NoRoom: By how much it is too large, what would fit, and how to insist.
     """
+    sizes.check_students([spec], root)
     if os.environ.get(INSIST) == "1":
         return
     try:
@@ -84,8 +86,9 @@ def forecasts(specs: list[RunSpec], root: Path) -> list[Forecast]:
     teacher's pass over the corpus, and a student that several runs measure.
 
     Raises:
-        ExplorerError: The teacher's or a student's size cannot be known.
+        ExplorerError: The teacher's or a student's size cannot be known, or cannot be.
     """
+    sizes.check_students(specs, root)
     found, _ = store.records(root)
     runs, scores = store.frame(found), store.scores(found)
     return [_forecast(spec, specs[:at], runs, scores, root) for at, spec in enumerate(specs)]

@@ -13,6 +13,7 @@ from explorer.cli import asking
 from explorer.cli.base import ResultsDir, app, console, root_of
 from explorer.cli.tables import print_comparison, print_forecasts
 from explorer.errors import BadInput, ExplorerError
+from explorer.models import sizes
 
 Queue = Annotated[
     bool, typer.Option("--queue", help="Hand it to the Ray queue and return at once.")
@@ -68,6 +69,7 @@ def run(
 
 def _say_ahead(runs: list[specs.RunSpec], root: Path) -> None:
     """Print what runs will take: of this machine, and in tokens of endpoints."""
+    sizes.check_students(runs, root)
     served = [one for one in runs if one.teacher.startswith("endpoint:")]
     if served:
         from explorer.run import serving
@@ -240,6 +242,8 @@ def _do(
     runs: list[specs.RunSpec], root: Path, *, queue: bool, again: bool, queued: bool = False
 ) -> None:
     """Do the runs one after another here, or put them into the queue."""
+    # Before anything is done anew, and not after the teacher's run.
+    sizes.check_students(runs, root)
     if again and int(os.environ.get("RANK", "0")) == 0:
         for one in runs:
             store.request_again(root, one.run_id)

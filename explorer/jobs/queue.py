@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from explorer import paths, store, trash
 from explorer.errors import BadInput, ExplorerError, JobError
 from explorer.jobs import head, states
+from explorer.models import sizes
 from explorer.specs import RunSpec
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def submit(specs: list[RunSpec], root: Path) -> list[str]:
     local Ray head, which takes some seconds.
 
     Raises:
-        BadInput: A spec asks for a device that the queue cannot give.
+        BadInput: A spec asks for a device that the queue cannot give, or for a student that is
+            not smaller than its teacher.
         JobError: Ray does not start or does not answer; the runs become interrupted.
     """
     _queue_runs(specs, root, keep=("queued", "running", "finished"))
@@ -152,6 +154,7 @@ def run_command(run_id: str) -> list[str]:
 def _queue_runs(specs: list[RunSpec], root: Path, keep: tuple[str, ...]) -> None:
     for spec in specs:
         _refuse_numbered_gpu(spec)
+    sizes.check_students(specs, root)
     teachers_first = sorted(specs, key=lambda spec: not spec.is_teacher)
     found = [Job(one.run_id, run_command(one.run_id), root, root, one) for one in teachers_first]
     _queue(found, keep)

@@ -12,6 +12,8 @@ from explorer import store
 from explorer.analysis import estimate
 from explorer.analysis.estimate import num_documents, rows_of
 from explorer.errors import BadInput
+from explorer.models import sizes as model_sizes
+from explorer.models.starter import SIZES as STARTER
 from explorer.specs import ELSEWHERE, RunSpec, Student, SweepSpec
 from explorer.tasks.index import SHIPPED
 
@@ -21,8 +23,6 @@ SHARES = (0.8, 2 / 3, 0.5, 1 / 3, 0.2)
 """Sizes on offer, as shares of the teacher's layers: 24, 20, 15, 10 and 6 of 30."""
 TARGET_SHARES = (0.8, 0.7, 0.6, 0.5, 0.4)
 """Sizes on offer, as shares of the teacher's parameters."""
-STARTER_LAYERS = 30
-STARTER_PARAMETERS = 134_515_008
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
 
 
@@ -40,16 +40,14 @@ def teachers(root: Path, runs: pd.DataFrame) -> list[str]:
 
 
 def layers_of(teacher: str, runs: pd.DataFrame) -> int | None:
-    """The teacher's layers, where a run has measured it or it is the starter."""
-    known = estimate.measured(teacher, runs, "num_layers")
-    if known:
-        return int(known)
-    return STARTER_LAYERS if teacher == "starter" else None
+    """The teacher's layers, where its configuration is here or a run has measured it."""
+    known = model_sizes.read(teacher).num_layers or estimate.measured(teacher, runs, "num_layers")
+    return int(known) if known else None
 
 
 def sizes(num_layers: int | None) -> list[int]:
     """Student sizes to offer for a teacher of so many layers, largest first."""
-    of = num_layers or STARTER_LAYERS
+    of = num_layers or STARTER["num_layers"]
     return sorted({max(1, round(share * of)) for share in SHARES} - {of}, reverse=True)
 
 
@@ -124,11 +122,10 @@ def check_corpus(corpus: str) -> None:
 
 
 def parameters_of(teacher: str, runs: pd.DataFrame) -> int | None:
-    """The teacher's parameters, where a run has measured it or it is the starter."""
-    known = estimate.measured(teacher or "starter", runs)
-    if known:
-        return int(known)
-    return STARTER_PARAMETERS if teacher == "starter" else None
+    """The teacher's parameters, where its files are here or a run has measured it."""
+    teacher = teacher or "starter"
+    known = model_sizes.read(teacher).num_parameters or estimate.measured(teacher, runs)
+    return int(known) if known else None
 
 
 def targets(num_parameters: int | None) -> list[int]:

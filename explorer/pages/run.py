@@ -4,6 +4,7 @@ import streamlit as st
 
 from explorer import jobs
 from explorer.errors import ExplorerError
+from explorer.models import sizes
 from explorer.pages import (
     api,
     form,
@@ -33,12 +34,13 @@ else:
             asked = form.ask(root, shelf)
             specs = order.runs_of(asked)
             form.shown(asked)
+            sizes.check_students(specs, root)
             variants.ask(specs, root)
         except ExplorerError as error:
             problem = str(error)
     with right:
         new = order.not_finished(specs, shelf.runs)
-        if new and new[0].capability:
+        if problem is None and new and new[0].capability:
             problem = tasklist.problem(new[0].capability)
         if problem:
             st.error(words.md(problem), icon=":material/error:")

@@ -15,6 +15,7 @@ import pandas as pd
 from explorer import store
 from explorer.analysis import numbers
 from explorer.errors import BadInput, RunCancelled, RunFailed
+from explorer.models import sizes
 from explorer.progress import Progress
 from explorer.records import RunRecord
 from explorer.specs import RunSpec, TuneSpec
@@ -54,7 +55,12 @@ def folder(root: Path) -> Path:
 
 
 def begin(spec: TuneSpec, root: Path) -> str:
-    """Write a tournament down and return its id."""
+    """Write a tournament down and return its id.
+
+    Raises:
+        BadInput: A student is not smaller than the model that it is cut from.
+    """
+    sizes.check_students(spec.contenders().values(), root)
     path = folder(root) / spec.tune_id / store.SPEC
     if not path.exists():
         store.write_text(path, spec.to_yaml())

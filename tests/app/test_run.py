@@ -384,6 +384,36 @@ def test_bad_input_is_one_sentence_and_no_start(root, open_page, key, value, sai
     assert page.button(key="run_start").disabled
 
 
+def test_a_student_with_more_layers_than_its_teacher_is_refused_while_typing(
+    root, open_page, tiny_llama
+):
+    """Typed, as YAML or cut from another model: the sentence of a run, and nothing to press."""
+    page = open_page("run")
+    page.text_input(key="run_other_sizes").input("200").run()
+    assert "200 layers asked for, but the teacher starter has 30." in page.error[0].value
+    assert page.button(key="run_start").disabled
+    page.text_input(key="run_other_sizes").input("29").run()
+    assert not page.error
+    assert not page.button(key="run_start").disabled
+
+    page.toggle(key="run_as_yaml").set_value(True).run()
+    cut = f"name: mine\nstudents:\n- num_layers: 7\n  start_from: {tiny_llama()}\ndistill: null\n"
+    page.text_area(key="run_yaml").input(cut).run()
+    assert "has 4. Choose fewer than 4." in page.error[0].value
+    assert page.button(key="run_start").disabled
+
+
+def test_the_sizes_on_offer_are_those_of_a_teacher_that_no_run_has_measured(
+    root, open_page, tiny_llama
+):
+    """A folder's configuration is enough: three, two and one of its four layers."""
+    page = _endpoint_page(root, open_page, str(tiny_llama()))
+
+    pills = next(group for group in page.get("button_group") if "run_sizes" in str(group.key))
+    assert [option.content for option in pills.proto.options] == ["3", "2", "1"]
+    assert not page.error
+
+
 def test_a_size_that_is_no_number_is_refused(root, open_page):
     """Sizes in parameters are typed as in 60M; the message says so."""
     page = open_page("run")

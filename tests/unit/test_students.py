@@ -161,7 +161,9 @@ def test_a_smaller_student_goes_on_from_what_a_larger_one_dropped(tmp_path):
 
 def test_more_layers_than_the_teacher_has_are_refused():
     """The message says what is possible."""
-    with pytest.raises(BadInput, match=r"between 1 and the teacher's 4, got 6"):
+    with pytest.raises(
+        BadInput, match="6 layers asked for, but the teacher tiny has 4. Choose fewer"
+    ):
         _build(gpt2(), DepthStudent(num_layers=6), torch.zeros(1, 4).long())
 
 

@@ -38,7 +38,7 @@ from explorer.distill.students.width import (
     keep_widths,
     most_important,
 )
-from explorer.errors import BadInput
+from explorer.models import sizes
 from explorer.models.families import Shape, count_parameters, shape_of
 from explorer.models.layers import KEPT_LAYERS, layer_list
 from explorer.models.loading import Loaded
@@ -141,6 +141,9 @@ class _Cut:
 
     def depth(self, num_layers: int, choice: str) -> PreTrainedModel:
         """The model with fewer layers."""
+        _, layers = layer_list(self.start.model)
+        whose = self.start.name if self.second_step else f"the teacher {self.start.name}"
+        sizes.check_layers(num_layers, len(layers), whose)
         kept = self._layers(num_layers, choice)
         student = keep_layers(self.start.model, kept)
         maps.remember(student, self.start.model, kept, second_step=self.second_step)
@@ -172,11 +175,6 @@ class _Cut:
         """Which layers of the model stay."""
         _, layers = layer_list(self.start.model)
         total = len(layers)
-        if num_layers > total:
-            whose = "the teacher's" if not self.second_step else f"{self.start.name}'s"
-            raise BadInput(
-                f"student.num_layers must be between 1 and {whose} {total}, got {num_layers}."
-            )
         if choice == "uniform" or num_layers == total:
             return uniform_layers(total, num_layers)
         if choice == "block_influence":

@@ -15,8 +15,7 @@ from transformers import PreTrainedModel
 from explorer.distill.students.depth import config_of_layers, uniform_layers
 from explorer.distill.students.target import shape_for
 from explorer.distill.students.width import asked_shape
-from explorer.errors import BadInput
-from explorer.models import families
+from explorer.models import families, sizes
 from explorer.models.families import shape_of
 from explorer.models.layers import KEPT_LAYERS, KEPT_WIDTHS
 from explorer.specs import FreshStudent
@@ -38,11 +37,7 @@ def fresh(teacher: PreTrainedModel, spec: FreshStudent) -> PreTrainedModel:
         shape = shape_for(teacher, spec.num_parameters, min_depth=MIN_SHARE, min_width=MIN_SHARE)
     else:
         num_layers = spec.num_layers or whole.num_layers
-        if num_layers > whole.num_layers:
-            raise BadInput(
-                f"student.num_layers must be between 1 and the teacher's {whole.num_layers}, "
-                f"got {num_layers}."
-            )
+        sizes.check_layers(num_layers, whole.num_layers, "the teacher", as_many=True)
         shape = dataclasses.replace(asked_shape(teacher, spec), num_layers=num_layers)
     config = families.config_for(teacher, shape)
     config_of_layers(config, uniform_layers(whole.num_layers, shape.num_layers))
