@@ -7,6 +7,7 @@ each past schema to the present one.
 
 import json
 import math
+import statistics
 from typing import Any, Final, Literal
 
 import pydantic
@@ -282,6 +283,24 @@ class Timing(Part):
     """Levels of load, rising."""
     curve_note: str | None = None
     """Why the sweep of levels ended before its last one."""
+
+    @property
+    def output_tokens(self) -> int | None:
+        """Length of an answer; None where no request was answered."""
+        return self.turns[0].num_output_tokens if self.turns else None
+
+    @property
+    def output_tokens_per_s(self) -> float | None:
+        """Median over the turns of the batch's output tokens per second of latency.
+
+        The latency includes the time to the first token. None where no request was answered.
+        """
+        rates = [
+            1e3 * self.batch_size * turn.num_output_tokens / turn.latency_ms
+            for turn in self.turns
+            if turn.latency_ms > 0
+        ]
+        return statistics.median(rates) if rates else None
 
 
 class Latency(Part):

@@ -474,7 +474,7 @@ def _latency_columns(own: Timing, teacher: Timing | None) -> dict[str, Any]:
     flat: dict[str, Any] = {
         "batch_size": own.batch_size,
         "prompt_tokens": own.prompt_tokens,
-        "output_tokens": own.turns[0].num_output_tokens if own.turns else None,
+        "output_tokens": own.output_tokens,
         "peak_memory_bytes": own.peak_memory_bytes,
     }
     if own.runtime:
@@ -493,8 +493,7 @@ def _latency_columns(own: Timing, teacher: Timing | None) -> dict[str, Any]:
         None,
         None,
     )
-    tokens = own.batch_size * np.array([turn.num_output_tokens for turn in own.turns])
-    flat["output_tokens_per_s"] = np.median(1e3 * tokens / values["latency_ms"])
+    flat["output_tokens_per_s"] = own.output_tokens_per_s
     low, high = np.percentile(values["tpot_ms"], [25, 75])
     flat["tpot_spread"] = (high - low) / flat["tpot_ms"]
     if teacher and teacher.turns:

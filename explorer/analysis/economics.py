@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from explorer.analysis import breakeven, fleet, numbers, payback, serving
+from explorer.analysis import breakeven, cost, fleet, numbers, payback, serving
 from explorer.analysis.fleet import Limits
 from explorer.analysis.quantity import Quantity, median, of, unknown
 from explorer.analysis.serving import Measured, Workload
@@ -13,10 +13,11 @@ from explorer.records import LoadPoint, RunRecord, Timing
 
 COLUMNS = [
     "run_id", "label", "role", "teacher_run_id", "device_name", "concurrency", "requests_per_s",
-    "replicas", "replicas_low", "replicas_high", "usd_per_hour", "usd_per_month",
-    "usd_per_month_low", "usd_per_month_high", "usd_per_request", "usd_per_request_low",
-    "usd_per_request_high", "usd_per_mtok_input", "usd_per_mtok_output", "usd_per_mtok_blended",
-    "bill_usd", "payback_hours", "payback_note", "api_usd_per_month",
+    "replicas", "replicas_low", "replicas_high", "fleet_usd_per_hour", "usd_per_month",
+    "usd_per_month_low", "usd_per_month_high", "usd_per_mtok", "utilisation", "prompt_tokens",
+    "output_tokens", "request_input_tokens", "request_output_tokens", "usd_per_request",
+    "usd_per_request_low", "usd_per_request_high", "usd_per_mtok_prefill", "usd_per_mtok_decode",
+    "usd_per_mtok_blended", "bill_usd", "payback_hours", "payback_note", "api_usd_per_month",
     "break_even_requests_per_hour", "break_even_utilisation", "break_even", "notes", "missing",
 ]  # fmt: skip
 TEXTS = {
@@ -61,7 +62,7 @@ def measured(timing: Timing) -> Measured:
         median([turn.tpot_ms for turn in timing.turns if turn.tpot_ms is not None]),
         timing.batch_size,
         timing.prompt_tokens,
-        timing.turns[0].num_output_tokens if timing.turns else 1,
+        timing.output_tokens or 1,
     )
 
 
@@ -99,7 +100,10 @@ def candidates(
 
     Returns:
         `COLUMNS`; a figure that is not known is missing, and `missing` says for want of what.
-        A student's payback is against its teacher's own run.
+        A student's payback is against its teacher's own run. `usd_per_mtok` is for the lengths
+        at which the run was timed, `prompt_tokens` and `output_tokens`; the request's cost and
+        its split are for the workload's lengths, `request_input_tokens` and
+        `request_output_tokens`.
 
     Raises:
         BadInput: An assumption that cannot be.
@@ -180,7 +184,7 @@ def over_time(rows: pd.DataFrame, points: int = 60) -> pd.DataFrame:
     parts = []
     for row in rows.to_dict("records"):
         start = of(row["bill_usd"], "the bill") if row["role"] == "student" else Quantity(0.0)
-        spent = payback.over_time(start, of(row["usd_per_hour"], "a price"), hours)
+        spent = payback.over_time(start, of(row["fleet_usd_per_hour"], "a price"), hours)
         parts.append(pd.DataFrame({"name": row["label"], "hours": hours, "usd": spent}))
     columns = ["name", "hours", "usd"]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
@@ -268,25 +272,33 @@ def _row(
         "replicas": plan.replicas.value,
         "replicas_low": plan.replicas.low,
         "replicas_high": plan.replicas.high,
-        "usd_per_hour": plan.usd_per_hour.value,
+        "fleet_usd_per_hour": plan.usd_per_hour.value,
         "usd_per_month": plan.usd_per_month.value,
         "usd_per_month_low": plan.usd_per_month.low,
         "usd_per_month_high": plan.usd_per_month.high,
+        "utilisation": assumed.utilisation,
+        "request_input_tokens": assumed.workload.input_tokens,
+        "request_output_tokens": assumed.workload.output_tokens,
         "payback_note": "",
         "break_even": "",
         "notes": "; ".join(plan.notes),
         "missing": " and ".join(plan.usd_per_month.missing),
     }
     if record.latency and record.latency.own.turns:
-        each = serving.costs(
-            measured(record.latency.own), assumed.workload, price, assumed.utilisation
-        )
+        timing = record.latency.own
+        output_tokens_per_s = of(timing.output_tokens_per_s, "a measured throughput")
+        each = serving.costs(measured(timing), assumed.workload, price, assumed.utilisation)
         row |= {
+            "usd_per_mtok": cost.usd_per_mtok(
+                price, output_tokens_per_s, assumed.utilisation
+            ).value,
+            "prompt_tokens": timing.prompt_tokens,
+            "output_tokens": timing.output_tokens,
             "usd_per_request": each.usd_per_request.value,
             "usd_per_request_low": each.usd_per_request.low,
             "usd_per_request_high": each.usd_per_request.high,
-            "usd_per_mtok_input": each.usd_per_mtok_input.value,
-            "usd_per_mtok_output": each.usd_per_mtok_output.value,
+            "usd_per_mtok_prefill": each.usd_per_mtok_prefill.value,
+            "usd_per_mtok_decode": each.usd_per_mtok_decode.value,
             "usd_per_mtok_blended": each.usd_per_mtok_blended.value,
         }
     return (

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from explorer.analysis import roofline
+from explorer.analysis import cost, roofline
 from explorer.analysis.roofline import CEILING, Efficiency
 from explorer.errors import BadInput
 
@@ -18,7 +18,8 @@ COUNTS = (1, 2, 4, 8, 16)
 COLUMNS = [
     "model", "hardware", "bits", "num_devices", "weights_gb", "kv_gb", "memory_gb",
     "usd_per_hour", "usd_per_hour_high", "offer", "date_seen", "price_url",
-    "ttft_ms", "tpot_ms", "tokens_per_s", "usd_per_mtok", "missing",
+    "ttft_ms", "tpot_ms", "tokens_per_s", "usd_per_mtok", "utilisation", "prompt_tokens",
+    "output_tokens", "missing",
 ]  # fmt: skip
 
 
@@ -38,7 +39,7 @@ def fit(
     concurrency: int = 1,
     prompt_tokens: int = PROMPT_TOKENS,
     output_tokens: int = OUTPUT_TOKENS,
-    utilisation: float = 1.0,
+    utilisation: float = cost.UTILISATION,
     efficiency: Efficiency = CEILING,
 ) -> pd.DataFrame:
     """A row a model, device and precision: how many are needed, what they cost, how fast.
@@ -58,7 +59,8 @@ def fit(
     Returns:
         `num_devices` is the fewest of `COUNTS` that hold weights and cache; missing where 16
         do not. `usd_per_hour` and `usd_per_hour_high` are the cheapest and the dearest offer
-        for so many. `missing` names what is not known.
+        for so many. `usd_per_mtok` is `cost.usd_per_mtok` of the estimated throughput.
+        `missing` names what is not known.
 
     Raises:
         BadInput: A number that cannot be.
@@ -68,15 +70,18 @@ def fit(
     }.items():  # fmt: skip
         if value < 1:
             raise BadInput(f"The {name} must be 1 or more, got {value}.")
-    if not 0 < utilisation <= 1:
-        raise BadInput(f"The utilisation must be above 0 and at most 1, got {utilisation}.")
+    cost.check_utilisation(utilisation)
     context = prompt_tokens + output_tokens
     offers = {str(name): group.to_dict("records") for name, group in prices.groupby("hardware")}
     rows = []
     for model in models.to_dict("records"):
         for device in devices.to_dict("records"):
             for precision in bits:
-                row = _held(model, device, precision, concurrency * context)
+                row = _held(model, device, precision, concurrency * context) | {
+                    "utilisation": utilisation,
+                    "prompt_tokens": prompt_tokens,
+                    "output_tokens": output_tokens,
+                }
                 if row["num_devices"] is not None:
                     row |= _price(row["num_devices"], offers.get(device["hardware"], []))
                     timed = roofline.speed(
@@ -101,10 +106,10 @@ def fit(
                         # Requests come one after the other: each reads its prompt first.
                         request_s = (timed.ttft_ms * concurrency
                                      + timed.tpot_ms * (output_tokens - 1)) / 1e3  # fmt: skip
-                        tokens_per_s = concurrency * output_tokens / request_s
-                        row["usd_per_mtok"] = (
-                            row["usd_per_hour"] / (tokens_per_s * utilisation * 3600) * 1e6
-                        )
+                        row["usd_per_mtok"] = cost.usd_per_mtok(
+                            row["usd_per_hour"], concurrency * output_tokens / request_s,
+                            utilisation,
+                        )  # fmt: skip
                     else:
                         row["missing"].append(f"no price for {device['hardware']}")
                 row["missing"] = "; ".join(row["missing"])

@@ -203,9 +203,9 @@ def add_api_prices(rows: pd.DataFrame, api_prices: pd.DataFrame) -> pd.DataFrame
         api_prices: Of the catalogue.
 
     Returns:
-        The rows with `usd_per_mtok` (output), `usd_per_mtok_input`, `seller`, `price_date`,
-        and, where one seller has both, `price_share` and `price_share_input`: the student's
-        price over the teacher's. Missing where nobody's price is known.
+        The rows with `api_usd_per_mtok_output`, `api_usd_per_mtok_input`, `seller`,
+        `price_date` and, where one seller has both, `price_share` and `price_share_input`: the
+        student's price over the teacher's. Missing where nobody's price is known.
     """
     priced = api_prices.sort_values("output_usd_per_m", kind="stable")
     by_model = {str(name): group for name, group in priced.groupby("catalogue_model")}
@@ -214,8 +214,8 @@ def add_api_prices(rows: pd.DataFrame, api_prices: pd.DataFrame) -> pd.DataFrame
         for row in rows.to_dict("records")
     ]
     columns = [
-        "usd_per_mtok", "usd_per_mtok_input", "seller", "price_date", "price_share",
-        "price_share_input", "price_url",
+        "api_usd_per_mtok_output", "api_usd_per_mtok_input", "seller", "price_date",
+        "price_share", "price_share_input", "price_url",
     ]  # fmt: skip
     return rows.join(pd.DataFrame(added, columns=columns, index=rows.index))
 
@@ -230,8 +230,8 @@ def _api_price(own: pd.DataFrame | None, teacher: pd.DataFrame | None) -> dict[s
     other = offers.get(one["provider"])
     dated = one["vendor_page_checked_on"]
     found: dict[str, object] = {
-        "usd_per_mtok": one["output_usd_per_m"],
-        "usd_per_mtok_input": one["input_usd_per_m"],
+        "api_usd_per_mtok_output": one["output_usd_per_m"],
+        "api_usd_per_mtok_input": one["input_usd_per_m"],
         "seller": one["provider"],
         "price_date": dated if isinstance(dated, str) else one["price_as_of"],
         "price_url": one["source_url"],

@@ -1,8 +1,8 @@
-"""What a token and a request cost on a device that was measured.
+"""What a request costs on a device that was measured, and its split into prefill and decode.
 
 A device that answers `concurrency` requests at once is paid for while it does, and for the
-time in which nobody asks: the utilisation. The time to the first token is the price of
-reading, the rest that of writing.
+time in which nobody asks: the utilisation. Prefill is the time to the first token, decode the
+rest. The cost of an output token, prefill included, is `cost.usd_per_mtok`.
 """
 
 import dataclasses
@@ -31,6 +31,11 @@ class Workload:
             if length < 1:
                 raise BadInput(f"A request has at least 1 {name} token, got {length}.")
 
+    def in_words(self) -> str:
+        """`128 tokens in and 64 out`."""
+        plural = "token" if self.input_tokens == 1 else "tokens"
+        return f"{self.input_tokens:,} {plural} in and {self.output_tokens:,} out"
+
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
@@ -50,10 +55,12 @@ class Costs:
     """Dollars; each a quantity that may be unknown."""
 
     usd_per_request: Quantity
-    usd_per_mtok_input: Quantity
-    usd_per_mtok_output: Quantity
+    usd_per_mtok_prefill: Quantity
+    """Reading the prompts, per million input tokens."""
+    usd_per_mtok_decode: Quantity
+    """Writing the answers after their first token, per million output tokens."""
     usd_per_mtok_blended: Quantity
-    """Of all tokens of the workload, in and out alike."""
+    """The whole request, per million input and output tokens."""
 
 
 def ttft_ms(measured: Measured, workload: Workload) -> Quantity:
@@ -74,7 +81,7 @@ def requests_per_s(measured: Measured, workload: Workload) -> Quantity:
 def costs(
     measured: Measured, workload: Workload, usd_per_hour: Quantity, utilisation: float
 ) -> Costs:
-    """Dollars a request and a million tokens.
+    """Dollars per request, and their split into prefill and decode per million tokens.
 
     Args:
         measured: At the concurrency at which the device will be used.
@@ -88,21 +95,15 @@ def costs(
     check_utilisation(utilisation)
     check_dollars(usd_per_hour.value, "device's price per hour")
     usd_per_s = usd_per_hour / SECONDS_PER_HOUR / utilisation / measured.concurrency
-    reading_s = ttft_ms(measured, workload) / 1e3
-    writing_s = measured.tpot_ms * (workload.output_tokens - 1) / 1e3
-    request = usd_per_s * (reading_s + writing_s)
+    prefill_s = ttft_ms(measured, workload) / 1e3
+    decode_s = measured.tpot_ms * (workload.output_tokens - 1) / 1e3
+    request = usd_per_s * (prefill_s + decode_s)
     return Costs(
         request,
-        usd_per_s * reading_s * (1e6 / workload.input_tokens),
-        usd_per_s * writing_s * (1e6 / workload.output_tokens),
+        usd_per_s * prefill_s * (1e6 / workload.input_tokens),
+        usd_per_s * decode_s * (1e6 / workload.output_tokens),
         request * (1e6 / (workload.input_tokens + workload.output_tokens)),
     )
-
-
-def energy_usd_per_mtok(joules_per_token: Quantity, usd_per_kwh: Quantity) -> Quantity:
-    """What the electricity of a million output tokens costs; a kWh is 3.6 million joules."""
-    check_dollars(usd_per_kwh.value, "price of electricity per kWh")
-    return joules_per_token * usd_per_kwh * (1e6 / 3.6e6)
 
 
 def check_dollars(value: float | None, what: str) -> None:

@@ -164,6 +164,11 @@ SETS = ("Your prices", "Cheapest listed", "Dearest listed")
 """Price sets: what the user took or wrote, and the two ends of the price book."""
 
 
+def first_known(known: Mapping[str, Mapping[str, Price]]) -> str:
+    """The first of `SETS` in which a device has a price; the first where none has."""
+    return next((name for name in SETS if known[name]), SETS[0])
+
+
 def sets(runs: pd.DataFrame, root: Path) -> dict[str, dict[str, Price]]:
     """Prices of the devices of these runs by price set; a device without one is left out."""
     found: dict[str, dict[str, Price]] = {name: {} for name in SETS}

@@ -26,7 +26,11 @@ ResultsDir = Annotated[
     typer.Option("--results", help="The store; EXPLORER_RESULTS or results/ by default."),
 ]
 Utilisation = Annotated[
-    float, typer.Option(help="Share of the time that the device is busy, above 0 and up to 1.")
+    float,
+    typer.Option(
+        help="Share of the paid hours in which the device is busy, above 0 and up to 1: the cost "
+        "per token is stated at it."
+    ),
 ]
 
 

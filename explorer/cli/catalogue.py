@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from explorer.analysis import roofline
+from explorer.analysis.cost import UTILISATION
 from explorer.cli.base import Out, ResultsDir, Utilisation, app, console, root_of
 from explorer.cli.tables import Format, give
 from explorer.errors import BadInput, DamagedStore
@@ -102,7 +103,7 @@ def fit(
     concurrency: Annotated[int, typer.Option(help="Requests held in memory at once.")] = 1,
     prompt_tokens: Annotated[int, typer.Option(help="Of each request.")] = 512,
     output_tokens: Annotated[int, typer.Option(help="Of each request.")] = 128,
-    utilisation: Utilisation = 1.0,
+    utilisation: Utilisation = UTILISATION,
     prefill_efficiency: Annotated[
         float, typer.Option(help="Share of the published arithmetic that is reached.")
     ] = 1.0,
@@ -123,6 +124,7 @@ def fit(
     out: Out = None,
 ) -> None:
     """Estimate which devices hold a model, what they cost per hour, and how fast it can be."""
+    from explorer.analysis import cost
     from explorer.analysis import fit as analysis
     from explorer.catalogue import load
     from explorer.report import tables
@@ -149,7 +151,7 @@ def fit(
     if format == "table":
         console.print(
             f"\nAll of it estimated: {concurrency} requests at once, {prompt_tokens} tokens in and "
-            f"{output_tokens} out; {reached.in_words()}; busy {utilisation:.0%} of the time; "
+            f"{output_tokens} out; {reached.in_words()}; {cost.busy(utilisation)}; "
             f"{analysis.USABLE_MEMORY:.0%} of the memory used. From the cheapest to the dearest "
             "offer of the price book.",
             markup=False,

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from explorer import store
+from explorer.analysis.cost import UTILISATION
 from explorer.cli.base import Out, ResultsDir, app, console, root_of
 from explorer.cli.tables import Format, analysed, give
 from explorer.errors import BadInput
@@ -17,19 +18,27 @@ def economics(
     ] = None,
     traffic: Annotated[float, typer.Option(help="Requests per minute at the busiest time.")] = 60.0,
     input_tokens: Annotated[
-        int | None, typer.Option(help="Of each request; as measured when left out.")
+        int | None, typer.Option(help="Of each request; as most runs were timed when left out.")
     ] = None,
     output_tokens: Annotated[
-        int | None, typer.Option(help="Of each request; as measured when left out.")
+        int | None, typer.Option(help="Of each request; as most runs were timed when left out.")
     ] = None,
     utilisation: Annotated[
-        float, typer.Option(help="Share of the measured throughput that is planned with.")
-    ] = 0.5,
+        float,
+        typer.Option(
+            help="Share of the measured throughput that is planned with, above 0 and up to 1: the "
+            "cost per token is stated at it."
+        ),
+    ] = UTILISATION,
     max_ttft: Annotated[float | None, typer.Option(help="Median, in ms.")] = None,
     max_tpot: Annotated[float | None, typer.Option(help="Median, in ms.")] = None,
     prices: Annotated[
-        str, typer.Option(help="yours, cheapest or dearest: own prices, or the price book's ends.")
-    ] = "yours",
+        str | None,
+        typer.Option(
+            help="yours, cheapest or dearest: own prices, or the price book's ends; the first of "
+            "them that has a price when left out."
+        ),
+    ] = None,
     api: Annotated[
         str | None, typer.Option(help="An API to compare with, as in openai/gpt-4o-mini.")
     ] = None,
@@ -38,6 +47,7 @@ def economics(
     out: Out = None,
 ) -> None:
     """Show what a traffic costs with each run, its payback, and its break-even with an API."""
+    from explorer.analysis import cost
     from explorer.analysis import economics as analysis
     from explorer.analysis.fleet import Limits
     from explorer.analysis.serving import Workload
@@ -47,22 +57,25 @@ def economics(
 
     root = root_of(results)
     sets = dict(zip(("yours", "cheapest", "dearest"), price_book.SETS, strict=True))
-    if prices not in sets:
+    if prices is not None and prices not in sets:
         raise BadInput(f"The prices are {', '.join(sets)}, got {prices!r}.")
-    runs = analysed(root, run_ids or [], 1.0)
+    runs = analysed(root, run_ids or [], utilisation)
     runs = tables.ordered_for_people(runs[runs["status"] == "finished"].dropna(subset=["tpot_ms"]))
     if runs.empty:
         console.print("No timed runs yet. Start some: explorer demo")
         return
-    book = price_book.sets(runs, root)[sets[prices]]
+    known = price_book.sets(runs, root)
+    price_set = sets[prices] if prices else price_book.first_known(known)
+    book = known[price_set]
     offer = None
     if api is not None:
         own = {one.name: one for one in api_prices.offers(root)}
         offer = own.get(api) or api_prices.lookup(api)
+    prompt_tokens, answer_tokens = cost.common_lengths(runs)
     assumed = analysis.Assumptions(
         workload=Workload(
-            int(runs["prompt_tokens"].iloc[0]) if input_tokens is None else input_tokens,
-            int(runs["output_tokens"].iloc[0]) if output_tokens is None else output_tokens,
+            prompt_tokens if input_tokens is None else input_tokens,
+            answer_tokens if output_tokens is None else output_tokens,
         ),
         traffic_per_s=traffic / 60,
         utilisation=utilisation,
@@ -76,10 +89,20 @@ def economics(
     rows = analysis.candidates(found, labels, assumed).merge(
         runs[["run_id", "retention", "retention_low", "retention_high"]], on="run_id", how="left"
     )
-    give(rows, tables.economics(rows), format, out)
+    cells = tables.economics(rows)
+    if format == "table":
+        cells = tables.without_equal_lengths(cells)
+        cells = cells if offer else cells.drop(columns="API break-even")
+    give(rows, cells, format, out)
     if format != "table":
         return
     lines = [analysis.headline(rows, assumed)]
+    if rows["usd_per_mtok"].notna().any():
+        lines.append(
+            f"{cost.conditions_of(rows)}. Cost of a request, prefill and decode: for "
+            f"{assumed.workload.in_words()}."
+        )
+    lines.append(f"Prices: {price_set.lower()}.")
     lines += [f"{name}: ${price.usd_per_hour:g} per hour, {price.in_words()}."
               for name, price in book.items()]  # fmt: skip
     if offer:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from explorer import store
 from explorer.analysis import intervals, levels, numbers, pairing
+from explorer.analysis.cost import UTILISATION
 from explorer.cli.base import Out, ResultsDir, Utilisation, app, console, root_of, wide_console
 from explorer.cli.tables import analysed, print_comparison, print_effects, write_out
 from explorer.errors import BadInput
@@ -124,7 +125,7 @@ def compare(
         list[str] | None, typer.Argument(help="Runs; all when none is named.")
     ] = None,
     results: ResultsDir = None,
-    utilisation: Utilisation = 1.0,
+    utilisation: Utilisation = UTILISATION,
     against: Annotated[
         str | None,
         typer.Option(
@@ -172,7 +173,7 @@ def export(
         list[str] | None, typer.Argument(help="Runs; all when none is named.")
     ] = None,
     results: ResultsDir = None,
-    utilisation: Utilisation = 1.0,
+    utilisation: Utilisation = UTILISATION,
 ) -> None:
     """Write the comparison table, one row a run; or one run's scores as other tools read them.
 

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from explorer import store
+from explorer.analysis.cost import UTILISATION
 from explorer.cli.base import console, wide_console
 from explorer.errors import BadInput, ExplorerError, NoRoom
 from explorer.records import RunRecord
@@ -95,9 +96,9 @@ def _analysed(
     return runs[runs["run_id"].isin(run_ids)] if run_ids else runs
 
 
-def print_comparison(root: Path, run_ids: list[str], utilisation: float = 1.0) -> None:
+def print_comparison(root: Path, run_ids: list[str], utilisation: float = UTILISATION) -> None:
     """Print the comparison, the finding in one sentence, and what has no price."""
-    from explorer.analysis import advise, retention
+    from explorer.analysis import advise, cost, retention
     from explorer.report import tables
 
     found, _ = store.records(root)
@@ -105,7 +106,9 @@ def print_comparison(root: Path, run_ids: list[str], utilisation: float = 1.0) -
     if runs.empty:
         console.print("No finished runs yet. Start some: explorer demo")
         return
-    print_frame(tables.comparison(runs))
+    print_frame(tables.without_equal_lengths(tables.comparison(runs)))
+    if runs["usd_per_mtok"].notna().any():
+        console.print(f"\n{cost.conditions_of(runs)}.", markup=False)
     console.print("\n" + advise.headline(runs), markup=False)
     if warning := retention.over_different_tasks(runs):
         console.print(warning, markup=False)

@@ -63,8 +63,8 @@ def ask(root: Path, teacher: str, tasks: list[str]) -> dict[str, Any]:
     if price is not None:
         st.caption(
             words.md(
-                f"${price.input_usd_per_mtok:g} per million tokens read, "
-                f"${price.output_usd_per_mtok:g} written ({price.in_words()})."
+                f"API price: ${price.input_usd_per_mtok:g} per million input tokens, "
+                f"${price.output_usd_per_mtok:g} per million output tokens ({price.in_words()})."
             )
         )
     return {"api": found, "apply_chat_template": where.is_chat}

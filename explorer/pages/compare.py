@@ -11,6 +11,7 @@ from explorer.pages import (
     differences,
     glossary,
     grid,
+    pricing,
     sidebyside,
     takeaway,
     widgets,
@@ -22,7 +23,7 @@ GROUPS = {
     "": ["Model", "Layers", "Parameters"],
     "Capability": ["Retention [95 %]", "Raw ratio [95 %]"],
     "Latency": ["TPOT (ms)", "TTFT (ms)", "Latency vs teacher"],
-    "Cost": ["$/1M tokens", "$/hour at load"],
+    "Cost": ["$/hour at load"],
     "Memory": ["Memory", "Weights"],
 }
 COLUMN_GROUPS = list(GROUPS)[1:]
@@ -62,21 +63,10 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
         bind="query-params",
         disabled=mode != MODES[0],
     )
-    utilisation = st.slider(
-        "Utilisation",
-        5,
-        100,
-        50,
-        5,
-        format="%d %%",
-        key="utilisation",
-        bind="query-params",
-        help=glossary.TERMS["utilisation"],
-        width=150,
-    )
+    utilisation = pricing.utilisation(glossary.TERMS["utilisation"])
     known_prices = widgets.attempt(lambda: prices.prices_for(runs, root)) or {}
     runs = widgets.index(root).with_retention(runs)
-    runs = cost.add(runs, known_prices, utilisation=utilisation / 100)
+    runs = cost.add(runs, known_prices, utilisation=utilisation)
     runs = tables.ordered_for_people(runs)
     chart = figures.retention_chart(runs, template="light", width=1100)
     takeaway.button(partial(export.write, runs), chart, "compare", "comparison")
@@ -84,8 +74,11 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
 
 is_teacher = (runs["role"] == "teacher").tolist()
 if mode == MODES[0]:
-    cells = tables.comparison(runs)
+    cells = tables.without_equal_lengths(tables.comparison(runs))
     groups = {name: GROUPS[name] for name in ["", *wanted]}
+    if "Cost" in groups:
+        beside = [tables.LENGTHS] if tables.LENGTHS in cells else []
+        groups["Cost"] = [cost.label_of(runs), *beside, *GROUPS["Cost"]]
     st.html(grid.table(cells, groups, pinned=is_teacher, hover=grid.reasons(cells, runs)))
     st.caption(sidebyside.footnote(runs))
 else:

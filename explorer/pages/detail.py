@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from explorer import jobs, store
-from explorer.analysis import control, levels, numbers, retention
+from explorer.analysis import control, cost, levels, numbers, retention
 from explorer.catalogue import api_prices
 from explorer.catalogue.prices import Price
 from explorer.errors import ExplorerError
@@ -111,15 +111,17 @@ def _facts(
     price = known_prices.get(record.environment.device_name) if record.environment else None
     if price:
         source = html.escape(price.in_words(), quote=True)
-        cost = (
-            f"{numbers.dollars(row['usd_per_mtok'])} per million tokens, "
+        timed = cost.lengths(row["prompt_tokens"], row["output_tokens"])
+        costs = (
+            f"{numbers.dollars(row['usd_per_mtok'])} per million output tokens "
+            f"{cost.busy(row['utilisation'])} ({timed}), "
             f"{numbers.dollars(row['usd_per_hour_at_load'])} per hour at the teacher's load"
         )
         rate = numbers.dollars(price.usd_per_hour)
         pairs.append(
             (
                 "Cost",
-                f'<span title="{source}">{cost}</span><br>'
+                f'<span title="{source}">{costs}</span><br>'
                 f'<span class="quiet">{rate} per hour: {source}</span>',
             )
         )

@@ -4,23 +4,16 @@ from functools import partial
 
 import streamlit as st
 
-from explorer.analysis import economics, numbers
+from explorer.analysis import cost, economics, numbers
 from explorer.analysis.economics import Assumptions
 from explorer.analysis.fleet import Limits
 from explorer.analysis.serving import Workload
 from explorer.catalogue import prices
-from explorer.pages import glossary, grid, money, sidebyside, takeaway, widgets, words
+from explorer.pages import glossary, grid, money, pricing, sidebyside, takeaway, widgets, words
 from explorer.report import economics as charts
 from explorer.report import export, tables
 
 TERMS = glossary.TERMS
-GROUPS = {
-    "": ["Model", "Retention [95 %]"],
-    "Fleet": ["Devices", "$/hour", "$/month"],
-    "Tokens and requests": ["$/1,000 requests", "$/1M in", "$/1M out", "$/1M blended"],
-    "Distillation": ["Bill", "Paid back after"],
-    "API": ["API break-even"],
-}
 
 widgets.style()
 root = widgets.results_dir()
@@ -31,29 +24,26 @@ finished = listed[(listed["status"] == "finished") & listed["tpot_ms"].notna()]
 if finished.empty:
     widgets.nothing_yet("No timed run to compute with yet: finish a run first.")
     widgets.problems_shown(shelf.problems)
-    money.elsewhere()
+    money.elsewhere(cost.UTILISATION)
     st.stop()
 
 sentence = st.container(key="economics_sentence")
 runs = sidebyside.chosen(finished, "candidates")
-measured = runs.iloc[0]
+prompt_tokens, answer_tokens = cost.common_lengths(runs)
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="economics_row"):
     traffic = st.number_input(
         "Requests per minute", min_value=0.1, value=60.0, step=10.0, key="traffic", format="%.1f",
         bind="query-params", help=TERMS["traffic"], width=170,
     )  # fmt: skip
     input_tokens = st.number_input(
-        "Tokens in", min_value=1, value=int(measured["prompt_tokens"]), step=32, key="in",
+        "Tokens in", min_value=1, value=prompt_tokens, step=32, key="in",
         bind="query-params", help=TERMS["input_tokens"], width=140,
     )  # fmt: skip
     output_tokens = st.number_input(
-        "Tokens out", min_value=1, value=int(measured["output_tokens"]), step=32, key="out",
+        "Tokens out", min_value=1, value=answer_tokens, step=32, key="out",
         bind="query-params", help=TERMS["answer_tokens"], width=140,
     )  # fmt: skip
-    utilisation = st.slider(
-        "Utilisation", 5, 100, 50, 5, format="%d %%", key="utilisation", bind="query-params",
-        help=TERMS["planned_utilisation"], width=150,
-    )  # fmt: skip
+    utilisation = pricing.utilisation(TERMS["planned_utilisation"])
     max_ttft_ms = st.number_input(
         "TTFT at most (ms)", min_value=1.0, value=None, step=100.0, key="max_ttft",
         bind="query-params", help=TERMS["limit_ttft"], placeholder="no limit", width=160,
@@ -66,7 +56,7 @@ known = widgets.attempt(lambda: prices.sets(runs, root)) or {name: {} for name i
 price_set = st.segmented_control(
     "Price set",
     list(prices.SETS),
-    default=next((name for name in prices.SETS if known[name]), prices.SETS[0]),
+    default=prices.first_known(known),
     required=True,
     key="prices",
     bind="query-params",
@@ -77,18 +67,18 @@ api = money.api(root)
 assumed = Assumptions(
     workload=Workload(int(input_tokens), int(output_tokens)),
     traffic_per_s=traffic / 60,
-    utilisation=utilisation / 100,
+    utilisation=utilisation,
     usd_per_hour={name: price.usd_per_hour for name, price in book.items()},
     limits=Limits(max_ttft_ms, max_tpot_ms),
     api_usd_per_mtok_input=api.input_usd_per_mtok if api else None,
     api_usd_per_mtok_output=api.output_usd_per_mtok if api else None,
 )
-found = money.records(root, tables.ordered_for_people(runs)["run_id"].tolist())
+kept = tables.ordered_for_people(widgets.index(root).with_retention(runs))
+found = money.records(root, kept["run_id"].tolist())
 labels = dict(zip(runs["run_id"], runs["label"], strict=True))
 if runs["label"].duplicated().any():
     labels = {run_id: run_id for run_id in labels}
 rows = economics.candidates(found, labels, assumed)
-kept = widgets.index(root).with_retention(runs)
 rows = rows.merge(
     kept[["run_id", "retention", "retention_low", "retention_high"]], on="run_id", how="left"
 )
@@ -115,13 +105,25 @@ with right:
     )
 
 cells = tables.economics(rows)
-groups = GROUPS if api else {name: columns for name, columns in GROUPS.items() if name != "API"}
+shown = tables.without_equal_lengths(cells)
+groups = {
+    "": ["Model", "Retention [95 %]"],
+    "Fleet": ["Devices", "Fleet $/hour", "Fleet $/month"],
+    "As timed": [cost.label_of(rows), *([tables.LENGTHS] if tables.LENGTHS in shown else [])],
+    f"Requests of {assumed.workload.in_words()}": [
+        "$/1,000 requests", tables.PREFILL, tables.DECODE, tables.BLENDED,
+    ],
+    "Distillation": ["Bill", "Paid back after"],
+    **({"API": ["API break-even"]} if api else {}),
+}  # fmt: skip
 with st.container(horizontal=True, vertical_alignment="bottom", key="economics_table_row"):
     st.subheader("Each candidate", anchor=False)
     light = charts.break_even_chart(months, assumed.traffic_per_s)
     takeaway.button(partial(export.write_table, rows, cells), light, "economics", "economics")
 is_teacher = (rows["role"] == "teacher").tolist()
-st.html(grid.table(cells, groups, pinned=is_teacher, hover=money.reasons(cells, rows)))
+st.html(grid.table(shown, groups, pinned=is_teacher, hover=money.reasons(shown, rows)))
+if rows["usd_per_mtok"].notna().any():
+    st.caption(words.md(f"{cost.conditions_of(rows)}. {TERMS['split']}"))
 if api:
     st.caption(words.md(TERMS["api_break_even"]))
 with st.expander("Under each price set", icon=":material/payments:"):
@@ -142,5 +144,5 @@ notes = list(dict.fromkeys(note for note in rows["notes"] if note))
 missing = list(dict.fromkeys(f"not known: {m}" for m in rows["missing"] if m))
 money.rests_on(runs, book, api, [*notes, *missing])
 
-money.elsewhere()
+money.elsewhere(utilisation)
 widgets.problems_shown(shelf.problems)

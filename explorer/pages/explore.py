@@ -13,11 +13,13 @@ HELP = glossary.TERMS
 AXES = {
     "tpot_ms": "TPOT",
     "ttft_ms": "TTFT",
-    "usd_per_hour_at_load": "$/hour",
-    "usd_per_mtok": "$/1M tokens",
+    "usd_per_hour_at_load": "$/hour at load",
+    "usd_per_mtok": "$/1M output",
     "num_parameters": "Parameters",
     "peak_memory_bytes": "Memory",
 }
+OLD_AXES = {"$/hour": "usd_per_hour_at_load", "$/1M tokens": "usd_per_mtok"}
+"""Names that axes have in older addresses."""
 AXIS_HELP = "\n\n".join(
     f"**{words.md(AXES[axis])}** {words.md(HELP[term])}"
     for axis, term in {
@@ -30,6 +32,9 @@ AXIS_HELP = "\n\n".join(
 HEIGHTS = {"retention": "Corrected", "raw_ratio": "Raw"}
 
 widgets.style()
+if "x" not in st.session_state and st.query_params.get("x") in OLD_AXES:
+    st.query_params["x"] = AXES[OLD_AXES[st.query_params["x"]]]
+    st.rerun()
 root = widgets.results_dir()
 shelf = widgets.load(root)
 
@@ -87,23 +92,12 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
         help=HELP["task"],
         width=190,
     )
-    utilisation = st.slider(
-        "Utilisation",
-        5,
-        100,
-        50,
-        5,
-        format="%d %%",
-        key="utilisation",
-        bind="query-params",
-        help=HELP["utilisation"],
-        width=150,
-    )
+    utilisation = pricing.utilisation(HELP["utilisation"])
     known_prices = widgets.attempt(lambda: prices.prices_for(chosen, root)) or {}
     pricing.popover(root, chosen, known_prices)
 
 runs = widgets.index(root).with_retention(finished, task)
-runs = cost.add(runs, known_prices, utilisation=utilisation / 100)
+runs = cost.add(runs, known_prices, utilisation=utilisation)
 if y == "retention":
     runs["frontier_share"] = widgets.index(root).frontier_share(runs, x, task)
 
@@ -126,6 +120,8 @@ else:
         width=width.of_chart(),
     )
     widgets.chart(figure, "explore_chart", said, pick=True)
+    if x == "usd_per_mtok":
+        st.caption(words.md(f"{cost.conditions_of(runs)}."))
     detail.strip(root, runs, known_prices)
 
 detail.failures(root, chosen)

@@ -48,14 +48,16 @@ TERMS = {
         "price times the share of the device that the load needs."
     ),
     "usd_per_mtok": (
-        "Dollars per million output tokens at the stated utilisation, from the device's price "
-        "and the measured throughput."
+        "US dollars per million output tokens at the stated utilisation, time to first token "
+        "included: the device's price per hour / (output tokens per second while it answers × "
+        "utilisation × 3,600) × 1,000,000. It holds for the prompt and answer lengths at which "
+        "the run was timed."
     ),
     "parameters": "Number of weights in the model.",
     "memory": "The most memory that was in use while the model was timed.",
     "utilisation": (
-        "Share of the paid hours in which the device really serves requests. Half the "
-        "utilisation doubles the cost of a token."
+        "Share of the paid hours in which the device serves requests: 50 % unless you change it. "
+        "Half the utilisation doubles the cost per token."
     ),
     "price": (
         "What this device costs per hour. Prices come from dated lists or from you; none is "
@@ -231,9 +233,9 @@ TERMS = {
     "basis": "Measured here, published by others, or estimated. They look different on the chart.",
     "seed": "Start of the random numbers: the same seed gives the same run.",
     "published_axis": (
-        "Size: billions of parameters, where they are published. API price: dollars per million "
-        "output tokens, dated. $/hour: estimated rent of the cheapest devices that hold the "
-        "weights and eight requests."
+        "Size: billions of parameters, where they are published. API price: what an API "
+        "charges per million output tokens, dated. $/hour: estimated rent of the cheapest "
+        "devices that hold the weights and eight requests."
     ),
     "published_retention": (
         "Raw: student's score / larger model's score, the mean over benchmarks, as claims have "
@@ -268,8 +270,15 @@ TERMS = {
         "than the API. Above 100 % the API is cheaper at any traffic."
     ),
     "planned_utilisation": (
-        "Share of a device's measured throughput that is planned with. The rest is reserve for "
-        "bursts and for hours without requests."
+        "Share of a device's measured throughput that is planned with, and of the paid hours in "
+        "which it serves requests. The rest is reserve for bursts and for hours without requests. "
+        "Half the utilisation doubles the cost per token."
+    ),
+    "split": (
+        "Prefill and decode split the cost of a request of the lengths above, at the same "
+        "utilisation: reading the prompt per million input tokens, writing the answer after its "
+        "first token per million output tokens. Blended is the whole request per million input "
+        "and output tokens."
     ),
     "concurrency": "Requests that are held in memory and answered at once.",
     "efficiency": (

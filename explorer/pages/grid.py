@@ -10,6 +10,9 @@ from explorer.analysis import numbers
 
 INTERVAL = re.compile(r"(\[[^\]]*\])$")
 
+LONG_HEADING = 24
+"""Letters from which on a column's name may take several lines."""
+
 
 def table(
     cells: pd.DataFrame,
@@ -36,7 +39,7 @@ def table(
         for heading, names in groups.items()
     )
     names = "".join(
-        f'<th scope="col"{_class(name, firsts)}>{html.escape(name)}</th>' for name in columns
+        f'<th scope="col"{_class(name, firsts)}>{_heading(name)}</th>' for name in columns
     )
     rows = []
     for place, is_teacher in enumerate(pinned):
@@ -61,6 +64,12 @@ def table(
         f'<table class="results"><thead><tr class="groups">{head}</tr><tr>{names}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _heading(name: str) -> str:
+    """A column's name; a long one may take several lines, but not one a word."""
+    shown = html.escape(name)
+    return f'<span class="long">{shown}</span>' if len(name) > LONG_HEADING else shown
 
 
 def _class(name: str, firsts: set[str]) -> str:

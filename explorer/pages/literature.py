@@ -108,7 +108,7 @@ def _sizes(row: dict[Any, Any]) -> str:
 
 
 def _api(row: dict[Any, Any]) -> str:
-    if numbers.missing(row["usd_per_mtok"]):
+    if numbers.missing(row["api_usd_per_mtok_output"]):
         return f"{numbers.MISSING} none known"
     share = (
         ""
@@ -116,7 +116,7 @@ def _api(row: dict[Any, Any]) -> str:
         else f", {numbers.percent(row['price_share'])} of the larger model's"
     )
     said = (
-        f"{numbers.dollars(row['usd_per_mtok'])} per million output tokens{share}, "
+        f"{numbers.dollars(row['api_usd_per_mtok_output'])} per million output tokens{share}, "
         f"{row['price_date']}, "
     )
     return widgets.text(said) + link(row["price_url"], str(row["seller"]))

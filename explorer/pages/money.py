@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from explorer import store
-from explorer.analysis import fit, numbers, roofline
+from explorer.analysis import cost, fit, numbers, roofline
 from explorer.catalogue import api_prices, load
 from explorer.catalogue.api_prices import ApiPrice
 from explorer.catalogue.prices import Price
@@ -49,12 +49,12 @@ def api(root: Path) -> ApiPrice | None:
     own = name == OWN
     with middle:
         dollars_in = st.number_input(
-            "$ per 1M in", min_value=0.0, value=0.15, step=0.05, key="api_in", format="%.3f",
+            "API $/1M input", min_value=0.0, value=0.15, step=0.05, key="api_in", format="%.3f",
             bind="query-params", disabled=not own,
         )  # fmt: skip
     with right:
         dollars_out = st.number_input(
-            "$ per 1M out", min_value=0.0, value=0.60, step=0.05, key="api_out", format="%.3f",
+            "API $/1M output", min_value=0.0, value=0.60, step=0.05, key="api_out", format="%.3f",
             bind="query-params", disabled=not own,
         )  # fmt: skip
     if own:
@@ -73,7 +73,19 @@ def reasons(cells: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     for row in rows.to_dict("records"):
         why = f"Not known without {row['missing']}." if row["missing"] else row["notes"]
         known = {
-            **dict.fromkeys(("Devices", "$/hour", "$/month", "$/1,000 requests"), why),
+            **dict.fromkeys(
+                (
+                    "Devices",
+                    "Fleet $/hour",
+                    "Fleet $/month",
+                    cost.label(row["utilisation"]),
+                    "$/1,000 requests",
+                    tables.PREFILL,
+                    tables.DECODE,
+                    tables.BLENDED,
+                ),
+                why,
+            ),
             "Paid back after": row["payback_note"],
             "API break-even": row["break_even"],
         }
@@ -99,8 +111,8 @@ def rests_on(
     if chosen is not None:
         source = f" [Source]({chosen.source_url})" if chosen.source_url else ""
         asks = (
-            f"{numbers.dollars(chosen.input_usd_per_mtok)} in and "
-            f"{numbers.dollars(chosen.output_usd_per_mtok)} out per million tokens, "
+            f"{numbers.dollars(chosen.input_usd_per_mtok)} per million input tokens and "
+            f"{numbers.dollars(chosen.output_usd_per_mtok)} per million output tokens, "
             f"{chosen.in_words()}"
         )
         lines.append(f"**API** {words.md(asks)}{source}")
@@ -116,8 +128,12 @@ def rests_on(
         st.markdown("\n".join(f"- {line}" for line in lines))
 
 
-def elsewhere() -> None:
-    """Which devices that are not at hand would hold a model: estimated."""
+def elsewhere(utilisation: float) -> None:
+    """Which devices that are not at hand would hold a model: estimated.
+
+    Args:
+        utilisation: Of the estimated cost per token.
+    """
     st.subheader("On devices that are not at hand: estimated", anchor=False)
     sized = fit.with_shapes(load.table("models"), load.table("shapes"))
     specs = load.table("hardware_specs")
@@ -154,6 +170,7 @@ def elsewhere() -> None:
         fit.devices_named(devices, specs),
         load.table("hardware"),
         concurrency=together,
+        utilisation=utilisation,
         efficiency=reached,
     )
     widgets.chart(
@@ -165,7 +182,7 @@ def elsewhere() -> None:
     st.caption(
         words.md(
             f"Estimated, not measured: {fit.PROMPT_TOKENS} tokens in and {fit.OUTPUT_TOKENS} out, "
-            f"{reached.in_words()}, "
+            f"{reached.in_words()}, {cost.busy(utilisation)}, "
             f"{fit.USABLE_MEMORY:.0%} of the memory used, links between devices free. Rent runs "
             "from the cheapest to the dearest offer of the dated price book; 8 and 4 bits take "
             "some capability that is not shown here."

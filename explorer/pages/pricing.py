@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from explorer.analysis import numbers
+from explorer.analysis import cost, numbers
 from explorer.catalogue import prices
 from explorer.catalogue.prices import Price
 from explorer.pages import glossary, widgets, words
@@ -16,6 +16,23 @@ MAX_SUGGESTED = 12
 @st.cache_data(show_spinner=False)
 def _book() -> pd.DataFrame:
     return prices.book()
+
+
+def utilisation(help: str) -> float:
+    """Let the utilisation be chosen that every cost per token on the page has, in (0, 1]."""
+    chosen = st.slider(
+        "Utilisation",
+        5,
+        100,
+        round(100 * cost.UTILISATION),
+        5,
+        format="%d %%",
+        key="utilisation",
+        bind="query-params",
+        help=help,
+        width=150,
+    )
+    return chosen / 100
 
 
 def popover(root: Path, runs: pd.DataFrame, known: dict[str, Price]) -> None:

@@ -10,7 +10,9 @@ from explorer.pages import glossary, literature, takeaway, widgets, width, words
 from explorer.report import export, tables
 from explorer.report import published as charts
 
-AXES = {"params_b": "Size", "usd_per_mtok": "API price", "usd_per_hour": "Estimated $/hour"}
+AXES = {
+    "params_b": "Size", "api_usd_per_mtok_output": "API price", "usd_per_hour": "Estimated $/hour",
+}  # fmt: skip
 HEIGHTS = {"raw_ratio": "Raw", "retention": "Corrected"}
 RELATIONS = {
     "Distilled": "distilled", "Smaller siblings": "smaller sibling",

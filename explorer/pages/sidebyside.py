@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from explorer.analysis import advise, retention
+from explorer.analysis import advise, cost, retention
 from explorer.pages import words
 
 
@@ -64,6 +64,8 @@ def footnote(runs: pd.DataFrame) -> str:
     parts = [f"Timed on {', '.join(devices)}."]
     if len(devices) > 1:
         parts.append("Compare latency within one device.")
+    if runs["usd_per_mtok"].notna().any():
+        parts.append(f"{cost.conditions_of(runs)}.")
     notes = sorted(set(runs.loc[runs["usd_per_hour"].notna(), "price_note"]))
     parts += [f"Price: {note}." for note in notes]
     if not notes:

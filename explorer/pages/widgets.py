@@ -46,6 +46,8 @@ p.quiet {margin: 0;}
   border-bottom: 1px solid color-mix(in srgb, currentColor 14%, transparent);}
 .results th:first-child, .results td:first-child {text-align: left; padding-left: .2rem;}
 .results thead th {font-weight: 500; opacity: .72; vertical-align: bottom;}
+.results thead tr:last-child th {white-space: normal; text-wrap: balance;}
+.results thead th .long {display: inline-block; min-width: 8.5em;}
 .results thead tr.groups th {text-align: left; font-weight: 600; opacity: 1; border-bottom: none;
   padding-top: .2rem;}
 .results .first {border-left: 1px solid color-mix(in srgb, currentColor 14%, transparent);}

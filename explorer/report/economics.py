@@ -68,8 +68,8 @@ def payback_chart(
 
     Args:
         spent: As `economics.over_time`.
-        paid: `label`, `payback_hours`, `bill_usd`, `usd_per_hour`: each crossing of a student's
-            line and its teacher's gets a mark.
+        paid: `label`, `payback_hours`, `bill_usd`, `fleet_usd_per_hour`: each crossing of a
+            student's line and its teacher's gets a mark.
         template: Ink for a light or a dark page.
     """
     ink = look.INKS[template]
@@ -86,12 +86,12 @@ def payback_chart(
             hovertemplate=f"{look.safe(name)}: $%{{y:,.3r}} after %{{x:.3r}} {unit}"
             "<extra></extra>",
         )  # fmt: skip
-    crossings = paid.dropna(subset=["payback_hours", "bill_usd", "usd_per_hour"])
+    crossings = paid.dropna(subset=["payback_hours", "bill_usd", "fleet_usd_per_hour"])
     crossings = crossings[crossings["label"].isin(colours)]
     if len(crossings):
         at = crossings["payback_hours"]
         figure.add_scatter(
-            x=at / hours_each, y=crossings["bill_usd"] + at * crossings["usd_per_hour"],
+            x=at / hours_each, y=crossings["bill_usd"] + at * crossings["fleet_usd_per_hour"],
             mode="markers", name="paid back",
             marker={"symbol": "circle", "size": 9, "opacity": 1,
                     "color": [colours[name] for name in crossings["label"]],

@@ -5,13 +5,14 @@
 Shape repeats what colour says: see `look`.
 """
 
+import textwrap
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from explorer.analysis import frontier, numbers
+from explorer.analysis import cost, frontier, numbers
 from explorer.analysis.advise import TARGET_RETENTION
 from explorer.report import labels, look
 from explorer.report.labels import View
@@ -35,6 +36,8 @@ HEIGHTS = {
     "raw_ratio": ("raw_low", "raw_high", "Raw ratio (% of the teacher's score, more is better)"),
 }
 """What the vertical axis can be, with the ends of its interval."""
+PIXELS_PER_LETTER = 8
+"""Of an axis title, about."""
 MANY_POINTS = 60
 """From here on points are small and their intervals faint, or nothing can be seen."""
 
@@ -100,7 +103,9 @@ def retention_chart(
     if selected is not None:
         look.ring(figure, shown[shown["run_id"] == selected], x, y, ink)
     _add_note(figure, runs, shown, x, ink)
-    figure.update_xaxes(title_text=AXES[x], range=view.x_axis, type="log" if view.log else "linear")
+    figure.update_xaxes(
+        title_text=_title(x, runs, width), range=view.x_axis, type="log" if view.log else "linear"
+    )
     figure.update_yaxes(title_text=HEIGHTS[y][2], range=view.y_range, ticksuffix=" %")
     if x.startswith("usd"):
         figure.update_xaxes(tickprefix="$")
@@ -113,6 +118,14 @@ def retention_chart(
             **look.si_ticks(*view.x_range, [" B", " kB", " MB", " GB", " TB"], log=view.log)
         )
     return figure
+
+
+def _title(x: str, runs: pd.DataFrame, width: int) -> str:
+    """The horizontal axis in words, in two lines on a phone; a cost per token says how busy."""
+    title = AXES[x]
+    if x == "usd_per_mtok":
+        title = title.replace("output tokens", f"output tokens {cost.busy_of(runs)}")
+    return "<br>".join(textwrap.wrap(title, max(20, width // PIXELS_PER_LETTER)))
 
 
 def _view(shown: pd.DataFrame, x: str, y: str, target: float, width: int) -> View:
@@ -217,6 +230,7 @@ def _add_shape_legend(figure: go.Figure, kinds: list[str], ink: dict[str, str]) 
 def _hover_lines(group: pd.DataFrame, y: str) -> list[str]:
     """What a point says when it is hovered: who, what it keeps, how fast, what it costs."""
     low_name, high_name, _ = HEIGHTS[y]
+    per_token = cost.label_of(group)
     lines = []
     for row in group.to_dict("records"):
         facts = [
@@ -224,7 +238,8 @@ def _hover_lines(group: pd.DataFrame, y: str) -> list[str]:
             ("TPOT", numbers.milliseconds(row.get("tpot_ms"))),
             ("TTFT", numbers.milliseconds(row.get("ttft_ms"))),
             ("parameters", numbers.parameters(row.get("num_parameters"))),
-            ("per million tokens", numbers.dollars(row.get("usd_per_mtok"))),
+            (per_token, numbers.dollars(row.get("usd_per_mtok"))),
+            ("timed with", cost.lengths(row.get("prompt_tokens"), row.get("output_tokens"))),
         ]
         known = [f"{name} {value}" for name, value in facts if value != numbers.MISSING]
         who = (

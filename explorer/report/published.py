@@ -17,7 +17,7 @@ from explorer.report.look import Template
 
 AXES = {
     "params_b": "Size (parameters, fewer is better)",
-    "usd_per_mtok": "API price (US dollars per million output tokens, less is better)",
+    "api_usd_per_mtok_output": "API price (US dollars per million output tokens, less is better)",
     "usd_per_hour": "Estimated rent (US dollars per hour, less is better)",
 }
 """What the horizontal axis can be."""
@@ -107,7 +107,7 @@ def kept_chart(
         if width < NARROW:  # the tens alone, or they would run into each other
             figure.update_xaxes(tickvals=figure.layout.xaxis.tickvals[::2])
         figure.update_xaxes(ticktext=[_short(v) for v in figure.layout.xaxis.tickvals])
-    elif x.startswith("usd"):
+    elif "usd" in x:
         figure.update_xaxes(**look.si_ticks(*view.x_range, [""], log=view.log), tickprefix="")
         figure.update_xaxes(
             ticktext=[numbers.dollars(v, 2) for v in figure.layout.xaxis.tickvals or ()]
@@ -282,9 +282,10 @@ def _about(row: dict[Any, Any], x: str) -> list[str]:
         shrink = row["shrink"]
         smaller = "" if numbers.missing(shrink) else f", {numbers.significant(shrink, 2)}× smaller"
         lines.append(f"{numbers.parameters(1e9 * row['params_b'])} parameters{smaller}")
-    if not numbers.missing(row.get("usd_per_mtok")):
+    if not numbers.missing(row.get("api_usd_per_mtok_output")):
         lines.append(
-            f"{numbers.dollars(row['usd_per_mtok'])} per million output tokens at "
+            f"API price {numbers.dollars(row['api_usd_per_mtok_output'])} per million output "
+            f"tokens at "
             f"{look.safe(row['seller'])}"
         )
     if x == "usd_per_hour":
@@ -301,7 +302,7 @@ def _add_note(
     """Say what is not in the chart, so that nothing goes missing silently."""
     needs = {
         "params_b": "a published size",
-        "usd_per_mtok": "an API price",
+        "api_usd_per_mtok_output": "an API price",
         "usd_per_hour": "a published size and a price of a device that holds it",
     }[x]
     if shown.empty:

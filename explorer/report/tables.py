@@ -4,8 +4,13 @@ from typing import Any
 
 import pandas as pd
 
-from explorer.analysis import numbers
+from explorer.analysis import cost, numbers
 
+LENGTHS = "Prompt + answer (tokens)"
+"""Heading of the lengths at which a run was timed, and for which its cost per token holds."""
+PREFILL = "Prefill $/1M in"
+DECODE = "Decode $/1M out"
+BLENDED = "Blended $/1M in + out"
 INTERVAL_ENDS = {
     "retention": ("retention_low", "retention_high"),
     "raw_ratio": ("raw_low", "raw_high"),
@@ -19,11 +24,25 @@ def comparison(runs: pd.DataFrame) -> pd.DataFrame:
         runs: As `store.frame`, with the columns of `retention.add` and `cost.add` where known.
 
     Returns:
-        Text in every cell; an en dash where a value is missing.
+        Text in every cell; an en dash where a value is missing. The heading of the cost per
+        token says its utilisation: `cost.label_of`.
     """
     ordered = ordered_for_people(runs)
-    rows = [_row({str(k): v for k, v in row.items()}) for row in ordered.to_dict("records")]
-    return pd.DataFrame(rows, columns=list(_row({})), index=ordered.index)
+    per_token = cost.label_of(ordered)
+    rows = [
+        _row({str(k): v for k, v in row.items()}, per_token) for row in ordered.to_dict("records")
+    ]
+    return pd.DataFrame(rows, columns=list(_row({}, per_token)), index=ordered.index)
+
+
+def without_equal_lengths(cells: pd.DataFrame) -> pd.DataFrame:
+    """The cells without their lengths where all timed rows share them: a caption says them.
+
+    Args:
+        cells: As `comparison` or `economics` gives them.
+    """
+    stated = set(cells[LENGTHS]) - {numbers.MISSING}
+    return cells if len(stated) > 1 else cells.drop(columns=LENGTHS)
 
 
 def published(rows: pd.DataFrame) -> pd.DataFrame:
@@ -44,7 +63,7 @@ def published(rows: pd.DataFrame) -> pd.DataFrame:
             "Above chance": numbers.percent(row["retention"]),
             "Worst": f"{row['worst']} {numbers.percent(row['raw_min'])}",
             "Benchmarks": f"{row['num_benchmarks']}",
-            "$/1M tokens": numbers.dollars(row["usd_per_mtok"]),
+            "API $/1M output tokens": numbers.dollars(row["api_usd_per_mtok_output"]),
             "$/hour, estimated": numbers.dollars(row["usd_per_hour"]),
             "Table": row["table_id"],
             "Source": row["source_url"],
@@ -61,6 +80,7 @@ def economics(rows: pd.DataFrame) -> pd.DataFrame:
         rows: As `economics.candidates`, with `retention` and its ends where known.
     """
     cells = []
+    per_token = cost.label_of(rows)
     for row in rows.to_dict("records"):
         student = row["role"] == "student"
         whole = "" if numbers.missing(row["replicas"]) else f"{row['replicas']:.0f}"
@@ -75,14 +95,16 @@ def economics(rows: pd.DataFrame) -> pd.DataFrame:
                     if whole
                     else numbers.MISSING
                 ),
-                "$/hour": numbers.dollars(row["usd_per_hour"]),
-                "$/month": numbers.dollars(row["usd_per_month"])
+                "Fleet $/hour": numbers.dollars(row["fleet_usd_per_hour"]),
+                "Fleet $/month": numbers.dollars(row["usd_per_month"])
                 + _ends(row, "usd_per_month", numbers.dollars),
+                per_token: numbers.dollars(row["usd_per_mtok"]),
+                LENGTHS: _lengths(row),
                 "$/1,000 requests": numbers.dollars(_thousand(row["usd_per_request"]))
                 + _ends(row, "usd_per_request", lambda value: numbers.dollars(1e3 * value)),
-                "$/1M in": numbers.dollars(row["usd_per_mtok_input"]),
-                "$/1M out": numbers.dollars(row["usd_per_mtok_output"]),
-                "$/1M blended": numbers.dollars(row["usd_per_mtok_blended"]),
+                PREFILL: numbers.dollars(row["usd_per_mtok_prefill"]),
+                DECODE: numbers.dollars(row["usd_per_mtok_decode"]),
+                BLENDED: numbers.dollars(row["usd_per_mtok_blended"]),
                 "Bill": numbers.dollars(row["bill_usd"]) if student else numbers.MISSING,
                 "Paid back after": numbers.duration(
                     None
@@ -113,6 +135,7 @@ def fitted(rows: pd.DataFrame) -> pd.DataFrame:
     Args:
         rows: As `fit.fit` gives them.
     """
+    per_token = f"Estimated {cost.label_of(rows)}"
     cells = [
         {
             "Model": row["model"],
@@ -121,14 +144,14 @@ def fitted(rows: pd.DataFrame) -> pd.DataFrame:
             if numbers.missing(row["num_devices"])
             else f"{row['num_devices']:.0f} {row['hardware']}",
             "Memory": f"{numbers.significant(row['memory_gb'])} GB",
-            "$/hour": numbers.MISSING
+            "Rent $/hour": numbers.MISSING
             if numbers.missing(row["usd_per_hour"])
             else f"{numbers.dollars(row['usd_per_hour'])} to "
             f"{numbers.dollars(row['usd_per_hour_high'])}",
             "TTFT": numbers.milliseconds(row["ttft_ms"]),
             "TPOT": numbers.milliseconds(row["tpot_ms"]),
             "Tokens/s": numbers.significant(row["tokens_per_s"]),
-            "$/1M tokens": numbers.dollars(row["usd_per_mtok"]),
+            per_token: numbers.dollars(row["usd_per_mtok"]),
             "Not known": row["missing"] or "",
         }
         for row in rows.to_dict("records")
@@ -169,8 +192,16 @@ def ordered_for_people(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.iloc[order.index]
 
 
-def _row(run: dict[str, Any]) -> dict[str, str]:
-    """One run's cells; an empty run gives the columns."""
+def _lengths(row: dict[Any, Any]) -> str:
+    """`128 + 64`: prompt and answer of a timed request, in tokens."""
+    ends = row.get("prompt_tokens"), row.get("output_tokens")
+    if any(numbers.missing(length) for length in ends):
+        return numbers.MISSING
+    return " + ".join(f"{length:,.0f}" for length in ends)
+
+
+def _row(run: dict[str, Any], per_token: str) -> dict[str, str]:
+    """One run's cells; an empty run gives the columns. `per_token` heads the cost per token."""
 
     def share(name: str) -> str:
         low, high = INTERVAL_ENDS[name]
@@ -189,7 +220,8 @@ def _row(run: dict[str, Any]) -> dict[str, str]:
         "TPOT (ms)": numbers.significant(run.get("tpot_ms")),
         "TTFT (ms)": numbers.significant(run.get("ttft_ms")),
         "Latency vs teacher": numbers.times(ratio),
-        "$/1M tokens": numbers.dollars(run.get("usd_per_mtok")),
+        per_token: numbers.dollars(run.get("usd_per_mtok")),
+        LENGTHS: _lengths(run),
         "$/hour at load": numbers.dollars(run.get("usd_per_hour_at_load")),
         "Memory": numbers.size(run.get("peak_memory_bytes")),
         "Weights": numbers.size(run.get("weight_bytes")),

@@ -75,7 +75,7 @@ def test_an_api_gives_a_break_even_and_its_date(priced, open_page):
     said = text_of(open_page("economics", api="openai/gpt-4o-mini")).replace("\\", "")
 
     assert "API break-even" in said
-    assert "$0.150 in and $0.600 out per million tokens" in said
+    assert "$0.150 per million input tokens and $0.600 per million output tokens" in said
     assert "seen 2025-07-04" in said
     assert "An API sells another model" in said
 

@@ -140,7 +140,7 @@ def test_the_axis_is_in_the_address(study, open_page, name, axis):
 
 def test_an_unknown_price_is_asked_for(study, open_page):
     """A cost axis without a price shows the question, and no invented figure."""
-    page = open_page("explore", x="$/1M tokens")
+    page = open_page("explore", x="$/1M output")
 
     assert not page.get("plotly_chart")
     assert "No price is known for this device" in text_of(page)
@@ -148,7 +148,7 @@ def test_an_unknown_price_is_asked_for(study, open_page):
 
 def test_an_own_price_draws_the_cost_chart(root, study, open_page):
     """A typed price is kept with its date, and the chart appears."""
-    page = open_page("explore", x="$/1M tokens")
+    page = open_page("explore", x="$/1M output")
 
     field = f"explore_ask_own_{records.DEVICE_NAME}"
     page.text_input(key=field).input("0.05").run()
@@ -163,7 +163,7 @@ def test_an_own_price_draws_the_cost_chart(root, study, open_page):
 
 def test_a_price_of_minus_one_is_refused(root, study, open_page):
     """An impossible price is answered with one sentence and not kept."""
-    page = open_page("explore", x="$/1M tokens")
+    page = open_page("explore", x="$/1M output")
 
     page.text_input(key=f"explore_ask_own_{records.DEVICE_NAME}").input("-1").run()
     page.button(key=f"explore_ask_save_{records.DEVICE_NAME}").click().run()
@@ -240,7 +240,7 @@ def test_read_only_hides_every_action(root, study, open_page, monkeypatch):
     monkeypatch.setenv("EXPLORER_READ_ONLY", "1")
     records.write_run(root, records.make_record(num_layers=12, status="failed"))
 
-    page = open_page("explore", run=study[1], x="$/1M tokens")
+    page = open_page("explore", run=study[1], x="$/1M output")
 
     assert [button.label for button in page.button if not button.disabled] == []
 

@@ -43,7 +43,7 @@ def test_filters_and_axes_are_in_the_address(root, open_page):
         kept="Corrected",
     )  # fmt: skip
 
-    assert page.session_state["against"] == "usd_per_mtok"
+    assert page.session_state["against"] == "api_usd_per_mtok_output"
     assert page.session_state["kept"] == "retention"
     assert "10 comparisons of 74" in text_of(page)
 

@@ -280,7 +280,7 @@ def test_an_endpoint_can_be_tested_as_well(root, open_page, submitted, monkeypat
     page = _endpoint_page(root, open_page, "endpoint:https://api.openai.com/v1#gpt-5-mini")
     page.toggle(key="run_api").set_value(True).run()
     assert not page.exception
-    assert "per million tokens read" in text_of(page)
+    assert "per million input tokens" in text_of(page)
     assert "starter. Choose others" in page.warning[0].value
     page.multiselect(key="run_tasks").set_value(["gsm8k"]).run()
     assert not page.warning

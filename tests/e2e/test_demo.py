@@ -26,7 +26,7 @@ def test_the_demo_ends_with_a_table_of_teacher_and_two_students(tmp_path):
     found, problems = store.records(tmp_path / "demo")
     assert problems == []
     assert sorted(r.model.num_layers for r in found) == [10, 20, 30]
-    for column in ("Retention", "TPOT", "TTFT", "Parameters", "$/1M tokens"):
+    for column in ("Retention", "TPOT", "TTFT", "Parameters", "$/1M"):
         assert column in done.stdout
     assert re.search(r"\d+(\.\d+)? % \[-?\d", done.stdout), "no retention with an interval"
     assert str(tmp_path / "demo") in done.stdout.replace("\n", "")

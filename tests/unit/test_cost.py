@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from explorer.analysis import cost
+from explorer.analysis import cost, numbers
+from explorer.analysis.quantity import Quantity, unknown
 from explorer.catalogue.prices import Price
 from explorer.errors import BadInput
 
@@ -47,11 +48,61 @@ def test_the_load_comes_from_the_timing_in_turns_where_there_is_one():
     assert added["usd_per_hour_at_load"].tolist() == pytest.approx([1.8, 1.8])
 
 
-def test_a_stated_load_is_served_by_as_many_devices_as_it_needs():
-    """200 tokens/s at half utilisation need 8 devices of 50 tokens/s."""
-    added = cost.add(runs(), PRICES, utilisation=0.5, load_tokens_per_s=200)
+def test_a_cost_says_its_utilisation_and_is_at_half_of_the_time_by_default():
+    """The number and the column beside it change together, and so does the heading."""
+    default, busier = cost.add(runs(), PRICES), cost.add(runs(), PRICES, utilisation=0.25)
 
-    assert added["usd_per_hour_at_load"].tolist() == pytest.approx([14.4, 7.2])
+    assert default["utilisation"].tolist() == [0.5, 0.5]
+    assert default["usd_per_mtok"].tolist() == pytest.approx([20.0, 10.0])
+    assert cost.label_of(default) == "$/1M output tokens at 50 % busy"
+    assert busier["utilisation"].tolist() == [0.25, 0.25]
+    assert busier["usd_per_mtok"].tolist() == pytest.approx([40.0, 20.0])
+    assert cost.label_of(busier) == "$/1M output tokens at 25 % busy"
+
+
+def test_the_load_of_the_teacher_costs_the_same_at_any_utilisation():
+    """Teacher and student are equally busy, so their ratio stays."""
+    half, full = cost.add(runs(), PRICES), cost.add(runs(), PRICES, utilisation=1)
+
+    assert half["usd_per_hour_at_load"].tolist() == full["usd_per_hour_at_load"].tolist()
+
+
+def test_a_number_a_column_and_an_uncertain_quantity_cost_the_same():
+    """One function prices a token, whatever its caller computes with."""
+    alone = cost.usd_per_mtok(1.8, 50.0)
+    column = cost.usd_per_mtok(pd.Series([1.8]), pd.Series([50.0]))
+    quantity = cost.usd_per_mtok(Quantity(1.8), Quantity(50.0, 40.0, 60.0))
+
+    assert alone == column.iloc[0] == quantity.value == pytest.approx(20.0)
+    assert quantity.in_words(numbers.dollars) == "$20.0 [$16.7, $25.0]"
+    assert cost.usd_per_mtok(unknown("a price"), Quantity(50.0)).missing == ("a price",)
+
+
+def test_the_lengths_stand_beside_the_cost_and_differing_ones_are_said():
+    """One pair of lengths where all runs share it; each pair with its runs where they do not."""
+    shared = runs(prompt_tokens=[64, 64], output_tokens=[32, 32])
+    differing = runs(prompt_tokens=[64, 1024], output_tokens=[32, 128])
+    untimed = runs(prompt_tokens=[64, np.nan], output_tokens=[32, np.nan])
+
+    assert cost.lengths_of(shared) == "64-token prompts, 32-token answers"
+    assert cost.lengths_of(untimed) == cost.lengths_of(shared)
+    assert cost.lengths_of(differing) == (
+        "different lengths, so compare costs within one: 64-token prompts, 32-token answers "
+        "(1 run); 1,024-token prompts, 128-token answers (1 run)"
+    )
+    assert cost.lengths_of(untimed.iloc[1:]) == ""
+
+
+def test_many_lengths_are_counted_not_listed():
+    """Three pairs are named, most runs first; the others are a number."""
+    lengths = [8, 8, 16, 32, 64, 128]
+    frame = pd.DataFrame({"prompt_tokens": lengths, "output_tokens": 4})
+
+    text = cost.lengths_of(frame)
+
+    assert "8-token prompts, 4-token answers (2 runs); 16-token" in text
+    assert text.endswith("; 2 more pairs of lengths")
+    assert cost.common_lengths(frame) == (8, 4)
 
 
 def test_an_unknown_price_is_a_blank_that_asks_for_one():
@@ -75,13 +126,6 @@ def test_an_impossible_utilisation_is_refused_in_words(utilisation):
     """The sentence says what was expected, what came and what it means."""
     with pytest.raises(BadInput, match="above 0 and at most 1, got .* share of the time"):
         cost.add(runs(), PRICES, utilisation=utilisation)
-
-
-@pytest.mark.parametrize("load", [0, -1, float("inf"), float("nan")])
-def test_an_impossible_load_is_refused_in_words(load):
-    """A load is a positive number of tokens per second."""
-    with pytest.raises(BadInput, match="output tokens per second above 0"):
-        cost.add(runs(), PRICES, utilisation=1, load_tokens_per_s=load)
 
 
 def test_no_runs_have_no_cost():

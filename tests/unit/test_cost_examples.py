@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from explorer.analysis import breakeven, fleet, payback, roofline, serving
+from explorer.analysis import breakeven, cost, fleet, payback, roofline, serving
 from explorer.analysis.fleet import Limits
 from explorer.analysis.numbers import dollars, milliseconds, percent, significant
 from explorer.analysis.quantity import Quantity, median
@@ -44,9 +44,12 @@ def test_a_request_and_a_million_tokens():
     found = serving.costs(AT_ONE, CHAT, RATE, 0.5)
 
     assert found.usd_per_request.in_words(dollars) == "$0.00274 [$0.00261, $0.00287]"
-    assert found.usd_per_mtok_input.in_words(dollars) == "$0.391"
-    assert found.usd_per_mtok_output.in_words(dollars) == "$19.8 [$18.9, $20.8]"
+    assert found.usd_per_mtok_prefill.in_words(dollars) == "$0.391"
+    assert found.usd_per_mtok_decode.in_words(dollars) == "$19.8 [$18.9, $20.8]"
     assert found.usd_per_mtok_blended.in_words(dollars) == "$4.28 [$4.08, $4.48]"
+    tokens_per_s = serving.requests_per_s(AT_ONE, CHAT) * CHAT.output_tokens
+    assert dollars(cost.usd_per_mtok(RATE, tokens_per_s).value) == "$21.4"
+    says("`usd_per_mtok` of such a run is $21.4")
     says("$0.00274 [$0.00261, $0.00287]", "$0.391", "$19.8 [$18.9, $20.8]", "$4.28 [$4.08, $4.48]")
 
 
@@ -105,12 +108,6 @@ def test_break_even_with_an_api():
     assert percent(cheap.utilisation.value) == "32.3 %"
     assert f"{cheap.requests_per_hour.value:,.0f}" == "2,604"
     says("$0.000154", "1.45", "2,604 requests an hour", "32.3 %")
-
-
-def test_energy():
-    """3 joules a token at $0.30 a kWh."""
-    assert dollars(serving.energy_usd_per_mtok(Quantity(3.0), Quantity(0.3)).value) == "$0.250"
-    says("$0.250")
 
 
 def test_a_device_that_is_not_at_hand():

@@ -98,8 +98,6 @@ def test_an_amount_that_cannot_be_is_refused(dollars):
         breakeven.api_usd_per_request(CHAT, price, RATE)
     with pytest.raises(BadInput, match="US dollars"):
         payback.bill({}, price)
-    with pytest.raises(BadInput, match="electricity"):
-        serving.energy_usd_per_mtok(RATE, price)
 
 
 @pytest.mark.parametrize(
@@ -238,9 +236,26 @@ def test_each_run_becomes_a_candidate_with_its_fleet_and_its_cost():
     teacher = rows.iloc[0]
     seconds = median([t.latency_ms / 1e3 for t in made[0].latency.own.turns]).value
     assert teacher["replicas"] == pytest.approx(math.ceil(seconds / 0.5), abs=1)
-    assert teacher["usd_per_hour"] == pytest.approx(0.05 * teacher["replicas"])
+    assert teacher["fleet_usd_per_hour"] == pytest.approx(0.05 * teacher["replicas"])
     assert teacher["usd_per_request_low"] < teacher["usd_per_request"]
     assert "only concurrency 1 was measured" in teacher["notes"]
+
+
+def test_other_lengths_change_the_request_and_not_the_cost_per_token():
+    """The cost per token is for the timed lengths; a request and its split for the workload's."""
+    made, labels, timed = study()
+    _, _, longer = study(workload=Workload(512, 256))
+
+    as_timed, other = (economics.candidates(made, labels, each) for each in (timed, longer))
+
+    assert as_timed["usd_per_mtok"].tolist() == other["usd_per_mtok"].tolist()
+    assert (other["usd_per_request"] > as_timed["usd_per_request"]).all()
+    assert set(zip(other["prompt_tokens"], other["output_tokens"], strict=True)) == {(128, 64)}
+    assert set(other["request_input_tokens"]) == {512}
+    assert set(other["request_output_tokens"]) == {256}
+    request = other["usd_per_mtok_prefill"] * 512 + other["usd_per_mtok_decode"] * 256
+    assert request.tolist() == pytest.approx([1e6 * usd for usd in other["usd_per_request"]])
+    assert other["usd_per_mtok_blended"].tolist() == pytest.approx((request / 768).tolist())
 
 
 def test_a_students_bill_shares_the_teachers_pass_with_its_siblings():
@@ -359,6 +374,8 @@ def test_the_command_says_what_the_page_says(monkeypatch, capfd, store_root):
     assert "60 requests a minute cost $" in out
     assert "Note: only concurrency 1 was measured" in out
     assert "It sells another model" in out
+    assert "Prices: cheapest listed." in out
+    assert "Prices: cheapest listed." in ran()[1]  # nobody set a price: as the page begins
     code, out, _ = ran("--prices", "yours")
     assert f"Not known without the price of {records.DEVICE_NAME}." in out
     assert ran("--utilisation", "2")[0] == 2

@@ -128,7 +128,11 @@ def test_a_seller_of_both_comes_before_a_cheaper_one():
 
     one = published.add_api_prices(rows, offers).iloc[0]
 
-    assert (one["seller"], one["usd_per_mtok"], one["price_date"]) == ("both", 0.5, "2026-01-02")
+    assert (one["seller"], one["api_usd_per_mtok_output"], one["price_date"]) == (
+        "both",
+        0.5,
+        "2026-01-02",
+    )
     assert one["price_share"] == pytest.approx(0.25)
     assert one["price_share_input"] == pytest.approx(0.2)
 

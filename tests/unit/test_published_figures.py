@@ -30,7 +30,7 @@ def texts(figure):
     return [annotation.text for annotation in figure.layout.annotations]
 
 
-@pytest.mark.parametrize("x", ["usd_per_mtok", "usd_per_hour"])
+@pytest.mark.parametrize("x", ["api_usd_per_mtok_output", "usd_per_hour"])
 @pytest.mark.parametrize("template", ["light", "dark"])
 def test_every_row_with_both_values_can_be_clicked(found, x, template):
     """A point is at its row's numbers; the others are counted in the chart."""

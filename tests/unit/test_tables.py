@@ -54,7 +54,7 @@ def test_a_missing_value_is_an_en_dash():
     """Never a zero, never `nan`."""
     table = tables.comparison(runs())
 
-    assert table.loc[5, "$/1M tokens"] == numbers.MISSING
+    assert table.loc[5, "$/1M output tokens at 50 % busy"] == numbers.MISSING
     assert set(table.loc[9].drop("Model")) == {numbers.MISSING}
     assert not table.map(lambda cell: "nan" in cell.lower()).any().any()
 
