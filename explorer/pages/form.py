@@ -136,30 +136,30 @@ def _sizes(root: Path, shelf: Shelf, teacher: str, kind: str) -> dict[str, Any]:
         )
         return {"sizes": models, "start_from": None}
     left, right = st.columns(HALVES)
-    sizes = _layers(left, right, shelf, teacher) if kind == "depth" else _parameters(
-        left, right, shelf, teacher
-    )  # fmt: skip
+    below = st.container()
     starts = order.starts(root, teacher, shelf.runs) if kind != "fresh" else []
     start = None
     if starts:
-        start = st.selectbox(
+        start = below.selectbox(
             "Cut from",
             [None, *starts],
             format_func=lambda run: run or "the teacher",
             key="run_start_from",
             help=HELP["start_from"],
         )
-    return {"sizes": sizes, "start_from": start}
+    # A student is smaller than what it is cut from.
+    offer = _layers if kind == "depth" else _parameters
+    return {"sizes": offer(left, right, shelf, start or teacher), "start_from": start}
 
 
-def _layers(left: DeltaGenerator, right: DeltaGenerator, shelf: Shelf, teacher: str) -> list[int]:
-    offered = order.sizes(order.layers_of(teacher, shelf.runs))
+def _layers(left: DeltaGenerator, right: DeltaGenerator, shelf: Shelf, model: str) -> list[int]:
+    offered = order.sizes(order.layers_of(model, shelf.runs))
     chosen = left.pills(
         "Layers kept",
         offered,
         selection_mode="multi",
         default=[size for size in offered if size in (20, 10)] or offered[1:4:2],
-        # Another teacher offers other sizes: a key of its own forgets the old choice.
+        # Another model offers other sizes: a key of its own forgets the old choice.
         key=f"run_sizes_{'_'.join(map(str, offered))}",
         help=HELP["layers"] + " Choose none to measure only the teacher.",
     )
@@ -169,10 +169,8 @@ def _layers(left: DeltaGenerator, right: DeltaGenerator, shelf: Shelf, teacher: 
     return [*chosen, *order.other_sizes(typed)]
 
 
-def _parameters(
-    left: DeltaGenerator, right: DeltaGenerator, shelf: Shelf, teacher: str
-) -> list[int]:
-    offered = order.targets(order.parameters_of(teacher, shelf.runs))
+def _parameters(left: DeltaGenerator, right: DeltaGenerator, shelf: Shelf, model: str) -> list[int]:
+    offered = order.targets(order.parameters_of(model, shelf.runs))
     chosen = []
     if offered:
         chosen = left.pills(
