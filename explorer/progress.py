@@ -23,7 +23,7 @@ class Progress:
     """Live status of one run, on disk and to a listener.
 
     status.json holds: run_id, state, stage, done, total, unit, seconds, seconds_left, pid,
-    host, updated_at (seconds since 1970), and the numbers a stage adds (loss, tokens_per_s).
+    host, updated_at (seconds since 1970), and what a stage adds (loss, tokens_per_s, busy).
     """
 
     def __init__(self, root: Path, run_id: str, listener: Listener | None = None) -> None:

@@ -303,6 +303,46 @@ class Timing(Part):
         return statistics.median(rates) if rates else None
 
 
+class Interference(Part):
+    """What other processes took of the machine around a timing; None where nothing counts it."""
+
+    cpu_threshold: float
+    """Share of all processors' time above which the machine was busy."""
+    cpu_share_before: float | None = None
+    """Share that others took just before the timing, in [0, 1]."""
+    cpu_share_during: float | None = None
+    """The same while it was timed. None for a server on this machine: its own work would count."""
+    gpu_threshold: float | None = None
+    """Share of a GPU's time above which it was busy; None where no GPU was timed."""
+    gpu_share_before: float | None = None
+    """Share of the time in which the GPU computed just before the timing."""
+    num_other_gpu_processes: int | None = None
+    """Other processes that hold the same GPU; one is enough to make it busy."""
+
+    @property
+    def warning(self) -> str | None:
+        """A sentence when others took more than a threshold; None on an idle machine."""
+        taken = []
+        if _above(self.cpu_share_before, self.cpu_threshold):
+            taken.append(f"{self.cpu_share_before:.0%} of the processor just before this was timed")
+        if _above(self.cpu_share_during, self.cpu_threshold):
+            taken.append(f"{self.cpu_share_during:.0%} of it while this was timed")
+        if _above(self.gpu_share_before, self.gpu_threshold):
+            taken.append(f"{self.gpu_share_before:.0%} of the GPU just before")
+        if self.num_other_gpu_processes:
+            taken.append(f"the same GPU ({self.num_other_gpu_processes} of them)")
+        if not taken:
+            return None
+        return (
+            f"Other processes used {' and '.join(taken)}; the times are longer and noisier than "
+            "on an idle machine."
+        )
+
+
+def _above(share: float | None, threshold: float | None) -> bool:
+    return share is not None and threshold is not None and share > threshold
+
+
 class Latency(Part):
     """The model's timing and, taken in turns with it, its teacher's."""
 
@@ -312,6 +352,16 @@ class Latency(Part):
     seconds: float
     warning: str | None = None
     """Said when the machine was busy with something else."""
+    interference: Interference | None = None
+    """What others took of the machine; None in records that are older than this field."""
+
+    @property
+    def was_busy(self) -> bool:
+        """Whether others used the machine while it was timed: no conclusion may rest on its times.
+
+        Older records have only the warning, which is why it decides.
+        """
+        return self.warning is not None
 
 
 class ErrorFacts(Part):

@@ -29,7 +29,7 @@ import pandas as pd
 
 from explorer.errors import BadInput, DamagedStore, NoRoom
 from explorer.quantiles import median_interval, percentile
-from explorer.records import RunRecord, Timing
+from explorer.records import Latency, RunRecord, Timing
 from explorer.specs import RunSpec
 
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
@@ -394,6 +394,8 @@ COLUMNS = [
     "ttft_ratio_low", "ttft_ratio_high", "tpot_ratio_low", "tpot_ratio_high",
     "runtime", "load_s", "disk_bytes", "joules_per_token", "num_failed_requests",
     "batch_size", "prompt_tokens", "output_tokens", "peak_memory_bytes", "latency_warning",
+    "machine_busy", "busy_share_before", "busy_share_during", "busy_threshold",
+    "busy_gpu_share_before", "busy_gpu_threshold", "num_other_gpu_processes",
     "distilled", "scored_tokens", "train_seconds", "device_hours", "targets_seconds",
     "kl_before", "kl_after", "top1_before", "top1_after", "corpus",
     "method", "train_dtype", "vocab_sample", "recipe", "arm", "format",
@@ -416,6 +418,7 @@ def row(record: RunRecord) -> dict[str, Any]:
         "label": label(record),
         "started_at": record.started_at,
         "finished_at": record.finished_at,
+        "machine_busy": False,
         "distilled": taught is not None,
         "method": spec.distill.method if spec.distill else None,
         "recipe": spec.recipe(),
@@ -436,7 +439,7 @@ def row(record: RunRecord) -> dict[str, Any]:
         flat["lm_eval_version"] = record.capability.lm_eval_version
     if record.latency:
         flat |= _latency_columns(record.latency.own, record.latency.teacher)
-        flat["latency_warning"] = record.latency.warning
+        flat |= _interference_columns(record.latency)
     if taught:
         flat |= taught.model_dump(
             include={
@@ -507,6 +510,24 @@ def _latency_columns(own: Timing, teacher: Timing | None) -> dict[str, Any]:
             flat[f"{name}_ratio"] = np.median(ratios)
             ends = median_interval(ratios) or (None, None)
             flat[f"{name}_ratio_low"], flat[f"{name}_ratio_high"] = ends
+    return flat
+
+
+def _interference_columns(latency: Latency) -> dict[str, Any]:
+    """Whether the machine was busy while a run was timed, and by how much."""
+    flat: dict[str, Any] = {
+        "latency_warning": latency.warning,
+        "machine_busy": latency.was_busy,
+    }
+    if others := latency.interference:
+        flat |= {
+            "busy_share_before": others.cpu_share_before,
+            "busy_share_during": others.cpu_share_during,
+            "busy_threshold": others.cpu_threshold,
+            "busy_gpu_share_before": others.gpu_share_before,
+            "busy_gpu_threshold": others.gpu_threshold,
+            "num_other_gpu_processes": others.num_other_gpu_processes,
+        }
     return flat
 
 

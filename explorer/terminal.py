@@ -61,6 +61,8 @@ def note(status: dict[str, Any]) -> str:
         parts.append(f"loss {status['loss']:.3f}")
     if status.get("seconds_left") is not None:
         parts.append(f"{clock(status['seconds_left'])} left")
+    if status.get("busy"):
+        parts.append("the machine is busy with something else")
     return ", ".join(parts)
 
 

@@ -20,6 +20,7 @@ from explorer.records import (
     Energy,
     Environment,
     ErrorFacts,
+    Interference,
     Latency,
     LoadPoint,
     ModelFacts,
@@ -179,6 +180,34 @@ def with_levels(record: RunRecord) -> RunRecord:
         }
     )
     return record.model_copy(update={"latency": record.latency.model_copy(update={"own": timing})})
+
+
+def with_busy_machine(record: RunRecord, times_slower: float = 1.0) -> RunRecord:
+    """The record as it is where others took 63 % of the processor while it was timed."""
+    others = Interference(cpu_threshold=0.2, cpu_share_before=0.44, cpu_share_during=0.63)
+    own = record.latency.own
+    slower = [
+        turn.model_copy(
+            update={
+                "ttft_ms": times_slower * turn.ttft_ms,
+                "latency_ms": times_slower * turn.latency_ms,
+            }
+        )
+        for turn in own.turns
+    ]
+    latency = record.latency.model_copy(
+        update={
+            "own": own.model_copy(update={"turns": slower}),
+            "warning": others.warning,
+            "interference": others,
+        }
+    )
+    return record.model_copy(update={"latency": latency})
+
+
+def make_busy(root: Path, run_id: str, times_slower: float = 1.0) -> None:
+    """Write a finished run of a store again as one that was timed on a busy machine."""
+    store.save(root, with_busy_machine(store.load(root, run_id), times_slower))
 
 
 def make_answers(num_layers: int, seed: int = 0) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from explorer.analysis import numbers
+from explorer.analysis import interference, numbers
 
 TARGET_RETENTION = 0.95
 """The share that distillation is said to keep: the line on the chart."""
@@ -13,6 +13,9 @@ def headline(runs: pd.DataFrame, *, target: float = TARGET_RETENTION) -> str:
 
     Each speaks of the smallest model that reaches the target. Where none does, it says so
     and speaks of the one that comes closest. What is not known is left out of the sentence.
+
+    A sentence states latency and cost, so it never speaks of a run that was timed on a busy
+    machine. How many were is a sentence of its own, because one of them may reach the target.
 
     Args:
         runs: With the columns of `retention.add`; those of `cost.add` are used if there.
@@ -29,14 +32,24 @@ def headline(runs: pd.DataFrame, *, target: float = TARGET_RETENTION) -> str:
         reasons = students["excluded_tasks"].replace("", pd.NA).dropna()
         why = f" ({reasons.iloc[0]})" if len(reasons) else ""
         return f"What the students keep is not known yet{why}."
-    converted = is_converted(known)
-    said = []
-    if not known[~converted].empty:
-        said.append(_finding(known[~converted], runs, target))
+    quiet = interference.quiet(known)
+    num_busy = len(known) - len(quiet)
+    if quiet.empty:
+        which = "The only student was" if num_busy == 1 else f"All {num_busy:,} students were"
+        return (
+            f"{which} timed on a busy machine, so there is no finding on latency or cost. "
+            f"Time {'it' if num_busy == 1 else 'them'} again on an idle machine."
+        )
+    converted = is_converted(quiet)
+    sentences = []
+    if not quiet[~converted].empty:
+        sentences.append(_finding(quiet[~converted], runs, target, some_are_busy=num_busy > 0))
     if converted.any():
-        one, _ = _best(known[converted], target)
-        said.append(f"The teacher itself{_format(one)} {_keeps(one, runs)}.")
-    return " ".join(said)
+        best, _ = _best(quiet[converted], target)
+        sentences.append(f"The teacher itself{_format(best)} {_keeps(best, runs)}.")
+    if num_busy:
+        sentences.append(f"{interference.left_out(num_busy)}.")
+    return " ".join(sentences)
 
 
 def is_converted(runs: pd.DataFrame) -> pd.Series:
@@ -44,12 +57,16 @@ def is_converted(runs: pd.DataFrame) -> pd.Series:
     return runs["format"].notna() & runs["kind"].isna()
 
 
-def _finding(students: pd.DataFrame, runs: pd.DataFrame, target: float) -> str:
+def _finding(
+    students: pd.DataFrame, runs: pd.DataFrame, target: float, *, some_are_busy: bool
+) -> str:
     one, reaches = _best(students, target)
     if reaches:
         return f"{_capital(_name(one))} {_keeps(one, runs)}."
+    # A student that is left out may reach it.
+    which = "No student timed on an idle machine" if some_are_busy else "No student"
     return (
-        f"No student reaches {numbers.percent(target, digits=2)}: "
+        f"{which} reaches {numbers.percent(target, digits=2)}: "
         f"the closest is {_name(one)} that {_keeps(one, runs)}."
     )
 
@@ -77,9 +94,10 @@ def pick(
 ) -> pd.DataFrame:
     """The runs that meet every limit, smallest model first; the first row is the pick.
 
-    A limit of None is no limit. A run whose value is missing does not meet a limit on it.
+    A limit of None is no limit. A run whose value is missing does not meet a limit on it, and
+    one that was timed on a busy machine is never picked.
     """
-    meets = runs["status"] == "finished"
+    meets = (runs["status"] == "finished") & ~interference.busy(runs)
     if min_retention is not None:
         meets &= runs["retention"] >= min_retention
     if max_tpot_ms is not None:

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import pandas as pd
 
-from explorer.analysis import numbers
+from explorer.analysis import interference, numbers
 from explorer.analysis.quantity import Quantity
 from explorer.catalogue.prices import Price
 from explorer.errors import BadInput
@@ -189,13 +189,14 @@ def _teacher_tokens_per_s(runs: pd.DataFrame) -> "pd.Series[float]":
     """Output tokens per second of each run's teacher.
 
     A student was timed in turns with its teacher; that timing comes first, because the two
-    met the same noise. Without it, the teacher's own run counts.
+    met the same noise. Without it, the teacher's own run counts, unless the machine was busy.
     """
     own = runs["output_tokens_per_s"].astype(float)
     in_turns = (
         1e3 * runs["batch_size"].astype(float) * runs["output_tokens"].astype(float)
         / runs["teacher_latency_ms"].astype(float)
     )  # fmt: skip
-    by_run = dict(zip(runs["run_id"], own, strict=True))
+    quiet = own.where(~interference.busy(runs))
+    by_run = dict(zip(runs["run_id"], quiet, strict=True))
     elsewhere = runs["teacher_run_id"].map(by_run).astype(float)
     return in_turns.fillna(elsewhere).where(runs["role"] != "teacher", own)

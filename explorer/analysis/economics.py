@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from explorer.analysis import breakeven, cost, fleet, numbers, payback, serving
+from explorer.analysis import breakeven, cost, fleet, interference, numbers, payback, serving
 from explorer.analysis.fleet import Limits
 from explorer.analysis.quantity import Quantity, median, of, unknown
 from explorer.analysis.serving import Measured, Workload
@@ -19,12 +19,13 @@ COLUMNS = [
     "usd_per_request_low", "usd_per_request_high", "usd_per_mtok_prefill", "usd_per_mtok_decode",
     "usd_per_mtok_blended", "bill_usd", "payback_hours", "payback_note", "api_usd_per_month",
     "break_even_requests_per_hour", "break_even_utilisation", "break_even", "notes", "missing",
+    "machine_busy",
 ]  # fmt: skip
 TEXTS = {
     "run_id", "label", "role", "teacher_run_id", "device_name", "payback_note", "break_even",
     "notes", "missing",
 }  # fmt: skip
-"""Columns that hold words; all others hold numbers, or nothing."""
+"""Columns that hold words; all others but `machine_busy` hold numbers, or nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +77,9 @@ def curve(record: RunRecord, workload: Workload) -> pd.DataFrame:
     """A run's concurrency curve for these requests: its own timing and the levels of its sweep.
 
     Requests that arrive at random have no concurrency, and a level at which half of them failed
-    serves nobody: neither is in it.
+    serves nobody: neither is in it. A run that was timed on a busy machine has no curve.
     """
-    if record.latency is None:
+    if record.latency is None or record.latency.was_busy:
         return fleet.curve([], workload)
     own = record.latency.own
     points = {own.batch_size: measured(own)}
@@ -103,7 +104,8 @@ def candidates(
         A student's payback is against its teacher's own run. `usd_per_mtok` is for the lengths
         at which the run was timed, `prompt_tokens` and `output_tokens`; the request's cost and
         its split are for the workload's lengths, `request_input_tokens` and
-        `request_output_tokens`.
+        `request_output_tokens`. `machine_busy` says where a run was timed on a busy machine: of
+        what rests on its times it keeps `usd_per_mtok` alone, as other tables show it.
 
     Raises:
         BadInput: An assumption that cannot be.
@@ -112,11 +114,15 @@ def candidates(
     shared = _students_of_a_pass(found)
     rows = [_row(record, labels, assumed, plans, shared) for record in found]
     frame = pd.DataFrame(rows, columns=COLUMNS)
-    return frame.astype({name: float for name in COLUMNS if name not in TEXTS})
+    return frame.astype(
+        {name: float for name in COLUMNS if name not in TEXTS} | {"machine_busy": bool}
+    )
 
 
 def headline(rows: pd.DataFrame, assumed: Assumptions) -> str:
-    """One sentence: what the traffic costs with the teacher and with the cheapest student.
+    """What the traffic costs with the teacher and with the cheapest student, in a sentence.
+
+    A second one counts the runs that were timed on a busy machine: neither is one of them.
 
     Args:
         rows: As `candidates`, with `retention` where it is known.
@@ -131,9 +137,11 @@ def headline(rows: pd.DataFrame, assumed: Assumptions) -> str:
         return f"What {per_minute} cost is not known: this needs {why}."
     cheapest = known.sort_values("usd_per_month", kind="stable").iloc[0]
     teachers = known[known["role"] == "teacher"].sort_values("usd_per_month")
+    num_busy = int(interference.busy(rows).sum())
+    others = f" {interference.left_out(num_busy)}." if num_busy else ""
     said = f"{per_minute} cost {numbers.dollars(cheapest['usd_per_month'])} a month with "
     if teachers.empty or cheapest["role"] == "teacher":
-        return f"{said}{cheapest['label']}."
+        return f"{said}{cheapest['label']}.{others}"
     teacher = teachers.iloc[0]
     said += f"{cheapest['label']} and {numbers.dollars(teacher['usd_per_month'])} with the teacher"
     if not numbers.missing(cheapest.get("retention")):
@@ -141,7 +149,7 @@ def headline(rows: pd.DataFrame, assumed: Assumptions) -> str:
     if not numbers.missing(cheapest["payback_hours"]):
         paid = numbers.duration(3600 * cheapest["payback_hours"])
         said += f" and has paid for itself after {paid}"
-    return f"{said}."
+    return f"{said}.{others}"
 
 
 def by_price_set(
@@ -230,7 +238,13 @@ def _device_name(record: RunRecord) -> str:
     return record.environment.device_name if record.environment else "an unknown device"
 
 
+def _was_busy(record: RunRecord) -> bool:
+    return record.latency is not None and record.latency.was_busy
+
+
 def _plan(record: RunRecord, assumed: Assumptions) -> fleet.Fleet:
+    if _was_busy(record):
+        return fleet.unplanned(interference.NEEDED)
     return fleet.plan(
         curve(record, assumed.workload),
         traffic_per_s=assumed.traffic_per_s,
@@ -283,17 +297,23 @@ def _row(
         "break_even": "",
         "notes": "; ".join(plan.notes),
         "missing": " and ".join(plan.usd_per_month.missing),
+        "machine_busy": _was_busy(record),
     }
     if record.latency and record.latency.own.turns:
         timing = record.latency.own
         output_tokens_per_s = of(timing.output_tokens_per_s, "a measured throughput")
-        each = serving.costs(measured(timing), assumed.workload, price, assumed.utilisation)
         row |= {
             "usd_per_mtok": cost.usd_per_mtok(
                 price, output_tokens_per_s, assumed.utilisation
             ).value,
             "prompt_tokens": timing.prompt_tokens,
             "output_tokens": timing.output_tokens,
+        }
+    if record.latency and record.latency.own.turns and not _was_busy(record):
+        each = serving.costs(
+            measured(record.latency.own), assumed.workload, price, assumed.utilisation
+        )
+        row |= {
             "usd_per_request": each.usd_per_request.value,
             "usd_per_request_low": each.usd_per_request.low,
             "usd_per_request_high": each.usd_per_request.high,
@@ -318,6 +338,8 @@ def _against_the_teacher(
     total = payback.bill(payback.seconds_of(record), price, shared_by=shared_by).total
     teacher = plans.get(record.teacher_run_id or "")
     theirs = teacher.usd_per_hour if teacher else unknown("the teacher's own run")
+    if interference.NEEDED in theirs.missing:
+        theirs = unknown(f"{interference.NEEDED} of the teacher")
     hours = payback.payback_hours(total, theirs, plans[record.run_id].usd_per_hour)
     return {
         "bill_usd": total.value,

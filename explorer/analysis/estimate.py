@@ -4,6 +4,9 @@ Nothing is invented: each part (training, testing, timing) is estimated only whe
 earlier run measured it, and the parts nobody has measured are named. Within one family a
 parameter costs about the same everywhere, so time per token, time per document and memory
 are straight lines in the number of parameters, and these in the number of layers.
+
+Times and memory of a run that was timed on a busy machine are not used. Its seconds of
+training and testing are: nobody watched the machine then, so they may be too long or not.
 """
 
 import dataclasses
@@ -12,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from explorer.analysis import interference
 from explorer.specs import ONE_STEP, CheckpointStudent, DepthStudent, DistillSpec, RunSpec
 
 BYTES_PER_TRAINED_PARAMETER = 16
@@ -68,6 +72,8 @@ def estimate(
         return Estimate(
             None, None, "No run of this teacher on this machine yet: the first run will tell.", ()
         )
+    num_busy = int(interference.busy(past).sum())
+    past = interference.without_times(past)
     total, unknown = 0.0, set[str]()
     over = [spec for spec in (*before, *specs) if spec not in todo]
     taught, chosen = {lesson(spec) for spec in over}, {choice_of_layers(spec) for spec in over}
@@ -96,7 +102,13 @@ def estimate(
     return Estimate(
         total or None,
         max(known_memory) if known_memory else None,
-        f"From {how_many} on {names}." + (OTHER_SHORTCUTS if guessed else ""),
+        f"From {how_many} on {names}."
+        + (
+            f" {interference.left_out(num_busy, 'used for training and testing only')}."
+            if num_busy
+            else ""
+        )
+        + (OTHER_SHORTCUTS if guessed else ""),
         tuple(sorted(unknown)),
     )
 

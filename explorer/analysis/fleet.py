@@ -108,7 +108,7 @@ def plan(
         raise BadInput(f"The traffic must be above 0 requests a second, got {traffic_per_s}.")
     known = measured.dropna(subset=["requests_per_s"])
     if known.empty:
-        return _none("a measured throughput")
+        return unplanned("a measured throughput")
     fits = known
     for name in ("ttft_ms", "tpot_ms"):
         limit = getattr(limits, name)
@@ -116,7 +116,7 @@ def plan(
             fits = fits[fits[name] <= limit]
     if fits.empty:
         least = known.sort_values("concurrency").iloc[0]
-        return _none(
+        return unplanned(
             f"a measured concurrency within the limits: at {least['concurrency']:.0f} the medians "
             f"are TTFT {least['ttft_ms']:.0f} ms and TPOT {least['tpot_ms']:.1f} ms"
         )
@@ -170,7 +170,8 @@ def monthly(
     return pd.DataFrame(rows, columns=["traffic_per_s", "replicas", "usd_per_month"]).astype(float)
 
 
-def _none(missing: str) -> Fleet:
+def unplanned(missing: str) -> Fleet:
+    """No plan, for want of something."""
     blank = unknown(missing)
     return Fleet(blank, blank, blank, None, blank, ())
 

@@ -4,13 +4,16 @@ import math
 
 import pandas as pd
 
+from explorer.analysis import interference
+
 
 def pareto(runs: pd.DataFrame, *, maximise: str, minimise: str) -> pd.DataFrame:
     """Runs that no other run beats on both axes; of equal runs, one. Cheapest first.
 
-    Runs missing either value are left out, not counted as zero.
+    Runs missing either value are left out, not counted as zero. So are those that were timed on
+    a busy machine, whatever the axes: see `interference`.
     """
-    known = runs.dropna(subset=[maximise, minimise])
+    known = interference.quiet(runs).dropna(subset=[maximise, minimise])
     known = known.sort_values([minimise, maximise], ascending=[True, False], kind="stable")
     best_so_far = known[maximise].cummax().shift(fill_value=-math.inf)
     return known[known[maximise] > best_so_far]
@@ -29,9 +32,14 @@ def membership(
         minimise: The axis on which less is better, taken as it is.
 
     Returns:
-        Shares on the index of `runs`; missing where either value is.
+        Shares on the index of `runs`; missing where either value is, and for runs that were
+        timed on a busy machine.
     """
-    known = runs.dropna(subset=[maximise, minimise]).sort_values(minimise, kind="stable")
+    known = (
+        interference.quiet(runs)
+        .dropna(subset=[maximise, minimise])
+        .sort_values(minimise, kind="stable")
+    )
     values = pd.DataFrame(
         {
             place: draws[run_id] if run_id in draws else pd.Series(value, index=draws.index)

@@ -140,9 +140,14 @@ def calibrated(run: Mapping[str, Any], *, tflops: float, bandwidth_gb_s: float) 
         bandwidth_gb_s: Of that device's memory.
 
     Raises:
-        BadInput: The run has no timing, or is faster than the stated peak allows, so that the
-            peak is wrong.
+        BadInput: The run has no timing, was timed on a busy machine, or is faster than the stated
+            peak allows, so that the peak is wrong.
     """
+    if bool(run.get("machine_busy", False)):
+        raise BadInput(
+            f"{run['run_id']} was timed on a busy machine, so it does not say what the device "
+            f"reaches. Time it again on an idle one: explorer run {run['run_id']} --again"
+        )
     needed = (
         "ttft_ms", "tpot_ms", "num_parameters", "weight_bytes", "prompt_tokens", "batch_size",
     )  # fmt: skip

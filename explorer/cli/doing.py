@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from explorer import specs, store
+from explorer.analysis import interference
 from explorer.cli import asking
 from explorer.cli.base import ResultsDir, app, console, root_of
 from explorer.cli.tables import print_comparison, print_forecasts
@@ -279,6 +280,9 @@ def _do(
             console.print(
                 f"[{number}/{len(runs)}] {one.run_id} {record.status}, {seconds:.0f} s of work"
             )
+            # A sweep's comparison names all such runs at its end.
+            if record.latency and record.latency.was_busy and len(runs) == 1:
+                console.print(interference.advice([one.run_id]), markup=False, soft_wrap=True)
     finally:
         crew.dismiss()
 

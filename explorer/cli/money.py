@@ -47,7 +47,7 @@ def economics(
     out: Out = None,
 ) -> None:
     """Show what a traffic costs with each run, its payback, and its break-even with an API."""
-    from explorer.analysis import cost
+    from explorer.analysis import cost, interference
     from explorer.analysis import economics as analysis
     from explorer.analysis.fleet import Limits
     from explorer.analysis.serving import Workload
@@ -111,4 +111,7 @@ def economics(
         )
     lines += [f"Note: {note}." for note in dict.fromkeys(rows["notes"]) if note]
     lines += [f"Not known without {what}." for what in dict.fromkeys(rows["missing"]) if what]
+    busy = rows.loc[interference.busy(rows), "run_id"].tolist()
+    if busy:
+        lines.append(interference.advice(busy))
     console.print("\n" + "\n".join(lines), markup=False)

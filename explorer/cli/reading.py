@@ -3,13 +3,13 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from explorer import store
-from explorer.analysis import intervals, levels, numbers, pairing
+from explorer.analysis import interference, intervals, levels, numbers, pairing
 from explorer.analysis.cost import UTILISATION
 from explorer.cli.base import Out, ResultsDir, Utilisation, app, console, root_of, wide_console
 from explorer.cli.tables import analysed, print_comparison, print_effects, write_out
@@ -28,7 +28,8 @@ def list_runs(
     root = root_of(results)
     listing = jobs.listing(root)
     found, problems = store.records(root)
-    frame = store.frame(found)[["run_id", "num_layers", "num_parameters", "tpot_ms", "finished_at"]]
+    names = ["num_layers", "num_parameters", "tpot_ms", "machine_busy", "finished_at"]
+    frame = store.frame(found)[["run_id", *names]]
     merged = listing.merge(frame, on="run_id", how="left")
     if as_json:
         print(merged.to_json(orient="records", indent=1))
@@ -36,7 +37,7 @@ def list_runs(
         table = Table("Run", "State", "Stage", "Layers", "Parameters", "Finished", box=None)
         for row in merged.to_dict("records"):
             table.add_row(
-                row["run_id"], row["state"], row["stage"] or numbers.MISSING,
+                row["run_id"], _state(row), row["stage"] or numbers.MISSING,
                 numbers.MISSING if numbers.missing(row["num_layers"])
                 else f"{row['num_layers']:.0f}",
                 numbers.parameters(row["num_parameters"]),
@@ -45,6 +46,12 @@ def list_runs(
         console.print(table if len(merged) else "No runs yet. Start one: explorer demo")
     for problem in problems:
         print(problem, file=sys.stderr)
+
+
+def _state(row: dict[Any, Any]) -> str:
+    """`finished`, or `finished (machine was busy)`."""
+    was_busy = row["state"] == "finished" and row["machine_busy"] is True
+    return f"{row['state']} ({interference.MARK})" if was_busy else str(row["state"])
 
 
 @app.command()
@@ -93,6 +100,8 @@ def show(
         console.print(f"Asked: {said}", markup=False)
     if record.latency and record.latency.own.curve:
         _print_levels(record.latency.own)
+    if record.latency and record.latency.was_busy:
+        console.print(interference.advice([run_id]), markup=False, soft_wrap=True)
     print_effects(store.records(root)[0], root, [run_id])
 
 

@@ -98,7 +98,7 @@ def _analysed(
 
 def print_comparison(root: Path, run_ids: list[str], utilisation: float = UTILISATION) -> None:
     """Print the comparison, the finding in one sentence, and what has no price."""
-    from explorer.analysis import advise, cost, retention
+    from explorer.analysis import advise, cost, interference, retention
     from explorer.report import tables
 
     found, _ = store.records(root)
@@ -119,6 +119,9 @@ def print_comparison(root: Path, run_ids: list[str], utilisation: float = UTILIS
             "explorer price.",
             markup=False,
         )
+    busy = runs.loc[interference.busy(runs), "run_id"].tolist()
+    if busy:
+        console.print(interference.advice(busy), markup=False, soft_wrap=True)
     print_effects(found, root, run_ids)
 
 

@@ -35,7 +35,7 @@ ACTIVE = ("running", "queued")
 STATES = (*ACTIVE, "finished", "failed", "cancelled", "interrupted")
 COLUMNS = [
     "run_id", "name", "state", "stage", "done", "total", "unit", "seconds_left", "loss",
-    "losses", "tokens_per_s", "updated_at", "error", "cancel_requested",
+    "losses", "tokens_per_s", "busy", "updated_at", "error", "cancel_requested",
 ]  # fmt: skip
 KILLED = (
     "The run's process is gone: it was killed, or the machine was restarted. "

@@ -79,7 +79,8 @@ if mode == MODES[0]:
     if "Cost" in groups:
         beside = [tables.LENGTHS] if tables.LENGTHS in cells else []
         groups["Cost"] = [cost.label_of(runs), *beside, *GROUPS["Cost"]]
-    st.html(grid.table(cells, groups, pinned=is_teacher, hover=grid.reasons(cells, runs)))
+    hover, marks = grid.reasons(cells, runs), grid.busy_marks(cells, runs)
+    st.html(grid.table(cells, groups, pinned=is_teacher, hover=hover, marks=marks))
     st.caption(sidebyside.footnote(runs))
 else:
     differences.show(root, runs, differences.reference(runs))

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from explorer import jobs, store
-from explorer.analysis import control, cost, levels, numbers, retention
+from explorer.analysis import control, cost, interference, levels, numbers, retention
 from explorer.catalogue import api_prices
 from explorer.catalogue.prices import Price
 from explorer.errors import ExplorerError
@@ -62,7 +62,11 @@ def strip(root: Path, runs: pd.DataFrame, known_prices: dict[str, Price]) -> Non
             opened(root, run_id)
         st.page_link(widgets.ANSWERS, label="Read its answers", query_params={"student": run_id})
         may = not widgets.read_only() and rows[run_id]["basis"] == "measured"
-        if may and st.button("Run it again", icon=":material/replay:", key="explore_again"):
+        was_busy = rows[run_id]["machine_busy"]
+        label, icon, why = ("Run it again", "replay", None)
+        if was_busy:
+            label, icon, why = ("Time it again", "timer", glossary.TERMS["machine_busy"])
+        if may and st.button(label, icon=f":material/{icon}:", key="explore_again", help=why):
             _again(root, run_id)
         hidden = run_id in widgets.load(root).hidden
         removal.menu(root, run_id, hidden=hidden, place="strip")
@@ -103,6 +107,14 @@ def _facts(
                            f"{numbers.size(model.weight_bytes)} as {widgets.text(model.dtype)}"),
         ]  # fmt: skip
     pairs.append(("Made", widgets.text(_made(record))))
+    if row["machine_busy"]:
+        pairs.append(
+            (
+                "Timing",
+                f'<span class="worse">{interference.MARK}</span>: no conclusion uses the times, '
+                "memory and cost below",
+            )
+        )
     pairs += [
         ("TPOT", numbers.milliseconds(row["tpot_ms"]) + _ratio(row["tpot_ratio"])),
         ("TTFT", numbers.milliseconds(row["ttft_ms"]) + _ratio(row["ttft_ratio"])),
@@ -285,6 +297,7 @@ def _timing(record: RunRecord) -> None:
         evidence.latency_histogram(
             store.turns(record.latency.own),
             store.turns(theirs) if theirs else None,
+            was_busy=record.latency.was_busy,
             template=widgets.template(),
         ),
         key="strip_timing",

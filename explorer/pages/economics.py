@@ -4,7 +4,7 @@ from functools import partial
 
 import streamlit as st
 
-from explorer.analysis import cost, economics, numbers
+from explorer.analysis import cost, economics, interference, numbers
 from explorer.analysis.economics import Assumptions
 from explorer.analysis.fleet import Limits
 from explorer.analysis.serving import Workload
@@ -88,18 +88,23 @@ with sentence:
     st.html(f'<p class="finding">{widgets.text(said)}</p>')
 
 months = economics.by_traffic(found, labels, assumed)
+num_busy = int(interference.busy(rows).sum())
 left, right = st.columns(2)
 with left:
     st.subheader("Cost by traffic", anchor=False)
     widgets.chart(
-        charts.break_even_chart(months, assumed.traffic_per_s, template=widgets.template()),
+        charts.break_even_chart(
+            months, assumed.traffic_per_s, num_busy=num_busy, template=widgets.template()
+        ),
         "economics_months",
         "Dollars per month by traffic",
     )
 with right:
     st.subheader("Payback of the distillation", anchor=False)
     widgets.chart(
-        charts.payback_chart(economics.over_time(rows), rows, template=widgets.template()),
+        charts.payback_chart(
+            economics.over_time(rows), rows, num_busy=num_busy, template=widgets.template()
+        ),
         "economics_payback",
         "Dollars spent while serving, distillation included",
     )
@@ -118,10 +123,11 @@ groups = {
 }  # fmt: skip
 with st.container(horizontal=True, vertical_alignment="bottom", key="economics_table_row"):
     st.subheader("Each candidate", anchor=False)
-    light = charts.break_even_chart(months, assumed.traffic_per_s)
+    light = charts.break_even_chart(months, assumed.traffic_per_s, num_busy=num_busy)
     takeaway.button(partial(export.write_table, rows, cells), light, "economics", "economics")
 is_teacher = (rows["role"] == "teacher").tolist()
-st.html(grid.table(shown, groups, pinned=is_teacher, hover=money.reasons(shown, rows)))
+hover, marks = money.reasons(shown, rows), grid.busy_marks(shown, rows)
+st.html(grid.table(shown, groups, pinned=is_teacher, hover=hover, marks=marks))
 if rows["usd_per_mtok"].notna().any():
     st.caption(words.md(f"{cost.conditions_of(rows)}. {TERMS['split']}"))
 if api:
@@ -142,7 +148,8 @@ with st.expander("Under each price set", icon=":material/payments:"):
     st.html(grid.table(in_words, columns, pinned=is_teacher))
 notes = list(dict.fromkeys(note for note in rows["notes"] if note))
 missing = list(dict.fromkeys(f"not known: {m}" for m in rows["missing"] if m))
-money.rests_on(runs, book, api, [*notes, *missing])
+busy = [interference.left_out(num_busy, "without fleet or payback: Explore offers to time it again")]
+money.rests_on(runs, book, api, [*notes, *missing, *(busy if num_busy else [])])
 
 money.elsewhere(utilisation)
 widgets.problems_shown(shelf.problems)

@@ -3,6 +3,7 @@
 import pandas as pd
 import streamlit as st
 
+from explorer.analysis import interference
 from explorer.pages import glossary, widgets, words
 from explorer.pages.index import Shelf
 
@@ -96,6 +97,8 @@ def said(runs: pd.DataFrame, all_runs: pd.DataFrame, shown: pd.DataFrame, task: 
         if len(devices) == 1
         else f"timed on {len(devices)} devices: compare latency within one",
     ]
+    if num_busy := int(interference.busy(shown).sum()):
+        parts.append(f"{num_busy:,} timed on a busy machine")
     line = " · ".join(widgets.text(part) for part in parts if part)
     newest = runs["finished_at"].dropna().max()
     if isinstance(newest, str):

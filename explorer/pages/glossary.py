@@ -70,6 +70,12 @@ TERMS = {
     ),
     "task": "One test of lm-evaluation-harness. Pick one to see the capability on it alone.",
     "device": "The machine or accelerator on which the run was timed. Compare within one device.",
+    "machine_busy": (
+        "Other processes used the machine while this run was timed: more than a fifth of its "
+        "processors' time, or the same GPU. Its times are shown in grey, and no frontier, finding, "
+        "estimate or cost uses them. Its scores count as always. Time it again on an idle machine; "
+        "nothing is trained or asked again."
+    ),
     "distilled": "Whether the student was taught after it was cut, or left as it was.",
     "corpus": (
         "The text that students learn from. The starter corpus ships with us; a file is .txt, "

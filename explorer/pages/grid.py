@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from explorer.analysis import numbers
+from explorer.analysis import interference, numbers
 
+TIMED = ("TPOT", "TTFT", "Latency", "$", "Memory")
+"""How the columns begin that rest on the timing."""
 INTERVAL = re.compile(r"(\[[^\]]*\])$")
 
 LONG_HEADING = 24
@@ -29,7 +31,7 @@ def table(
         groups: Heading to its columns, in order. The first group names the rows.
         pinned: For each row, whether it is a teacher's and stands out.
         hover: Same shape as `cells`: what a cell says on hover; empty says nothing.
-        marks: Same shape as `cells`: a CSS class of a cell (better, worse, inconclusive).
+        marks: Same shape as `cells`: a CSS class of a cell (better, worse, inconclusive, busy).
     """
     columns = [name for names in groups.values() for name in names]
     firsts = {names[0] for names in list(groups.values())[1:] if names}
@@ -102,4 +104,25 @@ def reasons(cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
             said.loc[missing[name], name] = "The run did not get as far as reading the model."
         else:
             said.loc[missing[name], name] = "This run was not timed."
+        if name.startswith(TIMED):
+            busy = interference.busy(runs).to_numpy()
+            warnings = runs.loc[busy, "latency_warning"].tolist()
+            reasons_so_far = said.loc[busy, name].tolist()
+            said.loc[busy, name] = [
+                f"{reason} {warning}".strip()
+                for reason, warning in zip(reasons_so_far, warnings, strict=True)
+            ]
     return said
+
+
+def busy_marks(cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The CSS class `busy` for each cell that rests on times taken on a busy machine.
+
+    Args:
+        cells: As `tables.comparison` or `tables.economics`.
+        runs: The same rows in the same order.
+    """
+    marks = pd.DataFrame("", index=cells.index, columns=cells.columns)
+    timed = [name for name in cells.columns if name.startswith(TIMED)]
+    marks.loc[interference.busy(runs).to_numpy(), timed] = "busy"
+    return marks

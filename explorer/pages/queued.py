@@ -10,9 +10,9 @@ import pandas as pd
 import streamlit as st
 
 from explorer import jobs
-from explorer.analysis import numbers
+from explorer.analysis import interference, numbers
 from explorer.errors import ExplorerError
-from explorer.pages import removal, widgets, words
+from explorer.pages import glossary, removal, widgets, words
 
 ACTIVE = ("queued", "running")
 REFRESH_S = 1.0
@@ -113,6 +113,8 @@ def _running(row: Mapping[Any, Any], middle: Any, spark: Any) -> None:
         parts.append(f"{numbers.significant(row['tokens_per_s'])} tokens/s")
     if known(row["seconds_left"]):
         parts.append(f"{numbers.duration(row['seconds_left'])} left")
+    if row["busy"] is True:
+        parts.append("the machine is busy with something else")
     middle.progress(share, words.md(" · ".join(parts)))
     if isinstance(row["losses"], list):
         spark.html(sparkline(row["losses"]))
@@ -134,7 +136,9 @@ def _result(root: Path, run_id: str) -> str:
         kept = numbers.percent(one["retention"], one["retention_low"], one["retention_high"])
         parts.append(f"keeps {kept}")
     if known(one["tpot_ms"]):
-        parts.append(f"{numbers.milliseconds(one['tpot_ms'])} a token")
+        took = f"{numbers.milliseconds(one['tpot_ms'])} a token"
+        was_busy = one["machine_busy"]
+        parts.append(f"{took} ({interference.MARK}, not used)" if was_busy else took)
     return words.md("Finished: " + ", ".join(parts)) if parts else "Finished"
 
 
@@ -153,6 +157,7 @@ def _actions(root: Path, run_id: str, state: str, cancelling: bool) -> None:
             icon=":material/scatter_plot:",
             query_params={"run": run_id},
         )
+        _time_again(root, run_id)
     elif widgets.read_only():
         return
     elif state in ACTIVE:
@@ -167,6 +172,24 @@ def _actions(root: Path, run_id: str, state: str, cancelling: bool) -> None:
         st.rerun()
     hidden = run_id in widgets.load(root).hidden
     removal.menu(root, run_id, hidden=hidden, place="queue")
+
+
+def _time_again(root: Path, run_id: str) -> None:
+    """Offer to measure a finished run anew where the machine was busy."""
+    runs = widgets.load(root).runs
+    was_busy = interference.busy(runs[runs["run_id"] == run_id]).any()
+    if (
+        was_busy
+        and not widgets.read_only()
+        and st.button(
+            "Time it again",
+            key=f"time_again_{run_id}",
+            icon=":material/timer:",
+            help=glossary.TERMS["machine_busy"],
+        )
+    ):
+        widgets.attempt(lambda: jobs.resume(root, run_id))
+        st.rerun()
 
 
 def _log(root: Path, run_id: str) -> None:

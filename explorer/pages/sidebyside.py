@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from explorer.analysis import advise, cost, retention
+from explorer.analysis import advise, cost, interference, retention
 from explorer.pages import words
 
 
@@ -66,6 +66,13 @@ def footnote(runs: pd.DataFrame) -> str:
         parts.append("Compare latency within one device.")
     if runs["usd_per_mtok"].notna().any():
         parts.append(f"{cost.conditions_of(runs)}.")
+    num_busy = int(interference.busy(runs).sum())
+    if num_busy:
+        them = "it" if num_busy == 1 else "them"
+        parts.append(
+            f"{interference.left_out(num_busy, 'in italics')}: no conclusion uses these times. "
+            f"Explore offers to time {them} again."
+        )
     notes = sorted(set(runs.loc[runs["usd_per_hour"].notna(), "price_note"]))
     parts += [f"Price: {note}." for note in notes]
     if not notes:

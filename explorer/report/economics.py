@@ -3,7 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from explorer.analysis import numbers
+from explorer.analysis import interference, numbers
 from explorer.report import look
 from explorer.report.look import Template
 
@@ -15,13 +15,14 @@ MOST_LINES = 6
 
 
 def break_even_chart(
-    months: pd.DataFrame, traffic_per_s: float, *, template: Template = "light"
+    months: pd.DataFrame, traffic_per_s: float, *, num_busy: int = 0, template: Template = "light"
 ) -> go.Figure:
     """Dollars a month by traffic: a staircase a candidate, a dashed line for the API.
 
     Args:
         months: As `economics.by_traffic`.
         traffic_per_s: The stated traffic, marked.
+        num_busy: Runs that have no line because they were timed on a busy machine.
         template: Ink for a light or a dark page.
     """
     ink = look.INKS[template]
@@ -43,7 +44,7 @@ def break_even_chart(
             ),
         )  # fmt: skip
     if known.empty:
-        look.say(figure, "Nothing to draw: this chart needs a price of the device.", ink)
+        look.say(figure, _nothing(num_busy), ink)
     else:
         figure.add_vline(
             x=60 * traffic_per_s, line={"color": ink["quiet"], "width": 1, "dash": "dot"}
@@ -52,6 +53,7 @@ def break_even_chart(
             x=60 * traffic_per_s, y=1, yref="paper", yanchor="top", xanchor="left", xshift=5,
             text="your traffic", showarrow=False, font={"size": 12, "color": ink["quiet"]},
         )  # fmt: skip
+        _say_busy(figure, num_busy, ink)
     figure.update_layout(height=420)
     figure.update_xaxes(title_text="Traffic (requests per minute)", rangemode="tozero")
     figure.update_yaxes(
@@ -62,7 +64,7 @@ def break_even_chart(
 
 
 def payback_chart(
-    spent: pd.DataFrame, paid: pd.DataFrame, *, template: Template = "light"
+    spent: pd.DataFrame, paid: pd.DataFrame, *, num_busy: int = 0, template: Template = "light"
 ) -> go.Figure:
     """Dollars spent while serving, the bill of each student at its start.
 
@@ -70,6 +72,7 @@ def payback_chart(
         spent: As `economics.over_time`.
         paid: `label`, `payback_hours`, `bill_usd`, `fleet_usd_per_hour`: each crossing of a
             student's line and its teacher's gets a mark.
+        num_busy: Runs that have no line because they were timed on a busy machine.
         template: Ink for a light or a dark page.
     """
     ink = look.INKS[template]
@@ -103,7 +106,9 @@ def payback_chart(
             hovertemplate="%{customdata}<extra></extra>",
         )  # fmt: skip
     if known.empty:
-        look.say(figure, "Nothing to draw: this chart needs a price of the device.", ink)
+        look.say(figure, _nothing(num_busy), ink)
+    else:
+        _say_busy(figure, num_busy, ink)
     figure.update_layout(height=420)
     figure.update_xaxes(title_text=f"Time of serving this traffic ({unit})", rangemode="tozero")
     figure.update_yaxes(
@@ -168,6 +173,20 @@ def rent_chart(fitted: pd.DataFrame, *, template: Template = "light") -> go.Figu
         ticktext=[f"{hardware}, {bits} bits" for hardware, bits in lines],
     )  # fmt: skip
     return figure
+
+
+def _nothing(num_busy: int) -> str:
+    """Why a chart of money is empty."""
+    needs = "a price of the device"
+    if num_busy:
+        needs += f" and {interference.NEEDED}"
+    return f"Nothing to draw: this chart needs {needs}."
+
+
+def _say_busy(figure: go.Figure, num_busy: int, ink: dict[str, str]) -> None:
+    """Count the runs that have no line because the machine was busy."""
+    if num_busy:
+        look.left_out(figure, interference.left_out(num_busy, "not drawn"), ink)
 
 
 def _colours(known: pd.DataFrame, template: Template, ink: dict[str, str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from explorer.analysis import numbers
+from explorer.analysis import interference, numbers
 from explorer.report import look
 from explorer.report.look import Template
 
@@ -50,6 +50,7 @@ def latency_histogram(
     teacher_turns: pd.DataFrame | None = None,
     *,
     column: Literal["tpot_ms", "ttft_ms", "latency_ms"] = "tpot_ms",
+    was_busy: bool = False,
     template: Template = "light",
 ) -> go.Figure:
     """How the counted turns of a model, and of the teacher timed between them, spread.
@@ -58,6 +59,7 @@ def latency_histogram(
         own_turns: As `store.turns` gives it.
         teacher_turns: The teacher's; None or empty for a teacher's own run.
         column: What is counted, in ms.
+        was_busy: Whether others used the machine meanwhile, which the chart then says.
         template: Ink for a light or a dark page.
     """
     ink = look.INKS[template]
@@ -82,6 +84,8 @@ def latency_histogram(
             )  # fmt: skip
             figure.add_vline(x=median, line={"color": colour, "width": 2, "dash": "dot"})
         figure.update_xaxes(range=look.from_zero_if_near(low, high))
+        if was_busy:
+            look.left_out(figure, interference.MARK, ink)
     words = {"tpot_ms": "TPOT (ms per token", "ttft_ms": "TTFT (ms", "latency_ms": "Latency (ms"}
     figure.update_layout(barmode="overlay", height=260, margin={"t": 40, "b": 50, "r": 20})
     figure.update_xaxes(title_text=f"{words[column]}, less is better)")

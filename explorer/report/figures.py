@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from explorer.analysis import cost, frontier, numbers
+from explorer.analysis import cost, frontier, interference, numbers
 from explorer.analysis.advise import TARGET_RETENTION
 from explorer.report import labels, look
 from explorer.report.labels import View
@@ -66,7 +66,9 @@ def retention_chart(
 
     Returns:
         A figure in which `customdata[0]` of a point is its run id. Runs without either value
-        are left out, and a note in the chart counts them.
+        are left out, and a note in the chart counts them. Runs that were timed on a busy machine
+        are hollow and grey and never on the frontier. Only where there are no others do they
+        decide how far the horizontal axis goes; the note counts those beyond it.
 
     Raises:
         BadInput: An axis that is not offered.
@@ -85,24 +87,29 @@ def retention_chart(
     for owner, best in fronts.items():
         _add_frontier(figure, best, x, y, view, colours[owner] if several else ink["text"])
     named: set[str] = set()
-    for kind, of_kind in shown.groupby(_kind(shown), sort=False):
-        for teacher, group in of_kind.groupby("teacher", sort=False):
-            style = _marker(str(kind), colours[str(teacher)], len(shown), ink)
+    kinds = _kind(shown)
+    # Busy ones first, so that they lie below the others.
+    for kind in sorted(dict.fromkeys(kinds), key=lambda kind: kind not in _BUSY):
+        for teacher, group in shown[kinds == kind].groupby("teacher", sort=False):
+            colour = ink["quiet"] if kind in _BUSY else colours[str(teacher)]
+            style = _marker(kind, colour, len(shown), ink)
             # One teacher: the legend names shapes. Several: colours, and shapes after them.
-            name = str(teacher) if several else _KIND_NAMES.get(str(kind), f"{kind} student")
+            by_teacher = several and kind not in _BUSY
+            name = str(teacher) if by_teacher else _KIND_NAMES.get(kind, f"{kind} student")
             figure.add_trace(_points(group, x, y, style, name, len(shown)))
             figure.data[-1].update(
                 showlegend=name not in named,
                 legendgroup=name,
-                legendrank=1 if kind == "teacher" else 2,
+                legendrank=1 if kind == "teacher" else 5 if kind in _BUSY else 2,
             )
             named.add(name)
     if several:
-        _add_shape_legend(figure, list(dict.fromkeys(_kind(shown))), ink)
+        shapes = [kind for kind in dict.fromkeys(kinds) if kind not in _BUSY]
+        _add_shape_legend(figure, shapes, ink)
     _add_labels(figure, shown, pd.concat([shown.iloc[:0], *fronts.values()]), x, y, view, ink)
     if selected is not None:
         look.ring(figure, shown[shown["run_id"] == selected], x, y, ink)
-    _add_note(figure, runs, shown, x, ink)
+    _add_note(figure, runs, shown, x, view, ink)
     figure.update_xaxes(
         title_text=_title(x, runs, width), range=view.x_axis, type="log" if view.log else "linear"
     )
@@ -129,29 +136,35 @@ def _title(x: str, runs: pd.DataFrame, width: int) -> str:
 
 
 def _view(shown: pd.DataFrame, x: str, y: str, target: float, width: int) -> View:
-    """From zero where that costs little, past 100 % always, wide intervals cut."""
+    """From zero where that costs little, past 100 % always, wide intervals cut.
+
+    A run that a busy machine slowed down does not stretch it, unless there is nothing else.
+    """
     plot_width, plot_height = max(200, width - 110), look.HEIGHT - 110
     if shown.empty:
         return View((0, 1), (0, 110), False, plot_width, plot_height)
     low_name, high_name, _ = HEIGHTS[y]
-    values, costs = shown[y], shown[x]
+    quiet = interference.quiet(shown)
+    costs = shown[x] if quiet.empty else shown[x][shown[x] <= quiet[x].max()]
+    low, high = float(costs.min()), float(costs.max())
+    log = low > 0 and high / low > 10
+    start, end = (low / 1.6, high * 1.6) if log else look.from_zero_if_near(low, high)
+    shown = shown[shown[x].between(start, end)]
+    values = shown[y]
     # An interval may be far wider than all points; the points decide what is seen.
     least, most = float(values.min()), float(values.max())
     bottom, top = min(85.0, least - 6), max(108.0, 100 * target + 6, most + 5)
     if shown[low_name].notna().any():
         bottom = min(bottom, max(float(shown[low_name].min()), least - 20) - 3)
         top = max(top, min(float(shown[high_name].max()), most + 20) + 3)
-    low, high = float(costs.min()), float(costs.max())
-    log = low > 0 and high / low > 10
-    if log:
-        return View((low / 1.6, high * 1.6), (bottom, top), True, plot_width, plot_height)
-    start, end = look.from_zero_if_near(low, high)
-    return View((start, end), (bottom, top), False, plot_width, plot_height)
+    return View((start, end), (bottom, top), log, plot_width, plot_height)
 
 
 def _kind(shown: pd.DataFrame) -> "pd.Series[str]":
-    """teacher, or the basis of a student: measured, published, estimated."""
-    return shown["basis"].where(shown["role"] != "teacher", "teacher").rename("kind")
+    """A key of `look.SYMBOLS`, or teacher: how a point is known, and what it is a point of."""
+    is_teacher, was_busy = shown["role"] == "teacher", interference.busy(shown)
+    kinds = shown["basis"].where(~is_teacher, "teacher").mask(was_busy, "busy")
+    return kinds.mask(was_busy & is_teacher, "busy teacher").rename("kind")
 
 
 def _in_percent(shown: pd.DataFrame, y: str) -> pd.DataFrame:
@@ -173,8 +186,8 @@ def _colours(runs: pd.DataFrame, template: Template) -> dict[str, str]:
 def _fronts(shown: pd.DataFrame, x: str, y: str) -> dict[str, pd.DataFrame]:
     """The frontier of each teacher's measured runs.
 
-    A share of one teacher is no share of another, and a claim is no measurement: neither
-    may push a measured run off the line.
+    A share of one teacher is no share of another, a claim is no measurement, and a busy machine
+    measures something else: none may push a measured run off the line.
     """
     measured = shown[shown["basis"] == "measured"]
     return {
@@ -183,7 +196,10 @@ def _fronts(shown: pd.DataFrame, x: str, y: str) -> dict[str, pd.DataFrame]:
     }
 
 
-_KIND_NAMES = {"teacher": "teacher", "measured": "measured student"}
+_BUSY = ("busy", "busy teacher")
+_KIND_NAMES = {"teacher": "teacher", "measured": "measured student"} | dict.fromkeys(
+    _BUSY, interference.MARK
+)
 
 
 def _marker(kind: str, colour: str, num_shown: int, ink: dict[str, str]) -> dict[str, Any]:
@@ -194,7 +210,7 @@ def _marker(kind: str, colour: str, num_shown: int, ink: dict[str, str]) -> dict
     symbol = look.SYMBOLS.get(kind, "x-thin-open")
     hollow = "open" in symbol
     outline = {"color": colour, "width": 1.5} if hollow else {"color": ink["halo"], "width": 1}
-    size = 7 if num_shown > MANY_POINTS else 11
+    size = 17 if kind == "busy teacher" else 7 if num_shown > MANY_POINTS else 11
     return {"symbol": symbol, "size": size, "color": colour, "opacity": 1, "line": outline}
 
 
@@ -248,6 +264,8 @@ def _hover_lines(group: pd.DataFrame, y: str) -> list[str]:
         )
         if row["role"] == "teacher":
             who = f"<b>{look.safe(row['teacher'])}</b>, the teacher"
+        if row.get("machine_busy") is True:
+            known.append(f"{interference.MARK}: no conclusion uses these times")
         lines.append("<br>".join([who, *known, look.safe(row["run_id"])]))
     return lines
 
@@ -306,13 +324,24 @@ def _add_labels(
 
 
 def _add_note(
-    figure: go.Figure, runs: pd.DataFrame, shown: pd.DataFrame, x: str, ink: dict[str, str]
-) -> None:
+    figure: go.Figure, runs: pd.DataFrame, shown: pd.DataFrame, x: str, view: View,
+    ink: dict[str, str],
+) -> None:  # fmt: skip
     """Say what is not in the chart, so that nothing goes missing silently."""
     left_out = len(runs) - len(shown)
+    num_outside = int((~shown[x].between(*view.x_range)).sum())
     if shown.empty:
         needs = "a price for the device" if x.startswith("usd") else "a finished, measured run"
         look.say(figure, f"Nothing to draw: this axis needs {needs}.", ink)
-    elif left_out:
+        return
+    notes = []
+    if num_outside:
+        what = "1 run timed on a busy machine lies" if num_outside == 1 else (
+            f"{num_outside} runs timed on a busy machine lie"
+        )  # fmt: skip
+        notes.append(f"{what} outside")
+    if left_out:
         what = "1 run without" if left_out == 1 else f"{left_out} runs without"
-        look.left_out(figure, f"{what} these values not shown", ink)
+        notes.append(f"{what} these values not shown")
+    if notes:
+        look.left_out(figure, "; ".join(notes), ink)

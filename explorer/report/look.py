@@ -29,7 +29,11 @@ INKS: dict[str, dict[str, str]] = {
 HEIGHT = 520
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
 
-SYMBOLS = {"measured": "circle", "published": "diamond-open", "estimated": "circle-open-dot"}
+SYMBOLS = {
+    "measured": "circle", "published": "diamond-open", "estimated": "circle-open-dot",
+    "busy": "circle-open", "busy teacher": "star-open",
+}  # fmt: skip
+"""How a point is known. Those whose machine was busy are grey, whatever the teacher's colour."""
 
 
 def layout(ink: dict[str, str]) -> go.Layout:

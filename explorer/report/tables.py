@@ -1,10 +1,11 @@
 """Runs as a table: formatted for people, raw for programs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from explorer.analysis import cost, numbers
+from explorer.analysis import cost, interference, numbers
 
 LENGTHS = "Prompt + answer (tokens)"
 """Heading of the lengths at which a run was timed, and for which its cost per token holds."""
@@ -86,7 +87,7 @@ def economics(rows: pd.DataFrame) -> pd.DataFrame:
         whole = "" if numbers.missing(row["replicas"]) else f"{row['replicas']:.0f}"
         cells.append(
             {
-                "Model": str(row["label"]),
+                "Model": _marked(str(row["label"]), row.get("machine_busy")),
                 "Retention [95 %]": numbers.percent(
                     row.get("retention"), row.get("retention_low"), row.get("retention_high")
                 ),
@@ -200,6 +201,12 @@ def _lengths(row: dict[Any, Any]) -> str:
     return " + ".join(f"{length:,.0f}" for length in ends)
 
 
+def _marked(name: str, was_busy: Any, notes: Sequence[str] = ()) -> str:
+    """`15 layers (machine was busy)`; the name alone where there is nothing to note."""
+    notes = [*notes, interference.MARK] if was_busy is True else notes
+    return f"{name} ({', '.join(notes)})" if notes else name
+
+
 def _row(run: dict[str, Any], per_token: str) -> dict[str, str]:
     """One run's cells; an empty run gives the columns. `per_token` heads the cost per token."""
 
@@ -211,8 +218,9 @@ def _row(run: dict[str, Any], per_token: str) -> dict[str, str]:
     name = run.get("teacher", "") if teacher else run.get("label", "")
     layers = run.get("num_layers")
     ratio = 1.0 if teacher and not numbers.missing(run.get("tpot_ms")) else run.get("tpot_ratio")
+    notes = ["teacher"] if teacher else []
     return {
-        "Model": f"{name} (teacher)" if teacher else str(name),
+        "Model": _marked(str(name), run.get("machine_busy"), notes),
         "Layers": numbers.MISSING if numbers.missing(layers) else f"{layers:.0f}",
         "Parameters": numbers.parameters(run.get("num_parameters")),
         "Retention [95 %]": share("retention"),

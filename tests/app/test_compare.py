@@ -26,6 +26,18 @@ def test_only_failed_runs_are_nothing_to_compare(root, open_page):
     assert "Nothing to compare yet" in text_of(open_page("compare"))
 
 
+def test_a_busy_run_is_marked_in_the_table(root, study, open_page):
+    """Its name says it, its times are set apart, and the footnote says what that means."""
+    records.make_busy(root, study[2])
+
+    said = text_of(open_page("compare"))
+
+    assert said.count("20 layers (machine was busy)") >= 1
+    assert said.count('class="busy"') + said.count('class="first busy"') == 6
+    assert "63% of it while this was timed" in said
+    assert "1 run timed on a busy machine is in italics" in said
+
+
 def test_the_newest_study_is_compared_at_first(root, study, open_page):
     """The page opens with the newest sweep's teacher and students."""
     newer = records.write_study(root, name="newer", layers=(20, 10), seed=7)

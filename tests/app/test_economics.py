@@ -37,6 +37,18 @@ def test_the_finding_stands_first_and_the_teacher_on_top(priced, open_page):
     assert said.index("teacher</td>") < said.index("24 layers</td>") < said.index("6 layers</td>")
 
 
+def test_a_busy_run_has_a_row_and_no_cost(root, priced, open_page):
+    """The sentence names another student, and the page says what is needed."""
+    records.make_busy(root, priced[-1])
+
+    said = text_of(open_page("economics")).replace("\\", "")
+
+    assert "6 layers (machine was busy)</td>" in said
+    assert "1 run timed on a busy machine is left out." in said
+    assert "Not known without a timing on an idle machine." in said
+    assert "1 run timed on a busy machine is without fleet or payback" in said
+
+
 def test_every_assumption_is_said(priced, open_page):
     """The price with its source, the month, the energy that nobody measured, the curve's end."""
     said = text_of(open_page("economics")).replace("\\", "")

@@ -56,6 +56,35 @@ def test_a_picked_run_shows_its_evidence(study, open_page):
     assert {"Open the run", "Run it again"} <= {button.label for button in page.button}
 
 
+def test_a_busy_run_is_marked_and_can_be_timed_again(root, study, open_page, monkeypatch):
+    """The strip says that its times are not used, and one click hands it to the queue."""
+    records.make_busy(root, study[2])
+    resumed = []
+    monkeypatch.setattr(jobs, "resume", lambda root, run_id: resumed.append(run_id))
+
+    page = open_page("explore", run=study[2])
+    said = text_of(page)
+
+    assert "machine was busy</span>: no conclusion uses the times" in said
+    assert "63% of it while this was timed" in said
+    assert "1 timed on a busy machine" in said
+    assert "1 run timed on a busy machine is left out." in said
+    assert "Run it again" not in {button.label for button in page.button}
+    page.button(key="explore_again").click().run()
+    assert resumed == [study[2]]
+
+
+def test_read_only_offers_no_new_timing(root, study, open_page, monkeypatch):
+    """The mark stays, the button goes."""
+    records.make_busy(root, study[2])
+    monkeypatch.setenv("EXPLORER_READ_ONLY", "1")
+
+    page = open_page("explore", run=study[2])
+
+    assert "machine was busy" in text_of(page)
+    assert "Time it again" not in {button.label for button in page.button}
+
+
 def test_a_run_with_a_control_arm_says_whether_distillation_helped(root, study, open_page):
     """The strip has the sentence where both are in the store."""
     arms = records.study(control=True)

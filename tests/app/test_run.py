@@ -508,6 +508,26 @@ def test_a_finished_line_is_its_result(study, open_page):
     assert "Finished: keeps" in text_of(open_page("run")).replace("\\", "")
 
 
+def test_a_finished_line_of_a_busy_machine_offers_to_time_it_again(
+    root, study, open_page, monkeypatch
+):
+    """It says that its time is not used; the other lines have no such button."""
+    records.make_busy(root, study[1])
+    resumed = []
+    monkeypatch.setattr(jobs, "resume", lambda root, run_id: resumed.append(run_id))
+
+    page = open_page("run")
+
+    assert "a token (machine was busy, not used)" in text_of(page).replace("\\", "")
+    again = [button for button in page.button if button.label == "Time it again"]
+    assert [button.key for button in again] == [f"time_again_{study[1]}"]
+    again[0].click().run()
+    assert resumed == [study[1]]
+
+    monkeypatch.setenv("EXPLORER_READ_ONLY", "1")
+    assert not open_page("run").button
+
+
 def test_read_only_shows_the_queue_and_no_form(root, study, open_page, monkeypatch):
     """With EXPLORER_READ_ONLY=1 the page only watches."""
     monkeypatch.setenv("EXPLORER_READ_ONLY", "1")

@@ -75,6 +75,50 @@ def test_compare_prints_the_table_and_the_finding(explorer, store_root):
     assert "layer" in text
 
 
+def test_a_busy_run_is_marked_with_the_command_to_time_it_again(explorer, store_root, monkeypatch):
+    """In ls, show, compare, economics and export, and --json is a flag."""
+    monkeypatch.setenv("COLUMNS", "240")
+    teacher, student, other, *_ = records.write_study(store_root)
+    records.make_busy(store_root, student)
+    again = f"explorer run {student} --again"
+
+    listed = explorer("ls")[1].decode()
+    assert listed.count("machine was busy") == 1
+    flags = {row["run_id"]: row["machine_busy"] for row in json.loads(explorer("ls", "--json")[1])}
+    assert (flags[student], flags[other]) == (True, False)
+
+    shown = explorer("show", student)[1].decode()
+    assert "63% of it while this was timed" in " ".join(shown.split())
+    assert again in shown
+    assert "--again" not in explorer("show", other)[1].decode()
+
+    compared = explorer("compare")[1].decode()
+    assert again in compared
+    assert "machine was" in compared
+    assert f"explorer run {teacher} --again" not in compared
+
+    exported = pd.read_csv(io.BytesIO(explorer("export")[1])).set_index("run_id")
+    assert exported["machine_busy"].to_dict()[student]
+    assert exported.loc[student, "busy_share_before"] == 0.44
+    assert exported["machine_busy"].sum() == 1
+
+    spent = explorer("economics")[1].decode()
+    assert again in spent
+
+
+def test_a_busy_run_tells_nothing_of_a_device(explorer, store_root):
+    """`fit --run` refuses it in one sentence that says what to do."""
+    student = records.write_study(store_root)[1]
+    records.make_busy(store_root, student)
+
+    code, _, err = explorer(
+        "fit", "--run", student, "--run-tflops", "100", "--run-bandwidth", "1000"
+    )
+
+    assert code == 2
+    assert "was timed on a busy machine" in " ".join(err.split())
+
+
 def test_compare_differences_has_a_verdict_a_task(explorer, store_root):
     """Better, worse or inconclusive."""
     run_ids = records.write_study(store_root)

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from explorer.errors import BadInput
-from explorer.report import figures
+from explorer.report import figures, look
 
 
 def runs(**changes):
@@ -55,6 +55,81 @@ def test_every_axis_shows_every_run_where_it_can_be_clicked(x, y, template):
     assert set(found) == set(frame["run_id"])
     for row in frame.to_dict("records"):
         assert found[row["run_id"]][:2] == pytest.approx((row[x], 100 * row[y]))
+
+
+def test_a_run_on_a_busy_machine_is_hollow_and_grey_and_not_on_the_frontier():
+    """It can be clicked and hovered, and the line is as if it were not there."""
+    frame = runs().assign(machine_busy=[False, False, False, True, False, False, False])
+
+    figure = figures.retention_chart(frame)
+
+    at = points(figure)
+    assert at["s6"][2] == "circle-open"
+    assert at["s15"][2] == "circle"
+    busy = next(trace for trace in figure.data if trace.name == "machine was busy")
+    assert busy.showlegend
+    assert busy.marker.color == look.INKS["light"]["quiet"]
+    assert "machine was busy: no conclusion uses these times" in busy.customdata[0][1]
+    steps = [trace for trace in figure.data if trace.name == "frontier"]
+    assert min(x for trace in steps for x in trace.x) == 19.0
+    assert "6 layers" not in texts(figure), "names stand at the frontier's points"
+
+
+def test_a_busy_teacher_is_a_hollow_grey_star():
+    """One name in the legend stands for both shapes."""
+    frame = runs().assign(machine_busy=[True, False, False, True, False, False, False])
+
+    figure = figures.retention_chart(frame)
+
+    assert points(figure)["t"][2] == "star-open"
+    named = [trace for trace in figure.data if trace.name == "machine was busy"]
+    assert [trace.showlegend for trace in named].count(True) == 1
+
+
+def test_busy_runs_of_several_teachers_share_one_grey():
+    """Where colours stand for teachers, a busy run has none of them."""
+    teachers = ["a", "a", "b", "a", "b", "a", "b"]
+    busy = [False, True, True, False, False, False, False]
+
+    figure = figures.retention_chart(runs(teacher=teachers).assign(machine_busy=busy))
+
+    named = [trace for trace in figure.data if trace.name == "machine was busy"]
+    assert {trace.marker.color for trace in named} == {look.INKS["light"]["quiet"]}
+    assert [trace.showlegend for trace in named].count(True) == 1
+
+
+def test_a_slow_moment_does_not_stretch_the_axis():
+    """The range is that of the others; what lies beyond it is counted, and can be clicked."""
+    slow = runs(tpot_ms=[32.0, 27.0, 19.0, 11.0, 400.0, 15.0, 22.0])
+    busy = [False, False, False, False, True, False, False]
+    range_of_others = figures.retention_chart(slow.drop(index=4)).layout.xaxis
+
+    figure = figures.retention_chart(slow.assign(machine_busy=busy))
+
+    assert figure.layout.xaxis.range == range_of_others.range
+    assert figure.layout.xaxis.type == range_of_others.type == "linear"
+    assert "1 run timed on a busy machine lies outside" in texts(figure)
+    assert points(figure)["slow"][0] == 400.0
+
+
+def test_what_lies_outside_and_what_has_no_value_are_both_counted():
+    """Nothing goes missing silently."""
+    frame = runs(tpot_ms=[32.0, 27.0, np.nan, 300.0, 400.0, 15.0, 22.0])
+    busy = [False, False, False, True, True, False, False]
+
+    assert (
+        "2 runs timed on a busy machine lie outside; 1 run without these values not shown"
+    ) in texts(figures.retention_chart(frame.assign(machine_busy=busy)))
+
+
+def test_where_all_runs_are_busy_they_are_all_shown():
+    """A chart of nothing would help nobody; it has no frontier."""
+    figure = figures.retention_chart(runs().assign(machine_busy=True))
+
+    low, high = figure.layout.xaxis.range
+    assert all(low <= x <= high for x, _, _ in points(figure).values())
+    assert not [trace for trace in figure.data if trace.name == "frontier"]
+    assert not [text for text in texts(figure) if "outside" in text]
 
 
 def test_shape_says_how_a_point_is_known():

@@ -1,3 +1,4 @@
+import functools
 import sys
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from explorer.measure.runtimes.in_torch import Compiled, Eager
 from explorer.measure.speed import latency, memory, quiet
 from explorer.models import loading
 from explorer.progress import Progress
+from explorer.records import Interference
 from explorer.specs import LatencySpec
 
 SPEC = LatencySpec(prompt_tokens=8, output_tokens=5, batch_size=2, warmup=1, repeats=3)
@@ -159,29 +161,87 @@ def test_too_long_for_the_context_is_refused(student, progress):
         latency.time_in_turns(student, None, LatencySpec(prompt_tokens=500), progress)
 
 
-def test_a_busy_machine_is_said(student, progress, monkeypatch):
-    """When others take over a fifth of the processor, the record carries a warning."""
-    monkeypatch.setattr(quiet.Watch, "during", lambda self: 0.5)
-    warning = latency.time_in_turns(student, None, SPEC, progress).warning
-    assert warning is not None
-    assert "50% of it while this was timed" in warning
+def test_a_busy_machine_is_recorded_and_said_at_once(student, store_root, monkeypatch, caplog):
+    """The record holds the shares and the threshold; log and progress say it from the start."""
+    # Others take a third of two processors before, and half of them from then on.
+    readings = iter([(0.0, 0.0), (0.3, 1.0), (4.3, 9.0)])
+    counted = functools.partial(quiet.Watch, counter=lambda: next(readings))
+    monkeypatch.setattr(latency, "Watch", counted)
+    seen = []
+
+    with caplog.at_level("WARNING", logger="explorer"):
+        timed = latency.time_in_turns(
+            student, None, SPEC, Progress(store_root, "run-1", lambda s: seen.append(s.get("busy")))
+        )
+
+    assert timed.was_busy
+    assert timed.interference.cpu_share_before == pytest.approx(0.3)
+    assert timed.interference.cpu_share_during == pytest.approx(0.5)
+    assert timed.interference.cpu_threshold == quiet.BUSY_SHARE
+    assert "50% of it while this was timed" in timed.warning
+    assert "30% of the processor just before" in caplog.text
+    assert seen
+    assert all(seen), "every update says it, or the next one would take it back"
+
+
+def test_an_idle_machine_is_recorded_too(student, store_root, monkeypatch):
+    """The shares are kept also where they are small, and nothing is said."""
+    readings = iter([(0.0, 0.0), (0.1, 1.0), (0.9, 9.0)])
+    counted = functools.partial(quiet.Watch, counter=lambda: next(readings))
+    monkeypatch.setattr(latency, "Watch", counted)
+    seen = []
+
+    timed = latency.time_in_turns(
+        student, None, SPEC, Progress(store_root, "run-1", lambda s: seen.append(s.get("busy")))
+    )
+
+    assert not timed.was_busy
+    assert timed.warning is None
+    assert timed.interference.cpu_share_before == pytest.approx(0.1)
+    assert timed.interference.cpu_share_during == pytest.approx(0.1)
+    assert set(seen) == {None}
 
 
 def test_own_work_is_not_others(monkeypatch):
     """Others' seconds count before and during a timing; a server's own work only before it."""
-    cpu = torch.device("cpu")
+    monkeypatch.setattr(quiet, "LOOK_S", 0)
 
-    def watch(*counted, **options):
+    def watched(*counted, **options):
         readings = iter(counted)
-        monkeypatch.setattr(quiet, "_busy_and_total_s", lambda: next(readings))
-        return quiet.Watch(cpu, **options)
+        watch = quiet.Watch(torch.device("cpu"), counter=lambda: next(readings), **options)
+        return watch.interference()
 
-    assert watch((10, 100), (10.0, 101), (10.2, 109)).during() == pytest.approx(0.2 / 8)
-    assert watch((10, 100), (10.0, 101), (10.2, 109)).warning() is None
-    assert "60% of the processor just before" in watch((0, 0), (0.6, 1), (0.6, 9)).warning()
+    idle = watched((10, 100), (10.0, 101), (10.2, 109))
+    assert (idle.cpu_share_before, idle.cpu_share_during) == (0, pytest.approx(0.2 / 8))
+    assert idle.warning is None
+    assert "60% of the processor just before" in watched((0, 0), (0.6, 1), (0.6, 9)).warning
     busy_during = (0, 0), (0.0, 1), (7.0, 9)
-    assert "88% of it while" in watch(*busy_during).warning()
-    assert watch(*busy_during, only_before=True).warning() is None
+    assert "88% of it while" in watched(*busy_during).warning
+    server = watched(*busy_during, only_before=True)
+    assert (server.cpu_share_during, server.warning) == (None, None)
+    nobody_counts = watched((0, 0), (0, 0), (0, 0))
+    assert (nobody_counts.cpu_share_before, nobody_counts.warning) == (None, None)
+
+
+def test_exactly_the_threshold_is_not_yet_busy():
+    """A fifth of the processor may be taken; more may not."""
+    shares = {"cpu_threshold": 0.2, "cpu_share_before": 0.2, "cpu_share_during": 0.2}
+
+    assert Interference(**shares).warning is None
+    assert Interference(**shares | {"cpu_share_during": 0.21}).warning is not None
+
+
+def test_a_gpu_that_others_use_is_busy():
+    """What it computed before, and any other process on it."""
+    idle = Interference(
+        cpu_threshold=0.2, gpu_threshold=0.05, gpu_share_before=0.0, num_other_gpu_processes=0
+    )
+
+    assert idle.warning is None
+    computing = idle.model_copy(update={"gpu_share_before": 0.5})
+    assert "50% of the GPU just before" in computing.warning
+    shared = idle.model_copy(update={"num_other_gpu_processes": 2})
+    assert "the same GPU (2 of them)" in shared.warning
 
 
 def test_weights_are_counted_once(student):

@@ -9,6 +9,7 @@ down slows both, and their ratio holds. A sweep of batch sizes follows, where it
 """
 
 import gc
+import logging
 import statistics
 import time
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ from explorer.measure.speed.quiet import Watch
 from explorer.progress import Progress
 from explorer.records import Latency, LoadPoint, Timing, Turn
 from explorer.specs import Bits, LatencySpec
+
+log = logging.getLogger("explorer")
 
 # Shape letters: B sequences answered together, T prompt tokens.
 
@@ -73,11 +76,12 @@ def time_in_turns(
     for each in runtimes:
         _check_context(each, spec)
     watch, meter = Watch(own.device), Meter(own.device)
-    tell = _Tell(progress, (spec.warmup + spec.repeats) * len(runtimes))
+    num_turns = (spec.warmup + spec.repeats) * len(runtimes)
+    tell = _Tell(progress, num_turns, **said_before(watch))
     levels = [_timed_level(runtimes, spec, spec.batch_size, meter, tell)]
     peaks = [timed.peak_bytes for timed in levels[0]]
     curves, notes = _sweep(runtimes, spec, meter, tell)
-    warning = watch.warning()
+    interference = watch.interference()
     if load_name is not None and own.device.type == "cpu":
         peaks[0] = memory.peak_memory_bytes(load_name, spec, own.device, dtype, bits)
     timings = [
@@ -99,8 +103,21 @@ def time_in_turns(
         own=timings[0],
         teacher=timings[1] if teacher else None,
         seconds=time.monotonic() - began,
-        warning=warning,
+        warning=interference.warning,
+        interference=interference,
     )
+
+
+def said_before(watch: Watch) -> dict[str, bool]:
+    """What the progress of a timing says all along: `busy`, where others use the machine.
+
+    The log says it too, once. The timing goes on: its record says how busy the machine was.
+    """
+    warning = watch.before.warning
+    if warning is None:
+        return {}
+    log.warning("%s Timing goes on; time the run again on an idle machine.", warning)
+    return {"busy": True}
 
 
 def random_prompt(
@@ -142,13 +159,15 @@ def answer(runtime: Runtime, prompt_BT: torch.Tensor, num_output_tokens: int) ->
 class _Tell:
     """Counts turns for the run's progress."""
 
-    def __init__(self, progress: Progress, total: int) -> None:
-        self._progress, self.total, self._done = progress, total, 0
-        progress("latency", 0, total, "turns")
+    def __init__(self, progress: Progress, total: int, **said: bool) -> None:
+        self._progress, self.total, self._done, self._said = progress, total, 0, said
+        progress("latency", 0, total, "turns", **said)
 
     def __call__(self, turn: Turn) -> None:
         self._done += 1
-        self._progress("latency", self._done, self.total, "turns", tpot_ms=turn.tpot_ms)
+        self._progress(
+            "latency", self._done, self.total, "turns", tpot_ms=turn.tpot_ms, **self._said
+        )
 
 
 class _Timed:

@@ -19,7 +19,7 @@ import torch
 
 from explorer.errors import BadInput, RunFailed
 from explorer.measure.runtimes.endpoint import Client, Failed
-from explorer.measure.speed.latency import why_saturated
+from explorer.measure.speed.latency import said_before, why_saturated
 from explorer.measure.speed.quiet import Watch
 from explorer.models.endpoint import Endpoint
 from explorer.progress import Progress
@@ -59,15 +59,23 @@ def time_endpoint(endpoint: Endpoint, spec: LatencySpec, progress: Progress) -> 
         )
     began = time.monotonic()
     watch = Watch(torch.device("cpu"), only_before=endpoint.is_local)
-    timing = asyncio.run(_Load(endpoint, spec, progress).timing())
-    return Latency(own=timing, seconds=time.monotonic() - began, warning=watch.warning())
+    timing = asyncio.run(_Load(endpoint, spec, progress, said_before(watch)).timing())
+    interference = watch.interference()
+    return Latency(
+        own=timing,
+        seconds=time.monotonic() - began,
+        warning=interference.warning,
+        interference=interference,
+    )
 
 
 class _Load:
     """All requests of one timing."""
 
-    def __init__(self, endpoint: Endpoint, spec: LatencySpec, progress: Progress) -> None:
-        self._endpoint, self._spec, self._progress = endpoint, spec, progress
+    def __init__(
+        self, endpoint: Endpoint, spec: LatencySpec, progress: Progress, said: dict[str, bool]
+    ) -> None:
+        self._endpoint, self._spec, self._progress, self._said = endpoint, spec, progress, said
         self._random = random.Random(spec.seed)
         self._num_words = spec.prompt_tokens
         self._done = 0
@@ -188,7 +196,7 @@ class _Load:
             while pending := [task for task in tasks if not task.done()]:
                 await asyncio.wait(pending, timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
                 done = min(self._done, self._total)
-                self._progress("latency", done, self._total, "requests")
+                self._progress("latency", done, self._total, "requests", **self._said)
                 if is_full is not None and is_full.is_set():
                     break
         finally:
