@@ -148,7 +148,9 @@ with st.expander("Under each price set", icon=":material/payments:"):
     st.html(grid.table(in_words, columns, pinned=is_teacher))
 notes = list(dict.fromkeys(note for note in rows["notes"] if note))
 missing = list(dict.fromkeys(f"not known: {m}" for m in rows["missing"] if m))
-busy = [interference.left_out(num_busy, "without fleet or payback: Explore offers to time it again")]
+busy = [
+    interference.left_out(num_busy, "without fleet or payback: Explore offers to time it again")
+]
 money.rests_on(runs, book, api, [*notes, *missing, *(busy if num_busy else [])])
 
 money.elsewhere(utilisation)
