@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from explorer.analysis.cost import check_utilisation
+from explorer.analysis.cost import UTILISATION, check_utilisation
 from explorer.analysis.quantity import Quantity, unknown
 from explorer.analysis.serving import Workload, check_dollars
 
@@ -39,7 +39,10 @@ def api_usd_per_request(
 
 
 def break_even(
-    api_usd: Quantity, usd_per_hour: Quantity, requests_per_s: Quantity, utilisation: float = 1.0
+    api_usd: Quantity,
+    usd_per_hour: Quantity,
+    requests_per_s: Quantity,
+    utilisation: float = UTILISATION,
 ) -> BreakEven:
     """The traffic at which one device costs what the API asks for it.
 

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+import zipfile
 
 import pandas as pd
 import pytest
@@ -129,15 +130,20 @@ def test_files_hold_the_same_number_at_half_of_the_time(root, run_ids, explorer)
         assert found == pytest.approx(numbers_of, rel=1e-12), name
         assert set(frame["utilisation"]) == {0.5}, name
         assert {"prompt_tokens", "output_tokens"} <= set(frame), name
+    with zipfile.ZipFile(io.BytesIO(explorer("export", "-f", "xlsx"))) as book:
+        sheet = book.read("xl/worksheets/sheet1.xml").decode()
+    for usd in numbers_of.values():
+        assert f"<v>{usd:.16G}</v>" in sheet
 
 
 def test_commands_print_the_same_text(root, run_ids, explorer):
-    """`compare`, `economics` and `export` as Markdown: one heading, one text a run."""
+    """`compare`, `economics` and `export` as Markdown and LaTeX: one heading, one text a run."""
     named = names(root, run_ids)
     texts = {named[run_id]: numbers.dollars(usd) for run_id, usd in expected(root, run_ids).items()}
     compared = explorer("compare").decode()
     planned = explorer("economics").decode()
     markdown = explorer("export", "-f", "md").decode()
+    latex = explorer("export", "-f", "latex").decode().replace("\\", "")
     head, _, *rows = (
         [cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines()
     )
@@ -147,6 +153,8 @@ def test_commands_print_the_same_text(root, run_ids, explorer):
     assert by_name(printed_table(compared)) == texts
     assert by_name(printed_table(planned)) == short
     assert by_name([dict(zip(head, row, strict=True)) for row in rows]) == texts
+    assert f"& {LABEL} &" in latex
+    assert all(f"& {text} &" in latex for text in texts.values())
 
 
 def test_pages_show_the_same_text(root, run_ids, open_page):
@@ -154,7 +162,9 @@ def test_pages_show_the_same_text(root, run_ids, open_page):
     named = names(root, run_ids)
     texts = {run_id: numbers.dollars(usd) for run_id, usd in expected(root, run_ids).items()}
 
-    assert by_name(table_of(open_page("compare"))) == {named[r]: texts[r] for r in run_ids}
+    compare = open_page("compare")
+    assert by_name(table_of(compare)) == {named[r]: texts[r] for r in run_ids}
+    assert all(f" {text} |" in compare.code[0].value for text in texts.values())
     economics = by_name(table_of(open_page("economics")))
     assert economics == {
         named[r].replace("starter (teacher)", "teacher"): texts[r] for r in run_ids
