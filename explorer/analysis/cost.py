@@ -93,7 +93,7 @@ def lengths_of(runs: pd.DataFrame) -> str:
     ]
     if len(pairs) > MAX_LENGTHS:
         listed.append(f"{len(pairs) - MAX_LENGTHS:,} more pairs of lengths")
-    return f"different lengths, so compare costs within one: {'; '.join(listed)}"
+    return f"different lengths, so compare costs at equal lengths only: {'; '.join(listed)}"
 
 
 def conditions_of(runs: pd.DataFrame) -> str:

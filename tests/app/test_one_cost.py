@@ -199,7 +199,7 @@ def test_lengths_that_differ_are_said_run_by_run(root, made_up, open_page, explo
     }  # fmt: skip
     assert by_name(table_of(page), "Prompt + answer (tokens)")["6 layers"] == "32 + 16"
     for said in (printed, text_of(page), text_of(open_page("economics"))):
-        assert "different lengths, so compare costs within one" in said
+        assert "different lengths, so compare costs at equal lengths only" in said
 
 
 def test_another_utilisation_changes_number_column_and_heading(

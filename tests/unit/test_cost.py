@@ -87,8 +87,8 @@ def test_the_lengths_stand_beside_the_cost_and_differing_ones_are_said():
     assert cost.lengths_of(shared) == "64-token prompts, 32-token answers"
     assert cost.lengths_of(untimed) == cost.lengths_of(shared)
     assert cost.lengths_of(differing) == (
-        "different lengths, so compare costs within one: 64-token prompts, 32-token answers "
-        "(1 run); 1,024-token prompts, 128-token answers (1 run)"
+        "different lengths, so compare costs at equal lengths only: 64-token prompts, "
+        "32-token answers (1 run); 1,024-token prompts, 128-token answers (1 run)"
     )
     assert cost.lengths_of(untimed.iloc[1:]) == ""
 
