@@ -21,6 +21,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,9 @@ RECORD, STATUS, SPEC, LOG, CANCEL = "record.json", "status.json", "spec.yaml", "
 ANSWERS, WEIGHTS, CAPABILITY = "answers.parquet", "weights.txt", "capability"
 AGAIN, NEXT = "again", "next"
 MOST_CANDIDATES = 8
-"""Ids that are listed when the beginning of one fits several."""
+"""Ids that are listed where what was typed begins several."""
+MOST_CLOSE = 3
+"""Ids that are listed where what was typed begins none."""
 
 
 def run_folder(root: Path, run_id: str) -> Path:
@@ -90,9 +93,11 @@ def read_spec(root: Path, run_id: str) -> RunSpec:
     """The spec that a run was opened with.
 
     Raises:
-        BadInput: There is no such run.
+        BadInput: There is no such run, or it was imported.
     """
     path = run_folder(root, run_id) / SPEC
+    if path.with_name(RECORD).is_file() and not path.is_file():
+        raise BadInput(f"{run_id} was imported: it has no {SPEC}, so it cannot be run here.")
     if not path.is_file():
         raise BadInput(f"There is no run {run_id!r} in {root}. `explorer ls` lists them.")
     return RunSpec.from_yaml(path.read_text(encoding="utf-8"), str(path))
@@ -191,33 +196,40 @@ def resolve_run_id(root: Path, text: str) -> str:
     """
     if run_folder(root, text).is_dir() and is_run(root, text):
         return text
-    matches = [name for name in run_ids(root) if name.startswith(text) and is_run(root, name)]
+    known = [name for name in run_ids(root) if is_run(root, name)]
+    return resolve_id(
+        text, known, "runs", f"There is no run {text!r} in {root}.", "`explorer ls` lists them."
+    )
+
+
+def resolve_id(text: str, known: Collection[str], noun: str, absent: str, see: str) -> str:
+    """The id that `text` is, or that it alone begins.
+
+    Args:
+        text: What a person typed.
+        known: The ids there are.
+        noun: What they are the ids of, as in runs.
+        absent: The sentence where none begins so.
+        see: The sentence that says what lists them.
+
+    Raises:
+        BadInput: No id begins so, or several do; the message names candidates.
+    """
+    matches = [text] if text in known else sorted(one for one in known if one.startswith(text))
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise BadInput(several_ids(text, matches, "runs"))
-    known = [name for name in run_ids(root) if is_run(root, name)]
-    raise BadInput(
-        f"There is no run {text!r} in {root}.{close_ids(text, known)} `explorer ls` lists them."
-    )
-
-
-def several_ids(text: str, matches: list[str], noun: str) -> str:
-    """The sentence that refuses an ambiguous beginning of an id and names what it may mean."""
-    rest = len(matches) - MOST_CANDIDATES
-    more = f" and {rest:,} more" if rest > 0 else ""
-    shown = ", ".join(matches[:MOST_CANDIDATES])
-    return (
-        f"{text!r} begins the ids of {len(matches):,} {noun}: {shown}{more}. Type more of the id."
-    )
-
-
-def close_ids(text: str, known: list[str]) -> str:
-    """` Close to it: a, b.`, or nothing where no id is like `text`."""
+        rest = len(matches) - MOST_CANDIDATES
+        more = f" and {rest:,} more" if rest > 0 else ""
+        raise BadInput(
+            f"{text!r} begins the ids of {len(matches):,} {noun}: "
+            f"{', '.join(matches[:MOST_CANDIDATES])}{more}. Type more of the id."
+        )
     containing = [name for name in known if text in name]
-    similar = difflib.get_close_matches(text, known, n=3)
-    close = list(dict.fromkeys([*containing, *similar]))[:3]
-    return f" Close to it: {', '.join(close)}." if close else ""
+    similar = difflib.get_close_matches(text, known, n=MOST_CLOSE)
+    close = list(dict.fromkeys([*containing, *similar]))[:MOST_CLOSE]
+    like_it = f"Close to it: {', '.join(close)}. " if close else ""
+    raise BadInput(f"{absent} {like_it}{see}")
 
 
 def records(root: Path) -> tuple[list[RunRecord], list[str]]:

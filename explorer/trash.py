@@ -162,15 +162,10 @@ def resolve_run_id(root: Path, text: str) -> str:
         BadInput: None begins so, or several do.
     """
     known = sorted({entry.run_id for entry in deleted(root)})
-    matches = [text] if text in known else [name for name in known if name.startswith(text)]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        raise BadInput(store.several_ids(text, matches, "deleted runs"))
-    raise BadInput(
-        f"There is no run {text!r} in the trash of {root}.{store.close_ids(text, known)} "
-        "`explorer trash` lists them."
-    )
+    return store.resolve_id(
+        text, known, "deleted runs", f"There is no run {text!r} in the trash of {root}.",
+        "`explorer trash` lists them.",
+    )  # fmt: skip
 
 
 def _folder_of(root: Path, run_id: str) -> Path:

@@ -6,12 +6,14 @@ documents that are hard for the teacher are hard for its students, timings are n
 
 import datetime
 import math
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from explorer import store
+from explorer.progress import Progress
 from explorer.records import (
     Capability,
     CorpusFacts,
@@ -94,6 +96,38 @@ def write_run(root: Path, record: RunRecord) -> Path:
         store.write_answers(root, record.run_id, make_answers(_layers(record.spec), seed=seed))
     store.save(root, record)
     return folder
+
+
+def write_every_state(root: Path) -> dict[str, str]:
+    """Write a teacher and a student, and a run in each other state; state to run id.
+
+    Beside them, as `begun`, one that has begun and does not say yet what it does.
+    """
+    teacher, finished = write_study(root, layers=(15,))
+    ids = {"teacher": teacher, "finished": finished}
+    for number, state in enumerate(("failed", "cancelled")):
+        record = make_record(num_layers=12 + number, status=state)
+        write_run(root, record)
+        ids[state] = record.run_id
+    waiting = {"state": "queued", "queued_at": time.time(), "host": "another-host"}
+    lost = {"state": "running", "stage": "distil", "host": "another-host", "updated_at": 1.0}
+    for state, status in {"queued": waiting, "interrupted": lost}.items():
+        ids[state] = _open(root, state)
+        status = {"run_id": ids[state], "updated_at": time.time()} | status
+        store.write_status(root, ids[state], status)
+    ids["begun"] = _open(root, "begun")
+    Progress(root, ids["begun"]).write(state="running")
+    ids["running"] = _open(root, "running")
+    Progress(root, ids["running"])(
+        "distil", 40_000, 150_000, "tokens", loss=1.23, losses=[2.5, 1.23], tokens_per_s=412.0
+    )
+    return ids
+
+
+def _open(root: Path, name: str) -> str:
+    spec = study(name, layers=(20,))[1]
+    store.open_run(root, spec)
+    return spec.run_id
 
 
 def make_record(

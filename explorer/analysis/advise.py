@@ -136,7 +136,7 @@ def _cost_ratio(one: pd.Series, runs: pd.DataFrame) -> float | None:
 
 def _name(one: pd.Series) -> str:
     """`a 15-layer student`, `an 8-layer student as q8_0 in llama.cpp`, `the student 60M wide`."""
-    if one.get("kind", "depth") not in {"depth", None} and isinstance(one.get("label"), str):
+    if one.get("kind", "depth") != "depth" and isinstance(one.get("label"), str):
         return f"the student {one['label']}"
     if numbers.missing(one["num_layers"]):
         return f"a student{_format(one)}"
@@ -148,7 +148,7 @@ def _name(one: pd.Series) -> str:
 def _format(one: pd.Series) -> str:
     """The number format that a model was brought into."""
     place = " in llama.cpp" if one.get("runtime") == "llama.cpp" else ""
-    return "" if pd.isna(one["format"]) else f" as {one['format']}{place}"
+    return "" if numbers.missing(one["format"]) else f" as {one['format']}{place}"
 
 
 def _capital(text: str) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from explorer.analysis import numbers, published
 from explorer.analysis.fit import cheapest
+from explorer.frames import row_dicts
 
 KEPT, SHARE, RENT_USD, GEMINI_KEPT, TENTH = 0.95, 0.10, 2.0, 0.90, 0.10
 """95 % kept; 10 % of the cost; $2 an hour; 90 % kept; a tenth of the latency."""
@@ -67,7 +68,7 @@ def capability(rows: pd.DataFrame) -> Claim:
     distilled = rows[published.is_distilled(rows)]
     points = _points(
         _pairs_in_words(distilled),
-        [_kept(row) for row in distilled.to_dict("records")],
+        [_kept(row) for row in row_dicts(distilled)],
         distilled["source_url"],
     )
     reaching = distilled["raw_ratio"] >= KEPT
@@ -95,7 +96,7 @@ def cost(rows: pd.DataFrame, fitted: pd.DataFrame, deployments: pd.DataFrame) ->
     students = rows[rows["compared_to"] == LARGE_TEACHER].drop_duplicates("student")
     students = students[students["params_b"].between(7, 70)]
     found: list[tuple[str, float, str, str]] = []
-    for row in students.dropna(subset=["price_share"]).to_dict("records"):
+    for row in row_dicts(students.dropna(subset=["price_share"])):
         found.append(
             (
                 f"{row['student']}: a million output tokens at {row['seller']}",
@@ -109,7 +110,7 @@ def cost(rows: pd.DataFrame, fitted: pd.DataFrame, deployments: pd.DataFrame) ->
             )
         )  # fmt: skip
     teacher = _deployed(LARGE_TEACHER, fitted, deployments)
-    for row in students.to_dict("records"):
+    for row in row_dicts(students):
         for bits in (16, 4):
             own = cheapest(fitted, row["student"], bits)
             if own is not None and teacher is not None:
@@ -153,7 +154,7 @@ def consumer_rent(fitted: pd.DataFrame) -> Claim:
         f"({row['memory_gb']:.0f} GB)"
         if pd.notna(row["num_devices"])
         else f"{row['bits']} bits on {row['hardware']}: {row['missing']}"
-        for row in rows.to_dict("records")
+        for row in row_dicts(rows)
     ]
     values = [
         f"{numbers.dollars(low)} to {numbers.dollars(high)} per hour"
@@ -202,7 +203,7 @@ def gemini(rows: pd.DataFrame, speeds: pd.DataFrame) -> Claim:
     kept = pairs["raw_ratio"] >= GEMINI_KEPT
     capable = _points(
         _pairs_in_words(pairs),
-        [_kept(row) for row in pairs.to_dict("records")],
+        [_kept(row) for row in row_dicts(pairs)],
         pairs["source_url"],
     )
     slow = speeds.assign(
@@ -210,7 +211,7 @@ def gemini(rows: pd.DataFrame, speeds: pd.DataFrame) -> Claim:
             row["teacher_value"] / row["student_value"]
             if row["higher_is_faster"]
             else row["student_value"] / row["teacher_value"]
-            for row in speeds.to_dict("records")
+            for row in row_dicts(speeds)
         ]
     )
     fast = slow["share"] <= TENTH
@@ -262,7 +263,7 @@ def _points(words: list[str], values: list[str], urls: pd.Series) -> pd.DataFram
 def _pairs_in_words(rows: pd.DataFrame) -> list[str]:
     """`R1-Distill-Qwen-7B to DeepSeek-R1, 96 times smaller (deepseek-r1-readme)`."""
     words = []
-    for row in rows.to_dict("records"):
+    for row in row_dicts(rows):
         smaller = (
             ""
             if numbers.missing(row["shrink"])

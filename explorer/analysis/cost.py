@@ -127,7 +127,7 @@ def _stated(runs: pd.DataFrame) -> float:
 def _pairs(runs: pd.DataFrame) -> list[tuple[int, int, int]]:
     """Each pair of lengths and its number of runs; most runs first, of equals the shorter."""
     timed = runs[["prompt_tokens", "output_tokens"]].dropna().astype(int)
-    counts = Counter(timed.itertuples(index=False, name=None))
+    counts = Counter(zip(timed["prompt_tokens"], timed["output_tokens"], strict=True))
     return sorted(((*pair, num) for pair, num in counts.items()), key=lambda row: (-row[2], row))
 
 

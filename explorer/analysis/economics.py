@@ -9,6 +9,7 @@ from explorer.analysis import breakeven, cost, fleet, interference, numbers, pay
 from explorer.analysis.fleet import Limits
 from explorer.analysis.quantity import Quantity, median, of, unknown
 from explorer.analysis.serving import Measured, Workload
+from explorer.frames import row_dicts
 from explorer.records import LoadPoint, RunRecord, Timing
 
 COLUMNS = [
@@ -190,7 +191,7 @@ def over_time(rows: pd.DataFrame, points: int = 60) -> pd.DataFrame:
     end = min(year, 1.6 * float(paid.max())) if len(paid) else year
     hours = [end * i / (points - 1) for i in range(points)]
     parts = []
-    for row in rows.to_dict("records"):
+    for row in row_dicts(rows):
         start = of(row["bill_usd"], "the bill") if row["role"] == "student" else Quantity(0.0)
         spent = payback.over_time(start, of(row["fleet_usd_per_hour"], "a price"), hours)
         parts.append(pd.DataFrame({"name": row["label"], "hours": hours, "usd": spent}))

@@ -121,7 +121,8 @@ def _split(
     done = set(finished["run_id"])
     todo = [spec for spec in specs if spec.run_id not in done]
     teachers = {spec.teacher for spec in todo}
-    past = finished[finished["teacher"].isin(teachers)]
+    # Of an imported run nobody knows the device.
+    past = finished[finished["teacher"].isin(teachers)].dropna(subset=["device_name"])
     if not past.empty:
         past = past[past["device_name"] == (device_name or past["device_name"].iloc[-1])]
     return todo, past

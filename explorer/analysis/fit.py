@@ -10,6 +10,7 @@ import pandas as pd
 from explorer.analysis import cost, roofline
 from explorer.analysis.roofline import CEILING, Efficiency
 from explorer.errors import BadInput
+from explorer.frames import row_dicts
 
 USABLE_MEMORY = 0.9
 """Share of a device's memory that weights and cache may fill; vLLM's default as well."""
@@ -72,10 +73,10 @@ def fit(
             raise BadInput(f"The {name} must be 1 or more, got {value}.")
     cost.check_utilisation(utilisation)
     context = prompt_tokens + output_tokens
-    offers = {str(name): group.to_dict("records") for name, group in prices.groupby("hardware")}
+    offers = {str(name): row_dicts(group) for name, group in prices.groupby("hardware")}
     rows = []
-    for model in models.to_dict("records"):
-        for device in devices.to_dict("records"):
+    for model in row_dicts(models):
+        for device in row_dicts(devices):
             for precision in bits:
                 row = _held(model, device, precision, concurrency * context) | {
                     "utilisation": utilisation,

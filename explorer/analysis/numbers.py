@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-import pandas as pd
+from explorer.frames import missing as missing
 
 MISSING = "–"
 
@@ -70,11 +70,6 @@ def duration(seconds: Any) -> str:
 def times(value: Any, digits: int = 3) -> str:
     """A ratio, as in `0.521×`."""
     return MISSING if missing(value) else f"{significant(value, digits)}×"
-
-
-def missing(value: Any) -> bool:
-    """Whether there is nothing to write: None, NaN or NA."""
-    return value is None or bool(pd.isna(value))
 
 
 def _scaled(value: Any, units: list[tuple[float, str]], smallest: str) -> str:

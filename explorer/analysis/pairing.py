@@ -16,6 +16,7 @@ from scipy import special  # scipy.stats takes over a second of the page's first
 
 from explorer.analysis import paired_tests, resampling
 from explorer.analysis.resampling import ALPHA, LEVEL, Values
+from explorer.frames import row_dicts
 
 # Shape letters: N documents of a task.
 
@@ -145,7 +146,7 @@ class Side:
 def side(scores: pd.DataFrame, answers: pd.DataFrame) -> Side:
     """One model's rows of `store.scores` and `store.answers`, ready to be paired."""
     chosen = scores[scores["headline"]].sort_values(["task", "metric"])
-    rows = [{str(k): v for k, v in row.items()} for row in chosen.to_dict("records")]
+    rows = row_dicts(chosen)
     found = {}
     for (task, metric), group in answers.groupby(["task", "metric"], sort=False):
         group = group.iloc[np.argsort(group["doc_id"].to_numpy(), kind="stable")]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from explorer.analysis import fit, numbers
+from explorer.frames import row_dicts
 
 LEAST_ABOVE_CHANCE = 0.05
 """A teacher nearer to a guesser has nothing to keep: the corrected ratio would be noise."""
@@ -169,7 +170,9 @@ def retention(
                 "num_at_least_95": int((counted["raw_ratio"] >= 0.95).sum()),
                 "retention": corrected.mean() if len(corrected) else None,
                 "num_corrected": len(corrected),
-                "left_out": "; ".join(f"{o.benchmark}: {o.left_out}" for o in out.itertuples()),
+                "left_out": "; ".join(
+                    f"{row['benchmark']}: {row['left_out']}" for row in row_dicts(out)
+                ),
             }
         )
     means = pd.DataFrame(rows, columns=[*keys, *MEANS])
@@ -211,7 +214,7 @@ def add_api_prices(rows: pd.DataFrame, api_prices: pd.DataFrame) -> pd.DataFrame
     by_model = {str(name): group for name, group in priced.groupby("catalogue_model")}
     added = [
         _api_price(by_model.get(row["student"]), by_model.get(row["compared_to"]))
-        for row in rows.to_dict("records")
+        for row in row_dicts(rows)
     ]
     columns = [
         "api_usd_per_mtok_output", "api_usd_per_mtok_input", "seller", "price_date",
@@ -225,15 +228,14 @@ def _api_price(own: pd.DataFrame | None, teacher: pd.DataFrame | None) -> dict[s
     if own is None:
         return {}
     offers = {} if teacher is None else teacher.set_index("provider").to_dict("index")
-    rows = own.to_dict("records")
+    rows = row_dicts(own)
     one = next((row for row in rows if row["provider"] in offers), rows[0])
     other = offers.get(one["provider"])
-    dated = one["vendor_page_checked_on"]
     found: dict[str, object] = {
         "api_usd_per_mtok_output": one["output_usd_per_m"],
         "api_usd_per_mtok_input": one["input_usd_per_m"],
         "seller": one["provider"],
-        "price_date": dated if isinstance(dated, str) else one["price_as_of"],
+        "price_date": one["vendor_page_checked_on"] or one["price_as_of"],
         "price_url": one["source_url"],
     }
     if other:

@@ -19,6 +19,7 @@ import pandas as pd
 from explorer.analysis import differences, intervals, pairing, resampling
 from explorer.analysis.pairing import Pair
 from explorer.analysis.resampling import Values
+from explorer.frames import missing, row_dicts
 
 # Shape letters: D draws, N documents of a task, R rows of values.
 
@@ -189,9 +190,9 @@ def _pairs_by_run(
     nothing = pd.DataFrame(columns=["task", "metric", "doc_id", "doc_hash", "value"])
     sides: dict[str, pairing.Side] = {}
     found = {}
-    columns = runs[["run_id", "role", "teacher_run_id"]].itertuples(index=False)
-    for run_id, role, teacher_run_id in columns:
-        teacher_id = run_id if role == "teacher" else teacher_run_id
+    for row in row_dicts(runs[["run_id", "role", "teacher_run_id"]]):
+        run_id = row["run_id"]
+        teacher_id = run_id if row["role"] == "teacher" else row["teacher_run_id"]
         if run_id in by_run and teacher_id in by_run:
             for one in {run_id, teacher_id} - sides.keys():
                 sides[one] = pairing.side(by_run[one], answers.get(one, nothing))
@@ -206,6 +207,8 @@ def _why_unpaired(runs: pd.DataFrame, run_id: str, scores: pd.DataFrame) -> str:
     if run_id not in set(scores["run_id"]):
         return "all tasks: this run has no scores"
     teacher = runs.loc[runs["run_id"] == run_id, "teacher_run_id"].iloc[0]
+    if missing(teacher):
+        return "all tasks: this run names no teacher's run"
     return f"all tasks: the teacher's run {teacher} has no scores here"
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import pandas as pd
 import pydantic
 import yaml
 
 from explorer.catalogue import load
 from explorer.catalogue.prices import Price
 from explorer.errors import BadInput
+from explorer.frames import row_dicts
 from explorer.models import endpoint
 from explorer.models.endpoint import Endpoint
 from explorer.records import RunRecord, Usage
@@ -79,13 +79,11 @@ def book() -> list[ApiPrice]:
             model=row["provider_model_id"],
             input_usd_per_mtok=row["input_usd_per_m"],
             output_usd_per_mtok=row["output_usd_per_m"],
-            date_seen=row["price_as_of"]
-            if pd.isna(row["vendor_page_checked_on"])
-            else row["vendor_page_checked_on"],
+            date_seen=row["vendor_page_checked_on"] or row["price_as_of"],
             source_url=row["source_url"],
-            note="" if pd.isna(row["note"]) else row["note"],
+            note=row["note"] or "",
         )
-        for row in rows.to_dict("records")
+        for row in row_dicts(rows)
     ]
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from explorer.catalogue import load
 from explorer.catalogue.rows import TABLES, UNDATED, day
 from explorer.errors import BadInput
+from explorer.frames import row_dicts
 
 DATES = ("date_seen", "released", "published", "vendor_page_checked_on", "price_as_of")
 KEYS = {
@@ -141,8 +142,8 @@ def _specs_agree(frames: dict[str, pd.DataFrame]) -> list[str]:
         differ = merged[column].notna() & (merged[column] != merged[f"{column}_"])
         faults += [
             f"hardware.csv says {column} {row[column]:g} of {row['hardware']}, "
-            f"hardware_specs.csv {row[f'{column}_']:g}."
-            for row in merged[differ].to_dict("records")
+            f"hardware_specs.csv {'nothing' if row[f'{column}_'] is None else row[f'{column}_']}."
+            for row in row_dicts(merged[differ])
         ]
     return faults
 
@@ -154,7 +155,7 @@ def _means(frames: dict[str, pd.DataFrame]) -> tuple[list[str], list[str]]:
     """
     faults, notes = [], []
     scores = frames["scores"][frames["scores"]["unit"] != "Elo"]
-    for pair in frames["pairs"].to_dict("records"):
+    for pair in row_dicts(frames["pairs"]):
         table = scores[scores["table_id"] == pair["table_id"]]
         both = table[table["model"] == pair["student"]].merge(
             table[table["model"] == pair["compared_to"]], on="benchmark", suffixes=("", "_teacher")

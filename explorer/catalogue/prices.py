@@ -17,6 +17,7 @@ import yaml
 
 from explorer import store
 from explorer.errors import BadInput
+from explorer.frames import row_dicts
 from explorer.specs import Spec
 
 BOOK = Path(__file__).with_name("hardware.csv")
@@ -91,7 +92,7 @@ def suggest(device_name: str, num_cpus: int, book: pd.DataFrame) -> list[Price]:
         large_enough = book[(book["kind"] == "cpu") & (book["vcpus"] >= num_cpus)]
         rows = large_enough[large_enough["vcpus"] == large_enough["vcpus"].min()]
     rows = rows.sort_values("usd_per_unit_hour", kind="stable")
-    return [_price({str(k): v for k, v in row.items()}) for row in rows.to_dict("records")]
+    return [_price(row) for row in row_dicts(rows)]
 
 
 def part(device_name: str, hardware: list[str]) -> str | None:
@@ -156,8 +157,12 @@ def prices_for(runs: pd.DataFrame, root: Path) -> dict[str, Price]:
 def devices(runs: pd.DataFrame, root: Path) -> list[tuple[str, Price | None, list[Price]]]:
     """Each device of these runs: name, price if it has one, and the book's for such a device."""
     known, rows = prices_for(runs, root), book()
-    named = runs[["device_name", "num_cpus"]].drop_duplicates().itertuples(index=False)
-    return [(name, known.get(name), suggest(name, num_cpus, rows)) for name, num_cpus in named]
+    # An imported run was made on a device that nobody named.
+    named = runs[["device_name", "num_cpus"]].dropna().drop_duplicates()
+    return [
+        (name, known.get(name), suggest(name, int(num_cpus), rows))
+        for name, num_cpus in zip(named["device_name"], named["num_cpus"], strict=True)
+    ]
 
 
 SETS = ("Your prices", "Cheapest listed", "Dearest listed")
@@ -207,7 +212,7 @@ def _is_gpu(device_name: str, hardware: str) -> bool:
 
 def _price(row: dict[str, Any]) -> Price:
     def text(key: str) -> str:
-        return "" if pd.isna(row[key]) else str(row[key])
+        return "" if row[key] is None else str(row[key])
 
     bundle = f"rented in units of {row['min_units']}" if row["min_units"] > 1 else ""
     checked = "vendor's own page not seen" if "not seen" in text("source_seen") else ""

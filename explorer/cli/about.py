@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from explorer import specs, store
 from explorer.cli.base import ResultsDir, app, console, root_of
+from explorer.cli.tables import print_facts
 from explorer.errors import BadInput, ExplorerError
 
 
@@ -54,32 +54,30 @@ def fetch_starter() -> None:
 def doctor(results: ResultsDir = None) -> None:
     """Say what this machine has and what is missing, with what to do."""
     root = root_of(results)
-    table = Table(box=None, show_header=False)
+    facts = {}
     for package in ("torch", "transformers", "lm-eval", "accelerate", "streamlit", "ray", "plotly"):
         try:
-            table.add_row(package, importlib.metadata.version(package))
+            facts[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            table.add_row(package, "missing: make install")
+            facts[package] = "missing: make install"
     import torch
 
     from explorer.models import starter
     from explorer.report import export
 
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "none, so the CPU is used"
-    table.add_row("GPU", name)
-    table.add_row("CPU cores", str(os.cpu_count()))
+    facts["GPU"] = name
+    facts["CPU cores"] = str(os.cpu_count())
     here = starter.starter_path().exists()
-    table.add_row("starter teacher", "here" if here else "missing: explorer fetch-starter")
+    facts["starter teacher"] = "here" if here else "missing: explorer fetch-starter"
     nearest = next(p for p in (root.resolve(), *root.resolve().parents) if p.exists())
     writable = os.access(nearest, os.W_OK)
-    table.add_row("store", f"{root.resolve()}" + ("" if writable else ": no permission to write"))
+    facts["store"] = f"{root.resolve()}" + ("" if writable else ": no permission to write")
     free = shutil.disk_usage(nearest).free
-    table.add_row(
-        "free disk", f"{free / 1e9:.0f} GB" + (" (a run needs 2 GB)" if free < 2e9 else "")
-    )
+    facts["free disk"] = f"{free / 1e9:.0f} GB" + (" (a run needs 2 GB)" if free < 2e9 else "")
     missing = "missing: install Chromium, or export HTML"
-    table.add_row("browser for PNG and SVG", export.browser() or missing)
-    console.print(table)
+    facts["browser for PNG and SVG"] = export.browser() or missing
+    print_facts(facts)
     _, problems = store.records(root)
     for problem in problems:
         console.print(problem, markup=False)

@@ -1,6 +1,7 @@
 """What all commands share: the application, the console, the store they work on."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -20,10 +21,14 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     rich_markup_mode=None,
 )
-console = Console()
+# A terminal gets its lines broken between words; a file or a pipe gets them whole.
+console = Console(soft_wrap=not sys.stdout.isatty())
 ResultsDir = Annotated[
     Path | None,
     typer.Option("--results", help="The store; EXPLORER_RESULTS or results/ by default."),
+]
+Wide = Annotated[
+    bool, typer.Option("--wide", help="Every column of a table, however narrow the terminal.")
 ]
 Utilisation = Annotated[
     float,
@@ -34,9 +39,15 @@ Utilisation = Annotated[
 ]
 
 
-def wide_console(width: int = 150) -> Console:
-    """Where wide tables go: the terminal as it is, a file or pipe with room for them."""
-    return console if console.is_terminal else Console(width=max(console.width, width))
+def output_width() -> int | None:
+    """Characters of a line of the output; None for a file or a pipe, whose lines have no end.
+
+    COLUMNS, where it is set, counts for all of them.
+    """
+    stated = os.environ.get("COLUMNS", "")
+    if stated.isdigit() and int(stated) > 0:
+        return int(stated)
+    return console.width if console.is_terminal else None
 
 
 def root_of(results: Path | None, default: Path | None = None) -> Path:

@@ -7,9 +7,10 @@ import typer
 
 from explorer.analysis import roofline
 from explorer.analysis.cost import UTILISATION
-from explorer.cli.base import Out, ResultsDir, Utilisation, app, console, root_of
+from explorer.cli.base import Out, ResultsDir, Utilisation, Wide, app, console, root_of
 from explorer.cli.tables import Format, give
 from explorer.errors import BadInput, DamagedStore
+from explorer.frames import row_dicts
 
 catalogue = typer.Typer(
     help="The published facts that ship with us.", no_args_is_help=True, rich_markup_mode=None
@@ -50,6 +51,7 @@ def published(
     bits: Annotated[int, typer.Option(help="16, 8 or 4, for the estimated rent.")] = 16,
     format: Format = "table",
     out: Out = None,
+    wide: Wide = False,
 ) -> None:
     """Show what published students keep of larger models, each with its source."""
     from explorer.analysis import claims as judging
@@ -64,10 +66,10 @@ def published(
         ):
             console.print(f"{one.said}\n{one.verdict}. {one.why}", markup=False, soft_wrap=True)
             for sign, points in (("+", one.supporting), ("-", one.opposing)):
-                for row in points.to_dict("records"):
+                for row in row_dicts(points):
                     console.print(
                         f"  {sign} {row['point']}: {row['value']} ({row['basis']}) "
-                        f"{row['source_url']}",
+                        f"{row['source_url'] or ''}".rstrip(),
                         markup=False, soft_wrap=True,
                     )  # fmt: skip
             console.print()
@@ -82,8 +84,14 @@ def published(
     words = tables.published(rows)
     if format == "table":
         sources = words.drop_duplicates("Table")
-        words = words.drop(columns=["Method", "Worst", "Benchmarks", "Source"])
-    give(rows.reset_index(drop=True), words, format, out)
+        words = words.drop(columns=["Source"])
+    give(
+        rows.reset_index(drop=True), words, format, out, wide=wide,
+        identifying=["Student"],
+        importance=["Compared with", "Raw ratio", "Above chance", "Times smaller", "Parameters",
+                    "Relation", "API $/1M output tokens", "$/hour, estimated", "Table",
+                    "Worst", "Benchmarks"],
+    )  # fmt: skip
     if format == "table":
         for name, url in zip(sources["Table"], sources["Source"], strict=True):
             console.print(f"{name}: {url}", markup=False, soft_wrap=True)
@@ -122,6 +130,7 @@ def fit(
     results: ResultsDir = None,
     format: Format = "table",
     out: Out = None,
+    wide: Wide = False,
 ) -> None:
     """Estimate which devices hold a model, what they cost per hour, and how fast it can be."""
     from explorer.analysis import cost
@@ -147,7 +156,10 @@ def fit(
         utilisation=utilisation,
         efficiency=reached,
     )
-    give(rows, tables.fitted(rows), format, out)
+    give(
+        rows, tables.fitted(rows), format, out, wide=wide, identifying=["Model", "Bits"],
+        importance=["Devices", "Memory", "$/hour", "TPOT", "Tokens/s", "TTFT"],
+    )  # fmt: skip
     if format == "table":
         console.print(
             f"\nAll of it estimated: {concurrency} requests at once, {prompt_tokens} tokens in and "
@@ -165,16 +177,19 @@ def _reached(
     from explorer import store
     from explorer.catalogue import load, prices
 
-    row = store.row(store.load(root_of(results), run))
+    root = root_of(results)
+    row = store.row(store.load(root, store.resolve_run_id(root, run)))
     specs = load.table("hardware_specs")
-    part = prices.part(row["device_name"], specs["hardware"].tolist())
+    # An imported run names no device.
+    device_name = row.get("device_name")
+    part = prices.part(device_name, specs["hardware"].tolist()) if device_name else None
     if part is not None:
-        known = specs[specs["hardware"] == part].to_dict("records")[0]
+        known = row_dicts(specs[specs["hardware"] == part])[0]
         tflops = tflops or float(known["dense_bf16_tflops"])
         bandwidth_gb_s = bandwidth_gb_s or float(known["mem_bandwidth_gb_s"])
     if tflops is None or bandwidth_gb_s is None:
         raise BadInput(
-            f"The peak of {row['device_name']} is not in the catalogue: state it with --run-tflops "
-            "and --run-bandwidth."
+            f"The peak of {device_name or 'the device of this run'} is not in the catalogue: "
+            "state it with --run-tflops and --run-bandwidth."
         )
     return roofline.calibrated(row, tflops=tflops, bandwidth_gb_s=bandwidth_gb_s)

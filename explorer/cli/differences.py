@@ -6,16 +6,18 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+import pandas as pd
 
 from explorer import store
 from explorer.analysis import differences, numbers, pairing
-from explorer.cli.base import console, wide_console
-from explorer.cli.tables import refuse_unknown
+from explorer.cli.base import console
+from explorer.cli.tables import print_table, refuse_unknown, say_left_out
 from explorer.errors import BadInput
+from explorer.frames import row_dicts
 from explorer.records import RunRecord
 from explorer.report import differences as said
 
+DIFFERENCE = "Difference [95 %], points"
 JSON_NAMES = {
     "student": "score", "teacher": "reference_score", "num_only_student": "num_only_run",
     "num_only_teacher": "num_only_reference",
@@ -53,7 +55,7 @@ def gather(
             store.answers(root, reference),
             allow={*allow, *(pairing.OF_A_STUDENT if own_teacher else ())},
         )
-        tasks = [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")]
+        tasks = row_dicts(rows)
         gathered.append({"run": run, "reference": reference, "tasks": tasks, "suite": suite})
     return gathered
 
@@ -91,31 +93,48 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def print_tables(gathered: list[dict[str, Any]]) -> None:
+def print_tables(gathered: list[dict[str, Any]], *, wide: bool = False) -> None:
     """A table a run: a row a task, the suite last, and what was refused or noted."""
     if not gathered:
         console.print("Nothing to compare: name two runs, or a student whose teacher is here.")
-    out = wide_console()
+    left_out: list[str] = []
     for one in gathered:
-        out.print(f"\n{one['run']} against {one['reference']}", markup=False)
-        table = Table(
-            "Task", "Documents", "Reference", "Run", "Difference [95 %], points",
-            "Only run / reference right", "p", "p (Holm)", "Verdict", box=None,
-        )  # fmt: skip
-        for row in one["tasks"]:
-            shows = said.would_show(row)
-            table.add_row(
-                row["task"], said.documents(row), numbers.significant(row["teacher"]),
-                numbers.significant(row["student"]), said.difference(row),
-                said.discordant(row), said.p_value(row["p_value"]), said.p_value(row["p_holm"]),
-                said.verdict(row) + (f" ({shows})" if shows else ""),
-            )  # fmt: skip
+        console.print(f"\n{one['run']} against {one['reference']}", markup=False)
         suite = one["suite"]
-        table.add_row(
-            "suite", f"{suite['num_documents']:,}", numbers.significant(suite["teacher"]),
-            numbers.significant(suite["student"]), said.difference(suite), "",
-            said.p_value(suite["p_value"]), "", said.verdict(suite), style="bold",
+        words = [*map(_task_in_words, one["tasks"]), _suite_in_words(suite)]
+        left_out += print_table(
+            pd.DataFrame(words), identifying=["Task"], wide=wide, note=False,
+            importance=[DIFFERENCE, "Verdict", "p (Holm)", "Documents", "Run", "Reference"],
         )  # fmt: skip
-        out.print(table)
         for line in said.notes(one["tasks"], suite):
-            out.print(line, markup=False, soft_wrap=True)
+            console.print(line, markup=False, soft_wrap=True)
+    say_left_out(left_out)
+
+
+def _task_in_words(row: dict[str, Any]) -> dict[str, str]:
+    shows = said.would_show(row)
+    return {
+        "Task": row["task"],
+        "Documents": said.documents(row),
+        "Reference": numbers.significant(row["teacher"]),
+        "Run": numbers.significant(row["student"]),
+        DIFFERENCE: said.difference(row),
+        "Only run / reference right": said.discordant(row),
+        "p": said.p_value(row["p_value"]),
+        "p (Holm)": said.p_value(row["p_holm"]),
+        "Verdict": said.verdict(row) + (f" ({shows})" if shows else ""),
+    }
+
+
+def _suite_in_words(suite: dict[str, Any]) -> dict[str, str]:
+    return {
+        "Task": "suite",
+        "Documents": f"{suite['num_documents']:,}",
+        "Reference": numbers.significant(suite["teacher"]),
+        "Run": numbers.significant(suite["student"]),
+        DIFFERENCE: said.difference(suite),
+        "Only run / reference right": "",
+        "p": said.p_value(suite["p_value"]),
+        "p (Holm)": "",
+        "Verdict": said.verdict(suite),
+    }

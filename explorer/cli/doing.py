@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from explorer import specs, store
+from explorer import paths, specs, store
 from explorer.analysis import interference
 from explorer.cli import asking
-from explorer.cli.base import ResultsDir, app, console, root_of
+from explorer.cli.base import ResultsDir, Wide, app, console, root_of
 from explorer.cli.tables import print_comparison, print_forecasts
 from explorer.errors import BadInput, ExplorerError
 from explorer.models import sizes
@@ -30,7 +30,9 @@ Insist = Annotated[
 
 @app.command()
 def run(
-    what: Annotated[str, typer.Argument(help="A YAML file with a spec, or a run's id.")],
+    what: Annotated[
+        str, typer.Argument(help="A YAML file with a spec, or a run's id or how it begins.")
+    ],
     results: ResultsDir = None,
     queue: Queue = False,
     again: Annotated[
@@ -38,6 +40,7 @@ def run(
     ] = False,
     dry_run: DryRun = False,
     insist: Insist = False,
+    wide: Wide = False,
     queued: Annotated[
         bool, typer.Option("--queued", hidden=True, help="The queue says this, not a person.")
     ] = False,
@@ -62,13 +65,13 @@ def run(
     )
     spec = flags.of(read)
     if dry_run:
-        _say_ahead([spec], root)
+        _say_ahead([spec], root, wide)
         return
     _insist(insist)
     _do([spec], root, queue=queue, again=again, queued=queued)
 
 
-def _say_ahead(runs: list[specs.RunSpec], root: Path) -> None:
+def _say_ahead(runs: list[specs.RunSpec], root: Path, wide: bool) -> None:
     """Print what runs will take: of this machine, and in tokens of endpoints."""
     sizes.check_students(runs, root)
     served = [one for one in runs if one.teacher.startswith("endpoint:")]
@@ -81,7 +84,7 @@ def _say_ahead(runs: list[specs.RunSpec], root: Path) -> None:
         console.print(f"{' '.join(said)} Nothing was asked.", markup=False)
     here = [one for one in runs if one not in served or one.student is not None]
     if here:
-        print_forecasts(here, root)
+        print_forecasts(here, root, wide=wide)
 
 
 @app.command()
@@ -96,22 +99,23 @@ def sweep(
     ] = False,
     dry_run: DryRun = False,
     insist: Insist = False,
+    wide: Wide = False,
 ) -> None:
     """Benchmark a teacher, then make, teach and benchmark several students of it."""
     root = root_of(results)
     spec = specs.starter_sweep() if what == "starter" else specs.read(Path(what))
     runs = spec.runs() if isinstance(spec, specs.SweepSpec) else [spec]
     if dry_run:
-        _say_ahead(runs, root)
+        _say_ahead(runs, root, wide)
         return
     _insist(insist)
     _do(runs, root, queue=queue, again=again)
     if not queue:
-        print_comparison(root, [one.run_id for one in runs])
+        print_comparison(root, [one.run_id for one in runs], wide=wide)
 
 
 @app.command()
-def demo(results: ResultsDir = None) -> None:
+def demo(results: ResultsDir = None, wide: Wide = False) -> None:
     """The main job, small: benchmark the starter, distil and benchmark two students."""
     root = root_of(results, default=Path("results-demo"))
     sweep_spec = specs.demo_sweep()
@@ -119,7 +123,7 @@ def demo(results: ResultsDir = None) -> None:
     console.print("One teacher and two students: made, taught, tested and timed on this machine.")
     _do(runs, root, queue=False, again=False)
     _price_from_the_book(root)
-    print_comparison(root, [one.run_id for one in runs])
+    print_comparison(root, [one.run_id for one in runs], wide=wide)
     console.print(
         f"\nThe results are in {root.resolve()}, a folder a run. Little data was used, so the "
         "intervals are wide: results/ holds the full study.\n"
@@ -133,7 +137,9 @@ def cancel(
     results: ResultsDir = None,
 ) -> None:
     """Stop a queued or running run, or a tournament with its runs; checkpoints stay."""
-    _queue_of(root_of(results), run_id).cancel(root_of(results), run_id)
+    root = root_of(results)
+    run_id, queue = _queued(root, run_id)
+    queue.cancel(root, run_id)
     console.print(f"{run_id} will stop at its next step. Continue it: explorer resume {run_id}")
 
 
@@ -145,7 +151,9 @@ def resume(
     results: ResultsDir = None,
 ) -> None:
     """Put a run or a tournament back into the queue; it continues where it stopped."""
-    _queue_of(root_of(results), run_id).resume(root_of(results), run_id)
+    root = root_of(results)
+    run_id, queue = _queued(root, run_id)
+    queue.resume(root, run_id)
     console.print(f"{run_id} is queued. Watch it: explorer ls")
 
 
@@ -183,7 +191,7 @@ def synthesise(
     with stage_bar(console) as bar:
         bar({"stage": "load", "done": 0, "total": 0})
         recipe = write(
-            load(teacher, device="auto"), out,
+            load(_model(teacher), device="auto"), out,
             num_tokens=tokens, document_tokens=document_tokens, batch_size=batch_size,
             temperature=temperature, top_k=top_k, seed=seed,
             progress=lambda done, total: bar(
@@ -203,6 +211,7 @@ def convert(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
     """Write a model as GGUF, for llama.cpp and what is built on it."""
+    model = _model(model)
     if out.exists() and not force:
         raise BadInput(f"{out} exists. Choose another name, or --force to overwrite it.")
     from explorer.models.convert import to_gguf
@@ -222,15 +231,30 @@ def _spec(root: Path, what: str) -> specs.RunSpec | specs.SweepSpec:
     """A spec by its file or by the id of a run in the store."""
     if what.endswith((".yaml", ".yml")) or Path(what).is_file():
         return specs.read(Path(what))
-    return store.read_spec(root, what)
+    return store.read_spec(root, store.resolve_run_id(root, what))
 
 
-def _queue_of(root: Path, run_id: str) -> ModuleType:
-    """What cancels and resumes this id: a tournament has runs of its own."""
+def _model(name: str) -> str:
+    """A model's name, in which `run:` and the beginning of a run's id has become the whole id."""
+    if not name.startswith("run:"):
+        return name
+    return f"run:{store.resolve_run_id(paths.store_root(), name.removeprefix('run:'))}"
+
+
+def _queued(root: Path, text: str) -> tuple[str, ModuleType]:
+    """The run or tournament that `text` names, and what cancels and resumes it."""
     from explorer import jobs
     from explorer.tune import queued, tournament
 
-    return queued if tournament.known(root, run_id) else jobs
+    store.run_folder(root, text)  # refuses what cannot be an id
+    tournaments = tournament.ids(root)
+    runs = [run_id for run_id in store.run_ids(root) if store.is_run(root, run_id)]
+    whole = store.resolve_id(
+        text, [*runs, *tournaments], "runs and tournaments",
+        f"There is no run or tournament {text!r} in {root}.",
+        "`explorer ls` and `explorer tune --standings` list them.",
+    )  # fmt: skip
+    return whole, queued if whole in tournaments else jobs
 
 
 def _insist(insist: bool) -> None:

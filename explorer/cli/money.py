@@ -6,8 +6,8 @@ import typer
 
 from explorer import store
 from explorer.analysis.cost import UTILISATION
-from explorer.cli.base import Out, ResultsDir, app, console, root_of
-from explorer.cli.tables import Format, analysed, give
+from explorer.cli.base import Out, ResultsDir, Wide, app, console, root_of
+from explorer.cli.tables import Format, analysed, give, named_runs
 from explorer.errors import BadInput
 
 
@@ -45,6 +45,7 @@ def economics(
     results: ResultsDir = None,
     format: Format = "table",
     out: Out = None,
+    wide: Wide = False,
 ) -> None:
     """Show what a traffic costs with each run, its payback, and its break-even with an API."""
     from explorer.analysis import cost, interference
@@ -59,7 +60,7 @@ def economics(
     sets = dict(zip(("yours", "cheapest", "dearest"), price_book.SETS, strict=True))
     if prices is not None and prices not in sets:
         raise BadInput(f"The prices are {', '.join(sets)}, got {prices!r}.")
-    runs = analysed(root, run_ids or [], utilisation)
+    runs = analysed(root, named_runs(root, run_ids or []), utilisation)
     runs = tables.ordered_for_people(runs[runs["status"] == "finished"].dropna(subset=["tpot_ms"]))
     if runs.empty:
         console.print("No timed runs yet. Start some: explorer demo")
@@ -93,7 +94,11 @@ def economics(
     if format == "table":
         cells = tables.without_equal_lengths(cells)
         cells = cells if offer else cells.drop(columns="API break-even")
-    give(rows, cells, format, out)
+    give(
+        rows, cells, format, out, wide=wide, identifying=["Model"],
+        importance=["Retention [95 %]", "Fleet $/month", "Devices", cost.label_of(rows),
+                    "Paid back after", "API break-even", "Bill"],
+    )  # fmt: skip
     if format != "table":
         return
     lines = [analysis.headline(rows, assumed)]

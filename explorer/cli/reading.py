@@ -2,18 +2,28 @@
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import typer
-from rich.table import Table
 
 from explorer import store
 from explorer.analysis import interference, intervals, levels, numbers, pairing
 from explorer.analysis.cost import UTILISATION
-from explorer.cli.base import Out, ResultsDir, Utilisation, app, console, root_of, wide_console
-from explorer.cli.tables import analysed, print_comparison, print_effects, write_out
+from explorer.cli.base import Out, ResultsDir, Utilisation, Wide, app, console, root_of
+from explorer.cli.tables import (
+    analysed,
+    named_runs,
+    print_comparison,
+    print_effects,
+    print_facts,
+    print_table,
+    write_out,
+)
 from explorer.errors import BadInput
+from explorer.frames import row_dicts
 from explorer.records import TaskScore, Timing
 
 
@@ -21,6 +31,7 @@ from explorer.records import TaskScore, Timing
 def list_runs(
     results: ResultsDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False,
+    wide: Wide = False,
 ) -> None:
     """List all runs, the queued, running and failed ones included."""
     from explorer import jobs
@@ -34,18 +45,41 @@ def list_runs(
     if as_json:
         print(merged.to_json(orient="records", indent=1))
     else:
-        table = Table("Run", "State", "Stage", "Layers", "Parameters", "Finished", box=None)
-        for row in merged.to_dict("records"):
-            table.add_row(
-                row["run_id"], _state(row), row["stage"] or numbers.MISSING,
-                numbers.MISSING if numbers.missing(row["num_layers"])
-                else f"{row['num_layers']:.0f}",
-                numbers.parameters(row["num_parameters"]),
-                numbers.MISSING if numbers.missing(row["finished_at"]) else row["finished_at"],
-            )  # fmt: skip
-        console.print(table if len(merged) else "No runs yet. Start one: explorer demo")
+        _print_runs(merged, wide)
     for problem in problems:
         print(problem, file=sys.stderr)
+
+
+def _print_runs(runs: pd.DataFrame, wide: bool) -> None:
+    if runs.empty:
+        console.print("No runs yet. Start one: explorer demo")
+        return
+    words = [
+        {
+            "Run": row["run_id"],
+            "State": _state(row),
+            "Stage": row["stage"] or numbers.MISSING,
+            "Layers": _count(row["num_layers"]),
+            "Parameters": numbers.parameters(row["num_parameters"]),
+            "Finished (UTC)": _minute(row["finished_at"]),
+        }
+        for row in row_dicts(runs)
+    ]
+    print_table(
+        pd.DataFrame(words), identifying=["Run"], wide=wide,
+        importance=["State", "Stage", "Parameters", "Finished (UTC)"],
+    )  # fmt: skip
+
+
+def _count(number: float | None) -> str:
+    return numbers.MISSING if number is None else f"{number:.0f}"
+
+
+def _minute(moment: str | None) -> str:
+    """`2026-11-28 11:54`, in UTC."""
+    if moment is None:
+        return numbers.MISSING
+    return f"{datetime.fromisoformat(moment).astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
 def _state(row: dict[Any, Any]) -> str:
@@ -56,65 +90,82 @@ def _state(row: dict[Any, Any]) -> str:
 
 @app.command()
 def show(
-    run_id: Annotated[str, typer.Argument(help="A run's id, as `explorer ls` prints it.")],
+    run_id: Annotated[
+        str, typer.Argument(help="A run's id, as `explorer ls` prints it, or how it begins.")
+    ],
     results: ResultsDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="The whole record.")] = False,
+    wide: Wide = False,
 ) -> None:
     """Show one run: its record, or where it is."""
     from explorer import jobs
 
     root = root_of(results)
+    run_id = store.resolve_run_id(root, run_id)
     if not (store.run_folder(root, run_id) / store.RECORD).exists():
-        store.read_spec(root, run_id)
         print(json.dumps(store.read_status(root, run_id), indent=1))
         return
     record = store.load(root, run_id)
     if as_json:
         print(record.to_json(), end="")
         return
-    table = Table(box=None, show_header=False)
-    for key, value in store.row(record).items():
-        if value is not None:
-            table.add_row(key, f"{value:.4g}" if isinstance(value, float) else str(value))
-    console.print(table)
+    print_facts(
+        {
+            key: f"{value:.4g}" if isinstance(value, float) else str(value)
+            for key, value in store.row(record).items()
+            if value is not None
+        }
+    )
     if (row := jobs.row_of(root, run_id)) and row["state"] != record.status:
         console.print(f"Now: {row['state']}.", markup=False)
     elif row and record.status == "finished" and row["error"]:
         console.print(row["error"], markup=False)
     if record.capability:
-        scores = Table(
-            "Task", "Metric", "Score [95 %]", "Std. error", "Chance", "Documents", box=None
-        )
-        for score in record.capability.scores:
-            if score.headline:
-                scores.add_row(
-                    score.task, score.metric, _score(score),
-                    numbers.MISSING if score.stderr is None else f"{score.stderr:.3f}",
-                    numbers.MISSING if score.chance is None else f"{score.chance:.3f}",
-                    str(score.num_documents),
-                )  # fmt: skip
-        wide_console().print(scores)
+        scores = [
+            {
+                "Task": score.task,
+                "Metric": score.metric,
+                "Score [95 %]": _score(score),
+                "Std. error": numbers.MISSING if score.stderr is None else f"{score.stderr:.3f}",
+                "Chance": numbers.MISSING if score.chance is None else f"{score.chance:.3f}",
+                "Documents": str(score.num_documents),
+            }
+            for score in record.capability.scores
+            if score.headline
+        ]
+        if scores:
+            print_table(
+                pd.DataFrame(scores), identifying=["Task"], wide=wide,
+                importance=["Score [95 %]", "Documents", "Chance", "Metric"],
+            )  # fmt: skip
     from explorer.catalogue import api_prices
 
     if said := api_prices.spent(record, root):
         console.print(f"Asked: {said}", markup=False)
     if record.latency and record.latency.own.curve:
-        _print_levels(record.latency.own)
+        _print_levels(record.latency.own, wide)
     if record.latency and record.latency.was_busy:
         console.print(interference.advice([run_id]), markup=False, soft_wrap=True)
     print_effects(store.records(root)[0], root, [run_id])
 
 
-def _print_levels(timing: Timing) -> None:
+def _print_levels(timing: Timing, wide: bool) -> None:
     """The levels of load, and why their sweep ended."""
-    shown = Table("Load", "Answered", "Failed", "Tokens/s", "TTFT (ms)", "TPOT (ms)", box=None)
-    for row in levels.table(timing).to_dict("records"):
-        shown.add_row(
-            f"{row['level']:g} {levels.KINDS[row['kind']]}", str(row["num_requests"]),
-            str(row["num_failed"]), numbers.significant(row["output_tokens_per_s"]),
-            numbers.significant(row["ttft_ms"]), numbers.significant(row["tpot_ms"]),
-        )  # fmt: skip
-    wide_console().print(shown)
+    words = [
+        {
+            "Load": f"{row['level']:g} {levels.KINDS[row['kind']]}",
+            "Answered": str(row["num_requests"]),
+            "Failed": str(row["num_failed"]),
+            "Tokens/s": numbers.significant(row["output_tokens_per_s"]),
+            "TTFT (ms)": numbers.significant(row["ttft_ms"]),
+            "TPOT (ms)": numbers.significant(row["tpot_ms"]),
+        }
+        for row in row_dicts(levels.table(timing))
+    ]
+    print_table(
+        pd.DataFrame(words), identifying=["Load"], wide=wide,
+        importance=["Tokens/s", "TPOT (ms)", "TTFT (ms)", "Failed"],
+    )  # fmt: skip
     if timing.curve_note:
         console.print(timing.curve_note, markup=False)
 
@@ -152,18 +203,21 @@ def compare(
     as_json: Annotated[
         bool, typer.Option("--json", help="The differences as one JSON array.")
     ] = False,
+    wide: Wide = False,
 ) -> None:
     """Compare runs: what each keeps and costs and, of two or more, whether they really differ."""
     from explorer.cli import differences as difference
 
-    root, named = root_of(results), run_ids or []
+    root = root_of(results)
+    named = named_runs(root, run_ids or [])
+    against = store.resolve_run_id(root, against) if against else None
     if as_json:
         difference.print_json(difference.gather(root, named, against, allow or []))
         return
     if not differences:
-        print_comparison(root, named, utilisation)
+        print_comparison(root, named, utilisation, wide=wide)
     if differences or against or len(named) > 1:
-        difference.print_tables(difference.gather(root, named, against, allow or []))
+        difference.print_tables(difference.gather(root, named, against, allow or []), wide=wide)
 
 
 @app.command()
@@ -192,17 +246,19 @@ def export(
     from explorer.harness import give
     from explorer.report import export as report_export
 
+    root = root_of(results)
+    named = named_runs(root, run_ids or [])
     if format not in give.FORMATS:
-        runs = analysed(root_of(results), run_ids or [], utilisation)
+        runs = analysed(root, named, utilisation)
         write_out(report_export.write(runs, format), out)
         return
-    if not run_ids or len(run_ids) != 1:
+    if len(named) != 1:
         raise BadInput(f"The format {format} takes one run: explorer export RUN --format {format}")
     if format == "lm-eval" and out is not None and out.suffix != ".zip":
-        written = give.into(give.files(root_of(results), run_ids[0]), out)
+        written = give.into(give.files(root, named[0]), out)
         console.print(f"Wrote {len(written)} files under {out}.", markup=False)
         return
-    write_out(give.write(root_of(results), run_ids[0], format), out)
+    write_out(give.write(root, named[0], format), out)
 
 
 @app.command("import")
@@ -220,6 +276,7 @@ def bring_in(
     from explorer.harness import bring, unpack
 
     root = root_of(results)
+    teacher = store.resolve_run_id(root, teacher) if teacher else None
     if folder.suffix == ".zip" and folder.is_file():
         with folder.open("rb") as file, unpack.opened({folder.name: file}) as unpacked:
             run_id, problems = bring.bring(root, unpacked, name, teacher)

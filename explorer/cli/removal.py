@@ -5,9 +5,9 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from explorer import store, trash
-from explorer.cli.base import ResultsDir, app, console, root_of
-from explorer.cli.tables import print_frame
+from explorer import trash
+from explorer.cli.base import ResultsDir, Wide, app, console, root_of
+from explorer.cli.tables import named_runs, print_table
 
 RunIds = Annotated[list[str], typer.Argument(help="Ids of runs, or the beginnings of their ids.")]
 
@@ -16,7 +16,7 @@ RunIds = Annotated[list[str], typer.Argument(help="Ids of runs, or the beginning
 def hide(run_ids: RunIds, results: ResultsDir = None) -> None:
     """Leave runs out of pages and tables; their files stay."""
     root = root_of(results)
-    names = [store.resolve_run_id(root, text) for text in run_ids]
+    names = named_runs(root, run_ids)
     trash.hide(root, names)
     for name in names:
         console.print(f"{name} is hidden. Show it again: explorer unhide {name}", soft_wrap=True)
@@ -26,7 +26,7 @@ def hide(run_ids: RunIds, results: ResultsDir = None) -> None:
 def unhide(run_ids: RunIds, results: ResultsDir = None) -> None:
     """Show hidden runs again."""
     root = root_of(results)
-    names = [store.resolve_run_id(root, text) for text in run_ids]
+    names = named_runs(root, run_ids)
     trash.unhide(root, names)
     for name in names:
         console.print(f"{name} is shown.", soft_wrap=True)
@@ -38,7 +38,7 @@ def delete(run_ids: RunIds, results: ResultsDir = None) -> None:
     from explorer import jobs
 
     root = root_of(results)
-    names = [store.resolve_run_id(root, text) for text in run_ids]
+    names = named_runs(root, run_ids)
     for entry in jobs.delete(root, names):
         console.print(
             f"{entry.run_id} is in the trash. Take it back: explorer restore {entry.run_id}",
@@ -65,6 +65,7 @@ def list_trash(
             help="Delete them for good, with the weights of students that no other run refers to.",
         ),
     ] = False,
+    wide: Wide = False,
 ) -> None:
     """List deleted runs, or delete them for good."""
     root = root_of(results)
@@ -74,6 +75,6 @@ def list_trash(
         return
     rows = [{"Run": entry.run_id, "Deleted": entry.deleted_at} for entry in trash.deleted(root)]
     if rows:
-        print_frame(pd.DataFrame(rows))
+        print_table(pd.DataFrame(rows), identifying=["Run"], wide=wide)
     else:
         console.print("The trash is empty.")

@@ -1,17 +1,18 @@
 """Tables in the terminal, or as files."""
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
 import typer
-from rich.table import Table
+from rich.cells import cell_len
+from rich.text import Text
 
 from explorer import store
 from explorer.analysis.cost import UTILISATION
-from explorer.cli.base import console, wide_console
+from explorer.cli.base import console, output_width
 from explorer.errors import BadInput, ExplorerError, NoRoom
 from explorer.records import RunRecord
 from explorer.specs import RunSpec
@@ -22,8 +23,32 @@ Format = Annotated[
 ]
 
 
-def give(raw: pd.DataFrame, words: pd.DataFrame, format: str, out: Path | None) -> None:
+NAMES_SHARE = 0.6
+"""Share of a line that names may take; the longest of them may run on."""
+GAP = 2
+"""Spaces between two columns."""
+
+
+def give(
+    raw: pd.DataFrame,
+    words: pd.DataFrame,
+    format: str,
+    out: Path | None,
+    *,
+    identifying: Collection[str],
+    importance: Sequence[str] = (),
+    wide: bool = False,
+) -> None:
     """A table on the terminal, or the bytes of a file to a file or to standard output.
+
+    Args:
+        raw: What a file gets: numbers, with their units in the names.
+        words: What the terminal gets, as `print_table` takes it, with the next three.
+        format: table, or one of `export.write_table`.
+        out: The file; None is standard output.
+        identifying: As of `print_table`.
+        importance: As of `print_table`.
+        wide: As of `print_table`.
 
     Raises:
         BadInput: A format that is not offered.
@@ -32,17 +57,102 @@ def give(raw: pd.DataFrame, words: pd.DataFrame, format: str, out: Path | None) 
     from explorer.report import export
 
     if format == "table":
-        print_frame(words, width=220)
+        print_table(words, identifying=identifying, importance=importance, wide=wide)
     else:
         write_out(export.write_table(raw, words, format), out)
 
 
-def print_frame(words: pd.DataFrame, width: int = 150) -> None:
-    """A frame of texts as a table; `width` is what a file or a pipe gets."""
-    table = Table(*[str(column) for column in words.columns], box=None)
-    for row in words.itertuples(index=False):
-        table.add_row(*[str(cell) for cell in row])
-    wide_console(width).print(table, markup=False)
+def print_table(
+    words: pd.DataFrame,
+    *,
+    identifying: Collection[str],
+    importance: Sequence[str] = (),
+    wide: bool = False,
+    note: bool = True,
+) -> list[str]:
+    """Print one line a row; no cell is ever cut short or broken.
+
+    Where the terminal is too narrow, whole columns are left out, the least important first,
+    and standard error says which. A file or a pipe gets all of them.
+
+    Args:
+        words: Text in every cell.
+        identifying: Columns that say which row it is: names and ids, which always stay.
+        importance: Other columns, the most important first; those that are not named come
+            last, in their order.
+        wide: Print every column, whatever the width.
+        note: Whether to say here which columns were left out.
+
+    Returns:
+        The columns that were left out.
+    """
+    columns = {
+        str(name): [_one_line(cell) for cell in words.iloc[:, place]]
+        for place, name in enumerate(words.columns)
+    }
+    widths = {name: max(map(cell_len, [name, *cells])) for name, cells in columns.items()}
+    shown = set(columns)
+    if not wide and (width := output_width()) is not None:
+        for name in identifying:
+            widths[name] = _aligned(map(cell_len, [name, *columns[name]]), width)
+        ordered = [*(name for name in importance if name in columns), *columns]
+        shown = _fitting(widths, identifying, ordered, width)
+    lines = [
+        "".join(
+            cell + " " * (max(widths[name] - cell_len(cell), 0) + GAP)
+            for name, cell in zip(columns, row, strict=True)
+            if name in shown
+        ).rstrip()
+        for row in [tuple(columns), *zip(*columns.values(), strict=True)]
+    ]
+    for number, line in enumerate(lines):
+        console.print(Text(line, "" if number else "bold"), soft_wrap=True)
+    left_out = [name for name in columns if name not in shown]
+    if note:
+        say_left_out(left_out)
+    return left_out
+
+
+def say_left_out(columns: Collection[str]) -> None:
+    """Say which columns a narrow terminal had no room for, where there are any."""
+    if columns:
+        names = ", ".join(dict.fromkeys(columns))
+        print(f"Left out to fit the width: {names}. --wide shows all.", file=sys.stderr)
+
+
+def print_facts(facts: Mapping[str, str]) -> None:
+    """Print a line a fact, its name first; no line is cut short or broken."""
+    width = max(map(cell_len, facts), default=0) + GAP
+    for name, value in facts.items():
+        padded = name + " " * (width - cell_len(name))
+        console.print(Text(f"{padded}{_one_line(value)}"), soft_wrap=True)
+
+
+def _fitting(
+    widths: Mapping[str, int], identifying: Collection[str], ordered: Sequence[str], width: int
+) -> set[str]:
+    """The columns that fit beside each other; the more important is taken first."""
+    shown = {name for name in widths if name in identifying}
+    for name in ordered:
+        wanted = shown | {name}
+        if sum(widths[one] for one in wanted) + GAP * (len(wanted) - 1) <= width:
+            shown = wanted
+    return shown
+
+
+def _aligned(lengths: Iterable[int], width: int) -> int:
+    """Where the column after names of these lengths begins, less the gap.
+
+    Behind the longest name. Where a few take more than their share of the line, it is behind
+    the longest of the others: the lines of those few run on, and all keep their columns.
+    """
+    ordered = sorted(lengths)
+    usual = [length for length in ordered if length <= NAMES_SHARE * width]
+    return usual[-1] if 2 * len(usual) >= len(ordered) else ordered[-1]
+
+
+def _one_line(cell: object) -> str:
+    return " ".join(str(cell).split())
 
 
 def write_out(data: bytes, out: Path | None) -> None:
@@ -59,6 +169,15 @@ def write_out(data: bytes, out: Path | None) -> None:
     except OSError as error:
         raise ExplorerError(f"Could not write {out}: {error.strerror}.") from error
     console.print(f"Wrote {out} ({len(data):,} bytes).")
+
+
+def named_runs(root: Path, texts: Sequence[str]) -> list[str]:
+    """The runs that these ids, or unique beginnings of ids, name; each once.
+
+    Raises:
+        BadInput: One of them names no run, or several.
+    """
+    return list(dict.fromkeys(store.resolve_run_id(root, text) for text in texts))
 
 
 def refuse_unknown(wanted: Collection[str], found: list[RunRecord], root: Path) -> None:
@@ -96,7 +215,9 @@ def _analysed(
     return runs[runs["run_id"].isin(run_ids)] if run_ids else runs
 
 
-def print_comparison(root: Path, run_ids: list[str], utilisation: float = UTILISATION) -> None:
+def print_comparison(
+    root: Path, run_ids: list[str], utilisation: float = UTILISATION, *, wide: bool = False
+) -> None:
     """Print the comparison, the finding in one sentence, and what has no price."""
     from explorer.analysis import advise, cost, interference, retention
     from explorer.report import tables
@@ -106,7 +227,15 @@ def print_comparison(root: Path, run_ids: list[str], utilisation: float = UTILIS
     if runs.empty:
         console.print("No finished runs yet. Start some: explorer demo")
         return
-    print_frame(tables.without_equal_lengths(tables.comparison(runs)))
+    words = tables.without_equal_lengths(tables.comparison(runs))
+    words["Run"] = runs["run_id"]
+    print_table(
+        words, identifying=["Model"], wide=wide,
+        importance=[
+            "Retention [95 %]", "TPOT (ms)", "Latency vs teacher", cost.label_of(runs),
+            "Parameters", "Layers", "TTFT (ms)", "Memory", "Run",
+        ],
+    )  # fmt: skip
     if runs["usd_per_mtok"].notna().any():
         console.print(f"\n{cost.conditions_of(runs)}.", markup=False)
     console.print("\n" + advise.headline(runs), markup=False)
@@ -138,7 +267,7 @@ def print_effects(found: list[RunRecord], root: Path, run_ids: list[str]) -> Non
             console.print(f"{run_id}: {known.in_words()}", markup=False, soft_wrap=True)
 
 
-def print_forecasts(runs: list[RunSpec], root: Path) -> None:
+def print_forecasts(runs: list[RunSpec], root: Path, *, wide: bool = False) -> None:
     """Print what each run will take, their sum, and what does not fit.
 
     Raises:
@@ -160,7 +289,10 @@ def print_forecasts(runs: list[RunSpec], root: Path) -> None:
         }
         for one, told in zip(runs, found, strict=True)
     ]
-    print_frame(pd.DataFrame(rows))
+    print_table(
+        pd.DataFrame(rows), identifying=["Run"], importance=["Time", "Memory", "Cost", "Disk"],
+        wide=wide,
+    )  # fmt: skip
     known = [told.seconds for told in found if told.seconds is not None]
     spent = [told.usd for told in found if told.usd is not None]
     total = f"About {numbers.duration(sum(known))}" if known else "Time not known yet"

@@ -2,19 +2,20 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import pandas as pd
 import typer
-from rich.table import Table
 
 from explorer.analysis import numbers
-from explorer.cli.base import ResultsDir, app, console, root_of
+from explorer.cli.base import ResultsDir, Wide, app, console, root_of
+from explorer.cli.tables import print_facts, print_table
 
 targets_app = typer.Typer(
     help="Look at the teacher's cached distributions, or remove them.", no_args_is_help=True
 )
 app.add_typer(targets_app, name="targets")
-Key = Annotated[str, typer.Argument(help="As `explorer targets ls` prints it.")]
+Key = Annotated[str, typer.Argument(help="As `explorer targets ls` prints it, or how it begins.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON array.")]
 
 
@@ -23,7 +24,7 @@ def _root(results: Path | None) -> Path:
 
 
 @targets_app.command("ls")
-def list_targets(results: ResultsDir = None, as_json: AsJson = False) -> None:
+def list_targets(results: ResultsDir = None, as_json: AsJson = False, wide: Wide = False) -> None:
     """List the cached targets: of which teacher and corpus, and their size."""
     from explorer.distill import targets_list
 
@@ -34,18 +35,27 @@ def list_targets(results: ResultsDir = None, as_json: AsJson = False) -> None:
     if not found:
         console.print("No targets yet: the first distilled student makes them.")
         return
-    table = Table("Key", "Teacher", "Corpus", "Top k", "Blocks", "Bytes/token", "Size", box=None)
+    print_table(
+        pd.DataFrame([_in_words(row) for row in found]), identifying=["Key"], wide=wide,
+        importance=["Size", "Teacher", "Corpus", "Blocks", "Top k"],
+    )  # fmt: skip
     for row in found:
         if "problem" in row:
-            cells = [row["problem"], "", "", "", ""]
-        else:
-            blocks = f"{row['num_blocks']:,} of {row['num_blocks_of_corpus']:,}"
-            cells = [
-                row["teacher"], row["corpus"], str(row["top_k"]), blocks,
-                str(row["bytes_per_token"]),
-            ]  # fmt: skip
-        table.add_row(row["key"], *cells, numbers.size(row["num_bytes"]))
-    console.print(table)
+            console.print(f"{row['key']} was {row['problem']}.", markup=False)
+
+
+def _in_words(row: dict[str, Any]) -> dict[str, str]:
+    known = "problem" not in row
+    blocks = f"{row['num_blocks']:,} of {row['num_blocks_of_corpus']:,}" if known else ""
+    return {
+        "Key": row["key"],
+        "Teacher": row["teacher"] if known else numbers.MISSING,
+        "Corpus": row["corpus"] if known else numbers.MISSING,
+        "Top k": str(row["top_k"]) if known else numbers.MISSING,
+        "Blocks": blocks or numbers.MISSING,
+        "Bytes/token": str(row["bytes_per_token"]) if known else numbers.MISSING,
+        "Size": numbers.size(row["num_bytes"]),
+    }
 
 
 @targets_app.command("info")
@@ -54,13 +64,15 @@ def show_targets(key: Key, results: ResultsDir = None) -> None:
     from explorer.distill import targets_list
 
     root = _root(results)
-    targets_list.folder_of(root, key)
+    key = targets_list.resolve_key(root, key)
     row = next(row for row in targets_list.listing(root) if row["key"] == key)
-    table = Table(box=None, show_header=False)
-    for name, value in row.items():
-        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-        table.add_row(name, shown)
-    console.print(table)
+    print_facts(
+        {
+            name: f"{value:.4g}" if isinstance(value, float) else str(value)
+            for name, value in row.items()
+            if value is not None
+        }
+    )
     if "problem" in row:
         return
     damaged = targets_list.check(root, key)
@@ -75,5 +87,7 @@ def remove_targets(key: Key, results: ResultsDir = None) -> None:
     """Remove one folder of targets; a run that needs them makes them again."""
     from explorer.distill import targets_list
 
-    targets_list.remove(_root(results), key)
+    root = _root(results)
+    key = targets_list.resolve_key(root, key)
+    targets_list.remove(root, key)
     console.print(f"Removed {key}.")

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from explorer.cli.base import ResultsDir, app, console, root_of
-from explorer.cli.tables import print_frame
+from explorer.cli.base import ResultsDir, Wide, app, console, root_of
+from explorer.cli.tables import print_table
 from explorer.errors import BadInput
 from explorer.report import tasks as words
 from explorer.tasks import here, index, listing, own, presets
@@ -54,6 +54,7 @@ def list_tasks(
     include_path: Include = None,
     refresh: Annotated[bool, typer.Option(help="Read the task files again.")] = False,
     results: ResultsDir = None,
+    wide: Wide = False,
 ) -> None:
     """List the tasks that a run can ask: ours, lm-eval's, your own and those of a folder."""
     root_of(results)
@@ -72,7 +73,10 @@ def list_tasks(
         console.print("No task fits. Use fewer words, or see all: explorer tasks --all")
         return
     shown = found if everything else found.head(SHOWN)
-    print_frame(words.in_words(shown).drop(columns=["Groups", "Description"]))
+    print_table(
+        words.in_words(shown).drop(columns=["Groups", "Description"]), identifying=["Task"],
+        importance=["Type", "Here", "Data", "Kind", "Metric", "Shots"], wide=wide,
+    )  # fmt: skip
     if len(found) > len(shown):
         console.print(f"and {len(found) - len(shown):,} more: narrow the search, or --all.")
     for problem in tasks.problems[:10]:

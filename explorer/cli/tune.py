@@ -4,13 +4,16 @@ import contextlib
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import typer
 
 from explorer import specs, store
-from explorer.cli.base import ResultsDir, app, console, root_of
+from explorer.analysis import numbers
+from explorer.cli.base import ResultsDir, Wide, app, console, root_of
 from explorer.cli.doing import Queue
-from explorer.cli.tables import print_frame, write_out
+from explorer.cli.tables import print_table, write_out
 from explorer.errors import BadInput
+from explorer.frames import row_dicts
 from explorer.progress import Listener
 from explorer.tune import queued, tournament
 
@@ -30,6 +33,7 @@ def tune(
         bool,
         typer.Option("--standings", help="Only print how it stands; without WHAT, list all."),
     ] = False,
+    wide: Wide = False,
     by_the_queue: Annotated[
         bool, typer.Option("--queued", hidden=True, help="The queue says this, not a person.")
     ] = False,
@@ -39,12 +43,12 @@ def tune(
     if what is None:
         if not show:
             raise BadInput("tune needs a YAML file, or a tournament's id. --standings lists them.")
-        _list(root)
+        _list(root, wide)
         return
     spec = _spec(root, what)
     if show:
         now = tournament.standings(spec, root)
-        print_frame(tournament.in_words(spec, now.table))
+        _print_standings(spec, now.table, wide)
         console.print(f"{now.title}, {len(now.missing)} of {now.num_runs} trainings to be done.")
     elif queue:
         tune_id = queued.submit(spec, root)
@@ -53,10 +57,10 @@ def tune(
             f"When it is done, the winner's spec: explorer tune {tune_id}"
         )
     elif by_the_queue:
-        print_frame(tournament.in_words(spec, tournament.hold(spec, root, queued.train)))
+        _print_standings(spec, tournament.hold(spec, root, queued.train), wide)
     else:
         table = _hold_here(spec, root)
-        print_frame(tournament.in_words(spec, table))
+        _print_standings(spec, table, wide)
         write_out(table[0].spec.to_yaml().encode(), out)
 
 
@@ -64,7 +68,7 @@ def _spec(root: Path, what: str) -> specs.TuneSpec:
     """A tournament by its file or by its id in the store."""
     if what.endswith((".yaml", ".yml")) or Path(what).is_file():
         return specs.TuneSpec.read(Path(what))
-    return tournament.read(root, what)
+    return tournament.read(root, tournament.resolve_tune_id(root, what))
 
 
 def _hold_here(spec: specs.TuneSpec, root: Path) -> list[tournament.Standing]:
@@ -83,10 +87,29 @@ def _hold_here(spec: specs.TuneSpec, root: Path) -> list[tournament.Standing]:
         return tournament.hold(spec, root, here.train(bar_of))
 
 
-def _list(root: Path) -> None:
-    found = queued.listing(root)
-    if found.empty:
+def _print_standings(spec: specs.TuneSpec, table: list[tournament.Standing], wide: bool) -> None:
+    words = tournament.in_words(spec, table)
+    # The last rounds, which had the most tokens, say the most.
+    last_first = [str(name) for name in words.columns[:0:-1]]
+    print_table(words, identifying=["Variant"], importance=last_first, wide=wide)
+
+
+def _list(root: Path, wide: bool) -> None:
+    rows = row_dicts(queued.listing(root))
+    if not rows:
         console.print("No tournaments yet. Start one: explorer tune tune.yaml")
         return
-    words = found[["run_id", "state", "stage", "done", "total", "error"]].fillna("")
-    print_frame(words.rename(columns={"run_id": "Tournament"}).rename(columns=str.capitalize))
+    words = [
+        {
+            "Tournament": row["run_id"],
+            "State": row["state"],
+            "Stage": row["stage"] or numbers.MISSING,
+            "Done": f"{row['done']:.0f} of {row['total']:.0f}" if row["total"]
+            else numbers.MISSING,
+        }
+        for row in rows
+    ]  # fmt: skip
+    print_table(pd.DataFrame(words), identifying=["Tournament"], wide=wide)
+    for row in rows:
+        if row["error"]:
+            console.print(f"{row['run_id']}: {row['error']}", markup=False)

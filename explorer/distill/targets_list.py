@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from explorer import store
 from explorer.distill.rows import Row
 from explorer.distill.targets import damage, read_json
 from explorer.errors import BadInput, DamagedStore, JobError
@@ -49,6 +50,18 @@ def _contents(folder: Path) -> dict[str, Any]:
         "seconds": sum(shard["seconds"] for shard in shards),
         "damaged": [s["name"] for s in shards if not (folder / s["name"]).exists()],
     }
+
+
+def resolve_key(root: Path, text: str) -> str:
+    """The key that `text` is, or that it alone begins.
+
+    Raises:
+        BadInput: No key begins so, or several do; the message names candidates.
+    """
+    return store.resolve_id(
+        text, [row["key"] for row in listing(root)], "folders of targets",
+        f"There are no targets {text!r} in {root}.", "`explorer targets ls` lists them.",
+    )  # fmt: skip
 
 
 def check(root: Path, key: str) -> list[str]:

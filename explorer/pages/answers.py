@@ -3,6 +3,7 @@
 import streamlit as st
 
 from explorer.analysis import outcomes
+from explorer.frames import row_dicts
 from explorer.pages import documents, glossary, reading, widgets, words
 
 AT_ONCE = 10
@@ -106,7 +107,7 @@ with st.container(horizontal=True, vertical_alignment="center", gap="medium", ke
         f"{words.plural(len(shown), 'document')} of {len(found):,}, metric "
         f"{words.md(tasks[task])}. Log-likelihoods in nats; ● chosen, ✓ right."
     )
-rows = shown.iloc[(page - 1) * AT_ONCE : page * AT_ONCE].to_dict("records")
+rows = row_dicts(shown.iloc[(page - 1) * AT_ONCE : page * AT_ONCE])
 st.html(
     "".join(
         documents.card(row, *both, names) for row, both in zip(rows, kept.read(rows), strict=True)

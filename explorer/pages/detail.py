@@ -13,6 +13,7 @@ from explorer.analysis import control, cost, interference, levels, numbers, rete
 from explorer.catalogue import api_prices
 from explorer.catalogue.prices import Price
 from explorer.errors import ExplorerError
+from explorer.frames import row_dicts
 from explorer.pages import glossary, removal, takeaway, widgets, words
 from explorer.records import Distillation, RunRecord
 from explorer.report import evidence
@@ -45,7 +46,7 @@ def strip(root: Path, runs: pd.DataFrame, known_prices: dict[str, Price]) -> Non
         runs: With the columns of `retention.add` and `cost.add`.
         known_prices: By device name.
     """
-    rows = {row["run_id"]: row for row in runs.to_dict("records")}
+    rows = {row["run_id"]: row for row in row_dicts(runs)}
     with st.container(horizontal=True, vertical_alignment="bottom", key="strip_head"):
         run_id = st.selectbox(
             "Evidence for",
@@ -456,9 +457,9 @@ def failures(root: Path, runs: pd.DataFrame) -> None:
     title = f"{words.plural(len(failed), 'run')} did not finish"
     with st.expander(title, icon=":material/warning:"):
         newest = failed.sort_values("finished_at", ascending=False)
-        for row in newest.head(20).to_dict("records"):
+        for row in row_dicts(newest.head(20)):
             text, resume, more = st.columns([8, 2, 1], vertical_alignment="center")
-            why = row["error"] if isinstance(row["error"], str) else "No reason was recorded."
+            why = row["error"] or "No reason was recorded."
             text.markdown(
                 f"**{words.md(row['run_id'])}** {row['status']} {words.ago(row['finished_at'])}  \n"
                 f"{words.md(why)}"

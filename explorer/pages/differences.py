@@ -7,6 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from explorer.analysis import differences, numbers, pairing
+from explorer.frames import row_dicts
 from explorer.pages import glossary, grid, widgets, words
 from explorer.report import differences as said
 
@@ -41,7 +42,7 @@ def show(root: Path, runs: pd.DataFrame, against: str) -> None:
     names = dict(zip(runs["run_id"], names_of(runs), strict=True))
     texts, marks, hover, notes = [], [], [], []
     couples: dict[str, tuple[str, str]] = {}
-    for row in runs.to_dict("records"):
+    for row in row_dicts(runs):
         run_id = row["run_id"]
         other = row["teacher_run_id"] if against == OWN_TEACHER else against
         if other not in known or other == run_id:
@@ -82,7 +83,7 @@ def names_of(runs: pd.DataFrame) -> list[str]:
     """A short name a run, with its id where the short one would name two."""
     short = [
         f"{row['teacher']} (teacher)" if row["role"] == "teacher" else str(row["label"])
-        for row in runs.to_dict("records")
+        for row in row_dicts(runs)
     ]
     return [
         name if short.count(name) == 1 else f"{name}, {run_id}"
@@ -121,7 +122,7 @@ def _between_cached(
         index.answers(other),
         allow=pairing.OF_A_STUDENT if own else (),
     )
-    return rows.to_dict("records"), suite
+    return row_dicts(rows), suite
 
 
 def _cell(row: dict[Any, Any]) -> str:
@@ -131,7 +132,7 @@ def _cell(row: dict[Any, Any]) -> str:
 
 
 def _mark(row: dict[Any, Any]) -> str:
-    return row["verdict"] if isinstance(row["verdict"], str) else ""
+    return row["verdict"] or ""
 
 
 def _said(row: dict[Any, Any]) -> str:

@@ -22,6 +22,7 @@ import explorer.specs
 from explorer import store, trash
 from explorer.analysis import frontier, pairing, resampling, retention
 from explorer.errors import BadInput, DamagedStore
+from explorer.frames import row_dicts
 from explorer.paths import cache_dir
 
 LOOK_EVERY_S = 1.0
@@ -100,14 +101,14 @@ class Index:
         """
         shelf = self.shelf()
         with self._lock:
-            keys = [self._key(shelf, row, task) for row in runs.to_dict("records")]
+            keys = self._keys(shelf, runs, task)
             missing = [key not in self._retention for key in keys]
             if any(missing):
                 self._compute(shelf, runs[missing], task)
                 self._save()
             added = pd.DataFrame(
                 [self._retention[key] for key in keys], columns=RETENTION_COLUMNS, index=runs.index
-            )
+            ).astype(dict.fromkeys(RETENTION_COLUMNS[:-2], float))
         return pd.concat([runs, added], axis=1)
 
     def frontier_share(
@@ -128,22 +129,26 @@ class Index:
             return pd.Series(float("nan"), index=runs.index)
         shelf = self.shelf()
         with self._lock:
-            key = tuple(self._key(shelf, row, task) for row in runs.to_dict("records"))
+            key = tuple(self._keys(shelf, runs, task))
             if self._draws is None or self._draws[0] != key:
                 scores, answers = self._evidence(shelf, runs, task)
                 self._draws = key, retention.draws_by_run(runs, scores, answers)
             draws = self._draws[1]
         return frontier.membership(runs, draws, maximise="retention", minimise=x)
 
+    def _keys(self, shelf: Shelf, runs: pd.DataFrame, task: str | None) -> list[str]:
+        ids = runs[["run_id", "teacher_run_id"]]
+        return [self._key(shelf, row, task) for row in row_dicts(ids)]
+
     def _key(self, shelf: Shelf, row: Mapping[Any, Any], task: str | None) -> str:
-        teacher = row["teacher_run_id"] if isinstance(row["teacher_run_id"], str) else ""
+        teacher = row["teacher_run_id"] or ""
         parts = [row["run_id"], shelf.versions.get(row["run_id"], "")]
         return "|".join([*parts, teacher, shelf.versions.get(teacher, ""), task or ""])
 
     def _compute(self, shelf: Shelf, runs: pd.DataFrame, task: str | None) -> None:
         """Fill the retention of these runs."""
         scores, answers = self._evidence(shelf, runs, task)
-        for row in retention.add(runs, scores, answers).to_dict("records"):
+        for row in row_dicts(retention.add(runs, scores, answers)):
             self._retention[self._key(shelf, row, task)] = {
                 name: row[name] for name in RETENTION_COLUMNS
             }
@@ -216,7 +221,7 @@ class Index:
             record = store.load(self.root, run_id)
         except (DamagedStore, BadInput) as error:
             return {"problem": str(error)}
-        return {"row": store.row(record), "scores": store.scores([record]).to_dict("records")}
+        return {"row": store.row(record), "scores": row_dicts(store.scores([record]))}
 
     def _load(self) -> None:
         """Take over what an earlier process read, if the same code read it."""

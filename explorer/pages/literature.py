@@ -10,6 +10,7 @@ from explorer.analysis import claims, numbers, published
 from explorer.analysis.claims import Claim
 from explorer.analysis.published import Published
 from explorer.catalogue import load
+from explorer.frames import row_dicts
 from explorer.pages import widgets, words
 from explorer.report import published as charts
 
@@ -42,7 +43,7 @@ def link(url: str, text: str) -> str:
 
 def evidence(found: Published, point: str) -> None:
     """Why a point should be believed: who says it, how it was made, each benchmark."""
-    row = found.rows.loc[point].to_dict()
+    row = row_dicts(found.rows.loc[[point]])[0]
     with st.container(border=True, key="published_evidence"):
         st.subheader(
             words.md(f"{row['student']}, compared with {row['compared_to']}"), anchor=False
@@ -146,9 +147,9 @@ def _side(heading: str, points: pd.DataFrame) -> None:
     items = [
         f"<li>{html.escape(row['point'])}: <b>{html.escape(row['value'])}</b> "
         f"{html.escape(row['basis'])}, {link(row['source_url'], 'source')}</li>"
-        if isinstance(row["source_url"], str)
+        if row["source_url"]
         else f"<li>{html.escape(row['point'])}: <b>{html.escape(row['value'])}</b></li>"
-        for row in points.head(MOST_POINTS).to_dict("records")
+        for row in row_dicts(points.head(MOST_POINTS))
     ]
     more = len(points) - len(items)
     rest = f'<li class="quiet">and {more:,} more</li>' if more > 0 else ""

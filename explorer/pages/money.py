@@ -10,6 +10,7 @@ from explorer.analysis import cost, fit, numbers, roofline
 from explorer.catalogue import api_prices, load
 from explorer.catalogue.api_prices import ApiPrice
 from explorer.catalogue.prices import Price
+from explorer.frames import row_dicts
 from explorer.pages import glossary, widgets, words
 from explorer.records import RunRecord
 from explorer.report import economics as charts
@@ -70,7 +71,7 @@ def api(root: Path) -> ApiPrice | None:
 def reasons(cells: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """What each cell says on hover: why it is missing, or what is known of how it was made."""
     said = []
-    for row in rows.to_dict("records"):
+    for row in row_dicts(rows):
         why = f"Not known without {row['missing']}." if row["missing"] else row["notes"]
         known = {
             **dict.fromkeys(

@@ -56,9 +56,9 @@ def _costs(taken: estimate.Estimate, shelf: Shelf, root: Path) -> str:
 
 def _price(shelf: Shelf, root: Path) -> prices.Price | None:
     """The price of the device that the estimate rests on: the newest run's."""
-    if shelf.runs.empty:
+    newest = shelf.runs.dropna(subset=["device_name"]).sort_values("finished_at").tail(1)
+    if newest.empty:
         return None
-    newest = shelf.runs.sort_values("finished_at").iloc[[-1]]
     try:
         known = prices.prices_for(newest, root)
     except ExplorerError:

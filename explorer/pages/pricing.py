@@ -8,6 +8,7 @@ import streamlit as st
 from explorer.analysis import cost, numbers
 from explorer.catalogue import prices
 from explorer.catalogue.prices import Price
+from explorer.frames import row_dicts
 from explorer.pages import glossary, widgets, words
 
 MAX_SUGGESTED = 12
@@ -55,7 +56,7 @@ def ask(root: Path, runs: pd.DataFrame, known: dict[str, Price]) -> None:
 
 def _devices(runs: pd.DataFrame) -> dict[str, int]:
     rows = runs.dropna(subset=["device_name"]).drop_duplicates("device_name")
-    return {row["device_name"]: int(row["num_cpus"]) for row in rows.to_dict("records")}
+    return {row["device_name"]: int(row["num_cpus"]) for row in row_dicts(rows)}
 
 
 def _device(root: Path, name: str, num_cpus: int, price: Price | None, place: str) -> None:

@@ -12,6 +12,7 @@ import streamlit as st
 from explorer import jobs
 from explorer.analysis import interference, numbers
 from explorer.errors import ExplorerError
+from explorer.frames import row_dicts
 from explorer.pages import glossary, removal, widgets, words
 
 ACTIVE = ("queued", "running")
@@ -64,7 +65,7 @@ def _draw(root: Path, was_active: bool, more_to_come: bool) -> None:
     # A run under way is never out of sight.
     hidden = listing["run_id"].isin(widgets.load(root).hidden) & ~listing["state"].isin(ACTIVE)
     shown = listing if st.session_state.get("queue_hidden") else listing[~hidden]
-    for row in shown.head(max(SHOWN, active)).to_dict("records"):
+    for row in row_dicts(shown.head(max(SHOWN, active))):
         _line(root, row)
     rest = len(shown) - max(SHOWN, active)
     if rest > 0:

@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from explorer.analysis import advise, cost, interference, retention
+from explorer.analysis import advise, cost, interference, numbers, retention
 from explorer.pages import words
 
 
@@ -54,7 +54,9 @@ def chosen(finished: pd.DataFrame, key: str) -> pd.DataFrame:
 
 def _study(one: pd.Series) -> str:
     """A run's name without what a sweep adds to it: the size, and the format or the arm."""
-    plain = str(one["name"]).removesuffix(f"-{one['format']}").removesuffix("-labels")
+    plain = str(one["name"]).removesuffix("-labels")
+    if not numbers.missing(one["format"]):
+        plain = plain.removesuffix(f"-{one['format']}")
     return plain.rpartition("-")[0] or plain
 
 

@@ -8,6 +8,7 @@ import streamlit as st
 
 from explorer import jobs
 from explorer.errors import ExplorerError
+from explorer.frames import row_dicts
 from explorer.pages import glossary, queued, widgets, words
 from explorer.specs import RunSpec
 from explorer.tune import queued as tunes
@@ -34,7 +35,7 @@ def _draw(root: Path, was_active: bool) -> None:
         # The timer belongs to the whole page: start or stop it there.
         st.rerun()
     st.subheader("Tournaments", anchor=False)
-    for row in listing.head(SHOWN).to_dict("records"):
+    for row in row_dicts(listing.head(SHOWN)):
         _one(root, row)
 
 

@@ -27,7 +27,7 @@ def p_value(value: Any) -> str:
 
 def verdict(row: Row) -> str:
     """better, worse, inconclusive; or that there is none."""
-    return row["verdict"] if isinstance(row["verdict"], str) else "not compared"
+    return row["verdict"] or "not compared"
 
 
 def would_show(row: Row) -> str:

@@ -4,6 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from explorer.analysis import interference, numbers
+from explorer.frames import row_dicts
 from explorer.report import look
 from explorer.report.look import Template
 
@@ -129,7 +130,7 @@ def rent_chart(fitted: pd.DataFrame, *, template: Template = "light") -> go.Figu
     figure = go.Figure(layout=look.layout(ink))
     known = fitted.dropna(subset=["usd_per_hour"])
     palette = look.COLOURS[template]
-    rows = known[["hardware", "bits"]].drop_duplicates().to_dict("records")
+    rows = row_dicts(known[["hardware", "bits"]].drop_duplicates())
     lines = {(row["hardware"], row["bits"]): place for place, row in enumerate(rows)}
     models = list(dict.fromkeys(known["model"]))
     for place, model in enumerate(models):
@@ -156,7 +157,7 @@ def rent_chart(fitted: pd.DataFrame, *, template: Template = "light") -> go.Figu
                 f"{numbers.significant(row['memory_gb'])} GB<br>"
                 f"{numbers.dollars(row['usd_per_hour'])} to "
                 f"{numbers.dollars(row['usd_per_hour_high'])} per hour"
-                for row in group.to_dict("records")
+                for row in row_dicts(group)
             ],
             hovertemplate="%{customdata}<extra></extra>",
         )  # fmt: skip

@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 
 from explorer.analysis import cost, frontier, interference, numbers
 from explorer.analysis.advise import TARGET_RETENTION
+from explorer.frames import row_dicts
 from explorer.report import labels, look
 from explorer.report.labels import View
 from explorer.report.look import Template
@@ -248,7 +249,7 @@ def _hover_lines(group: pd.DataFrame, y: str) -> list[str]:
     low_name, high_name, _ = HEIGHTS[y]
     per_token = cost.label_of(group)
     lines = []
-    for row in group.to_dict("records"):
+    for row in row_dicts(group):
         facts = [
             ("keeps", _percent(row[y], row[low_name], row[high_name])),
             ("TPOT", numbers.milliseconds(row.get("tpot_ms"))),
@@ -318,7 +319,7 @@ def _add_labels(
     named = named.drop_duplicates(["teacher", "text"], keep="last")
     wanted = [
         labels.Label(row[x], row[y], row["text"], of_star=row["role"] == "teacher")
-        for row in named.iloc[::-1].to_dict("records")
+        for row in row_dicts(named.iloc[::-1])
     ]
     labels.place(figure, wanted, taken, view, ink)
 

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from explorer.analysis import numbers
 from explorer.analysis import published as analysis
 from explorer.analysis.advise import TARGET_RETENTION
+from explorer.frames import row_dicts
 from explorer.report import labels, look
 from explorer.report.labels import Label, View
 from explorer.report.look import Template
@@ -92,7 +93,7 @@ def kept_chart(
     _add_shapes(figure, shown, x, ink)
     if len(shown) <= MANY_LABELS:
         best = shown.sort_values(y, ascending=False).drop_duplicates("student")
-        wanted = [Label(row[x], row[y], row["student"]) for row in best.to_dict("records")]
+        wanted = [Label(row[x], row[y], row["student"]) for row in row_dicts(best)]
         taken = labels.taken(figure, zip(shown[x], shown[y], strict=True), view)
         labels.place(figure, wanted, taken, view, ink)
     if selected is not None and selected in shown.index:
@@ -254,7 +255,7 @@ def _add_shapes(figure: go.Figure, shown: pd.DataFrame, x: str, ink: dict[str, s
 def _hover(group: pd.DataFrame, x: str) -> list[str]:
     """Who, against whom, what it keeps, where that was published."""
     texts = []
-    for row in group.to_dict("records"):
+    for row in row_dicts(group):
         facts = [
             f"<b>{look.safe(row['student'])}</b>",
             f"compared with {look.safe(row['compared_to'])}: {row['relation']}",

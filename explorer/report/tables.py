@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from explorer.analysis import cost, interference, numbers
+from explorer.frames import row_dicts
 
 LENGTHS = "Prompt + answer (tokens)"
 """Heading of the lengths at which a run was timed, and for which its cost per token holds."""
@@ -30,9 +31,7 @@ def comparison(runs: pd.DataFrame) -> pd.DataFrame:
     """
     ordered = ordered_for_people(runs)
     per_token = cost.label_of(ordered)
-    rows = [
-        _row({str(k): v for k, v in row.items()}, per_token) for row in ordered.to_dict("records")
-    ]
+    rows = [_row(row, per_token) for row in row_dicts(ordered)]
     return pd.DataFrame(rows, columns=list(_row({}, per_token)), index=ordered.index)
 
 
@@ -69,7 +68,7 @@ def published(rows: pd.DataFrame) -> pd.DataFrame:
             "Table": row["table_id"],
             "Source": row["source_url"],
         }
-        for row in rows.to_dict("records")
+        for row in row_dicts(rows)
     ]
     return pd.DataFrame(cells, index=rows.index)
 
@@ -82,7 +81,7 @@ def economics(rows: pd.DataFrame) -> pd.DataFrame:
     """
     cells = []
     per_token = cost.label_of(rows)
-    for row in rows.to_dict("records"):
+    for row in row_dicts(rows):
         student = row["role"] == "student"
         whole = "" if numbers.missing(row["replicas"]) else f"{row['replicas']:.0f}"
         cells.append(
@@ -155,7 +154,7 @@ def fitted(rows: pd.DataFrame) -> pd.DataFrame:
             per_token: numbers.dollars(row["usd_per_mtok"]),
             "Not known": row["missing"] or "",
         }
-        for row in rows.to_dict("records")
+        for row in row_dicts(rows)
     ]
     return pd.DataFrame(cells, index=rows.index)
 

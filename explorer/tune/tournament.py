@@ -67,9 +67,27 @@ def begin(spec: TuneSpec, root: Path) -> str:
     return spec.tune_id
 
 
+def ids(root: Path) -> list[str]:
+    """The ids of all tournaments that were started."""
+    return [tune_id for tune_id in store.run_ids(folder(root)) if known(root, tune_id)]
+
+
 def known(root: Path, tune_id: str) -> bool:
     """Whether a tournament of this id was started."""
     return (store.run_folder(folder(root), tune_id) / store.SPEC).is_file()
+
+
+def resolve_tune_id(root: Path, text: str) -> str:
+    """The tournament that `text` names: by its whole id, or by a beginning that is unique.
+
+    Raises:
+        BadInput: No tournament's id begins so, or several do; the message names candidates.
+    """
+    store.run_folder(folder(root), text)  # refuses what cannot be an id
+    return store.resolve_id(
+        text, ids(root), "tournaments", f"There is no tournament {text!r} in {root}.",
+        "`explorer tune --standings` lists them.",
+    )  # fmt: skip
 
 
 def read(root: Path, tune_id: str) -> TuneSpec:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import get_args
 import pytest
 
 from explorer import aside, jobs, store
+from explorer.harness import bring, give
 from explorer.pages import form
 from explorer.specs import DepthStudent, DistillSpec, RunSpec, Student, starter_sweep
 from explorer.tasks import index
@@ -501,6 +503,23 @@ def test_a_running_run_shows_how_far_it_is_and_can_be_cancelled(root, open_page,
     assert any("Teaching" in text and "412 tokens/s" in text for text in bars)
     assert any("5 min left" in text for text in bars)
     assert cancelled == [run_id]
+
+
+@pytest.mark.parametrize("page", ["run", "explore", "compare", "economics", "answers"])
+def test_pages_draw_whatever_state_a_run_is_in(root, open_page, tmp_path, page):
+    """Queued, begun, running, failed, cancelled, interrupted, finished and imported together."""
+    ids = records.write_every_state(root)
+    give.into(give.files(root, ids["finished"]), tmp_path / "lm-eval")
+    bring.bring(root, tmp_path / "lm-eval", "brought")
+
+    shown = open_page(page)
+
+    bars = [element.proto.text.replace("\\", "") for element in shown.get("progress")]
+    assert not re.search(r"\bnan\b", " ".join([text_of(shown), *bars]).lower())
+    if page == "run":
+        assert "Starting" in bars
+        assert "Waiting for its turn" in bars
+        assert any("Teaching" in text and "40,000 of 150,000 tokens" in text for text in bars)
 
 
 def test_a_finished_line_is_its_result(study, open_page):

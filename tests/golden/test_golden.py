@@ -21,7 +21,7 @@ COMMANDS = [
     "cancel", "resume", "jobs", "synthesise", "convert", "schema", "spec", "fetch-starter",
     "doctor", "app", "tasks", "tasks fetch", "tasks preview", "tasks add",
     "catalogue", "catalogue check", "targets", "targets ls", "targets info", "targets rm",
-    "published", "fit", "economics",
+    "published", "fit", "economics", "hide", "unhide", "delete", "restore", "trash",
 ]  # fmt: skip
 
 

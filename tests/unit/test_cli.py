@@ -209,8 +209,8 @@ def test_a_fresh_store_says_what_to_do_next(explorer):
         (("run", "missing.yaml"), "Could not read the spec missing.yaml"),
         (("show", "../etc"), "A run's id has small letters"),
         (("export", "--format", "pdf"), "pdf"),
-        (("compare", "ghost"), "No record of ghost"),
-        (("compare", "--against", "ghost"), "No record of ghost"),
+        (("compare", "ghost"), "There is no run 'ghost'"),
+        (("compare", "--against", "ghost"), "There is no run 'ghost'"),
         (("compare", "--differences", "--allow", "weather"), "--allow knows task_version"),
         (("schema", "house"), "knows run, sweep and tune"),
         (("compare", "--utilisation", "2"), "utilisation"),
@@ -321,6 +321,7 @@ def test_targets_are_listed_and_removed_from_the_shell(explorer, store_root):
     assert json.loads(out)[0]["corpus"] == "my-text"
     assert "my-teacher" in explorer("targets", "ls")[1].decode()
     assert "Every shard has the checksum" in explorer("targets", "info", key)[1].decode()
+    assert "Every shard has the checksum" in explorer("targets", "info", key[:9])[1].decode()
     assert explorer("targets", "rm", key)[0] == 0
     assert explorer("targets", "rm", key)[::2] == (
         2, f"error: There are no targets {key!r} in {store_root / '.work' / 'targets'}. "

@@ -233,4 +233,6 @@ def test_the_shell_queues_shows_cancels_and_lists_tournaments(
     assert said("resume", tune_id)[0] == 0
     assert len(given) == 2
     assert said("tune")[0] == 2
-    assert "no tournament 'tune-0'" in said("tune", "tune-0", "--standings")[1]
+    assert "no tournament 'tune-z'" in said("tune", "tune-z", "--standings")[1]
+    assert "round 1 of 2" in said("tune", tune_id[:-3], "--standings")[1]
+    assert f"{tune_id} will stop" in said("cancel", tune_id[:-3])[1]
