@@ -11,7 +11,7 @@ import pandas as pd
 from explorer import store
 from explorer.analysis import differences, numbers, pairing
 from explorer.cli.base import console
-from explorer.cli.tables import print_table, refuse_unknown, say_left_out
+from explorer.cli.tables import hidden_runs, print_table, refuse_unknown, say_left_out
 from explorer.errors import BadInput
 from explorer.frames import row_dicts
 from explorer.records import RunRecord
@@ -46,7 +46,8 @@ def gather(
     refuse_unknown([*run_ids, *([against] if against else [])], found, root)
     scores = store.scores(found)
     gathered = []
-    for run, reference in _couples(by_id, list(run_ids), against):
+    named = list(run_ids) or [run_id for run_id in by_id if run_id not in hidden_runs(root)]
+    for run, reference in _couples(by_id, named, against, chosen=bool(run_ids)):
         own_teacher = by_id[run].teacher_run_id == reference
         rows, suite = differences.between(
             scores[scores["run_id"] == run],
@@ -61,18 +62,17 @@ def gather(
 
 
 def _couples(
-    by_id: dict[str, RunRecord], run_ids: list[str], against: str | None
+    by_id: dict[str, RunRecord], run_ids: list[str], against: str | None, *, chosen: bool
 ) -> list[tuple[str, str]]:
-    """Which run is held against which."""
-    if against is None and len(run_ids) > 1:
+    """Which run is held against which; of runs that nobody chose, each against its teacher."""
+    if against is None and chosen and len(run_ids) > 1:
         teachers = {by_id[run_id].teacher_run_id for run_id in run_ids}
         against = next((run_id for run_id in run_ids if run_id in teachers), run_ids[0])
     if against is not None:
-        return [(one, against) for one in run_ids or by_id if one != against]
-    chosen = [by_id[run_id] for run_id in run_ids] or by_id.values()
+        return [(run_id, against) for run_id in run_ids if run_id != against]
     return [
         (record.run_id, record.teacher_run_id)
-        for record in chosen
+        for record in (by_id[run_id] for run_id in run_ids)
         if record.teacher_run_id is not None and record.teacher_run_id in by_id
     ]
 

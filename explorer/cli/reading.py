@@ -15,6 +15,7 @@ from explorer.analysis.cost import UTILISATION
 from explorer.cli.base import Out, ResultsDir, Utilisation, Wide, app, console, root_of
 from explorer.cli.tables import (
     analysed,
+    hidden_runs,
     named_runs,
     print_comparison,
     print_effects,
@@ -31,10 +32,12 @@ from explorer.records import TaskScore, Timing
 def list_runs(
     results: ResultsDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="The hidden runs, too.")] = False,
     wide: Wide = False,
 ) -> None:
-    """List all runs, the queued, running and failed ones included."""
+    """List runs, the queued, running and failed ones included."""
     from explorer import jobs
+    from explorer.jobs.states import ACTIVE
 
     root = root_of(results)
     listing = jobs.listing(root)
@@ -42,10 +45,18 @@ def list_runs(
     names = ["num_layers", "num_parameters", "tpot_ms", "machine_busy", "finished_at"]
     frame = store.frame(found)[["run_id", *names]]
     merged = listing.merge(frame, on="run_id", how="left")
+    merged["hidden"] = merged["run_id"].isin(hidden_runs(root))
+    num_hidden = 0
+    if not show_all:
+        # A run under way is never out of sight.
+        left_out = merged["hidden"] & ~merged["state"].isin(ACTIVE)
+        num_hidden, merged = int(left_out.sum()), merged[~left_out]
     if as_json:
         print(merged.to_json(orient="records", indent=1))
     else:
         _print_runs(merged, wide)
+        if num_hidden:
+            console.print(f"{num_hidden} hidden; `explorer ls --all` lists them, too.")
     for problem in problems:
         print(problem, file=sys.stderr)
 
@@ -83,9 +94,10 @@ def _minute(moment: str | None) -> str:
 
 
 def _state(row: dict[Any, Any]) -> str:
-    """`finished`, or `finished (machine was busy)`."""
+    """`finished`, or `finished (hidden, machine was busy)`."""
     was_busy = row["state"] == "finished" and row["machine_busy"] is True
-    return f"{row['state']} ({interference.MARK})" if was_busy else str(row["state"])
+    marks = [*(["hidden"] if row["hidden"] else []), *([interference.MARK] if was_busy else [])]
+    return f"{row['state']} ({', '.join(marks)})" if marks else str(row["state"])
 
 
 @app.command()

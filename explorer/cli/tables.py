@@ -10,10 +10,10 @@ import typer
 from rich.cells import cell_len
 from rich.text import Text
 
-from explorer import store
+from explorer import store, trash
 from explorer.analysis.cost import UTILISATION
 from explorer.cli.base import console, output_width
-from explorer.errors import BadInput, ExplorerError, NoRoom
+from explorer.errors import BadInput, DamagedStore, ExplorerError, NoRoom
 from explorer.records import RunRecord
 from explorer.specs import RunSpec
 
@@ -212,7 +212,18 @@ def _analysed(
     answers = {record.run_id: store.answers(root, record.run_id) for record in found}
     runs = retention.add(runs, store.scores(found), answers)
     runs = cost.add(runs, prices.prices_for(runs, root), utilisation=utilisation)
-    return runs[runs["run_id"].isin(run_ids)] if run_ids else runs
+    if run_ids:
+        return runs[runs["run_id"].isin(run_ids)]
+    return runs[~runs["run_id"].isin(hidden_runs(root))]
+
+
+def hidden_runs(root: Path) -> frozenset[str]:
+    """The runs that tables leave out unless they are named; none where their file is damaged."""
+    try:
+        return trash.hidden(root)
+    except DamagedStore as error:
+        print(error, file=sys.stderr)
+        return frozenset()
 
 
 def print_comparison(
@@ -251,7 +262,7 @@ def print_comparison(
     busy = runs.loc[interference.busy(runs), "run_id"].tolist()
     if busy:
         console.print(interference.advice(busy), markup=False, soft_wrap=True)
-    print_effects(found, root, run_ids)
+    print_effects(found, root, list(runs["run_id"]))
 
 
 def print_effects(found: list[RunRecord], root: Path, run_ids: list[str]) -> None:
@@ -259,7 +270,7 @@ def print_effects(found: list[RunRecord], root: Path, run_ids: list[str]) -> Non
     from explorer.analysis import control
 
     runs, scores = store.frame(found), store.scores(found)
-    for run_id in run_ids or list(runs["run_id"]):
+    for run_id in run_ids:
         ids = control.needed(runs, run_id)
         answers = {one: store.answers(root, one) for one in ids}
         known = control.effect(runs, scores[scores["run_id"].isin(ids)], answers, run_id)

@@ -1,10 +1,13 @@
+"""Hidden and deleted runs: out of sight, never lost."""
+
+import json
 import os
 import socket
 import time
 
 import pytest
 
-from explorer import jobs, store, trash
+from explorer import cli, jobs, store, trash
 from explorer.errors import BadInput, DamagedStore
 from explorer.specs import DepthStudent, RunSpec
 from tests import records
@@ -166,3 +169,63 @@ def test_emptying_the_trash_follows_no_path_out_of_the_store(store_root, tmp_pat
     trash.empty(store_root)
 
     assert outside.exists()
+
+
+@pytest.fixture
+def explorer(monkeypatch, capsys, tmp_path):
+    """`explorer ARGUMENTS` in this process; gives what it printed."""
+    monkeypatch.setenv("EXPLORER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["explorer", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        assert not ended.value.code, printed.err
+        return printed.out
+
+    return call
+
+
+def test_the_shell_leaves_hidden_runs_out_unless_they_are_named(explorer, store_root):
+    """Of ls, compare and export; `ls --all` lists them, and naming one shows it."""
+    teacher, first, second, *_ = records.write_study(store_root)
+    explorer("hide", first, "--results", store_root)
+
+    assert first not in (listed := explorer("ls", "--results", store_root))
+    assert "1 hidden; `explorer ls --all` lists them" in listed
+    assert "finished (hidden)" in explorer("ls", "--all", "--results", store_root)
+    rows = json.loads(explorer("ls", "--json", "--all", "--results", store_root))
+    assert {row["run_id"] for row in rows if row["hidden"]} == {first}
+    for command in (["compare"], ["compare", "--json"], ["export"], ["economics", "-f", "csv"]):
+        printed = explorer(*command, "--results", store_root)
+        assert second in printed, command
+        assert first not in printed, command
+    assert first in explorer("export", first, "--results", store_root)
+    explorer("unhide", first, "--results", store_root)
+    assert first in explorer("ls", "--results", store_root)
+
+
+def test_a_hidden_teachers_run_is_still_what_students_are_compared_with(explorer, store_root):
+    """Retention does not change by hiding."""
+    teacher, student, *_ = records.write_study(store_root)
+    before = explorer("export", student, "--results", store_root)
+
+    explorer("hide", teacher, "--results", store_root)
+
+    assert explorer("export", student, "--results", store_root) == before
+
+
+def test_the_shell_deletes_and_restores_by_the_beginning_of_an_id(explorer, store_root):
+    """Each command says what to type to undo it."""
+    run_id = records.write_study(store_root)[2]
+
+    said = explorer("delete", run_id[:-2], "--results", store_root)
+    assert f"explorer restore {run_id}" in said
+    assert run_id in explorer("trash", "--results", store_root)
+    explorer("restore", run_id[:-2], "--results", store_root)
+    assert "The trash is empty" in explorer("trash", "--results", store_root)
+    assert run_id in store.run_ids(store_root)
+    explorer("delete", run_id, "--results", store_root)
+    assert "Deleted 1 run for good" in explorer("trash", "--empty", "--results", store_root)
