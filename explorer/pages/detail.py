@@ -323,6 +323,8 @@ def _load(record: RunRecord) -> None:
         return
     own = record.latency.own
     st.caption(words.md(levels.runtime(own)))
+    if record.latency.warning:
+        st.caption(f":orange[{words.md(record.latency.warning)}]")
     measured = levels.table(own)
     if measured.empty:
         st.caption(

@@ -90,7 +90,9 @@ def _line(root: Path, row: Mapping[Any, Any]) -> None:
         elif state == "queued":
             middle.progress(0.0, "Waiting for its turn")
         elif done:
-            middle.markdown(_result(root, run_id))
+            with middle.container(horizontal=True, vertical_alignment="center"):
+                st.markdown(_result(root, run_id), width="content")
+                _time_again(root, run_id)
             if known(row["error"]):
                 middle.caption(words.md(row["error"]))
         else:
@@ -158,7 +160,6 @@ def _actions(root: Path, run_id: str, state: str, cancelling: bool) -> None:
             icon=":material/scatter_plot:",
             query_params={"run": run_id},
         )
-        _time_again(root, run_id)
     elif widgets.read_only():
         return
     elif state in ACTIVE:

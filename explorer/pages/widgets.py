@@ -57,7 +57,7 @@ p.quiet {margin: 0;}
 .results .better, .better {color: light-dark(#00734f, #2fc79d);}
 .results .worse, .worse {color: light-dark(#b34700, #f0904f);}
 .results .inconclusive {opacity: .68;}
-.results .busy {opacity: .55; font-style: italic;}
+.results .busy {color: color-mix(in srgb, currentColor 58%, transparent); font-style: italic;}
 .layers {display: flex; flex-wrap: wrap; gap: 3px;}
 .layer {width: 2rem; height: 2rem; line-height: 2rem; text-align: center; font-size: .75rem;
   border-radius: 4px; opacity: .6;

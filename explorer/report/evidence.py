@@ -84,11 +84,10 @@ def latency_histogram(
             )  # fmt: skip
             figure.add_vline(x=median, line={"color": colour, "width": 2, "dash": "dot"})
         figure.update_xaxes(range=look.from_zero_if_near(low, high))
-        if was_busy:
-            look.left_out(figure, interference.MARK, ink)
     words = {"tpot_ms": "TPOT (ms per token", "ttft_ms": "TTFT (ms", "latency_ms": "Latency (ms"}
     figure.update_layout(barmode="overlay", height=260, margin={"t": 40, "b": 50, "r": 20})
-    figure.update_xaxes(title_text=f"{words[column]}, less is better)")
+    busy = f"<br>{interference.MARK}" if was_busy else ""
+    figure.update_xaxes(title_text=f"{words[column]}, less is better){busy}")
     figure.update_yaxes(title_text="Turns", rangemode="tozero", tickformat="d")
     return figure
 

@@ -107,10 +107,16 @@ def retention_chart(
     if several:
         shapes = [kind for kind in dict.fromkeys(kinds) if kind not in _BUSY]
         _add_shape_legend(figure, shapes, ink)
-    _add_labels(figure, shown, pd.concat([shown.iloc[:0], *fronts.values()]), x, y, view, ink)
+    notes = _notes(runs, shown, x, view)
+    best = pd.concat([shown.iloc[:0], *fronts.values()])
+    _add_labels(figure, shown, best, x, y, view, notes, ink)
     if selected is not None:
         look.ring(figure, shown[shown["run_id"] == selected], x, y, ink)
-    _add_note(figure, runs, shown, x, view, ink)
+    if shown.empty:
+        needs = "a price for the device" if x.startswith("usd") else "a finished, measured run"
+        look.say(figure, f"Nothing to draw: this axis needs {needs}.", ink)
+    elif notes:
+        look.left_out(figure, "<br>".join(notes), ink)
     figure.update_xaxes(
         title_text=_title(x, runs, width), range=view.x_axis, type="log" if view.log else "linear"
     )
@@ -308,10 +314,11 @@ def _add_frontier(
 
 def _add_labels(
     figure: go.Figure, shown: pd.DataFrame, best: pd.DataFrame, x: str, y: str, view: View,
-    ink: dict[str, str],
+    notes: list[str], ink: dict[str, str],
 ) -> None:  # fmt: skip
     """Names beside the frontier's points, each once, where they hide nothing; others on hover."""
     taken = labels.taken(figure, zip(shown[x], shown[y], strict=True), view)
+    taken.append(labels.corner(notes, view))
     named = best.assign(
         text=best["label"].where(best["role"] != "teacher", best["teacher"]).astype(str)
     )
@@ -324,25 +331,16 @@ def _add_labels(
     labels.place(figure, wanted, taken, view, ink)
 
 
-def _add_note(
-    figure: go.Figure, runs: pd.DataFrame, shown: pd.DataFrame, x: str, view: View,
-    ink: dict[str, str],
-) -> None:  # fmt: skip
-    """Say what is not in the chart, so that nothing goes missing silently."""
-    left_out = len(runs) - len(shown)
-    num_outside = int((~shown[x].between(*view.x_range)).sum())
-    if shown.empty:
-        needs = "a price for the device" if x.startswith("usd") else "a finished, measured run"
-        look.say(figure, f"Nothing to draw: this axis needs {needs}.", ink)
-        return
+def _notes(runs: pd.DataFrame, shown: pd.DataFrame, x: str, view: View) -> list[str]:
+    """What is not in the chart, a line each, so that nothing goes missing silently."""
     notes = []
+    num_outside = int((~shown[x].between(*view.x_range)).sum())
     if num_outside:
-        what = "1 run timed on a busy machine lies" if num_outside == 1 else (
-            f"{num_outside} runs timed on a busy machine lie"
-        )  # fmt: skip
-        notes.append(f"{what} outside")
-    if left_out:
-        what = "1 run without" if left_out == 1 else f"{left_out} runs without"
-        notes.append(f"{what} these values not shown")
-    if notes:
-        look.left_out(figure, "; ".join(notes), ink)
+        which = "1 run" if num_outside == 1 else f"{num_outside} runs"
+        verb = "lies" if num_outside == 1 else "lie"
+        notes.append(f"{which} timed on a busy machine {verb} outside")
+    num_left_out = len(runs) - len(shown)
+    if num_left_out:
+        which = "1 run" if num_left_out == 1 else f"{num_left_out} runs"
+        notes.append(f"{which} without these values not shown")
+    return notes

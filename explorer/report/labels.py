@@ -59,6 +59,12 @@ def taken(figure: go.Figure, points: Iterable[tuple[float, float]], view: View) 
     return boxes
 
 
+def corner(notes: list[str], view: View) -> Box:
+    """The place of small notes, a line each, in the corner at the bottom on the right."""
+    wide = 6.0 * max(map(len, notes), default=0)
+    return (view.width - wide, view.height - 15.0 * len(notes) - 4, view.width, view.height)
+
+
 def place(
     figure: go.Figure, wanted: list[Label], taken: list[Box], view: View, ink: dict[str, str]
 ) -> None:

@@ -90,7 +90,7 @@ def left_out(figure: go.Figure, text: str, ink: dict[str, str]) -> None:
     """A small note in the corner on what is not in the chart: nothing goes missing silently."""
     figure.add_annotation(
         x=1, xref="paper", xanchor="right", y=0, yref="paper", yanchor="bottom", yshift=4,
-        text=text, showarrow=False, font={"size": 11, "color": ink["quiet"]},
+        text=text, showarrow=False, align="right", font={"size": 11, "color": ink["quiet"]},
     )  # fmt: skip
 
 

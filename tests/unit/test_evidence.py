@@ -41,6 +41,16 @@ def test_the_histogram_holds_every_turn_and_names_the_medians():
     assert texts(evidence.latency_histogram(own.iloc[:0])) == ["Nothing was timed."]
 
 
+def test_the_histogram_says_when_the_machine_was_busy():
+    """The picture says it by itself, also where it is taken away without its caption."""
+    turns = pd.DataFrame({"tpot_ms": [10.0, 11.0, 12.0]})
+
+    busy = evidence.latency_histogram(turns, was_busy=True)
+
+    assert busy.layout.xaxis.title.text.endswith("machine was busy")
+    assert "busy" not in evidence.latency_histogram(turns).layout.xaxis.title.text
+
+
 def test_the_training_curve_shows_what_was_measured():
     """Loss at every point, held-out numbers where there are some, a sentence before the first."""
     points_ = pd.DataFrame(

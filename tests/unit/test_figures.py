@@ -118,7 +118,7 @@ def test_what_lies_outside_and_what_has_no_value_are_both_counted():
     busy = [False, False, False, True, True, False, False]
 
     assert (
-        "2 runs timed on a busy machine lie outside; 1 run without these values not shown"
+        "2 runs timed on a busy machine lie outside<br>1 run without these values not shown"
     ) in texts(figures.retention_chart(frame.assign(machine_busy=busy)))
 
 
