@@ -1,4 +1,4 @@
-"""The folders we write to: the store and the cache, each movable by one variable."""
+"""The folders we write to, and the user's own configuration, each movable by one variable."""
 
 import os
 from pathlib import Path
@@ -20,3 +20,12 @@ def cache_dir() -> Path:
     """Downloads and other things that can be made again: `EXPLORER_CACHE` or the user's cache."""
     default = platformdirs.user_cache_dir("distill-explorer")
     return Path(os.environ.get("EXPLORER_CACHE", default))
+
+
+def config_file() -> Path:
+    """The user's own configuration: `EXPLORER_CONFIG`, or config.yaml in the user's own folder.
+
+    It lies outside any store, since a store may come from somebody else.
+    """
+    default = Path(platformdirs.user_config_dir("distill-explorer")) / "config.yaml"
+    return Path(os.environ.get("EXPLORER_CONFIG") or default)

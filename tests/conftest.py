@@ -3,6 +3,7 @@
 Nothing heavy is imported here, so that the fast tests stay fast.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -31,6 +32,27 @@ def store_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root.mkdir()
     monkeypatch.setenv("EXPLORER_RESULTS", str(root))
     return root
+
+
+@pytest.fixture(autouse=True)
+def allow_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """A configuration of the test's own, which allows the code of tests/tasks.
+
+    As a function it writes the file anew, to allow the code of other files and folders.
+    """
+    path = tmp_path / "configuration" / "config.yaml"
+    path.parent.mkdir()
+    monkeypatch.setenv("EXPLORER_CONFIG", str(path))
+
+    def write(*allowed: Path, task_folders: tuple[Path, ...] = ()) -> Path:
+        lists = {"task_folders": task_folders, "allowed_task_code": allowed}
+        # JSON is YAML, too.
+        text = json.dumps({key: [str(one) for one in value] for key, value in lists.items()})
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    write(ROOT / "tests" / "tasks")
+    return write
 
 
 @pytest.fixture(scope="session")

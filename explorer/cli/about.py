@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from explorer import specs, store
+from explorer import configuration, paths, specs, store
 from explorer.cli.base import ResultsDir, app, console, root_of
 from explorer.cli.tables import print_facts
 from explorer.errors import BadInput, ExplorerError
@@ -75,12 +75,30 @@ def doctor(results: ResultsDir = None) -> None:
     facts["store"] = f"{root.resolve()}" + ("" if writable else ": no permission to write")
     free = shutil.disk_usage(nearest).free
     facts["free disk"] = f"{free / 1e9:.0f} GB" + (" (a run needs 2 GB)" if free < 2e9 else "")
+    facts["configuration"] = _configuration()
     missing = "missing: install Chromium, or export HTML"
     facts["browser for PNG and SVG"] = export.browser() or missing
     print_facts(facts)
     _, problems = store.records(root)
     for problem in problems:
         console.print(problem, markup=False)
+
+
+def _configuration() -> str:
+    """Where the user's configuration is, and what it holds or why it cannot be read."""
+    path = paths.config_file()
+    try:
+        held = configuration.read()
+        folders = configuration.task_folders().values()
+    except BadInput as error:
+        return str(error)
+    if not path.exists():
+        return f"{path} is not there, so no task code is allowed but ours and lm-eval's"
+    missing = [str(folder) for folder in folders if not folder.is_dir()]
+    return (
+        f"{path}: {len(held.task_folders)} task folders, {len(held.allowed_task_code)} places "
+        "whose task code may run"
+    ) + (f"; not there: {', '.join(missing)}" if missing else "")
 
 
 @app.command("app")

@@ -192,6 +192,7 @@ def _hand_over(client: "Client", job: Job) -> None:
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {
         "EXPLORER_RESULTS": str(job.root.resolve()),
         "EXPLORER_CACHE": str(paths.cache_dir().resolve()),
+        "EXPLORER_CONFIG": str(paths.config_file().resolve()),
         "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
     }
     command = f"cd {shlex.quote(_here())} && exec {shlex.join(job.command)}"

@@ -9,7 +9,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 
-from explorer.errors import BadInput
+from explorer.errors import BadInput, ExplorerError
 from explorer.measure import task_sets
 from explorer.tasks.preview import Preview, Question
 
@@ -36,6 +36,8 @@ def preview(
     try:
         with task_sets.quiet():
             task.build_all_requests(samples=list(range(min(num, total))))
+    except ExplorerError:
+        raise
     except Exception as error:
         raise BadInput(
             f"The task {name} makes no prompt of its documents: {type(error).__name__}: {error}. "

@@ -23,13 +23,13 @@ import lm_eval.api.task
 from lm_eval.api.registry import metric_registry
 from lm_eval.api.task import ConfigurableTask, Task
 from lm_eval.config.task import TaskConfig
-from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Kind
 
-from explorer.errors import BadInput
+from explorer.errors import BadInput, ExplorerError
 from explorer.harness.metrics import first_of
+from explorer.measure.task_code import Manager
 from explorer.measure.task_index import leaves_of, rows_of
-from explorer.tasks import here, index
+from explorer.tasks import code, here, index
 
 
 def load(names: Iterable[str], include_path: str | None = None) -> dict[str, Task]:
@@ -43,12 +43,14 @@ def load(names: Iterable[str], include_path: str | None = None) -> dict[str, Tas
     """
     names = list(names)
     manager = _manager(names, include_path)
+    index.refuse_left_out(names, manager.left_out, include_path)
     tasks: dict[str, Task] = {}
     for name in names:
         for found in _matching(name, manager):
             for leaf, task in _load_one(found, manager).items():
                 _refuse_what_we_cannot_run(leaf, task)
                 tasks.setdefault(leaf, task)
+    index.refuse_left_out(tasks, manager.left_out, include_path)
     return tasks
 
 
@@ -60,12 +62,22 @@ def check(names: Iterable[str], include_path: str | None = None) -> None:
         BadInput: As `here.refuse_missing`.
     """
     names = list(names)
-    read = [rows_of(folder) for folder in index.folders(include_path)]
-    local = index.TaskIndex(
-        {row.name: row for rows, _ in read for row in rows}, [one for _, bad in read for one in bad]
-    )
+    local = _local(include_path)
     closed = all(local.is_closed(name) for name in names)
-    here.refuse_missing(names, local if closed else index.build(include_path))
+    known = local if closed else index.build(include_path)
+    tasks = [row.name for name in names for row in known.leaves(name)]
+    index.refuse_left_out([*names, *tasks], known.left_out, include_path)
+    here.refuse_missing(names, known)
+
+
+def _local(include_path: str | None) -> index.TaskIndex:
+    """The list without lm-eval's own tasks, read now."""
+    parts = []
+    for folder in index.folders(include_path):
+        rows, problems = rows_of(folder)
+        part = index.TaskIndex({row.name: row for row in rows}, problems)
+        parts.append((folder == index.SHIPPED, part))
+    return index.merged(parts)
 
 
 def load_one(name: str, include_path: str | None, source: str) -> Task:
@@ -77,9 +89,10 @@ def load_one(name: str, include_path: str | None, source: str) -> Task:
     """
     if not source:
         return load([name], include_path)[name]
-    folders = [str(folder) for folder in index.folders(include_path)]
+    if name in index.shipped_names() and not code.shipped(Path(source)):
+        raise BadInput(index.left_out(name, source))
     with quiet():
-        local = TaskManager(include_path=folders, include_defaults=False)
+        local = Manager(index.folders(include_path), include_defaults=False)
     (task,) = _load_one(name, local, source).values()
     _refuse_what_we_cannot_run(name, task)
     return task
@@ -114,31 +127,47 @@ def quiet() -> Iterator[None]:
             os.environ["DISABLE_MULTIPROC"] = alone
 
 
-def _manager(names: list[str], include_path: str | None) -> TaskManager:
+def _manager(names: list[str], include_path: str | None) -> Manager:
     """An index that knows all the names: the local folders' when that is enough.
 
     lm-eval's own 14,000 files take a quarter of a minute to index.
     """
-    folders = [str(folder) for folder in index.folders(include_path)]
+    folders = index.folders(include_path)
     with quiet():
-        local = TaskManager(include_path=folders, include_defaults=False)
+        local = Manager(folders, include_defaults=False)
         if all(_is_closed(name, local) for name in names):
             return local
-        return TaskManager(include_path=folders)
+        return Manager(folders, include_defaults=True)
 
 
-def _is_closed(name: str, manager: TaskManager) -> bool:
+def _is_closed(name: str, manager: Manager) -> bool:
     """Whether the name and all it refers to lie in this index."""
     entry = manager.task_index.get(name)
     if entry is None:
         return False
     if entry.kind is not Kind.GROUP:
         return True
-    members = (entry.cfg or {}).get("task", [])
-    return all(isinstance(member, str) and _is_closed(member, manager) for member in members)
+    return _are_closed((entry.cfg or {}).get("task") or [], manager)
 
 
-def _matching(name: str, manager: TaskManager) -> list[str]:
+def _are_closed(members: Any, manager: Manager) -> bool:
+    """Whether a group's members lie in this index, or are defined by the group itself."""
+    for member in members if isinstance(members, list) else [members]:
+        inline = isinstance(member, dict)
+        name = member.get("group", member.get("task")) if inline else member
+        if not isinstance(name, str):
+            return False
+        if inline and name not in manager.task_index and name not in index.shipped_names():
+            # lm-eval reads it as a task or group of its own.
+            closed = "group" not in member or _are_closed(member.get("task") or [], manager)
+        else:
+            closed = _is_closed(name, manager)
+        if not closed:
+            return False
+    return True
+
+
+def _matching(name: str, manager: Manager) -> list[str]:
     """The names in the index that a name or pattern means.
 
     Raises:
@@ -156,7 +185,7 @@ def _matching(name: str, manager: TaskManager) -> list[str]:
     return found
 
 
-def _load_one(name: str, manager: TaskManager, source: str = "") -> dict[str, Task]:
+def _load_one(name: str, manager: Manager, source: str = "") -> dict[str, Task]:
     """The leaf tasks of one name of the index, or the one task of a file.
 
     Raises:
@@ -165,6 +194,8 @@ def _load_one(name: str, manager: TaskManager, source: str = "") -> dict[str, Ta
     try:
         with quiet():
             leaves: dict[str, Task] = manager.load([source or name])["tasks"]
+    except ExplorerError:
+        raise
     except Exception as error:
         task = _task_being_loaded(error)
         said = _why_no_documents(task, name, error) if task else _why_no_task(name, error)
@@ -233,12 +264,7 @@ def _why_no_task(name: str, error: Exception) -> str:
         metrics = [f.f_locals["metric_name"] for f, _ in traceback.walk_tb(error.__traceback__)
                    if "metric_name" in f.f_locals]  # fmt: skip
         asked = str(metrics[-1]) if metrics else "None"
-        close = difflib.get_close_matches(asked, metric_registry)
-        return (
-            f"The file of the task {name} asks for the metric {asked!r}, "
-            f"which lm-eval does not know; it knows {', '.join(close or sorted(metric_registry))}. "
-            "Correct its metric_list."
-        )
+        return code.unknown_metric(name, asked, list(metric_registry))
     if isinstance(error, ModuleNotFoundError):
         return (
             f"The task {name} needs the Python package {error.name}, which is not installed: "

@@ -10,9 +10,9 @@ from typing import Any, get_args
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from explorer import paths
+from explorer import configuration, paths
 from explorer.errors import BadInput
-from explorer.pages import api, glossary, order, timing
+from explorer.pages import api, glossary, order, timing, words
 from explorer.pages.index import Shelf
 from explorer.specs import (
     CapabilitySpec,
@@ -287,6 +287,7 @@ def _uploaded() -> str:
 
 def _tasks(shelf: Shelf) -> dict[str, Any]:
     left, right = st.columns(HALVES)
+    _say_which_folder_is_ignored()
     _take_from_the_address("run_tasks", st.query_params.get_all(ASKED_TASKS))
     asked = st.session_state.setdefault("run_tasks", ["starter"])
     tasks = left.multiselect(
@@ -307,10 +308,43 @@ def _tasks(shelf: Shelf) -> dict[str, Any]:
     return {"tasks": tasks, "limit": limit}
 
 
+def _say_which_folder_is_ignored() -> None:
+    name = st.query_params.get(ASKED_FOLDER, "")
+    if name and name not in configuration.task_folders():
+        st.warning(
+            words.md(
+                f"The address asks for the task folder {name!r:.80}, which task_folders in "
+                f"{paths.config_file()} does not list. It was not read."
+            ),
+            icon=":material/shield:",
+        )
+
+
 def _take_from_the_address(key: str, asked: list[str] | str) -> None:
     """Let the address fill a widget, once: what is changed by hand afterwards stays."""
     if asked and st.session_state.get(f"{key}_asked") != asked:
         st.session_state[key] = st.session_state[f"{key}_asked"] = asked
+
+
+def _task_folder() -> str:
+    """A folder that the server's configuration lists, or a path that a person types here.
+
+    The address can choose a listed folder by its name, and nothing else.
+    """
+    folders = configuration.task_folders()
+    name = st.query_params.get(ASKED_FOLDER, "")
+    if name in folders:
+        _take_from_the_address("run_include_path", name)
+    chosen = st.selectbox(
+        "Folder with more tasks",
+        list(folders),
+        index=None,
+        key="run_include_path",
+        accept_new_options=True,
+        placeholder="None",
+        help=HELP["include_path"],
+    )
+    return str(folders.get(chosen or "", chosen or ""))
 
 
 def _details(kind: str, method: str | None) -> dict[str, Any]:
@@ -393,10 +427,7 @@ def _details(kind: str, method: str | None) -> dict[str, Any]:
         )
         found["train_layers"] = trained if kind == "depth" else "all"
         found["timing"] = timing.ask()
-        _take_from_the_address("run_include_path", st.query_params.get(ASKED_FOLDER, ""))
-        found["include_path"] = st.text_input(
-            "Folder with more tasks", key="run_include_path", help=HELP["include_path"]
-        )
+        found["include_path"] = _task_folder()
         found["as_yaml"] = st.toggle(
             "Edit the order as YAML instead", key="run_as_yaml", help=HELP["yaml"]
         )

@@ -129,7 +129,13 @@ TERMS = {
         "the first run fetches them."
     ),
     "include_path": (
-        "A folder on this machine with your own tasks in lm-evaluation-harness's YAML format."
+        "A folder on this machine with your own tasks in lm-evaluation-harness's YAML format. "
+        "Choose one that the configuration lists, or type its path. Python code in it runs only "
+        "where the configuration allows it."
+    ),
+    "task_folder": (
+        "A folder with more tasks, from task_folders in this server's configuration file. "
+        "explorer doctor says where that file is."
     ),
     "limit": (
         "Documents per task: a seeded, stratified sample, the same for every model. More documents "

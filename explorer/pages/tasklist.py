@@ -3,15 +3,17 @@
 import dataclasses
 import html
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 import streamlit as st
 
+from explorer import configuration
 from explorer.analysis import numbers
 from explorer.errors import ExplorerError
 from explorer.pages import documents, form, order, widgets, words
 from explorer.specs import CapabilitySpec
-from explorer.tasks import here, index, listing
+from explorer.tasks import code, here, index, listing
 from explorer.tasks import preview as previews
 
 STYLE = documents.STYLE
@@ -25,6 +27,11 @@ class Listed:
     index: index.TaskIndex
     table: pd.DataFrame
     """Of `listing.table`."""
+
+
+def folders() -> dict[str, Path]:
+    """The task folders of the server's configuration by name; an address names no others."""
+    return widgets.attempt(configuration.task_folders) or {}
 
 
 def listed(folder: str | None) -> Listed | None:
@@ -45,6 +52,8 @@ def problem(asked: CapabilitySpec) -> str | None:
     if found is None:
         return None
     try:
+        tasks = [row.name for name in names for row in found.index.leaves(name)]
+        index.refuse_left_out([*names, *tasks], found.index.left_out, asked.include_path)
         here.refuse_missing(names, found.index)
     except ExplorerError as error:
         return str(error)
@@ -110,7 +119,12 @@ def wanted(names: Sequence[str], name: str | None, kit: Sequence[str]) -> list[s
 
 
 def use(tasks: Sequence[str], folder: str | None) -> None:
-    """The button that takes tasks to the Run page, in its address; none where none is chosen."""
+    """The button that takes tasks to the Run page, in its address; none where none is chosen.
+
+    Args:
+        tasks: Their names.
+        folder: The name of a configured folder.
+    """
     if not tasks:
         return
     label = f"Use {tasks[0] if len(tasks) == 1 else f'{len(tasks)} tasks'} in a run"
@@ -134,7 +148,7 @@ def detail(found: Listed, name: str, folder: str | None) -> None:
         widgets.facts(_facts(found.index, row, is_here))
     with right:
         st.subheader("What a model is asked", anchor=False)
-        _prompts(row, is_here, folder)
+        _prompts(found.index, row, is_here, folder)
 
 
 def _facts(tasks: index.TaskIndex, row: index.Row, is_here: bool | None) -> list[tuple[str, str]]:
@@ -158,10 +172,29 @@ def _facts(tasks: index.TaskIndex, row: index.Row, is_here: bool | None) -> list
     return [(name, html.escape(value)) for name, value in facts if value]
 
 
-def _prompts(row: index.Row, is_here: bool | None, folder: str | None) -> None:
-    """The first prompts; where data would have to be fetched, only when somebody asks."""
+def _prompts(
+    tasks: index.TaskIndex, row: index.Row, is_here: bool | None, folder: str | None
+) -> None:
+    """The first prompts; where data would have to be fetched, only when somebody asks.
+
+    A read-only dashboard renders the templates of tasks that ship, and of no others.
+    """
     if row.refused:
         st.info(words.md(row.refused))
+        return
+    sources = tasks.sources(row.name)
+    if widgets.read_only() and not all(code.shipped(source) for source in sources):
+        st.info(
+            "A read-only dashboard shows the prompts only of tasks that ship with Distill "
+            "Explorer or lm-eval.",
+            icon=":material/lock:",
+        )
+        return
+    try:
+        for source in sources:
+            code.refuse(source)
+    except ExplorerError as error:
+        st.info(words.md(str(error)), icon=":material/shield:")
         return
     if is_here is False and here.offline():
         st.info(

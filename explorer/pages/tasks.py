@@ -20,14 +20,20 @@ SHOWN = 300
 
 widgets.style()
 st.html(tasklist.STYLE)
-with st.sidebar:
-    folder = st.text_input(
-        "Folder with more tasks",
-        key="tasks_folder",
-        bind="query-params",
-        placeholder="/data/my-tasks",
-        help=glossary.TERMS["include_path"],
-    ).strip() or None  # fmt: skip
+folders = tasklist.folders()
+folder_name = None
+if folders:
+    with st.sidebar:
+        folder_name = st.selectbox(
+            "Folder with more tasks",
+            list(folders),
+            index=None,
+            key="tasks_folder",
+            bind="query-params",
+            placeholder="None",
+            help=glossary.TERMS["task_folder"],
+        )
+folder = str(folders[folder_name]) if folder_name else None
 
 found = tasklist.listed(folder)
 if found is None:
@@ -123,7 +129,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
         width=320,
     )
     if not widgets.read_only():
-        tasklist.use(tasklist.wanted(names, name, kits[kit].tasks if kit else ()), folder)
+        tasklist.use(tasklist.wanted(names, name, kits[kit].tasks if kit else ()), folder_name)
 
 if name is not None:
     tasklist.detail(found, name, folder)

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from explorer.errors import BadInput
+from explorer.tasks import code
 from explorer.tasks.index import FORMATS, Row, TaskIndex
 
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
@@ -99,11 +100,13 @@ def refuse_missing(names: Iterable[str], index: TaskIndex) -> None:
 
     Raises:
         UnknownTask: A name means nothing.
-        BadInput: A task is one that we do not run, a file of it is missing, or its data set is
-            not here and nothing may be fetched.
+        BadInput: A task is one that we do not run, its file would run code and may not, a data
+            file is missing, or its data set is not here and nothing may be fetched.
     """
     names = list(names)
     rows = [row for name in names for row in index.leaves(name)]
+    for source in dict.fromkeys(source for name in names for source in index.sources(name)):
+        code.refuse(source)
     for row in rows:
         if row.refused:
             raise BadInput(f"The task {row.name} is not for this: {row.refused} Leave it out.")

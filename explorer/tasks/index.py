@@ -15,18 +15,19 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import explorer
-from explorer import paths
+from explorer import paths, store
 from explorer.errors import BadInput, ExplorerError, UnknownTask
+from explorer.tasks import code
 
-SHIPPED = Path(str(explorer.__file__)).parent / "measure" / "tasks"
+SHIPPED = code.SHIPPED
 """The folder of the starter suite."""
 WAYS = ("multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until")
 """lm-eval's output types."""
@@ -65,11 +66,13 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class TaskIndex:
-    """All names, those of later folders before those of earlier ones."""
+    """All names. Ours and lm-eval's stand for themselves, whatever another folder calls so."""
 
     rows: dict[str, Row]
     problems: list[str]
-    """A sentence for each file that is no task."""
+    """A sentence for each file that is no task, and for each that is left out."""
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Names of ours and lm-eval's that a file elsewhere defines, each with that file."""
 
     @functools.cached_property
     def groups(self) -> dict[str, list[str]]:
@@ -97,18 +100,136 @@ class TaskIndex:
             names = fnmatch.filter(tasks, name)
         if not names:
             raise unknown(name, self.rows, self.problems)
+        return [row for row in self._below(names) if not row.members]
+
+    def sources(self, name: str) -> list[Path]:
+        """The files behind a name or pattern: of the tasks, and of the groups above them.
+
+        Raises:
+            UnknownTask: It means nothing.
+        """
+        names = [name] if name in self.rows else [leaf.name for leaf in self.leaves(name)]
+        return list(dict.fromkeys(Path(row.source) for row in self._below(names) if row.source))
+
+    def _below(self, names: list[str]) -> list[Row]:
+        """These names and all that they stand for, each once."""
         found: dict[str, Row] = {}
-        seen: set[str] = set()
-        while names:
-            row = self.rows.get(names.pop(0))
-            if row is None or row.name in seen:
+        waiting = list(names)
+        while waiting:
+            row = self.rows.get(waiting.pop(0))
+            if row is None or row.name in found:
                 continue
-            seen.add(row.name)
-            if row.members:
-                names = [*row.members, *names]
-            else:
-                found[row.name] = row
+            found[row.name] = row
+            waiting = [*row.members, *waiting]
         return list(found.values())
+
+
+def merged(parts: Iterable[tuple[bool, TaskIndex]]) -> TaskIndex:
+    """One list of the parts, each with whether it ships with us or with lm-eval.
+
+    A name that ships is never replaced; of other parts, later names go before earlier ones.
+    """
+    parts = list(parts)
+    rows: dict[str, Row] = {}
+    for ships, part in parts:
+        if ships:
+            rows.update(part.rows)
+    names = shipped_names() if any(part.rows for ships, part in parts if not ships) else {}
+    problems = [problem for _, part in parts for problem in part.problems]
+    taken_all: list[Row] = []
+    for ships, part in parts:
+        if ships:
+            continue
+        taken = [row for row in part.rows.values() if row.name in names and not _ships(row)]
+        taken_all += taken
+        problems += [left_out(row.name, row.source) for row in taken]
+        groups = {row.name for row in taken if row.kind == "group"}
+        rows.update(
+            (row.name, row)
+            for row in part.rows.values()
+            if row.name not in names and row.name.partition("::")[0] not in groups
+        )
+    return TaskIndex(rows, problems, {row.name: row.source for row in taken_all})
+
+
+def _ships(row: Row) -> bool:
+    return bool(row.source) and code.shipped(Path(row.source))
+
+
+def left_out(name: str, source: str) -> str:
+    """The sentence on a file that gives a name of ours or of lm-eval's to something else."""
+    where = f"{source} defines" if source else "A task file outside lm-eval uses as a tag"
+    return f"{where} {name!r}, which is {shipped_names()[name]}. It is left out: rename it."
+
+
+def refuse_left_out(
+    names: Iterable[str], files: Mapping[str, str], include_path: str | None
+) -> None:
+    """Refuse names that the folder which was given for a run cannot define.
+
+    Args:
+        names: All that is wanted, and the tasks behind it.
+        files: As `TaskIndex.left_out`.
+        include_path: The folder.
+
+    Raises:
+        BadInput: A file of the folder defines one of them.
+    """
+    if include_path is None:
+        return
+    folder = Path(include_path).resolve()
+    for name in names:
+        source = files.get(name)
+        if source and Path(source).resolve().is_relative_to(folder):
+            raise BadInput(left_out(name, source))
+
+
+@functools.cache
+def shipped_names() -> dict[str, str]:
+    """Every name of ours and of lm-eval's, each with whose it is in words.
+
+    lm-eval's come from the cached list, else from a quick look at the files, a second or so.
+    """
+    lm_eval = _names_of(code.lm_eval_folder(), paths.cache_dir() / "tasks" / _names_file())
+    ours = _names_in(SHIPPED)
+    return dict.fromkeys(lm_eval, "a name of lm-eval's") | dict.fromkeys(ours, "a name of ours")
+
+
+def _names_file() -> str:
+    return f"names-{version()}-{FORMAT}.json"
+
+
+def _names_of(folder: Path, cached: Path) -> list[str]:
+    try:
+        return [str(name) for name in json.loads(cached.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
+        names = sorted(_names_in(folder))
+    with contextlib.suppress(ExplorerError):
+        store.write_text(cached, json.dumps(names))
+    return names
+
+
+NOT_YAML = frozenset({".py", ".pyc", ".md", ".json", ".jsonl", ".txt", ".csv", ".tsv"})
+TOP_LEVEL = re.compile(
+    rb"^[\"']?(?:task|group|tag)[\"']?[ \t]*:[ \t]*([^\n]*)((?:\n[ \t]*-[^\n]*)*)", re.MULTILINE
+)
+"""A name at the top of a task file, and the list that may follow."""
+
+
+def _names_in(folder: Path) -> set[str]:
+    """The names of tasks, groups and tags that a folder's files define, read as text.
+
+    A group's members come with them: they are names of the folder's, too.
+    """
+    names: set[str] = set()
+    # Files that others include may have any ending or none, as _default_template_yaml.
+    for path in folder.glob("**/*"):
+        if path.suffix in NOT_YAML or not path.is_file():
+            continue
+        for first, listed in TOP_LEVEL.findall(path.read_bytes()):
+            words = re.split(rb"[\n,\[\]]", re.sub(rb"[ \t]#[^\n]*", b"", first + listed))
+            names.update(word.strip(b" \t\r-'\"").decode("utf-8", "replace") for word in words)
+    return {name for name in names if name not in ("", "null") and ":" not in name}
 
 
 def unknown(name: str, known: Iterable[str], problems: Iterable[str] = ()) -> UnknownTask:
@@ -153,15 +274,13 @@ def read(include_path: str | None = None) -> TaskIndex | None:
     Raises:
         BadInput: The folder given does not exist.
     """
-    rows: dict[str, Row] = {}
-    problems: list[str] = []
+    parts: list[tuple[bool, TaskIndex]] = []
     for part in _parts(include_path):
         found = _read(part)
         if found is None:
             return None
-        rows.update(found.rows)
-        problems += found.problems
-    return TaskIndex(rows, problems)
+        parts.append((part.folder in (None, SHIPPED), found))
+    return merged(parts)
 
 
 def build(

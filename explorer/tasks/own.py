@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from explorer import paths, store
 from explorer.errors import BadInput
-from explorer.tasks.index import SHIPPED
+from explorer.tasks.index import SHIPPED, shipped_names
 from explorer.tasks.preview import Question
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
@@ -296,14 +296,14 @@ def add(
     folder = paths.own_tasks()
     path = folder / f"{name}.yaml"
     version = 1.0
-    if exists(name):
+    if exists(name) and name not in shipped_names():
         if not replace:
             raise BadInput(
                 f"There is a task {name!r} of yours already ({path}). Choose another name, or say "
                 "that it should be replaced."
             )
         version = _version(path) + 1
-    elif name in taken:
+    elif name in taken or name in shipped_names():
         raise BadInput(f"lm-eval or a task folder has a task {name!r}. Choose another name.")
     lines = "".join(json.dumps(one) + "\n" for one in found)
     store.write_text(folder / "data.py", (SHIPPED / "data.py").read_text(encoding="utf-8"))

@@ -1,5 +1,7 @@
 """The Tasks page: search, look at a prompt, take tasks to the Run page."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 import streamlit as st
@@ -81,21 +83,79 @@ def test_a_task_without_its_data_says_how_to_fetch_it(listed, open_page):
     assert "explorer tasks fetch piqa" in said
 
 
-def test_a_folder_with_more_tasks_is_listed_and_carried_to_the_run(listed, open_page, tmp_path):
+def test_a_configured_folder_is_listed_and_carried_to_the_run(
+    listed, open_page, tmp_path, allow_code
+):
     """Its tasks are found, its broken files named, and the order takes the folder along."""
     folder = tmp_path / "more"
     folder.mkdir()
     (folder / "mine.yaml").write_text("task: mine_alone\ndataset_path: org/x\n")
     (folder / "broken.yaml").write_text("task: [")
-    page = open_page("tasks", tasks_folder=str(folder), find="mine_alone")
+    allow_code(task_folders=(folder, tmp_path / "gone"))
+    page = open_page("tasks", tasks_folder="more", find="mine_alone")
 
     assert shown(page)["Task"].to_list() == ["mine_alone"]
     assert "broken.yaml is no task file" in text_of(page).replace("\\", "")
     page.selectbox(key="named").set_value("mine_alone").run()
     page.button(key="tasks_use").click().run()
     assert page.multiselect(key="run_tasks").value == ["mine_alone"]
-    assert page.text_input(key="run_include_path").value == str(folder)
-    assert "no folder" in text_of(open_page("tasks", tasks_folder="/nowhere/at/all"))
+    assert page.selectbox(key="run_include_path").value == "more"
+    assert f"include_path: {folder}" in page.code[0].value
+    assert "no folder" in text_of(open_page("tasks", tasks_folder="gone"))
+
+
+@pytest.mark.parametrize("read_only", ["0", "1"])
+def test_a_link_runs_no_code_of_a_folder(
+    listed, open_page, tmp_path, monkeypatch, allow_code, read_only
+):
+    """No page reads a folder that only its address names, whatever the configuration lists."""
+    monkeypatch.setenv("EXPLORER_READ_ONLY", read_only)
+    allow_code(task_folders=(tmp_path / "other",))
+    (tmp_path / "other").mkdir()
+    ran = tmp_path / "ran.txt"
+    folder = tmp_path / "evil"
+    folder.mkdir()
+    code = f"import pathlib\npathlib.Path({str(ran)!r}).touch()\ndef load(**more): return {{}}\n"
+    (folder / "evil.py").write_text(code)
+    (folder / "t.yaml").write_text("task: zz_drop\ncustom_dataset: !function evil.load\n")
+    more = {"find": "zz_drop", "named": "zz_drop", "test_with": "zz_drop"}
+    pages = {
+        name: open_page(name, tasks_folder=str(folder), more_tasks=str(folder), **more)
+        for name in ("tasks", "run", "answers", "explore")
+    }
+
+    for page in pages.values():
+        assert not page.exception
+        assert "would run Python code" not in text_of(page)
+    assert "No task fits" in text_of(pages["tasks"])
+    if read_only == "0":
+        said = text_of(pages["run"]).replace("\\", "")
+        assert "no task, group or tag 'zz_drop'" in said
+        assert "does not list" in pages["run"].warning[0].value
+    assert not ran.exists()
+
+
+def test_read_only_renders_no_templates_but_those_that_ship(
+    listed, open_page, monkeypatch, tmp_path, allow_code
+):
+    """A listed folder's tasks are listed there; their prompts are shown where runs may start."""
+    tasks = Path(__file__).parents[1] / "tasks"
+    allow_code(tasks, task_folders=(tasks,))
+    address = {"tasks_folder": "tasks", "find": "tiny_pairs", "named": "tiny_pairs"}
+
+    def prompts(page):
+        return page.toggle(key="prompts_tiny_pairs").set_value(True).run()
+
+    assert "item 0 is fine" in text_of(prompts(open_page("tasks", **address)))
+    allow_code(task_folders=(tasks,))
+    said = text_of(open_page("tasks", **address)).replace("\\", "")
+    assert "tiny_pairs.yaml would run Python code" in said
+    assert "allowed_task_code" in said
+    monkeypatch.setenv("EXPLORER_READ_ONLY", "1")
+    allow_code(tasks, task_folders=(tasks,))
+    page = open_page("tasks", **address)
+    assert "shows the prompts only of tasks that ship" in text_of(page)
+    assert not [toggle for toggle in page.toggle if toggle.key == "prompts_tiny_pairs"]
 
 
 def test_selected_rows_are_what_a_run_gets(monkeypatch):

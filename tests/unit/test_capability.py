@@ -14,7 +14,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from explorer.errors import BadInput, NoRoom, RunCancelled, UnknownTask
-from explorer.measure import capability, contamination, sample, task_sets
+from explorer.measure import capability, contamination, sample, task_code, task_sets
 from explorer.measure.backends import prefix_lm
 from explorer.models import loading
 from explorer.progress import Progress
@@ -45,8 +45,8 @@ def only_local(monkeypatch) -> None:
     """lm-eval's own 14,000 task files take a quarter of a minute to index: leave them out."""
     monkeypatch.setattr(
         task_sets,
-        "TaskManager",
-        lambda include_path, **_: TaskManager(include_path=include_path, include_defaults=False),
+        "Manager",
+        lambda folders, **_: task_code.Manager(folders, include_defaults=False),
     )
 
 

@@ -216,7 +216,9 @@ def test_missing_data_is_refused_before_the_start(known_tasks, tmp_path, monkeyp
         here.refuse_missing(["chartqa"], found)
     with pytest.raises(UnknownTask, match="'hellaswagg'.*hellaswag"):
         here.refuse_missing(["hellaswagg"], found)
-    gone = index.Row("gone", "task", dataset_path="json", files=("no/x.jsonl",), source="gone.yaml")
+    write(tmp_path, "gone", task="gone", dataset_path="json")
+    file = str(tmp_path / "gone.yaml")
+    gone = index.Row("gone", "task", dataset_path="json", files=("no/x.jsonl",), source=file)
     for name, value in OPEN.items():
         monkeypatch.setenv(name, value)
     here.refuse_missing(["piqa"], found)

@@ -1,0 +1,83 @@
+"""The user's own configuration: which task folders are offered, whose code may run.
+
+The file lies outside any store, so that nobody who writes into a store can change it.
+
+    # ~/.config/distill-explorer/config.yaml, or the file that EXPLORER_CONFIG names
+    task_folders: [/data/my-tasks]
+    allowed_task_code: [/data/my-tasks]
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from explorer import paths
+from explorer.errors import BadInput
+from explorer.specs.base import Spec
+
+
+class Configuration(Spec):
+    """What the configuration file may hold. A missing file is an empty configuration."""
+
+    task_folders: tuple[str, ...] = ()
+    """Folders of lm-eval tasks that the Tasks and Run pages offer."""
+    allowed_task_code: tuple[str, ...] = ()
+    """Files and folders whose tasks may run Python code."""
+
+    @pydantic.field_validator("task_folders", "allowed_task_code", mode="before")
+    @classmethod
+    def _are_absolute(cls, value: Any) -> Any:
+        for path in value if isinstance(value, list | tuple) else []:
+            if isinstance(path, str) and not Path(path).expanduser().is_absolute():
+                raise ValueError(
+                    f"should hold absolute paths, or paths that start with ~; {path!r} is neither"
+                )
+        return value
+
+
+def read() -> Configuration:
+    """The configuration as the file has it now.
+
+    Raises:
+        BadInput: The file cannot be read, holds an unknown key, or lies in the store.
+    """
+    path = paths.config_file()
+    if not path.exists():
+        return Configuration()
+    if path.resolve().is_relative_to(paths.store_root().resolve()):
+        raise BadInput(
+            f"The configuration {path} lies in the store, where others may write it. Move it "
+            "elsewhere, and name it in EXPLORER_CONFIG."
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"Could not read the configuration {path}: {error}.") from error
+    # A file of comments alone is an empty one.
+    lines = (line.strip() for line in text.splitlines())
+    if all(not line or line.startswith("#") for line in lines):
+        return Configuration()
+    return Configuration.from_yaml(text, f"The configuration {path}")
+
+
+def task_folders() -> dict[str, Path]:
+    """The configured task folders by the name that a page shows: their last part.
+
+    Raises:
+        BadInput: As `read`.
+    """
+    folders = list(dict.fromkeys(Path(path).expanduser() for path in read().task_folders))
+    names = [folder.name for folder in folders]
+    return {
+        folder.name if names.count(folder.name) == 1 else str(folder): folder for folder in folders
+    }
+
+
+def allowed_task_code() -> list[Path]:
+    """The files and folders whose tasks may run code, with symbolic links resolved.
+
+    Raises:
+        BadInput: As `read`.
+    """
+    return [Path(path).expanduser().resolve() for path in read().allowed_task_code]
