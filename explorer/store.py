@@ -5,17 +5,20 @@ results/<run_id>/spec.yaml       what was asked; runs again by itself
                  log.txt         what the run printed
                  capability/     lm-eval's own results_*.json and samples_*.jsonl
                  answers.parquet a row a document: what the paired statistics need
-                 weights.txt     where the student's weights lie in the store
+                 weights.txt     where the student's weights lie: .students/<key>/model
                  record.json     written last: the result in force
                  record.N.json   earlier results, and attempts that did not replace one
                  again, next/    while a finished run is measured again: the request, and its
                                  files so far; they replace the run's when it is finished
-results/.work/                   targets, students, checkpoints: shared by runs, not committed,
-                                 made again at need
+results/.students/<key>/         weights of finished students, shared by runs; not committed, and
+                                 only a new training makes them again
+results/.work/                   targets, texts, checkpoints: shared by runs, not committed, made
+                                 again at need
 """
 
 import contextlib
 import difflib
+import errno
 import itertools
 import json
 import os
@@ -37,6 +40,8 @@ RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 RECORD, STATUS, SPEC, LOG, CANCEL = "record.json", "status.json", "spec.yaml", "log.txt", "cancel"
 ANSWERS, WEIGHTS, CAPABILITY = "answers.parquet", "weights.txt", "capability"
 AGAIN, NEXT = "again", "next"
+STUDENTS, STUDENTS_BEFORE = ".students", ".work/students"
+"""Where finished students lie, and where earlier versions left them."""
 MOST_CANDIDATES = 8
 """Ids that are listed where what was typed begins several."""
 MOST_CLOSE = 3
@@ -307,19 +312,56 @@ def write_status(root: Path, run_id: str, status: dict[str, Any]) -> None:
     write_text(run_folder(root, run_id) / STATUS, json.dumps(status))
 
 
+def flush_folder(folder: Path) -> None:
+    """Return when the files of a folder are on the disk, so that a power cut leaves them whole."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Move a folder in one rename: `target` is there whole or not at all.
+
+    To another disk it is copied first; a kill on the way leaves `source`.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # A target that is not whole, or the caller would use it.
+    shutil.rmtree(target, ignore_errors=True)
+    try:
+        source.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        partial = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(source, partial)
+        flush_folder(partial)
+        partial.replace(target)
+        shutil.rmtree(source)
+
+
 def write_weights(root: Path, run_id: str, folder: Path) -> None:
     """Say where a run's student lies, relative to the store: two runs may share one student."""
     write_text(run_folder(root, run_id) / WEIGHTS, str(folder.relative_to(root)) + "\n")
 
 
 def weights_folder(root: Path, run_id: str) -> Path | None:
-    """The folder of a run's student, or None when its weights are not on this machine."""
+    """The folder of a run's student, or None when its weights are not on this machine.
+
+    An old run names the folder in which students were made and stayed; its student lies there still
+    or has moved to the finished ones.
+    """
     path = run_folder(root, run_id) / WEIGHTS
     if not path.is_file():
         return None
-    folder = (root / path.read_text(encoding="utf-8").strip()).resolve()
-    inside = folder.is_relative_to(root.resolve())
-    return folder if inside and (folder / "config.json").is_file() else None
+    named = path.read_text(encoding="utf-8").strip()
+    for place in dict.fromkeys([named, named.replace(STUDENTS_BEFORE, STUDENTS, 1)]):
+        folder = (root / place).resolve()
+        inside = folder.is_relative_to(root.resolve())
+        if inside and (folder / "config.json").is_file():
+            return folder
+    return None
 
 
 def request_cancel(root: Path, run_id: str) -> None:

@@ -43,7 +43,7 @@ class Kill:
         return watched
 
 
-def moments(work: Callable[[Kill], None]) -> Iterator[Kill]:
+def moments(work: Callable[[Kill], None], changes: tuple[str, ...] = CHANGES) -> Iterator[Kill]:
     """Let `work` be killed before its first change, its second, and so on.
 
     Gives each kill when it is over, so that the caller looks at what it left; ends with the first
@@ -52,7 +52,7 @@ def moments(work: Callable[[Kill], None]) -> Iterator[Kill]:
     for moment in range(1000):
         kill = Kill(moment)
         with pytest.MonkeyPatch.context() as patch:
-            for name in CHANGES:
+            for name in changes:
                 patch.setattr(os, name, kill.watch(name, getattr(os, name)))
             with contextlib.suppress(Killed):
                 work(kill)

@@ -6,6 +6,8 @@ documents that are hard for the teacher are hard for its students, timings are n
 
 import datetime
 import math
+import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -96,6 +98,16 @@ def write_run(root: Path, record: RunRecord) -> Path:
         store.write_answers(root, record.run_id, make_answers(_layers(record.spec), seed=seed))
     store.save(root, record)
     return folder
+
+
+def leave_student(root: Path, run_id: str, model: Path) -> Path:
+    """Let a run have a copy of this model as its student, where and as a run leaves it."""
+    finished = root / store.STUDENTS / run_id
+    with tempfile.TemporaryDirectory(dir=root) as unfinished:
+        shutil.copytree(model, Path(unfinished) / run_id / "model")
+        store.move_folder(Path(unfinished) / run_id, finished)
+    store.write_weights(root, run_id, finished / "model")
+    return finished / "model"
 
 
 def write_every_state(root: Path) -> dict[str, str]:

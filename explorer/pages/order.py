@@ -1,6 +1,7 @@
 """The order form's parts that have no widget: sizes, names of files, the order as a spec."""
 
 import hashlib
+import itertools
 import math
 import re
 from pathlib import Path
@@ -27,16 +28,20 @@ UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
 
 
 def teachers(root: Path, runs: pd.DataFrame) -> list[str]:
-    """Models to suggest as a teacher: the starter and every student that left its weights."""
-    left = [
-        f"run:{run_id}"
-        for run_id in runs.loc[
-            (runs["status"] == "finished") & (runs["runtime"] != "llama.cpp"), "run_id"
-        ]
-        if (store.run_folder(root, run_id) / "model" / "config.json").is_file()
-    ]
+    """Models to suggest as a teacher: the starter, earlier teachers and students on this machine.
+
+    A run in another number format (GGUF, int8) measures a student that often has a run of its own,
+    and is suggested only where no such run is.
+    """
+    finished = runs[runs["status"] == "finished"]
+    students: dict[Path, list[str]] = {}
+    for as_it_is in (True, False):
+        for run_id in finished.loc[finished["format"].isna() == as_it_is, "run_id"]:
+            weights = store.weights_folder(root, run_id)
+            if weights and (as_it_is or weights not in students):
+                students.setdefault(weights, []).append(f"run:{run_id}")
     used = [name for name in runs["teacher"].dropna().unique() if not name.startswith("run:")]
-    return list(dict.fromkeys(["starter", *used, *left]))
+    return list(dict.fromkeys(["starter", *used, *itertools.chain(*students.values())]))
 
 
 def layers_of(teacher: str, runs: pd.DataFrame) -> int | None:

@@ -1,4 +1,10 @@
-"""The student: cut, taught and kept, once for all runs that ask for the same one."""
+"""The student: cut, taught and kept, once for all runs that ask for the same one.
+
+    results/.work/students/<key>/  while it is made: checkpoint, model
+    results/.students/<key>/       finished: model, student.json
+
+One rename moves it from there to here. A run that was killed on the way goes on where it was.
+"""
 
 import hashlib
 import json
@@ -27,6 +33,9 @@ from explorer.specs import DistillSpec, StudentSpec
 
 log = logging.getLogger("explorer")
 
+STUDENT = "student.json"
+"""In a student's folder: how it was taught. The checkpoint stays until it is written."""
+
 
 def student_folder(run: Run) -> Path:
     """Make and teach the student, unless a run has made the same one before."""
@@ -41,18 +50,35 @@ def student_folder(run: Run) -> Path:
     }
     if spec.student.start:
         decides["start"] = fingerprint(run.start)
-    folder = run.work / "students" / key(decides)
-    done = folder / "student.json"
-    with guards.alone(run.root, f"student-{folder.name}", run.progress):
-        if not done.exists():
-            taught = _make(run, text, folder)
-            store.write_text(done, json.dumps(taught.model_dump() if taught else None))
-        found = json.loads(done.read_text(encoding="utf-8"))
+    name = key(decides)
+    unfinished, finished = run.work / "students" / name, run.root / store.STUDENTS / name
+    with guards.alone(run.root, f"student-{name}", run.progress):
+        if not _is_finished(finished):
+            # Finished in the folder of unfinished ones: by an earlier version, or before a kill.
+            if not _is_finished(unfinished):
+                taught = _make(run, text, unfinished)
+                distillation = json.dumps(taught.model_dump() if taught else None)
+                store.write_text(unfinished / STUDENT, distillation)
+            _drop_all_but_student(unfinished)
+            store.move_folder(unfinished, finished)
+        found = json.loads((finished / STUDENT).read_text(encoding="utf-8"))
     if found:
         taught = Distillation.model_validate(found)
         run.parts["distillation"] = _with_overlap(run, taught, text)
-    store.write_weights(run.root, spec.run_id, folder / "model")
-    return folder / "model"
+    store.write_weights(run.root, spec.run_id, finished / "model")
+    return finished / "model"
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether a student's folder has its weights and how it was taught, which is written last."""
+    return all((folder / name).is_file() for name in (STUDENT, "model/config.json"))
+
+
+def _drop_all_but_student(folder: Path) -> None:
+    """Remove checkpoints and half-written weights, which a finished student needs no more."""
+    for path in folder.iterdir():
+        if path.name not in (STUDENT, "model"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _make(run: Run, text: corpus.Corpus, folder: Path) -> Distillation | None:
@@ -97,12 +123,14 @@ def _make(run: Run, text: corpus.Corpus, folder: Path) -> Distillation | None:
         state = teaching.distil(run, student, course, folder)
         of_targets = teaching.targets_facts(run, targets, heldout) if targets else None
         taught = _distillation(state, text.facts(num_tokens), of_targets, student, distill)
+    partial = folder / "model.partial"
+    shutil.rmtree(partial, ignore_errors=True)
     with quiet():
-        student.model.save_pretrained(folder / "model.partial")
-    student.tokenizer.save_pretrained(folder / "model.partial")
+        student.model.save_pretrained(partial)
+    student.tokenizer.save_pretrained(partial)
+    store.flush_folder(partial)
     shutil.rmtree(folder / "model", ignore_errors=True)
-    (folder / "model.partial").replace(folder / "model")
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    partial.replace(folder / "model")
     if spec.student.start or run.teacher_bits:
         # Changed by another model's training or vocabulary, or rounded only to teach.
         run.forget_models()

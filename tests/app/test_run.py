@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import get_args
 import pytest
 
 from explorer import aside, jobs, store
+from explorer import run as engine
 from explorer.harness import bring, give
-from explorer.pages import form
+from explorer.pages import form, order
 from explorer.specs import DepthStudent, DistillSpec, RunSpec, Student, starter_sweep
 from explorer.tasks import index
 from tests import records
@@ -177,11 +179,9 @@ def test_layers_can_be_chosen_one_by_one(root, open_page, submitted):
     assert {spec.student.choice for spec in submitted if spec.student} == {"greedy"}
 
 
-def test_more_than_half_in_one_cut_offers_two_steps(root, study, open_page, submitted):
+def test_more_than_half_in_one_cut_offers_two_steps(root, study, open_page, submitted, tiny_llama):
     """The preview says how much goes, and a finished student can be where the next is cut from."""
-    weights = root / study[2] / "model"
-    weights.mkdir()
-    (weights / "config.json").write_text("{}")
+    records.leave_student(root, study[2], tiny_llama(num_layers=20))
 
     page = open_page("run")
     assert "10 layers: 53 % of the parameters go in one cut" in text_of(page)
@@ -191,6 +191,49 @@ def test_more_than_half_in_one_cut_offers_two_steps(root, study, open_page, subm
 
     starts = {spec.student.start_from for spec in submitted if spec.student}
     assert starts == {f"run:{study[2]}"}
+
+
+def test_a_student_that_a_run_left_here_is_offered_where_its_run_ends(
+    root, tiny_run, open_page, submitted
+):
+    """After a real run its student is under Cut from, among the teachers and the models to teach.
+
+    Where its weights are not on this machine it is in none of them.
+    """
+    spec = RunSpec.parse({**tiny_run, "capability": None, "device": "cpu", "threads": 1})
+    engine.run(spec, root)
+    student = f"run:{spec.run_id}"
+
+    page = open_page("run")
+    assert student in page.selectbox(key="run_teacher").options
+    page.selectbox(key="run_teacher").set_value(spec.teacher).run()
+    assert page.selectbox(key="run_start_from").options == ["the teacher", student]
+    page.segmented_control(key="run_kind").set_value("checkpoint").run()
+    assert page.multiselect(key="run_models").options == [student]
+
+    shutil.rmtree(root / store.STUDENTS)
+    page.run()
+    assert page.multiselect(key="run_models").options == []
+    assert student not in page.selectbox(key="run_teacher").options
+    page.segmented_control(key="run_kind").set_value("depth").run()
+    assert "run_start_from" not in {box.key for box in page.selectbox}
+
+
+def test_a_student_is_offered_once_for_all_its_number_formats(root, tiny_llama):
+    """Its GGUF and rounded runs measure the same weights; alone, one of them stands for it."""
+    whole = records.study()[3]
+    formats = [whole.in_format(gguf="q8_0"), whole.in_format(torch_bits=8)]
+    for spec in [whole, *formats]:
+        records.write_run(root, records.make_record(spec=spec))
+        weights = records.leave_student(root, whole.run_id, tiny_llama())
+        store.write_weights(root, spec.run_id, weights)
+
+    def offered(specs):
+        runs = store.frame([store.load(root, spec.run_id) for spec in specs])
+        return order.starts(root, "starter", runs)
+
+    assert offered([*formats, whole]) == [f"run:{whole.run_id}"]
+    assert offered(formats) == [f"run:{formats[0].run_id}"]
 
 
 def test_no_sizes_measure_only_the_teacher(root, open_page, submitted):

@@ -57,7 +57,8 @@ def test_a_killed_training_continues_from_its_checkpoint(tiny_llama, store_root,
 
     whole = spec("whole", 1e6)
     # Another name and cadence decide nothing, so the student's folder must be made anew.
-    students.rename(students.with_name("students-broken"))
+    finished = store_root / store.STUDENTS
+    finished.rename(finished.with_name(".students-broken"))
     store.open_run(store_root, whole)
     subprocess.run([*command, whole.run_id], check=True, timeout=240)
     resumed = store.load(store_root, broken.run_id).distillation

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from explorer.measure.backends.prefix_lm import PrefixLM
 from explorer.models import loading
 from explorer.progress import Progress
 from explorer.specs import CapabilitySpec, RunSpec
+from tests import records
 
 TASKS = Path(__file__).parents[1] / "tasks"
 BENCHMARK = Path(__file__).parents[2].parent / "shared" / "data"
@@ -75,9 +75,7 @@ def test_every_name_of_a_model_is_known(tiny_llama, store_root):
     folder = tiny_llama(num_layers=2)
     spec = RunSpec(name="student")
     store.open_run(store_root, spec)
-    inside = store_root / ".work" / "student"
-    shutil.copytree(folder, inside)
-    store.write_weights(store_root, spec.run_id, inside)
+    records.leave_student(store_root, spec.run_id, folder)
 
     models = [
         PrefixLM(name, device="cpu", batch_size="auto").model

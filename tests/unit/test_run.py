@@ -1,8 +1,12 @@
 """A whole run with a tiny random model: stages, resumption, and every way to fail."""
 
 import json
+import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
+import torch
 
 from explorer import run as engine
 from explorer import store
@@ -21,6 +25,7 @@ from explorer.models.loading import load
 from explorer.records import RunRecord
 from explorer.run import teaching
 from explorer.specs import RunSpec
+from tests import killing
 
 
 @pytest.fixture
@@ -145,7 +150,8 @@ def test_a_cancelled_run_keeps_its_checkpoint_and_resumes(spec, store_root):
 
     assert finished.status == "finished"
     assert finished.distillation.num_resumes == 1
-    assert not list((store_root / ".work" / "students").glob("*/checkpoint*"))
+    assert _names(store_root / store.STUDENTS) == {"model", "student.json"}
+    assert not list((store_root / ".work" / "students").iterdir())
 
 
 def test_a_run_cancelled_before_it_began_does_nothing(spec, store_root):
@@ -158,6 +164,7 @@ def test_a_run_cancelled_before_it_began_does_nothing(spec, store_root):
 
     assert store.load(store_root, spec.run_id).status == "cancelled"
     assert not (store_root / ".work" / "students").exists()
+    assert not (store_root / store.STUDENTS).exists()
 
 
 def test_a_stop_from_outside_leaves_no_record(spec, store_root, monkeypatch):
@@ -333,3 +340,93 @@ def test_a_task_without_its_data_stops_the_run_before_any_work(tiny_run, store_r
 
     with pytest.raises(BadInput, match=r"far needs the data set org/far.*explorer tasks fetch far"):
         engine.run(spec, store_root)
+
+
+def _names(students):
+    """What the folder of the only student in there holds."""
+    (folder,) = students.iterdir()
+    return {path.name for path in folder.iterdir()}
+
+
+def test_the_folder_of_work_may_be_deleted_when_nothing_runs(spec, store_root):
+    """The finished students stay: a run done again trains none, and `run:` names them still."""
+    spec = _taught(spec)
+    first = engine.run(spec, store_root)
+    shutil.rmtree(store_root / ".work")
+
+    assert load(f"run:{spec.run_id}").model.config.num_hidden_layers == 2
+    store.request_again(store_root, spec.run_id)
+    again = engine.run(spec, store_root)
+
+    assert "distil" not in again.stage_seconds
+    assert again.distillation == first.distillation
+
+
+def test_a_student_of_an_earlier_version_is_used_and_moved(spec, store_root):
+    """It lay in .work, named so by its run: it is found there, and moved when a run uses it."""
+    spec = _taught(spec)
+    first = engine.run(spec, store_root)
+    (finished,) = (store_root / store.STUDENTS).iterdir()
+    before = store_root / store.STUDENTS_BEFORE / finished.name
+    finished.replace(before)
+    store.write_weights(store_root, spec.run_id, before / "model")
+    assert load(f"run:{spec.run_id}").model.config.num_hidden_layers == 2
+
+    same = spec.with_(name="renamed")
+    record = engine.run(same, store_root)
+
+    assert "distil" not in record.stage_seconds
+    assert record.distillation == first.distillation
+    assert not before.exists()
+    for run_id in (spec.run_id, same.run_id):
+        assert store.weights_folder(store_root, run_id) == (finished / "model").resolve()
+
+
+def test_a_run_killed_while_it_keeps_its_student_goes_on(spec, store_root, tmp_path):
+    """Killed at any change of the disk after the training, the same run ends with its student."""
+    spec = _taught(spec, max_tokens=256, checkpoint_every_s=1e-9)
+    whole = engine.run(spec, store_root)
+    weights = load(f"run:{spec.run_id}").model.state_dict()
+    kills = trained_again = 0
+
+    def killed(kill):
+        kill.armed = False
+
+        def arm(status):
+            kill.armed = status["stage"] == "distil" and status["done"] == status["total"]
+
+        engine.run(spec, tmp_path / str(kill.moment), arm)
+
+    # What is between two of these is only new files, which a run that goes on writes again.
+    for kill in killing.moments(killed, ("replace", "unlink", "rmdir")):
+        kills += 1
+        root = tmp_path / str(kill.moment)
+        record = engine.run(spec, root)
+        assert record.status == "finished"
+        trained_again += "distil" in record.stage_seconds
+        for ours, theirs in zip(record.distillation.curve, whole.distillation.curve, strict=True):
+            assert ours.model_copy(update={"seconds": theirs.seconds}) == theirs
+        assert _names(root / store.STUDENTS) == {"model", "student.json"}
+        assert not list((root / ".work" / "students").iterdir())
+        folder = store.weights_folder(root, spec.run_id)
+        assert folder is not None
+        for name, tensor in load(str(folder)).model.state_dict().items():
+            assert torch.equal(tensor, weights[name])
+        shutil.rmtree(root)
+    assert kills > trained_again > 1
+
+
+def test_a_student_is_kept_where_the_work_lies_on_another_disk(spec, store_root):
+    """Large targets and checkpoints may go to another disk; what is finished stays in the store."""
+    elsewhere = Path("/dev/shm")
+    if not elsewhere.is_dir() or elsewhere.stat().st_dev == store_root.parent.stat().st_dev:
+        pytest.skip("this machine has no second disk in /dev/shm")
+    store_root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=elsewhere) as work:
+        (store_root / ".work").symlink_to(work)
+        record = engine.run(_taught(spec), store_root)
+        assert not list((Path(work) / "students").iterdir())
+
+    assert record.status == "finished"
+    assert _names(store_root / store.STUDENTS) == {"model", "student.json"}
+    assert load(f"run:{record.run_id}").model.config.num_hidden_layers == 2

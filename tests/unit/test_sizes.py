@@ -10,7 +10,7 @@ import huggingface_hub
 import pytest
 from typer.testing import CliRunner
 
-from explorer import jobs, preflight, store
+from explorer import jobs, preflight
 from explorer.cli import app
 from explorer.errors import BadInput
 from explorer.models import convert, loading, sizes
@@ -107,9 +107,7 @@ def test_a_run_states_the_sizes_of_its_student(tiny_llama, store_root):
     records.write_run(store_root, record)
     by_record = sizes.read(f"run:{spec.run_id}", store_root)
     assert by_record.num_layers == record.model.num_layers
-    folder = store_root / "weights"
-    shutil.copytree(tiny_llama(), folder)
-    store.write_weights(store_root, spec.run_id, folder)
+    records.leave_student(store_root, spec.run_id, tiny_llama())
 
     assert sizes.read(f"run:{spec.run_id}", store_root).num_layers == 4
 

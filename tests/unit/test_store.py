@@ -155,14 +155,11 @@ def test_an_empty_store_is_an_empty_frame_with_its_columns(tmp_path):
     assert list(store.frame(found).columns) == store.COLUMNS
 
 
-def test_weights_are_found_only_inside_the_store(store_root, tmp_path):
+def test_weights_are_found_only_inside_the_store(store_root, tmp_path, tiny_llama):
     """A pointer that leads outside is not followed."""
     spec = RunSpec(name="x", student=DepthStudent(num_layers=2))
     store.open_run(store_root, spec)
-    inside = store_root / ".work" / "students" / "abc" / "model"
-    inside.mkdir(parents=True)
-    (inside / "config.json").write_text("{}")
-    store.write_weights(store_root, spec.run_id, inside)
+    inside = records.leave_student(store_root, spec.run_id, tiny_llama())
     assert store.weights_folder(store_root, spec.run_id) == inside.resolve()
 
     outside = tmp_path / "elsewhere"
