@@ -1,12 +1,14 @@
 """A bar with time left for whatever a run is doing, or plain lines where no person watches."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
+from rich.text import Text
 
 from explorer.progress import Listener
 
@@ -19,20 +21,38 @@ def stage_bar(console: Console, title: str = "") -> Iterator[Listener]:
     if not console.is_terminal:
         yield _lines(console, title)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task(title, total=None, note="")
+    with _TitledBar(console, title) as progress:
+        bar = progress.add_task("", total=None, note="")
 
         def show(status: dict[str, Any]) -> None:
             progress.update(
                 bar,
-                description=f"{title}  {status['stage']}".strip(),
+                description=str(status["stage"]),
                 completed=status["done"],
                 total=status["total"] or None,
                 note=note(status),
             )
 
         yield show
+
+
+class _TitledBar(Progress):
+    """A bar with its title on a line of its own, so that a run's id there is never cut short."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._title = title
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20 if console.width < 120 else 40),
+            TextColumn("{task.fields[note]}", table_column=Column()),
+            console=console,
+            transient=True,
+        )
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        if self._title:
+            yield Text(self._title)
+        yield from super().get_renderables()
 
 
 def _lines(console: Console, title: str) -> Listener:

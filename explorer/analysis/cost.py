@@ -166,7 +166,9 @@ def add(
     )
     notes = {name: price.in_words() for name, price in known.items()}
     added["price_note"] = [
-        notes.get(name, f"no price for {name}: give one to see costs")
+        "no price: the device of this run is not known"
+        if numbers.missing(name)
+        else notes.get(name, f"no price for {name}: give one to see costs")
         for name in runs["device_name"]
     ]
     return added

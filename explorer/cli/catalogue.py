@@ -187,9 +187,11 @@ def _reached(
         known = row_dicts(specs[specs["hardware"] == part])[0]
         tflops = tflops or float(known["dense_bf16_tflops"])
         bandwidth_gb_s = bandwidth_gb_s or float(known["mem_bandwidth_gb_s"])
+    if device_name is None:
+        raise BadInput(f"{row['run_id']} was not timed here: take a run that was.")
     if tflops is None or bandwidth_gb_s is None:
         raise BadInput(
-            f"The peak of {device_name or 'the device of this run'} is not in the catalogue: "
-            "state it with --run-tflops and --run-bandwidth."
+            f"The peak of {device_name} is not in the catalogue: state it with --run-tflops "
+            "and --run-bandwidth."
         )
     return roofline.calibrated(row, tflops=tflops, bandwidth_gb_s=bandwidth_gb_s)

@@ -11,6 +11,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from explorer import store, trash
+from explorer.analysis import numbers
 from explorer.analysis.cost import UTILISATION
 from explorer.cli.base import console, output_width
 from explorer.errors import BadInput, DamagedStore, ExplorerError, NoRoom
@@ -72,8 +73,8 @@ def print_table(
 ) -> list[str]:
     """Print one line a row; no cell is ever cut short or broken.
 
-    Where the terminal is too narrow, whole columns are left out, the least important first,
-    and standard error says which. A file or a pipe gets all of them.
+    Where the terminal is too narrow, whole columns are left out: first those that hold nothing,
+    then the least important. Standard error says which. A file or a pipe gets all of them.
 
     Args:
         words: Text in every cell.
@@ -96,6 +97,7 @@ def print_table(
         for name in identifying:
             widths[name] = _aligned(map(cell_len, [name, *columns[name]]), width)
         ordered = [*(name for name in importance if name in columns), *columns]
+        ordered.sort(key=lambda name: set(columns[name]) <= {numbers.MISSING, ""})
         shown = _fitting(widths, identifying, ordered, width)
     lines = [
         "".join(
@@ -252,8 +254,8 @@ def print_comparison(
     console.print("\n" + advise.headline(runs), markup=False)
     if warning := retention.over_different_tasks(runs):
         console.print(warning, markup=False)
-    if runs["usd_per_hour"].isna().any():
-        unpriced = runs.loc[runs["usd_per_hour"].isna(), "device_name"].dropna().unique()
+    unpriced = runs.loc[runs["usd_per_hour"].isna(), "device_name"].dropna().unique()
+    if len(unpriced):
         console.print(
             f"No price is known for {', '.join(map(str, unpriced))}: set one on the page, or with "
             "explorer price.",
@@ -285,7 +287,6 @@ def print_forecasts(runs: list[RunSpec], root: Path, *, wide: bool = False) -> N
         NoRoom: One of them cannot be done here; the message says what could.
     """
     from explorer import preflight
-    from explorer.analysis import numbers
     from explorer.analysis.estimate import MEASURED
 
     found = preflight.forecasts(runs, root)

@@ -1,15 +1,18 @@
 """Tables on the terminal: whole names at every width, a dash for what nobody knows."""
 
+import io
 import json
 import re
 import sys
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from explorer import cli, store
 from explorer.cli.tables import print_table
 from explorer.harness import bring, give
+from explorer.terminal import stage_bar
 from tests import records
 
 ELLIPSIS = "…"
@@ -102,7 +105,7 @@ def test_an_imported_run_calibrates_nothing(explorer, every_state):
     code, _, err = explorer("fit", "--run", every_state["imported"])
 
     assert code == 2
-    assert "--run-tflops" in err
+    assert f"{every_state['imported']} was not timed here" in err
 
 
 @pytest.mark.parametrize("width", [60, 80, 200, None])
@@ -175,6 +178,17 @@ def test_the_least_important_columns_are_left_out_first(monkeypatch, capsys):
     assert "Left out to fit the width: State, Note, Size. --wide shows all." in err
 
 
+def test_a_column_in_which_nothing_is_known_is_left_out_before_any_other(monkeypatch, capsys):
+    """However important it is elsewhere: dashes tell a person nothing."""
+    monkeypatch.setenv("COLUMNS", "20")
+    words = pd.DataFrame({"Run": ["a-run", "b-run"], "Stage": "–", "Finished": "12:30"})
+
+    left_out = print_table(words, identifying=["Run"], importance=["Stage", "Finished"])
+
+    assert left_out == ["Stage"]
+    assert "--wide shows all" in capsys.readouterr().err
+
+
 def test_one_very_long_name_leaves_the_other_rows_their_columns(monkeypatch, capsys):
     """Its own line runs on; the rest of the table is as without it."""
     monkeypatch.setenv("COLUMNS", "40")
@@ -241,3 +255,23 @@ def test_an_imported_run_cannot_be_run(explorer, every_state):
 
     assert code == 2
     assert "was imported" in err
+
+
+def test_only_devices_with_a_name_are_said_to_have_no_price(explorer, every_state):
+    """An imported run, of whose device nothing is known, leaves no gap in the sentence."""
+    text = explorer("compare")[1]
+
+    assert f"No price is known for {records.DEVICE_NAME}: set one" in text
+
+
+def test_a_bar_shows_the_whole_id_on_a_narrow_terminal():
+    """The id has a line of its own above the bar; what it says beside the bar is whole too."""
+    run_id = "teacher-starter-q4_k_m-59532be7"
+    file = io.StringIO()
+    status = {"stage": "capability", "done": 3_000, "total": 14_000, "unit": "documents"}
+
+    with stage_bar(Console(file=file, force_terminal=True, width=40), f"1/2 {run_id}") as bar:
+        bar({**status, "tokens_per_s": 412.0, "loss": 1.2, "seconds_left": 300})
+
+    assert f"1/2 {run_id}" in file.getvalue()
+    assert ELLIPSIS not in file.getvalue()
