@@ -1,10 +1,13 @@
 """The dashboard: `streamlit run app.py`. Page settings and navigation; no logic."""
 
+from pathlib import Path
+
 import streamlit as st
 
 st.set_page_config(
     page_title="Distill Explorer",
-    page_icon=":material/science:",
+    # A file of ours: the browser would fetch a Material symbol from another company's server.
+    page_icon=Path(__file__).parent / "explorer" / "pages" / "icon.svg",
     layout="wide",
     initial_sidebar_state="collapsed",
 )

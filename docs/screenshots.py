@@ -47,7 +47,7 @@ def app(store: Path, *, script: Path = APP, **environment: str) -> Iterator[str]
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.headless=true",
-               f"--server.port={port}", "--server.fileWatcherType=none"]  # fmt: skip
+               f"--server.port={port}"]  # fmt: skip
     process = subprocess.Popen(
         command,
         cwd=APP.parent,
@@ -57,7 +57,7 @@ def app(store: Path, *, script: Path = APP, **environment: str) -> Iterator[str]
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        _wait_for(url + "/_stcore/health", process)
+        wait_for(url + "/_stcore/health", process)
         yield url
     finally:
         process.terminate()
@@ -67,7 +67,7 @@ def app(store: Path, *, script: Path = APP, **environment: str) -> Iterator[str]
             process.kill()
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
     """Return when the address answers.
 
     Raises:

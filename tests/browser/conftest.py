@@ -1,7 +1,8 @@
 """The dashboard as a process and a browser that looks at it."""
 
 import importlib.util
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,18 @@ def page(browser: Browser) -> Iterator[Page]:
     window.set_default_timeout(1e3 * PATIENCE_S)
     yield window
     context.close()
+
+
+@pytest.fixture
+def settled() -> Callable[[Page], None]:
+    """Returns when a page is drawn to its end."""
+    return screenshots.settled
+
+
+@pytest.fixture
+def answers() -> Callable[[str, subprocess.Popen[bytes]], None]:
+    """Returns when an address of a process answers."""
+    return screenshots.wait_for
 
 
 @pytest.fixture

@@ -4,9 +4,12 @@ import os
 import re
 import shutil
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -15,6 +18,7 @@ from tests import records
 
 pytestmark = pytest.mark.browser
 WAIT_MS = 120_000
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -125,3 +129,57 @@ def test_a_running_line_shows_how_its_loss_falls(store_root: Path, dashboard: st
     curve = page.get_by_alt_text("Loss from 3.00 to 1.50")
     expect(curve).to_be_visible(timeout=WAIT_MS)
     assert curve.evaluate("image => image.complete && image.naturalWidth > 0")
+
+
+def test_no_page_fetches_anything_from_another_server(store_root, dashboard, page: Page, settled):
+    """Icons, fonts, scripts and pictures all come from the dashboard itself, on every page."""
+    records.write_every_state(store_root)
+    fetched = []
+    page.context.on("request", lambda request: fetched.append(request.url))
+    page.on("websocket", lambda socket: fetched.append(socket.url.replace("ws://", "http://")))
+    names = re.findall(r'"explorer/pages/(\w+)\.py"', (ROOT / "app.py").read_text("utf-8"))
+    assert "published" in names
+
+    for name in names:
+        page.goto(f"{dashboard}/{'' if name == 'explore' else name}")
+        settled(page)
+        # The browser fetches the tab's icon by itself, where no test sees it.
+        fetched += page.evaluate(
+            "[...document.querySelectorAll('link[href]:not([rel=canonical]), [src]')]"
+            ".map(element => element.src || element.href)"
+        )
+
+    others = {url for url in fetched if not url.removeprefix("blob:").startswith(f"{dashboard}/")}
+    assert {url for url in others if not url.startswith("data:")} == set()
+    icon = page.locator("link[rel~=icon]").first.get_attribute("href")
+    assert icon.startswith("data:image/svg+xml")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fdinfo").is_dir(), reason="only Linux counts watches")
+def test_the_dashboard_watches_no_folder(store_root, cache, tmp_path, page: Page, settled, answers):
+    """Started from anywhere, it follows neither .venv nor the results."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "explorer", "app", "--port", str(port)]
+    environment = {**os.environ, "STREAMLIT_SERVER_HEADLESS": "true", "PYTHONPATH": str(ROOT)}
+    with (tmp_path / "log.txt").open("w") as log:
+        starter = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        answers(f"http://127.0.0.1:{port}/_stcore/health", starter)
+        page.goto(f"http://127.0.0.1:{port}/")
+        settled(page)
+        (server,) = psutil.Process(starter.pid).children()
+        watches = [
+            line
+            for file in Path(f"/proc/{server.pid}/fdinfo").iterdir()
+            for line in file.read_text().splitlines()
+            if line.startswith("inotify ")
+        ]
+        assert watches == []
+    finally:
+        for process in psutil.Process(starter.pid).children():
+            process.terminate()
+        starter.wait(timeout=60)
