@@ -50,6 +50,14 @@ def output_width() -> int | None:
     return console.width if console.is_terminal else None
 
 
+def say_engine_start(step: str, done: int, total: int) -> None:
+    """Say on standard error why a command that submits takes a while."""
+    from explorer.jobs import head
+
+    if step == head.STARTING:
+        print(f"{step}.", file=sys.stderr, flush=True)
+
+
 def root_of(results: Path | None, default: Path | None = None) -> Path:
     """The store of this command; what runs under it finds it in EXPLORER_RESULTS."""
     if results is not None:

@@ -11,7 +11,7 @@ import typer
 from explorer import paths, specs, store
 from explorer.analysis import interference
 from explorer.cli import asking
-from explorer.cli.base import ResultsDir, Wide, app, console, root_of
+from explorer.cli.base import ResultsDir, Wide, app, console, root_of, say_engine_start
 from explorer.cli.tables import print_comparison, print_forecasts
 from explorer.errors import BadInput, ExplorerError
 from explorer.models import sizes
@@ -153,7 +153,7 @@ def resume(
     """Put a run or a tournament back into the queue; it continues where it stopped."""
     root = root_of(results)
     run_id, queue = _queued(root, run_id)
-    queue.resume(root, run_id)
+    queue.resume(root, run_id, say_engine_start)
     console.print(f"{run_id} is queued. Watch it: explorer ls")
 
 
@@ -275,7 +275,7 @@ def _do(
     if queue:
         from explorer import jobs
 
-        for run_id in jobs.submit(runs, root):
+        for run_id in jobs.submit(runs, root, say_engine_start):
             console.print(f"queued {run_id}")
         return
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -9,7 +9,7 @@ import typer
 
 from explorer import specs, store
 from explorer.analysis import numbers
-from explorer.cli.base import ResultsDir, Wide, app, console, root_of
+from explorer.cli.base import ResultsDir, Wide, app, console, root_of, say_engine_start
 from explorer.cli.doing import Queue
 from explorer.cli.tables import print_table, write_out
 from explorer.errors import BadInput
@@ -51,7 +51,7 @@ def tune(
         _print_standings(spec, now.table, wide)
         console.print(f"{now.title}, {len(now.missing)} of {now.num_runs} trainings to be done.")
     elif queue:
-        tune_id = queued.submit(spec, root)
+        tune_id = queued.submit(spec, root, say_engine_start)
         console.print(
             f"queued {tune_id}\nHow it stands: explorer tune {tune_id} --standings\n"
             f"When it is done, the winner's spec: explorer tune {tune_id}"

@@ -5,6 +5,7 @@
     detached.py   starts the head so that it inherits nothing of the page
     ray_start.py  `ray start` without what no job needs
     queue.py      submit, cancel, resume
+    submission.py the same in the background of a page, with how far it is
     states.py     what became of every run: files first, Ray where files cannot know
 
 A job is one command, `python -m explorer run --queued RUN_ID` or one that submits runs and

@@ -19,7 +19,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_S = 240.0
 STOP_TIMEOUT_S = 15.0
+STARTING = "Starting the queue engine, up to half a minute the first time"
 TEN_YEARS_S = 10 * 365 * 24 * 3600
 
 
@@ -65,10 +66,12 @@ def remote_address() -> str | None:
     return os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or None
 
 
-def connect(*, start: bool = False) -> "Client | None":
+def connect(*, start: bool = False, on_start: Callable[[], None] = lambda: None) -> "Client | None":
     """A client of the Ray that jobs go to; None where none runs and none should be started.
 
-    Call it with `start` only under `submitting()`.
+    Args:
+        start: Start our own head where none runs; only under `submitting()`.
+        on_start: Called before a head is started, which takes a while.
 
     Raises:
         JobError: The server does not answer, refuses us, or our head did not start.
@@ -83,6 +86,7 @@ def connect(*, start: bool = False) -> "Client | None":
         return None
     if head:
         _end(head)
+    on_start()
     return _await(_start())
 
 
@@ -102,7 +106,8 @@ def engine() -> dict[str, Any]:
         client = connect()
         nodes = nodes_of(client) if client else []
     except JobError as error:
-        return {**found, "error": str(error)}
+        starting = head is not None and is_submitting()
+        return {**found, "error": "It is starting: look again soon." if starting else str(error)}
     if client is None:
         return {**found, "address": None, "pid": None}
     cpus, gpus = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("CPU", "GPU"))
@@ -173,8 +178,11 @@ def speaking_to_ray() -> Iterator[None]:
 
 
 @contextmanager
-def submitting() -> Iterator[None]:
+def submitting(on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Be the only one on this host who starts a head or submits jobs.
+
+    Args:
+        on_wait: Called where somebody else is at it, before waiting for them.
 
     Raises:
         JobError: Somebody else has been at it for minutes.
@@ -183,7 +191,11 @@ def submitting() -> Iterator[None]:
     try:
         _folder().mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = filelock.FileLock(_folder() / "lock")
-        lock.acquire(timeout=2 * START_TIMEOUT_S)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            on_wait()
+            lock.acquire(timeout=2 * START_TIMEOUT_S)
     except filelock.Timeout as error:
         raise JobError(
             f"Somebody else has held {_folder() / 'lock'} for {2 * START_TIMEOUT_S:.0f} s. "

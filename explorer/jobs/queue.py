@@ -7,12 +7,14 @@ times nothing and names its threads asks for so many CPUs only, and shares the m
 others of that kind.
 """
 
+import functools
 import os
 import secrets
 import shlex
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,10 @@ from explorer.specs import RunSpec
 if TYPE_CHECKING:
     from explorer.jobs.client import Client
 
+OnProgress = Callable[[str, int, int], None]
+"""Told what is being done, how many jobs are handed over, and of how many."""
+WRITING = "Writing down the orders"
+WAITING = "Waiting for another submission to end"
 STOP_WAIT_S = 60
 """Between SIGTERM and SIGKILL; Ray's own 3 seconds are too short for a checkpoint."""
 
@@ -52,23 +58,33 @@ class Job:
     """The run that decides what is reserved; None reserves nothing and may submit runs."""
 
 
-def submit(specs: list[RunSpec], root: Path) -> list[str]:
+def no_progress(step: str, done: int, total: int) -> None:
+    """An `OnProgress` that tells nobody."""
+
+
+def submit(specs: list[RunSpec], root: Path, on_progress: OnProgress = no_progress) -> list[str]:
     """Queue runs, teachers first, and return their ids in the order given.
 
     A run that is queued, running or finished is left as it is; one that `store.request_again`
-    asked for is not taken as finished. The first call starts the
-    local Ray head, which takes some seconds.
+    asked for is not taken as finished. The first call starts the local Ray head, which can take
+    half a minute; `on_progress` is told so.
 
     Raises:
         BadInput: A spec asks for a device that the queue cannot give, or for a student that is
             not smaller than its teacher.
         JobError: Ray does not start or does not answer; the runs become interrupted.
     """
-    _queue_runs(specs, root, keep=("queued", "running", "finished"))
+    _queue_runs(specs, root, ("queued", "running", "finished"), on_progress)
     return [spec.run_id for spec in specs]
 
 
-def submit_command(job_id: str, command: list[str], root: Path, said_in: Path) -> None:
+def submit_command(
+    job_id: str,
+    command: list[str],
+    root: Path,
+    said_in: Path,
+    on_progress: OnProgress = no_progress,
+) -> None:
     """Queue a command that reserves nothing: it submits runs and waits for them.
 
     Args:
@@ -76,26 +92,28 @@ def submit_command(job_id: str, command: list[str], root: Path, said_in: Path) -
         command: Writes its status as a run does, into the folder of its name in `said_in`.
         root: The store that it works on.
         said_in: The folder of such folders.
+        on_progress: Told how far it is.
 
     Raises:
         JobError: Ray does not start or does not answer; the command becomes interrupted.
     """
-    _queue([Job(job_id, command, root, said_in)], keep=("queued", "running"))
+    _queue([Job(job_id, command, root, said_in)], ("queued", "running"), on_progress)
 
 
-def resume(root: Path, run_id: str) -> str:
+def resume(root: Path, run_id: str, on_progress: OnProgress = no_progress) -> str:
     """Queue a run's own spec again; its finished stages are not done twice.
 
     A finished run is measured anew; its record stays in force until that is done.
 
     Raises:
-        BadInput: There is no such run.
+        BadInput: There is no such run, or its student is not smaller than its teacher.
         JobError: Ray does not start or does not answer.
     """
     spec = store.read_spec(root, run_id)
+    sizes.check_students([spec], root)
     if states.state_of(root, run_id) == "finished":
         store.request_again(root, run_id)
-    _queue_runs([spec], root, keep=("queued", "running"))
+    _queue_runs([spec], root, ("queued", "running"), on_progress)
     return run_id
 
 
@@ -151,18 +169,21 @@ def run_command(run_id: str) -> list[str]:
     return [sys.executable, "-m", "explorer", "run", "--queued", run_id]
 
 
-def _queue_runs(specs: list[RunSpec], root: Path, keep: tuple[str, ...]) -> None:
+def _queue_runs(
+    specs: list[RunSpec], root: Path, keep: tuple[str, ...], on_progress: OnProgress
+) -> None:
     for spec in specs:
         _refuse_numbered_gpu(spec)
     sizes.check_students(specs, root)
     teachers_first = sorted(specs, key=lambda spec: not spec.is_teacher)
     found = [Job(one.run_id, run_command(one.run_id), root, root, one) for one in teachers_first]
-    _queue(found, keep)
+    _queue(found, keep, on_progress)
 
 
-def _queue(found: list[Job], keep: tuple[str, ...]) -> None:
+def _queue(found: list[Job], keep: tuple[str, ...], on_progress: OnProgress) -> None:
     """Write everything down, then hand it to Ray, so that a crash between loses no job."""
-    with head.submitting():
+    with head.submitting(functools.partial(on_progress, WAITING, 0, len(found))):
+        on_progress(WRITING, 0, len(found))
         waiting = [job for job in found if not _stays(job, keep)]
         for job in waiting:
             if job.spec:
@@ -170,10 +191,14 @@ def _queue(found: list[Job], keep: tuple[str, ...]) -> None:
             store.withdraw_cancel(job.said_in, job.id)
             _say(job.said_in, job.id, "queued")
         try:
-            client = head.connect(start=True) if waiting else None
+            total = len(waiting)
+            on_start = functools.partial(on_progress, head.STARTING, 0, total)
+            client = head.connect(start=True, on_start=on_start) if waiting else None
             while waiting and client:
                 _hand_over(client, waiting[0])
                 waiting.pop(0)
+                done = total - len(waiting)
+                on_progress(f"Handed over {done} of {total}", done, total)
         except ExplorerError as error:
             # Still "queued": Ray may have taken the job although its answer was lost.
             for job in waiting:

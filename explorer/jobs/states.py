@@ -146,7 +146,14 @@ def _rows(root: Path, run_ids: list[str], submitting: bool | None = None) -> lis
     if submitting is None:
         any_queued = any(words["state"] == "queued" for words in active.values())
         submitting = any_queued and head.is_submitting()
-    jobs, silence = _jobs(root) if any(map(_only_ray_knows, active.values())) else ({}, None)
+    # While jobs are being submitted the head may be starting, and asking it would take seconds;
+    # what calls itself queued then is.
+    for_ray = [
+        words
+        for words in active.values()
+        if _only_ray_knows(words) and not (submitting and words["state"] == "queued")
+    ]
+    jobs, silence = _jobs(root) if for_ray else ({}, None)
     for run_id, words in active.items():
         job = jobs.get(run_id)
         unknown = words["state"] == "queued" and job is None and (submitting or silence)

@@ -14,7 +14,7 @@ from explorer.catalogue import api_prices
 from explorer.catalogue.prices import Price
 from explorer.errors import ExplorerError
 from explorer.frames import row_dicts
-from explorer.pages import glossary, removal, takeaway, widgets, words
+from explorer.pages import glossary, removal, submitting, takeaway, widgets, words
 from explorer.records import Distillation, RunRecord
 from explorer.report import evidence
 from explorer.specs import (
@@ -348,8 +348,7 @@ def _load(record: RunRecord) -> None:
 
 def _again(root: Path, run_id: str) -> None:
     """Hand the run to the queue again and go where it can be watched."""
-    if widgets.attempt(lambda: jobs.resume(root, run_id)) is None:
-        return
+    submitting.begin_again(root, run_id)
     # Without an address of its own, Streamlit refuses to leave a page whose widgets have one.
     st.switch_page(widgets.RUN, query_params={})
 

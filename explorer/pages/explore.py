@@ -2,10 +2,19 @@
 
 import streamlit as st
 
-from explorer import jobs
 from explorer.analysis import advise, cost
 from explorer.catalogue import prices
-from explorer.pages import detail, filters, glossary, pricing, removal, widgets, width, words
+from explorer.pages import (
+    detail,
+    filters,
+    glossary,
+    pricing,
+    removal,
+    submitting,
+    widgets,
+    width,
+    words,
+)
 from explorer.report import figures
 from explorer.specs import starter_sweep
 
@@ -44,10 +53,8 @@ if shelf.runs.empty:
         if st.button("Go to the Run page", type="primary", icon=":material/play_circle:"):
             st.switch_page(widgets.RUN)
         if not widgets.read_only() and st.button("Start the starter sweep", key="explore_starter"):
-            with st.spinner("Handing the runs to the queue…"):
-                started = widgets.attempt(lambda: jobs.submit(starter_sweep().runs(), root))
-            if started:
-                st.switch_page(widgets.RUN)
+            submitting.begin_runs(root, submitting.START, starter_sweep().runs())
+            st.switch_page(widgets.RUN)
     widgets.problems_shown(shelf.problems)
     st.stop()
 

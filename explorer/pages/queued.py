@@ -13,7 +13,7 @@ from explorer import jobs
 from explorer.analysis import interference, numbers
 from explorer.errors import ExplorerError
 from explorer.frames import row_dicts
-from explorer.pages import glossary, removal, widgets, words
+from explorer.pages import glossary, removal, submitting, widgets, words
 
 ACTIVE = ("queued", "running")
 REFRESH_S = 1.0
@@ -35,7 +35,7 @@ DONE_COLUMNS = [3, 6, 2]
 
 def show(root: Path, *, more_to_come: bool = False) -> None:
     """Draw the queue; it refreshes itself every second while a run is active or will come."""
-    active = bool(_active(_listing(root))) or more_to_come
+    active = bool(_active(_listing(root))) or more_to_come or submitting.is_running(root)
     fragment = st.fragment(_draw, run_every=REFRESH_S if active else None)
     fragment(root, active, more_to_come)
 
@@ -55,10 +55,11 @@ def _active(listing: pd.DataFrame) -> int:
 def _draw(root: Path, was_active: bool, more_to_come: bool) -> None:
     listing = _listing(root)
     active = _active(listing)
-    if (bool(active) or more_to_come) != was_active:
-        # The timer belongs to the whole page: start or stop it there.
-        st.rerun()
     st.subheader("Queue", anchor=False)
+    submitting.lines(root, but=(submitting.START,))
+    if (bool(active) or more_to_come or submitting.is_running(root)) != was_active:
+        # The timer belongs to the whole page: start or stop it there.
+        submitting.redraw(root)
     removal.undo_offer(root)
     if listing.empty:
         st.caption("Nothing has been started yet.")
@@ -169,9 +170,12 @@ def _actions(root: Path, run_id: str, state: str, cancelling: bool) -> None:
             widgets.attempt(lambda: jobs.cancel(root, run_id))
             st.rerun(scope="fragment")
         return
-    elif st.button("Resume", key=f"resume_{run_id}", icon=":material/replay:"):
-        widgets.attempt(lambda: jobs.resume(root, run_id))
-        st.rerun()
+    else:
+        st.button(
+            "Resume", key=f"resume_{run_id}", icon=":material/replay:",
+            disabled=submitting.is_running(root, submitting.key_of(run_id)),
+            on_click=submitting.begin_again, args=(root, run_id),
+        )  # fmt: skip
     hidden = run_id in widgets.load(root).hidden
     removal.menu(root, run_id, hidden=hidden, place="queue")
 
@@ -190,7 +194,7 @@ def _time_again(root: Path, run_id: str) -> None:
             help=glossary.TERMS["machine_busy"],
         )
     ):
-        widgets.attempt(lambda: jobs.resume(root, run_id))
+        submitting.begin_again(root, run_id)
         st.rerun()
 
 

@@ -2,7 +2,6 @@
 
 import streamlit as st
 
-from explorer import jobs
 from explorer.errors import ExplorerError
 from explorer.models import sizes
 from explorer.pages import (
@@ -11,6 +10,7 @@ from explorer.pages import (
     order,
     preview,
     queued,
+    submitting,
     tasklist,
     tournaments,
     variants,
@@ -54,20 +54,9 @@ else:
                 and order.runs_elsewhere(last.teacher) == "endpoint"
             ):
                 api.cost(last, root)
-        if st.button(
-            f"Start {words.plural(len(new), 'run')}" if new or problem else "All of it is measured",
-            key="run_start",
-            type="primary",
-            width="stretch",
-            disabled=bool(problem) or not new,
-            icon=":material/play_arrow:",
-        ):
-            with st.spinner("Handing the runs to the queue…"):
-                started = widgets.attempt(lambda: jobs.submit(new, root))
-            if started:
-                st.toast(
-                    f"{words.plural(len(started), 'run')} in the queue.", icon=":material/check:"
-                )
+        runs = words.plural(len(new), "run")
+        label = f"Start {runs}" if new or problem else "All of it is measured"
+        submitting.start_button(root, new, label, ready=bool(new) and not problem)
 
 under_way = tournaments.show(root)
 queued.show(root, more_to_come=under_way)

@@ -6,10 +6,9 @@ from typing import Any
 
 import streamlit as st
 
-from explorer import jobs
 from explorer.errors import ExplorerError
 from explorer.frames import row_dicts
-from explorer.pages import glossary, queued, widgets, words
+from explorer.pages import glossary, queued, submitting, widgets, words
 from explorer.specs import RunSpec
 from explorer.tune import queued as tunes
 from explorer.tune import tournament
@@ -80,11 +79,16 @@ def _actions(root: Path, tune_id: str, row: Mapping[Any, Any], best: RunSpec) ->
         if st.button(
             "Start the best one", key=f"tune_best_{tune_id}", icon=":material/play_arrow:",
             width="stretch", help=glossary.TERMS["tune_best"],
+            disabled=submitting.is_running(root, f"best of {tune_id}"),
         ):  # fmt: skip
-            widgets.attempt(lambda: jobs.submit([best], root))
+            submitting.begin_runs(root, f"best of {tune_id}", [best])
             st.rerun()
     elif st.button(
-        "Resume", key=f"tune_resume_{tune_id}", icon=":material/replay:", width="stretch"
-    ):
-        widgets.attempt(lambda: tunes.resume(root, tune_id))
+        "Resume", key=f"tune_resume_{tune_id}", icon=":material/replay:", width="stretch",
+        disabled=submitting.is_running(root, submitting.key_of(tune_id)),
+    ):  # fmt: skip
+        submitting.begin(
+            root, submitting.key_of(tune_id), tune_id,
+            lambda on_progress: tunes.resume(root, tune_id, on_progress),
+        )  # fmt: skip
         st.rerun()

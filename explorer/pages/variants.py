@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from explorer.errors import BadInput, ExplorerError
-from explorer.pages import form, glossary, widgets, words
+from explorer.pages import form, glossary, submitting, words
 from explorer.specs import DistillSpec, RunSpec, TuneSpec
 from explorer.tune import queued as tunes
 
@@ -54,12 +54,14 @@ def ask(specs: list[RunSpec], root: Path) -> None:
         text = spec.to_yaml()
         left, right = st.columns(2)
         if left.button(
-            "Start the tournament", key="tune_start", icon=":material/trophy:", width="stretch"
-        ):
-            with st.spinner("Handing the tournament to the queue…"):
-                started = widgets.attempt(lambda: tunes.submit(spec, root))
-            if started:
-                st.toast("The tournament is in the queue.", icon=":material/check:")
+            "Start the tournament", key="tune_start", icon=":material/trophy:", width="stretch",
+            disabled=submitting.is_running(root, submitting.TOURNAMENT),
+        ):  # fmt: skip
+            submitting.begin(
+                root, submitting.TOURNAMENT, f"the tournament {spec.name}",
+                lambda on_progress: tunes.submit(spec, root, on_progress),
+            )  # fmt: skip
+            st.rerun()
         right.download_button(
             "Download as YAML", lambda: text, f"{spec.name}.yaml", "application/yaml",
             key="tune_download", on_click="ignore", width="stretch",

@@ -13,31 +13,32 @@ import pandas as pd
 
 from explorer import jobs
 from explorer.errors import ExplorerError, RunCancelled, RunFailed
+from explorer.jobs.queue import OnProgress, no_progress
 from explorer.jobs.states import ACTIVE
 from explorer.progress import Progress
 from explorer.specs import TuneSpec
 from explorer.tune.tournament import Round, begin, ended, folder, read, standings, told
 
 
-def submit(spec: TuneSpec, root: Path) -> str:
+def submit(spec: TuneSpec, root: Path, on_progress: OnProgress = no_progress) -> str:
     """Queue a tournament and return its id; one that is under way is left as it is.
 
     Raises:
         JobError: Ray does not start or does not answer; the tournament becomes interrupted.
     """
     tune_id = begin(spec, root)
-    jobs.submit_command(tune_id, _command(tune_id), root, folder(root))
+    jobs.submit_command(tune_id, _command(tune_id), root, folder(root), on_progress)
     return tune_id
 
 
-def resume(root: Path, tune_id: str) -> str:
+def resume(root: Path, tune_id: str, on_progress: OnProgress = no_progress) -> str:
     """Queue a tournament again; what it has trained is not trained anew.
 
     Raises:
         BadInput: There is no such tournament.
         JobError: Ray does not start or does not answer.
     """
-    return submit(read(root, tune_id), root)
+    return submit(read(root, tune_id), root, on_progress)
 
 
 def cancel(root: Path, tune_id: str) -> None:

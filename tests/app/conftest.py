@@ -8,6 +8,8 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from explorer import jobs
+from explorer.jobs import submission
+from explorer.jobs.queue import OnProgress
 from explorer.specs import RunSpec
 from tests import records
 
@@ -54,12 +56,18 @@ def open_page() -> OpenPage:
     return opener
 
 
+@pytest.fixture(autouse=True)
+def no_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a press submits is submitted when the page is drawn, so that a test can look."""
+    monkeypatch.setattr(submission, "in_background", lambda work: work())
+
+
 @pytest.fixture
 def submitted(monkeypatch: pytest.MonkeyPatch) -> list[RunSpec]:
     """The specs that a page hands to the queue; no Ray is started."""
     seen: list[RunSpec] = []
 
-    def submit(specs: list[RunSpec], root: Path) -> list[str]:
+    def submit(specs: list[RunSpec], root: Path, on_progress: OnProgress) -> list[str]:
         seen.extend(specs)
         return [spec.run_id for spec in specs]
 

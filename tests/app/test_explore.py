@@ -60,7 +60,7 @@ def test_a_busy_run_is_marked_and_can_be_timed_again(root, study, open_page, mon
     """The strip says that its times are not used, and one click hands it to the queue."""
     records.make_busy(root, study[2])
     resumed = []
-    monkeypatch.setattr(jobs, "resume", lambda root, run_id: resumed.append(run_id))
+    monkeypatch.setattr(jobs, "resume", lambda root, run_id, told: resumed.append(run_id))
 
     page = open_page("explore", run=study[2])
     said = text_of(page)
@@ -294,7 +294,7 @@ def test_filters_are_in_the_address(root, study, open_page):
 def test_run_it_again_leads_to_the_queue_from_any_address(study, open_page, monkeypatch):
     """The button hands the run over and leaves the page, whatever its address holds."""
     seen = []
-    monkeypatch.setattr(jobs, "resume", lambda root, run_id: seen.append(run_id) or run_id)
+    monkeypatch.setattr(jobs, "resume", lambda root, run_id, told: seen.append(run_id) or run_id)
     page = open_page("explore", run=study[2], x="ttft_ms")
     page.button(key="explore_again").click().run()
 

@@ -5,16 +5,20 @@ import os
 import re
 import shutil
 import socket
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
 
 from explorer import aside, jobs, store
 from explorer import run as engine
+from explorer.errors import JobError
 from explorer.harness import bring, give
-from explorer.pages import form, order
+from explorer.jobs import head, submission
+from explorer.pages import form, order, submitting
 from explorer.specs import DepthStudent, DistillSpec, RunSpec, Student, starter_sweep
 from explorer.tasks import index
 from tests import records
@@ -521,7 +525,7 @@ def test_yaml_that_is_no_spec_is_refused(root, open_page):
 def test_the_queue_shows_a_failed_run_and_resumes_it(root, open_page, monkeypatch):
     """A failed run's line has the error and a button that queues it again."""
     resumed = []
-    monkeypatch.setattr(jobs, "resume", lambda root, run_id: resumed.append(run_id) or run_id)
+    monkeypatch.setattr(jobs, "resume", lambda root, run_id, told: resumed.append(run_id) or run_id)
     failed = records.make_record(num_layers=12, status="failed")
     records.write_run(root, failed)
 
@@ -576,7 +580,7 @@ def test_a_finished_line_of_a_busy_machine_offers_to_time_it_again(
     """It says that its time is not used; the other lines have no such button."""
     records.make_busy(root, study[1])
     resumed = []
-    monkeypatch.setattr(jobs, "resume", lambda root, run_id: resumed.append(run_id))
+    monkeypatch.setattr(jobs, "resume", lambda root, run_id, told: resumed.append(run_id))
 
     page = open_page("run")
 
@@ -617,3 +621,66 @@ def _running(root) -> str:
         },
     )  # fmt: skip
     return spec.run_id
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """A queue whose engine starts until the test says that it runs; the presses are counted."""
+    running, told, presses = threading.Event(), threading.Event(), []
+
+    def submit(specs, root, on_progress):
+        presses.append([spec.run_id for spec in specs])
+        for spec in specs:
+            store.open_run(root, spec)
+        on_progress(head.STARTING, 0, len(specs))
+        told.set()
+        assert running.wait(60)
+        if specs[0].device == "cuda":
+            raise JobError("None of the queue's machines has a GPU.")
+
+    monkeypatch.setattr(jobs, "submit", submit)
+    monkeypatch.setattr(
+        submission, "in_background", lambda work: threading.Thread(target=work).start()
+    )
+    yield SimpleNamespace(running=running, told=told, presses=presses)
+    running.set()
+
+
+def test_a_press_of_start_shows_at_once_what_is_going_on(root, open_page, held):
+    """The button cannot be pressed again, here or in a second tab, and the step is beside it."""
+    page = open_page("run")
+    page.button(key="run_start").click().run()
+    assert (page.button(key="run_start").label, page.button(key="run_start").disabled) == (
+        "Starting…", True,
+    )  # fmt: skip
+    assert held.told.wait(60)
+
+    # Another tab, and this one after something was typed.
+    page.text_input(key="run_name").input("another").run()
+    for tab in (page, open_page("run")):
+        assert tab.button(key="run_start").disabled
+        (line,) = [bar.proto.text for bar in tab.get("progress") if "engine" in bar.proto.text]
+        assert line.startswith("Starting the queue engine, up to half a minute the first time, ")
+    held.running.set()
+    assert submission.find(root, submitting.START).wait(60)
+    page.run()
+
+    assert len(held.presses) == 1
+    assert page.button(key="run_start").label == "Start 3 runs"
+    assert not page.button(key="run_start").disabled
+    assert "In the queue: 3 runs" in [toast.value for toast in page.toast]
+
+
+def test_what_keeps_an_order_from_starting_is_one_line_until_it_is_closed(root, open_page, held):
+    """An error that comes after the press reaches the page, and Close takes it away."""
+    page = open_page("run")
+    page.selectbox(key="run_device").set_value("cuda").run()
+    page.button(key="run_start").click().run()
+    held.running.set()
+    assert submission.find(root, submitting.START).wait(60)
+    page.run()
+
+    assert "None of the queue's machines has a GPU." in page.error[0].value
+    assert not page.button(key="run_start").disabled
+    page.button(key=f"submitting_close_{submitting.START}").click().run()
+    assert not page.error
