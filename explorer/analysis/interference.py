@@ -34,6 +34,14 @@ def quiet(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[~busy(runs)]
 
 
+def rests_on_times(column: str) -> bool:
+    """Whether a column of the store's frame, or of `cost.add`, would be another on a busy machine.
+
+    A model's size is what it is.
+    """
+    return column in TIMED or column.startswith("usd")
+
+
 def without_times(runs: pd.DataFrame) -> pd.DataFrame:
     """All runs; of those timed on a busy machine, what the timing measured is missing."""
     timed = [name for name in TIMED if name in runs]

@@ -152,7 +152,9 @@ def _view(shown: pd.DataFrame, x: str, y: str, target: float, width: int) -> Vie
         return View((0, 1), (0, 110), False, plot_width, plot_height)
     low_name, high_name, _ = HEIGHTS[y]
     quiet = interference.quiet(shown)
-    costs = shown[x] if quiet.empty else shown[x][shown[x] <= quiet[x].max()]
+    costs = shown[x]
+    if interference.rests_on_times(x) and not quiet.empty:
+        costs = costs[costs <= quiet[x].max()]
     low, high = float(costs.min()), float(costs.max())
     log = low > 0 and high / low > 10
     start, end = (low / 1.6, high * 1.6) if log else look.from_zero_if_near(low, high)

@@ -8,6 +8,7 @@ from explorer import run as engine
 from explorer import store
 from explorer.errors import BadInput, RunFailed
 from explorer.measure.runtimes.endpoint import Client, Failed
+from explorer.measure.speed import quiet
 from explorer.measure.speed.load import time_endpoint
 from explorer.models import endpoint
 from explorer.progress import Progress
@@ -165,6 +166,19 @@ def test_a_run_of_an_endpoint_leaves_its_times_and_curve(server, store_root):
     prompts = [asked["messages"][0]["content"] for asked in server.asked]
     assert len(set(prompts)) == len(prompts), "a prompt that comes again may be cached"
     assert store.load(store_root, spec.run_id) == record
+
+
+def test_a_server_on_this_machine_is_watched_only_before(server, store_root):
+    """Its own work would look like others'; what they took before is in the record."""
+    spec = RunSpec(
+        name="served", teacher=server.name(), capability=None, device="cpu", threads=1, latency=SPEC
+    )
+
+    others = engine.run(spec, store_root).latency.interference
+
+    assert others.cpu_share_before is not None
+    assert others.cpu_share_during is None
+    assert others.cpu_threshold == quiet.BUSY_SHARE
 
 
 def test_failed_requests_are_counted_and_in_no_average(server, progress):

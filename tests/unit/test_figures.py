@@ -112,6 +112,18 @@ def test_a_slow_moment_does_not_stretch_the_axis():
     assert points(figure)["slow"][0] == 400.0
 
 
+def test_a_busy_teacher_keeps_its_place_on_the_axis_of_sizes():
+    """A number of parameters is right whatever else ran, so nothing is cut off there."""
+    frame = runs().assign(machine_busy=[True, False, False, False, False, False, False])
+
+    figure = figures.retention_chart(frame, "num_parameters")
+
+    of_all = figures.retention_chart(runs(), "num_parameters").layout.xaxis
+    assert figure.layout.xaxis.range == of_all.range
+    assert points(figure)["t"][2] == "star-open"
+    assert not [text for text in texts(figure) if "outside" in text]
+
+
 def test_what_lies_outside_and_what_has_no_value_are_both_counted():
     """Nothing goes missing silently."""
     frame = runs(tpot_ms=[32.0, 27.0, np.nan, 300.0, 400.0, 15.0, 22.0])

@@ -1,5 +1,6 @@
 """A whole run with a tiny random model: stages, resumption, and every way to fail."""
 
+import functools
 import json
 import shutil
 import tempfile
@@ -21,6 +22,7 @@ from explorer.errors import (
     UnknownTask,
 )
 from explorer.jobs import states
+from explorer.measure.speed import latency, quiet
 from explorer.models.loading import load
 from explorer.records import RunRecord
 from explorer.run import teaching
@@ -31,6 +33,39 @@ from tests import killing
 @pytest.fixture
 def spec(tiny_run):
     return RunSpec.parse({**tiny_run, "device": "cpu", "threads": 1})
+
+
+def test_a_timing_taken_over_from_before_keeps_its_own_shares(spec, store_root, monkeypatch):
+    """A run killed after its timing goes on with it: how busy the machine is now says nothing."""
+    timed = {"prompt_tokens": 8, "output_tokens": 4, "warmup": 0, "repeats": 2}
+    teacher = spec.teacher_run().with_(capability=None, latency=timed)
+
+    def run_while_others_take(share):
+        readings = iter([(0.0, 0.0), (share, 1.0), (9 * share, 9.0)])
+        monkeypatch.setattr(
+            latency, "Watch", functools.partial(quiet.Watch, counter=lambda: next(readings))
+        )
+        return engine.run(teacher, store_root)
+
+    first = run_while_others_take(0.5)
+    record = store_root / teacher.run_id / store.RECORD
+    record.unlink()
+    second = run_while_others_take(0.0)
+
+    assert second.latency == first.latency
+    assert second.latency.was_busy
+    assert "latency" not in second.stage_seconds
+
+    # As an older version left it.
+    stage = store_root / ".work" / "stages" / teacher.run_id / "latency.json"
+    kept = json.loads(stage.read_text())
+    del kept["output"]["interference"]
+    stage.write_text(json.dumps(kept))
+    record.unlink()
+    third = run_while_others_take(0.0)
+    assert third.latency.was_busy
+    assert third.latency.interference is None
+    assert third.latency.own == first.latency.own
 
 
 def test_a_run_leaves_a_record_with_every_part(spec, store_root):
