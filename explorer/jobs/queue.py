@@ -217,9 +217,11 @@ def _hand_over(client: "Client", job: Job) -> None:
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {
         "EXPLORER_RESULTS": str(job.root.resolve()),
         "EXPLORER_CACHE": str(paths.cache_dir().resolve()),
-        "EXPLORER_CONFIG": str(paths.config_file().resolve()),
         "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
     }
+    if "EXPLORER_CONFIG" in os.environ or not head.remote_address():
+        # Another machine has a configuration of its own, unless one is named.
+        environment["EXPLORER_CONFIG"] = str(paths.config_file().resolve())
     command = f"cd {shlex.quote(_here())} && exec {shlex.join(job.command)}"
     if "OMP_NUM_THREADS" not in environment:
         # Ray sets it to the CPUs asked for; a run in the foreground would time otherwise.

@@ -177,7 +177,8 @@ def _prompts(
 ) -> None:
     """The first prompts; where data would have to be fetched, only when somebody asks.
 
-    A read-only dashboard renders the templates of tasks that ship, and of no others.
+    A read-only dashboard renders the templates of tasks that ship, and of no others, and fetches
+    nothing.
     """
     if row.refused:
         st.info(words.md(row.refused))
@@ -204,6 +205,9 @@ def _prompts(
             ),
             icon=":material/cloud_off:",
         )
+        return
+    if widgets.read_only() and not is_here:
+        st.info("A read-only dashboard fetches no data.", icon=":material/lock:")
         return
     if not is_here and not st.toggle("Fetch its data and show", key=f"prompts_{row.name}"):
         return

@@ -4,6 +4,7 @@ import zlib
 
 import streamlit as st
 
+from explorer import paths
 from explorer.pages import glossary, owntask, tasklist, widgets, words
 from explorer.report import tasks as tables
 from explorer.tasks import listing, presets
@@ -32,6 +33,14 @@ if folders:
             bind="query-params",
             placeholder="None",
             help=glossary.TERMS["task_folder"],
+        )
+elif not widgets.read_only():
+    with st.sidebar:
+        st.caption(
+            words.md(
+                f"To list more tasks here, name their folder under task_folders in "
+                f"{paths.config_file()}."
+            )
         )
 folder = str(folders[folder_name]) if folder_name else None
 
@@ -134,6 +143,6 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
 if name is not None:
     tasklist.detail(found, name, folder)
 if found.index.problems:
-    with st.expander(f"{words.plural(len(found.index.problems), 'file')} could not be read"):
+    with st.expander(f"{words.plural(len(found.index.problems), 'file')} left out"):
         for problem in found.index.problems[:50]:
             st.markdown(f"- {words.md(problem)}")

@@ -238,8 +238,11 @@ def module_file(function: str, folder: Path) -> Path | None:
         return None
     if spec is None:
         return None
-    # Modules that are a part of the interpreter have no file.
-    return Path(spec.origin).resolve() if spec.has_location and spec.origin else Path(os.devnull)
+    if spec.has_location and spec.origin:
+        return Path(spec.origin).resolve()
+    # A package without an __init__.py has only a folder; a part of the interpreter has no file.
+    places = list(spec.submodule_search_locations or ())
+    return Path(places[0]).resolve() if places else Path(os.devnull)
 
 
 def may_import(module: Path) -> bool:
@@ -284,11 +287,12 @@ def templates(source: Path) -> dict[str, Path]:
 
 
 def _walk(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every key with its value, at any depth."""
+    """Every key with its value, at any depth but under metadata, which lm-eval only hands on."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield str(key), inner
-            yield from _walk(inner)
+            if key != "metadata":
+                yield str(key), inner
+                yield from _walk(inner)
     elif isinstance(value, list | tuple | set):
         for inner in value:
             yield from _walk(inner)
@@ -338,7 +342,9 @@ def _data_set(name: str) -> Iterator[str]:
     elif path.suffix == ".py" or path.is_file():
         yield f"the data set {name!r}, which is a script"
     elif path.is_dir():
-        for folder, _, files in os.walk(path, followlinks=True):
+        for folder, inner, files in os.walk(path, followlinks=True):
+            # `datasets` does not look into hidden folders, such as .git.
+            inner[:] = [name for name in inner if not name.startswith(".")]
             for file in files:
                 if not _is_data(Path(folder) / file):
                     yield f"the data set {name!r}, which holds {file}"

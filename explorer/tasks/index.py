@@ -200,10 +200,10 @@ def _names_file() -> str:
 
 
 def _names_of(folder: Path, cached: Path) -> list[str]:
-    try:
-        return [str(name) for name in json.loads(cached.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError):
-        names = sorted(_names_in(folder))
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        if names := [str(name) for name in json.loads(cached.read_text(encoding="utf-8"))]:
+            return names
+    names = sorted(_names_in(folder))
     with contextlib.suppress(ExplorerError):
         store.write_text(cached, json.dumps(names))
     return names

@@ -138,7 +138,10 @@ def test_a_link_runs_no_code_of_a_folder(
 def test_read_only_renders_no_templates_but_those_that_ship(
     listed, open_page, monkeypatch, tmp_path, allow_code
 ):
-    """A listed folder's tasks are listed there; their prompts are shown where runs may start."""
+    """A listed folder's tasks are listed there; their prompts are shown where runs may start.
+
+    Nor does it fetch data, which a visitor's click would do elsewhere.
+    """
     tasks = Path(__file__).parents[1] / "tasks"
     allow_code(tasks, task_folders=(tasks,))
     address = {"tasks_folder": "tasks", "find": "tiny_pairs", "named": "tiny_pairs"}
@@ -155,7 +158,10 @@ def test_read_only_renders_no_templates_but_those_that_ship(
     allow_code(tasks, task_folders=(tasks,))
     page = open_page("tasks", **address)
     assert "shows the prompts only of tasks that ship" in text_of(page)
-    assert not [toggle for toggle in page.toggle if toggle.key == "prompts_tiny_pairs"]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    online = open_page("tasks", find="piqa", named="piqa")
+    assert "fetches no data" in text_of(online)
+    assert not [toggle for toggle in (*page.toggle, *online.toggle) if "prompts" in toggle.key]
 
 
 def test_selected_rows_are_what_a_run_gets(monkeypatch):

@@ -253,6 +253,18 @@ def test_links_and_dots_do_not_lead_out_of_a_listed_folder(folder, tmp_path, all
     refused(listed, "the function evil.load", str(folder / "evil.py"), ran=ran)
 
 
+def test_a_package_beside_the_command_has_to_be_listed(folder, tmp_path, monkeypatch, allow_code):
+    """An allowed task file may import what is installed, not what lies in the working folder."""
+    package = tmp_path / "beside"
+    package.mkdir()
+    (package / "evil.py").write_text(EVIL, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    write(folder, "custom_dataset: !function beside.evil.load\n")
+    allow_code(folder)
+
+    refused(folder, "the function beside.evil.load", str(package))
+
+
 def test_one_listed_file_allows_nothing_beside_it(folder, allow_code):
     """A module has to be listed like the task file that names it."""
     write(folder, "custom_dataset: !function evil.load\n")
@@ -312,7 +324,7 @@ def test_a_configuration_in_the_store_is_refused(folder, store_root, monkeypatch
 def test_plain_tasks_need_no_configuration(folder, monkeypatch):
     """Data and plain templates of any folder are asked as before."""
     monkeypatch.setenv("EXPLORER_CONFIG", str(folder / "nowhere.yaml"))
-    write(folder)
+    write(folder, metadata={"version": 1.0, "class": "of words"})
     write(folder, "include: t.yaml\n", name="t2")
     members = "- {task: t, num_fewshot: 0}\n- t2\n- {task: starter_facts, num_fewshot: 1}\n"
     (folder / "g.yaml").write_text(f"group: g\ntask:\n{members}", encoding="utf-8")
