@@ -54,7 +54,8 @@ def list_runs(
     if as_json:
         print(merged.to_json(orient="records", indent=1))
     else:
-        _print_runs(merged, wide)
+        if num_hidden == 0 or not merged.empty:
+            _print_runs(merged, wide)
         if num_hidden:
             console.print(f"{num_hidden} hidden; `explorer ls --all` lists them, too.")
     for problem in problems:

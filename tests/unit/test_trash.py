@@ -203,6 +203,8 @@ def test_the_shell_leaves_hidden_runs_out_unless_they_are_named(explorer, store_
         assert second in printed, command
         assert first not in printed, command
     assert first in explorer("export", first, "--results", store_root)
+    explorer("hide", *store.run_ids(store_root), "--results", store_root)
+    assert "No runs yet" not in explorer("ls", "--results", store_root)
     explorer("unhide", first, "--results", store_root)
     assert first in explorer("ls", "--results", store_root)
 
