@@ -118,6 +118,25 @@ def test_first_job_starts_a_private_head(tmp_path, last):
     assert token not in (head._folder() / "head.log").read_text()
 
 
+def test_a_job_reads_the_configuration_of_whoever_submits_it(
+    tmp_path, store_root, monkeypatch, allow_code, last
+):
+    """What a person has allowed holds for their jobs, whoever started the head."""
+    assert jobs.submit([RunSpec(name="starts-the-head")], store_root)
+    mine = allow_code(tmp_path / "mine").rename(tmp_path / "mine.yaml")
+    monkeypatch.setenv("EXPLORER_CONFIG", str(mine))
+    says = "import pathlib; from explorer import configuration; pathlib.Path({!r}).write_text("
+    says = says.format(str(tmp_path / "said.txt")) + "str(configuration.allowed_task_code()[0]))"
+    monkeypatch.setattr(
+        queue, "run_command", lambda run_id: [sys.executable, "-c", says + STAND_IN, run_id, "1"]
+    )
+
+    (run_id,) = jobs.submit([RunSpec(name="configured")], store_root)
+
+    assert jobs.wait(store_root, [run_id], 60) == {run_id: "finished"}
+    assert (tmp_path / "said.txt").read_text() == str(tmp_path / "mine")
+
+
 def test_the_head_keeps_nothing_of_the_page_that_started_it(tmp_path):
     """The dashboard opens again on its port while the head that it started still runs."""
     jobs.stop_engine()
