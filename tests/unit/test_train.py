@@ -1,5 +1,7 @@
 """The training loop, for a few steps of a tiny model."""
 
+import shutil
+
 import pytest
 import torch
 from torch.nn.functional import log_softmax
@@ -239,6 +241,45 @@ def test_a_training_killed_while_it_writes_a_checkpoint_goes_on(
             torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
         assert [path.name for path in tmp_path.glob(f"{folder.name}*")] == [folder.name]
     assert num_kills > 4
+
+
+def test_a_training_killed_while_it_resumes_goes_on(teacher, targets, tmp_path):
+    """A kill left the new checkpoint beside the last one, the next kill came in the midst of it."""
+    spec = _spec(max_tokens=4 * 30, checkpoint_every_s=1e-9)
+    _, unbroken = _train(teacher, targets, spec, tmp_path / "unbroken")
+
+    def killed_in_second_checkpoint(kill):
+        kill.armed = False
+
+        def arm(state, total, loss, rate):
+            kill.armed = state.step == 1
+
+        _train(teacher, targets, spec, tmp_path / "left" / str(kill.moment), arm)
+
+    kills = list(killing.moments(killed_in_second_checkpoint, ("replace",)))
+    assert len(kills) > 2
+    for kill in kills:
+
+        def killed_again(again, left=kill.moment):
+            root = tmp_path / f"{left}-{again.moment}"
+            again.armed = False
+            for folder in (tmp_path / "left").glob(f"{left}*"):
+                shutil.copytree(folder, root / folder.name)
+            again.armed = True
+
+            def stop(state, *told):
+                again.armed = False
+                raise Killed
+
+            seldom = spec.with_(checkpoint_every_s=1e9)
+            _train(teacher, targets, seldom, root / str(left), stop)
+
+        for again in killing.moments(killed_again, ("replace", "unlink", "rmdir")):
+            folder = tmp_path / f"{kill.moment}-{again.moment}" / str(kill.moment)
+            _, resumed = _train(teacher, targets, spec, folder)
+            for ours, theirs in zip(resumed.curve, unbroken.curve, strict=True):
+                assert ours.model_copy(update={"seconds": theirs.seconds}) == theirs
+            assert list(folder.parent.iterdir()) == [folder]
 
 
 def test_dropout_draws_the_same_when_a_training_goes_on(teacher, targets, tmp_path):
