@@ -114,7 +114,8 @@ def _documents(path: Path) -> Iterator[str]:
     elif path.suffix == ".parquet":
         yield from _column(path)
     else:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        # Not splitlines: a text may hold other line ends (U+2028), which JSON need not escape.
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
             if line.strip():
                 yield _line_text(path, number, line)
 

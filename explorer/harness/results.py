@@ -235,7 +235,8 @@ def _lines(text: str) -> Iterator[Any]:
     if isinstance(whole, list):
         yield from whole
         return
-    for line in text.splitlines():
+    # Not splitlines: a document may hold other line ends (U+2028), which JSON need not escape.
+    for line in text.split("\n"):
         if line.strip():
             try:
                 yield _json(line)

@@ -54,8 +54,9 @@ class TaskFiles:
             if marker["key"] != self.key:
                 return None
             scores = [TaskScore.model_validate(score) for score in marker["scores"]]
-            lines = (self.folder / marker["samples"]).read_text(encoding="utf-8").splitlines()
-            return scores, [json.loads(line) for line in lines]
+            text = (self.folder / marker["samples"]).read_text(encoding="utf-8")
+            # Not splitlines: a document may hold other line ends (U+2028), written as they are.
+            return scores, [json.loads(line) for line in text.split("\n") if line]
         except (OSError, ValueError, KeyError, TypeError):
             # Not there, or not whole: the task is asked again.
             return None

@@ -158,7 +158,7 @@ def _layers(left: DeltaGenerator, right: DeltaGenerator, shelf: Shelf, model: st
         "Layers kept",
         offered,
         selection_mode="multi",
-        default=[size for size in offered if size in (20, 10)] or offered[1:4:2],
+        default=[size for size in offered if size in (20, 10)] or offered[1:4:2] or offered,
         # Another model offers other sizes: a key of its own forgets the old choice.
         key=f"run_sizes_{'_'.join(map(str, offered))}",
         help=HELP["layers"] + " Choose none to measure only the teacher.",

@@ -212,6 +212,9 @@ def test_a_student_that_a_run_left_here_is_offered_where_its_run_ends(
     assert student in page.selectbox(key="run_teacher").options
     page.selectbox(key="run_teacher").set_value(spec.teacher).run()
     assert page.selectbox(key="run_start_from").options == ["the teacher", student]
+    page.selectbox(key="run_start_from").set_value(student).run()
+    page.button(key="run_start").click().run()
+    assert [spec.student.start for spec in submitted if spec.student] == [student]
     page.segmented_control(key="run_kind").set_value("checkpoint").run()
     assert page.multiselect(key="run_models").options == [student]
 

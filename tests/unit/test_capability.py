@@ -16,6 +16,7 @@ from lm_eval.tasks import TaskManager
 from explorer.errors import BadInput, NoRoom, RunCancelled, UnknownTask
 from explorer.measure import capability, contamination, sample, task_code, task_sets
 from explorer.measure.backends import prefix_lm
+from explorer.measure.lm_eval_files import TaskFiles
 from explorer.models import loading
 from explorer.progress import Progress
 from explorer.records import Capability
@@ -412,3 +413,13 @@ def test_task_documents_hold_question_and_choices(tasks):
     readings = found["local_letter"][0].split(contamination.BREAK)
     assert readings == [f"Rome and number 0 are {letter}" for letter in "ABC"]
     assert found["local_word"][0] == "Rome and number 0 are R"
+
+
+def test_a_finished_task_is_read_whatever_its_documents_hold(tmp_path):
+    """Line ends that JSON leaves as they are (U+2028) do not make a task be asked again."""
+    sample = {"doc_id": 0, "doc": {"text": "before\u2028after\u0085"}}
+    files = TaskFiles(tmp_path, "task", "key")
+
+    files.write({}, [sample, sample], [])
+
+    assert files.read() == ([], [sample, sample])

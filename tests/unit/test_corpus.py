@@ -33,6 +33,16 @@ def test_the_same_documents_are_the_same_corpus_in_every_format(tmp_path, suffix
     assert found.digest == corpus.Corpus("x", texts, found.digest).digest
 
 
+def test_a_text_may_hold_any_line_end(tmp_path):
+    """JSON need not escape U+2028 or U+0085, so a line of the file may hold them."""
+    texts = ["before\u2028after", "before\u0085after", "before\u001eafter\u000c", "a\r\nb\nc"]
+    path = tmp_path / "corpus.jsonl"
+    lines = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    assert corpus.read(str(path)).texts == texts
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [

@@ -116,6 +116,20 @@ def test_the_format_of_0_4_0_is_read(store_root, tmp_path):
     assert samples.answer(sample, "acc").said == "blue"
 
 
+def test_a_document_may_hold_any_line_end(store_root, tmp_path):
+    """lm-eval writes U+2028 as it is: the sample is whole all the same."""
+    old_format(tmp_path / "out")
+    path = tmp_path / "out" / "pretrained__gpt2_boolq.jsonl"
+    lines = json.loads(path.read_text())
+    lines[0]["doc"]["passage"] = "A text.\u2028And more.\u0085"
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
+
+    run_id, problems = bring.bring(store_root, tmp_path / "out", "gpt2")
+
+    assert problems == []
+    assert len(store.answers(store_root, run_id)) == len(lines)
+
+
 def test_the_good_part_is_kept_and_the_rest_named(store_root, tmp_path):
     """A damaged file, a task without numbers, a broken line: a sentence each."""
     old_format(tmp_path / "out")
