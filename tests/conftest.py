@@ -47,7 +47,7 @@ def allow_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     def write(*allowed: Path, task_folders: tuple[Path, ...] = ()) -> Path:
         lists = {"task_folders": task_folders, "allowed_task_code": allowed}
         # JSON is YAML, too.
-        text = json.dumps({key: [str(one) for one in value] for key, value in lists.items()})
+        text = json.dumps({key: [str(entry) for entry in value] for key, value in lists.items()})
         path.write_text(text, encoding="utf-8")
         return path
 

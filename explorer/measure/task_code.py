@@ -198,9 +198,9 @@ class Manager(TaskManager):
         entries: dict[str, Entry] = TaskIndex.build([*own, code.SHIPPED])
         others = [folder for folder in folders if folder.resolve() != code.SHIPPED.resolve()]
         for folder in others:
-            found = TaskIndex.build([folder])
-            names = index.shipped_names() if found else {}
-            for name, entry in found.items():
+            defined = TaskIndex.build([folder])
+            names = index.shipped_names() if defined else {}
+            for name, entry in defined.items():
                 if name not in names or (entry.yaml_path and code.shipped(entry.yaml_path)):
                     entries[name] = entry
                 else:
