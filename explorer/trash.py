@@ -21,8 +21,7 @@ from explorer import store
 from explorer.errors import BadInput, DamagedStore, NoRoom
 
 HIDDEN, TRASH = "hidden.json", ".trash"
-STUDENTS = (Path(".students"), Path(".work") / "students")
-"""Where students lie: the finished ones, and those of older stores."""
+STUDENTS = (Path(store.STUDENTS), Path(store.STUDENTS_BEFORE))
 LOCK = Path(".work") / "locks" / "trash.lock"
 DATE = "%Y%m%dT%H%M%S.%fZ"
 
