@@ -269,8 +269,8 @@ def _needs(spec: RunSpec, nodes: list[dict[str, float]]) -> tuple[int, int]:
     with_gpu = [node for node in nodes if node.get("GPU")]
     if spec.device.startswith("cuda") and not with_gpu:
         raise BadInput(
-            f"{spec.run_id} asks for device {spec.device}, but none of the queue's {len(nodes)} "
-            "machines has a GPU. Write device: auto or device: cpu."
+            f"{spec.run_id} asks for device {spec.device}, but no machine of the queue has "
+            "a GPU. Write device: auto or device: cpu."
         )
     if with_gpu and spec.device != "cpu":
         share = min(node.get("CPU", 0) // node["GPU"] for node in with_gpu)

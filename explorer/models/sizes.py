@@ -26,7 +26,7 @@ from huggingface_hub import try_to_load_from_cache
 from explorer import paths, store
 from explorer.errors import BadInput, ExplorerError
 from explorer.models.starter import SIZES as STARTER
-from explorer.specs import DepthStudent, FreshStudent, RunSpec, StudentSpec
+from explorer.specs import DepthStudent, FreshStudent, RunSpec, Sizes, StudentSpec
 
 T = TypeVar("T")
 
@@ -62,6 +62,10 @@ MOST_BYTES = 100_000_000
 """A configuration or a header that says it is larger than this is damaged."""
 
 
+WIDTH_TYPES = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "smollm3")
+"""Model types whose widths we can cut, as `models.families` knows them."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelSizes:
     """What a model's files say of its size; None where they do not."""
@@ -72,6 +76,8 @@ class ModelSizes:
     num_attention_heads: int | None = None
     num_key_value_heads: int | None = None
     num_parameters: int | None = None
+    model_type: str | None = None
+    """What transformers calls its family."""
 
 
 UNKNOWN = ModelSizes()
@@ -87,7 +93,7 @@ def read(name: str, root: Path | None = None) -> ModelSizes:
     """
     name = name.strip()
     if name == "starter":
-        return ModelSizes(**STARTER)
+        return ModelSizes(**STARTER, model_type="llama")
     place, colon, rest = name.partition(":")
     try:
         if colon and place in ("gguf", "llamacpp"):
@@ -129,6 +135,11 @@ def check_student(student: StudentSpec, teacher: str, root: Path | None = None) 
         return
     whose = f"the teacher {teacher}" if student.start is None else start
     whole = read(start, root)
+    if not isinstance(student, DepthStudent) and whole.model_type not in (None, *WIDTH_TYPES):
+        raise BadInput(
+            f"The widths of {whose} (model type {whole.model_type}) cannot be cut; known are "
+            f"{', '.join(WIDTH_TYPES)}. Take a depth student, or kind: checkpoint."
+        )
     fresh = isinstance(student, FreshStudent)
     if isinstance(student, DepthStudent | FreshStudent):
         check_layers(student.num_layers, whole.num_layers, whose, as_many=fresh)
@@ -140,9 +151,9 @@ def check_student(student: StudentSpec, teacher: str, root: Path | None = None) 
             f"{num_parameters:,} parameters asked for, but {whose} has {most:,}. "
             f"Choose {'at most' if fresh else 'fewer than'} {most:,}."
         )
-    for size, of in dataclasses.asdict(whole).items():
-        asked = getattr(student, size, None)
-        if size not in ("num_layers", "num_parameters") and asked and of and asked > of:
+    for size in sorted(Sizes.model_fields):
+        asked, of = getattr(student, size, None), getattr(whole, size)
+        if asked and of and asked > of:
             raise BadInput(
                 f"{size} {asked:,} asked for, but {whose} has {of:,}. Choose at most {of:,}."
             )
@@ -205,7 +216,10 @@ def _of_config(path: Path) -> ModelSizes:
     if path.stat().st_size > MOST_BYTES:
         return UNKNOWN
     config = json.loads(path.read_text(encoding="utf-8"))
-    return ModelSizes(**_sizes_in(config))
+    model_type = config.get("model_type")
+    return ModelSizes(
+        **_sizes_in(config), model_type=model_type if isinstance(model_type, str) else None
+    )
 
 
 def _sizes_in(config: Any) -> dict[str, int]:

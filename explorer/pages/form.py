@@ -12,6 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from explorer import configuration, paths
 from explorer.errors import BadInput
+from explorer.models import sizes as model_sizes
 from explorer.pages import api, glossary, order, timing, words
 from explorer.pages.index import Shelf
 from explorer.specs import (
@@ -149,7 +150,14 @@ def _sizes(root: Path, shelf: Shelf, teacher: str, kind: str) -> dict[str, Any]:
         )
     # A student is smaller than what it is cut from.
     offer = _layers if kind == "depth" else _parameters
-    return {"sizes": offer(left, right, shelf, start or teacher), "start_from": start}
+    asked = offer(left, right, shelf, start or teacher)
+    try:
+        for student in order.students(kind, asked, "uniform", start):
+            model_sizes.check_student(student, teacher, root)
+    except BadInput as error:
+        # Beside the field; the button, which may be out of sight, says it again.
+        right.caption(f":red[{words.md(str(error))}]")
+    return {"sizes": asked, "start_from": start}
 
 
 def _layers(left: DeltaGenerator, right: DeltaGenerator, shelf: Shelf, model: str) -> list[int]:

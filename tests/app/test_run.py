@@ -443,6 +443,7 @@ def test_a_student_with_more_layers_than_its_teacher_is_refused_while_typing(
     page = open_page("run")
     page.text_input(key="run_other_sizes").input("200").run()
     assert "200 layers asked for, but the teacher starter has 30." in page.error[0].value
+    assert [one for one in page.caption if "200 layers asked for" in one.value], "beside the field"
     assert page.button(key="run_start").disabled
     page.text_input(key="run_other_sizes").input("29").run()
     assert not page.error
@@ -639,7 +640,7 @@ def held(monkeypatch):
         told.set()
         assert running.wait(60)
         if specs[0].device == "cuda":
-            raise JobError("None of the queue's machines has a GPU.")
+            raise JobError("No machine of the queue has a GPU.")
 
     monkeypatch.setattr(jobs, "submit", submit)
     monkeypatch.setattr(
@@ -683,7 +684,7 @@ def test_what_keeps_an_order_from_starting_is_one_line_until_it_is_closed(root, 
     assert submission.find(root, submitting.START).wait(60)
     page.run()
 
-    assert "None of the queue's machines has a GPU." in page.error[0].value
+    assert "No machine of the queue has a GPU." in page.error[0].value
     assert not page.button(key="run_start").disabled
     page.button(key=f"submitting_close_{submitting.START}").click().run()
     assert not page.error

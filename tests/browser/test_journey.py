@@ -119,7 +119,8 @@ def test_a_run_is_started_watched_and_found_on_the_chart(
 
     start.click()
 
-    # The first job of a machine starts the Ray head before its line appears.
+    # The first job of a machine starts the Ray head; the page answers before that.
+    expect(page.get_by_role("button", name="Starting…")).to_be_disabled()
     expect(page.get_by_text(order.run_id).first).to_be_visible(timeout=RUN_MS)
     line = page.locator(f".st-key-queue_{order.run_id}")
     link = line.get_by_role("link", name="See its point")

@@ -1,5 +1,6 @@
 """What a model's files say of its size, and the students that are refused because of it."""
 
+import dataclasses
 import json
 import shutil
 import struct
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 from explorer import jobs, preflight
 from explorer.cli import app
 from explorer.errors import BadInput
-from explorer.models import convert, loading, sizes
+from explorer.models import convert, families, loading, sizes
 from explorer.models.families import shape_of
 from explorer.specs import RunSpec, SweepSpec, TuneSpec
 from explorer.tune import queued
@@ -87,8 +88,8 @@ def test_a_gguf_file_states_its_sizes(kind, tiny_llama, tmp_path):
     path = tmp_path / "model.gguf"
     convert.to_gguf(merging.load(tiny_llama()), kind, path)
 
-    assert sizes.read(f"gguf:{path}") == sizes.read(str(tiny_llama()))
-    assert sizes.read(f"llamacpp:{path}") == sizes.read(str(tiny_llama()))
+    wanted = dataclasses.replace(sizes.read(str(tiny_llama())), model_type=None)
+    assert sizes.read(f"gguf:{path}") == sizes.read(f"llamacpp:{path}") == wanted
 
 
 def test_a_changed_file_is_read_again(tiny_llama, tmp_path):
@@ -116,7 +117,8 @@ def test_the_starter_is_what_its_file_says():
     """The sizes that are known before it is fetched."""
     if not (path := loading.starter.starter_path()).exists():
         pytest.skip("the starter is not fetched")
-    assert sizes.read("starter") == sizes.read(f"gguf:{path}")
+    by_file = dataclasses.replace(sizes.read(f"gguf:{path}"), model_type="llama")
+    assert sizes.read("starter") == by_file
 
 
 @pytest.mark.parametrize(
@@ -199,6 +201,18 @@ def test_wider_and_larger_students_are_refused_too(student, sentence):
     assert sentence in str(refused.value)
 
 
+def test_widths_of_an_unknown_family_are_refused_and_its_layers_are_not(tmp_path):
+    """What says so is the model's type, so that a depth student of any family is let through."""
+    config = {"model_type": "phi3", "num_hidden_layers": 8}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for student in ({"kind": "both", "num_parameters": 10}, {"kind": "fresh", "num_layers": 2}):
+        with pytest.raises(BadInput, match=r"\(model type phi3\) cannot be cut; known are gpt2"):
+            sizes.check_students(students(str(tmp_path), student))
+
+    sizes.check_students(students(str(tmp_path), {"num_layers": 2}))
+    assert set(sizes.WIDTH_TYPES) == set(families.FAMILIES)
+
+
 def test_what_may_be_as_large_as_the_teacher_is_let_through():
     """A fresh model of the teacher's size is a baseline; an existing model has its own size."""
     sizes.check_students(
@@ -212,8 +226,10 @@ def test_what_may_be_as_large_as_the_teacher_is_let_through():
     )
 
 
-def test_every_way_to_start_refuses_before_anything_is_written(store_root, tmp_path):
+def test_every_way_to_start_refuses_before_anything_is_written(store_root, tmp_path, monkeypatch):
     """A run, a sweep, a dry run, the queue and a tournament: one sentence, an empty store."""
+    # --insist sets it for what runs under the command.
+    monkeypatch.setenv(preflight.INSIST, "0")
     taught = order(200, distill={})
     sweep = SweepSpec.parse({"name": "many", "students": [{"num_layers": 200}]})
     tune = TuneSpec.parse({"run": taught, "variants": [{"distill": {"learning_rate": 1e-5}}]})
