@@ -8,6 +8,7 @@ of it lies in the cache, a folder a host (homes are shared):
                token       mode 0600; given to Ray as a file, never on a command line
                head.log    what `ray start` printed
                lock        held while a head is started or jobs are submitted
+               since       when the latest submission began
 """
 
 import json
@@ -50,6 +51,9 @@ class Head:
     pid: int
     session_folder: str
     """Ray's temporary folder; its name, which nothing else has, is in the command line."""
+    submission_s: float = 0.0
+    """When the submission began that started it, in seconds since 1970: it never had a job that
+    was queued before. 0 where an older version started it."""
 
     def process(self) -> psutil.Process | None:
         """The `ray start` process, or None when it is gone."""
@@ -106,7 +110,7 @@ def engine() -> dict[str, Any]:
         client = connect()
         nodes = nodes_of(client) if client else []
     except JobError as error:
-        starting = head is not None and is_submitting()
+        starting = head is not None and submitting_since() is not None
         return {**found, "error": "It is starting: look again soon." if starting else str(error)}
     if client is None:
         return {**found, "address": None, "pid": None}
@@ -207,21 +211,39 @@ def submitting(on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
             "Set EXPLORER_CACHE to a folder that you may write."
         ) from error
     try:
+        # In it, not its own time: a shared disk has a clock of its own.
+        store.write_text(_folder() / "since", repr(time.time()))
         yield
     finally:
         lock.release()
 
 
-def is_submitting() -> bool:
-    """Whether somebody on this host is submitting jobs at this moment."""
+def submitting_since() -> float | None:
+    """When the submission began that is under way on this host, in seconds since 1970.
+
+    None where nobody is submitting. What was queued before it has its job, or is lost.
+    """
     path = _folder() / "lock"
     if not path.exists():
-        return False
+        return None
     try:
         with filelock.FileLock(path, timeout=0):
-            return False
+            return None
     except filelock.Timeout:
-        return True
+        return _latest_submission_s()
+
+
+def never_had(queued_s: float) -> bool:
+    """Whether our own head began after a job was queued then, so that the job is lost."""
+    head = None if remote_address() else _remembered()
+    return head is not None and queued_s < head.submission_s
+
+
+def _latest_submission_s() -> float:
+    try:
+        return float((_folder() / "since").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0.0
 
 
 @lru_cache(maxsize=4)
@@ -284,7 +306,7 @@ def _start() -> Head:
     except JobError:
         shutil.rmtree(session_folder, ignore_errors=True)
         raise
-    head = Head(f"http://127.0.0.1:{port}", pid, session_folder)
+    head = Head(f"http://127.0.0.1:{port}", pid, session_folder, _latest_submission_s())
     store.write_text(_folder() / "head.json", json.dumps(asdict(head)))
     return head
 

@@ -142,24 +142,33 @@ def log_tail(root: Path, run_id: str, num_lines: int = 200) -> str:
 def _rows(root: Path, run_ids: list[str], submitting: bool | None = None) -> list[Words]:
     said = {run_id: words for run_id in run_ids if (words := _words(root, run_id))}
     active = {run_id: words for run_id, words in said.items() if words["state"] in ACTIVE}
+    queued = {run_id: words for run_id, words in active.items() if words["state"] == "queued"}
     # In this order: whatever is queued and not being submitted has its job in the list.
-    if submitting is None:
-        any_queued = any(words["state"] == "queued" for words in active.values())
-        submitting = any_queued and head.is_submitting()
-    # While jobs are being submitted the head may be starting, and asking it would take seconds;
-    # what calls itself queued then is.
+    since = head.submitting_since() if queued and submitting is None else None
+    on_their_way = {
+        run_id
+        for run_id, words in queued.items()
+        if since is not None and words["updated_at"] >= since
+    }
+    lost = {
+        run_id
+        for run_id, words in queued.items()
+        if run_id not in on_their_way and head.never_had(words["updated_at"])
+    }
+    # A head that is starting takes seconds to answer: it is asked only what it can know.
     for_ray = [
-        words
-        for words in active.values()
-        if _only_ray_knows(words) and not (submitting and words["state"] == "queued")
+        run_id
+        for run_id, words in active.items()
+        if _only_ray_knows(words) and run_id not in on_their_way | lost
     ]
     jobs, silence = _jobs(root) if for_ray else ({}, None)
     for run_id, words in active.items():
         job = jobs.get(run_id)
-        unknown = words["state"] == "queued" and job is None and (submitting or silence)
-        said[run_id] = (
-            {**words, "error": silence} if unknown else _settled(root, run_id, words, job)
-        )
+        unknown = run_id in queued and run_id not in lost and job is None and silence
+        if run_id in on_their_way or unknown:
+            said[run_id] = {**words, "error": silence}
+        else:
+            said[run_id] = _settled(root, run_id, words, job)
     said = {run_id: _with_result(root, run_id, words) for run_id, words in said.items()}
     stubborn = [run_id for run_id, words in said.items() if _stubborn(root, run_id, words)]
     if stubborn:

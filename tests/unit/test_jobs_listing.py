@@ -130,10 +130,13 @@ def test_queued_run_without_a_queue_is_interrupted(store_root):
 
 def test_run_is_queued_while_the_head_starts(store_root):
     """From the click on, before Ray knows the job, the run is queued."""
-    say(store_root, "a-00000000", "queued")
+    say(store_root, "lost-00000000", "queued", updated_at=time.time() - 60)
 
     with head.submitting():
+        say(store_root, "a-00000000", "queued")
         assert row_of(store_root, "a-00000000")["state"] == "queued"
+        # What waited in a queue that is gone does not come back to life meanwhile.
+        assert row_of(store_root, "lost-00000000")["state"] == "interrupted"
 
 
 def test_silent_cluster_leaves_a_run_queued(store_root, monkeypatch):
@@ -212,11 +215,11 @@ def test_order_is_running_then_queue_then_latest(store_root):
     """What happens now is on top, the queue keeps its order, the past lies below."""
     say(store_root, "old-00000000", "finished", updated_at=1e9)
     say(store_root, "new-00000000", "finished", updated_at=2e9)
-    say(store_root, "second-00000000", "queued", queued_at=20)
-    say(store_root, "first-00000000", "queued", queued_at=10)
     say(store_root, "now-00000000", "running")
 
     with head.submitting():
+        say(store_root, "second-00000000", "queued", queued_at=20)
+        say(store_root, "first-00000000", "queued", queued_at=10)
         order = [run_id.partition("-")[0] for run_id in jobs.listing(store_root)["run_id"]]
 
     assert order == ["now", "first", "second", "new", "old"]
