@@ -9,6 +9,7 @@ prefixes answers in place of the model; their number is fitted to the server's o
 """
 
 import asyncio
+import gc
 import random
 import statistics
 import time
@@ -59,7 +60,13 @@ def time_endpoint(endpoint: Endpoint, spec: LatencySpec, progress: Progress) -> 
         )
     began = time.monotonic()
     watch = Watch(torch.device("cpu"), only_before=endpoint.is_local)
-    timing = asyncio.run(_Load(endpoint, spec, progress, said_before(watch)).timing())
+    # A collection passes over all that libraries have made, and would be timed with an answer.
+    gc.collect()
+    gc.freeze()
+    try:
+        timing = asyncio.run(_Load(endpoint, spec, progress, said_before(watch)).timing())
+    finally:
+        gc.unfreeze()
     interference = watch.interference()
     return Latency(
         own=timing,
