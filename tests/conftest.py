@@ -35,13 +35,15 @@ def store_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def allow_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+def allow_code(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Path]:
     """A configuration of the test's own, which allows the code of tests/tasks.
 
     As a function it writes the file anew, to allow the code of other files and folders.
     """
-    path = tmp_path / "configuration" / "config.yaml"
-    path.parent.mkdir()
+    # Not in tmp_path, where tests look for what a command leaves behind.
+    path = tmp_path_factory.mktemp("configuration") / "config.yaml"
     monkeypatch.setenv("EXPLORER_CONFIG", str(path))
 
     def write(*allowed: Path, task_folders: tuple[Path, ...] = ()) -> Path:
