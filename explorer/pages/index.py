@@ -52,11 +52,6 @@ class Shelf:
     hidden: frozenset[str] = frozenset()
     """Ids of hidden runs; their rows are in `runs` all the same, since others rest on them."""
 
-    @property
-    def shown(self) -> pd.DataFrame:
-        """The rows of `runs` that are not hidden."""
-        return self.runs[~self.runs["run_id"].isin(self.hidden)]
-
 
 class Index:
     """The incremental reader of one store; safe to share between sessions."""
