@@ -201,3 +201,13 @@ def lm_eval_files():
     """What the study's smallest student left, as an upload."""
     folder = records.STUDY / records.committed(6) / "capability"
     return [(path.name, path.read_bytes(), "application/json") for path in folder.iterdir()]
+
+
+def test_a_newer_run_timed_on_a_busy_machine_does_not_take_the_table_over(root, study):
+    """Compare and Economics open on the newest study whose times count."""
+    before = sidebyside.newest_study(store.frame(store.records(root)[0]))
+    lone = records.make_record(spec=records.study()[2].with_(name="lone-20l"))
+    newer = lone.model_copy(update={"finished_at": "2027-01-01T00:00:00+00:00"})
+    records.write_run(root, records.with_busy_machine(newer))
+
+    assert sidebyside.newest_study(store.frame(store.records(root)[0])) == before
