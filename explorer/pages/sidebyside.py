@@ -10,7 +10,6 @@ from explorer.pages import words
 def newest_study(finished: pd.DataFrame) -> list[str]:
     """The teacher and the students of the newest study, in all their formats.
 
-    A study is what shares a teacher's run and the beginning of the name. A run that has nothing
     A study is what shares a teacher's run and the beginning of the name. Runs timed on a busy
     machine begin none where there are others.
     """
