@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from PIL import Image  # Streamlit brings it
 from playwright.sync_api import Page, sync_playwright
 
 APP = Path(__file__).parent.parent / "app.py"
@@ -109,6 +110,9 @@ def take(page: Page, address: str, width: int, file: Path) -> None:
     page.set_viewport_size({"width": width, "height": max(height + 8, WIDTHS[width])})
     settled(page)
     page.screenshot(path=str(file))
+    # Pages have few colours: a palette makes a picture a third as large.
+    with Image.open(file) as picture:
+        picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 def main() -> None:
