@@ -110,7 +110,7 @@ def take(page: Page, address: str, width: int, file: Path) -> None:
     page.set_viewport_size({"width": width, "height": max(height + 8, WIDTHS[width])})
     settled(page)
     page.screenshot(path=str(file))
-    # Pages have few colours: a palette makes a picture a third as large, and this one keeps rare ones.
+    # Pages have few colours: a palette makes a picture a third as large, and keeps the rare ones.
     with Image.open(file) as picture:
         few = picture.convert("RGB").quantize(
             256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
