@@ -29,7 +29,7 @@ from explorer.models.loading import Loaded, quiet
 from explorer.records import CorpusFacts, Distillation, TargetsFacts
 from explorer.run import scoring, teaching
 from explorer.run.state import Run, key
-from explorer.specs import DistillSpec, StudentSpec
+from explorer.specs import DistillSpec, RunSpec, StudentSpec
 
 log = logging.getLogger("explorer")
 
@@ -42,15 +42,12 @@ def student_folder(run: Run) -> Path:
     spec, distill = run.spec, run.spec.distill
     assert spec.student is not None, "only a student's run comes here"
     text = teaching.read_text(run, distill or DistillSpec())
-    decides = {
-        "teacher": run.teacher_fingerprint,
-        "student": spec.student.decisive(),
-        "distill": _decisive(distill) if distill else None,
-        "corpus": text.digest,
-    }
-    if spec.student.start:
-        decides["start"] = fingerprint(run.start)
-    name = key(decides)
+    name = student_key(
+        spec,
+        teacher=run.teacher_fingerprint,
+        corpus=text.digest,
+        start=fingerprint(run.start) if spec.student.start else None,
+    )
     unfinished, finished = run.work / "students" / name, run.root / store.STUDENTS / name
     with guards.alone(run.root, f"student-{name}", run.progress):
         if not _is_finished(finished):
@@ -67,6 +64,25 @@ def student_folder(run: Run) -> Path:
         run.parts["distillation"] = _with_overlap(run, taught, text)
     store.write_weights(run.root, spec.run_id, finished / "model")
     return finished / "model"
+
+
+def student_key(spec: RunSpec, *, teacher: str, corpus: str, start: str | None) -> str:
+    """The name of a student's folder: sixteen hex digits over all that decides its weights.
+
+    Args:
+        spec: The student's run.
+        teacher: Fingerprint of the teacher.
+        corpus: Digest of the text.
+        start: Fingerprint of the model that it is made from; None for the teacher.
+    """
+    assert spec.student is not None, "only a student's run has one"
+    decides = {
+        "teacher": teacher,
+        "student": spec.student.decisive(),
+        "distill": _decisive(spec.distill) if spec.distill else None,
+        "corpus": corpus,
+    }
+    return key(decides | ({"start": start} if start else {}))
 
 
 def _is_finished(folder: Path) -> bool:

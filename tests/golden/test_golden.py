@@ -73,6 +73,42 @@ def test_there_is_a_record_of_the_present_schema():
     assert path.exists()
 
 
+def test_committed_runs_keep_their_ids_and_the_keys_of_what_they_share(golden):
+    """A store is found again after any change of the code: specs, students and arms are named so.
+
+    Of each committed run: its id, its teacher's run, recipe and control arm, the folder of its
+    student, and the part of a timing's key that the spec decides.
+    """
+    from explorer.run.making import student_key
+    from explorer.run.state import key
+
+    store_root = ROOT / "results"
+    by_id = {record.run_id: record for record in store.records(store_root)[0]}
+    identities = {}
+    for run_id, record in sorted(by_id.items()):
+        spec = store.read_spec(store_root, run_id)
+        assert spec.run_id == run_id
+        teacher, taught = spec.teacher_run(), record.distillation
+        names = {
+            "teacher_run": teacher and teacher.run_id,
+            "recipe": spec.recipe(),
+            "arm": spec.arm(),
+            "timing": key(spec.latency.decisive()) if spec.latency else None,
+        }
+        start = getattr(spec.student, "start", None)
+        if taught and teacher and not start and not spec.teacher.startswith("endpoint:"):
+            names["student"] = student_key(
+                spec,
+                teacher=by_id[teacher.run_id].model.fingerprint,
+                corpus=taught.corpus.digest,
+                start=None,
+            )
+        identities[run_id] = names
+    assert len(identities) > 20
+
+    golden("identities.json", json.dumps(identities, indent=1) + "\n")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_texts(command, golden, monkeypatch, capsys):
     """What `--help` prints, for every command."""
