@@ -185,7 +185,7 @@ def all_there() -> Iterator[None]:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         raise RunCancelled(
-            "Another process of this launch ended; its own last words say why. The same command "
+            "Another process of this launch exited; its log says why. The same command "
             f"continues the run. ({str(error).splitlines()[0]})"
         ) from error
 

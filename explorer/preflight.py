@@ -109,8 +109,9 @@ def _forecast(
     if seconds is None and spec.distill is not None and not taught:
         seconds = by_rule(spec, teacher, student, matmul_flops(where), before)
         basis = (
-            f"No run tells: 6 operations a parameter and token at {SHARE_OF_PEAK:.0%} of this "
-            "device's matrix product; testing and timing not counted."
+            "No earlier run to go by. Assumes 6 FLOPs per parameter and token at "
+            f"{SHARE_OF_PEAK:.0%} of the matmul speed measured here; excludes evaluation and "
+            "timing."
         )
     here = pd.DataFrame([{"device_name": name, "num_cpus": machine.num_cpus()}])
     (_, known, suggested), *_ = prices.devices(here, root)

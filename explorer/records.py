@@ -6,7 +6,6 @@ each past schema to the present one.
 """
 
 import json
-import math
 import statistics
 from typing import Any, Final, Literal
 
@@ -458,8 +457,3 @@ def migrate(data: Any, source: str = "record.json") -> dict[str, Any]:
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is no number a record may hold")
-
-
-def finite(value: float) -> float | None:
-    """The value, or None where it is infinite or not a number."""
-    return value if math.isfinite(value) else None

@@ -8,7 +8,7 @@ import typer
 from explorer.specs import CapabilitySpec, RunSpec
 
 Tasks = Annotated[
-    str | None, typer.Option("--tasks", "-t", help="Names of tasks or groups, parted by commas.")
+    str | None, typer.Option("--tasks", "-t", help="Names of tasks or groups, comma-separated.")
 ]
 Limit = Annotated[
     int | None,

@@ -47,7 +47,7 @@ def economics(
     out: Out = None,
     wide: Wide = False,
 ) -> None:
-    """Show what a traffic costs with each run, its payback, and its break-even with an API."""
+    """Show the cost of serving a given traffic with each run, its payback and API break-even."""
     from explorer.analysis import cost, interference
     from explorer.analysis import economics as analysis
     from explorer.analysis.fleet import Limits

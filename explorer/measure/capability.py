@@ -57,7 +57,7 @@ class BackEnd:
 
     name: str
     version: int
-    """Rises when answers may change, so that none of before is read."""
+    """Bump it to invalidate cached answers."""
     make: Callable[[Callable[[Work], None]], PrefixLM | LlamaLM | ApiLM]
     """Given whom to tell how far it is."""
     answers: frozenset[str] = api_lm.EVERYTHING

@@ -1,6 +1,5 @@
 """What a model is: its size with or without its weights, and a fingerprint that tells it apart."""
 
-import dataclasses
 import hashlib
 import json
 
@@ -8,50 +7,10 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from explorer.errors import UnknownModel
-from explorer.models.layers import KEPT_LAYERS, kept_widths, layer_list
-from explorer.models.loading import DTYPES, Loaded, load_config
+from explorer.models.layers import KEPT_LAYERS, kept_widths
+from explorer.models.loading import Loaded, load_config
 from explorer.models.rounding import dtype_name, plain_tensors
 from explorer.records import ModelFacts
-
-
-@dataclasses.dataclass(frozen=True)
-class Size:
-    """A model's size as its configuration tells it."""
-
-    num_parameters: int
-    num_layers: int
-    vocab_size: int
-    hidden_size: int
-    num_layer_parameters: int
-    """Parameters of one layer, the first: what a depth student saves."""
-
-    def with_layers(self, num_layers: int) -> "Size":
-        """The size of a depth student of this model."""
-        saved = (self.num_layers - num_layers) * self.num_layer_parameters
-        return dataclasses.replace(
-            self, num_layers=num_layers, num_parameters=self.num_parameters - saved
-        )
-
-    def weight_bytes(self, dtype: str) -> int:
-        """Bytes of the weights at a dtype such as float32."""
-        return self.num_parameters * DTYPES[dtype].itemsize
-
-
-def size(name: str) -> Size:
-    """Parameters and shape of a model without loading its weights.
-
-    Raises:
-        UnknownModel: No such model, or its configuration makes no causal language model.
-    """
-    model = skeleton(name)
-    _, layers = layer_list(model)
-    return Size(
-        num_parameters=model.num_parameters(),
-        num_layers=len(layers),
-        vocab_size=int(model.config.vocab_size),
-        hidden_size=int(model.config.hidden_size),
-        num_layer_parameters=sum(p.numel() for p in layers[0].parameters()),
-    )
 
 
 def skeleton(name: str) -> PreTrainedModel:

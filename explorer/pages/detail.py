@@ -419,7 +419,7 @@ def _environment(record: RunRecord) -> None:
 def _provenance(record: RunRecord) -> None:
     """Where an imported run's scores come from."""
     if record.imported is None:
-        st.caption("Nobody noted down where this run was made.")
+        st.caption("No provenance recorded.")
         return
     files = [(name, f"SHA-256 {digest[:16]}") for name, digest in record.imported.files.items()]
     pairs = [

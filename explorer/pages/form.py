@@ -61,9 +61,9 @@ CHOICES = {
 }
 TRAINED = {"all": "All of them", "auto": "Those behind the first cut"}
 ELSEWHERE = {
-    "endpoint": "A server's model is timed as it is served, and tested if you like. Its key is "
-    "taken from EXPLORER_ENDPOINT_KEY where the run runs. Students that it teaches are ordered as "
-    "YAML: they are made from a model of their own (docs/distill.md).",
+    "endpoint": "A server's model is timed as it is served, and tested if you like. The API key is "
+    "read from EXPLORER_ENDPOINT_KEY on the machine that runs the job. Students that it teaches "
+    "are ordered as YAML: they are made from a model of their own (docs/distill.md).",
     "llamacpp": "A GGUF file is tested and timed as it is, in llama.cpp: no students.",
 }
 HALVES = [3, 2]

@@ -185,10 +185,9 @@ TERMS = {
         "teach a good deal faster in it."
     ),
     "vocab_sample": (
-        "At each step the student is asked for the tokens that the teacher thinks likely, and for "
-        "so many drawn of all others, which stand for the rest. Small students of a large "
-        "vocabulary learn faster so, and hardly worse. Empty takes all. Only with cached "
-        "distributions."
+        "Trains on the teacher's top tokens plus this many randomly sampled others instead of the "
+        "whole vocabulary. Faster for large vocabularies, at hardly any loss. Leave it empty to "
+        "train on all. Only with cached distributions."
     ),
     "train_layers": (
         "Before the first layer that was cut, a student computes what its teacher does. The second "
@@ -218,7 +217,7 @@ TERMS = {
         "longest, at the price that is known."
     ),
     "api_key": (
-        "NAME of the environment variable that holds the key where the run runs; never the key. "
+        "NAME of the environment variable that holds the key on the machine that runs the job. "
         "As usual is EXPLORER_ENDPOINT_KEY, or the seller's own variable."
     ),
     "api_tokenizer": (
@@ -307,9 +306,7 @@ TERMS = {
     ),
     "tune_run": "The student whose teaching is to be improved; it takes part as it is.",
     "tune_rounds": "How often the better ones go on. The last round has the whole budget.",
-    "tune_keep": (
-        "One variant in so many goes on to the next round, and is taught so many times as long."
-    ),
+    "tune_keep": ("Keeps 1 in N variants each round and trains the survivors N times longer."),
     "tune_settings": "Each value of each setting is one variant of the order above.",
     "tune_together": "One variant for each way to take a value of every setting, instead.",
     "tune_best": "Test and time the student of the best variant; it is taught already.",

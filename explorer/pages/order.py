@@ -66,7 +66,7 @@ def other_sizes(text: str) -> list[int]:
 
 
 def whole_numbers(text: str, wanted: str) -> list[int]:
-    """Positive whole numbers that were typed, parted by commas or spaces; `wanted` says so.
+    """Positive whole numbers that were typed, separated by commas or spaces; `wanted` says so.
 
     Raises:
         BadInput: Something in it is none.

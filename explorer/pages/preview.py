@@ -107,8 +107,8 @@ def _large_steps(specs: list[RunSpec], shelf: Shelf) -> str:
     lost = numbers.percent(max(found.values()), digits=2)
     most = f"up to {lost}" if len(found) > 1 else lost
     said = (
-        f"{', '.join(found)}: {most} of the parameters go in one cut. More than half goes better "
-        "in two steps: teach a larger student first; Cut from then offers it for the next cut."
+        f"{', '.join(found)}: this removes {most} of the parameters at once. Distil a larger "
+        "student first, then choose it under Cut from."
     )
     hover = html.escape(glossary.TERMS["start_from"], quote=True)
     return f'<p class="quiet" title="{hover}">{html.escape(said)}</p>'

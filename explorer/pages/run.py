@@ -55,7 +55,7 @@ else:
             ):
                 api.cost(last, root)
         runs = words.plural(len(new), "run")
-        label = f"Start {runs}" if new or problem else "All of it is measured"
+        label = f"Start {runs}" if new or problem else "Nothing to run: all results exist"
         submitting.start_button(root, new, label, ready=bool(new) and not problem)
 
 under_way = tournaments.show(root)

@@ -123,14 +123,14 @@ def _values(name: str) -> list[Any]:
             SETTINGS[name],
             "1e-3, 3e-4" if name == "learning_rate" else "",
             key=f"tune_{name}",
-            placeholder="values, parted by commas",
+            placeholder="comma-separated values",
         ),
         SETTINGS[name],
     )
 
 
 def numbers_in(text: str, name: str) -> list[float]:
-    """Numbers that were typed, parted by commas.
+    """Numbers that were typed, comma-separated.
 
     Raises:
         BadInput: Something in it is no number.
@@ -140,7 +140,7 @@ def numbers_in(text: str, name: str) -> list[float]:
         try:
             found.append(float(word))
         except ValueError as error:
-            raise BadInput(f"{name} takes numbers parted by commas, got {word!r}.") from error
+            raise BadInput(f"{name} takes comma-separated numbers, got {word!r}.") from error
     return found
 
 

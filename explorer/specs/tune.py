@@ -38,7 +38,7 @@ class TuneSpec(Spec):
     rounds: int = Field(3, ge=1, le=10)
     """Rounds, each of them with `keep` times as much training for one variant in `keep`."""
     keep: int = Field(2, ge=2, le=10)
-    """One variant in so many goes on to the next round."""
+    """Keeps 1 in N variants each round."""
 
     @pydantic.model_validator(mode="after")
     def _variants_can_be_compared(self) -> Self:

@@ -109,7 +109,8 @@ def refuse_missing(names: Iterable[str], index: TaskIndex) -> None:
         code.refuse(source)
     for row in rows:
         if row.refused:
-            raise BadInput(f"The task {row.name} is not for this: {row.refused} Leave it out.")
+            why = row.refused[0].lower() + row.refused[1:]
+            raise BadInput(f"Task {row.name} can't be run: {why} Remove it from the list.")
     data = held()
     lacking = [row for row in rows if data.has(row) is False]
     for row in lacking:

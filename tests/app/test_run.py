@@ -188,7 +188,7 @@ def test_more_than_half_in_one_cut_offers_two_steps(root, study, open_page, subm
     records.leave_student(root, study[2], tiny_llama(num_layers=20))
 
     page = open_page("run")
-    assert "10 layers: 53 % of the parameters go in one cut" in text_of(page)
+    assert "10 layers: this removes 53 % of the parameters at once" in text_of(page)
     page.selectbox(key="run_start_from").set_value(f"run:{study[2]}").run()
     assert "in one cut" not in text_of(page)
     page.button(key="run_start").click().run()
@@ -389,7 +389,7 @@ def test_what_is_measured_is_not_started_again(root, study, open_page, submitted
     page = open_page("run")
     page.text_input(key="run_name").input("starter").run()
 
-    assert page.button(key="run_start").label == "All of it is measured"
+    assert page.button(key="run_start").label == "Nothing to run: all results exist"
     assert page.button(key="run_start").disabled
 
 

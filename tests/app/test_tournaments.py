@@ -73,7 +73,7 @@ def test_a_value_that_cannot_be_is_refused_on_the_form(root, open_page, handed):
 
     assert "learning_rate" in page.error[0].value.replace("\\", "")
     assert not [one for one in page.button if one.key == "tune_start"]
-    with pytest.raises(BadInput, match="numbers parted by commas, got 'fast'"):
+    with pytest.raises(BadInput, match="comma-separated numbers, got 'fast'"):
         variants.numbers_in("0.1, fast", "Learning rate")
 
 

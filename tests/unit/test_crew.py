@@ -53,7 +53,7 @@ def test_a_training_goes_on_in_shards_and_out_of_them(tiny_run, tmp_path, store_
     root = tmp_path / "shared"
     helper_dies = Launch(order, root, 2, dies={1: 3}, sharded=True)
     assert helper_dies.end() == [1, -9], helper_dies.words()
-    assert "Another process of this launch ended" in helper_dies.words()
+    assert "Another process of this launch exited" in helper_dies.words()
     assert store.read_status(root, spec.run_id)["state"] == "interrupted"
     first_dies = Launch(order, root, 2, dies={0: 3})
     assert first_dies.end() == [-9, 1], first_dies.words()
@@ -117,7 +117,7 @@ def test_a_shared_evaluation_ends_with_the_bytes_of_one_process(tiny_llama, tmp_
     folder = store.run_folder(root, spec.run_id) / "capability"
     helper_dies = Launch(order, root, 2, dies={1: 4})
     assert helper_dies.end() == [1, -9], helper_dies.words()
-    assert "Another process of this launch ended" in helper_dies.words()
+    assert "Another process of this launch exited" in helper_dies.words()
     assert store.read_status(root, spec.run_id)["state"] == "interrupted"
     assert len((folder / "asked_local_choice.jsonl").read_bytes().splitlines()) == 6
     first_dies = Launch(order, root, 2, dies={0: 14})

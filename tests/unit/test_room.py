@@ -167,11 +167,11 @@ def test_a_forecast_has_memory_time_and_money(tiny_run, store_root):
     assert told.problem is None
     assert sum(told.memory.values()) > room.LIBRARIES_BYTES["cpu"]
     assert told.seconds > 0
-    assert "6 operations a parameter and token" in told.seconds_basis
+    assert "6 FLOPs per parameter and token" in told.seconds_basis
 
 
 def test_the_rule_is_proportional_to_tokens_and_size():
-    """Six operations a parameter and token of the student, two of the teacher."""
+    """Six FLOPs per parameter and token of the student, two of the teacher."""
     spec = ordered(max_tokens=1000)
     seconds = preflight.by_rule(spec, STARTER, TEN, 1e12)
 

@@ -32,7 +32,7 @@ from explorer.records import Usage
 from explorer.specs import ApiSpec
 
 VERSION = 1
-"""Rises when answers may change, so that none of before is read."""
+"""Bump it to invalidate cached answers."""
 GENERATES = frozenset({"generate_until"})
 EVERYTHING = GENERATES | {"loglikelihood", "loglikelihood_rolling", "multiple_choice"}
 SCORED_BY_OPENAI = ("babbage-002", "davinci-002")

@@ -29,7 +29,7 @@ from explorer.measure.runtimes.llamacpp import BATCH_TOKENS, LlamaCpp, Row
 NAME = "explorer-llama-cpp"
 """What lm-eval's results files name as the back end."""
 VERSION = 1
-"""Rises when answers may change, so that none of before is read."""
+"""Bump it to invalidate cached answers."""
 Answer = TypeVar("Answer", float, str)
 Request = tuple[Any, list[int], list[int]]
 """The text, the context's tokens and the continuation's tokens."""

@@ -40,7 +40,7 @@ log = logging.getLogger("explorer")
 NAME = "explorer-hf"
 """As lm-eval knows it."""
 VERSION = 2
-"""Rises when answers may change, so that none of before is read."""
+"""Bump it to invalidate cached answers."""
 TOKENS_PER_REQUEST = 64
 """A batch of n requests is a batch of this many times n tokens."""
 AUTO_BATCH_SIZE = {"cpu": 16, "cuda": 256}

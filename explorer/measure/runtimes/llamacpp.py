@@ -178,15 +178,6 @@ class LlamaCpp:
                     pointer = self._library.llama_get_logits_ith(self._context, i)
                     yield np.ctypeslib.as_array(pointer, shape=(self.vocab_size,))
 
-    def tokenize(self, text: str) -> list[int]:
-        """llama.cpp's own tokens of a text, without any that the model adds."""
-        data = text.encode()
-        room = (self._library.llama_token * (len(data) + 8))()
-        count = self._library.llama_tokenize(
-            self._vocabulary, data, len(data), room, len(room), False, True
-        )
-        return list(room[:count])
-
     def watch_memory(self) -> Peak:
         """Only a process of its own can tell; see `speed.memory`."""
         return Peak()
