@@ -94,8 +94,8 @@ def pick(
 ) -> pd.DataFrame:
     """The runs that meet every limit, smallest model first; the first row is the pick.
 
-    A limit of None is no limit. A run whose value is missing does not meet a limit on it, and
-    one that was timed on a busy machine is never picked.
+    None sets no limit. A run whose value is missing does not meet a limit on it, and one that was
+    timed on a busy machine is never picked.
     """
     meets = (runs["status"] == "finished") & ~interference.busy(runs)
     if min_retention is not None:

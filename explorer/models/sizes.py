@@ -165,7 +165,7 @@ def check_layers(
     """Refuse a student with as many or more layers than the model that it is cut from.
 
     Args:
-        asked: The student's layers; None is no question.
+        asked: The student's layers; None where it names none.
         num_layers: The model's; None where they are not known.
         whose: The model in words, as in `the teacher starter`.
         as_many: Whether the student may have as many, because it differs otherwise.
@@ -226,16 +226,16 @@ def _sizes_in(config: Any) -> dict[str, int]:
     """The sizes in a configuration, or in the part of it that describes the language model."""
     if not isinstance(config, dict):
         return {}
-    found = {
+    outer = {
         size: config[key]
         for size, keys in NAMES.items()
         for key in reversed(keys)
         if _is_size(config.get(key))
     }
-    if "num_layers" in found:
-        return found
+    if "num_layers" in outer:
+        return outer
     inner = [_sizes_in(config.get(part)) for part in INNER_CONFIGS]
-    return next((sizes for sizes in inner if sizes), found)
+    return next((sizes for sizes in inner if sizes), outer)
 
 
 def _is_size(value: Any) -> bool:
@@ -255,7 +255,7 @@ def _num_elements(path: Path) -> int:
         header = json.loads(file.read(num_bytes))
     tensors = [entry for name, entry in header.items() if name != "__metadata__"]
     if not all(entry["dtype"] in PLAIN_DTYPES for entry in tensors):
-        raise ValueError("an element is no parameter")
+        raise ValueError("its elements are not the parameters")
     return sum(int(math.prod(entry["shape"])) for entry in tensors)
 
 
@@ -274,14 +274,14 @@ def _of_gguf_header(file: BinaryIO) -> ModelSizes:
         (kind,) = _unpack(file, "<I")
         values[key] = _value(file, kind)
     architecture = bytes(values["general.architecture"]).decode()
-    found = {
+    stated = {
         size: values[f"{architecture}.{key}"]
         for key, size in GGUF_NAMES.items()
         if _is_size(values.get(f"{architecture}.{key}"))
     }
     if values.get("split.count", 1) > 1:
         # The other tensors are in other files.
-        return ModelSizes(**found)
+        return ModelSizes(**stated)
     num_parameters = 0
     for _ in range(num_tensors):
         name = _text(file)
@@ -289,7 +289,7 @@ def _of_gguf_header(file: BinaryIO) -> ModelSizes:
         *shape, _kind, _offset = _unpack(file, f"<{num_axes}QIQ")
         # Tables of rotary frequencies are no parameters.
         num_parameters += 0 if name.startswith(b"rope") else math.prod(shape)
-    return ModelSizes(**found, num_parameters=num_parameters or None)
+    return ModelSizes(**stated, num_parameters=num_parameters or None)
 
 
 def _value(file: BinaryIO, kind: int) -> Any:
