@@ -27,11 +27,14 @@ from explorer.specs import (
     SweepSpec,
     WidthStudent,
 )
+from explorer.specs.runs import ELSEWHERE
 
 positive = st.floats(1e-9, 1e9)
 share = st.floats(0, 1)
 names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True)
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
+teachers = texts.filter(lambda name: name.partition(":")[0] not in ELSEWHERE)
+"""Names of models that torch runs: of others no student can be cut."""
 counts = st.integers(1, 10**9)
 
 depth_students = st.builds(
@@ -73,7 +76,7 @@ def run_specs(draw):
     student = draw(st.none() | students)
     return RunSpec(
         name=draw(names),
-        teacher=draw(texts),
+        teacher=draw(teachers),
         student=student,
         distill=draw(st.none() | distill_specs) if student else None,
         capability=draw(st.none() | capability_specs),
