@@ -64,7 +64,7 @@ def hide(root: Path, run_ids: Collection[str]) -> None:
         DamagedStore: The file of hidden runs cannot be read.
     """
     for run_id in run_ids:
-        _folder_of(root, run_id)
+        check(root, run_id)
     with _alone(root):
         _write_hidden(root, hidden(root) | set(run_ids))
 
@@ -89,16 +89,18 @@ def delete(root: Path, run_id: str) -> DeletedRun:
         DamagedStore: The file of hidden runs cannot be read.
         NoRoom: The store may not be written.
     """
-    folder = _folder_of(root, run_id)
+    check(root, run_id)
+    folder = store.run_folder(root, run_id)
     with _alone(root):
+        # A later run of the same spec is a new one: neither hidden nor timed already.
+        still_hidden = hidden(root) - {run_id}
         target = root / TRASH / f"{run_id}~{datetime.now(UTC).strftime(DATE)}"
         try:
             target.parent.mkdir(exist_ok=True)
             folder.rename(target)
         except OSError as error:
             raise NoRoom(f"Could not move {folder} to {target}: {error.strerror}.") from error
-        # A later run of the same spec is a new one: neither hidden nor timed already.
-        _write_hidden(root, hidden(root) - {run_id})
+        _write_hidden(root, still_hidden)
     shutil.rmtree(root / ".work" / "stages" / run_id, ignore_errors=True)
     return _deleted(target)
 
@@ -167,11 +169,15 @@ def resolve_run_id(root: Path, text: str) -> str:
     )  # fmt: skip
 
 
-def _folder_of(root: Path, run_id: str) -> Path:
-    folder = store.run_folder(root, run_id)
+def check(root: Path, run_id: str) -> None:
+    """Refuse an id, not its beginning, that no run of the store has.
+
+    Raises:
+        BadInput: There is no such run, or the id could reach outside the store.
+    """
+    store.run_folder(root, run_id)  # refuses what could reach outside the store
     if not store.is_run(root, run_id):
         raise BadInput(f"There is no run {run_id!r} in {root}. `explorer ls --all` lists them.")
-    return folder
 
 
 def _student_of(run_folder: Path) -> str | None:

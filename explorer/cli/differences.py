@@ -46,7 +46,10 @@ def gather(
     refuse_unknown([*run_ids, *([against] if against else [])], found, root)
     scores = store.scores(found)
     gathered = []
-    named = list(run_ids) or [run_id for run_id in by_id if run_id not in hidden_runs(root)]
+    named = list(run_ids)
+    if not named:
+        hidden = hidden_runs(root)
+        named = [run_id for run_id in by_id if run_id not in hidden]
     for run, reference in _couples(by_id, named, against, chosen=bool(run_ids)):
         own_teacher = by_id[run].teacher_run_id == reference
         rows, suite = differences.between(

@@ -151,7 +151,7 @@ def delete(root: Path, run_ids: list[str]) -> list[trash.DeletedRun]:
         BadInput: There is no such run, or one is queued or running; then none is deleted.
     """
     for run_id in run_ids:
-        store.resolve_run_id(root, run_id)
+        trash.check(root, run_id)
         state = states.state_of(root, run_id)
         if state in states.ACTIVE:
             raise BadInput(

@@ -69,8 +69,7 @@ def strip(root: Path, runs: pd.DataFrame, known_prices: dict[str, Price]) -> Non
             label, icon, why = ("Time it again", "timer", glossary.TERMS["machine_busy"])
         if may and st.button(label, icon=f":material/{icon}:", key="explore_again", help=why):
             _again(root, run_id)
-        hidden = run_id in widgets.load(root).hidden
-        removal.menu(root, run_id, hidden=hidden, place="strip")
+        removal.menu(root, run_id, place="strip")
     record = widgets.attempt(lambda: store.load(root, run_id))
     if record is None:
         return
@@ -466,8 +465,7 @@ def failures(root: Path, runs: pd.DataFrame) -> None:
                 f"{words.md(why)}"
             )
             with more:
-                hidden = row["run_id"] in widgets.load(root).hidden
-                removal.menu(root, row["run_id"], hidden=hidden, place="failed")
+                removal.menu(root, row["run_id"], place="failed")
             if not widgets.read_only() and resume.button(
                 "Resume", key=f"explore_resume_{row['run_id']}", icon=":material/replay:"
             ):

@@ -13,9 +13,9 @@ from explorer import jobs
 from explorer.analysis import interference, numbers
 from explorer.errors import ExplorerError
 from explorer.frames import row_dicts
+from explorer.jobs.states import ACTIVE
 from explorer.pages import glossary, removal, submitting, widgets, words
 
-ACTIVE = ("queued", "running")
 REFRESH_S = 1.0
 SHOWN = 12
 """Runs listed at once; the others are on the Explore page."""
@@ -176,8 +176,7 @@ def _actions(root: Path, run_id: str, state: str, cancelling: bool) -> None:
             disabled=submitting.is_running(root, submitting.key_of(run_id)),
             on_click=submitting.begin_again, args=(root, run_id),
         )  # fmt: skip
-    hidden = run_id in widgets.load(root).hidden
-    removal.menu(root, run_id, hidden=hidden, place="queue")
+    removal.menu(root, run_id, place="queue")
 
 
 def _time_again(root: Path, run_id: str) -> None:

@@ -5,27 +5,26 @@ from pathlib import Path
 import streamlit as st
 
 from explorer import jobs, trash
-from explorer.errors import ExplorerError
 from explorer.pages import widgets, words
 
 HIDE, SHOW, DELETE = "Hide", "Show again", "Delete"
 ICONS = {HIDE: "visibility_off", SHOW: "visibility", DELETE: "delete"}
 JUST_DELETED = "just_deleted"
-"""Ids of the runs that this session deleted last, for the offer to undo it."""
+"""The run that this session deleted last, for the offer to undo it."""
 MOST_SHOWN = 50
 
 
-def menu(root: Path, run_id: str, *, hidden: bool, place: str) -> None:
-    """A menu that hides or deletes a run; nothing in a read-only dashboard.
+def menu(root: Path, run_id: str, *, place: str) -> None:
+    """A menu that hides, shows or deletes a run; nothing in a read-only dashboard.
 
     Args:
         root: The store.
         run_id: The run; it is not under way.
-        hidden: Whether it is hidden now.
         place: Where the menu stands, for its key.
     """
     if widgets.read_only():
         return
+    hidden = run_id in widgets.load(root).hidden
     key = f"{place}_remove_{run_id}"
     st.menu_button(
         "More",
@@ -39,16 +38,14 @@ def menu(root: Path, run_id: str, *, hidden: bool, place: str) -> None:
 
 def _act(root: Path, run_id: str, action: str | None) -> None:
     """Do what was chosen; it runs before the page is drawn again."""
-    try:
-        if action == HIDE:
-            trash.hide(root, [run_id])
-        elif action == SHOW:
-            trash.unhide(root, [run_id])
-        elif action == DELETE:
-            jobs.delete(root, [run_id])
-            st.session_state[JUST_DELETED] = [run_id]
-    except ExplorerError as error:
-        st.error(words.md(str(error)), icon=":material/error:")
+    if action == HIDE:
+        widgets.attempt(lambda: trash.hide(root, [run_id]))
+    elif action == SHOW:
+        widgets.attempt(lambda: trash.unhide(root, [run_id]))
+    elif action == DELETE:
+        entries = widgets.attempt(lambda: jobs.delete(root, [run_id]))
+        if entries:
+            st.session_state[JUST_DELETED] = run_id
     if action in (HIDE, DELETE) and st.session_state.get(widgets.PICKED) == run_id:
         st.session_state[widgets.PICKED] = None
     widgets.index(root).look_again()
@@ -56,17 +53,18 @@ def _act(root: Path, run_id: str, action: str | None) -> None:
 
 def undo_offer(root: Path) -> None:
     """After a deletion: what was deleted, and a button that takes it back."""
-    run_ids = set(st.session_state.get(JUST_DELETED, []))
-    run_ids &= {entry.run_id for entry in trash.deleted(root)} if run_ids else set()
-    for run_id in sorted(run_ids):
-        with st.container(border=True, horizontal=True, vertical_alignment="center"):
-            st.markdown(f"Deleted **{words.md(run_id)}**.{_left_alone(root, run_id)}")
-            st.button(
-                "Undo",
-                key=f"undo_{run_id}",
-                icon=":material/undo:",
-                on_click=lambda run_id=run_id: _restore(root, run_id),
-            )
+    run_id = st.session_state.get(JUST_DELETED)
+    if run_id is None or all(entry.run_id != run_id for entry in trash.deleted(root)):
+        return
+    with st.container(border=True, horizontal=True, vertical_alignment="center"):
+        st.markdown(f"Deleted **{words.md(run_id)}**.{_left_alone(root, run_id)}")
+        st.button(
+            "Undo",
+            key=f"undo_{run_id}",
+            icon=":material/undo:",
+            on_click=_restore,
+            args=(root, run_id),
+        )
 
 
 def _left_alone(root: Path, run_id: str) -> str:
@@ -82,10 +80,7 @@ def _left_alone(root: Path, run_id: str) -> str:
 
 
 def _restore(root: Path, run_id: str) -> None:
-    try:
-        trash.restore(root, run_id)
-    except ExplorerError as error:
-        st.error(words.md(str(error)), icon=":material/error:")
+    widgets.attempt(lambda: trash.restore(root, run_id))
     widgets.index(root).look_again()
 
 
@@ -105,7 +100,8 @@ def trash_list(root: Path) -> None:
                     key=f"restore_{entry.folder.name}",
                     icon=":material/undo:",
                     width="stretch",
-                    on_click=lambda run_id=entry.run_id: _restore(root, run_id),
+                    on_click=_restore,
+                    args=(root, entry.run_id),
                 )
         if len(entries) > MOST_SHOWN:
             st.caption(f"and {len(entries) - MOST_SHOWN:,} earlier ones: `explorer trash`.")

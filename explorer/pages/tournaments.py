@@ -8,6 +8,7 @@ import streamlit as st
 
 from explorer.errors import ExplorerError
 from explorer.frames import row_dicts
+from explorer.jobs.states import ACTIVE
 from explorer.pages import glossary, queued, submitting, widgets, words
 from explorer.specs import RunSpec
 from explorer.tune import queued as tunes
@@ -22,7 +23,7 @@ def show(root: Path) -> bool:
     listing = tunes.listing(root)
     if listing.empty:
         return False
-    active = bool(listing["state"].isin(queued.ACTIVE).any())
+    active = bool(listing["state"].isin(ACTIVE).any())
     fragment = st.fragment(_draw, run_every=queued.REFRESH_S if active else None)
     fragment(root, active)
     return active
@@ -30,7 +31,7 @@ def show(root: Path) -> bool:
 
 def _draw(root: Path, was_active: bool) -> None:
     listing = tunes.listing(root)
-    if bool(listing["state"].isin(queued.ACTIVE).any()) != was_active:
+    if bool(listing["state"].isin(ACTIVE).any()) != was_active:
         # The timer belongs to the whole page: start or stop it there.
         st.rerun()
     st.subheader("Tournaments", anchor=False)
@@ -51,7 +52,7 @@ def _one(root: Path, row: Mapping[Any, Any]) -> None:
             middle.markdown(words.md(str(error)))
             return
         best = now.table[0]
-        if state in queued.ACTIVE:
+        if state in ACTIVE:
             done = now.num_runs - len(now.missing)
             said = f"{now.title} · {done} of {now.num_runs} runs"
             middle.progress(done / now.num_runs, words.md(said.capitalize()))
@@ -67,7 +68,7 @@ def _one(root: Path, row: Mapping[Any, Any]) -> None:
 def _actions(root: Path, tune_id: str, row: Mapping[Any, Any], best: RunSpec) -> None:
     if widgets.read_only():
         return
-    if row["state"] in queued.ACTIVE:
+    if row["state"] in ACTIVE:
         if row["cancel_requested"]:
             st.button("Stopping…", key=f"tune_cancel_{tune_id}", disabled=True, width="stretch")
         elif st.button(

@@ -51,14 +51,17 @@ def test_a_hidden_run_is_remembered_in_one_file_until_it_is_shown_again(store_ro
 
 @pytest.mark.parametrize("text", ["not json", '{"a": 1}', "[1]", "\xff"])
 def test_a_damaged_list_of_hidden_runs_is_reported_and_left(store_root, text):
-    """Hiding one more run would lose the others, so it is refused."""
+    """Hiding one more run would lose the others, so it is refused; so is deleting one."""
     run_id = records.write_study(store_root)[0]
     path = store_root / trash.HIDDEN
     path.write_bytes(text.encode("latin-1"))
 
     with pytest.raises(DamagedStore, match="Repair or remove it"):
         trash.hide(store_root, [run_id])
+    with pytest.raises(DamagedStore, match="Repair or remove it"):
+        jobs.delete(store_root, [run_id])
 
+    assert run_id in store.run_ids(store_root)
     assert path.read_bytes() == text.encode("latin-1")
 
 
@@ -126,6 +129,19 @@ def test_what_is_not_a_run_is_neither_hidden_nor_deleted(store_root):
         trash.restore(store_root, "x")
 
     assert (store_root / "holiday-pictures").is_dir()
+
+
+def test_an_id_that_leads_out_of_the_store_moves_nothing(store_root):
+    """Not even a folder that looks like a run."""
+    records.write_study(store_root)
+    outside = RunSpec(name="outside")
+    store.open_run(store_root.parent, outside)
+
+    for act in (trash.hide, jobs.delete):
+        with pytest.raises(BadInput, match="A run's id"):
+            act(store_root, [f"../{outside.run_id}"])
+
+    assert store.run_folder(store_root.parent, outside.run_id).is_dir()
 
 
 def test_a_run_made_anew_after_its_deletion_is_shown_and_timed_anew(store_root):
