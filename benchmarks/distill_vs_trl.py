@@ -74,8 +74,10 @@ def main(turns: int, steps: int, *, short: bool) -> None:
                         call(work, side, layers=layers, steps=steps)
                     )
     check_same_loss(found)
-    rates = {key: statistics.median(r for one in runs for r in one["rates"])
-             for key, runs in found.items()}  # fmt: skip
+    rates = {
+        key: statistics.median(r for one in runs for r in one["rates"])
+        for key, runs in found.items()
+    }
     memory = {key: max(one["peak_bytes"] for one in runs) for key, runs in found.items()}
     names = {
         "ours": "ours, tokens drawn",
@@ -109,10 +111,14 @@ def main(turns: int, steps: int, *, short: bool) -> None:
     seconds = {side: sum(1 / rates[side, layers] for layers in SWEEP) for side in compared}
     for side in ("ours", "ours_all"):
         seconds[side] += 1 / pass_rate
-    packed = {} if short else {
-        "speed_ratio_single_packed": ratio(rates["ours", SINGLE], rates[PACKED, SINGLE]),
-        "speed_ratio_sweep4_packed": ratio(seconds[PACKED], seconds["ours"]),
-    }  # fmt: skip
+    packed = (
+        {}
+        if short
+        else {
+            "speed_ratio_single_packed": ratio(rates["ours", SINGLE], rates[PACKED, SINGLE]),
+            "speed_ratio_sweep4_packed": ratio(seconds[PACKED], seconds["ours"]),
+        }
+    )
     print(
         json.dumps(
             {
@@ -170,8 +176,10 @@ def call(work: Path, side: str, *, script: str = __file__, **options: int) -> di
         command += [f"--{name}", value]
     # Names tokenizers and Accelerate look at; the hub is not needed.
     environment = os.environ | {
-        "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(THREADS), "TOKENIZERS_PARALLELISM": "false",
-    }  # fmt: skip
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": str(THREADS),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     done = subprocess.run(
         list(map(str, command)), env=environment, capture_output=True, text=True, check=False
     )
@@ -273,20 +281,41 @@ def trl_trainer(
     if frozen:
         student.model.get_input_embeddings().requires_grad_(False)
     config = GKDConfig(
-        output_dir=str(work / "trl"), max_steps=max_steps, lmbda=0.0, beta=0.0, temperature=1.0,
-        per_device_train_batch_size=one.blocks_per_step, gradient_accumulation_steps=1,
-        gradient_checkpointing=False, bf16=False, use_cpu=True, max_length=max(map(len, texts)),
-        learning_rate=one.learning_rate, lr_scheduler_type="constant", warmup_steps=0,
-        optim="adamw_torch_fused", adam_beta1=0.9, adam_beta2=0.95,
-        weight_decay=one.weight_decay, max_grad_norm=1.0,
-        logging_strategy="steps", logging_steps=1, save_strategy="no", report_to="none",
-        disable_tqdm=True, dataloader_pin_memory=False, seed=0,
-    )  # fmt: skip
+        output_dir=str(work / "trl"),
+        max_steps=max_steps,
+        lmbda=0.0,
+        beta=0.0,
+        temperature=1.0,
+        per_device_train_batch_size=one.blocks_per_step,
+        gradient_accumulation_steps=1,
+        gradient_checkpointing=False,
+        bf16=False,
+        use_cpu=True,
+        max_length=max(map(len, texts)),
+        learning_rate=one.learning_rate,
+        lr_scheduler_type="constant",
+        warmup_steps=0,
+        optim="adamw_torch_fused",
+        adam_beta1=0.9,
+        adam_beta2=0.95,
+        weight_decay=one.weight_decay,
+        max_grad_norm=1.0,
+        logging_strategy="steps",
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        seed=0,
+    )
     return GKDTrainer(
-        model=student.model, teacher_model=load("starter").model, args=config,
-        processing_class=student.tokenizer, train_dataset=Dataset.from_list(rows),
+        model=student.model,
+        teacher_model=load("starter").model,
+        args=config,
+        processing_class=student.tokenizer,
+        train_dataset=Dataset.from_list(rows),
         callbacks=callbacks,
-    )  # fmt: skip
+    )
 
 
 # The sides, each in its own process -----------------------------------------------------------

@@ -22,8 +22,10 @@ from PIL import Image  # Streamlit brings it
 from playwright.sync_api import Page, sync_playwright
 
 APP = Path(__file__).parent.parent / "app.py"
-PAGES = {name: "" if name == "explore" else name for name in
-         ("explore", "run", "tasks", "compare", "answers", "published", "economics")}  # fmt: skip
+PAGES = {
+    name: "" if name == "explore" else name
+    for name in ("explore", "run", "tasks", "compare", "answers", "published", "economics")
+}
 WIDTHS = {1440: 1000, 1024: 900, 390: 844}
 """Width to height of the window, in pixels."""
 CHROME_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -47,8 +49,15 @@ def app(store: Path, *, script: Path = APP, **environment: str) -> Iterator[str]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.headless=true",
-               f"--server.port={port}"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "streamlit",
+        "run",
+        str(script),
+        "--server.headless=true",
+        f"--server.port={port}",
+    ]
     process = subprocess.Popen(
         command,
         cwd=APP.parent,

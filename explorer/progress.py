@@ -52,12 +52,16 @@ class Progress:
         moved = done - self._stage_first_done
         left = elapsed * (total - done) / moved if moved > 0 and elapsed > 1 else None
         status = {
-            "run_id": self.run_id, "state": "running", "stage": stage,
-            "done": done, "total": total, "unit": unit,
+            "run_id": self.run_id,
+            "state": "running",
+            "stage": stage,
+            "done": done,
+            "total": total,
+            "unit": unit,
             "seconds": round(elapsed, 1),
             "seconds_left": None if left is None else round(left, 1),
             **numbers,
-        }  # fmt: skip
+        }
         if self._listener:
             self._listener(status)
         if now - self._last_write >= WRITE_EVERY_S:

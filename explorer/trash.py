@@ -164,9 +164,12 @@ def resolve_run_id(root: Path, text: str) -> str:
     """
     known = sorted({entry.run_id for entry in deleted(root)})
     return store.resolve_id(
-        text, known, "deleted runs", f"There is no run {text!r} in the trash of {root}.",
+        text,
+        known,
+        "deleted runs",
+        f"There is no run {text!r} in the trash of {root}.",
         "`explorer trash` lists them.",
-    )  # fmt: skip
+    )
 
 
 def check(root: Path, run_id: str) -> None:

@@ -128,8 +128,10 @@ def _spoil(logprobs: dict, fault: str) -> None:
     if fault == "drops_some":
         logprobs["top_logprobs"][5] = None
     if fault == "names_three":
-        tops = [top and dict(sorted(top.items(), key=lambda one: -one[1])[:3])
-                for top in logprobs["top_logprobs"]]  # fmt: skip
+        tops = [
+            top and dict(sorted(top.items(), key=lambda one: -one[1])[:3])
+            for top in logprobs["top_logprobs"]
+        ]
         logprobs["top_logprobs"] = tops
     if fault == "adds_a_token":
         for values in logprobs.values():

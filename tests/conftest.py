@@ -194,9 +194,13 @@ def tiny_run(tiny_llama: TinyLlama, corpus_file: Path) -> dict[str, Any]:
         "teacher": str(tiny_llama()),
         "student": {"num_layers": 2, "sample_blocks": 2},
         "distill": {
-            "corpus": str(corpus_file), "max_tokens": 600, "block_tokens": 16,
-            "heldout_blocks": 4, "top_k": 8, "eval_every_steps": 4,
+            "corpus": str(corpus_file),
+            "max_tokens": 600,
+            "block_tokens": 16,
+            "heldout_blocks": 4,
+            "top_k": 8,
+            "eval_every_steps": 4,
         },
         "capability": {"tasks": ["tiny_pairs"], "include_path": str(ROOT / "tests" / "tasks")},
         "latency": None,
-    }  # fmt: skip
+    }

@@ -53,10 +53,15 @@ class Launch:
             patch.setenv("TOKENIZERS_PARALLELISM", "false")
             for rank, said in enumerate(self.said):
                 meeting = {
-                    "WORLD_SIZE": num_processes, "RANK": rank, "LOCAL_RANK": rank,
-                    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true",
-                    "EXPLORER_RESULTS": root, "ACCELERATE_USE_FSDP": str(sharded).lower(),
-                }  # fmt: skip
+                    "WORLD_SIZE": num_processes,
+                    "RANK": rank,
+                    "LOCAL_RANK": rank,
+                    "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": port,
+                    "ACCELERATE_USE_CPU": "true",
+                    "EXPLORER_RESULTS": root,
+                    "ACCELERATE_USE_FSDP": str(sharded).lower(),
+                }
                 process = _FORKS.Process(
                     target=_run, args=(order, said, meeting, (dies or {}).get(rank))
                 )

@@ -15,10 +15,23 @@ from pathlib import Path
 from explorer.models import loading
 
 FAULTS = (
-    "stalls", "garbage", "closes", "error", "no_usage", "no_stream", "status", "miscounts",
-    "refuses_extras", "empty", "stays_alive", "never_ends", "counts_more",
-    "every_third_fails", "not_an_object", "echoes_key",
-)  # fmt: skip
+    "stalls",
+    "garbage",
+    "closes",
+    "error",
+    "no_usage",
+    "no_stream",
+    "status",
+    "miscounts",
+    "refuses_extras",
+    "empty",
+    "stays_alive",
+    "never_ends",
+    "counts_more",
+    "every_third_fails",
+    "not_an_object",
+    "echoes_key",
+)
 SECRET = "sk-very-secret"
 
 

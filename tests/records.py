@@ -207,11 +207,17 @@ def with_levels(record: RunRecord) -> RunRecord:
     """The record with four levels of load, and some failures."""
     own = record.latency.own
     points = [
-        LoadPoint(kind="clients", level=at, turns=own.turns[:count], num_failed=failed,
-                  failures={"stalled": failed} if failed else {}, seconds=2.0,
-                  output_tokens_per_s=rate)
+        LoadPoint(
+            kind="clients",
+            level=at,
+            turns=own.turns[:count],
+            num_failed=failed,
+            failures={"stalled": failed} if failed else {},
+            seconds=2.0,
+            output_tokens_per_s=rate,
+        )
         for at, count, failed, rate in ((1, 10, 0, 20.0), (4, 4, 1, 60.0), (8, 0, 3, None))
-    ]  # fmt: skip
+    ]
     points.append(points[0].model_copy(update={"kind": "poisson", "level": 0.5}))
     timing = own.model_copy(
         update={
@@ -264,8 +270,11 @@ def make_answers(num_layers: int, seed: int = 0) -> pd.DataFrame:
         own = np.random.default_rng([index, num_layers, seed]).uniform(size=num_documents)
         ability = chance + (score - chance) * _kept(num_layers)
         # A Gaussian-free copula: mostly the shared difficulty, partly the model's own luck.
-        mixed = np.where(own < 0.7, difficulty, np.random.default_rng([index, num_layers, seed, 1])
-                         .uniform(size=num_documents))  # fmt: skip
+        mixed = np.where(
+            own < 0.7,
+            difficulty,
+            np.random.default_rng([index, num_layers, seed, 1]).uniform(size=num_documents),
+        )
         for doc_id, right in enumerate(mixed < ability):
             rows.append((task, metric, doc_id, f"{task}-{doc_id:04d}", float(right)))
     return pd.DataFrame(rows, columns=["task", "metric", "doc_id", "doc_hash", "value"])
@@ -282,9 +291,11 @@ def _kept(num_layers: int) -> float:
 
 def _model(layers: int) -> ModelFacts:
     num_parameters = 28_311_552 + 576 + layers * 3_540_096
-    kept = None if layers == TEACHER_LAYERS else sorted(
-        np.linspace(0, TEACHER_LAYERS - 1, layers).round().astype(int).tolist()
-    )  # fmt: skip
+    kept = (
+        None
+        if layers == TEACHER_LAYERS
+        else sorted(np.linspace(0, TEACHER_LAYERS - 1, layers).round().astype(int).tolist())
+    )
     return ModelFacts(
         name="starter",
         fingerprint=f"{layers:016x}",
@@ -311,25 +322,43 @@ def _distillation(layers: int, asked: DistillSpec, rng: np.random.Generator) -> 
         tokens = round(asked.max_tokens * share)
         curve.append(
             CurvePoint(
-                step=step, scored_tokens=tokens, seconds=tokens / rate, loss=max(loss, 0.05),
+                step=step,
+                scored_tokens=tokens,
+                seconds=tokens / rate,
+                loss=max(loss, 0.05),
                 learning_rate=asked.learning_rate * 0.5 * (1 + math.cos(math.pi * share)),
-                heldout_kl=max(loss, 0.05) * 1.05, heldout_top1=0.7 - 0.08 * max(loss, 0.05),
+                heldout_kl=max(loss, 0.05) * 1.05,
+                heldout_top1=0.7 - 0.08 * max(loss, 0.05),
             )
-        )  # fmt: skip
+        )
     seconds = asked.max_tokens / rate
     return Distillation(
         corpus=CorpusFacts(
-            name="starter", digest="5eed" * 4, num_documents=1180, num_tokens=301_000,
+            name="starter",
+            digest="5eed" * 4,
+            num_documents=1180,
+            num_tokens=301_000,
             overlap_13grams=dict.fromkeys(TASKS, 0),
         ),
         targets=TargetsFacts(
-            key="ab" * 8, top_k=32, num_positions=asked.max_tokens, bytes_per_token=196,
-            mean_mass=0.91, seconds=290.0,
+            key="ab" * 8,
+            top_k=32,
+            num_positions=asked.max_tokens,
+            bytes_per_token=196,
+            mean_mass=0.91,
+            seconds=290.0,
         ),
-        scored_tokens=asked.max_tokens, steps=steps, seconds=seconds, device_hours=seconds / 3600,
+        scored_tokens=asked.max_tokens,
+        steps=steps,
+        seconds=seconds,
+        device_hours=seconds / 3600,
         num_trained_parameters=layers * 3_540_096,
-        kl_before=start, kl_after=max(end, 0.05), top1_before=0.1, top1_after=0.6, curve=curve,
-    )  # fmt: skip
+        kl_before=start,
+        kl_after=max(end, 0.05),
+        top1_before=0.1,
+        top1_after=0.6,
+        curve=curve,
+    )
 
 
 def _capability(layers: int, seed: int) -> Capability:
@@ -339,13 +368,19 @@ def _capability(layers: int, seed: int) -> Capability:
         values = answers.loc[answers["task"] == task, "value"]
         scores.append(
             TaskScore(
-                task=task, metric=metric, score=float(values.mean()),
-                stderr=float(values.std() / math.sqrt(num_documents)), chance=chance,
-                num_documents=num_documents, num_documents_total=num_documents, num_fewshot=0,
-                task_version="1", task_hash=f"{task}-hash",
+                task=task,
+                metric=metric,
+                score=float(values.mean()),
+                stderr=float(values.std() / math.sqrt(num_documents)),
+                chance=chance,
+                num_documents=num_documents,
+                num_documents_total=num_documents,
+                num_fewshot=0,
+                task_version="1",
+                task_hash=f"{task}-hash",
                 seconds=0.009 * layers * num_documents,
             )
-        )  # fmt: skip
+        )
     return Capability(
         lm_eval_version="0.4.13", scores=scores, seconds=sum(s.seconds or 0 for s in scores)
     )

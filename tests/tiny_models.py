@@ -19,10 +19,17 @@ from transformers import (
 )
 
 _SIZES: dict[str, Any] = {
-    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
-    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2,
-}  # fmt: skip
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 2,
+}
 
 
 def _made(model: Any, config: Any) -> Any:
@@ -34,9 +41,14 @@ def _made(model: Any, config: Any) -> Any:
 def gpt2() -> Any:
     """Fused projections, learned positions, tied embeddings."""
     config = GPT2Config(
-        vocab_size=64, n_positions=64, n_embd=32, n_layer=4, n_head=4,
-        bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
+        vocab_size=64,
+        n_positions=64,
+        n_embd=32,
+        n_layer=4,
+        n_head=4,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
     return _made(GPT2LMHeadModel, config)
 
 

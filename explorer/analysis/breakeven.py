@@ -32,10 +32,9 @@ def api_usd_per_request(
     """
     for price, what in ((usd_per_mtok_input, "input"), (usd_per_mtok_output, "output")):
         check_dollars(price.value, f"API's price per million {what} tokens")
-    return (
-        usd_per_mtok_input * (workload.input_tokens / 1e6)
-        + usd_per_mtok_output * (workload.output_tokens / 1e6)
-    )  # fmt: skip
+    return usd_per_mtok_input * (workload.input_tokens / 1e6) + usd_per_mtok_output * (
+        workload.output_tokens / 1e6
+    )
 
 
 def break_even(
@@ -69,10 +68,13 @@ def break_even(
     if share.value > 1:
         never = unknown("a device that is fast enough: even fully used it costs more than the API")
         return BreakEven(
-            api_usd, own, never, share,
+            api_usd,
+            own,
+            never,
+            share,
             "The API is cheaper at any traffic: fully used, the device would have to be "
             f"{share.value:.3g} times as fast.",
-        )  # fmt: skip
+        )
     verdict = (
         f"From {needed.value:,.0f} requests an hour on the device is cheaper: when it is used for "
         f"{100 * share.value:.2g} % of what it can do."

@@ -58,9 +58,11 @@ def all_claims(
         deployments: Of the catalogue.
     """
     return [
-        capability(rows), cost(rows, fitted, deployments), consumer_rent(fitted),
+        capability(rows),
+        cost(rows, fitted, deployments),
+        consumer_rent(fitted),
         gemini(rows, speeds),
-    ]  # fmt: skip
+    ]
 
 
 def capability(rows: pd.DataFrame) -> Claim:
@@ -100,15 +102,19 @@ def cost(rows: pd.DataFrame, fitted: pd.DataFrame, deployments: pd.DataFrame) ->
         found.append(
             (
                 f"{row['student']}: a million output tokens at {row['seller']}",
-                row["price_share"], "published", row["price_url"],
+                row["price_share"],
+                "published",
+                row["price_url"],
             )
-        )  # fmt: skip
+        )
         found.append(
             (
                 f"{row['student']}: a million input tokens at {row['seller']}",
-                row["price_share_input"], "published", row["price_url"],
+                row["price_share_input"],
+                "published",
+                row["price_url"],
             )
-        )  # fmt: skip
+        )
     teacher = _deployed(LARGE_TEACHER, fitted, deployments)
     for row in row_dicts(students):
         for bits in (16, 4):
@@ -119,10 +125,11 @@ def cost(rows: pd.DataFrame, fitted: pd.DataFrame, deployments: pd.DataFrame) ->
                         f"{row['student']}: rent per hour of {own['num_devices']:.0f} "
                         f"{own['hardware']} at {bits} bits, of {teacher['num_devices']:.0f} "
                         f"{teacher['hardware']} for the teacher",
-                        own["usd_per_hour"] / teacher["usd_per_hour"], "estimated",
+                        own["usd_per_hour"] / teacher["usd_per_hour"],
+                        "estimated",
                         own["price_url"],
                     )
-                )  # fmt: skip
+                )
     frame = pd.DataFrame(found, columns=["point", "share", "basis", "source_url"])
     reaching = frame["share"] <= SHARE
     api, rent = frame["basis"] == "published", frame["basis"] == "estimated"
@@ -162,11 +169,13 @@ def consumer_rent(fitted: pd.DataFrame) -> Claim:
     ]
     points = pd.DataFrame(
         {
-            "point": words, "value": values, "basis": "estimated",
+            "point": words,
+            "value": values,
+            "basis": "estimated",
             "source_url": rows["price_url"].tolist(),
         },
         index=rows.index,
-    )  # fmt: skip
+    )
     # The dearest of the offers decides: a claim of $2 is no claim of "$2 if you are lucky".
     reaching = rows["usd_per_hour_high"] <= RENT_USD
     one = rows["num_devices"] == 1
@@ -216,11 +225,13 @@ def gemini(rows: pd.DataFrame, speeds: pd.DataFrame) -> Claim:
     )
     fast = slow["share"] <= TENTH
     timed = _points(
-        [f"{s} to {t}, {w}" for s, t, w in zip(slow["student"], slow["teacher"], slow["what"],
-                                               strict=True)],
+        [
+            f"{s} to {t}, {w}"
+            for s, t, w in zip(slow["student"], slow["teacher"], slow["what"], strict=True)
+        ],
         [f"{numbers.significant(share, 2)} of the time" for share in slow["share"]],
         slow["source_url"],
-    )  # fmt: skip
+    )
     verdict = _verdict(fast)
     if verdict == "Holds" and not kept.all():
         verdict = "Holds in part"

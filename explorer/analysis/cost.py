@@ -195,9 +195,11 @@ def _teacher_tokens_per_s(runs: pd.DataFrame) -> "pd.Series[float]":
     """
     own = runs["output_tokens_per_s"].astype(float)
     in_turns = (
-        1e3 * runs["batch_size"].astype(float) * runs["output_tokens"].astype(float)
+        1e3
+        * runs["batch_size"].astype(float)
+        * runs["output_tokens"].astype(float)
         / runs["teacher_latency_ms"].astype(float)
-    )  # fmt: skip
+    )
     quiet = own.where(~interference.busy(runs))
     by_run = dict(zip(runs["run_id"], quiet, strict=True))
     elsewhere = runs["teacher_run_id"].map(by_run).astype(float)

@@ -16,10 +16,25 @@ from explorer.analysis.pairing import Pair
 # Shape letters: R rows of values (the two runs), D draws.
 
 COLUMNS = [
-    "task", "metric", "num_documents", "num_clusters", "student", "teacher", "difference",
-    "difference_low", "difference_high", "num_only_student", "num_only_teacher", "detectable",
-    "test", "p_value", "p_holm", "verdict", "reason", "note",
-]  # fmt: skip
+    "task",
+    "metric",
+    "num_documents",
+    "num_clusters",
+    "student",
+    "teacher",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "num_only_student",
+    "num_only_teacher",
+    "detectable",
+    "test",
+    "p_value",
+    "p_holm",
+    "verdict",
+    "reason",
+    "note",
+]
 
 
 def between(
@@ -44,9 +59,13 @@ def between(
         seed: Same seed, same interval.
     """
     pairs = pairing.pair(
-        scores, reference_scores, answers, reference_answers,
-        allow=allow, names=("run", "reference"),
-    )  # fmt: skip
+        scores,
+        reference_scores,
+        answers,
+        reference_answers,
+        allow=allow,
+        names=("run", "reference"),
+    )
     return tasks(pairs, draws=draws, seed=seed), suite(pairs, draws=draws, seed=seed)
 
 
@@ -63,9 +82,11 @@ def tasks(pairs: Sequence[Pair], *, draws: int = 2000, seed: int = 0) -> pd.Data
         where nothing can be paired), `reason` why not, `note` on what differs.
     """
     rows = pd.DataFrame([_row(one, draws, seed) for one in pairs], columns=COLUMNS)
-    numbers = [name for name in COLUMNS if name not in (
-        "task", "metric", "test", "verdict", "reason", "note"
-    )]  # fmt: skip
+    numbers = [
+        name
+        for name in COLUMNS
+        if name not in ("task", "metric", "test", "verdict", "reason", "note")
+    ]
     rows[numbers] = rows[numbers].astype(float)
     rows["num_documents"] = rows["num_documents"].astype(int)
     rows["p_holm"] = paired_tests.holm(rows["p_value"].to_numpy())
@@ -89,17 +110,31 @@ def suite(pairs: Sequence[Pair], *, draws: int = 2000, seed: int = 0) -> dict[st
     used = [one for one in pairs if len(one.teacher_N)]
     row: dict[str, Any] = {"num_tasks": len(used), "num_documents": 0, "verdict": None} | (
         dict.fromkeys(
-            ("student", "teacher", "difference", "difference_low", "difference_high", "stderr",
-             "between_sd", "stderr_tasks", "p_value")
+            (
+                "student",
+                "teacher",
+                "difference",
+                "difference_low",
+                "difference_high",
+                "stderr",
+                "between_sd",
+                "stderr_tasks",
+                "p_value",
+            )
         )
-    )  # fmt: skip
+    )
     if not used:
         return row
     stderrs = [
-        float(np.sqrt(resampling.covariance(
-            (one.student_N - one.teacher_N)[None, :], one.clusters_N)[0, 0]))
+        float(
+            np.sqrt(
+                resampling.covariance((one.student_N - one.teacher_N)[None, :], one.clusters_N)[
+                    0, 0
+                ]
+            )
+        )
         for one in used
-    ]  # fmt: skip
+    ]
     mean = intervals.suite_mean(
         [float((one.student_N - one.teacher_N).mean()) for one in used], stderrs
     )
@@ -123,9 +158,12 @@ def suite(pairs: Sequence[Pair], *, draws: int = 2000, seed: int = 0) -> dict[st
 
 def _row(one: Pair, draws: int, seed: int) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "task": one.task, "metric": one.metric, "num_documents": len(one.teacher_N),
-        "reason": one.reason, "note": one.note,
-    }  # fmt: skip
+        "task": one.task,
+        "metric": one.metric,
+        "num_documents": len(one.teacher_N),
+        "reason": one.reason,
+        "note": one.note,
+    }
     if not len(one.teacher_N):
         return row
     low, high = resampling.interval(_drawn(one, draws, seed))

@@ -17,11 +17,27 @@ USABLE_MEMORY = 0.9
 COUNTS = (1, 2, 4, 8, 16)
 """Devices that share a model: heads and layers divide by these."""
 COLUMNS = [
-    "model", "hardware", "bits", "num_devices", "weights_gb", "kv_gb", "memory_gb",
-    "usd_per_hour", "usd_per_hour_high", "offer", "date_seen", "price_url",
-    "ttft_ms", "tpot_ms", "tokens_per_s", "usd_per_mtok", "utilisation", "prompt_tokens",
-    "output_tokens", "missing",
-]  # fmt: skip
+    "model",
+    "hardware",
+    "bits",
+    "num_devices",
+    "weights_gb",
+    "kv_gb",
+    "memory_gb",
+    "usd_per_hour",
+    "usd_per_hour_high",
+    "offer",
+    "date_seen",
+    "price_url",
+    "ttft_ms",
+    "tpot_ms",
+    "tokens_per_s",
+    "usd_per_mtok",
+    "utilisation",
+    "prompt_tokens",
+    "output_tokens",
+    "missing",
+]
 
 
 EXAMPLE_MODELS = ("DeepSeek-R1-Distill-Llama-70B", "DeepSeek-R1-Distill-Qwen-7B")
@@ -67,8 +83,10 @@ def fit(
         BadInput: A number that cannot be.
     """
     for name, value in {
-        "concurrency": concurrency, "prompt": prompt_tokens, "answer": output_tokens,
-    }.items():  # fmt: skip
+        "concurrency": concurrency,
+        "prompt": prompt_tokens,
+        "answer": output_tokens,
+    }.items():
         if value < 1:
             raise BadInput(f"The {name} must be 1 or more, got {value}.")
     cost.check_utilisation(utilisation)
@@ -105,12 +123,14 @@ def fit(
                     }
                     if row.get("usd_per_hour") is not None:
                         # Requests come one after the other: each reads its prompt first.
-                        request_s = (timed.ttft_ms * concurrency
-                                     + timed.tpot_ms * (output_tokens - 1)) / 1e3  # fmt: skip
+                        request_s = (
+                            timed.ttft_ms * concurrency + timed.tpot_ms * (output_tokens - 1)
+                        ) / 1e3
                         row["usd_per_mtok"] = cost.usd_per_mtok(
-                            row["usd_per_hour"], concurrency * output_tokens / request_s,
+                            row["usd_per_hour"],
+                            concurrency * output_tokens / request_s,
                             utilisation,
-                        )  # fmt: skip
+                        )
                     else:
                         row["missing"].append(f"no price for {device['hardware']}")
                 row["missing"] = "; ".join(row["missing"])

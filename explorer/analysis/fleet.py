@@ -18,15 +18,19 @@ from explorer.analysis.serving import (
     check_dollars,
     requests_per_s,
     ttft_ms,
-)  # fmt: skip
+)
 from explorer.errors import BadInput
 
 HOURS_PER_MONTH = 730
 """365 days of 24 hours, over 12."""
 CURVE_COLUMNS = [
-    "concurrency", "ttft_ms", "tpot_ms", "requests_per_s", "requests_per_s_low",
+    "concurrency",
+    "ttft_ms",
+    "tpot_ms",
+    "requests_per_s",
+    "requests_per_s_low",
     "requests_per_s_high",
-]  # fmt: skip
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,10 +79,14 @@ def curve(points: Sequence[Measured], workload: Workload) -> pd.DataFrame:
         rate = requests_per_s(point, workload)
         rows.append(
             (
-                point.concurrency, ttft_ms(point, workload).value, point.tpot_ms.value,
-                rate.value, rate.low, rate.high,
+                point.concurrency,
+                ttft_ms(point, workload).value,
+                point.tpot_ms.value,
+                rate.value,
+                rate.low,
+                rate.high,
             )
-        )  # fmt: skip
+        )
     return pd.DataFrame(rows, columns=CURVE_COLUMNS).astype(float)
 
 
@@ -158,9 +166,12 @@ def monthly(
     """Dollars a month at each traffic: `traffic_per_s`, `replicas`, `usd_per_month`."""
     # Which concurrency is best does not depend on the traffic, so one plan tells for all.
     one = plan(
-        measured, traffic_per_s=1.0, utilisation=utilisation, usd_per_hour=usd_per_hour,
+        measured,
+        traffic_per_s=1.0,
+        utilisation=utilisation,
+        usd_per_hour=usd_per_hour,
         limits=limits,
-    )  # fmt: skip
+    )
     rate, price = one.requests_per_s.value, usd_per_hour.value
     rows = []
     for traffic in traffics_per_s:

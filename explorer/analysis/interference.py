@@ -13,12 +13,29 @@ MARK = "machine was busy"
 NEEDED = "a timing on an idle machine"
 """What is missing where only such a run could tell."""
 TIMED = (
-    "ttft_ms", "tpot_ms", "latency_ms", "output_tokens_per_s",
-    "ttft_p95_ms", "tpot_p95_ms", "latency_p95_ms", "tpot_spread", "tpot_low_ms", "tpot_high_ms",
-    "teacher_ttft_ms", "teacher_tpot_ms", "teacher_latency_ms", "ttft_ratio", "tpot_ratio",
-    "ttft_ratio_low", "ttft_ratio_high", "tpot_ratio_low", "tpot_ratio_high",
-    "load_s", "joules_per_token", "peak_memory_bytes",
-)  # fmt: skip
+    "ttft_ms",
+    "tpot_ms",
+    "latency_ms",
+    "output_tokens_per_s",
+    "ttft_p95_ms",
+    "tpot_p95_ms",
+    "latency_p95_ms",
+    "tpot_spread",
+    "tpot_low_ms",
+    "tpot_high_ms",
+    "teacher_ttft_ms",
+    "teacher_tpot_ms",
+    "teacher_latency_ms",
+    "ttft_ratio",
+    "tpot_ratio",
+    "ttft_ratio_low",
+    "ttft_ratio_high",
+    "tpot_ratio_low",
+    "tpot_ratio_high",
+    "load_s",
+    "joules_per_token",
+    "peak_memory_bytes",
+)
 """Columns of the store's frame that the timing measured."""
 
 

@@ -9,9 +9,16 @@ from explorer.quantiles import median_interval
 from explorer.records import Timing
 
 COLUMNS = [
-    "kind", "level", "num_requests", "num_failed", "output_tokens_per_s", "ttft_ms", "tpot_ms",
-    "tpot_low_ms", "tpot_high_ms",
-]  # fmt: skip
+    "kind",
+    "level",
+    "num_requests",
+    "num_failed",
+    "output_tokens_per_s",
+    "ttft_ms",
+    "tpot_ms",
+    "tpot_low_ms",
+    "tpot_high_ms",
+]
 KINDS = {"batch": "sequences", "clients": "clients", "poisson": "requests/s"}
 """What a level counts."""
 
@@ -30,11 +37,17 @@ def table(timing: Timing) -> pd.DataFrame:
         low, high = median_interval(tpots) or (None, None)
         rows.append(
             (
-                point.kind, point.level, len(point.turns), point.num_failed,
-                point.output_tokens_per_s, statistics.median(ttfts) if ttfts else None,
-                statistics.median(tpots) if tpots else None, low, high,
+                point.kind,
+                point.level,
+                len(point.turns),
+                point.num_failed,
+                point.output_tokens_per_s,
+                statistics.median(ttfts) if ttfts else None,
+                statistics.median(tpots) if tpots else None,
+                low,
+                high,
             )
-        )  # fmt: skip
+        )
     frame = pd.DataFrame(rows, columns=COLUMNS)
     return frame.astype({name: float for name in COLUMNS[4:]})
 

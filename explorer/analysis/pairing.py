@@ -101,8 +101,9 @@ def pair(
         names: What the reasons call the two.
     """
     students, teachers = (
-        side(student_scores, student_answers), side(teacher_scores, teacher_answers)
-    )  # fmt: skip
+        side(student_scores, student_answers),
+        side(teacher_scores, teacher_answers),
+    )
     return pair_sides(students, teachers, allow, names)
 
 
@@ -216,9 +217,16 @@ def _pair_task(
         reason = "the chance level is not known"
     reason = reason or _at_chance(teacher.values_N, chance, clusters_N)
     return Pair(
-        task, metric, chance, student.values_N, teacher.values_N, reason, chance_N, clusters_N,
+        task,
+        metric,
+        chance,
+        student.values_N,
+        teacher.values_N,
+        reason,
+        chance_N,
+        clusters_N,
         note="; ".join(notes),
-    )  # fmt: skip
+    )
 
 
 def _incomparable(

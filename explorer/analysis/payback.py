@@ -42,10 +42,9 @@ def seconds_of(record: RunRecord) -> dict[str, float | None]:
     return {
         "teacher pass": taught.targets.seconds if taught and taught.targets else as_it_is,
         "training": taught.seconds if taught else stages.get("distil", as_it_is),
-        "evaluation": record.capability.seconds if record.capability
-        else stages.get("capability"),
+        "evaluation": record.capability.seconds if record.capability else stages.get("capability"),
         "timing": record.latency.seconds if record.latency else stages.get("latency"),
-    }  # fmt: skip
+    }
 
 
 def bill(seconds: dict[str, float | None], usd_per_hour: Quantity, *, shared_by: int = 1) -> Bill:

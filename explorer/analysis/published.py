@@ -25,14 +25,38 @@ RELATIONS = (
 """What a student is to the model that it is compared with, the closest first."""
 
 MEANS = [
-    "raw_ratio", "raw_median", "raw_min", "worst", "raw_max", "best", "num_benchmarks",
-    "num_at_least_95", "retention", "num_corrected", "left_out",
-]  # fmt: skip
+    "raw_ratio",
+    "raw_median",
+    "raw_min",
+    "worst",
+    "raw_max",
+    "best",
+    "num_benchmarks",
+    "num_at_least_95",
+    "retention",
+    "num_corrected",
+    "left_out",
+]
 COLUMNS = [
-    "family", "student", "compared_to", "relation", "method", "teacher_named", "teacher_disclosed",
-    "table_id", "publisher", *MEANS, "params_b", "active_params_b", "teacher_params_b", "shrink",
-    "released", "source_title", "source_url", "date_seen",
-]  # fmt: skip
+    "family",
+    "student",
+    "compared_to",
+    "relation",
+    "method",
+    "teacher_named",
+    "teacher_disclosed",
+    "table_id",
+    "publisher",
+    *MEANS,
+    "params_b",
+    "active_params_b",
+    "teacher_params_b",
+    "shrink",
+    "released",
+    "source_title",
+    "source_url",
+    "date_seen",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,9 +201,12 @@ def retention(
         )
     means = pd.DataFrame(rows, columns=[*keys, *MEANS])
     facts = {
-        "model": "student", "teacher": "teacher_named", "params_total_b": "params_b",
-        "params_active_b": "active_params_b", "released": "released",
-    }  # fmt: skip
+        "model": "student",
+        "teacher": "teacher_named",
+        "params_total_b": "params_b",
+        "params_active_b": "active_params_b",
+        "released": "released",
+    }
     known = models[list(facts)].rename(columns=facts)
     teachers = models[["model", "params_total_b"]].set_axis(
         ["compared_to", "teacher_params_b"], axis=1
@@ -191,10 +218,12 @@ def retention(
     joined["relation"] = [
         relation(*row)
         for row in zip(
-            joined["method"], joined["teacher_disclosed"], joined["is_declared_teacher"],
+            joined["method"],
+            joined["teacher_disclosed"],
+            joined["is_declared_teacher"],
             strict=True,
         )
-    ]  # fmt: skip
+    ]
     return joined[COLUMNS]
 
 
@@ -217,9 +246,14 @@ def add_api_prices(rows: pd.DataFrame, api_prices: pd.DataFrame) -> pd.DataFrame
         for row in row_dicts(rows)
     ]
     columns = [
-        "api_usd_per_mtok_output", "api_usd_per_mtok_input", "seller", "price_date",
-        "price_share", "price_share_input", "price_url",
-    ]  # fmt: skip
+        "api_usd_per_mtok_output",
+        "api_usd_per_mtok_input",
+        "seller",
+        "price_date",
+        "price_share",
+        "price_share_input",
+        "price_url",
+    ]
     return rows.join(pd.DataFrame(added, columns=columns, index=rows.index))
 
 

@@ -97,11 +97,7 @@ def _combined(a: Quantity, b: Quantity, how: Any) -> Quantity:
     value = how(a.value, b.value)
     if a.low is None and b.low is None:
         return Quantity(value)
-    ends = [
-        how(x, y)
-        for x in _ends(a)
-        for y in _ends(b)
-    ]  # fmt: skip
+    ends = [how(x, y) for x in _ends(a) for y in _ends(b)]
     return Quantity(value, min(ends), max(ends))
 
 

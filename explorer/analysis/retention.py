@@ -27,13 +27,27 @@ DENOMINATOR_FLOOR = 0.25
 """A draw's (teacher - chance) is never taken below this share of the measured one."""
 RUNS_AT_ONCE = 256
 COLUMNS = [
-    "retention", "retention_low", "retention_high", "raw_ratio", "raw_low", "raw_high",
-    "num_tasks", "excluded_tasks",
-]  # fmt: skip
+    "retention",
+    "retention_low",
+    "retention_high",
+    "raw_ratio",
+    "raw_low",
+    "raw_high",
+    "num_tasks",
+    "excluded_tasks",
+]
 TASK_COLUMNS = [
-    *differences.COLUMNS, "chance", "retention", "low", "high", "fieller_low", "fieller_high",
-    "stderr", "raw_ratio", "used",
-]  # fmt: skip
+    *differences.COLUMNS,
+    "chance",
+    "retention",
+    "low",
+    "high",
+    "fieller_low",
+    "fieller_high",
+    "stderr",
+    "raw_ratio",
+    "used",
+]
 
 
 def add(

@@ -149,8 +149,13 @@ def calibrated(run: Mapping[str, Any], *, tflops: float, bandwidth_gb_s: float) 
             f"reaches. Time it again on an idle one: explorer run {run['run_id']} --again"
         )
     needed = (
-        "ttft_ms", "tpot_ms", "num_parameters", "weight_bytes", "prompt_tokens", "batch_size",
-    )  # fmt: skip
+        "ttft_ms",
+        "tpot_ms",
+        "num_parameters",
+        "weight_bytes",
+        "prompt_tokens",
+        "batch_size",
+    )
     missing = [name for name in needed if numbers.missing(run.get(name))]
     if missing:
         raise BadInput(f"{run['run_id']} has no {', '.join(missing)}: take a run that was timed.")
@@ -158,8 +163,9 @@ def calibrated(run: Mapping[str, Any], *, tflops: float, bandwidth_gb_s: float) 
     prefill = operations / (run["ttft_ms"] / 1e3 * tflops * 1e12)
     decode = run["weight_bytes"] / (run["tpot_ms"] / 1e3 * bandwidth_gb_s * 1e9)
     for name, share, peak in (
-        ("reading", prefill, f"{tflops:g} TFLOP/s"), ("writing", decode, f"{bandwidth_gb_s:g} GB/s")
-    ):  # fmt: skip
+        ("reading", prefill, f"{tflops:g} TFLOP/s"),
+        ("writing", decode, f"{bandwidth_gb_s:g} GB/s"),
+    ):
         if share > 1:
             raise BadInput(
                 f"{run['run_id']} reached {share:.2f} times the stated peak in its {name}, which "

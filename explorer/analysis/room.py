@@ -188,8 +188,11 @@ def _that_fit(spec: RunSpec, teacher: Planned, student: Planned, place: Place) -
     """Changes that bring a run into this memory, the gentlest first."""
 
     def need(distill: DistillSpec | None = spec.distill, size: Planned = student) -> float:
-        return sum(memory(spec.with_(distill=distill and distill.model_dump()),
-                          teacher, size, place).values())  # fmt: skip
+        return sum(
+            memory(
+                spec.with_(distill=distill and distill.model_dump()), teacher, size, place
+            ).values()
+        )
 
     gentle: tuple[dict[str, Any], ...] = (
         {"micro_blocks": 1},

@@ -24,8 +24,10 @@ def schema(
 ) -> None:
     """Print the JSON Schema of a spec, for editors and checks."""
     known: dict[str, type[specs.Spec]] = {
-        "run": specs.RunSpec, "sweep": specs.SweepSpec, "tune": specs.TuneSpec,
-    }  # fmt: skip
+        "run": specs.RunSpec,
+        "sweep": specs.SweepSpec,
+        "tune": specs.TuneSpec,
+    }
     if kind not in known:
         raise BadInput(f"schema knows run, sweep and tune, got {kind!r}.")
     print(json.dumps(known[kind].model_json_schema(), indent=1))

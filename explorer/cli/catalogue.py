@@ -70,8 +70,9 @@ def published(
                     console.print(
                         f"  {sign} {row['point']}: {row['value']} ({row['basis']}) "
                         f"{row['source_url'] or ''}".rstrip(),
-                        markup=False, soft_wrap=True,
-                    )  # fmt: skip
+                        markup=False,
+                        soft_wrap=True,
+                    )
             console.print()
         return
     rows = found.rows
@@ -86,12 +87,26 @@ def published(
         sources = words.drop_duplicates("Table")
         words = words.drop(columns=["Source"])
     give(
-        rows.reset_index(drop=True), words, format, out, wide=wide,
+        rows.reset_index(drop=True),
+        words,
+        format,
+        out,
+        wide=wide,
         identifying=["Student"],
-        importance=["Compared with", "Raw ratio", "Above chance", "Times smaller", "Parameters",
-                    "Relation", "API $/1M output tokens", "$/hour, estimated", "Table",
-                    "Worst", "Benchmarks"],
-    )  # fmt: skip
+        importance=[
+            "Compared with",
+            "Raw ratio",
+            "Above chance",
+            "Times smaller",
+            "Parameters",
+            "Relation",
+            "API $/1M output tokens",
+            "$/hour, estimated",
+            "Table",
+            "Worst",
+            "Benchmarks",
+        ],
+    )
     if format == "table":
         for name, url in zip(sources["Table"], sources["Source"], strict=True):
             console.print(f"{name}: {url}", markup=False, soft_wrap=True)
@@ -157,9 +172,14 @@ def fit(
         efficiency=reached,
     )
     give(
-        rows, tables.fitted(rows), format, out, wide=wide, identifying=["Model", "Bits"],
+        rows,
+        tables.fitted(rows),
+        format,
+        out,
+        wide=wide,
+        identifying=["Model", "Bits"],
         importance=["Devices", "Memory", "$/hour", "TPOT", "Tokens/s", "TTFT"],
-    )  # fmt: skip
+    )
     if format == "table":
         console.print(
             f"\nAll of it estimated: {concurrency} requests at once, {prompt_tokens} tokens in and "

@@ -19,9 +19,11 @@ from explorer.report import differences as said
 
 DIFFERENCE = "Difference [95 %], points"
 JSON_NAMES = {
-    "student": "score", "teacher": "reference_score", "num_only_student": "num_only_run",
+    "student": "score",
+    "teacher": "reference_score",
+    "num_only_student": "num_only_run",
     "num_only_teacher": "num_only_reference",
-}  # fmt: skip
+}
 """Columns of `differences.tasks`, where neither run has to be a teacher."""
 
 
@@ -106,9 +108,12 @@ def print_tables(gathered: list[dict[str, Any]], *, wide: bool = False) -> None:
         suite = one["suite"]
         words = [*map(_task_in_words, one["tasks"]), _suite_in_words(suite)]
         left_out += print_table(
-            pd.DataFrame(words), identifying=["Task"], wide=wide, note=False,
+            pd.DataFrame(words),
+            identifying=["Task"],
+            wide=wide,
+            note=False,
             importance=[DIFFERENCE, "Verdict", "p (Holm)", "Documents", "Run", "Reference"],
-        )  # fmt: skip
+        )
         for line in said.notes(one["tasks"], suite):
             console.print(line, markup=False, soft_wrap=True)
     say_left_out(left_out)

@@ -191,13 +191,18 @@ def synthesise(
     with stage_bar(console) as bar:
         bar({"stage": "load", "done": 0, "total": 0})
         recipe = write(
-            load(_model(teacher), device="auto"), out,
-            num_tokens=tokens, document_tokens=document_tokens, batch_size=batch_size,
-            temperature=temperature, top_k=top_k, seed=seed,
+            load(_model(teacher), device="auto"),
+            out,
+            num_tokens=tokens,
+            document_tokens=document_tokens,
+            batch_size=batch_size,
+            temperature=temperature,
+            top_k=top_k,
+            seed=seed,
             progress=lambda done, total: bar(
                 {"stage": "synthesise", "done": done, "total": total, "unit": "tokens"}
             ),
-        )  # fmt: skip
+        )
     console.print(f"Wrote {recipe['num_documents']} documents to {out}, and the recipe beside it.")
 
 
@@ -250,10 +255,12 @@ def _queued(root: Path, text: str) -> tuple[str, ModuleType]:
     tournaments = tournament.ids(root)
     runs = [run_id for run_id in store.run_ids(root) if store.is_run(root, run_id)]
     whole = store.resolve_id(
-        text, [*runs, *tournaments], "runs and tournaments",
+        text,
+        [*runs, *tournaments],
+        "runs and tournaments",
         f"There is no run or tournament {text!r} in {root}.",
         "`explorer ls` and `explorer tune --standings` list them.",
-    )  # fmt: skip
+    )
     return whole, queued if whole in tournaments else jobs
 
 

@@ -95,10 +95,22 @@ def economics(
         cells = tables.without_equal_lengths(cells)
         cells = cells if offer else cells.drop(columns="API break-even")
     give(
-        rows, cells, format, out, wide=wide, identifying=["Model"],
-        importance=["Retention [95 %]", "Fleet $/month", "Devices", cost.label_of(rows),
-                    "Paid back after", "API break-even", "Bill"],
-    )  # fmt: skip
+        rows,
+        cells,
+        format,
+        out,
+        wide=wide,
+        identifying=["Model"],
+        importance=[
+            "Retention [95 %]",
+            "Fleet $/month",
+            "Devices",
+            cost.label_of(rows),
+            "Paid back after",
+            "API break-even",
+            "Bill",
+        ],
+    )
     if format != "table":
         return
     lines = [analysis.headline(rows, assumed)]
@@ -108,8 +120,10 @@ def economics(
             f"{assumed.workload.in_words()}."
         )
     lines.append(f"Prices: {price_set.lower()}.")
-    lines += [f"{name}: ${price.usd_per_hour:g} per hour, {price.in_words()}."
-              for name, price in book.items()]  # fmt: skip
+    lines += [
+        f"{name}: ${price.usd_per_hour:g} per hour, {price.in_words()}."
+        for name, price in book.items()
+    ]
     if offer:
         lines.append(
             f"API: {offer.in_words()}. It sells another model: only its price is compared."

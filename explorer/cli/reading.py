@@ -78,9 +78,11 @@ def _print_runs(runs: pd.DataFrame, wide: bool) -> None:
         for row in row_dicts(runs)
     ]
     print_table(
-        pd.DataFrame(words), identifying=["Run"], wide=wide,
+        pd.DataFrame(words),
+        identifying=["Run"],
+        wide=wide,
         importance=["State", "Stage", "Parameters", "Finished (UTC)"],
-    )  # fmt: skip
+    )
 
 
 def _count(number: float | None) -> str:
@@ -148,9 +150,11 @@ def show(
         ]
         if scores:
             print_table(
-                pd.DataFrame(scores), identifying=["Task"], wide=wide,
+                pd.DataFrame(scores),
+                identifying=["Task"],
+                wide=wide,
                 importance=["Score [95 %]", "Documents", "Chance", "Metric"],
-            )  # fmt: skip
+            )
     from explorer.catalogue import api_prices
 
     if said := api_prices.spent(record, root):
@@ -176,9 +180,11 @@ def _print_levels(timing: Timing, wide: bool) -> None:
         for row in row_dicts(levels.table(timing))
     ]
     print_table(
-        pd.DataFrame(words), identifying=["Load"], wide=wide,
+        pd.DataFrame(words),
+        identifying=["Load"],
+        wide=wide,
         importance=["Tokens/s", "TPOT (ms)", "TTFT (ms)", "Failed"],
-    )  # fmt: skip
+    )
     if timing.curve_note:
         console.print(timing.curve_note, markup=False)
 

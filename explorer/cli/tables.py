@@ -243,12 +243,21 @@ def print_comparison(
     words = tables.without_equal_lengths(tables.comparison(runs))
     words["Run"] = runs["run_id"]
     print_table(
-        words, identifying=["Model"], wide=wide,
+        words,
+        identifying=["Model"],
+        wide=wide,
         importance=[
-            "Retention [95 %]", "TPOT (ms)", "Latency vs teacher", cost.label_of(runs),
-            "Parameters", "Layers", "TTFT (ms)", "Memory", "Run",
+            "Retention [95 %]",
+            "TPOT (ms)",
+            "Latency vs teacher",
+            cost.label_of(runs),
+            "Parameters",
+            "Layers",
+            "TTFT (ms)",
+            "Memory",
+            "Run",
         ],
-    )  # fmt: skip
+    )
     if runs["usd_per_mtok"].notna().any():
         console.print(f"\n{cost.conditions_of(runs)}.", markup=False)
     console.print("\n" + advise.headline(runs), markup=False)
@@ -302,9 +311,11 @@ def print_forecasts(runs: list[RunSpec], root: Path, *, wide: bool = False) -> N
         for one, told in zip(runs, found, strict=True)
     ]
     print_table(
-        pd.DataFrame(rows), identifying=["Run"], importance=["Time", "Memory", "Cost", "Disk"],
+        pd.DataFrame(rows),
+        identifying=["Run"],
+        importance=["Time", "Memory", "Cost", "Disk"],
         wide=wide,
-    )  # fmt: skip
+    )
     known = [told.seconds for told in found if told.seconds is not None]
     spent = [told.usd for told in found if told.usd is not None]
     total = f"About {numbers.duration(sum(known))}" if known else "Time not known yet"

@@ -36,9 +36,11 @@ def list_targets(results: ResultsDir = None, as_json: AsJson = False, wide: Wide
         console.print("No targets yet: the first distilled student makes them.")
         return
     print_table(
-        pd.DataFrame([_in_words(row) for row in found]), identifying=["Key"], wide=wide,
+        pd.DataFrame([_in_words(row) for row in found]),
+        identifying=["Key"],
+        wide=wide,
         importance=["Size", "Teacher", "Corpus", "Blocks", "Top k"],
-    )  # fmt: skip
+    )
     for row in found:
         if "problem" in row:
             console.print(f"{row['key']} was {row['problem']}.", markup=False)

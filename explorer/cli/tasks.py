@@ -64,8 +64,11 @@ def list_tasks(
     tasks = indexed(include_path, refresh=refresh)
     found = listing.chosen(
         listing.table(tasks, here.held()),
-        words=search, names=wanted, output_type=output_type, here_only=only_here,
-    )  # fmt: skip
+        words=search,
+        names=wanted,
+        output_type=output_type,
+        here_only=only_here,
+    )
     if as_json:
         print(json.dumps(json.loads(found.to_json(orient="records")), indent=1, ensure_ascii=False))
         return
@@ -74,9 +77,11 @@ def list_tasks(
         return
     shown = found if everything else found.head(SHOWN)
     print_table(
-        words.in_words(shown).drop(columns=["Groups", "Description"]), identifying=["Task"],
-        importance=["Type", "Here", "Data", "Kind", "Metric", "Shots"], wide=wide,
-    )  # fmt: skip
+        words.in_words(shown).drop(columns=["Groups", "Description"]),
+        identifying=["Task"],
+        importance=["Type", "Here", "Data", "Kind", "Metric", "Shots"],
+        wide=wide,
+    )
     if len(found) > len(shown):
         console.print(f"and {len(found) - len(shown):,} more: narrow the search, or --all.")
     for problem in tasks.problems[:10]:

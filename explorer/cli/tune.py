@@ -104,11 +104,10 @@ def _list(root: Path, wide: bool) -> None:
             "Tournament": row["run_id"],
             "State": row["state"],
             "Stage": row["stage"] or numbers.MISSING,
-            "Done": f"{row['done']:.0f} of {row['total']:.0f}" if row["total"]
-            else numbers.MISSING,
+            "Done": f"{row['done']:.0f} of {row['total']:.0f}" if row["total"] else numbers.MISSING,
         }
         for row in rows
-    ]  # fmt: skip
+    ]
     print_table(pd.DataFrame(words), identifying=["Tournament"], wide=wide)
     for row in rows:
         if row["error"]:

@@ -127,7 +127,7 @@ class Pupil:
             self.crew.same_parameters(self.student)
         terms, num_scored = passes.gradients(
             self.student, self.course, number, self.crew.share(numbers), self.spec, len(numbers)
-        )  # fmt: skip
+        )
         norm = math.nan
         if self.sharded:
             terms, num_scored = self.crew.gather(

@@ -246,8 +246,10 @@ class Targets:
             if why:
                 log.warning(
                     "%s %s; its %d blocks are computed again.",
-                    self.folder / shard["name"], why, len(shard["blocks"]),
-                )  # fmt: skip
+                    self.folder / shard["name"],
+                    why,
+                    len(shard["blocks"]),
+                )
             else:
                 sound.append(shard)
         if len(sound) < len(self._shards):

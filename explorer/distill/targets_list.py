@@ -59,9 +59,12 @@ def resolve_key(root: Path, text: str) -> str:
         BadInput: No key begins so, or several do; the message names candidates.
     """
     return store.resolve_id(
-        text, [row["key"] for row in listing(root)], "folders of targets",
-        f"There are no targets {text!r} in {root}.", "`explorer targets ls` lists them.",
-    )  # fmt: skip
+        text,
+        [row["key"] for row in listing(root)],
+        "folders of targets",
+        f"There are no targets {text!r} in {root}.",
+        "`explorer targets ls` lists them.",
+    )
 
 
 def check(root: Path, key: str) -> list[str]:

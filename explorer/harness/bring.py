@@ -61,9 +61,11 @@ def _record(
     model = _model(about, config)
     try:
         spec = RunSpec(
-            name=name, teacher=model, latency=None,
+            name=name,
+            teacher=model,
+            latency=None,
             capability=CapabilitySpec(tasks=tasks, apply_chat_template=bool(template)),
-        )  # fmt: skip
+        )
     except pydantic.ValidationError as error:
         raise BadInput(
             f"{name!r} cannot be a run's name: small letters, digits, dot, dash and underscore, "

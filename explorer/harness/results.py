@@ -31,9 +31,16 @@ from explorer.records import TaskScore
 HASH = re.compile(r"[0-9a-f]{8,128}")
 ANSWER_COLUMNS = ["task", "metric", "doc_id", "doc_hash", "value", "chance", "cluster"]
 BY_TASK = (
-    "results", "groups", "group_subtasks", "configs", "versions", "n-shot", "higher_is_better",
-    "n-samples", "task_hashes",
-)  # fmt: skip
+    "results",
+    "groups",
+    "group_subtasks",
+    "configs",
+    "versions",
+    "n-shot",
+    "higher_is_better",
+    "n-samples",
+    "task_hashes",
+)
 """Sections of a results file that say something of each task."""
 
 
@@ -184,16 +191,22 @@ def _read_task(task: str, document: Mapping[str, Any], path: Path, found: Found)
         level = chance(config, metric, lines)
         found.scores.append(
             TaskScore(
-                task=task, metric=name, score=metrics[key], chance=level,
+                task=task,
+                metric=name,
+                score=metrics[key],
+                chance=level,
                 stderr=_number(values.get(f"{metric}_stderr,{filter_name}")),
-                higher_is_better=higher.get(metric) is not False, headline=name == headline,
-                num_documents=asked, num_documents_total=_count(counts.get("original")) or asked,
+                higher_is_better=higher.get(metric) is not False,
+                headline=name == headline,
+                num_documents=asked,
+                num_documents_total=_count(counts.get("original")) or asked,
                 num_fewshot=_count(_mapping(document.get("n-shot")).get(task))
-                or _count(config.get("num_fewshot")) or 0,
+                or _count(config.get("num_fewshot"))
+                or 0,
                 task_version=_version(document, task),
                 task_hash=_text(_mapping(document.get("task_hashes")).get(task)),
             )
-        )  # fmt: skip
+        )
     if lines:
         found.samples[task] = lines
         found.answers.append(answers(task, lines, names, config))
@@ -279,9 +292,16 @@ def answers(
             if value is None or line.get("filter", filter_name) != filter_name:
                 continue
             rows.append(
-                (task, name, line["doc_id"], line["doc_hash"], value,
-                 _chance_of(config, metric, line), cluster)
-            )  # fmt: skip
+                (
+                    task,
+                    name,
+                    line["doc_id"],
+                    line["doc_hash"],
+                    value,
+                    _chance_of(config, metric, line),
+                    cluster,
+                )
+            )
     return pd.DataFrame(rows, columns=ANSWER_COLUMNS)
 
 

@@ -19,6 +19,18 @@ from explorer.jobs.queue import cancel, delete, resume, stop, submit, submit_com
 from explorer.jobs.states import listing, log_tail, row_of, state_of, wait
 
 __all__ = [
-    "cancel", "delete", "engine", "listener_on", "listing", "log_tail", "resume", "row_of",
-    "state_of", "stop", "stop_engine", "submit", "submit_command", "wait",
-]  # fmt: skip
+    "cancel",
+    "delete",
+    "engine",
+    "listener_on",
+    "listing",
+    "log_tail",
+    "resume",
+    "row_of",
+    "state_of",
+    "stop",
+    "stop_engine",
+    "submit",
+    "submit_command",
+    "wait",
+]

@@ -44,9 +44,15 @@ def start(
         try:
             done = subprocess.run(
                 [sys.executable, "-I", "-S", "-c", STARTER, *command],
-                env=dict(environment), cwd=folder, stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=out, timeout=START_TIMEOUT_S, check=False, text=True,
-            )  # fmt: skip
+                env=dict(environment),
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=out,
+                timeout=START_TIMEOUT_S,
+                check=False,
+                text=True,
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise JobError(f"Could not start {command[0]}: {error}") from error
     if done.returncode or not done.stdout.strip().isdecimal():

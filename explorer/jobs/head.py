@@ -101,11 +101,15 @@ def engine() -> dict[str, Any]:
     """
     head = None if remote_address() else _remembered()
     found: dict[str, Any] = {
-        "running": False, "local": remote_address() is None,
+        "running": False,
+        "local": remote_address() is None,
         "address": remote_address() or (head.address if head else None),
         "pid": head.pid if head else None,
-        "num_nodes": None, "num_cpus": None, "num_gpus": None, "error": None,
-    }  # fmt: skip
+        "num_nodes": None,
+        "num_cpus": None,
+        "num_gpus": None,
+        "error": None,
+    }
     try:
         client = connect()
         nodes = nodes_of(client) if client else []
@@ -287,18 +291,27 @@ def _start() -> Head:
     port = _free_port()
     command = [
         # -P: beside that script lie modules of ours that bear names of Python's own.
-        sys.executable, "-P", str(Path(__file__).with_name("ray_start.py")),
-        "--head", "--block",
-        "--disable-usage-stats", "--no-monitor", "--include-log-monitor=false",
-        "--include-dashboard=true", "--dashboard-host=127.0.0.1",
+        sys.executable,
+        "-P",
+        str(Path(__file__).with_name("ray_start.py")),
+        "--head",
+        "--block",
+        "--disable-usage-stats",
+        "--no-monitor",
+        "--include-log-monitor=false",
+        "--include-dashboard=true",
+        "--dashboard-host=127.0.0.1",
         f"--dashboard-port={port}",
-        "--node-ip-address=127.0.0.1", "--port=0", "--dashboard-agent-listen-port=0",
-        "--min-worker-port=0", "--max-worker-port=0",
+        "--node-ip-address=127.0.0.1",
+        "--port=0",
+        "--dashboard-agent-listen-port=0",
+        "--min-worker-port=0",
+        "--max-worker-port=0",
         # Jobs are commands: nothing of ours goes through the object store.
         "--object-store-memory=80000000",
         # Inside our folder, because Ray opens its own to everyone on the machine.
         f"--temp-dir={session_folder}/ray",
-    ]  # fmt: skip
+    ]
     try:
         pid = detached.start(
             command, _environment(), folder=Path(session_folder), log=_folder() / "head.log"

@@ -36,8 +36,12 @@ STOP_WAIT_S = 60
 """Between SIGTERM and SIGKILL; Ray's own 3 seconds are too short for a checkpoint."""
 
 PASSED_ON = (
-    "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HOME", "OMP_NUM_THREADS", "EXPLORER_INSIST",
-)  # fmt: skip
+    "HF_HUB_OFFLINE",
+    "HF_DATASETS_OFFLINE",
+    "HF_HOME",
+    "OMP_NUM_THREADS",
+    "EXPLORER_INSIST",
+)
 """Variables that a job gets from whoever submits it, whatever the head was started with.
 
 No secret is among them: Ray shows a job's variables to everyone who holds the token.

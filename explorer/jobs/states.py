@@ -34,9 +34,22 @@ CANCEL_GRACE_S = 30.0
 ACTIVE = ("running", "queued")
 STATES = (*ACTIVE, "finished", "failed", "cancelled", "interrupted")
 COLUMNS = [
-    "run_id", "name", "state", "stage", "done", "total", "unit", "seconds_left", "loss",
-    "losses", "tokens_per_s", "busy", "updated_at", "error", "cancel_requested",
-]  # fmt: skip
+    "run_id",
+    "name",
+    "state",
+    "stage",
+    "done",
+    "total",
+    "unit",
+    "seconds_left",
+    "loss",
+    "losses",
+    "tokens_per_s",
+    "busy",
+    "updated_at",
+    "error",
+    "cancel_requested",
+]
 KILLED = (
     "The run's process is gone: it was killed, or the machine was restarted. "
     "Resume continues where it stopped."

@@ -18,8 +18,16 @@ import torch
 import explorer
 from explorer.records import Environment
 
-LIBRARIES = ("torch", "transformers", "lm-eval", "accelerate", "tokenizers", "datasets", "numpy",
-             "torchao")  # fmt: skip
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "lm-eval",
+    "accelerate",
+    "tokenizers",
+    "datasets",
+    "numpy",
+    "torchao",
+)
 """The ones that decide numbers."""
 BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """Flags of processors that multiply in bfloat16: two of x86, one of ARM."""
@@ -111,8 +119,11 @@ def _git(root: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
             ["git", "-C", str(root), *arguments],
-            capture_output=True, text=True, check=True, timeout=20,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

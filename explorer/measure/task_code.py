@@ -30,9 +30,18 @@ from explorer.errors import BadInput
 from explorer.tasks import code, index
 
 PLAIN_MODULES = frozenset(
-    {"builtins", "collections", "datetime", "decimal", "fractions", "uuid", "markupsafe",
-     "jinja2.runtime", "jinja2.utils"}
-)  # fmt: skip
+    {
+        "builtins",
+        "collections",
+        "datetime",
+        "decimal",
+        "fractions",
+        "uuid",
+        "markupsafe",
+        "jinja2.runtime",
+        "jinja2.utils",
+    }
+)
 """Where the types of what a document or a template holds are defined."""
 
 
@@ -54,9 +63,10 @@ def _with_lm_evals_settings(environment: jinja2.Environment) -> jinja2.Environme
 
 
 _SETTINGS: dict[str, Any] = {
-    "loader": jinja2.BaseLoader(), "undefined": jinja2.StrictUndefined,
+    "loader": jinja2.BaseLoader(),
+    "undefined": jinja2.StrictUndefined,
     "keep_trailing_newline": True,
-}  # fmt: skip
+}
 SANDBOX = _with_lm_evals_settings(Sandbox(**_SETTINGS))
 PLAIN = lm_eval.utils.env
 """lm-eval's own environment."""

@@ -261,8 +261,11 @@ def _why_no_task(name: str, error: Exception) -> str:
             f"it knows {', '.join(close)}. Correct the key or put it under metadata."
         )
     if isinstance(error, KeyError) and error.args == (None,):
-        metrics = [f.f_locals["metric_name"] for f, _ in traceback.walk_tb(error.__traceback__)
-                   if "metric_name" in f.f_locals]  # fmt: skip
+        metrics = [
+            f.f_locals["metric_name"]
+            for f, _ in traceback.walk_tb(error.__traceback__)
+            if "metric_name" in f.f_locals
+        ]
         asked = str(metrics[-1]) if metrics else "None"
         return code.unknown_metric(name, asked, list(metric_registry))
     if isinstance(error, ModuleNotFoundError):

@@ -54,9 +54,15 @@ GGUF_FORMATS = dict(enumerate("BbHhIif?sAQqd"))
 """Types of a GGUF value, by their number, as `struct` writes them; s is text, A an array."""
 GGUF_TEXT, GGUF_ARRAY = 8, 9
 UNREADABLE = (
-    OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error,
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    struct.error,
     ExplorerError,
-)  # fmt: skip
+)
 """What reading a file that is missing, damaged or of another kind raises."""
 MOST_BYTES = 100_000_000
 """A configuration or a header that says it is larger than this is damaged."""

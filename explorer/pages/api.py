@@ -40,18 +40,28 @@ def ask(root: Path, teacher: str, tasks: list[str]) -> dict[str, Any]:
     one, two, three = st.columns(3)
     found: dict[str, Any] = {
         "num_concurrent": one.number_input(
-            "Requests at once", 1, value=plain.num_concurrent, key="run_api_at_once",
+            "Requests at once",
+            1,
+            value=plain.num_concurrent,
+            key="run_api_at_once",
             help=HELP["api_at_once"],
         ),
         "max_usd": two.number_input(
-            "At most, in $", 0.01, value=None, key="run_api_usd", placeholder="no limit",
+            "At most, in $",
+            0.01,
+            value=None,
+            key="run_api_usd",
+            placeholder="no limit",
             help=HELP["api_usd"],
         ),
         "key_variable": three.text_input(
-            "Variable with the key", key="run_api_key", placeholder="as usual",
+            "Variable with the key",
+            key="run_api_key",
+            placeholder="as usual",
             help=HELP["api_key"],
-        ).strip() or None,
-    }  # fmt: skip
+        ).strip()
+        or None,
+    }
     if where.is_chat:
         _only_written(tasks)
     else:

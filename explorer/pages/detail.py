@@ -96,16 +96,24 @@ def _facts(
     """Names and values in HTML: what it is, how it was made, what it costs, where and when."""
     model = record.model
     pairs = [
-        ("Kept", _cell(numbers.percent(row["retention"], row["retention_low"],
-                                       row["retention_high"]), row["excluded_tasks"])),
+        (
+            "Kept",
+            _cell(
+                numbers.percent(row["retention"], row["retention_low"], row["retention_high"]),
+                row["excluded_tasks"],
+            ),
+        ),
         ("Raw ratio", numbers.percent(row["raw_ratio"], row["raw_low"], row["raw_high"])),
-    ]  # fmt: skip
+    ]
     if model:
         pairs += [
             ("Model", widgets.text(f"{model.architecture}, {model.num_layers} layers")),
-            ("Parameters", f"{numbers.parameters(model.num_parameters)}, "
-                           f"{numbers.size(model.weight_bytes)} as {widgets.text(model.dtype)}"),
-        ]  # fmt: skip
+            (
+                "Parameters",
+                f"{numbers.parameters(model.num_parameters)}, "
+                f"{numbers.size(model.weight_bytes)} as {widgets.text(model.dtype)}",
+            ),
+        ]
     pairs.append(("Made", widgets.text(_made(record))))
     if row["machine_busy"]:
         pairs.append(

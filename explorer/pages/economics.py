@@ -32,26 +32,59 @@ runs = sidebyside.chosen(finished, "candidates")
 prompt_tokens, answer_tokens = cost.common_lengths(runs)
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="economics_row"):
     traffic = st.number_input(
-        "Requests per minute", min_value=0.1, value=60.0, step=10.0, key="traffic", format="%.1f",
-        bind="query-params", help=TERMS["traffic"], width=170,
-    )  # fmt: skip
+        "Requests per minute",
+        min_value=0.1,
+        value=60.0,
+        step=10.0,
+        key="traffic",
+        format="%.1f",
+        bind="query-params",
+        help=TERMS["traffic"],
+        width=170,
+    )
     input_tokens = st.number_input(
-        "Tokens in", min_value=1, value=prompt_tokens, step=32, key="in",
-        bind="query-params", help=TERMS["input_tokens"], width=140,
-    )  # fmt: skip
+        "Tokens in",
+        min_value=1,
+        value=prompt_tokens,
+        step=32,
+        key="in",
+        bind="query-params",
+        help=TERMS["input_tokens"],
+        width=140,
+    )
     output_tokens = st.number_input(
-        "Tokens out", min_value=1, value=answer_tokens, step=32, key="out",
-        bind="query-params", help=TERMS["answer_tokens"], width=140,
-    )  # fmt: skip
+        "Tokens out",
+        min_value=1,
+        value=answer_tokens,
+        step=32,
+        key="out",
+        bind="query-params",
+        help=TERMS["answer_tokens"],
+        width=140,
+    )
     utilisation = pricing.utilisation(TERMS["planned_utilisation"])
     max_ttft_ms = st.number_input(
-        "TTFT at most (ms)", min_value=1.0, value=None, step=100.0, key="max_ttft",
-        bind="query-params", help=TERMS["limit_ttft"], placeholder="no limit", width=160,
-    )  # fmt: skip
+        "TTFT at most (ms)",
+        min_value=1.0,
+        value=None,
+        step=100.0,
+        key="max_ttft",
+        bind="query-params",
+        help=TERMS["limit_ttft"],
+        placeholder="no limit",
+        width=160,
+    )
     max_tpot_ms = st.number_input(
-        "TPOT at most (ms)", min_value=0.1, value=None, step=5.0, key="max_tpot",
-        bind="query-params", help=TERMS["limit_tpot"], placeholder="no limit", width=160,
-    )  # fmt: skip
+        "TPOT at most (ms)",
+        min_value=0.1,
+        value=None,
+        step=5.0,
+        key="max_tpot",
+        bind="query-params",
+        help=TERMS["limit_tpot"],
+        placeholder="no limit",
+        width=160,
+    )
 known = widgets.attempt(lambda: prices.sets(runs, root)) or {name: {} for name in prices.SETS}
 price_set = st.segmented_control(
     "Price set",
@@ -116,11 +149,14 @@ groups = {
     "Fleet": ["Devices", "Fleet $/hour", "Fleet $/month"],
     "As timed": [cost.label_of(rows), *([tables.LENGTHS] if tables.LENGTHS in shown else [])],
     f"Requests of {assumed.workload.in_words()}": [
-        "$/1,000 requests", tables.PREFILL, tables.DECODE, tables.BLENDED,
+        "$/1,000 requests",
+        tables.PREFILL,
+        tables.DECODE,
+        tables.BLENDED,
     ],
     "Distillation": ["Bill", "Paid back after"],
     **({"API": ["API break-even"]} if api else {}),
-}  # fmt: skip
+}
 with st.container(horizontal=True, vertical_alignment="bottom", key="economics_table_row"):
     st.subheader("Each candidate", anchor=False)
     light = charts.break_even_chart(months, assumed.traffic_per_s, num_busy=num_busy)

@@ -18,9 +18,11 @@ def listed(shelf: Shelf) -> pd.DataFrame:
         return shelf.runs
     with st.sidebar:
         show_all = st.toggle(
-            f"Show {words.plural(int(hidden.sum()), 'hidden run')}", key="hidden",
-            bind="query-params", help=glossary.TERMS["hidden_runs"],
-        )  # fmt: skip
+            f"Show {words.plural(int(hidden.sum()), 'hidden run')}",
+            key="hidden",
+            bind="query-params",
+            help=glossary.TERMS["hidden_runs"],
+        )
     return shelf.runs if show_all else widgets.listed(shelf)
 
 

@@ -260,9 +260,13 @@ def _method() -> dict[str, Any]:
         found["loss"] = loss
     if loss == "jsd" and by_distributions:
         found["beta"] = st.slider(
-            "Beta of the Jensen-Shannon divergence", 0.0, 1.0, DistillSpec().beta, key="run_beta",
+            "Beta of the Jensen-Shannon divergence",
+            0.0,
+            1.0,
+            DistillSpec().beta,
+            key="run_beta",
             help=HELP["beta"],
-        )  # fmt: skip
+        )
     if loss in ("skew_forward_kl", "skew_reverse_kl") and by_distributions:
         found["skew"] = st.slider(
             "Skew of the KL", 0.0, 0.99, DistillSpec().skew, key="run_skew", help=HELP["skew"]
@@ -270,9 +274,13 @@ def _method() -> dict[str, Any]:
     if method == "live":
         one, two, three = st.columns([3, 2, 2])
         found["on_policy_fraction"] = one.slider(
-            "Share that the student writes", 0.0, 1.0, 0.0, key="run_on_policy",
+            "Share that the student writes",
+            0.0,
+            1.0,
+            0.0,
+            key="run_on_policy",
             help=HELP["on_policy"],
-        )  # fmt: skip
+        )
         found["hidden_weight"] = two.number_input(
             "Weight of hidden states", 0.0, value=0.0, key="run_hidden", help=HELP["hidden"]
         )
@@ -484,9 +492,15 @@ def _spec(
     if taught["corpus"] is not None:
         order.check_corpus(taught["corpus"])
         asked = (
-            "kd_weight", "temperature", "learning_rate", "seed", "teacher_bits", "precision",
-            "vocab_sample", "train_layers",
-        )  # fmt: skip
+            "kd_weight",
+            "temperature",
+            "learning_rate",
+            "seed",
+            "teacher_bits",
+            "precision",
+            "vocab_sample",
+            "train_layers",
+        )
         learning = {key: how[key] for key in asked}
         if head["kind"] == "fresh":
             # Random weights include the embedding, which must not stay so.
@@ -512,6 +526,11 @@ def shown(asked: SweepSpec | RunSpec) -> None:
     with st.expander("The order as YAML"):
         st.code(text, language="yaml", height=320)
         st.download_button(
-            "Download", lambda: text, f"{asked.name}.yaml", "application/yaml", key="run_download",
-            on_click="ignore", help=HELP["yaml"],
-        )  # fmt: skip
+            "Download",
+            lambda: text,
+            f"{asked.name}.yaml",
+            "application/yaml",
+            key="run_download",
+            on_click="ignore",
+            help=HELP["yaml"],
+        )

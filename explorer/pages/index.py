@@ -32,9 +32,15 @@ MANY_RUNS = 60
 """From here on the frontier is drawn as if it were certain."""
 
 RETENTION_COLUMNS = [
-    "retention", "retention_low", "retention_high", "raw_ratio", "raw_low", "raw_high",
-    "num_tasks", "excluded_tasks",
-]  # fmt: skip
+    "retention",
+    "retention_low",
+    "retention_high",
+    "raw_ratio",
+    "raw_low",
+    "raw_high",
+    "num_tasks",
+    "excluded_tasks",
+]
 
 
 @dataclasses.dataclass(frozen=True)

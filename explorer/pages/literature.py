@@ -15,8 +15,11 @@ from explorer.pages import widgets, words
 from explorer.report import published as charts
 
 COLOURS = {
-    "Holds": "green", "Holds in part": "orange", "Not supported": "red", "Not known": "gray",
-}  # fmt: skip
+    "Holds": "green",
+    "Holds in part": "orange",
+    "Not supported": "red",
+    "Not known": "gray",
+}
 MOST_POINTS = 8
 """Points shown of each side; the table below holds all."""
 

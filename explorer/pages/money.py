@@ -50,19 +50,34 @@ def api(root: Path) -> ApiPrice | None:
     own = name == OWN
     with middle:
         dollars_in = st.number_input(
-            "API $/1M input", min_value=0.0, value=0.15, step=0.05, key="api_in", format="%.3f",
-            bind="query-params", disabled=not own,
-        )  # fmt: skip
+            "API $/1M input",
+            min_value=0.0,
+            value=0.15,
+            step=0.05,
+            key="api_in",
+            format="%.3f",
+            bind="query-params",
+            disabled=not own,
+        )
     with right:
         dollars_out = st.number_input(
-            "API $/1M output", min_value=0.0, value=0.60, step=0.05, key="api_out", format="%.3f",
-            bind="query-params", disabled=not own,
-        )  # fmt: skip
+            "API $/1M output",
+            min_value=0.0,
+            value=0.60,
+            step=0.05,
+            key="api_out",
+            format="%.3f",
+            bind="query-params",
+            disabled=not own,
+        )
     if own:
         return ApiPrice(
-            provider="you", model="typed", input_usd_per_mtok=dollars_in,
-            output_usd_per_mtok=dollars_out, note="typed on the page",
-        )  # fmt: skip
+            provider="you",
+            model="typed",
+            input_usd_per_mtok=dollars_in,
+            output_usd_per_mtok=dollars_out,
+            note="typed on the page",
+        )
     if not name:
         return None
     return offers.get(name) or widgets.attempt(lambda: api_prices.lookup(name))
@@ -141,27 +156,55 @@ def elsewhere(utilisation: float) -> None:
     left, right = st.columns(2)
     with left:
         models = st.multiselect(
-            "Models", sized["model"].tolist(), default=fit.EXAMPLE_MODELS, key="models",
+            "Models",
+            sized["model"].tolist(),
+            default=fit.EXAMPLE_MODELS,
+            key="models",
             bind="query-params",
-        )  # fmt: skip
+        )
     with right:
         devices = st.multiselect(
-            "Devices", specs["hardware"].tolist(), default=fit.EXAMPLE_DEVICES, key="devices",
+            "Devices",
+            specs["hardware"].tolist(),
+            default=fit.EXAMPLE_DEVICES,
+            key="devices",
             bind="query-params",
-        )  # fmt: skip
+        )
     with st.container(horizontal=True, gap="medium", key="economics_fit_row"):
         together = st.slider(
-            "Requests at once", 1, 64, 8, key="together", bind="query-params", width=200,
+            "Requests at once",
+            1,
+            64,
+            8,
+            key="together",
+            bind="query-params",
+            width=200,
             help=words.md(TERMS["concurrency"]),
-        )  # fmt: skip
+        )
         reading = st.slider(
-            "Arithmetic reached", 5, 100, 100, 5, format="%d %%", key="reading", width=200,
-            bind="query-params", help=words.md(TERMS["efficiency"]),
-        )  # fmt: skip
+            "Arithmetic reached",
+            5,
+            100,
+            100,
+            5,
+            format="%d %%",
+            key="reading",
+            width=200,
+            bind="query-params",
+            help=words.md(TERMS["efficiency"]),
+        )
         writing = st.slider(
-            "Bandwidth reached", 5, 100, 100, 5, format="%d %%", key="writing", width=200,
-            bind="query-params", help=words.md(TERMS["efficiency"]),
-        )  # fmt: skip
+            "Bandwidth reached",
+            5,
+            100,
+            100,
+            5,
+            format="%d %%",
+            key="writing",
+            width=200,
+            bind="query-params",
+            help=words.md(TERMS["efficiency"]),
+        )
     if not models or not devices:
         st.info("Choose a model and a device above.")
         return

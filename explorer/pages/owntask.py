@@ -71,7 +71,7 @@ def _columns(file: str, names: Sequence[str], guessed: own.Columns) -> own.Colum
                 index=names.index(value) if value in names else 0,
                 key=f"own_{key}_{file}",
                 help=glossary.TERMS[f"own_{key}"],
-            )  # fmt: skip
+            )
         )
 
     way = st.segmented_control(
@@ -87,8 +87,11 @@ def _columns(file: str, names: Sequence[str], guessed: own.Columns) -> own.Colum
     choices: list[str] = []
     if way == "choices":
         choices = st.multiselect(
-            "Choices", names, list(guessed.choices), key=f"own_choices_{file}",
+            "Choices",
+            names,
+            list(guessed.choices),
+            key=f"own_choices_{file}",
             help=glossary.TERMS["own_choices"],
-        )  # fmt: skip
+        )
     answer = column("Answer", "answer", guessed.answer)
     return own.Columns(way=way, question=question, choices=tuple(choices), answer=answer)

@@ -11,13 +11,16 @@ from explorer.report import export, tables
 from explorer.report import published as charts
 
 AXES = {
-    "params_b": "Size", "api_usd_per_mtok_output": "API price", "usd_per_hour": "Estimated $/hour",
-}  # fmt: skip
+    "params_b": "Size",
+    "api_usd_per_mtok_output": "API price",
+    "usd_per_hour": "Estimated $/hour",
+}
 HEIGHTS = {"raw_ratio": "Raw", "retention": "Corrected"}
 RELATIONS = {
-    "Distilled": "distilled", "Smaller siblings": "smaller sibling",
+    "Distilled": "distilled",
+    "Smaller siblings": "smaller sibling",
     "Not distilled": "not distilled",
-}  # fmt: skip
+}
 BITS = (16, 8, 4)
 CONCURRENCY = 8
 
@@ -118,8 +121,10 @@ else:
         light = charts.kept_chart(rows, x, y=y, width=1100)
         takeaway.button(
             partial(export.write_table, rows.reset_index(drop=True), tables.published(rows)),
-            light, "published", "published",
-        )  # fmt: skip
+            light,
+            "published",
+            "published",
+        )
     if point is not None:
         literature.evidence(found, point)
 

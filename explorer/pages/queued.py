@@ -172,10 +172,13 @@ def _actions(root: Path, run_id: str, state: str, cancelling: bool) -> None:
         return
     else:
         st.button(
-            "Resume", key=f"resume_{run_id}", icon=":material/replay:",
+            "Resume",
+            key=f"resume_{run_id}",
+            icon=":material/replay:",
             disabled=submitting.is_running(root, submitting.key_of(run_id)),
-            on_click=submitting.begin_again, args=(root, run_id),
-        )  # fmt: skip
+            on_click=submitting.begin_again,
+            args=(root, run_id),
+        )
     removal.menu(root, run_id, place="queue")
 
 

@@ -111,9 +111,13 @@ def lines(root: Path, *, only: Collection[str] = (), but: Collection[str] = ()) 
             with st.container(key=f"submitting_{each.key.replace(' ', '-').replace('.', '-')}"):
                 st.error(words.md(str(each.error)), icon=":material/error:")
                 st.button(
-                    "Close", key=f"submitting_close_{each.key}", icon=":material/close:",
-                    type="tertiary", on_click=submission.forget, args=(root, each.key),
-                )  # fmt: skip
+                    "Close",
+                    key=f"submitting_close_{each.key}",
+                    icon=":material/close:",
+                    type="tertiary",
+                    on_click=submission.forget,
+                    args=(root, each.key),
+                )
 
 
 def redraw(root: Path) -> None:

@@ -13,10 +13,19 @@ from explorer.pages import words
 from explorer.report import export
 
 FORMAT_NAMES = {
-    "csv": "CSV", "xlsx": "Excel", "parquet": "Parquet", "md": "Markdown", "latex": "LaTeX",
-    "json": "JSON", "html": "HTML", "png": "PNG", "svg": "SVG", "lm-eval": "lm-eval (zip)",
-    "model-index": "Model card (YAML)", "eval-results": "Hub results (YAML)",
-}  # fmt: skip
+    "csv": "CSV",
+    "xlsx": "Excel",
+    "parquet": "Parquet",
+    "md": "Markdown",
+    "latex": "LaTeX",
+    "json": "JSON",
+    "html": "HTML",
+    "png": "PNG",
+    "svg": "SVG",
+    "lm-eval": "lm-eval (zip)",
+    "model-index": "Model card (YAML)",
+    "eval-results": "Hub results (YAML)",
+}
 ENDINGS = {"latex": "tex", "lm-eval": "zip", "model-index": "md", "eval-results": "yaml"}
 
 

@@ -26,9 +26,13 @@ def formats() -> dict[str, list[Any]]:
 
 def _several(where: Any, label: str, names: dict[Any, str], field: str) -> list[Any]:
     chosen: list[Any] = where.pills(
-        label, list(names), selection_mode="multi", format_func=names.__getitem__,
-        key=f"run_{field}", help=HELP[field],
-    )  # fmt: skip
+        label,
+        list(names),
+        selection_mode="multi",
+        format_func=names.__getitem__,
+        key=f"run_{field}",
+        help=HELP[field],
+    )
     return chosen
 
 

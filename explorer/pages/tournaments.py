@@ -78,18 +78,26 @@ def _actions(root: Path, tune_id: str, row: Mapping[Any, Any], best: RunSpec) ->
             st.rerun(scope="fragment")
     elif row["state"] == "finished":
         if st.button(
-            "Start the best one", key=f"tune_best_{tune_id}", icon=":material/play_arrow:",
-            width="stretch", help=glossary.TERMS["tune_best"],
+            "Start the best one",
+            key=f"tune_best_{tune_id}",
+            icon=":material/play_arrow:",
+            width="stretch",
+            help=glossary.TERMS["tune_best"],
             disabled=submitting.is_running(root, f"best of {tune_id}"),
-        ):  # fmt: skip
+        ):
             submitting.begin_runs(root, f"best of {tune_id}", [best])
             st.rerun()
     elif st.button(
-        "Resume", key=f"tune_resume_{tune_id}", icon=":material/replay:", width="stretch",
+        "Resume",
+        key=f"tune_resume_{tune_id}",
+        icon=":material/replay:",
+        width="stretch",
         disabled=submitting.is_running(root, submitting.key_of(tune_id)),
-    ):  # fmt: skip
+    ):
         submitting.begin(
-            root, submitting.key_of(tune_id), tune_id,
+            root,
+            submitting.key_of(tune_id),
+            tune_id,
             lambda on_progress: tunes.resume(root, tune_id, on_progress),
-        )  # fmt: skip
+        )
         st.rerun()

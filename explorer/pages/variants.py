@@ -54,19 +54,29 @@ def ask(specs: list[RunSpec], root: Path) -> None:
         text = spec.to_yaml()
         left, right = st.columns(2)
         if left.button(
-            "Start the tournament", key="tune_start", icon=":material/trophy:", width="stretch",
+            "Start the tournament",
+            key="tune_start",
+            icon=":material/trophy:",
+            width="stretch",
             disabled=submitting.is_running(root, submitting.TOURNAMENT),
-        ):  # fmt: skip
+        ):
             submitting.begin(
-                root, submitting.TOURNAMENT, f"the tournament {spec.name}",
+                root,
+                submitting.TOURNAMENT,
+                f"the tournament {spec.name}",
                 lambda on_progress: tunes.submit(spec, root, on_progress),
-            )  # fmt: skip
+            )
             st.rerun()
         right.download_button(
-            "Download as YAML", lambda: text, f"{spec.name}.yaml", "application/yaml",
-            key="tune_download", on_click="ignore", width="stretch",
+            "Download as YAML",
+            lambda: text,
+            f"{spec.name}.yaml",
+            "application/yaml",
+            key="tune_download",
+            on_click="ignore",
+            width="stretch",
             help=f"In a shell: explorer tune {spec.name}.yaml --queue",
-        )  # fmt: skip
+        )
 
 
 def _asked(taught: list[RunSpec]) -> TuneSpec | None:
@@ -80,9 +90,13 @@ def _asked(taught: list[RunSpec]) -> TuneSpec | None:
     run = named[one.selectbox("Run to improve", list(named), key="tune_run", help=HELP["tune_run"])]
     assert run.distill is not None, "only taught runs are offered"
     budget = two.number_input(
-        "Tokens of the last round", 256, value=run.distill.max_tokens, step=10_000,
-        key=f"tune_tokens_{run.distill.max_tokens}", help=HELP["max_tokens"],
-    )  # fmt: skip
+        "Tokens of the last round",
+        256,
+        value=run.distill.max_tokens,
+        step=10_000,
+        key=f"tune_tokens_{run.distill.max_tokens}",
+        help=HELP["max_tokens"],
+    )
     rounds = three.number_input("Rounds", 1, 10, 3, key="tune_rounds", help=HELP["tune_rounds"])
     keep = four.number_input("Keep 1 in", 2, 10, 2, key="tune_keep", help=HELP["tune_keep"])
     settings = st.multiselect(

@@ -184,9 +184,14 @@ def chart(
     config = {"displayModeBar": False, "scrollZoom": False}
     if pick:
         st.plotly_chart(
-            figure, key=key, alt=alt, theme=None, config=config, selection_mode="points",
+            figure,
+            key=key,
+            alt=alt,
+            theme=None,
+            config=config,
+            selection_mode="points",
             on_select=lambda: take_point(key, picked_as),
-        )  # fmt: skip
+        )
     else:
         st.plotly_chart(figure, key=key, alt=alt, theme=None, config=config)
 

@@ -33,17 +33,23 @@ def break_even_chart(
         line = known[known["name"] == name]
         dash = "dash" if name == API else "solid"
         figure.add_scatter(
-            x=60 * line["traffic_per_s"], y=line["usd_per_month"], mode="lines",
+            x=60 * line["traffic_per_s"],
+            y=line["usd_per_month"],
+            mode="lines",
             name=look.safe(name),
-            line={"color": colour, "width": 2, "dash": dash, "shape": "linear" if name == API
-                  else "vh"},
+            line={
+                "color": colour,
+                "width": 2,
+                "dash": dash,
+                "shape": "linear" if name == API else "vh",
+            },
             customdata=line[["replicas"]],
             hovertemplate=(
                 f"{look.safe(name)}: $%{{y:,.0f}} a month at %{{x:.1f}} requests a minute"
                 + ("" if name == API else ", %{customdata[0]:.0f} devices")
                 + "<extra></extra>"
             ),
-        )  # fmt: skip
+        )
     if known.empty:
         look.say(figure, _nothing(num_busy), ink)
     else:
@@ -51,16 +57,25 @@ def break_even_chart(
             x=60 * traffic_per_s, line={"color": ink["quiet"], "width": 1, "dash": "dot"}
         )
         figure.add_annotation(
-            x=60 * traffic_per_s, y=1, yref="paper", yanchor="top", xanchor="left", xshift=5,
-            text="your traffic", showarrow=False, font={"size": 12, "color": ink["quiet"]},
-        )  # fmt: skip
+            x=60 * traffic_per_s,
+            y=1,
+            yref="paper",
+            yanchor="top",
+            xanchor="left",
+            xshift=5,
+            text="your traffic",
+            showarrow=False,
+            font={"size": 12, "color": ink["quiet"]},
+        )
         _say_busy(figure, num_busy, ink)
     figure.update_layout(height=420)
     figure.update_xaxes(title_text="Traffic (requests per minute)", rangemode="tozero")
     figure.update_yaxes(
-        title_text="Cost (US dollars per month, less is better)", rangemode="tozero",
-        tickprefix="$", tickformat=",~r",
-    )  # fmt: skip
+        title_text="Cost (US dollars per month, less is better)",
+        rangemode="tozero",
+        tickprefix="$",
+        tickformat=",~r",
+    )
     return figure
 
 
@@ -85,27 +100,35 @@ def payback_chart(
     for name, colour in colours.items():
         line = known[known["name"] == name]
         figure.add_scatter(
-            x=line["hours"] / hours_each, y=line["usd"], mode="lines", name=look.safe(name),
+            x=line["hours"] / hours_each,
+            y=line["usd"],
+            mode="lines",
+            name=look.safe(name),
             line={"color": colour, "width": 2},
-            hovertemplate=f"{look.safe(name)}: $%{{y:,.3r}} after %{{x:.3r}} {unit}"
-            "<extra></extra>",
-        )  # fmt: skip
+            hovertemplate=f"{look.safe(name)}: $%{{y:,.3r}} after %{{x:.3r}} {unit}<extra></extra>",
+        )
     crossings = paid.dropna(subset=["payback_hours", "bill_usd", "fleet_usd_per_hour"])
     crossings = crossings[crossings["label"].isin(colours)]
     if len(crossings):
         at = crossings["payback_hours"]
         figure.add_scatter(
-            x=at / hours_each, y=crossings["bill_usd"] + at * crossings["fleet_usd_per_hour"],
-            mode="markers", name="paid back",
-            marker={"symbol": "circle", "size": 9, "opacity": 1,
-                    "color": [colours[name] for name in crossings["label"]],
-                    "line": {"width": 1.5, "color": ink["halo"]}},
+            x=at / hours_each,
+            y=crossings["bill_usd"] + at * crossings["fleet_usd_per_hour"],
+            mode="markers",
+            name="paid back",
+            marker={
+                "symbol": "circle",
+                "size": 9,
+                "opacity": 1,
+                "color": [colours[name] for name in crossings["label"]],
+                "line": {"width": 1.5, "color": ink["halo"]},
+            },
             customdata=[
                 f"{look.safe(name)}: paid back after {numbers.duration(3600 * hours)}"
                 for name, hours in zip(crossings["label"], at, strict=True)
             ],
             hovertemplate="%{customdata}<extra></extra>",
-        )  # fmt: skip
+        )
     if known.empty:
         look.say(figure, _nothing(num_busy), ink)
     else:
@@ -113,9 +136,11 @@ def payback_chart(
     figure.update_layout(height=420)
     figure.update_xaxes(title_text=f"Time of serving this traffic ({unit})", rangemode="tozero")
     figure.update_yaxes(
-        title_text="Spent, distillation included (US dollars)", rangemode="tozero",
-        tickprefix="$", tickformat=",~r",
-    )  # fmt: skip
+        title_text="Spent, distillation included (US dollars)",
+        rangemode="tozero",
+        tickprefix="$",
+        tickformat=",~r",
+    )
     return figure
 
 
@@ -143,13 +168,25 @@ def rent_chart(fitted: pd.DataFrame, *, template: Template = "light") -> go.Figu
             for hardware, bits in zip(group["hardware"], group["bits"], strict=True)
         ]
         figure.add_scatter(
-            x=group["usd_per_hour"], y=ys, mode="markers", name=look.safe(model),
-            marker={"symbol": look.SYMBOLS["estimated"], "size": 12, "color": colour,
-                    "opacity": 1, "line": {"width": 1.7, "color": colour}},
+            x=group["usd_per_hour"],
+            y=ys,
+            mode="markers",
+            name=look.safe(model),
+            marker={
+                "symbol": look.SYMBOLS["estimated"],
+                "size": 12,
+                "color": colour,
+                "opacity": 1,
+                "line": {"width": 1.7, "color": colour},
+            },
             error_x={
-                "type": "data", "symmetric": False, "thickness": 1.5, "width": 0,
+                "type": "data",
+                "symmetric": False,
+                "thickness": 1.5,
+                "width": 0,
                 "array": group["usd_per_hour_high"] - group["usd_per_hour"],
-                "arrayminus": [0.0] * len(group), "color": look.faded(colour, 0.6),
+                "arrayminus": [0.0] * len(group),
+                "color": look.faded(colour, 0.6),
             },
             customdata=[
                 f"<b>{look.safe(model)}</b>, estimated<br>{row['num_devices']:.0f} "
@@ -160,19 +197,22 @@ def rent_chart(fitted: pd.DataFrame, *, template: Template = "light") -> go.Figu
                 for row in row_dicts(group)
             ],
             hovertemplate="%{customdata}<extra></extra>",
-        )  # fmt: skip
+        )
     if known.empty:
         look.say(figure, "No device with a price holds it.", ink)
     figure.update_layout(height=150 + 38 * max(2, len(rows)), margin={"l": 10})
     high = float(known["usd_per_hour_high"].max()) if len(known) else 1.0
     figure.update_xaxes(
-        title_text="Estimated rent (US dollars per hour, less is better)", tickprefix="$",
+        title_text="Estimated rent (US dollars per hour, less is better)",
+        tickprefix="$",
         range=[0, 1.05 * high],
-    )  # fmt: skip
+    )
     figure.update_yaxes(
-        tickvals=list(lines.values()), ticksuffix="  ", range=[len(rows) - 0.5, -0.5],
+        tickvals=list(lines.values()),
+        ticksuffix="  ",
+        range=[len(rows) - 0.5, -0.5],
         ticktext=[f"{hardware}, {bits} bits" for hardware, bits in lines],
-    )  # fmt: skip
+    )
     return figure
 
 
@@ -194,7 +234,10 @@ def _colours(known: pd.DataFrame, template: Template, ink: dict[str, str]) -> di
     """A colour for each line: the API and the teacher in ink, students in the palette's order."""
     names = list(dict.fromkeys(known["name"]))
     students = [name for name in names if name not in (API, "teacher")]
-    colours = {name: ink["quiet"] if name == API else ink["text"] for name in names
-               if name in (API, "teacher")}  # fmt: skip
+    colours = {
+        name: ink["quiet"] if name == API else ink["text"]
+        for name in names
+        if name in (API, "teacher")
+    }
     palette = look.COLOURS[template]
     return colours | {name: palette[i] for i, name in enumerate(students[:MOST_LINES])}

@@ -24,20 +24,33 @@ def per_task_bars(per_task: pd.DataFrame, *, template: Template = "light") -> go
     figure = go.Figure(layout=look.layout(ink))
     for name, colour in (("teacher", look.OTHERS), ("student", look.COLOURS[template][0])):
         figure.add_bar(
-            y=names, x=known[name], orientation="h", name=name, marker_color=colour,
-            text=[numbers.significant(value) for value in known[name]], textposition="outside",
-            textfont={"color": ink["text"], "size": 11}, cliponaxis=False,
+            y=names,
+            x=known[name],
+            orientation="h",
+            name=name,
+            marker_color=colour,
+            text=[numbers.significant(value) for value in known[name]],
+            textposition="outside",
+            textfont={"color": ink["text"], "size": 11},
+            cliponaxis=False,
             hovertemplate=f"%{{y}}: {name} %{{x:.3f}}<extra></extra>",
-        )  # fmt: skip
+        )
     figure.add_scatter(
-        x=known["chance"], y=names, mode="markers", name="chance",
+        x=known["chance"],
+        y=names,
+        mode="markers",
+        name="chance",
         marker={"symbol": "line-ns-open", "size": 26, "color": ink["text"], "line": {"width": 2}},
         hovertemplate="%{y}: guessing gives %{x:.3f}<extra></extra>",
-    )  # fmt: skip
+    )
     figure.update_layout(
-        height=110 + 52 * max(1, len(known)), barmode="group", bargap=0.35, bargroupgap=0.08,
-        margin={"l": 10, "r": 40, "t": 40, "b": 50}, legend={"traceorder": "reversed"},
-    )  # fmt: skip
+        height=110 + 52 * max(1, len(known)),
+        barmode="group",
+        bargap=0.35,
+        bargroupgap=0.08,
+        margin={"l": 10, "r": 40, "t": 40, "b": 50},
+        legend={"traceorder": "reversed"},
+    )
     figure.update_xaxes(title_text="Score (more is better)", range=[0, 1.08], tickformat=".1f")
     figure.update_yaxes(showgrid=False, automargin=True, ticksuffix="  ")
     if known.empty:
@@ -77,11 +90,13 @@ def latency_histogram(
         for name, values, colour in sides:
             median = float(values.median())
             figure.add_histogram(
-                x=values, name=f"{name}, median {numbers.milliseconds(median)}",
-                marker_color=colour, opacity=0.75,
+                x=values,
+                name=f"{name}, median {numbers.milliseconds(median)}",
+                marker_color=colour,
+                opacity=0.75,
                 xbins={"start": low - step / 2, "end": high + step, "size": step},
                 hovertemplate="%{x} ms: %{y} turns<extra>" + name + "</extra>",
-            )  # fmt: skip
+            )
             figure.add_vline(x=median, line={"color": colour, "width": 2, "dash": "dot"})
         figure.update_xaxes(range=look.from_zero_if_near(low, high))
     words = {"tpot_ms": "TPOT (ms per token", "ttft_ms": "TTFT (ms", "latency_ms": "Latency (ms"}
@@ -108,11 +123,15 @@ def load_curve(levels: pd.DataFrame, *, template: Template = "light") -> go.Figu
         ("tpot_ms", "TPOT, median", tpot, "y2"),
     ):
         figure.add_scatter(
-            x=shown["level"], y=shown[column], name=name, mode="lines+markers", yaxis=axis,
+            x=shown["level"],
+            y=shown[column],
+            name=name,
+            mode="lines+markers",
+            yaxis=axis,
             line=_line(colour, axis),
             marker={"size": 6},
             hovertemplate=f"%{{x}} at once: {name} %{{y:.3g}}<extra></extra>",
-        )  # fmt: skip
+        )
     if shown.empty:
         look.say(figure, "No level of load was measured.", ink)
     _two_axes(figure, ink, 300, {"rangemode": "tozero"})
@@ -145,13 +164,17 @@ def training_curve(points: pd.DataFrame, *, template: Template = "light") -> go.
         if known.empty:
             continue
         figure.add_scatter(
-            x=known["scored_tokens"], y=known[column] * (100 if axis == "y2" else 1),
-            name=name, mode=mode, yaxis=axis,
+            x=known["scored_tokens"],
+            y=known[column] * (100 if axis == "y2" else 1),
+            name=name,
+            mode=mode,
+            yaxis=axis,
             line=_line(colour, axis),
-            marker={"size": 5}, customdata=known[["step"]],
+            marker={"size": 5},
+            customdata=known[["step"]],
             hovertemplate=f"{name} {hover}<br>step %{{customdata[0]}}, %{{x:,}} tokens"
             "<extra></extra>",
-        )  # fmt: skip
+        )
     if points.empty:
         look.say(figure, "No training step is done yet.", ink)
     ticks = {"tickmode": "array", "tickvals": [0, 25, 50, 75, 100], "ticksuffix": " %"}

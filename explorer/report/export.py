@@ -52,9 +52,13 @@ def write_table(raw: pd.DataFrame, words: pd.DataFrame, format: str) -> bytes:
         BadInput: A format that is not offered.
     """
     writers: dict[str, Callable[[pd.DataFrame], bytes]] = {
-        "csv": _csv, "xlsx": _xlsx, "parquet": _parquet, "md": _markdown, "latex": _latex,
+        "csv": _csv,
+        "xlsx": _xlsx,
+        "parquet": _parquet,
+        "md": _markdown,
+        "latex": _latex,
         "json": _json,
-    }  # fmt: skip
+    }
     if format not in writers:
         raise BadInput(f"There is no table format {format!r}; choose {', '.join(writers)}.")
     return writers[format](words if format in ("md", "latex") else raw)
@@ -174,8 +178,17 @@ def _latex(words: pd.DataFrame) -> bytes:
 def _tex(text: str) -> str:
     """Text in which TeX sees no commands."""
     special = {
-        "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "%": r"\%", "&": r"\&",
-        "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-        "–": "--", "×": r"$\times$",
-    }  # fmt: skip
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "$": r"\$",
+        "%": r"\%",
+        "&": r"\&",
+        "#": r"\#",
+        "_": r"\_",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "–": "--",
+        "×": r"$\times$",
+    }
     return "".join(special.get(letter, letter) for letter in text)

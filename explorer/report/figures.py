@@ -230,26 +230,38 @@ def _points(
     low_name, high_name, _ = HEIGHTS[y]
     faint = look.faded(marker["color"], 0.2 if num_shown > MANY_POINTS else 0.6)
     return go.Scatter(
-        x=group[x], y=group[y], mode="markers", marker=marker, cliponaxis=False,
+        x=group[x],
+        y=group[y],
+        mode="markers",
+        marker=marker,
+        cliponaxis=False,
         name=look.safe(name),
         customdata=np.stack([group["run_id"], _hover_lines(group, y)], axis=-1),
         hovertemplate="%{customdata[1]}<extra></extra>",
         error_y={
-            "type": "data", "symmetric": False, "color": faint, "thickness": 1.5, "width": 0,
+            "type": "data",
+            "symmetric": False,
+            "color": faint,
+            "thickness": 1.5,
+            "width": 0,
             "array": (group[high_name] - group[y]).fillna(0),
             "arrayminus": (group[y] - group[low_name]).fillna(0),
         },
-    )  # fmt: skip
+    )
 
 
 def _add_shape_legend(figure: go.Figure, kinds: list[str], ink: dict[str, str]) -> None:
     """What the shapes mean, in grey, where the colours stand for teachers."""
     for kind in kinds:
         figure.add_scatter(
-            x=[None], y=[None], mode="markers", hoverinfo="skip", legendrank=4,
+            x=[None],
+            y=[None],
+            mode="markers",
+            hoverinfo="skip",
+            legendrank=4,
             name=_KIND_NAMES.get(kind, f"{kind} student"),
             marker=_marker(kind, ink["quiet"], 1, ink),
-        )  # fmt: skip
+        )
 
 
 def _hover_lines(group: pd.DataFrame, y: str) -> list[str]:
@@ -287,10 +299,17 @@ def _add_target_line(figure: go.Figure, target: float, ink: dict[str, str]) -> N
     """The promise of distillation, named on the line itself."""
     figure.add_hline(y=100 * target, line={"color": ink["quiet"], "width": 1, "dash": "dash"})
     figure.add_annotation(
-        x=0, xref="paper", xanchor="left", xshift=6, y=100 * target, yanchor="top", yshift=-1,
-        text=f"{numbers.percent(target, digits=2)} of the teacher", showarrow=False,
+        x=0,
+        xref="paper",
+        xanchor="left",
+        xshift=6,
+        y=100 * target,
+        yanchor="top",
+        yshift=-1,
+        text=f"{numbers.percent(target, digits=2)} of the teacher",
+        showarrow=False,
         font={"size": 12, "color": ink["quiet"]},
-    )  # fmt: skip
+    )
 
 
 def _add_frontier(
@@ -307,17 +326,28 @@ def _add_frontier(
     for i, share in enumerate(shares):
         end_y = ys[min(i + 1, len(ys) - 1)]
         figure.add_scatter(
-            x=[xs[i], xs[i + 1], xs[i + 1]], y=[ys[i], ys[i], end_y], mode="lines",
+            x=[xs[i], xs[i + 1], xs[i + 1]],
+            y=[ys[i], ys[i], end_y],
+            mode="lines",
             line={"color": look.faded(colour, 0.1 + 0.35 * float(share)), "width": 1.2},
-            name="frontier", legendgroup="frontier", legendrank=3, hoverinfo="skip",
+            name="frontier",
+            legendgroup="frontier",
+            legendrank=3,
+            hoverinfo="skip",
             showlegend=not shown and i == 0,
-        )  # fmt: skip
+        )
 
 
 def _add_labels(
-    figure: go.Figure, shown: pd.DataFrame, best: pd.DataFrame, x: str, y: str, view: View,
-    notes: list[str], ink: dict[str, str],
-) -> None:  # fmt: skip
+    figure: go.Figure,
+    shown: pd.DataFrame,
+    best: pd.DataFrame,
+    x: str,
+    y: str,
+    view: View,
+    notes: list[str],
+    ink: dict[str, str],
+) -> None:
     """Names beside the frontier's points, each once, where they hide nothing; others on hover."""
     taken = labels.taken(figure, zip(shown[x], shown[y], strict=True), view)
     taken.append(labels.corner(notes, view))

@@ -86,11 +86,16 @@ def place(
             continue
         taken.append(box)
         figure.add_annotation(
-            x=math.log10(label.x) if view.log else label.x, y=label.y,
-            text=look.safe(label.text), showarrow=False, xshift=dx, yshift=-dy,
-            yanchor="middle", xanchor="right" if dx < 0 else "left" if dx > 0 else "center",
+            x=math.log10(label.x) if view.log else label.x,
+            y=label.y,
+            text=look.safe(label.text),
+            showarrow=False,
+            xshift=dx,
+            yshift=-dy,
+            yanchor="middle",
+            xanchor="right" if dx < 0 else "left" if dx > 0 else "center",
             font={"size": 13, "color": ink["text"]},
-        )  # fmt: skip
+        )
 
 
 def _around(centre: tuple[float, float], dx: float, dy: float) -> Box:

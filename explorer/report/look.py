@@ -30,36 +30,54 @@ HEIGHT = 520
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
 
 SYMBOLS = {
-    "measured": "circle", "published": "diamond-open", "estimated": "circle-open-dot",
-    "busy": "circle-open", "busy teacher": "star-open",
-}  # fmt: skip
+    "measured": "circle",
+    "published": "diamond-open",
+    "estimated": "circle-open-dot",
+    "busy": "circle-open",
+    "busy teacher": "star-open",
+}
 """How a point is known. Those whose machine was busy are grey, whatever the teacher's colour."""
 
 
 def layout(ink: dict[str, str]) -> go.Layout:
     """What all figures share: no background, quiet grid, legend above."""
     return go.Layout(
-        height=HEIGHT, margin={"l": 60, "r": 24, "t": 44, "b": 60},
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
+        height=HEIGHT,
+        margin={"l": 60, "r": 24, "t": 44, "b": 60},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
         font={"family": FONT, "size": 13, "color": ink["text"]},
-        xaxis=axis(ink), yaxis=axis(ink), hovermode="closest", dragmode="pan",
+        xaxis=axis(ink),
+        yaxis=axis(ink),
+        hovermode="closest",
+        dragmode="pan",
         hoverlabel={"align": "left", "font": {"family": FONT, "size": 12}},
         legend={
-            "orientation": "h", "x": 0, "y": 1.01, "xanchor": "left", "yanchor": "bottom",
-            "font": {"color": ink["quiet"], "size": 12}, "bgcolor": "rgba(0,0,0,0)",
+            "orientation": "h",
+            "x": 0,
+            "y": 1.01,
+            "xanchor": "left",
+            "yanchor": "bottom",
+            "font": {"color": ink["quiet"], "size": 12},
+            "bgcolor": "rgba(0,0,0,0)",
         },
         # Plotly's default template would paint a background and colours of its own.
         template="none",
-    )  # fmt: skip
+    )
 
 
 def axis(ink: dict[str, str]) -> dict[str, Any]:
     """Quiet ticks away from the corner, where two zeros would touch."""
     return {
-        "gridcolor": ink["grid"], "zeroline": False, "showline": False, "ticks": "",
-        "ticklabelstandoff": 6, "tickfont": {"color": ink["quiet"], "size": 12},
-        "automargin": True, "title": {"font": {"color": ink["text"], "size": 13}, "standoff": 12},
-    }  # fmt: skip
+        "gridcolor": ink["grid"],
+        "zeroline": False,
+        "showline": False,
+        "ticks": "",
+        "ticklabelstandoff": 6,
+        "tickfont": {"color": ink["quiet"], "size": 12},
+        "automargin": True,
+        "title": {"font": {"color": ink["text"], "size": 13}, "standoff": 12},
+    }
 
 
 def check_axes(*chosen: tuple[str, Mapping[str, Any]]) -> None:
@@ -79,27 +97,48 @@ def check_axes(*chosen: tuple[str, Mapping[str, Any]]) -> None:
 def ring(figure: go.Figure, one: pd.DataFrame, x: str, y: str, ink: dict[str, str]) -> None:
     """A ring around the point whose facts are shown below."""
     figure.add_scatter(
-        x=one[x], y=one[y], mode="markers", showlegend=False, hoverinfo="skip",
+        x=one[x],
+        y=one[y],
+        mode="markers",
+        showlegend=False,
+        hoverinfo="skip",
         marker={
-            "symbol": "circle-open", "size": 24, "color": ink["text"], "line": {"width": 1.5},
+            "symbol": "circle-open",
+            "size": 24,
+            "color": ink["text"],
+            "line": {"width": 1.5},
         },
-    )  # fmt: skip
+    )
 
 
 def left_out(figure: go.Figure, text: str, ink: dict[str, str]) -> None:
     """A small note in the corner on what is not in the chart: nothing goes missing silently."""
     figure.add_annotation(
-        x=1, xref="paper", xanchor="right", y=0, yref="paper", yanchor="bottom", yshift=4,
-        text=text, showarrow=False, align="right", font={"size": 11, "color": ink["quiet"]},
-    )  # fmt: skip
+        x=1,
+        xref="paper",
+        xanchor="right",
+        y=0,
+        yref="paper",
+        yanchor="bottom",
+        yshift=4,
+        text=text,
+        showarrow=False,
+        align="right",
+        font={"size": 11, "color": ink["quiet"]},
+    )
 
 
 def say(figure: go.Figure, text: str, ink: dict[str, str]) -> None:
     """Words in the middle of a chart that has nothing to draw."""
     figure.add_annotation(
-        x=0.5, y=0.5, xref="paper", yref="paper", text=text, showarrow=False,
+        x=0.5,
+        y=0.5,
+        xref="paper",
+        yref="paper",
+        text=text,
+        showarrow=False,
         font={"size": 15, "color": ink["quiet"]},
-    )  # fmt: skip
+    )
 
 
 def safe(text: Any) -> str:

@@ -28,8 +28,14 @@ HEIGHTS = {
 }
 """What the vertical axis can be."""
 FAMILIES = (
-    "DeepSeek-R1", "Gemini", "OpenAI", "Llama", "Mistral", "Qwen3", "Gemma",
-)  # fmt: skip
+    "DeepSeek-R1",
+    "Gemini",
+    "OpenAI",
+    "Llama",
+    "Mistral",
+    "Qwen3",
+    "Gemma",
+)
 """Families with a colour of their own; the others share one grey."""
 TEACHER_X = {"params_b": "teacher_params_b"}
 """Where the larger model stands on an axis, if it is known."""
@@ -166,13 +172,25 @@ def _with_band(
     step = 1 / (len(families) + 1)
     places = [at(step * (families.index(family) + 1)) for family in unsized["family"]]
     figure.add_shape(
-        type="rect", x0=high, x1=end, y0=0, y1=1, yref="paper", line={"width": 0},
-        fillcolor=look.faded(ink["quiet"], 0.08), layer="below",
-    )  # fmt: skip
+        type="rect",
+        x0=high,
+        x1=end,
+        y0=0,
+        y1=1,
+        yref="paper",
+        line={"width": 0},
+        fillcolor=look.faded(ink["quiet"], 0.08),
+        layer="below",
+    )
     figure.add_annotation(
-        x=math.log10(at(0.5)) if view.log else at(0.5), y=0, yref="paper", yanchor="bottom",
-        text="size not<br>published", showarrow=False, font={"size": 11, "color": ink["quiet"]},
-    )  # fmt: skip
+        x=math.log10(at(0.5)) if view.log else at(0.5),
+        y=0,
+        yref="paper",
+        yanchor="bottom",
+        text="size not<br>published",
+        showarrow=False,
+        font={"size": 11, "color": ink["quiet"]},
+    )
     values = unsized[y]
     wider = dataclasses.replace(
         view,
@@ -192,16 +210,28 @@ def _add_lines(figure: go.Figure, ink: dict[str, str]) -> None:
         y=100 * TARGET_RETENTION, line={"color": ink["quiet"], "width": 1, "dash": "dash"}
     )
     figure.add_annotation(
-        x=0, xref="paper", xanchor="left", xshift=6, y=100 * TARGET_RETENTION, yanchor="top",
-        yshift=-1, text="95 % of the larger model", showarrow=False,
+        x=0,
+        xref="paper",
+        xanchor="left",
+        xshift=6,
+        y=100 * TARGET_RETENTION,
+        yanchor="top",
+        yshift=-1,
+        text="95 % of the larger model",
+        showarrow=False,
         font={"size": 12, "color": ink["quiet"]},
-    )  # fmt: skip
+    )
 
 
 def _add_family(
-    figure: go.Figure, group: pd.DataFrame, family: str, x: str, y: str, template: Template,
+    figure: go.Figure,
+    group: pd.DataFrame,
+    family: str,
+    x: str,
+    y: str,
+    template: Template,
     ink: dict[str, str],
-) -> None:  # fmt: skip
+) -> None:
     """The points of one family in its colour; the shape says whether it was distilled."""
     at = FAMILIES.index(family) if family in FAMILIES else None
     colour = look.OTHERS
@@ -211,14 +241,21 @@ def _add_family(
     distilled = analysis.is_distilled(group)
     symbols = [ESTIMATED if x == "usd_per_hour" else SYMBOLS[bool(one)] for one in distilled]
     figure.add_scatter(
-        x=group[x], y=group[y], mode="markers", name=look.safe(family), cliponaxis=False,
+        x=group[x],
+        y=group[y],
+        mode="markers",
+        name=look.safe(family),
+        cliponaxis=False,
         marker={
-            "symbol": symbols, "size": 11, "color": colour, "opacity": 1,
+            "symbol": symbols,
+            "size": 11,
+            "color": colour,
+            "opacity": 1,
             "line": {"color": colour, "width": 1.7},
         },
         customdata=np.stack([group.index.astype(str), group["hover"]], axis=-1),
         hovertemplate="%{customdata[1]}<extra></extra>",
-    )  # fmt: skip
+    )
 
 
 def _add_teachers(figure: go.Figure, shown: pd.DataFrame, x: str, ink: dict[str, str]) -> None:
@@ -229,13 +266,21 @@ def _add_teachers(figure: go.Figure, shown: pd.DataFrame, x: str, ink: dict[str,
     if stars.empty:
         return
     figure.add_scatter(
-        x=stars[TEACHER_X[x]], y=[100.0] * len(stars), mode="markers", name="larger model",
-        marker={"symbol": "star-open", "size": 13, "color": ink["quiet"], "opacity": 1,
-                "line": {"width": 1.3}},
+        x=stars[TEACHER_X[x]],
+        y=[100.0] * len(stars),
+        mode="markers",
+        name="larger model",
+        marker={
+            "symbol": "star-open",
+            "size": 13,
+            "color": ink["quiet"],
+            "opacity": 1,
+            "line": {"width": 1.3},
+        },
         text=[look.safe(name) for name in stars["compared_to"]],
         hovertemplate="%{text}: what the others are compared with<extra></extra>",
         legendrank=1100,
-    )  # fmt: skip
+    )
 
 
 def _add_shapes(figure: go.Figure, shown: pd.DataFrame, x: str, ink: dict[str, str]) -> None:
@@ -247,9 +292,14 @@ def _add_shapes(figure: go.Figure, shown: pd.DataFrame, x: str, ink: dict[str, s
         kinds = [(ESTIMATED, "estimated rent")]
     for symbol, name in kinds:
         figure.add_scatter(
-            x=[None], y=[None], mode="markers", hoverinfo="skip", legendrank=1200, name=name,
+            x=[None],
+            y=[None],
+            mode="markers",
+            hoverinfo="skip",
+            legendrank=1200,
+            name=name,
             marker={"symbol": symbol, "size": 11, "color": ink["quiet"], "line": {"width": 1.7}},
-        )  # fmt: skip
+        )
 
 
 def _hover(group: pd.DataFrame, x: str) -> list[str]:
@@ -323,21 +373,28 @@ def per_benchmark_bars(detail: pd.DataFrame, *, template: Template = "light") ->
     figure = go.Figure(layout=look.layout(ink))
     known = detail[detail["left_out"] == ""].sort_values("raw_ratio")
     figure.add_bar(
-        x=100 * known["raw_ratio"], y=[str(name) for name in known["benchmark"]],
-        orientation="h", marker_color=look.COLOURS[template][0], name="raw ratio",
+        x=100 * known["raw_ratio"],
+        y=[str(name) for name in known["benchmark"]],
+        orientation="h",
+        marker_color=look.COLOURS[template][0],
+        name="raw ratio",
         text=[
             f"{numbers.significant(s)} of {numbers.significant(t)}"
             for s, t in zip(known["student_score"], known["teacher_score"], strict=True)
         ],
-        textposition="outside", cliponaxis=False, textfont={"size": 11, "color": ink["text"]},
+        textposition="outside",
+        cliponaxis=False,
+        textfont={"size": 11, "color": ink["text"]},
         hovertemplate="%{y}: %{x:.1f} % raw<extra></extra>",
-    )  # fmt: skip
+    )
     figure.add_scatter(
-        x=100 * known["retention"], y=[str(name) for name in known["benchmark"]],
-        mode="markers", name="above chance",
+        x=100 * known["retention"],
+        y=[str(name) for name in known["benchmark"]],
+        mode="markers",
+        name="above chance",
         marker={"symbol": "line-ns-open", "size": 14, "color": ink["text"], "line": {"width": 2}},
         hovertemplate="%{y}: %{x:.1f} % above chance<extra></extra>",
-    )  # fmt: skip
+    )
     most = max(110.0, 100 * float(known["raw_ratio"].max())) if len(known) else 110.0
     figure.update_layout(
         height=90 + 25 * max(2, len(known)), margin={"l": 10, "r": 90, "t": 40, "b": 44}

@@ -185,7 +185,7 @@ def ordered_for_people(runs: pd.DataFrame) -> pd.DataFrame:
             "size": -runs["num_parameters"].astype(float),
         },
         index=runs.index,
-    )  # fmt: skip
+    )
     order = keys.reset_index(drop=True).sort_values(
         ["student", "retention", "size"], kind="stable", na_position="last"
     )

@@ -12,8 +12,10 @@ def in_words(found: pd.DataFrame) -> pd.DataFrame:
     """The table as people read it, with a dash for what is not known."""
 
     def said(name: str, how: Callable[[Any], str]) -> list[str]:
-        return [numbers.MISSING if pd.isna(value) or value == "" else how(value)
-                for value in found[name]]  # fmt: skip
+        return [
+            numbers.MISSING if pd.isna(value) or value == "" else how(value)
+            for value in found[name]
+        ]
 
     kinds = [
         kind if kind == "task" else f"{kind} of {num:,}"

@@ -120,9 +120,13 @@ def _make(run: Run, text: corpus.Corpus, folder: Path) -> Distillation | None:
         shared = _share_vocabulary(run, run.start, required=distill.uses_distributions)
     sample = students.sample_numbers(spec.student, heldout, training)
     student = students.build(
-        run.original, run.start, spec.student, blocks_NT[sample], measured,
+        run.original,
+        run.start,
+        spec.student,
+        blocks_NT[sample],
+        measured,
         _drop_order(run, spec.student, blocks_NT[sample]),
-    )  # fmt: skip
+    )
     run.stage_seconds["prepare"] = time.monotonic() - began
     taught = None
     if spec.distill:
@@ -184,8 +188,10 @@ def _share_vocabulary(run: Run, student: Loaded, *, required: bool) -> bool:
             students.slice_vocabulary(model, num_tokens)
         log.info(
             "The teacher's embedding has %d rows and the student's %d; both are cut to the %d "
-            "tokens of their common vocabulary.", *rows, num_tokens,
-        )  # fmt: skip
+            "tokens of their common vocabulary.",
+            *rows,
+            num_tokens,
+        )
     return True
 
 

@@ -67,9 +67,12 @@ def ahead(spec: RunSpec, root: Path) -> str:
     asked = _Asked.of(spec, root)
     folder = store.output_folder(root, spec.run_id) / store.CAPABILITY
     usage = capability.ahead(
-        asked.model, spec.capability, folder,
-        fingerprint=asked.fingerprint, back_end=asked.back_end,
-    )  # fmt: skip
+        asked.model,
+        spec.capability,
+        folder,
+        fingerprint=asked.fingerprint,
+        back_end=asked.back_end,
+    )
     return api_prices.ahead_in_words(usage, asked.price)
 
 

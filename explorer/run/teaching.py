@@ -44,9 +44,12 @@ def read_text(run: Run, distill: DistillSpec) -> corpus.Corpus:
             path.parent.mkdir(parents=True, exist_ok=True)
             with run.timed("text"):
                 synthesise(
-                    run.lecturer, path, num_tokens=num_tokens,
-                    document_tokens=distill.block_tokens, progress=tell,
-                )  # fmt: skip
+                    run.lecturer,
+                    path,
+                    num_tokens=num_tokens,
+                    document_tokens=distill.block_tokens,
+                    progress=tell,
+                )
     if run.teacher_bits:
         run.forget_models()  # The whole teacher comes next.
     return corpus.read(str(path))
@@ -148,10 +151,14 @@ def distil(run: Run, student: Loaded, course: Course, folder: Path) -> State:
         num_logged = len(state.curve)
         losses.append(round(loss, 4))
         run.progress(
-            "distil", state.step, total, "steps",
-            loss=round(loss, 4), tokens_per_s=round(rate, 1),
+            "distil",
+            state.step,
+            total,
+            "steps",
+            loss=round(loss, 4),
+            tokens_per_s=round(rate, 1),
             losses=list(losses),
-        )  # fmt: skip
+        )
 
     run.progress("distil", 0, num_steps(distill), "steps")
     with run.timed("distil"):
@@ -162,8 +169,13 @@ def _in_words(point: CurvePoint) -> str:
     """A point of the curve for the log: what was measured, in the order of the record."""
     said = [f"loss {point.loss:.4f}"]
     for name in (
-        "kd_loss", "label_loss", "hidden_loss", "heldout_kl", "heldout_top1", "heldout_label_loss",
-    ):  # fmt: skip
+        "kd_loss",
+        "label_loss",
+        "hidden_loss",
+        "heldout_kl",
+        "heldout_top1",
+        "heldout_label_loss",
+    ):
         value = getattr(point, name)
         if value is not None:
             said.append(f"{name.replace('_', ' ')} {value:.4f}")

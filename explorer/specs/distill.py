@@ -137,8 +137,16 @@ class DistillSpec(Spec):
     def control(self) -> "DistillSpec":
         """The same corpus, budget, steps and seed without the teacher: all that it adds is gone."""
         teachers = (
-            "kd_weight", "temperature", "loss", "beta", "skew", "hidden_weight", "hidden_loss",
-            "on_policy_fraction", "prompt_tokens", "vocab_sample",
-        )  # fmt: skip
+            "kd_weight",
+            "temperature",
+            "loss",
+            "beta",
+            "skew",
+            "hidden_weight",
+            "hidden_loss",
+            "on_policy_fraction",
+            "prompt_tokens",
+            "vocab_sample",
+        )
         plain = {name: type(self).model_fields[name].default for name in teachers}
         return self.with_(method="labels", **plain)

@@ -12,9 +12,13 @@ class ApiSpec(Spec):
     """How a model behind an endpoint is asked: lm-eval's options of its API models."""
 
     kind: Literal[
-        "auto", "local-completions", "local-chat-completions", "openai-completions",
-        "openai-chat-completions", "anthropic-chat-completions",
-    ] = "auto"  # fmt: skip
+        "auto",
+        "local-completions",
+        "local-chat-completions",
+        "openai-completions",
+        "openai-chat-completions",
+        "anthropic-chat-completions",
+    ] = "auto"
     """lm-eval's model class; auto takes it from the endpoint's address."""
     tokenizer: str | None = None
     """The model's tokenizer: a hub id, a folder, starter. Needed to score given answers."""
@@ -72,9 +76,13 @@ class LatencySpec(Spec):
     """How a model is timed: alone, student and teacher in turns."""
 
     added = {
-        "workload": None, "runtime": "eager", "concurrency": (), "request_rates": (),
-        "requests": 30, "timeout_s": 60.0,
-    }  # fmt: skip
+        "workload": None,
+        "runtime": "eager",
+        "concurrency": (),
+        "request_rates": (),
+        "requests": 30,
+        "timeout_s": 60.0,
+    }
 
     prompt_tokens: PositiveInt = 128
     """Length of the prompt."""

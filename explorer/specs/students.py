@@ -84,8 +84,12 @@ class Sizes(Spec):
         return {name: size for name, size in named.items() if size is not None}
 
     def _short(self) -> str:
-        letters = {"hidden_size": "h", "intermediate_size": "f",
-                   "num_attention_heads": "a", "num_key_value_heads": "k"}  # fmt: skip
+        letters = {
+            "hidden_size": "h",
+            "intermediate_size": "f",
+            "num_attention_heads": "a",
+            "num_key_value_heads": "k",
+        }
         return "".join(f"{letters[name]}{size}" for name, size in self.asked().items())
 
 

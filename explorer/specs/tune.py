@@ -16,10 +16,18 @@ NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,76}$"
 """As a run's name, which is this one and the number of a round."""
 
 FIXED = {
-    "distill": ("corpus", "block_tokens", "heldout_blocks", "seed", "temperature", "top_k",
-                "teacher_bits", "max_tokens"),
+    "distill": (
+        "corpus",
+        "block_tokens",
+        "heldout_blocks",
+        "seed",
+        "temperature",
+        "top_k",
+        "teacher_bits",
+        "max_tokens",
+    ),
     "student": (),
-}  # fmt: skip
+}
 """What a variant may change, but for these: they decide what the held-out KL is measured on."""
 
 

@@ -36,23 +36,78 @@ LOADER = "data.load"
 DATA_FORMATS = frozenset({"json", "csv", "parquet", "arrow", "text", "xml"})
 """Names of `datasets` for files that are read without running anything."""
 OTHER_FORMATS = frozenset(
-    {"pandas", "sql", "webdataset", "cache", "generator", "spark", "eval", "harbor", "hdf5",
-     "iceberg", "lance", "vortex"}
-)  # fmt: skip
+    {
+        "pandas",
+        "sql",
+        "webdataset",
+        "cache",
+        "generator",
+        "spark",
+        "eval",
+        "harbor",
+        "hdf5",
+        "iceberg",
+        "lance",
+        "vortex",
+    }
+)
 """Names of `datasets` for readers that unpickle, query, or open what a file names."""
 DATA_SUFFIXES = frozenset(
-    {".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".xml", ".md",
-     ".gz", ".zst", ".lock"}
-)  # fmt: skip
+    {
+        ".json",
+        ".jsonl",
+        ".ndjson",
+        ".csv",
+        ".tsv",
+        ".txt",
+        ".parquet",
+        ".arrow",
+        ".xml",
+        ".md",
+        ".gz",
+        ".zst",
+        ".lock",
+    }
+)
 """Files that a local data set may consist of."""
 CODE_SUFFIXES = frozenset({".py", ".pkl", ".pickle", ".pt", ".pth", ".joblib", ".tar"})
 DATASET_OPTIONS = frozenset(
-    {"data_files", "data_dir", "split", "name", "revision", "field", "features", "columns", "file",
-     "sep", "delimiter", "header", "names", "column_names", "index_col", "usecols", "dtype",
-     "quotechar", "quoting", "doublequote", "escapechar", "skiprows", "nrows", "encoding",
-     "encoding_errors", "keep_linebreaks", "newline", "sample_by", "chunksize", "streaming",
-     "verification_mode", "download_mode", "trust_remote_code"}
-)  # fmt: skip
+    {
+        "data_files",
+        "data_dir",
+        "split",
+        "name",
+        "revision",
+        "field",
+        "features",
+        "columns",
+        "file",
+        "sep",
+        "delimiter",
+        "header",
+        "names",
+        "column_names",
+        "index_col",
+        "usecols",
+        "dtype",
+        "quotechar",
+        "quoting",
+        "doublequote",
+        "escapechar",
+        "skiprows",
+        "nrows",
+        "encoding",
+        "encoding_errors",
+        "keep_linebreaks",
+        "newline",
+        "sample_by",
+        "chunksize",
+        "streaming",
+        "verification_mode",
+        "download_mode",
+        "trust_remote_code",
+    }
+)
 """Keys of `dataset_kwargs` that choose and parse data."""
 WEB = ("http://", "https://", "hf://")
 OWN_PROMPTS = frozenset({"qa-basic"})

@@ -131,9 +131,11 @@ def refuse_missing(names: Iterable[str], index: TaskIndex) -> None:
 
 def not_here(tasks: list[str], data_sets: list[str], variable: str, asked: str) -> str:
     """The sentence on tasks whose data sets are not here and may not be fetched."""
-    who = f"The task {tasks[0]} needs" if len(tasks) == 1 else (
-        f"The tasks {tasks[0]} and {len(tasks) - 1} more need"
-    )  # fmt: skip
+    who = (
+        f"The task {tasks[0]} needs"
+        if len(tasks) == 1
+        else (f"The tasks {tasks[0]} and {len(tasks) - 1} more need")
+    )
     what = "the data set" if len(data_sets) == 1 else "the data sets"
     more = f" and {len(data_sets) - NAMED} more" if len(data_sets) > NAMED else ""
     return (

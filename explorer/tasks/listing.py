@@ -9,9 +9,19 @@ from explorer.tasks.here import Held
 from explorer.tasks.index import TaskIndex
 
 COLUMNS = [
-    "task", "kind", "groups", "num_tasks", "output_type", "num_fewshot", "chance", "metric",
-    "data", "here", "description", "refused",
-]  # fmt: skip
+    "task",
+    "kind",
+    "groups",
+    "num_tasks",
+    "output_type",
+    "num_fewshot",
+    "chance",
+    "metric",
+    "data",
+    "here",
+    "description",
+    "refused",
+]
 
 
 def table(index: TaskIndex, held: Held) -> pd.DataFrame:

@@ -255,12 +255,16 @@ def _list(row: dict[str, Any], column: str) -> list[str]:
 def questions(found: Rows, num: int = 3) -> list[Question]:
     """The first documents as a model will be asked them."""
     return [
-        Question(doc_id=i, prompt=one["question"], choices=[f" {c}" for c in one["choices"]],
-                 right=[one["answer"]])
+        Question(
+            doc_id=i,
+            prompt=one["question"],
+            choices=[f" {c}" for c in one["choices"]],
+            right=[one["answer"]],
+        )
         if "choices" in one
         else Question(doc_id=i, prompt=one["prompt"], target=one["target"], until=["\n"])
         for i, one in enumerate(found[:num])
-    ]  # fmt: skip
+    ]
 
 
 def name_of(file: str) -> str:
@@ -342,10 +346,12 @@ def _yaml(name: str, found: Rows, version: float, origin: str) -> str:
             "doc_to_text": "{{prompt}}",
             "doc_to_target": "{{target}}",
             "generation_kwargs": {
-                "until": ["\n"], "do_sample": False, "max_gen_toks": MAX_ANSWER_TOKENS,
+                "until": ["\n"],
+                "do_sample": False,
+                "max_gen_toks": MAX_ANSWER_TOKENS,
             },
             "metric_list": [exact],
-        }  # fmt: skip
+        }
     rest = yaml.safe_dump(
         {**config, "num_fewshot": 0, "metadata": metadata}, sort_keys=False, allow_unicode=True
     )

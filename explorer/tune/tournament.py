@@ -85,9 +85,12 @@ def resolve_tune_id(root: Path, text: str) -> str:
     """
     store.run_folder(folder(root), text)  # refuses what cannot be an id
     return store.resolve_id(
-        text, ids(root), "tournaments", f"There is no tournament {text!r} in {root}.",
+        text,
+        ids(root),
+        "tournaments",
+        f"There is no tournament {text!r} in {root}.",
         "`explorer tune --standings` lists them.",
-    )  # fmt: skip
+    )
 
 
 def read(root: Path, tune_id: str) -> TuneSpec:

@@ -71,9 +71,13 @@ def test_without_a_price_the_listed_ones_are_offered_and_named(study, open_page)
 def test_choices_are_in_the_address(priced, open_page):
     """Traffic, lengths, utilisation, limits and the API come back from a link."""
     page = open_page(
-        "economics", traffic="600.0", utilisation="25", max_tpot="1.0", api="openai/gpt-4o-mini",
+        "economics",
+        traffic="600.0",
+        utilisation="25",
+        max_tpot="1.0",
+        api="openai/gpt-4o-mini",
         **{"in": "256", "out": "32"},
-    )  # fmt: skip
+    )
     said = text_of(page).replace("\\", "")
 
     assert page.session_state["traffic"] == 600.0

@@ -56,10 +56,11 @@ def test_twice_the_tokens_take_twice_the_time(past):
     once, twice = (
         estimate(
             [planned(capability=None, latency=None, distill=DistillSpec(max_tokens=tokens))],
-            runs, scores,
+            runs,
+            scores,
         )
         for tokens in (10_000, 20_000)
-    )  # fmt: skip
+    )
 
     assert twice.seconds == pytest.approx(2 * once.seconds)
 
@@ -73,9 +74,11 @@ def test_a_shortcut_is_judged_by_students_that_took_it(past, shortcut):
     guess = estimate([quick], runs, scores)
     before = guess.seconds
     ten = runs[runs["label"] == "10 layers"].assign(
-        run_id="quick", train_seconds=lambda rows: rows["train_seconds"] / 4,
-        vocab_sample=shortcut.get("vocab_sample"), train_dtype=shortcut.get("precision", "float32"),
-    )  # fmt: skip
+        run_id="quick",
+        train_seconds=lambda rows: rows["train_seconds"] / 4,
+        vocab_sample=shortcut.get("vocab_sample"),
+        train_dtype=shortcut.get("precision", "float32"),
+    )
     more = pd.concat([runs, ten], ignore_index=True)
 
     assert (
@@ -96,10 +99,11 @@ def test_a_limit_shortens_the_test(past):
     whole, part = (
         estimate(
             [planned(distill=None, latency=None, capability=CapabilitySpec(limit=limit))],
-            runs, scores,
+            runs,
+            scores,
         )
         for limit in (None, 8)
-    )  # fmt: skip
+    )
 
     assert part.seconds == pytest.approx(whole.seconds * 32 / 1080)
 

@@ -123,8 +123,13 @@ def test_a_run_opens_in_full(study, open_page):
     assert not page.exception
     assert any("num_layers: 15" in block.value for block in page.code)
     assert [tab.label for tab in page.tabs] == [
-        "Spec", "Environment", "Load", "Learning", "Layers", "Log",
-    ]  # fmt: skip
+        "Spec",
+        "Environment",
+        "Load",
+        "Learning",
+        "Layers",
+        "Log",
+    ]
     assert "No level of load was measured" in text_of(page)
 
 

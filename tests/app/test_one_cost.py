@@ -195,8 +195,9 @@ def test_lengths_that_differ_are_said_run_by_run(root, made_up, open_page, explo
     page = open_page("compare")
 
     assert set(by_name(printed_table(printed), "Prompt + answer (tokens)").values()) == {
-        "128 + 64", "32 + 16",
-    }  # fmt: skip
+        "128 + 64",
+        "32 + 16",
+    }
     assert by_name(table_of(page), "Prompt + answer (tokens)")["6 layers"] == "32 + 16"
     for said in (printed, text_of(page), text_of(open_page("economics"))):
         assert "different lengths, so compare costs at equal lengths only" in said

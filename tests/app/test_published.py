@@ -39,9 +39,12 @@ def test_a_point_in_the_address_shows_its_evidence(root, open_page):
 def test_filters_and_axes_are_in_the_address(root, open_page):
     """Family, relation, axis and height come back from a link."""
     page = open_page(
-        "published", family="OpenAI", relation="Smaller siblings", against="API price",
+        "published",
+        family="OpenAI",
+        relation="Smaller siblings",
+        against="API price",
         kept="Corrected",
-    )  # fmt: skip
+    )
 
     assert page.session_state["against"] == "api_usd_per_mtok_output"
     assert page.session_state["kept"] == "retention"

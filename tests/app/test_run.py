@@ -513,8 +513,10 @@ def test_students_of_an_endpoint_are_ordered_as_yaml(root, open_page, submitted)
     page.button(key="run_start").click().run()
 
     assert [spec.student and spec.student.kind for spec in submitted] == [
-        None, "checkpoint", "depth",
-    ]  # fmt: skip
+        None,
+        "checkpoint",
+        "depth",
+    ]
 
 
 def test_yaml_that_is_no_spec_is_refused(root, open_page):
@@ -618,12 +620,22 @@ def _running(root) -> str:
         root,
         spec.run_id,
         {
-            "run_id": spec.run_id, "state": "running", "stage": "distil", "done": 40_000,
-            "total": 150_000, "unit": "tokens", "seconds": 97.0, "seconds_left": 300.0,
-            "loss": 1.23, "losses": [2.5, 1.7, 1.23], "tokens_per_s": 412.0, "pid": os.getpid(),
-            "host": socket.gethostname(), "updated_at": time.time(),
+            "run_id": spec.run_id,
+            "state": "running",
+            "stage": "distil",
+            "done": 40_000,
+            "total": 150_000,
+            "unit": "tokens",
+            "seconds": 97.0,
+            "seconds_left": 300.0,
+            "loss": 1.23,
+            "losses": [2.5, 1.7, 1.23],
+            "tokens_per_s": 412.0,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "updated_at": time.time(),
         },
-    )  # fmt: skip
+    )
     return spec.run_id
 
 
@@ -655,8 +667,9 @@ def test_a_press_of_start_shows_at_once_what_is_going_on(root, open_page, held):
     page = open_page("run")
     page.button(key="run_start").click().run()
     assert (page.button(key="run_start").label, page.button(key="run_start").disabled) == (
-        "Starting…", True,
-    )  # fmt: skip
+        "Starting…",
+        True,
+    )
     assert held.told.wait(60)
 
     # Another tab, and this one after something was typed.

@@ -57,8 +57,14 @@ def test_a_preset_goes_to_the_run_page(listed, open_page):
 
     assert not page.exception
     assert page.multiselect(key="run_tasks").value == [
-        "hellaswag", "piqa", "winogrande", "arc_easy", "openbookqa", "boolq", "copa",
-    ]  # fmt: skip
+        "hellaswag",
+        "piqa",
+        "winogrande",
+        "arc_easy",
+        "openbookqa",
+        "boolq",
+        "copa",
+    ]
 
 
 def test_a_task_shows_its_facts_and_its_first_prompts(listed, open_page):

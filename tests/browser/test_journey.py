@@ -87,14 +87,17 @@ def order(teacher: Path, tasks: Path, tmp_path: Path) -> RunSpec:
             "teacher": str(teacher),
             "student": {"num_layers": 2, "sample_blocks": 2},
             "distill": {
-                "corpus": str(corpus), "max_tokens": 8192, "block_tokens": 64,
-                "heldout_blocks": 4, "learning_rate": 3e-3,
+                "corpus": str(corpus),
+                "max_tokens": 8192,
+                "block_tokens": 64,
+                "heldout_blocks": 4,
+                "learning_rate": 3e-3,
             },
             "capability": {"tasks": ["cats"], "include_path": str(tasks), "batch_size": 4},
             "latency": {"prompt_tokens": 8, "output_tokens": 4, "repeats": 3, "warmup": 1},
             "device": "cpu",
         }
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture

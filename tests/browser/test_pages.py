@@ -118,10 +118,17 @@ def test_a_running_line_shows_how_its_loss_falls(store_root: Path, dashboard: st
     spec = records.study("live", layers=(20,))[1]
     store.open_run(store_root, spec)
     status = {
-        "run_id": spec.run_id, "state": "running", "stage": "distil", "done": 3, "total": 9,
-        "loss": 1.5, "losses": [3.0, 2.0, 1.5], "pid": os.getpid(),
-        "host": socket.gethostname(), "updated_at": time.time(),
-    }  # fmt: skip
+        "run_id": spec.run_id,
+        "state": "running",
+        "stage": "distil",
+        "done": 3,
+        "total": 9,
+        "loss": 1.5,
+        "losses": [3.0, 2.0, 1.5],
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "updated_at": time.time(),
+    }
     store.write_status(store_root, spec.run_id, status)
 
     page.goto(f"{dashboard}/run")

@@ -19,8 +19,12 @@ def test_the_demo_ends_with_a_table_of_teacher_and_two_students(tmp_path):
 
     done = subprocess.run(
         [sys.executable, "-m", "explorer", "demo"],
-        env=environment, capture_output=True, text=True, timeout=1100, check=False,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=1100,
+        check=False,
+    )
 
     assert done.returncode == 0, done.stderr[-2000:]
     found, problems = store.records(tmp_path / "demo")

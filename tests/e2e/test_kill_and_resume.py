@@ -27,13 +27,21 @@ def test_a_killed_training_continues_from_its_checkpoint(tiny_llama, store_root,
                 "teacher": str(tiny_llama()),
                 "student": {"num_layers": 2, "choice": "uniform"},
                 "distill": {
-                    "corpus": str(corpus), "max_tokens": 30_000, "block_tokens": 32,
-                    "blocks_per_step": 1, "heldout_blocks": 2, "eval_every_steps": 200,
-                    "checkpoint_every_s": checkpoint_every_s, "top_k": 8,
+                    "corpus": str(corpus),
+                    "max_tokens": 30_000,
+                    "block_tokens": 32,
+                    "blocks_per_step": 1,
+                    "heldout_blocks": 2,
+                    "eval_every_steps": 200,
+                    "checkpoint_every_s": checkpoint_every_s,
+                    "top_k": 8,
                 },
-                "capability": None, "latency": None, "device": "cpu", "threads": 1,
+                "capability": None,
+                "latency": None,
+                "device": "cpu",
+                "threads": 1,
             }
-        )  # fmt: skip
+        )
 
     broken = spec("broken", 0.5)
     command = [sys.executable, "-m", "explorer", "run"]

@@ -37,17 +37,28 @@ def test_starter_scores_equal_those_of_lm_eval_run(tmp_path, store_root):
     gguf = starter.fetch()
 
     command = [
-        sys.executable, "-m", "lm_eval", "run",
-        "--model", "hf",
-        "--model_args", f"pretrained={gguf.parent},gguf_file={gguf.name},dtype=float32",
-        "--tasks", ",".join(tasks),
-        "--include_path", str(index.SHIPPED),
-        "--samples", json.dumps(samples),
-        "--batch_size", str(BATCH_SIZE),
-        "--device", "cpu",
+        sys.executable,
+        "-m",
+        "lm_eval",
+        "run",
+        "--model",
+        "hf",
+        "--model_args",
+        f"pretrained={gguf.parent},gguf_file={gguf.name},dtype=float32",
+        "--tasks",
+        ",".join(tasks),
+        "--include_path",
+        str(index.SHIPPED),
+        "--samples",
+        json.dumps(samples),
+        "--batch_size",
+        str(BATCH_SIZE),
+        "--device",
+        "cpu",
         "--log_samples",
-        "--output_path", str(tmp_path / "theirs"),
-    ]  # fmt: skip
+        "--output_path",
+        str(tmp_path / "theirs"),
+    ]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

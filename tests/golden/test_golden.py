@@ -17,12 +17,46 @@ from tests import records
 from tests.conftest import ROOT
 
 COMMANDS = [
-    "", "run", "sweep", "tune", "demo", "ls", "show", "compare", "export", "import", "price",
-    "cancel", "resume", "jobs", "synthesise", "convert", "schema", "spec", "fetch-starter",
-    "doctor", "app", "tasks", "tasks fetch", "tasks preview", "tasks add",
-    "catalogue", "catalogue check", "targets", "targets ls", "targets info", "targets rm",
-    "published", "fit", "economics", "hide", "unhide", "delete", "restore", "trash",
-]  # fmt: skip
+    "",
+    "run",
+    "sweep",
+    "tune",
+    "demo",
+    "ls",
+    "show",
+    "compare",
+    "export",
+    "import",
+    "price",
+    "cancel",
+    "resume",
+    "jobs",
+    "synthesise",
+    "convert",
+    "schema",
+    "spec",
+    "fetch-starter",
+    "doctor",
+    "app",
+    "tasks",
+    "tasks fetch",
+    "tasks preview",
+    "tasks add",
+    "catalogue",
+    "catalogue check",
+    "targets",
+    "targets ls",
+    "targets info",
+    "targets rm",
+    "published",
+    "fit",
+    "economics",
+    "hide",
+    "unhide",
+    "delete",
+    "restore",
+    "trash",
+]
 
 
 def test_a_tiny_distillation_gives_the_losses_it_always_gave(tiny_llama, tmp_path, golden):
@@ -47,9 +81,10 @@ def test_a_tiny_distillation_gives_the_losses_it_always_gave(tiny_llama, tmp_pat
     train.train(
         students.keep_layers(teacher.model, [0, 2, 5]),
         Course(Cached(targets), list(range(4, 24)), Cached(targets), [0, 1, 2, 3]),
-        spec, tmp_path / "checkpoint",
+        spec,
+        tmp_path / "checkpoint",
         lambda state, total, loss, rate: losses.append(f"{loss:.4g}"),
-    )  # fmt: skip
+    )
 
     golden("tiny_losses.json", json.dumps(losses, indent=1) + "\n")
 

@@ -46,27 +46,41 @@ depth_students = st.builds(
 students = st.one_of(
     depth_students,
     st.builds(
-        WidthStudent, kind=st.just("width"), num_parameters=st.just(None),
-        hidden_size=counts, intermediate_size=st.none() | counts,
+        WidthStudent,
+        kind=st.just("width"),
+        num_parameters=st.just(None),
+        hidden_size=counts,
+        intermediate_size=st.none() | counts,
     ),
     st.builds(
         BothStudent, kind=st.just("both"), num_parameters=counts, min_depth=st.floats(0.1, 1)
     ),
     st.builds(CheckpointStudent, kind=st.just("checkpoint"), model=texts),
     st.builds(
-        FreshStudent, kind=st.just("fresh"), num_parameters=st.just(None),
-        num_layers=st.none() | st.integers(1, 200), seed=st.integers(0, 2**31),
+        FreshStudent,
+        kind=st.just("fresh"),
+        num_parameters=st.just(None),
+        num_layers=st.none() | st.integers(1, 200),
+        seed=st.integers(0, 2**31),
     ),
-)  # fmt: skip
+)
 distill_specs = st.builds(
-    DistillSpec, max_tokens=counts, kd_weight=share, temperature=positive, learning_rate=positive,
-    top_k=st.integers(1, 1000), seed=st.integers(0, 2**31), train_embeddings=st.booleans(),
+    DistillSpec,
+    max_tokens=counts,
+    kd_weight=share,
+    temperature=positive,
+    learning_rate=positive,
+    top_k=st.integers(1, 1000),
+    seed=st.integers(0, 2**31),
+    train_embeddings=st.booleans(),
     train_layers=st.sampled_from(["all", "auto"]),
-)  # fmt: skip
+)
 capability_specs = st.builds(
-    CapabilitySpec, tasks=st.lists(texts, min_size=1, max_size=4).map(tuple),
-    limit=st.none() | counts, num_fewshot=st.none() | st.integers(0, 50),
-)  # fmt: skip
+    CapabilitySpec,
+    tasks=st.lists(texts, min_size=1, max_size=4).map(tuple),
+    limit=st.none() | counts,
+    num_fewshot=st.none() | st.integers(0, 50),
+)
 latency_specs = st.builds(LatencySpec, prompt_tokens=counts, repeats=st.integers(2, 1000))
 
 
@@ -93,27 +107,51 @@ sweep_specs = st.builds(
 )
 
 environments = st.builds(
-    Environment, python=texts, platform=texts, hostname_hash=texts, device_name=texts,
-    device=st.sampled_from(["cpu", "cuda"]), num_cpus=counts, threads=counts, memory_bytes=counts,
+    Environment,
+    python=texts,
+    platform=texts,
+    hostname_hash=texts,
+    device_name=texts,
+    device=st.sampled_from(["cpu", "cuda"]),
+    num_cpus=counts,
+    threads=counts,
+    memory_bytes=counts,
     versions=st.dictionaries(texts, texts, max_size=3),
-)  # fmt: skip
+)
 models = st.builds(
-    ModelFacts, name=texts, fingerprint=texts, architecture=texts, dtype=texts,
-    num_parameters=counts, num_layers=counts, hidden_size=counts, vocab_size=counts,
-    weight_bytes=counts, kept_layers=st.none() | st.lists(st.integers(0, 200), max_size=5),
+    ModelFacts,
+    name=texts,
+    fingerprint=texts,
+    architecture=texts,
+    dtype=texts,
+    num_parameters=counts,
+    num_layers=counts,
+    hidden_size=counts,
+    vocab_size=counts,
+    weight_bytes=counts,
+    kept_layers=st.none() | st.lists(st.integers(0, 200), max_size=5),
     kept_widths=st.none() | st.dictionaries(texts, st.tuples(counts, counts), max_size=4),
-)  # fmt: skip
+)
 scores = st.builds(
-    TaskScore, task=texts, metric=texts, score=share, stderr=st.none() | share,
-    chance=st.none() | share, num_documents=counts, num_documents_total=counts,
-    num_fewshot=st.integers(0, 50), task_version=st.none() | texts,
-)  # fmt: skip
+    TaskScore,
+    task=texts,
+    metric=texts,
+    score=share,
+    stderr=st.none() | share,
+    chance=st.none() | share,
+    num_documents=counts,
+    num_documents_total=counts,
+    num_fewshot=st.integers(0, 50),
+    task_version=st.none() | texts,
+)
 timings = st.builds(
-    Timing, batch_size=counts, prompt_tokens=counts,
+    Timing,
+    batch_size=counts,
+    prompt_tokens=counts,
     turns=st.lists(
         st.builds(Turn, ttft_ms=positive, latency_ms=positive, num_output_tokens=counts), max_size=4
     ),
-)  # fmt: skip
+)
 
 
 capabilities = st.builds(
@@ -139,7 +177,7 @@ def run_records(draw):
         capability=draw(st.none() | capabilities),
         latency=draw(st.none() | latencies),
         error=draw(st.none() | st.builds(ErrorFacts, kind=texts, message=texts, stage=texts)),
-    )  # fmt: skip
+    )
 
 
 coordinates = st.one_of(st.none(), st.floats(-1e6, 1e6), st.integers(0, 3).map(float))

@@ -89,15 +89,24 @@ def test_the_exact_test_does_not_care_who_is_the_student(pair):
 
 
 @given(
-    rate=st.floats(0.001, 1000), speed=st.floats(0.1, 1e6), utilisation=st.floats(0.01, 1),
-)  # fmt: skip
+    rate=st.floats(0.001, 1000),
+    speed=st.floats(0.1, 1e6),
+    utilisation=st.floats(0.01, 1),
+)
 def test_an_hour_of_tokens_costs_the_rate(rate, speed, utilisation):
     """Tokens of an hour at their price give the hour's price back."""
     runs = pd.DataFrame(
-        {"run_id": ["t"], "role": ["teacher"], "teacher_run_id": [None], "device_name": ["box"],
-         "output_tokens_per_s": [speed], "batch_size": [1], "output_tokens": [64],
-         "teacher_latency_ms": [np.nan]}
-    )  # fmt: skip
+        {
+            "run_id": ["t"],
+            "role": ["teacher"],
+            "teacher_run_id": [None],
+            "device_name": ["box"],
+            "output_tokens_per_s": [speed],
+            "batch_size": [1],
+            "output_tokens": [64],
+            "teacher_latency_ms": [np.nan],
+        }
+    )
 
     added = cost.add(runs, {"box": Price(usd_per_hour=rate)}, utilisation=utilisation).iloc[0]
 

@@ -16,28 +16,47 @@ from explorer.errors import BadInput
 from explorer.harness import bring, results, samples
 
 SAMPLE = {
-    "doc_id": 0, "doc": {"passage": "A text."}, "target": "1", "filter": "none",
-    "arguments": {"gen_args_0": {"arg_0": "The sky is", "arg_1": " green"},
-                  "gen_args_1": {"arg_0": "The sky is", "arg_1": " blue"}},
-    "filtered_resps": [["-4.5", "False"], ["-1.25", "True"]], "metrics": ["acc"],
-    "doc_hash": "0" * 64, "acc": 1.0,
-}  # fmt: skip
+    "doc_id": 0,
+    "doc": {"passage": "A text."},
+    "target": "1",
+    "filter": "none",
+    "arguments": {
+        "gen_args_0": {"arg_0": "The sky is", "arg_1": " green"},
+        "gen_args_1": {"arg_0": "The sky is", "arg_1": " blue"},
+    },
+    "filtered_resps": [["-4.5", "False"], ["-1.25", "True"]],
+    "metrics": ["acc"],
+    "doc_hash": "0" * 64,
+    "acc": 1.0,
+}
 RESULTS = {
     "results": {"boolq": {"acc,none": 1.0, "acc_stderr,none": 0.0, "alias": "boolq"}},
-    "group_subtasks": {"boolq": []}, "n-samples": {"boolq": {"original": 2, "effective": 2}},
+    "group_subtasks": {"boolq": []},
+    "n-samples": {"boolq": {"original": 2, "effective": 2}},
     "configs": {"boolq": {"output_type": "multiple_choice", "metadata": {"version": 2.0}}},
-    "versions": {"boolq": 2.0}, "n-shot": {"boolq": 0}, "task_hashes": {"boolq": "ab"},
-    "higher_is_better": {"boolq": {"acc": True}}, "date": 1.7e9, "lm_eval_version": "0.4.9",
+    "versions": {"boolq": 2.0},
+    "n-shot": {"boolq": 0},
+    "task_hashes": {"boolq": "ab"},
+    "higher_is_better": {"boolq": {"acc": True}},
+    "date": 1.7e9,
+    "lm_eval_version": "0.4.9",
     "config": {"model": "hf", "model_args": {"pretrained": "gpt2"}, "model_dtype": "torch.float32"},
-    "model_name": "gpt2", "chat_template": None, "total_evaluation_time_seconds": "5.1",
-}  # fmt: skip
+    "model_name": "gpt2",
+    "chat_template": None,
+    "total_evaluation_time_seconds": "5.1",
+}
 odd = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=6)
     | st.sampled_from(["\ud800", "acc,none", 1e400, -1, 10**400, "nan", "a/../b", "x" * 300]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=5,
-)  # fmt: skip
+)
 
 
 def paths(value, path=()):
@@ -126,10 +145,12 @@ def test_ten_thousand_damaged_files_keep_nobody_from_the_good_one(tmp_path):
                 whole[:start] + whole[stop:],
                 whole[:start] + draw.randbytes(draw.randint(1, 9)) + whole[start + 3 :],
                 whole[:start] + whole[start:stop][::-1] + whole[stop:],
-                whole.replace(draw.choice((b"1.0", b"2", b'"boolq"', b"{}")), draw.choice(
-                    (b"null", b"-1e999", b"[[[", b"{}", b'"\\ud800"', b"9" * 400))),
+                whole.replace(
+                    draw.choice((b"1.0", b"2", b'"boolq"', b"{}")),
+                    draw.choice((b"null", b"-1e999", b"[[[", b"{}", b'"\\ud800"', b"9" * 400)),
+                ),
             )
-        )  # fmt: skip
+        )
 
     for number in range(10_000):
         folder = tmp_path / f"part-{number // 100}"

@@ -10,8 +10,9 @@ from explorer.distill.losses import DIVERGENCES, events, kept_log_softmax
 VOCABULARY = 9
 logits = st.lists(
     st.lists(st.floats(-12, 12, width=32), min_size=VOCABULARY, max_size=VOCABULARY),
-    min_size=2, max_size=2,
-).map(torch.tensor)  # fmt: skip
+    min_size=2,
+    max_size=2,
+).map(torch.tensor)
 every = pytest.mark.parametrize("name", DIVERGENCES)
 but_adaptive = pytest.mark.parametrize("name", [n for n in DIVERGENCES if n != "adaptive_kl"])
 """The adaptive KL's head ends at another token where two are equally likely."""

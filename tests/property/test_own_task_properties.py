@@ -61,8 +61,13 @@ def test_any_json_is_documents_or_a_sentence(rows):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(words, st.lists(words, min_size=2, max_size=4, unique=True),
-                          st.integers(0, 1)), min_size=1, max_size=5))  # fmt: skip
+@given(
+    st.lists(
+        st.tuples(words, st.lists(words, min_size=2, max_size=4, unique=True), st.integers(0, 1)),
+        min_size=1,
+        max_size=5,
+    )
+)
 def test_the_same_questions_from_csv_and_jsonl(asked):
     """A table with a column a choice and lines with lists of them give the same documents."""
     width = max(len(choices) for _, choices, _ in asked)

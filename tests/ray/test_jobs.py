@@ -155,8 +155,12 @@ server.close()
 """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", page],
-        check=True, timeout=280, text=True, capture_output=True, cwd=tmp_path,
-    )  # fmt: skip
+        check=True,
+        timeout=280,
+        text=True,
+        capture_output=True,
+        cwd=tmp_path,
+    )
     port, link = done.stdout.split()
 
     assert jobs.engine()["running"]

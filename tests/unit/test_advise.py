@@ -9,20 +9,34 @@ def runs(*students, **teacher):
     """A teacher and students as (layers, retention, tpot_ratio)."""
     rows = [
         {
-            "run_id": "t", "role": "teacher", "num_layers": 30, "retention": 1.0, "tpot_ms": 30.0,
-            "num_parameters": 300.0, "usd_per_hour_at_load": 0.05, "teacher_run_id": None,
+            "run_id": "t",
+            "role": "teacher",
+            "num_layers": 30,
+            "retention": 1.0,
+            "tpot_ms": 30.0,
+            "num_parameters": 300.0,
+            "usd_per_hour_at_load": 0.05,
+            "teacher_run_id": None,
         }
         | teacher
-    ]  # fmt: skip
+    ]
     for layers, kept, ratio in students:
         rows.append(
             {
-                "run_id": f"s{layers}", "role": "student", "num_layers": layers, "retention": kept,
-                "retention_low": kept - 0.04, "retention_high": kept + 0.04, "tpot_ratio": ratio,
-                "tpot_ms": 30 * ratio, "num_parameters": 10.0 * layers, "teacher_run_id": "t",
-                "usd_per_hour_at_load": 0.05 * ratio, "kind": "depth",
+                "run_id": f"s{layers}",
+                "role": "student",
+                "num_layers": layers,
+                "retention": kept,
+                "retention_low": kept - 0.04,
+                "retention_high": kept + 0.04,
+                "tpot_ratio": ratio,
+                "tpot_ms": 30 * ratio,
+                "num_parameters": 10.0 * layers,
+                "teacher_run_id": "t",
+                "usd_per_hour_at_load": 0.05 * ratio,
+                "kind": "depth",
             }
-        )  # fmt: skip
+        )
     columns = ["tpot_ratio", "retention_low", "retention_high", "usd_per_mtok"]
     frame = pd.DataFrame(rows).assign(
         status="finished", teacher="starter", excluded_tasks="", format=None

@@ -60,19 +60,26 @@ def tasks(tmp_path) -> Path:
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (place / "documents.jsonl").write_text(text, encoding="utf-8")
     shared = {
-        "dataset_path": "json", "test_split": "test", "doc_to_text": "{{question}}",
+        "dataset_path": "json",
+        "test_split": "test",
+        "doc_to_text": "{{question}}",
         "dataset_kwargs": {"data_files": {"test": str(place / "documents.jsonl")}},
-    }  # fmt: skip
+    }
     metric = {"aggregation": "mean", "higher_is_better": True}
     choose = {
-        "task": "choose", "output_type": "multiple_choice", "doc_to_choice": "choices",
-        "doc_to_target": "answer", "metric_list": [{"metric": "acc", **metric}],
-    }  # fmt: skip
+        "task": "choose",
+        "output_type": "multiple_choice",
+        "doc_to_choice": "choices",
+        "doc_to_target": "answer",
+        "metric_list": [{"metric": "acc", **metric}],
+    }
     write = {
-        "task": "write", "output_type": "generate_until", "doc_to_target": "{{choices[answer]}}",
+        "task": "write",
+        "output_type": "generate_until",
+        "doc_to_target": "{{choices[answer]}}",
         "generation_kwargs": {"until": ["\n"], "max_gen_toks": 4},
         "metric_list": [{"metric": "exact_match", **metric}],
-    }  # fmt: skip
+    }
     for task in (choose, write):
         path = place / f"{task['task']}.yaml"
         path.write_text(yaml.safe_dump(shared | task), encoding="utf-8")
@@ -85,12 +92,18 @@ def spec(server, tasks):
 
     def make(*names, model="tiny", path="/v1", **api):
         return RunSpec(
-            name="api", teacher=server.name(model, path), latency=None, device="cpu", threads=1,
+            name="api",
+            teacher=server.name(model, path),
+            latency=None,
+            device="cpu",
+            threads=1,
             capability=CapabilitySpec(
-                tasks=names, include_path=str(tasks), apply_chat_template="chat" in path or
-                path == "/v1", api=ApiSpec(**{"timeout_s": 5.0, "max_retries": 3, **api}),
+                tasks=names,
+                include_path=str(tasks),
+                apply_chat_template="chat" in path or path == "/v1",
+                api=ApiSpec(**{"timeout_s": 5.0, "max_retries": 3, **api}),
             ),
-        )  # fmt: skip
+        )
 
     return make
 
@@ -109,9 +122,13 @@ def test_completions_give_the_scores_of_the_weights(server, spec, folder, tasks,
     here = CapabilitySpec(tasks=("choose", "write"), include_path=str(tasks))
     loaded = loading.load(str(folder), dtype="float32")
     own, answers = capability.evaluate(
-        loaded, here, store_root / "own", Progress(store_root, "own"), fingerprint="f",
+        loaded,
+        here,
+        store_root / "own",
+        Progress(store_root, "own"),
+        fingerprint="f",
         device=torch.device("cpu"),
-    )  # fmt: skip
+    )
     assert [s.score for s in record.capability.scores] == [s.score for s in own.scores]
     columns = ["task", "metric", "doc_id", "doc_hash", "value"]
     assert store.answers(store_root, record.run_id)[columns].equals(answers[columns])
@@ -230,13 +247,30 @@ def test_a_kind_that_speaks_otherwise_than_the_address_is_refused():
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=2)
-    | st.dictionaries(
-        st.sampled_from(["choices", "message", "content", "text", "index", "usage", "logprobs",
-                         "prompt_tokens", "completion_tokens", "token_logprobs", "top_logprobs"]),
-        inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "choices",
+                    "message",
+                    "content",
+                    "text",
+                    "index",
+                    "usage",
+                    "logprobs",
+                    "prompt_tokens",
+                    "completion_tokens",
+                    "token_logprobs",
+                    "top_logprobs",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
     max_leaves=12,
-)  # fmt: skip
+)
 
 
 @settings(max_examples=300, deadline=None)

@@ -14,8 +14,9 @@ def test_the_catalogues_prices_are_those_of_the_package():
     for one in api_prices.book():
         found = api_prices.lookup(one.name)
         assert (found.input_usd_per_mtok, found.output_usd_per_mtok) == (
-            one.input_usd_per_mtok, one.output_usd_per_mtok,
-        ), one.name  # fmt: skip
+            one.input_usd_per_mtok,
+            one.output_usd_per_mtok,
+        ), one.name
 
 
 def test_a_price_has_the_packages_version_and_the_age_of_its_data():

@@ -25,8 +25,10 @@ def test_a_level_is_a_batch_and_its_tokens_are_counted(runtime, store_root, monk
     found = latency.time_in_turns(runtime, None, SPEC, Progress(store_root, "run-1")).own
 
     assert [(point.kind, point.level) for point in found.curve] == [
-        ("batch", 1), ("batch", 2), ("batch", 4)
-    ]  # fmt: skip
+        ("batch", 1),
+        ("batch", 2),
+        ("batch", 4),
+    ]
     for point in found.curve:
         rates = [1e3 * point.level * 3 / turn.latency_ms for turn in point.turns]
         assert point.output_tokens_per_s == pytest.approx(sum(rates) / 2)

@@ -156,9 +156,11 @@ def test_compare_json_is_what_the_functions_say(explorer, store_root):
     (one,) = json.loads(out)
     scores = store.scores(store.records(store_root)[0])
     rows, suite = differences.between(
-        scores[scores["run_id"] == a], scores[scores["run_id"] == b],
-        store.answers(store_root, a), store.answers(store_root, b),
-    )  # fmt: skip
+        scores[scores["run_id"] == a],
+        scores[scores["run_id"] == b],
+        store.answers(store_root, a),
+        store.answers(store_root, b),
+    )
     assert code == 0
     assert (one["run"], one["reference"]) == (a, b)
     assert [row["p_holm"] for row in one["tasks"]] == pytest.approx(rows["p_holm"].tolist())
@@ -324,9 +326,10 @@ def test_targets_are_listed_and_removed_from_the_shell(explorer, store_root):
     assert "Every shard has the checksum" in explorer("targets", "info", key[:9])[1].decode()
     assert explorer("targets", "rm", key)[0] == 0
     assert explorer("targets", "rm", key)[::2] == (
-        2, f"error: There are no targets {key!r} in {store_root / '.work' / 'targets'}. "
+        2,
+        f"error: There are no targets {key!r} in {store_root / '.work' / 'targets'}. "
         "`explorer targets ls` lists them.\n",
-    )  # fmt: skip
+    )
 
 
 def test_a_dry_run_says_what_it_takes_and_starts_nothing(
@@ -382,9 +385,10 @@ def test_tasks_are_listed_searched_and_filtered(explorer, known_tasks):
     assert "starter_last_word" in out.decode()
     _, out, _ = explorer("tasks", "--here", "--json")
     assert {row["task"] for row in json.loads(out)} == {
-        "starter", *(f"starter_{name}" for name in ("cause", "facts", "grammar", "physical")),
+        "starter",
+        *(f"starter_{name}" for name in ("cause", "facts", "grammar", "physical")),
         "starter_last_word",
-    }  # fmt: skip
+    }
     code, _, err = explorer("tasks", "--preset", "nothing")
     assert (code, "preset knows starter" in err) == (2, True)
     assert b"No task fits" in explorer("tasks", "--search", "no such words")[1]

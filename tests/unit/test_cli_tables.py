@@ -17,9 +17,15 @@ from tests import records
 
 ELLIPSIS = "…"
 LISTS = [
-    ("ls",), ("compare",), ("compare", "--differences"), ("economics",),
-    ("export", "--format", "md"), ("price",), ("tune", "--standings"), ("targets", "ls"),
-]  # fmt: skip
+    ("ls",),
+    ("compare",),
+    ("compare", "--differences"),
+    ("economics",),
+    ("export", "--format", "md"),
+    ("price",),
+    ("tune", "--standings"),
+    ("targets", "ls"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -231,13 +237,21 @@ def test_a_command_takes_the_beginning_of_an_id(explorer, store_root, tmp_path):
 @pytest.mark.parametrize(
     "command",
     [
-        ("show", "starter"), ("run", "starter"), ("compare", "starter"), ("export", "starter"),
-        ("compare", "--against", "starter"), ("economics", "starter"), ("cancel", "starter"),
-        ("resume", "starter"), ("fit", "--run", "starter"), ("convert", "run:starter", "x.gguf"),
-        ("import", "x", "--as", "y", "--teacher", "starter"), ("synthesise", "run:starter"),
+        ("show", "starter"),
+        ("run", "starter"),
+        ("compare", "starter"),
+        ("export", "starter"),
+        ("compare", "--against", "starter"),
+        ("economics", "starter"),
+        ("cancel", "starter"),
+        ("resume", "starter"),
+        ("fit", "--run", "starter"),
+        ("convert", "run:starter", "x.gguf"),
+        ("import", "x", "--as", "y", "--teacher", "starter"),
+        ("synthesise", "run:starter"),
     ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_an_ambiguous_beginning_is_refused_with_its_candidates(explorer, store_root, command):
     """One sentence and exit code 2, by every command that takes a run's id."""
     _, *students = records.write_study(store_root, layers=(15, 10))

@@ -138,21 +138,43 @@ def _frames(values):
     import pandas as pd
 
     runs = pd.DataFrame(
-        {"run_id": ["t", "s", "c"], "role": ["teacher", "student", "student"],
-         "teacher_run_id": [None, "t", "t"], "status": "finished",
-         "method": [None, "cached", "labels"], "recipe": [None, "r", "a"], "arm": [None, "a", "a"]}
-    )  # fmt: skip
+        {
+            "run_id": ["t", "s", "c"],
+            "role": ["teacher", "student", "student"],
+            "teacher_run_id": [None, "t", "t"],
+            "status": "finished",
+            "method": [None, "cached", "labels"],
+            "recipe": [None, "r", "a"],
+            "arm": [None, "a", "a"],
+        }
+    )
     scores = store.scores_of(
         [
-            {"run_id": r, "task": "a", "metric": "acc", "score": v.mean(), "chance": 0.0,
-             "higher_is_better": True, "headline": True, "num_documents": len(v),
-             "num_documents_total": len(v), "num_fewshot": 0}
+            {
+                "run_id": r,
+                "task": "a",
+                "metric": "acc",
+                "score": v.mean(),
+                "chance": 0.0,
+                "higher_is_better": True,
+                "headline": True,
+                "num_documents": len(v),
+                "num_documents_total": len(v),
+                "num_fewshot": 0,
+            }
             for r, v in values.items()
         ]
-    )  # fmt: skip
+    )
     answers = {
-        r: pd.DataFrame({"task": "a", "metric": "acc", "doc_id": range(len(v)),
-                         "doc_hash": [str(i) for i in range(len(v))], "value": v.astype(float)})
+        r: pd.DataFrame(
+            {
+                "task": "a",
+                "metric": "acc",
+                "doc_id": range(len(v)),
+                "doc_hash": [str(i) for i in range(len(v))],
+                "value": v.astype(float),
+            }
+        )
         for r, v in values.items()
-    }  # fmt: skip
+    }
     return runs, scores, answers

@@ -114,8 +114,15 @@ def test_a_device_that_is_not_at_hand():
     """Memory of a 70B, time of a 7B on a card of 165 TFLOP/s and 1,008 GB/s."""
     assert significant(roofline.weight_bytes(70e9, 4) / 1e9) == "39.4"
     timed = roofline.speed(
-        num_parameters=7e9, num_active_parameters=7e9, kv_bytes=57_344, bits=16, prompt_tokens=512,
-        context_tokens=640, concurrency=1, tflops=165, bandwidth_gb_s=1008,
-    )  # fmt: skip
+        num_parameters=7e9,
+        num_active_parameters=7e9,
+        kv_bytes=57_344,
+        bits=16,
+        prompt_tokens=512,
+        context_tokens=640,
+        concurrency=1,
+        tflops=165,
+        bandwidth_gb_s=1008,
+    )
     assert (milliseconds(timed.ttft_ms), milliseconds(timed.tpot_ms)) == ("43.4 ms", "13.9 ms")
     says("39.4 GB", "43.4 ms", "13.9 ms")

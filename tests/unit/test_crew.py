@@ -23,9 +23,13 @@ from tests.launching import Launch
 def test_two_processes_give_the_losses_of_one(sharded, tiny_run, tmp_path, store_root):
     """Same global batch and tokens drawn, shared evenly or not, in shards or not: one curve."""
     distill = tiny_run["distill"] | {
-        "blocks_per_step": 4 if sharded else 3, "kd_weight": 0.7, "gradient_checkpointing": sharded,
-        "top_k": 8, "vocab_sample": 40, "train_layers": "auto",
-    }  # fmt: skip
+        "blocks_per_step": 4 if sharded else 3,
+        "kd_weight": 0.7,
+        "gradient_checkpointing": sharded,
+        "top_k": 8,
+        "vocab_sample": 40,
+        "train_layers": "auto",
+    }
     changes = {"student": {"num_layers": 2, "choice": "uniform"}, "capability": None}
     spec = RunSpec.parse(tiny_run | {"distill": distill, "device": "cpu"} | changes)
     order = tmp_path / "order.yaml"
@@ -106,11 +110,15 @@ def test_a_shared_evaluation_ends_with_the_bytes_of_one_process(tiny_llama, tmp_
             "name": "tiny",
             "teacher": str(tiny_llama()),
             "capability": {
-                "tasks": local_tasks.NAMES, "include_path": str(tasks), "batch_size": 1,
+                "tasks": local_tasks.NAMES,
+                "include_path": str(tasks),
+                "batch_size": 1,
             },
-            "latency": None, "device": "cpu", "threads": 1,
+            "latency": None,
+            "device": "cpu",
+            "threads": 1,
         }
-    )  # fmt: skip
+    )
     order = tmp_path / "order.yaml"
     order.write_text(spec.to_yaml())
     root = tmp_path / "shared"

@@ -48,9 +48,12 @@ def test_a_detached_process_holds_nothing_of_its_starter(tmp_path, listening):
         # Opening waits until the process is there.
         report = json.loads(answer.read_text())
         assert report == {
-            "cwd": str(tmp_path), "session": pid, "pid": pid, "sockets": [],
+            "cwd": str(tmp_path),
+            "session": pid,
+            "pid": pid,
+            "sockets": [],
             "secret": "handed over",
-        }  # fmt: skip
+        }
         listening.close()
         with socket.socket() as again:
             again.bind(("127.0.0.1", port))

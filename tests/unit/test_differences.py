@@ -86,9 +86,11 @@ def test_exchanging_the_two_runs_turns_every_sign(store_root):
 
     def against(one, other):
         return differences.between(
-            scores[scores["run_id"] == one], scores[scores["run_id"] == other],
-            store.answers(store_root, one), store.answers(store_root, other),
-        )  # fmt: skip
+            scores[scores["run_id"] == one],
+            scores[scores["run_id"] == other],
+            store.answers(store_root, one),
+            store.answers(store_root, other),
+        )
 
     (rows, suite), (back, suite_back) = against(a, b), against(b, a)
 

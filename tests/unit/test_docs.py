@@ -57,9 +57,14 @@ def test_the_command_reference_is_current():
     command = [sys.executable, "-m", "typer", "explorer.cli", "utils", "docs", "--name", "explorer"]
 
     done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"COLUMNS": "100"},
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
+        command,
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
 
     assert done.stdout.strip() == read(ROOT / "docs" / "cli.md").strip(), "run `make docs`"
 

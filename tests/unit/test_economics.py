@@ -421,10 +421,12 @@ def test_a_quantised_teacher_is_billed_for_its_measurement_alone():
     spec = made[0].spec.with_(name="teacher-q8_0", gguf="q8_0")
     quantised = made[0].model_copy(
         update={
-            "run_id": spec.run_id, "spec": spec, "teacher_run_id": made[0].run_id,
+            "run_id": spec.run_id,
+            "spec": spec,
+            "teacher_run_id": made[0].run_id,
             "stage_seconds": {},
         }
-    )  # fmt: skip
+    )
     labels = {made[0].run_id: "teacher", quantised.run_id: "teacher q8_0"}
 
     rows = economics.candidates([made[0], quantised], labels, assumed).set_index("label")

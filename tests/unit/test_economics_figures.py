@@ -23,10 +23,12 @@ SPENT = pd.DataFrame(
 )
 PAID = pd.DataFrame(
     {
-        "label": ["teacher", "15 layers"], "payback_hours": [None, 1.0],
-        "bill_usd": [None, 1.0], "fleet_usd_per_hour": [2.0, 1.0],
+        "label": ["teacher", "15 layers"],
+        "payback_hours": [None, 1.0],
+        "bill_usd": [None, 1.0],
+        "fleet_usd_per_hour": [2.0, 1.0],
     }
-)  # fmt: skip
+)
 
 
 def texts(figure):

@@ -147,9 +147,13 @@ def test_a_spec_asks_an_endpoint_for_no_weights(changes, says):
 def test_a_run_of_an_endpoint_leaves_its_times_and_curve(server, store_root):
     """Turns alone, a closed loop and an open one; the prompt has the length that was asked for."""
     spec = RunSpec(
-        name="served", teacher=server.name(), capability=None, device="cpu", threads=1,
+        name="served",
+        teacher=server.name(),
+        capability=None,
+        device="cpu",
+        threads=1,
         latency=SPEC.with_(concurrency=[1, 2], request_rates=[50.0]),
-    )  # fmt: skip
+    )
 
     record = engine.run(spec, store_root)
 

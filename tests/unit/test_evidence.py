@@ -11,9 +11,13 @@ def texts(figure):
 def test_bars_show_both_scores_and_the_level_of_guessing():
     """A score is read against what a guesser gets."""
     table = pd.DataFrame(
-        {"task": ["a", "b", "c"], "student": [0.6, 0.4, np.nan], "teacher": [0.8, 0.5, 0.4],
-         "chance": [0.5, 0.0, 0.25]}
-    )  # fmt: skip
+        {
+            "task": ["a", "b", "c"],
+            "student": [0.6, 0.4, np.nan],
+            "teacher": [0.8, 0.5, 0.4],
+            "chance": [0.5, 0.0, 0.25],
+        }
+    )
 
     figure = evidence.per_task_bars(table)
 
@@ -54,9 +58,14 @@ def test_the_histogram_says_when_the_machine_was_busy():
 def test_the_training_curve_shows_what_was_measured():
     """Loss at every point, held-out numbers where there are some, a sentence before the first."""
     points_ = pd.DataFrame(
-        {"step": [1, 2, 3], "scored_tokens": [10, 20, 30], "loss": [3.0, 2.0, 1.5],
-         "heldout_kl": [np.nan, 2.1, np.nan], "heldout_top1": [np.nan, 0.5, np.nan]}
-    )  # fmt: skip
+        {
+            "step": [1, 2, 3],
+            "scored_tokens": [10, 20, 30],
+            "loss": [3.0, 2.0, 1.5],
+            "heldout_kl": [np.nan, 2.1, np.nan],
+            "heldout_top1": [np.nan, 0.5, np.nan],
+        }
+    )
 
     by_name = {trace.name: trace for trace in evidence.training_curve(points_).data}
 

@@ -10,23 +10,31 @@ from explorer.errors import BadInput
 
 SEVEN = pd.DataFrame(
     {
-        "model": ["7B"], "params_b": [7.0], "active_params_b": [7.0],
+        "model": ["7B"],
+        "params_b": [7.0],
+        "active_params_b": [7.0],
         "kv_bytes_per_token": [57_344.0],
     }
-)  # fmt: skip
+)
 CARD = pd.DataFrame(
     {
-        "hardware": ["card"], "memory_gb": [24.0], "mem_bandwidth_gb_s": [1008.0],
+        "hardware": ["card"],
+        "memory_gb": [24.0],
+        "mem_bandwidth_gb_s": [1008.0],
         "dense_bf16_tflops": [165.0],
     }
-)  # fmt: skip
+)
 OFFERS = pd.DataFrame(
     {
-        "hardware": ["card", "card"], "min_units": [1, 1], "usd_per_unit_hour": [0.34, 0.74],
-        "provider": ["Cheap", "Dear"], "tier": ["community", "secure"],
-        "date_seen": ["2026-09-25", "2026-09-25"], "source_url": ["https://x.org", "https://y.org"],
+        "hardware": ["card", "card"],
+        "min_units": [1, 1],
+        "usd_per_unit_hour": [0.34, 0.74],
+        "provider": ["Cheap", "Dear"],
+        "tier": ["community", "secure"],
+        "date_seen": ["2026-09-25", "2026-09-25"],
+        "source_url": ["https://x.org", "https://y.org"],
     }
-)  # fmt: skip
+)
 
 
 def test_memory_is_weights_and_cache():
@@ -86,9 +94,16 @@ def test_bundles_are_rented_whole():
 def test_the_worked_example_of_the_roofline():
     """docs/cost.md: 7 B at 16 bits on 165 TFLOP/s and 1,008 GB/s, 512 tokens in, 128 out."""
     timed = roofline.speed(
-        num_parameters=7e9, num_active_parameters=7e9, kv_bytes=57_344, bits=16, prompt_tokens=512,
-        context_tokens=640, concurrency=1, tflops=165, bandwidth_gb_s=1008,
-    )  # fmt: skip
+        num_parameters=7e9,
+        num_active_parameters=7e9,
+        kv_bytes=57_344,
+        bits=16,
+        prompt_tokens=512,
+        context_tokens=640,
+        concurrency=1,
+        tflops=165,
+        bandwidth_gb_s=1008,
+    )
 
     assert timed.ttft_ms == pytest.approx(2 * 7e9 * 512 / 165e12 * 1e3)
     assert timed.ttft_ms == pytest.approx(43.4, abs=0.05)
@@ -99,10 +114,16 @@ def test_the_worked_example_of_the_roofline():
 def test_half_the_efficiency_takes_twice_the_time():
     """What is reached of the peak divides both times."""
     asked = {
-        "num_parameters": 7e9, "num_active_parameters": 7e9, "kv_bytes": 0.0, "bits": 16,
-        "prompt_tokens": 512, "context_tokens": 640, "concurrency": 1, "tflops": 165.0,
+        "num_parameters": 7e9,
+        "num_active_parameters": 7e9,
+        "kv_bytes": 0.0,
+        "bits": 16,
+        "prompt_tokens": 512,
+        "context_tokens": 640,
+        "concurrency": 1,
+        "tflops": 165.0,
         "bandwidth_gb_s": 1008.0,
-    }  # fmt: skip
+    }
     ceiling = roofline.speed(**asked)
 
     half = roofline.speed(**asked, efficiency=Efficiency(0.5, 0.5, "half"))
@@ -116,18 +137,31 @@ def test_a_mixture_of_experts_reads_its_active_part_alone_and_the_whole_in_a_cro
 
     def step_ms(concurrency):
         return roofline.speed(
-            num_parameters=671e9, num_active_parameters=37e9, kv_bytes=0, bits=8, prompt_tokens=1,
-            context_tokens=1, concurrency=concurrency, tflops=1e6, bandwidth_gb_s=1000,
-        ).tpot_ms  # fmt: skip
+            num_parameters=671e9,
+            num_active_parameters=37e9,
+            kv_bytes=0,
+            bits=8,
+            prompt_tokens=1,
+            context_tokens=1,
+            concurrency=concurrency,
+            tflops=1e6,
+            bandwidth_gb_s=1000,
+        ).tpot_ms
 
     assert step_ms(1) == pytest.approx(37 * 8.5 / 8)
     assert step_ms(100) == pytest.approx(671 * 8.5 / 8)
 
 
 RUN = {
-    "run_id": "r", "device_name": "box", "ttft_ms": 100.0, "tpot_ms": 50.0,
-    "num_parameters": 1e9, "weight_bytes": 4e9, "prompt_tokens": 100, "batch_size": 1,
-}  # fmt: skip
+    "run_id": "r",
+    "device_name": "box",
+    "ttft_ms": 100.0,
+    "tpot_ms": 50.0,
+    "num_parameters": 1e9,
+    "weight_bytes": 4e9,
+    "prompt_tokens": 100,
+    "batch_size": 1,
+}
 
 
 def test_a_measured_run_says_what_is_reached():

@@ -18,8 +18,18 @@ from tests import records
 from tests.records import STUDY
 from tests.unit.test_import import STUDENT, TEACHER, old_format
 
-SAME = ("score", "stderr", "chance", "headline", "higher_is_better", "num_documents",
-        "num_documents_total", "num_fewshot", "task_version", "task_hash")  # fmt: skip
+SAME = (
+    "score",
+    "stderr",
+    "chance",
+    "headline",
+    "higher_is_better",
+    "num_documents",
+    "num_documents_total",
+    "num_fewshot",
+    "task_version",
+    "task_hash",
+)
 
 
 def scores_of(root, run_id):

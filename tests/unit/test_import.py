@@ -30,8 +30,16 @@ def test_our_own_files_come_back_as_they_were_measured(store_root):
     assert len(ours) == len(old.capability.scores)
     for score in old.capability.scores:
         again = ours[score.task, score.metric]
-        same = ("score", "stderr", "headline", "num_documents", "num_fewshot", "task_version",
-                "task_hash", "higher_is_better")  # fmt: skip
+        same = (
+            "score",
+            "stderr",
+            "headline",
+            "num_documents",
+            "num_fewshot",
+            "task_version",
+            "task_hash",
+            "higher_is_better",
+        )
         assert [getattr(again, k) for k in same] == [getattr(score, k) for k in same]
         assert again.chance == pytest.approx(score.chance)
     keys = ["task", "metric", "doc_id"]
@@ -68,9 +76,11 @@ def test_an_imported_student_is_held_against_a_measured_teacher(store_root):
     assert added["retention"] == pytest.approx(0.7238, abs=1e-3)
     assert np.isnan(added["tpot_ms"])
     rows, _ = differences.between(
-        scores[scores["run_id"] == run_id], scores[scores["run_id"] == TEACHER],
-        answers[run_id], answers[TEACHER],
-    )  # fmt: skip
+        scores[scores["run_id"] == run_id],
+        scores[scores["run_id"] == TEACHER],
+        answers[run_id],
+        answers[TEACHER],
+    )
     assert (rows["reason"] == "").all()
 
 
@@ -79,20 +89,26 @@ def old_format(folder):
     folder.mkdir()
     doc = {"passage": "A text.", "question": "Sky?"}
     lines = [
-        {"doc_id": i, "doc": doc | {"n": i}, "target": 1,
-         "arguments": [["The sky is", " green"], ["The sky is", " blue"]],
-         "resps": [[[-4.5, False]], [[-1.0 - i, True]]],
-         "filtered_resps": [[-4.5, False], [-1.0 - i, True]], "acc": float(i < 3)}
+        {
+            "doc_id": i,
+            "doc": doc | {"n": i},
+            "target": 1,
+            "arguments": [["The sky is", " green"], ["The sky is", " blue"]],
+            "resps": [[[-4.5, False]], [[-1.0 - i, True]]],
+            "filtered_resps": [[-4.5, False], [-1.0 - i, True]],
+            "acc": float(i < 3),
+        }
         for i in range(4)
-    ]  # fmt: skip
+    ]
     (folder / "pretrained__gpt2_boolq.jsonl").write_text(json.dumps(lines, indent=2))
     results = {
         "results": {"boolq": {"acc,none": 0.75, "acc_stderr,none": 0.25, "alias": "boolq"}},
         "configs": {"boolq": {"task": "boolq", "output_type": "multiple_choice", "num_fewshot": 2}},
-        "versions": {"boolq": 2.0}, "n-shot": {"boolq": 2},
+        "versions": {"boolq": 2.0},
+        "n-shot": {"boolq": 2},
         "config": {"model": "hf", "model_args": "pretrained=gpt2,dtype=float32"},
         "git_hash": "abc1234",
-    }  # fmt: skip
+    }
     (folder / "results.json").write_text(json.dumps(results, indent=2))
 
 

@@ -96,11 +96,18 @@ def test_a_run_without_a_timing_is_not_busy(store_root):
 def test_every_column_of_a_timing_is_known_as_one(store_root, study):
     """What depends on the clock is missing without times; what describes the order stays."""
     row = store.row(store.load(store_root, study["15 layers"]))
-    untimed = store.row(store.load(store_root, study["15 layers"]).model_copy(
-        update={"latency": None}
-    ))  # fmt: skip
-    described = {"batch_size", "prompt_tokens", "output_tokens", "runtime", "disk_bytes",
-                 "num_failed_requests", "latency_warning"}  # fmt: skip
+    untimed = store.row(
+        store.load(store_root, study["15 layers"]).model_copy(update={"latency": None})
+    )
+    described = {
+        "batch_size",
+        "prompt_tokens",
+        "output_tokens",
+        "runtime",
+        "disk_bytes",
+        "num_failed_requests",
+        "latency_warning",
+    }
 
     assert {name for name in row if name not in untimed} - described == {
         name for name in interference.TIMED if name in row
@@ -132,8 +139,9 @@ def test_the_finding_leaves_busy_runs_out_and_counts_them(store_root, study):
 
     sentence = advise.headline(analysed(store_root))
 
-    assert sentence.startswith("No student timed on an idle machine reaches 95 %: the closest is "
-                               "a 20-layer student")  # fmt: skip
+    assert sentence.startswith(
+        "No student timed on an idle machine reaches 95 %: the closest is a 20-layer student"
+    )
     assert sentence.endswith("1 run timed on a busy machine is left out.")
 
 

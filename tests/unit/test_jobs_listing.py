@@ -69,10 +69,17 @@ def test_looking_never_loads_ray(tmp_path, store_root):
 def test_running_run_shows_its_progress(store_root):
     """A run whose process lives is running, with the numbers that it last reported."""
     say(
-        store_root, "a-00000000", "running",
-        stage="distil", done=3, total=9, unit="steps", loss=1.5, losses=[3.0, 1.5],
+        store_root,
+        "a-00000000",
+        "running",
+        stage="distil",
+        done=3,
+        total=9,
+        unit="steps",
+        loss=1.5,
+        losses=[3.0, 1.5],
         seconds_left=6.0,
-    )  # fmt: skip
+    )
 
     row = row_of(store_root, "a-00000000")
 

@@ -12,31 +12,43 @@ from tests import records
 WIDTHS = {"hidden": (468, 576), "channels": (1216, 1536), "heads": (9, 9), "groups": (3, 3)}
 KINDS = [
     (
-        {"num_layers": 20, "choice": "greedy"}, None, "20 layers",
+        {"num_layers": 20, "choice": "greedy"},
+        None,
+        "20 layers",
         "Cut to 20 layers, chosen one by one by the KL",
     ),
     (
-        {"num_layers": 10, "start_from": "run:first-12345678"}, None, "10 layers",
+        {"num_layers": 10, "start_from": "run:first-12345678"},
+        None,
+        "10 layers",
         "Cut to 10 layers, chosen by importance, from run:first-12345678",
     ),
     (
-        {"kind": "width", "hidden_size": 468}, WIDTHS, "81.3M wide",
+        {"kind": "width", "hidden_size": 468},
+        WIDTHS,
+        "81.3M wide",
         "Cut to 81.3M wide: 468 of 576 hidden dimensions, 1216 of 1536 MLP channels",
     ),
     (
-        {"kind": "both", "num_parameters": 81_400_000}, WIDTHS, "81.4M both ways",
+        {"kind": "both", "num_parameters": 81_400_000},
+        WIDTHS,
+        "81.4M both ways",
         "Cut to 81.4M both ways: 24 layers chosen by importance, 468 of 576 hidden dimensions, "
         "1216 of 1536 MLP channels",
     ),
     (
-        {"kind": "checkpoint", "model": "org/SmolLM2-360M"}, None, "SmolLM2-360M",
+        {"kind": "checkpoint", "model": "org/SmolLM2-360M"},
+        None,
+        "SmolLM2-360M",
         "org/SmolLM2-360M, as it was",
     ),
     (
-        {"kind": "fresh", "num_layers": 4, "seed": 3}, None, "81.3M fresh",
+        {"kind": "fresh", "num_layers": 4, "seed": 3},
+        None,
+        "81.3M fresh",
         "The teacher's architecture with random weights, seed 3",
     ),
-]  # fmt: skip
+]
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind[2])

@@ -122,12 +122,15 @@ def test_a_run_as_gguf_is_a_row_of_its_own(tiny_llama, store_root, tmp_path):
     folder = merging.save(tiny_llama(num_layers=2), tmp_path / "merging")
     spec = RunSpec.parse(
         {
-            "name": "tiny-f16", "teacher": str(folder), "gguf": "f16",
+            "name": "tiny-f16",
+            "teacher": str(folder),
+            "gguf": "f16",
             "capability": {"tasks": ["tiny_pairs"], "include_path": str(ROOT / "tests" / "tasks")},
             "latency": {"prompt_tokens": 8, "output_tokens": 3, "warmup": 0, "repeats": 2},
-            "device": "cpu", "threads": 1,
+            "device": "cpu",
+            "threads": 1,
         }
-    )  # fmt: skip
+    )
 
     record = engine.run(spec, store_root)
 

@@ -43,10 +43,24 @@ def test_lm_eval_runs_with_our_model(tiny_llama, tmp_path, monkeypatch, store_ro
     monkeypatch.setattr(TaskManager, "__init__", only_local)
     folder = tiny_llama(num_layers=2)
     lm_eval(
-        monkeypatch, "run", "--model", "explorer-hf", "--model_args", f"pretrained={folder}",
-        "--tasks", "tiny_pairs", "--include_path", str(TASKS), "--device", "cpu",
-        "--batch_size", "4", "--output_path", str(tmp_path / "out"), "--log_samples",
-    )  # fmt: skip
+        monkeypatch,
+        "run",
+        "--model",
+        "explorer-hf",
+        "--model_args",
+        f"pretrained={folder}",
+        "--tasks",
+        "tiny_pairs",
+        "--include_path",
+        str(TASKS),
+        "--device",
+        "cpu",
+        "--batch_size",
+        "4",
+        "--output_path",
+        str(tmp_path / "out"),
+        "--log_samples",
+    )
 
     (path,) = (tmp_path / "out").rglob("results_*.json")
     theirs = json.loads(path.read_text(encoding="utf-8"))

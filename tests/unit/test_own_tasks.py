@@ -47,9 +47,24 @@ def test_jsonl_has_lists_of_choices_or_texts_to_write():
 
 @pytest.mark.parametrize(
     ("answer", "place"),
-    [("b", 1), ("B", 1), ("1", 1), (1, 1), (0, 0), (" a ", 0), ("c", None), (2, None), (-1, None),
-     (True, None), (None, None), ("", None), (1.0, None), ("٢", None), ([], None)],
-)  # fmt: skip
+    [
+        ("b", 1),
+        ("B", 1),
+        ("1", 1),
+        (1, 1),
+        (0, 0),
+        (" a ", 0),
+        ("c", None),
+        (2, None),
+        (-1, None),
+        (True, None),
+        (None, None),
+        ("", None),
+        (1.0, None),
+        ("٢", None),
+        ([], None),
+    ],
+)
 def test_the_right_choice_by_text_letter_or_number(answer, place):
     """The text goes first, letters and numbers count from the first choice, else it is None."""
     assert own.place_of(answer, ["a", "b"]) == place
@@ -74,11 +89,14 @@ def test_the_right_choice_by_text_letter_or_number(answer, place):
         ("q.jsonl", jsonl({"question": "q", "choices": ["a"], "answer": 0}), "two or more"),
         ("q.jsonl", jsonl({"question": "q", "choices": ["a", "a"], "answer": 0}), "two or more"),
         ("q.jsonl", jsonl({"question": " ", "choices": ["a", "b"], "answer": 0}), "text in 'que"),
-        ("q.jsonl", jsonl({"question": "q", "choices": ["a", "b"], "answer": "d"}),
-         "document 1 has the answer 'd', which is none of its 2 choices"),
+        (
+            "q.jsonl",
+            jsonl({"question": "q", "choices": ["a", "b"], "answer": "d"}),
+            "document 1 has the answer 'd', which is none of its 2 choices",
+        ),
         ("q.jsonl", b'{"prompt": "\\ud800", "target": "x"}', "half a character"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_with_a_file_is_said_by_row(name, content, says):
     """One sentence with the first rows that do not fit, so that all can be corrected at once."""
     with pytest.raises(BadInput, match=says) as refused:
@@ -117,8 +135,9 @@ def test_lm_eval_asks_the_task_and_scores_it(tiny_llama, tmp_path, store_root):
     """Found without an include_path, previewed as the form showed it, scored with its chance."""
     choices = documents("q.csv", CSV)
     # A character that splits lines in some readers must not split a document.
-    written = documents("w.jsonl", jsonl({"prompt": "a\u2028b", "target": "x"}, {"prompt": "c",
-                                          "target": "y"}))  # fmt: skip
+    written = documents(
+        "w.jsonl", jsonl({"prompt": "a\u2028b", "target": "x"}, {"prompt": "c", "target": "y"})
+    )
     own.add("mine", choices, origin="q.csv")
     own.add("written", written, origin="w.jsonl")
     task_sets.check(["mine", "written"])

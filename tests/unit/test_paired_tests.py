@@ -202,9 +202,13 @@ def test_the_suite_errs_5_times_in_100():
 
 @pytest.mark.parametrize(
     ("difference", "p_value", "expected"),
-    [(0.1, 0.01, "better"), (-0.1, 0.01, "worse"), (0.1, 0.05, "inconclusive"),
-     (0.1, np.nan, "inconclusive")],
-)  # fmt: skip
+    [
+        (0.1, 0.01, "better"),
+        (-0.1, 0.01, "worse"),
+        (0.1, 0.05, "inconclusive"),
+        (0.1, np.nan, "inconclusive"),
+    ],
+)
 def test_a_verdict_needs_a_clear_p_value(difference, p_value, expected):
     """What is not clear is inconclusive, which is an answer of its own."""
     assert paired_tests.verdict(difference, p_value) == expected

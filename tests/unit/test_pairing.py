@@ -12,15 +12,29 @@ from tests import records
 def side(values, **changes):
     """Scores and answers of one run on one task."""
     row = {
-        "run_id": "r", "task": "a", "metric": "acc", "score": np.mean(values), "chance": 0.5,
-        "higher_is_better": True, "headline": True, "num_documents": len(values),
-        "num_fewshot": 0, "task_version": "1", "lm_eval_version": "0.4.13", "chat_template": "off",
+        "run_id": "r",
+        "task": "a",
+        "metric": "acc",
+        "score": np.mean(values),
+        "chance": 0.5,
+        "higher_is_better": True,
+        "headline": True,
+        "num_documents": len(values),
+        "num_fewshot": 0,
+        "task_version": "1",
+        "lm_eval_version": "0.4.13",
+        "chat_template": "off",
         "dtype": "float32",
-    }  # fmt: skip
-    answers = pd.DataFrame({
-        "task": "a", "metric": "acc", "doc_id": range(len(values)),
-        "doc_hash": [f"h{i}" for i in range(len(values))], "value": np.asarray(values, float),
-    })  # fmt: skip
+    }
+    answers = pd.DataFrame(
+        {
+            "task": "a",
+            "metric": "acc",
+            "doc_id": range(len(values)),
+            "doc_hash": [f"h{i}" for i in range(len(values))],
+            "value": np.asarray(values, float),
+        }
+    )
     return pd.DataFrame([row | changes]), answers
 
 

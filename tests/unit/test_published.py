@@ -24,9 +24,11 @@ CHANCE = pd.DataFrame({"benchmark": ["MMLU", "hard"], "chance": [0.25, 0.25]})
 def test_the_ratio_is_raw_and_corrected_where_chance_is_known():
     """55 of 85 with a chance of 25: 64.7 % raw, (0.55 - 0.25) / (0.85 - 0.25) = 50 % above."""
     rows = scores(
-        ("s", "MMLU", 55.0, "5-shot", "%", 1), ("b", "MMLU", 85.0, "5-shot", "%", 1),
-        ("s", "free", 30.0, "0-shot", "%", 1), ("b", "free", 60.0, "0-shot", "%", 1),
-    )  # fmt: skip
+        ("s", "MMLU", 55.0, "5-shot", "%", 1),
+        ("b", "MMLU", 85.0, "5-shot", "%", 1),
+        ("s", "free", 30.0, "0-shot", "%", 1),
+        ("b", "free", 60.0, "0-shot", "%", 1),
+    )
 
     detail = published.benchmarks(PAIRS, rows, CHANCE).set_index("benchmark")
 
@@ -46,9 +48,11 @@ def test_less_perplexity_is_more_kept():
 def test_another_setting_another_table_or_a_rating_does_not_count():
     """Only the same benchmark in the same setting of one table has a ratio that counts."""
     rows = scores(
-        ("s", "MMLU", 55.0, "5-shot", "%", 1), ("b", "MMLU", 85.0, "0-shot", "%", 1),
-        ("s", "code", 900.0, "", "Elo", 1), ("b", "code", 1800.0, "", "Elo", 1),
-    )  # fmt: skip
+        ("s", "MMLU", 55.0, "5-shot", "%", 1),
+        ("b", "MMLU", 85.0, "0-shot", "%", 1),
+        ("s", "code", 900.0, "", "Elo", 1),
+        ("b", "code", 1800.0, "", "Elo", 1),
+    )
     elsewhere = scores(("b", "free", 60.0, "", "%", 1)).assign(table_id="other")
     rows = pd.concat([rows, elsewhere, scores(("s", "free", 30.0, "", "%", 1))])
 

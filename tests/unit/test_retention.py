@@ -22,10 +22,17 @@ def scores(run_id, frames, chance=0.5, **changes):
     rows = []
     for frame in frames:
         row = {
-            "run_id": run_id, "task": frame["task"].iloc[0], "metric": frame["metric"].iloc[0],
-            "score": frame["value"].mean(), "chance": chance, "higher_is_better": True,
-            "headline": True, "num_documents": len(frame), "num_fewshot": 0, "task_version": "1",
-        }  # fmt: skip
+            "run_id": run_id,
+            "task": frame["task"].iloc[0],
+            "metric": frame["metric"].iloc[0],
+            "score": frame["value"].mean(),
+            "chance": chance,
+            "higher_is_better": True,
+            "headline": True,
+            "num_documents": len(frame),
+            "num_fewshot": 0,
+            "task_version": "1",
+        }
         rows.append(row | changes)
     return pd.DataFrame(rows)
 
@@ -141,7 +148,7 @@ OTHER_HASHES = [f"other-{i}" for i in range(100)]
         (answers("a", first(70)).assign(value=np.nan), {"score": 0.7}, "answers have holes"),
         (answers("b", first(70)), {"task": "a"}, "the student's answers are missing"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_paired_is_left_out_with_the_reason(student, changes, reason):
     """Two scores are compared only where both answered the same questions in the same way."""
     added = retention.add(*two(student, answers("a", first(90)), **changes))
@@ -243,9 +250,13 @@ def table(student, teacher, metric="acc"):
 
 @pytest.mark.parametrize(
     ("student", "verdict"),
-    [(first(70), "worse"), (first(90), "inconclusive"), (first(89), "inconclusive"),
-     (first(100), "better")],
-)  # fmt: skip
+    [
+        (first(70), "worse"),
+        (first(90), "inconclusive"),
+        (first(89), "inconclusive"),
+        (first(100), "better"),
+    ],
+)
 def test_a_verdict_follows_the_exact_test(student, verdict):
     """A difference is called one only where it is hardly luck."""
     row = table(student, first(90))

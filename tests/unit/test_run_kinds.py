@@ -20,14 +20,24 @@ def asked(tiny_llama, tmp_path):
     def make(student, **changes):
         return RunSpec.parse(
             {
-                "name": "tiny", "teacher": str(tiny_llama()), "student": student,
+                "name": "tiny",
+                "teacher": str(tiny_llama()),
+                "student": student,
                 "distill": {
-                    "corpus": str(path), "max_tokens": 90, "block_tokens": 16,
-                    "heldout_blocks": 2, "top_k": 8, "train_embeddings": True,
+                    "corpus": str(path),
+                    "max_tokens": 90,
+                    "block_tokens": 16,
+                    "heldout_blocks": 2,
+                    "top_k": 8,
+                    "train_embeddings": True,
                 },
-                "capability": None, "latency": None, "device": "cpu", "threads": 1, **changes,
+                "capability": None,
+                "latency": None,
+                "device": "cpu",
+                "threads": 1,
+                **changes,
             }
-        )  # fmt: skip
+        )
 
     return make
 

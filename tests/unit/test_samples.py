@@ -33,14 +33,18 @@ def test_chosen_is_right_exactly_where_lm_eval_says_so():
 
 def multiple_choice(**changes):
     return {
-        "doc_id": 3, "doc": {"question": "Sky?"}, "target": "1",
+        "doc_id": 3,
+        "doc": {"question": "Sky?"},
+        "target": "1",
         "arguments": {
             "gen_args_0": {"arg_0": "The sky is", "arg_1": " green"},
             "gen_args_1": {"arg_0": "The sky is", "arg_1": " blue"},
         },
         "filtered_resps": [["-4.5", "False"], ["-1.25", "True"]],
-        "filter": "none", "metrics": ["acc"], "acc": 1.0,
-    } | changes  # fmt: skip
+        "filter": "none",
+        "metrics": ["acc"],
+        "acc": 1.0,
+    } | changes
 
 
 def test_a_choice_carries_its_likelihood_and_the_margin():
@@ -66,8 +70,9 @@ def test_older_files_have_lists_for_arguments():
     """Before 0.4.3 arguments are a list of lists and numbers are numbers."""
     old = multiple_choice(
         arguments=[["The sky is", " green"], ["The sky is", " blue"]],
-        filtered_resps=[[-4.5, False], [-1.25, True]], target=1,
-    )  # fmt: skip
+        filtered_resps=[[-4.5, False], [-1.25, True]],
+        target=1,
+    )
 
     assert samples.answer(old, "acc") == samples.answer(multiple_choice(), "acc")
 
@@ -76,8 +81,9 @@ def test_free_text_is_shown_as_written():
     """A generation has no choices and no margin."""
     free = multiple_choice(
         arguments={"gen_args_0": {"arg_0": "2 + 2 =", "arg_1": {"until": ["\n"]}}},
-        filtered_resps=["4"], target="4",
-    )  # fmt: skip
+        filtered_resps=["4"],
+        target="4",
+    )
 
     read = samples.answer(free, "exact_match")
 
@@ -86,10 +92,14 @@ def test_free_text_is_shown_as_written():
 
 @pytest.mark.parametrize(
     "odd",
-    [{}, {"arguments": 3, "filtered_resps": "x"}, {"arguments": {"a": None}, "target": None},
-     {"arguments": [[1, 2]], "filtered_resps": [[None, None]]},
-     {"arguments": [["p", "a"], ["p", "b"]], "filtered_resps": [["nan", "x"], ["-1", "True"]]}],
-)  # fmt: skip
+    [
+        {},
+        {"arguments": 3, "filtered_resps": "x"},
+        {"arguments": {"a": None}, "target": None},
+        {"arguments": [[1, 2]], "filtered_resps": [[None, None]]},
+        {"arguments": [["p", "a"], ["p", "b"]], "filtered_resps": [["nan", "x"], ["-1", "True"]]},
+    ],
+)
 def test_an_odd_sample_is_shown_as_far_as_it_goes(odd):
     """A line of another tool's making is no reason for a page to break."""
     assert isinstance(samples.answer(odd, "acc"), samples.Answer)
@@ -100,9 +110,11 @@ def test_lines_are_found_again_and_damaged_ones_passed_over(tmp_path):
     """Only whole samples have a place, of the filter that counts; the newest file is taken."""
     path = tmp_path / "samples_a_task_2026-11-24T05-00-00.000001.jsonl"
     lines = [
-        json.dumps({"doc_id": 0, "filter": "strict", "n": "é"}, ensure_ascii=False), "{nonsense",
-        "[1]", *(json.dumps({"doc_id": doc_id, "filter": "loose"}) for doc_id in (0, 7)),
-    ]  # fmt: skip
+        json.dumps({"doc_id": 0, "filter": "strict", "n": "é"}, ensure_ascii=False),
+        "{nonsense",
+        "[1]",
+        *(json.dumps({"doc_id": doc_id, "filter": "loose"}) for doc_id in (0, 7)),
+    ]
     path.write_text("\n".join(lines), encoding="utf-8")
     (tmp_path / "samples_a_task_2025-11-24T05-00-00.jsonl").write_text("")
     (tmp_path / "samples_else.jsonl").write_text("")

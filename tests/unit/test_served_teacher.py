@@ -69,15 +69,25 @@ def asked(server, sibling, corpus_file):
     def make(model="tiny", path=COMPLETIONS, distill=(), **changes):
         return RunSpec.parse(
             {
-                "name": "served", "teacher": server.name(model, path),
+                "name": "served",
+                "teacher": server.name(model, path),
                 "student": {"kind": "checkpoint", "model": sibling},
                 "distill": {
-                    "corpus": str(corpus_file), "max_tokens": 300, "block_tokens": 16,
-                    "heldout_blocks": 4, "top_k": 8, "eval_every_steps": 2, **dict(distill),
+                    "corpus": str(corpus_file),
+                    "max_tokens": 300,
+                    "block_tokens": 16,
+                    "heldout_blocks": 4,
+                    "top_k": 8,
+                    "eval_every_steps": 2,
+                    **dict(distill),
                 },
-                "capability": None, "latency": None, "device": "cpu", "threads": 1, **changes,
+                "capability": None,
+                "latency": None,
+                "device": "cpu",
+                "threads": 1,
+                **changes,
             }
-        )  # fmt: skip
+        )
 
     return make
 
@@ -244,9 +254,10 @@ def test_targets_of_a_server_are_those_of_its_weights(asked, server, folder, sto
     targets = record.distillation.targets
     num_blocks = targets.num_positions // 16
     assert targets.usage == Usage(
-        num_replies=num_blocks + 1, prompt_tokens=16 * (num_blocks + 1),
+        num_replies=num_blocks + 1,
+        prompt_tokens=16 * (num_blocks + 1),
         output_tokens=num_blocks + 1,
-    )  # fmt: skip
+    )
     assert (targets.num_unknown, targets.truncation_kl) == (0, None)
     assert own.distillation.targets.usage is None
     assert targets.mean_mass == pytest.approx(own.distillation.targets.mean_mass, rel=1e-3)
@@ -385,9 +396,10 @@ def test_a_sweep_of_an_endpoint_measures_the_endpoint_once():
         {
             "teacher": "endpoint:http://h/v1/completions#m",
             "students": [{"num_layers": n, "start_from": "x"} for n in (1, 2)],
-            "distill": {}, "control": True,
+            "distill": {},
+            "control": True,
         }
-    )  # fmt: skip
+    )
 
     teacher, *students = sweep.runs()
 
@@ -399,9 +411,10 @@ def test_a_sweep_of_an_endpoint_measures_the_endpoint_once():
 def test_a_student_is_held_against_its_served_teacher(asked, server, folder, store_root, call):
     """The same documents, the endpoint's answers; what the targets took is shown and priced."""
     tested = {
-        "tasks": ["tiny_pairs"], "include_path": str(ROOT / "tests" / "tasks"),
+        "tasks": ["tiny_pairs"],
+        "include_path": str(ROOT / "tests" / "tasks"),
         "api": {"tokenizer": str(folder), "num_concurrent": 2},
-    }  # fmt: skip
+    }
     where = endpoint.parse(server.name("tiny", COMPLETIONS))
     (store_root / api_prices.OVERRIDES).write_text(
         f"{where.host}/tiny: {{input_usd_per_mtok: 100, output_usd_per_mtok: 200}}\n"

@@ -65,8 +65,9 @@ def test_weights_in_parts_count_only_when_all_are_there(tiny_llama, tmp_path):
 
     assert whole.num_parameters == sizes.read(str(tiny_llama())).num_parameters
     assert (sizes.read(str(tmp_path)).num_layers, sizes.read(str(tmp_path)).num_parameters) == (
-        4, None,
-    )  # fmt: skip
+        4,
+        None,
+    )
 
 
 def test_a_hub_id_is_read_from_what_was_downloaded(tiny_llama, tmp_path, monkeypatch):
@@ -124,12 +125,15 @@ def test_the_starter_is_what_its_file_says():
 @pytest.mark.parametrize(
     "content",
     [
-        b"", b"GGUF", b"PK\x03\x04" + b"\0" * 60, b"GGUF" + struct.pack("<IQQ", 3, 9, 9),
+        b"",
+        b"GGUF",
+        b"PK\x03\x04" + b"\0" * 60,
+        b"GGUF" + struct.pack("<IQQ", 3, 9, 9),
         b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 2**60) + b"key",
         b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1) + b"k" + struct.pack("<I", 77),
     ],
     ids=["empty", "short", "other", "cut off", "long text", "unknown type"],
-)  # fmt: skip
+)
 def test_a_damaged_file_has_no_sizes(content, tmp_path):
     """It refuses nothing and raises nothing; loading it says what is wrong with it."""
     (tmp_path / "model.gguf").write_bytes(content)
@@ -236,11 +240,16 @@ def test_every_way_to_start_refuses_before_anything_is_written(store_root, tmp_p
     for name, spec in (("run", taught), ("sweep", sweep), ("tune", tune)):
         (tmp_path / f"{name}.yaml").write_text(spec.to_yaml())
     for command in (
-        ["run", "run.yaml"], ["run", "run.yaml", "--queue"], ["run", "run.yaml", "--dry-run"],
-        ["run", "run.yaml", "--insist"], ["sweep", "sweep.yaml"],
-        ["sweep", "sweep.yaml", "--queue"], ["sweep", "sweep.yaml", "--dry-run"],
-        ["tune", "tune.yaml"], ["tune", "tune.yaml", "--queue"],
-    ):  # fmt: skip
+        ["run", "run.yaml"],
+        ["run", "run.yaml", "--queue"],
+        ["run", "run.yaml", "--dry-run"],
+        ["run", "run.yaml", "--insist"],
+        ["sweep", "sweep.yaml"],
+        ["sweep", "sweep.yaml", "--queue"],
+        ["sweep", "sweep.yaml", "--dry-run"],
+        ["tune", "tune.yaml"],
+        ["tune", "tune.yaml", "--queue"],
+    ):
         name, file, *options = command
         result = CliRunner().invoke(app, [name, str(tmp_path / file), *options])
         assert str(result.exception) == SENTENCE, command

@@ -125,8 +125,12 @@ def test_students_of_all_kinds_survive_yaml():
 
     assert SweepSpec.from_yaml(sweep.to_yaml()) == sweep
     assert [student.kind for student in sweep.students] == [
-        "depth", "width", "both", "checkpoint", "fresh"
-    ]  # fmt: skip
+        "depth",
+        "width",
+        "both",
+        "checkpoint",
+        "fresh",
+    ]
     labels = [student.label() for student in sweep.students]
     assert labels == ["2 layers", "h384 wide", "60M both ways", "small", "fresh"]
     assert sweep.students[1].label(81_400_000) == "81.4M wide"
@@ -233,8 +237,11 @@ def test_a_sweep_measures_its_models_again_as_gguf():
 
     assert [run.run_id for run in runs[:3]] == [run.run_id for run in plain.runs()]
     assert [run.name for run in runs[3:]] == [
-        "teacher-starter-q8_0", "sweep-2l-q8_0", "teacher-starter-q4_k_m", "sweep-2l-q4_k_m"
-    ]  # fmt: skip
+        "teacher-starter-q8_0",
+        "sweep-2l-q8_0",
+        "teacher-starter-q4_k_m",
+        "sweep-2l-q4_k_m",
+    ]
     assert {run.teacher_run().run_id for run in runs[1:]} == {runs[0].run_id}
     assert [run.gguf for run in only_teacher.runs()] == [None, "q8_0"]
     assert only_teacher.runs()[0] == plain.runs()[0], "the same teacher, measured once"
@@ -249,9 +256,13 @@ def test_a_sweep_measures_its_models_again_rounded():
 
     assert [run.run_id for run in runs[:2]] == [run.run_id for run in plain.runs()]
     assert [run.name for run in runs[2:]] == [
-        "teacher-starter-q8_0", "sweep-2l-q8_0", "teacher-starter-int8", "sweep-2l-int8",
-        "teacher-starter-int4", "sweep-2l-int4",
-    ]  # fmt: skip
+        "teacher-starter-q8_0",
+        "sweep-2l-q8_0",
+        "teacher-starter-int8",
+        "sweep-2l-int8",
+        "teacher-starter-int4",
+        "sweep-2l-int4",
+    ]
     assert [run.torch_bits for run in runs] == [None, None, None, None, 8, 8, 4, 4]
     assert {run.teacher_run().run_id for run in runs[1:]} == {runs[0].run_id}
     assert len({run.run_id for run in runs}) == len(runs)

@@ -70,23 +70,31 @@ def member():
         ("(0.90 - 0.50) = {:.2f}: half. The raw ratio, 0.70 / 0.90 = {:.2f}", half()),
         ("A teacher with 58 right has p = {:.3f}", [special.bdtrc(57, 100, 0.5)]),
         ("with 59 right p = {:.3f}", [special.bdtrc(58, 100, 0.5)]),
-        ("= {:.3f} with a standard error of {:.3f}; Fieller's interval is [{:.3f}, {:.3f}]",
-         four_choices()),
+        (
+            "= {:.3f} with a standard error of {:.3f}; Fieller's interval is [{:.3f}, {:.3f}]",
+            four_choices(),
+        ),
         ("Plain, the standard error is {:.3f}; clustered it is {:.3f}", passages()),
-        ("mean {:.3f}, within {:.3f}, between {:.3f} (as a standard deviation), total {:.3f}",
-         suite()),
+        (
+            "mean {:.3f}, within {:.3f}, between {:.3f} (as a standard deviation), total {:.3f}",
+            suite(),
+        ),
         ("p = 2 · (1/2)^10 = {:.3f}", [discordant(0, 10)]),
         ("With 6 against 4, p = {:.3f}", [discordant(6, 4)]),
-        ("p = 0.010, 0.040, 0.030 have p (Holm) = {:.3f}, {:.3f}, {:.3f}",
-         paired_tests.holm(np.array([0.010, 0.040, 0.030]))),
+        (
+            "p = 0.010, 0.040, 0.030 have p (Holm) = {:.3f}, {:.3f}, {:.3f}",
+            paired_tests.holm(np.array([0.010, 0.040, 0.030])),
+        ),
         ("the suite's is {:.3f}, its error {:.4f}, z = {:.2f}, p = {:.4f}", two_tasks()),
         ("n = 1,000 gives d = {:.3f}", [paired_tests.smallest_detectable_difference(1000)]),
-        ("With 100 documents it is {:.1f} points",
-         [100 * paired_tests.smallest_detectable_difference(100)]),
+        (
+            "With 100 documents it is {:.1f} points",
+            [100 * paired_tests.smallest_detectable_difference(100)],
+        ),
         ("9 of 10 right: [{:.3f}, {:.3f}]", intervals.wilson(9, 10)),
         ("its share is {:.2f}", [member()]),
     ],
-)  # fmt: skip
+)
 def test_a_worked_example_is_what_the_code_computes(sentence, values):
     """The number in the text is the number of the function."""
     assert sentence.format(*values) in TEXT

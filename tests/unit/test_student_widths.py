@@ -42,10 +42,14 @@ def test_nothing_cut_is_the_teacher_exactly(make):
     sizes = dataclasses.asdict(shape_of(teacher))
 
     student = _build(
-        teacher, WidthStudent(kind="width", hidden_size=sizes["hidden_size"],
-                              intermediate_size=sizes["intermediate_size"],
-                              num_attention_heads=sizes["num_attention_heads"]),
-    )  # fmt: skip
+        teacher,
+        WidthStudent(
+            kind="width",
+            hidden_size=sizes["hidden_size"],
+            intermediate_size=sizes["intermediate_size"],
+            num_attention_heads=sizes["num_attention_heads"],
+        ),
+    )
 
     assert torch.equal(student(IDS).logits, teacher(IDS).logits)
 
@@ -164,16 +168,22 @@ def test_a_norm_keeps_the_size_of_what_stays():
 
 
 @pytest.mark.parametrize(
-    ("heads", "groups"), [(2, 1), (1, None), (3, None), (4, 2), (8, 4)],
-)  # fmt: skip
+    ("heads", "groups"),
+    [(2, 1), (1, None), (3, None), (4, 2), (8, 4)],
+)
 def test_heads_without_groups_keep_whole_groups_where_possible(heads, groups):
     """Of 8 heads in 4 groups of 2: whole groups, else evenly in all, else what is possible."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=64, hidden_size=48, intermediate_size=64, num_hidden_layers=1,
-        num_attention_heads=8, num_key_value_heads=4, head_dim=4,
-    )  # fmt: skip
+        vocab_size=64,
+        hidden_size=48,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=4,
+    )
     teacher = LlamaForCausalLM(config)
     spec = WidthStudent(kind="width", num_attention_heads=heads)
     if groups is None:
@@ -210,9 +220,14 @@ def test_impossible_widths_are_refused(make, sizes, says):
 def test_a_family_that_cannot_be_cut_is_refused():
     """Named with its families that can, and with what else to do."""
     config = OPTConfig(
-        vocab_size=64, hidden_size=16, ffn_dim=32, num_hidden_layers=2, num_attention_heads=2,
-        word_embed_proj_dim=16, max_position_embeddings=64,
-    )  # fmt: skip
+        vocab_size=64,
+        hidden_size=16,
+        ffn_dim=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        word_embed_proj_dim=16,
+        max_position_embeddings=64,
+    )
     with pytest.raises(BadInput, match=r"OPTForCausalLM .*known are gpt2, llama.*depth student"):
         _build(OPTForCausalLM(config), WidthStudent(kind="width", intermediate_size=16))
 

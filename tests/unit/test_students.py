@@ -128,9 +128,11 @@ def test_greedy_drops_the_layer_whose_loss_raises_the_kl_least(make):
         left = min(([x for x in left if x != out] for out in left), key=kl_without)
 
     student = _build(
-        teacher, DepthStudent(num_layers=2, choice="greedy"), blocks,
+        teacher,
+        DepthStudent(num_layers=2, choice="greedy"),
+        blocks,
         told=lambda done, total, unit: tries.append((done, total, unit)),
-    )  # fmt: skip
+    )
 
     assert getattr(student.model.config, KEPT_LAYERS) == left
     assert tries[-1] == (4 + 3, 4 + 3, "students")
@@ -145,10 +147,13 @@ def test_a_smaller_student_goes_on_from_what_a_larger_one_dropped(tmp_path):
     def kept(num_layers, path):
         tries = []
         student = students.build(
-            Loaded("t", teacher, None), Loaded("t", teacher, None),
-            DepthStudent(num_layers=num_layers, choice="greedy"), blocks,
-            lambda done, total, unit: tries.append(total), students.DropOrder(path),
-        )  # fmt: skip
+            Loaded("t", teacher, None),
+            Loaded("t", teacher, None),
+            DepthStudent(num_layers=num_layers, choice="greedy"),
+            blocks,
+            lambda done, total, unit: tries.append(total),
+            students.DropOrder(path),
+        )
         return getattr(student.model.config, KEPT_LAYERS), tries[-1:]
 
     shared, alone = tmp_path / "order.json", tmp_path / "alone.json"

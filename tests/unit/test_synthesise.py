@@ -15,9 +15,13 @@ def write(tiny_llama):
     def write(out):
         first = []
         synthesise(
-            teacher, out, num_tokens=32, document_tokens=8, batch_size=2,
+            teacher,
+            out,
+            num_tokens=32,
+            document_tokens=8,
+            batch_size=2,
             progress=lambda done, total: first.append(done),
-        )  # fmt: skip
+        )
         return first[0]
 
     return write

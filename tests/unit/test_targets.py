@@ -194,8 +194,10 @@ def test_targets_are_listed_looked_at_and_removed(tmp_path, teacher, blocks):
     assert first["key"] == old.name
     assert "earlier explorer" in first["problem"]
     assert (second["key"], second["num_blocks"], second["num_blocks_of_corpus"]) == (
-        targets.key, 2, 12,
-    )  # fmt: skip
+        targets.key,
+        2,
+        12,
+    )
     assert check(root, targets.key) == []
     os.truncate(targets.folder / "shard-00000.bin", 5)
     assert check(root, targets.key) == ["shard-00000.bin has 5 bytes of 1,088."]

@@ -94,8 +94,14 @@ def test_a_function_of_a_task_file_is_not_imported(folder, lines, allow_code):
     write(folder, lines)
 
     configuration = str(allow_code())
-    refused(folder, "would run Python code", "evil.", str(folder / "t.yaml"),
-            "allowed_task_code", configuration)  # fmt: skip
+    refused(
+        folder,
+        "would run Python code",
+        "evil.",
+        str(folder / "t.yaml"),
+        "allowed_task_code",
+        configuration,
+    )
 
 
 def test_a_function_of_an_included_file_is_not_imported(folder):
@@ -336,9 +342,12 @@ def test_plain_tasks_need_no_configuration(folder, monkeypatch):
 def test_a_group_elsewhere_cannot_change_a_task_that_ships(folder):
     """It would be another task under the same name."""
     for number, item in enumerate(
-        ("{task: starter_facts, doc_to_text: x}", "{task: starter_facts, metadata: {version: 9}}",
-         "{group: starter, doc_to_text: x}")
-    ):  # fmt: skip
+        (
+            "{task: starter_facts, doc_to_text: x}",
+            "{task: starter_facts, metadata: {version: 9}}",
+            "{group: starter, doc_to_text: x}",
+        )
+    ):
         name = f"g{number}"
         text = f"group: {name}\ntask:\n- {item}\n"
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
@@ -425,7 +434,8 @@ def test_templates_render_in_the_sandbox_as_without_it():
             for value in values:
                 document = dict.fromkeys(names, value)
                 expected = rendered(lambda t=template, d=document: plain.from_string(t).render(**d))
-                assert rendered(
-                    lambda t=template, d=document: task_code.apply_template(t, d)
-                ) == expected, template  # fmt: skip
+                assert (
+                    rendered(lambda t=template, d=document: task_code.apply_template(t, d))
+                    == expected
+                ), template
     assert len(seen) > 200

@@ -10,9 +10,13 @@ from explorer.measure import task_preview, task_sets
 
 ROWS = [{"q": f"Question {i}?", "c": ["yes", "no"], "a": i % 2} for i in range(5)]
 CHOICE = {
-    "dataset_path": "json", "test_split": "test", "output_type": "multiple_choice",
-    "doc_to_text": "q", "doc_to_choice": "c", "doc_to_target": "a",
-}  # fmt: skip
+    "dataset_path": "json",
+    "test_split": "test",
+    "output_type": "multiple_choice",
+    "doc_to_text": "q",
+    "doc_to_choice": "c",
+    "doc_to_target": "a",
+}
 
 
 @pytest.fixture
@@ -28,9 +32,11 @@ def folder(tmp_path, monkeypatch):
 def add(folder, file="d.jsonl", **config):
     """Write the task t."""
     config = {
-        **CHOICE, "task": "t", "dataset_kwargs": {"data_files": {"test": str(folder / file)}},
+        **CHOICE,
+        "task": "t",
+        "dataset_kwargs": {"data_files": {"test": str(folder / file)}},
         **config,
-    }  # fmt: skip
+    }
     path = folder / "t.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     return str(path)
@@ -52,17 +58,41 @@ def test_choices_follow_the_prompt_and_the_right_one_is_known(folder):
 @pytest.mark.parametrize(
     ("config", "prompt", "choices", "right", "target"),
     [
-        ({"output_type": "loglikelihood", "doc_to_target": "{{c[0]}}"},
-         "Question 0?", ["yes"], [0], ""),
-        ({"output_type": "generate_until", "doc_to_target": "{{c[a]}}",
-          "generation_kwargs": {"until": ["\n"]}}, "Question 0?", [], [], "yes"),
-        ({"output_type": "loglikelihood_rolling", "doc_to_target": "q", "doc_to_text": ""},
-         "Question 0?", [], [], ""),
+        (
+            {"output_type": "loglikelihood", "doc_to_target": "{{c[0]}}"},
+            "Question 0?",
+            ["yes"],
+            [0],
+            "",
+        ),
+        (
+            {
+                "output_type": "generate_until",
+                "doc_to_target": "{{c[a]}}",
+                "generation_kwargs": {"until": ["\n"]},
+            },
+            "Question 0?",
+            [],
+            [],
+            "yes",
+        ),
+        (
+            {"output_type": "loglikelihood_rolling", "doc_to_target": "q", "doc_to_text": ""},
+            "Question 0?",
+            [],
+            [],
+            "",
+        ),
         ({"doc_to_target": "{{c[a]}}"}, "Question 0?", [" yes", " no"], [0], ""),
-        ({"doc_to_choice": "{{['A', 'B']}}", "doc_to_target": "B"},
-         "Question 0?", [" A", " B"], [1], ""),
+        (
+            {"doc_to_choice": "{{['A', 'B']}}", "doc_to_target": "B"},
+            "Question 0?",
+            [" A", " B"],
+            [1],
+            "",
+        ),
     ],
-)  # fmt: skip
+)
 def test_every_way_of_answering_has_a_preview(folder, config, prompt, choices, right, target):
     """Continuations, written answers, whole texts, and targets given as text."""
     one = task_preview.preview("t", str(folder), source=add(folder, **config)).questions[0]

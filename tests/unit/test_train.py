@@ -54,9 +54,13 @@ def _filled(tmp_path, teacher, top_k):
 
 def _spec(**changes):
     plain = {
-        "max_tokens": 8 * 30, "block_tokens": 16, "blocks_per_step": 2, "heldout_blocks": 2,
-        "learning_rate": 1e-2, "eval_every_steps": 3,
-    }  # fmt: skip
+        "max_tokens": 8 * 30,
+        "block_tokens": 16,
+        "blocks_per_step": 2,
+        "heldout_blocks": 2,
+        "learning_rate": 1e-2,
+        "eval_every_steps": 3,
+    }
     return DistillSpec(**{**plain, **changes})
 
 
@@ -572,9 +576,12 @@ def test_a_half_precision_student_is_trained_in_full_and_handed_back_as_it_came(
     dtypes = set()
 
     train.train(
-        student, _course(teacher, targets, _spec()), _spec(), tmp_path / "c",
+        student,
+        _course(teacher, targets, _spec()),
+        _spec(),
+        tmp_path / "c",
         lambda *told: dtypes.add(student.dtype),
-    )  # fmt: skip
+    )
 
     assert dtypes == {torch.float32}
     assert student.dtype == torch.bfloat16

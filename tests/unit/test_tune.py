@@ -224,8 +224,10 @@ def test_the_shell_queues_shows_cancels_and_lists_tournaments(
     assert [told[0] for told in given] == [tune_id]
     assert given[0][1][-3:] == ["tune", "--queued", tune_id]
     assert "round 1 of 2, 3 of 3 trainings" in said("tune", tune_id, "--standings")[1]
-    assert said("tune", "--standings") == (0, "No tournaments yet. Start one: explorer tune "
-                                           "tune.yaml\n")  # fmt: skip
+    assert said("tune", "--standings") == (
+        0,
+        "No tournaments yet. Start one: explorer tune tune.yaml\n",
+    )
     progress.Progress(tournament.folder(store_root), tune_id).write(state="running")
     assert said("cancel", tune_id)[0] == 0
     assert store.cancel_requested(tournament.folder(store_root), tune_id)

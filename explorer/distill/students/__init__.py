@@ -53,9 +53,17 @@ from explorer.specs import (
 )
 
 __all__ = [
-    "DropOrder", "block_influence", "build", "check_same_vocabulary", "greedy_layers",
-    "keep_layers", "most_influential", "sample_numbers", "slice_vocabulary", "uniform_layers",
-]  # fmt: skip
+    "DropOrder",
+    "block_influence",
+    "build",
+    "check_same_vocabulary",
+    "greedy_layers",
+    "keep_layers",
+    "most_influential",
+    "sample_numbers",
+    "slice_vocabulary",
+    "uniform_layers",
+]
 
 log = logging.getLogger("explorer")
 
@@ -91,8 +99,7 @@ def build(
         log.info("The student is %s as it is: nothing is cut.", start.name)
         return start
     if isinstance(spec, FreshStudent):
-        return Loaded(f"{start.name}:{spec.slug()}", fresh(start.model, spec),
-                      start.tokenizer)  # fmt: skip
+        return Loaded(f"{start.name}:{spec.slug()}", fresh(start.model, spec), start.tokenizer)
     cut = _Cut(teacher, start, blocks_BT[: spec.sample_blocks], on_progress, order)
     if isinstance(spec, DepthStudent):
         model = cut.depth(spec.num_layers, spec.choice)
@@ -157,18 +164,28 @@ class _Cut:
         kept = most_important(shape, whole, seen)
         layers = self._layers(shape.num_layers, choice)
         shallow = keep_layers(self.start.model, layers)
-        stay = Kept(kept.hidden, *([rows[i] for i in layers] for rows in
-                                        (kept.channels, kept.heads, kept.groups)))  # fmt: skip
+        stay = Kept(
+            kept.hidden,
+            *([rows[i] for i in layers] for rows in (kept.channels, kept.heads, kept.groups)),
+        )
         prefix, _ = layer_list(self.start.model)
         student = keep_widths(shallow, stay, of_layers(seen.squares, prefix, layers))
         maps.remember(student, self.start.model, layers, stay, second_step=self.second_step)
         log.info(
             "The student keeps %d of %d layers (%s), %d of %d hidden dimensions, %d of %d MLP "
             "channels, %d of %d query heads and %d of %d key-value heads; its config maps each.",
-            shape.num_layers, whole.num_layers, layers, shape.hidden_size, whole.hidden_size,
-            shape.intermediate_size, whole.intermediate_size, shape.num_attention_heads,
-            whole.num_attention_heads, shape.num_key_value_heads, whole.num_key_value_heads,
-        )  # fmt: skip
+            shape.num_layers,
+            whole.num_layers,
+            layers,
+            shape.hidden_size,
+            whole.hidden_size,
+            shape.intermediate_size,
+            whole.intermediate_size,
+            shape.num_attention_heads,
+            whole.num_attention_heads,
+            shape.num_key_value_heads,
+            whole.num_key_value_heads,
+        )
         return student
 
     def _layers(self, num_layers: int, choice: str) -> list[int]:
@@ -196,8 +213,10 @@ def _say_target(model: PreTrainedModel, shape: Shape, asked: int) -> None:
     found = count_parameters(model, [shape])[0]
     log.info(
         "Asked for %s parameters; the closest even shape has %s (%+.2f %%).",
-        f"{asked:,}", f"{found:,}", 100 * (found - asked) / asked,
-    )  # fmt: skip
+        f"{asked:,}",
+        f"{found:,}",
+        100 * (found - asked) / asked,
+    )
 
 
 def _warn_of_a_large_step(start: Loaded, num_parameters: int) -> None:
@@ -208,5 +227,7 @@ def _warn_of_a_large_step(start: Loaded, num_parameters: int) -> None:
             "This cuts %.0f %% of the parameters of %s in one step; a student rarely recovers from "
             "more than half. Two steps: first a student of about %s parameters, taught, then this "
             "one with start_from: run:ITS_RUN_ID.",
-            100 * cut, start.name, f"{round((whole * num_parameters) ** 0.5, -3):,.0f}",
-        )  # fmt: skip
+            100 * cut,
+            start.name,
+            f"{round((whole * num_parameters) ** 0.5, -3):,.0f}",
+        )

@@ -151,10 +151,15 @@ def _kl_without_each(
     ids_TK, log_p_TE = (one[0, :-1] for one in target)
     whole = list(layers)
     entering: dict[int, Tensor] = {}
-    hooks = [whole[layer].register_forward_pre_hook(
-        lambda _, args, kwargs, layer=layer: entering.__setitem__(
-            layer, args[0] if args else kwargs["hidden_states"]
-        ), with_kwargs=True) for layer in kept]  # fmt: skip
+    hooks = [
+        whole[layer].register_forward_pre_hook(
+            lambda _, args, kwargs, layer=layer: entering.__setitem__(
+                layer, args[0] if args else kwargs["hidden_states"]
+            ),
+            with_kwargs=True,
+        )
+        for layer in kept
+    ]
     skipped = {layer: _Stub(whole[layer]) for layer in range(len(whole)) if layer not in kept}
     try:
         with _replaced(layers, skipped):

@@ -57,8 +57,11 @@ def fresh(teacher: PreTrainedModel, spec: FreshStudent) -> PreTrainedModel:
     log.info(
         "The student has random weights: %d layers, hidden size %d, %d MLP channels, %d heads, "
         "%s parameters.",
-        shape.num_layers, shape.hidden_size, shape.intermediate_size, shape.num_attention_heads,
+        shape.num_layers,
+        shape.hidden_size,
+        shape.intermediate_size,
+        shape.num_attention_heads,
         f"{student.num_parameters():,}",
-    )  # fmt: skip
+    )
     made: PreTrainedModel = student.to(teacher.device).eval()
     return made

@@ -34,10 +34,11 @@ def check_same_tokens(name: str, tokenizer: PreTrainedTokenizerBase, student: Lo
     num_tokens = max(theirs.values()) + 1
     if strange:
         raise _different(
-            name, student,
+            name,
+            student,
             f"{len(strange):,} of the teacher's {len(theirs):,} tokens, {strange[0]!r} for one, "
             "are others in the student",
-        )  # fmt: skip
+        )
     if int(student.model.config.vocab_size) < num_tokens:
         raise _different(name, student, _no_row(student.name, num_tokens))
     return num_tokens

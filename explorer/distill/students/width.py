@@ -159,9 +159,11 @@ def importance(
         for one in hooks:
             one.remove()
     return Importance(
-        sums["hidden"].sqrt(), sums["channels"].sqrt(), sums["heads"].sqrt(),
+        sums["hidden"].sqrt(),
+        sums["channels"].sqrt(),
+        sums["heads"].sqrt(),
         {name: square_H / len(blocks_BT) for name, square_H in squares.items()},
-    )  # fmt: skip
+    )
 
 
 def _last_norm(model: PreTrainedModel) -> str:

@@ -127,8 +127,10 @@ class PrefixLM(HFLM):
             reason = "its answers would differ"
         log.warning(
             "%s is not read as trees, because %s: lm-eval's own code asks it, which is slower and "
-            "as right.", type(self.model).__name__, reason,
-        )  # fmt: skip
+            "as right.",
+            type(self.model).__name__,
+            reason,
+        )
         return None
 
     @property

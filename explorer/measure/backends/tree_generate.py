@@ -157,9 +157,12 @@ class Generator:
                     layer.keep(keep)
             read += 1
             last_R1H = tree.forward(
-                chosen[:, None], keys_RK[:, read - 1 : read], counts_RK[:, None, :read],
-                keys_RK[:, :read], cache,
-            )  # fmt: skip
+                chosen[:, None],
+                keys_RK[:, read - 1 : read],
+                counts_RK[:, None, :read],
+                keys_RK[:, :read],
+                cache,
+            )
         return answers
 
     def _ends(self, stop: Sequence[str]) -> Any:

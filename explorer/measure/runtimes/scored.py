@@ -192,9 +192,14 @@ class Scorer:
         self, client: Asker, ids: list[int], num_likely: int, extra: Mapping[str, Any]
     ) -> "_Read":
         body = {
-            "model": self._where.model, "prompt": ids, "max_tokens": 1, "temperature": 0,
-            "echo": True, "logprobs": num_likely, **extra,
-        }  # fmt: skip
+            "model": self._where.model,
+            "prompt": ids,
+            "max_tokens": 1,
+            "temperature": 0,
+            "echo": True,
+            "logprobs": num_likely,
+            **extra,
+        }
 
         def read(reply: dict[str, Any]) -> _Read:
             self._spent(replies.usage(reply))
