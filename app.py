@@ -13,13 +13,18 @@ st.set_page_config(
 )
 PAGES = [
     st.Page(
-        "explorer/pages/explore.py", title="Explore", icon=":material/scatter_plot:", default=True
+        "explorer/pages/explore/explore.py",
+        title="Explore",
+        icon=":material/scatter_plot:",
+        default=True,
     ),
-    st.Page("explorer/pages/run.py", title="Run", icon=":material/play_circle:"),
-    st.Page("explorer/pages/tasks.py", title="Tasks", icon=":material/checklist:"),
-    st.Page("explorer/pages/compare.py", title="Compare", icon=":material/table_chart:"),
-    st.Page("explorer/pages/answers.py", title="Answers", icon=":material/quiz:"),
-    st.Page("explorer/pages/published.py", title="Published", icon=":material/menu_book:"),
-    st.Page("explorer/pages/economics.py", title="Economics", icon=":material/payments:"),
+    st.Page("explorer/pages/run/run.py", title="Run", icon=":material/play_circle:"),
+    st.Page("explorer/pages/tasks/tasks.py", title="Tasks", icon=":material/checklist:"),
+    st.Page("explorer/pages/compare/compare.py", title="Compare", icon=":material/table_chart:"),
+    st.Page("explorer/pages/answers/answers.py", title="Answers", icon=":material/quiz:"),
+    st.Page(
+        "explorer/pages/published/published.py", title="Published", icon=":material/menu_book:"
+    ),
+    st.Page("explorer/pages/economics/economics.py", title="Economics", icon=":material/payments:"),
 ]
 st.navigation(PAGES, position="top").run()

@@ -28,10 +28,10 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
-from explorer.measure import device, task_sets
-from explorer.measure.backends.prefix_lm import PrefixLM
+from explorer.evaluate.backends.prefix_lm import PrefixLM
 from explorer.models import loading
-from explorer.tasks import index
+from explorer.pipeline import environment
+from explorer.tasks import index, task_loading
 
 SHOTS = 5
 BATCH_SIZES = (1, 4, 8, 16, 32)
@@ -96,7 +96,7 @@ def task(name: str, config: dict[str, Any]) -> ConfigurableTask:
     spec = importlib.util.spec_from_file_location("data", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    with task_sets.quiet():
+    with task_loading.quiet():
         return ConfigurableTask(
             config={
                 "task": name,
@@ -112,7 +112,7 @@ def task(name: str, config: dict[str, Any]) -> ConfigurableTask:
 def evaluate(lm: Any, name: str, one: ConfigurableTask, documents: range) -> tuple[float, list]:
     """Seconds, and the samples in the order of their documents."""
     began = time.monotonic()
-    with task_sets.quiet():
+    with task_loading.quiet():
         found = evaluator.evaluate(
             lm, {"tasks": {name: one}}, samples={name: list(documents)}, bootstrap_iters=0
         )
@@ -208,7 +208,7 @@ def main() -> None:
                 "max_loglik_difference": largest,
                 "turns": asked.turns,
                 "model": loaded.name,
-                "device": device.device_name(loaded.model.device),
+                "device": environment.device_name(loaded.model.device),
                 "threads": torch.get_num_threads(),
                 "versions": {name: version(name) for name in ("lm_eval", "torch", "transformers")},
             }

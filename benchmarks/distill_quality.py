@@ -81,8 +81,8 @@ def call(work: Path, side: str, minutes: int) -> dict[str, Any]:
 
 def measured(work: Path) -> tuple[Any, Any]:
     """The course on cached targets, and a function that gives a student's held-out KL."""
-    from explorer.distill.lessons import Cached, Course
-    from explorer.distill.passes import examine
+    from explorer.distill.teacher_signal import Cached, Course
+    from explorer.distill.train_step import examine
 
     source = Cached(base.targets(work))
     _, heldout, training = base.blocks()
@@ -94,7 +94,7 @@ def measured(work: Path) -> tuple[Any, Any]:
 def teach_ours(work: Path, minutes: int, side: str) -> dict[str, Any]:
     """Our loop, with the teacher's targets or with labels alone."""
     from explorer.distill import train
-    from explorer.distill.lessons import Cached, Text
+    from explorer.distill.teacher_signal import Cached, Text
     from explorer.models.loading import load
 
     course, _ = measured(work)

@@ -213,7 +213,7 @@ def blocks() -> tuple[Any, list[int], list[int]]:
 
 def targets(work: Path) -> Any:
     """The targets of both benchmarks, empty at first."""
-    from explorer.distill.targets import Targets
+    from explorer.distill.teacher_cache import Targets
 
     identity = {"teacher": "starter", "top_k": 32, "temperature": 1.0, "vocab_size": 49_152}
     return Targets(work / "targets", blocks()[0], identity)
@@ -221,8 +221,8 @@ def targets(work: Path) -> Any:
 
 def prepare(work: Path, sizes: tuple[int, ...], num_blocks: int, num_heldout: int) -> float:
     """Cut the students, fill the targets; the teacher's pass in tokens/s."""
-    from explorer.distill import students
-    from explorer.distill.targets import by_weights
+    from explorer import students
+    from explorer.distill.teacher_cache import by_weights
     from explorer.models.loading import load
     from explorer.specs import DepthStudent
 
@@ -345,8 +345,8 @@ class Clock:
 
 
 def time_ours(work: Path, layers: int, steps: int, side: str) -> dict[str, Any]:
-    from explorer.distill import passes, train
-    from explorer.distill.lessons import Cached, Course, Live
+    from explorer.distill import train, train_step
+    from explorer.distill.teacher_signal import Cached, Course, Live
     from explorer.models.loading import load
 
     # One step more than is timed: the last one's clock includes a measurement.
@@ -370,7 +370,7 @@ def time_ours(work: Path, layers: int, steps: int, side: str) -> dict[str, Any]:
     model = load(str(work / str(layers))).model
     live = one.with_(method="live", vocab_sample=None)
     course = dataclasses.replace(course, source=Live(load("starter").model, source.blocks_NT, live))
-    terms, _ = passes.gradients(model, course, 0, training[:4], live)
+    terms, _ = train_step.gradients(model, course, 0, training[:4], live)
     return {
         **clock.rates(),
         "peak_bytes": peak_bytes,
@@ -431,7 +431,7 @@ def matmul_peak() -> float:
     """FLOP/s of the best of thirty float32 products of 2048 x 2048 matrices, by MKL or oneDNN."""
     import torch
 
-    from explorer import products
+    from explorer.distill import products
 
     a, b = torch.rand(2048, 2048), torch.rand(2048, 2048)
     best = math.inf

@@ -22,10 +22,11 @@ from pathlib import Path
 import torch
 
 from explorer.errors import BadInput
-from explorer.measure.runtimes.in_torch import Eager
-from explorer.measure.runtimes.llamacpp import LlamaCpp
-from explorer.measure.speed import latency
-from explorer.models import convert, loading
+from explorer.latency import timing
+from explorer.latency.runtimes.in_torch import Eager
+from explorer.latency.runtimes.llamacpp import LlamaCpp
+from explorer.models import loading
+from explorer.models.gguf import convert
 from explorer.specs import LatencySpec
 
 Times = tuple[float, float]
@@ -33,7 +34,7 @@ Times = tuple[float, float]
 
 
 def ours(runtime, prompt_BT: torch.Tensor, num_tokens: int) -> Times:
-    turn = latency.answer(runtime, prompt_BT, num_tokens)
+    turn = timing.answer(runtime, prompt_BT, num_tokens)
     return turn.ttft_ms, turn.tpot_ms
 
 
@@ -120,7 +121,7 @@ def main() -> None:
     spec = LatencySpec(prompt_tokens=asked.prompt_tokens, output_tokens=asked.output_tokens)
     loaded = loading.load(asked.model, device="cpu", dtype="float32")
     runtime = Eager(loaded)
-    prompt_BT = latency.random_prompt([runtime], spec, 1)
+    prompt_BT = timing.random_prompt([runtime], spec, 1)
     length = spec.output_tokens
     print(f"{'peer':32}{'':6}{'ours ms':>10}{'peer ms':>10}{'ratio':>9}   range over the turns")
     mine, theirs = in_turns(

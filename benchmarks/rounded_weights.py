@@ -15,12 +15,13 @@ from pathlib import Path
 import torch
 
 from explorer.distill import corpus
-from explorer.measure.runtimes.in_torch import Eager
-from explorer.measure.speed import latency, memory
+from explorer.latency import peak_memory
+from explorer.latency import timing as latency
+from explorer.latency.runtimes.in_torch import Eager
 from explorer.models import loading
 from explorer.models.facts import facts
-from explorer.progress import Progress
 from explorer.specs import LatencySpec
+from explorer.store.progress import Progress
 
 
 @torch.inference_mode()
@@ -63,7 +64,7 @@ def main() -> None:
         about = facts(model)
         peak = timing.peak_memory_bytes
         if device.type == "cpu":
-            peak = memory.peak_memory_bytes(asked.model, spec, device, model.model.dtype, bits)
+            peak = peak_memory.peak_memory_bytes(asked.model, spec, device, model.model.dtype, bits)
         ttft, tpot = (
             statistics.median(getattr(turn, name) for turn in timing.turns)
             for name in ("ttft_ms", "tpot_ms")

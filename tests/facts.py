@@ -2,12 +2,12 @@
 
 import functools
 
-from explorer.analysis import published
-from explorer.analysis.published import Published
+from explorer.analysis.published import published_retention
+from explorer.analysis.published.published_retention import Published
 from explorer.catalogue import load
 
 
 @functools.cache
 def found() -> Published:
     """What ships, as the page shows it; do not change its frames."""
-    return published.collect(load.all_tables())
+    return published_retention.collect(load.all_tables())

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from explorer import cli
-from explorer.crew import Crew
-from explorer.distill.pupil import Pupil
+from explorer.distill.distributed import Crew
+from explorer.distill.train_state import Pupil
 
 # Loaded once, by the process that all others are forks of.
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["explorer.run", "explorer.terminal"])
+_FORKS.set_forkserver_preload(["explorer.pipeline", "explorer.cli.progress_bar"])
 
 
 class Launch:

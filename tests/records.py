@@ -14,8 +14,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from explorer import store
-from explorer.progress import Progress
 from explorer.records import (
     Capability,
     CorpusFacts,
@@ -36,6 +34,8 @@ from explorer.records import (
     Turn,
 )
 from explorer.specs import DepthStudent, DistillSpec, RunSpec, SweepSpec, starter_sweep
+from explorer.store import disk
+from explorer.store.progress import Progress
 
 TEACHER_LAYERS = 30
 DEVICE_NAME = "AMD EPYC 7R13, 2 cores"
@@ -90,23 +90,23 @@ def write_study(
 
 def write_run(root: Path, record: RunRecord) -> Path:
     """Write a record with its spec, its log and, when it has scores, its answers."""
-    store.open_run(root, record.spec)
-    folder = store.run_folder(root, record.run_id)
-    (folder / store.LOG).write_text("prepare\ncapability\nlatency\n", encoding="utf-8")
+    disk.open_run(root, record.spec)
+    folder = disk.run_folder(root, record.run_id)
+    (folder / disk.LOG).write_text("prepare\ncapability\nlatency\n", encoding="utf-8")
     if record.capability:
         seed = int(record.environment.versions["test-seed"])
-        store.write_answers(root, record.run_id, make_answers(_layers(record.spec), seed=seed))
-    store.save(root, record)
+        disk.write_answers(root, record.run_id, make_answers(_layers(record.spec), seed=seed))
+    disk.save(root, record)
     return folder
 
 
 def leave_student(root: Path, run_id: str, model: Path) -> Path:
     """Let a run have a copy of this model as its student, where and as a run leaves it."""
-    finished = root / store.STUDENTS / run_id
+    finished = root / disk.STUDENTS / run_id
     with tempfile.TemporaryDirectory(dir=root) as unfinished:
         shutil.copytree(model, Path(unfinished) / run_id / "model")
-        store.move_folder(Path(unfinished) / run_id, finished)
-    store.write_weights(root, run_id, finished / "model")
+        disk.move_folder(Path(unfinished) / run_id, finished)
+    disk.write_weights(root, run_id, finished / "model")
     return finished / "model"
 
 
@@ -126,7 +126,7 @@ def write_every_state(root: Path) -> dict[str, str]:
     for state, status in {"queued": waiting, "interrupted": lost}.items():
         ids[state] = _open(root, state)
         status = {"run_id": ids[state], "updated_at": time.time()} | status
-        store.write_status(root, ids[state], status)
+        disk.write_status(root, ids[state], status)
     ids["begun"] = _open(root, "begun")
     Progress(root, ids["begun"]).write(state="running")
     ids["running"] = _open(root, "running")
@@ -138,7 +138,7 @@ def write_every_state(root: Path) -> dict[str, str]:
 
 def _open(root: Path, name: str) -> str:
     spec = study(name, layers=(20,))[1]
-    store.open_run(root, spec)
+    disk.open_run(root, spec)
     return spec.run_id
 
 
@@ -259,7 +259,7 @@ def with_busy_machine(record: RunRecord, times_slower: float = 1.0) -> RunRecord
 
 def make_busy(root: Path, run_id: str, times_slower: float = 1.0) -> None:
     """Write a finished run of a store again as one that was timed on a busy machine."""
-    store.save(root, with_busy_machine(store.load(root, run_id), times_slower))
+    disk.save(root, with_busy_machine(disk.load(root, run_id), times_slower))
 
 
 def make_answers(num_layers: int, seed: int = 0) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from explorer.frames import missing as missing
+from explorer.records.rows import missing as missing
 
 MISSING = "–"
 

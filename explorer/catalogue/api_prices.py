@@ -17,10 +17,10 @@ import yaml
 from explorer.catalogue import load
 from explorer.catalogue.prices import Price
 from explorer.errors import BadInput
-from explorer.frames import row_dicts
 from explorer.models import endpoint
 from explorer.models.endpoint import Endpoint
 from explorer.records import RunRecord, Usage
+from explorer.records.rows import row_dicts
 from explorer.specs import ApiSpec, Spec
 
 OVERRIDES = "api_prices.yaml"

@@ -12,7 +12,7 @@ import pandas as pd
 from explorer.catalogue import load
 from explorer.catalogue.rows import TABLES, UNDATED, day
 from explorer.errors import BadInput
-from explorer.frames import row_dicts
+from explorer.records.rows import row_dicts
 
 DATES = ("date_seen", "released", "published", "vendor_page_checked_on", "price_as_of")
 KEYS = {

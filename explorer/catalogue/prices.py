@@ -15,10 +15,10 @@ import pandas as pd
 import pydantic
 import yaml
 
-from explorer import store
 from explorer.errors import BadInput
-from explorer.frames import row_dicts
+from explorer.records.rows import row_dicts
 from explorer.specs import Spec
+from explorer.store import disk
 
 BOOK = Path(__file__).with_name("hardware.csv")
 OVERRIDES = "prices.yaml"
@@ -144,7 +144,7 @@ def write_override(path: Path, device_name: str, price: Price | None) -> None:
         name: one.model_dump(exclude_defaults=True) | {"provider": one.provider}
         for name, one in prices.items()
     }
-    store.write_text(path, yaml.safe_dump(data, sort_keys=True, allow_unicode=True))
+    disk.write_text(path, yaml.safe_dump(data, sort_keys=True, allow_unicode=True))
 
 
 def prices_for(runs: pd.DataFrame, root: Path) -> dict[str, Price]:

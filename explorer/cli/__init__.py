@@ -29,35 +29,35 @@ from typer.exceptions import TyperException
 # Importing a module of commands is what adds them, in this order.
 # isort: off
 from explorer.cli import (
-    doing,
-    tune,
-    reading,
+    run,
+    search,
+    results,
     removal,
-    targets,
+    teacher_cache,
     tasks,
-    about,
-    harness,
+    info,
+    lm_eval,
     catalogue,
-    money,
+    economics,
 )
 
 # isort: on
-from explorer.cli.base import app
+from explorer.cli.common import app
 from explorer.errors import ExplorerError
 
 __all__ = [
-    "about",
+    "info",
     "app",
     "catalogue",
-    "doing",
-    "harness",
+    "run",
+    "lm_eval",
     "main",
-    "money",
-    "reading",
+    "economics",
+    "results",
     "removal",
-    "targets",
+    "teacher_cache",
     "tasks",
-    "tune",
+    "search",
 ]
 
 

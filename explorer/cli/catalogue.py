@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from explorer.analysis import roofline
-from explorer.analysis.cost import UTILISATION
-from explorer.cli.base import Out, ResultsDir, Utilisation, Wide, app, console, root_of
+from explorer.analysis.cost.unit_cost import UTILISATION
+from explorer.analysis.planning import roofline
+from explorer.cli.common import Out, ResultsDir, Utilisation, Wide, app, console, root_of
 from explorer.cli.tables import Format, give
 from explorer.errors import BadInput, DamagedStore
-from explorer.frames import row_dicts
+from explorer.records.rows import row_dicts
 
 catalogue = typer.Typer(
     help="The published facts that ship with us.", no_args_is_help=True, rich_markup_mode=None
@@ -54,10 +54,10 @@ def published(
     wide: Wide = False,
 ) -> None:
     """Show what published students keep of larger models, each with its source."""
-    from explorer.analysis import claims as judging
-    from explorer.analysis import published as analysis
+    from explorer.analysis.published import check_claims as judging
+    from explorer.analysis.published import published_retention as analysis
+    from explorer.analysis.tables import run_table
     from explorer.catalogue import load
-    from explorer.report import tables
 
     found = analysis.collect(load.all_tables(), bits=bits)
     if claims:
@@ -82,7 +82,7 @@ def published(
             known = ", ".join(dict.fromkeys(rows["family"]))
             raise BadInput(f"There is no family {', '.join(sorted(unknown))}; choose {known}.")
         rows = rows[rows["family"].isin(family)]
-    words = tables.published(rows)
+    words = run_table.published(rows)
     if format == "table":
         sources = words.drop_duplicates("Table")
         words = words.drop(columns=["Source"])
@@ -148,10 +148,10 @@ def fit(
     wide: Wide = False,
 ) -> None:
     """Estimate which devices hold a model, what they cost per hour, and how fast it can be."""
-    from explorer.analysis import cost
-    from explorer.analysis import fit as analysis
+    from explorer.analysis.cost import unit_cost
+    from explorer.analysis.planning import device_fit as analysis
+    from explorer.analysis.tables import run_table
     from explorer.catalogue import load
-    from explorer.report import tables
 
     sized = analysis.with_shapes(load.table("models"), load.table("shapes"))
     names = models or list(analysis.EXAMPLE_MODELS)
@@ -173,7 +173,7 @@ def fit(
     )
     give(
         rows,
-        tables.fitted(rows),
+        run_table.fitted(rows),
         format,
         out,
         wide=wide,
@@ -183,7 +183,7 @@ def fit(
     if format == "table":
         console.print(
             f"\nAll of it estimated: {concurrency} requests at once, {prompt_tokens} tokens in and "
-            f"{output_tokens} out; {reached.in_words()}; {cost.busy(utilisation)}; "
+            f"{output_tokens} out; {reached.in_words()}; {unit_cost.busy(utilisation)}; "
             f"{analysis.USABLE_MEMORY:.0%} of the memory used. From the cheapest to the dearest "
             "offer of the price book.",
             markup=False,
@@ -194,11 +194,11 @@ def _reached(
     run: str, tflops: float | None, bandwidth_gb_s: float | None, results: Path | None
 ) -> roofline.Efficiency:
     """What a run of the store reached of its device's peak."""
-    from explorer import store
     from explorer.catalogue import load, prices
+    from explorer.store import disk
 
     root = root_of(results)
-    row = store.row(store.load(root, store.resolve_run_id(root, run)))
+    row = disk.row(disk.load(root, disk.resolve_run_id(root, run)))
     specs = load.table("hardware_specs")
     # An imported run names no device.
     device_name = row.get("device_name")

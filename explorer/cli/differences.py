@@ -8,14 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from explorer import store
-from explorer.analysis import differences, numbers, pairing
-from explorer.cli.base import console
+from explorer.analysis import numbers
+from explorer.analysis.stats import differences, pairing
+from explorer.analysis.tables import difference_table as said
+from explorer.cli.common import console
 from explorer.cli.tables import hidden_runs, print_table, refuse_unknown, say_left_out
 from explorer.errors import BadInput
-from explorer.frames import row_dicts
 from explorer.records import RunRecord
-from explorer.report import differences as said
+from explorer.records.rows import row_dicts
+from explorer.store import disk
 
 DIFFERENCE = "Difference [95 %], points"
 JSON_NAMES = {
@@ -43,10 +44,10 @@ def gather(
         raise BadInput(
             f"--allow knows {', '.join(pairing.ALLOWED)}, not {', '.join(sorted(strange))}."
         )
-    found, _ = store.records(root)
+    found, _ = disk.records(root)
     by_id = {record.run_id: record for record in found}
     refuse_unknown([*run_ids, *([against] if against else [])], found, root)
-    scores = store.scores(found)
+    scores = disk.scores(found)
     gathered = []
     named = list(run_ids)
     if not named:
@@ -57,8 +58,8 @@ def gather(
         rows, suite = differences.between(
             scores[scores["run_id"] == run],
             scores[scores["run_id"] == reference],
-            store.answers(root, run),
-            store.answers(root, reference),
+            disk.answers(root, run),
+            disk.answers(root, reference),
             allow={*allow, *(pairing.OF_A_STUDENT if own_teacher else ())},
         )
         tasks = row_dicts(rows)

@@ -5,9 +5,9 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from explorer import trash
-from explorer.cli.base import ResultsDir, Wide, app, console, root_of
+from explorer.cli.common import ResultsDir, Wide, app, console, root_of
 from explorer.cli.tables import named_runs, print_table
+from explorer.store import trash
 
 RunIds = Annotated[list[str], typer.Argument(help="Ids of runs, or the beginnings of their ids.")]
 

@@ -10,13 +10,13 @@ import typer
 from rich.cells import cell_len
 from rich.text import Text
 
-from explorer import store, trash
 from explorer.analysis import numbers
-from explorer.analysis.cost import UTILISATION
-from explorer.cli.base import console, output_width
+from explorer.analysis.cost.unit_cost import UTILISATION
+from explorer.cli.common import console, output_width
 from explorer.errors import BadInput, DamagedStore, ExplorerError, NoRoom
 from explorer.records import RunRecord
 from explorer.specs import RunSpec
+from explorer.store import disk, trash
 
 Format = Annotated[
     str,
@@ -55,7 +55,7 @@ def give(
         BadInput: A format that is not offered.
         ExplorerError: The file cannot be written.
     """
-    from explorer.report import export
+    from explorer.charts import export
 
     if format == "table":
         print_table(words, identifying=identifying, importance=importance, wide=wide)
@@ -179,7 +179,7 @@ def named_runs(root: Path, texts: Sequence[str]) -> list[str]:
     Raises:
         BadInput: One of them names no run, or several.
     """
-    return list(dict.fromkeys(store.resolve_run_id(root, text) for text in texts))
+    return list(dict.fromkeys(disk.resolve_run_id(root, text) for text in texts))
 
 
 def refuse_unknown(wanted: Collection[str], found: list[RunRecord], root: Path) -> None:
@@ -197,23 +197,24 @@ def refuse_unknown(wanted: Collection[str], found: list[RunRecord], root: Path) 
 
 def analysed(root: Path, run_ids: list[str], utilisation: float) -> pd.DataFrame:
     """The store's frame with retention and cost, of these runs and the teachers they need."""
-    return _analysed(store.records(root)[0], root, run_ids, utilisation)
+    return _analysed(disk.records(root)[0], root, run_ids, utilisation)
 
 
 def _analysed(
     found: list[RunRecord], root: Path, run_ids: list[str], utilisation: float
 ) -> pd.DataFrame:
-    from explorer.analysis import cost, retention
+    from explorer.analysis.cost import unit_cost
+    from explorer.analysis.stats import retention
     from explorer.catalogue import prices
 
     refuse_unknown(run_ids, found, root)
     teachers = {record.teacher_run_id for record in found if record.run_id in run_ids}
     if run_ids:
         found = [r for r in found if r.run_id in {*run_ids, *teachers}]
-    runs = store.frame(found)
-    answers = {record.run_id: store.answers(root, record.run_id) for record in found}
-    runs = retention.add(runs, store.scores(found), answers)
-    runs = cost.add(runs, prices.prices_for(runs, root), utilisation=utilisation)
+    runs = disk.frame(found)
+    answers = {record.run_id: disk.answers(root, record.run_id) for record in found}
+    runs = retention.add(runs, disk.scores(found), answers)
+    runs = unit_cost.add(runs, prices.prices_for(runs, root), utilisation=utilisation)
     if run_ids:
         return runs[runs["run_id"].isin(run_ids)]
     return runs[~runs["run_id"].isin(hidden_runs(root))]
@@ -232,15 +233,17 @@ def print_comparison(
     root: Path, run_ids: list[str], utilisation: float = UTILISATION, *, wide: bool = False
 ) -> None:
     """Print the comparison, the finding in one sentence, and what has no price."""
-    from explorer.analysis import advise, cost, interference, retention
-    from explorer.report import tables
+    from explorer.analysis import headline, interference
+    from explorer.analysis.cost import unit_cost
+    from explorer.analysis.stats import retention
+    from explorer.analysis.tables import run_table
 
-    found, _ = store.records(root)
+    found, _ = disk.records(root)
     runs = _analysed(found, root, run_ids, utilisation)
     if runs.empty:
         console.print("No finished runs yet. Start some: explorer demo")
         return
-    words = tables.without_equal_lengths(tables.comparison(runs))
+    words = run_table.without_equal_lengths(run_table.comparison(runs))
     words["Run"] = runs["run_id"]
     print_table(
         words,
@@ -250,7 +253,7 @@ def print_comparison(
             "Retention [95 %]",
             "TPOT (ms)",
             "Latency vs teacher",
-            cost.label_of(runs),
+            unit_cost.label_of(runs),
             "Parameters",
             "Layers",
             "TTFT (ms)",
@@ -259,8 +262,8 @@ def print_comparison(
         ],
     )
     if runs["usd_per_mtok"].notna().any():
-        console.print(f"\n{cost.conditions_of(runs)}.", markup=False)
-    console.print("\n" + advise.headline(runs), markup=False)
+        console.print(f"\n{unit_cost.conditions_of(runs)}.", markup=False)
+    console.print("\n" + headline.headline(runs), markup=False)
     if warning := retention.over_different_tasks(runs):
         console.print(warning, markup=False)
     unpriced = runs.loc[runs["usd_per_hour"].isna(), "device_name"].dropna().unique()
@@ -278,13 +281,13 @@ def print_comparison(
 
 def print_effects(found: list[RunRecord], root: Path, run_ids: list[str]) -> None:
     """Print, for each student that has a control arm in the store, what distillation added."""
-    from explorer.analysis import control
+    from explorer.analysis.stats import control_pairs
 
-    runs, scores = store.frame(found), store.scores(found)
+    runs, scores = disk.frame(found), disk.scores(found)
     for run_id in run_ids:
-        ids = control.needed(runs, run_id)
-        answers = {one: store.answers(root, one) for one in ids}
-        known = control.effect(runs, scores[scores["run_id"].isin(ids)], answers, run_id)
+        ids = control_pairs.needed(runs, run_id)
+        answers = {one: disk.answers(root, one) for one in ids}
+        known = control_pairs.effect(runs, scores[scores["run_id"].isin(ids)], answers, run_id)
         if known:
             console.print(f"{run_id}: {known.in_words()}", markup=False, soft_wrap=True)
 
@@ -295,8 +298,8 @@ def print_forecasts(runs: list[RunSpec], root: Path, *, wide: bool = False) -> N
     Raises:
         NoRoom: One of them cannot be done here; the message says what could.
     """
-    from explorer import preflight
-    from explorer.analysis.estimate import MEASURED
+    from explorer.analysis.planning.run_time import MEASURED
+    from explorer.pipeline import preflight
 
     found = preflight.forecasts(runs, root)
     rows = [

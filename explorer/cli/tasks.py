@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from explorer.cli.base import ResultsDir, Wide, app, console, root_of
+from explorer.analysis.tables import task_table as words
+from explorer.cli.common import ResultsDir, Wide, app, console, root_of
 from explorer.cli.tables import print_table
 from explorer.errors import BadInput
-from explorer.report import tasks as words
-from explorer.tasks import here, index, listing, own, presets
+from explorer.tasks import custom, dataset_cache, index, presets, task_list
 
 tasks_app = typer.Typer(help="List the tasks that a run can ask.", invoke_without_command=True)
 app.add_typer(tasks_app, name="tasks")
@@ -22,7 +22,7 @@ SHOWN = 50
 
 def indexed(include_path: Path | None, *, refresh: bool = False) -> index.TaskIndex:
     """The list of tasks, with a bar while it is made."""
-    from explorer.terminal import stage_bar
+    from explorer.cli.progress_bar import stage_bar
 
     include = str(include_path) if include_path else None
     found = None if refresh else index.read(include)
@@ -62,8 +62,8 @@ def list_tasks(
         return
     wanted = presets.preset(preset).tasks if preset else None
     tasks = indexed(include_path, refresh=refresh)
-    found = listing.chosen(
-        listing.table(tasks, here.held()),
+    found = task_list.chosen(
+        task_list.table(tasks, dataset_cache.held()),
         words=search,
         names=wanted,
         output_type=output_type,
@@ -94,9 +94,9 @@ def fetch(
     include_path: Include = None,
 ) -> None:
     """Fetch the documents of tasks, so that they can be asked offline."""
-    from explorer.measure import task_sets
+    from explorer.tasks import task_loading
 
-    found = task_sets.load(names, str(include_path) if include_path else None)
+    found = task_loading.load(names, str(include_path) if include_path else None)
     for name, task in found.items():
         console.print(f"{name}: {len(task.eval_docs):,} documents are here.", markup=False)
 
@@ -111,7 +111,7 @@ def preview(
 ) -> None:
     """Print what a model is asked by the first documents of a task, and what is right."""
     root_of(results)
-    from explorer.measure import task_preview
+    from explorer.tasks import render_prompts
 
     leaves = indexed(include_path).leaves(name)
     # Of a part that only its group can ask, the file is the group's.
@@ -119,7 +119,7 @@ def preview(
     if leaf is None:
         raise BadInput(f"{name} has no task that can be asked alone, so there is no prompt.")
     include = str(include_path) if include_path else None
-    found = task_preview.preview(leaf.name, include, source=leaf.source, num=num)
+    found = render_prompts.preview(leaf.name, include, source=leaf.source, num=num)
     if as_json:
         print(found.model_dump_json(indent=1))
         return
@@ -148,21 +148,21 @@ def add(
     """Make a task of your own from a file; columns that are not named are guessed."""
     root_of(results)
     try:
-        rows = own.read(file.name, file.read_bytes())
+        rows = custom.read(file.name, file.read_bytes())
     except OSError as error:
         raise BadInput(f"Could not read {file}: {error.strerror}.") from error
-    found = own.guess(own.columns_of(rows))
+    found = custom.guess(custom.columns_of(rows))
     listed = tuple(one.strip() for one in choices.split(",") if one.strip()) or found.choices
-    columns = own.Columns(
+    columns = custom.Columns(
         way="written" if written or not listed else "choices",
         question=question or found.question,
         choices=() if written else listed,
         answer=answer or found.answer,
     )
-    documents = own.documents(file.name, rows, columns)
-    called = name or own.name_of(file.name)
+    documents = custom.documents(file.name, rows, columns)
+    called = name or custom.name_of(file.name)
     taken = indexed(None).rows
-    path = own.add(called, documents, origin=file.name, taken=taken, replace=replace)
+    path = custom.add(called, documents, origin=file.name, taken=taken, replace=replace)
     console.print(
         f"{called}: {len(documents):,} documents, question from {columns.question}, answer from "
         f"{columns.answer}{', choices from ' + ', '.join(columns.choices) if listed else ''}. "

@@ -16,15 +16,16 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from explorer import crew as together
-from explorer import heap, products, store
-from explorer.distill.lessons import Course, check_head
-from explorer.distill.passes import Exam
-from explorer.distill.pupil import WEIGHTS, Pupil, helper
+from explorer.distill import distributed as together
+from explorer.distill import heap, products
 from explorer.distill.schedule import blocks_of_step, learning_rate, num_steps
+from explorer.distill.teacher_signal import Course, check_head
+from explorer.distill.train_state import WEIGHTS, Pupil, helper
+from explorer.distill.train_step import Exam
 from explorer.errors import NoRoom, RunFailed
 from explorer.records import CurvePoint
 from explorer.specs import DistillSpec
+from explorer.store import disk
 
 STATE = "state.json"
 """In a checkpoint: the `State`, written last."""
@@ -167,7 +168,7 @@ def _save(pupil: Pupil, checkpoint: Path, state: State) -> None:
     try:
         shutil.rmtree(partial, ignore_errors=True)
         pupil.all_do("save", partial)
-        store.write_text(partial / STATE, json.dumps(state.to_dict()))
+        disk.write_text(partial / STATE, json.dumps(state.to_dict()))
         if checkpoint.exists():
             shutil.rmtree(old, ignore_errors=True)
             checkpoint.replace(old)

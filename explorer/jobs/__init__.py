@@ -14,8 +14,8 @@ does, and a run in the foreground needs nothing of this. Importing this package 
 import Ray.
 """
 
-from explorer.jobs.head import engine, listener_on, stop_engine
 from explorer.jobs.queue import cancel, delete, resume, stop, submit, submit_command
+from explorer.jobs.ray_head import engine, listener_on, stop_engine
 from explorer.jobs.states import listing, log_tail, row_of, state_of, wait
 
 __all__ = [

@@ -19,14 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from explorer import paths, store, trash
+from explorer import paths
 from explorer.errors import BadInput, ExplorerError, JobError
-from explorer.jobs import head, states
+from explorer.jobs import ray_head, states
 from explorer.models import sizes
 from explorer.specs import RunSpec
+from explorer.store import disk, trash
 
 if TYPE_CHECKING:
-    from explorer.jobs.client import Client
+    from explorer.jobs.ray_client import Client
 
 OnProgress = Callable[[str, int, int], None]
 """Told what is being done, how many jobs are handed over, and of how many."""
@@ -113,10 +114,10 @@ def resume(root: Path, run_id: str, on_progress: OnProgress = no_progress) -> st
         BadInput: There is no such run, or its student is not smaller than its teacher.
         JobError: Ray does not start or does not answer.
     """
-    spec = store.read_spec(root, run_id)
+    spec = disk.read_spec(root, run_id)
     sizes.check_students([spec], root)
     if states.state_of(root, run_id) == "finished":
-        store.request_again(root, run_id)
+        disk.request_again(root, run_id)
     _queue_runs([spec], root, ("queued", "running"), on_progress)
     return run_id
 
@@ -130,21 +131,21 @@ def cancel(root: Path, run_id: str) -> None:
     Raises:
         BadInput: There is no such run.
     """
-    store.read_spec(root, run_id)
+    disk.read_spec(root, run_id)
     stop(root, run_id)
 
 
 def stop(said_in: Path, job_id: str) -> None:
     """Ask whatever says in this folder what it does to stop, as `cancel` does with a run."""
     # First of all: a job that Ray starts in spite of our stopping it looks for this.
-    store.request_cancel(said_in, job_id)
+    disk.request_cancel(said_in, job_id)
     state = states.state_of(said_in, job_id)
     if state not in ("queued", "running", "cancelled"):
-        store.withdraw_cancel(said_in, job_id)
+        disk.withdraw_cancel(said_in, job_id)
     if state != "queued":
         return
     states.stop_jobs(said_in, [job_id])
-    store.withdraw_again(said_in, job_id)
+    disk.withdraw_again(said_in, job_id)
     _say(said_in, job_id, "cancelled", error="Somebody cancelled it before it began.")
 
 
@@ -186,18 +187,18 @@ def _queue_runs(
 
 def _queue(found: list[Job], keep: tuple[str, ...], on_progress: OnProgress) -> None:
     """Write everything down, then hand it to Ray, so that a crash between loses no job."""
-    with head.submitting(functools.partial(on_progress, WAITING, 0, len(found))):
+    with ray_head.submitting(functools.partial(on_progress, WAITING, 0, len(found))):
         on_progress(WRITING, 0, len(found))
         waiting = [job for job in found if not _stays(job, keep)]
         for job in waiting:
             if job.spec:
-                store.open_run(job.root, job.spec)
-            store.withdraw_cancel(job.said_in, job.id)
+                disk.open_run(job.root, job.spec)
+            disk.withdraw_cancel(job.said_in, job.id)
             _say(job.said_in, job.id, "queued")
         try:
             total = len(waiting)
-            on_start = functools.partial(on_progress, head.STARTING, 0, total)
-            client = head.connect(start=True, on_start=on_start) if waiting else None
+            on_start = functools.partial(on_progress, ray_head.STARTING, 0, total)
+            client = ray_head.connect(start=True, on_start=on_start) if waiting else None
             while waiting and client:
                 _hand_over(client, waiting[0])
                 waiting.pop(0)
@@ -213,7 +214,7 @@ def _queue(found: list[Job], keep: tuple[str, ...], on_progress: OnProgress) -> 
 def _stays(job: Job, keep: tuple[str, ...]) -> bool:
     """Whether a job is left as it is, by its state."""
     state = states.state_of(job.said_in, job.id, submitting=False)
-    again = state == "finished" and store.again_requested(job.said_in, job.id)
+    again = state == "finished" and disk.again_requested(job.said_in, job.id)
     return state in keep and not again
 
 
@@ -223,7 +224,7 @@ def _hand_over(client: "Client", job: Job) -> None:
         "EXPLORER_CACHE": str(paths.cache_dir().resolve()),
         "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
     }
-    if "EXPLORER_CONFIG" in os.environ or not head.remote_address():
+    if "EXPLORER_CONFIG" in os.environ or not ray_head.remote_address():
         # Another machine has a configuration of its own, unless one is named.
         environment["EXPLORER_CONFIG"] = str(paths.config_file().resolve())
     command = f"cd {shlex.quote(_here())} && exec {shlex.join(job.command)}"
@@ -232,13 +233,13 @@ def _hand_over(client: "Client", job: Job) -> None:
         command = f"unset OMP_NUM_THREADS; {command}"
     num_cpus, num_gpus = 0, 0
     if job.spec:
-        num_cpus, num_gpus = _needs(job.spec, head.nodes_of(client))
+        num_cpus, num_gpus = _needs(job.spec, ray_head.nodes_of(client))
     else:
         # Ray names its own address to a job, which would hide ours and its token.
-        cluster = head.remote_address()
+        cluster = ray_head.remote_address()
         where = f"export RAY_ADDRESS={shlex.quote(cluster)}" if cluster else "unset RAY_ADDRESS"
         command = f"{where}; {command}"
-    with head.speaking_to_ray():
+    with ray_head.speaking_to_ray():
         client.submit_when_ready(
             entrypoint=command,
             submission_id=f"{job.id}-{secrets.token_hex(4)}",
@@ -299,4 +300,4 @@ def _say(root: Path, run_id: str, state: str, **more: Any) -> None:
     status = {"run_id": run_id, "state": state, "updated_at": now, "host": socket.gethostname()}
     if state == "queued":
         status["queued_at"] = now
-    store.write_status(root, run_id, {**status, **more})
+    disk.write_status(root, run_id, {**status, **more})

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import psutil
 
-from explorer import store
 from explorer.errors import JobError
-from explorer.jobs import head
+from explorer.jobs import ray_head
+from explorer.store import disk
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -72,7 +72,7 @@ def listing(root: Path) -> pd.DataFrame:
     Cheap enough to call every second: unchanged files are not read again, and Ray is asked
     only where files cannot tell.
     """
-    rows = _rows(root, store.run_ids(root))
+    rows = _rows(root, disk.run_ids(root))
     rows.sort(key=_place)
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -129,23 +129,23 @@ def stop_jobs(root: Path, run_ids: list[str]) -> None:
     """Have Ray stop these runs' jobs, where it has any and answers."""
     jobs, _ = _jobs(root)
     with suppress(JobError):
-        client = head.connect()
+        client = ray_head.connect()
         for run_id in run_ids:
             job = jobs.get(run_id)
             if client and job and not job.status.is_terminal():
-                with head.speaking_to_ray():
+                with ray_head.speaking_to_ray():
                     client.stop_job(str(job.submission_id))
 
 
 def log_tail(root: Path, run_id: str, num_lines: int = 200) -> str:
     """The last lines of a run's log; of Ray's log of its job when it never began its own."""
-    path = store.run_folder(root, run_id) / store.LOG
+    path = disk.run_folder(root, run_id) / disk.LOG
     if path.is_file():
         return "\n".join(_last_lines(path, num_lines))
     with suppress(JobError):
-        client = head.connect()
+        client = ray_head.connect()
         if client:
-            with head.speaking_to_ray():
+            with ray_head.speaking_to_ray():
                 job = client.jobs_of(root.resolve()).get(run_id)
                 said = client.get_job_logs(str(job.submission_id)) if job else ""
             return "\n".join(said.splitlines()[-num_lines:])
@@ -157,7 +157,7 @@ def _rows(root: Path, run_ids: list[str], submitting: bool | None = None) -> lis
     active = {run_id: words for run_id, words in said.items() if words["state"] in ACTIVE}
     queued = {run_id: words for run_id, words in active.items() if words["state"] == "queued"}
     # In this order: whatever is queued and not being submitted has its job in the list.
-    since = head.submitting_since() if queued and submitting is None else None
+    since = ray_head.submitting_since() if queued and submitting is None else None
     on_their_way = {
         run_id
         for run_id, words in queued.items()
@@ -166,7 +166,7 @@ def _rows(root: Path, run_ids: list[str], submitting: bool | None = None) -> lis
     lost = {
         run_id
         for run_id, words in queued.items()
-        if run_id not in on_their_way and head.never_had(words["updated_at"])
+        if run_id not in on_their_way and ray_head.never_had(words["updated_at"])
     }
     # A head that is starting takes seconds to answer: it is asked only what it can know.
     for_ray = [
@@ -192,17 +192,17 @@ def _rows(root: Path, run_ids: list[str], submitting: bool | None = None) -> lis
 def _words(root: Path, run_id: str) -> Words | None:
     """What a run said last, in its status or else in its record, as a row."""
     folder = f"{root}/{run_id}/"
-    words = _read(folder + store.STATUS, _from_status)
+    words = _read(folder + disk.STATUS, _from_status)
     if words and (words["state"] != "failed" or words["error"]):
         return words
-    return _read(folder + store.RECORD, _from_record) or words
+    return _read(folder + disk.RECORD, _from_record) or words
 
 
 def _with_result(root: Path, run_id: str, words: Words) -> Words:
     """A run whose last attempt ended without a result has its earlier one, if there is one."""
     if words["state"] not in ("failed", "cancelled"):
         return words
-    record = _read(f"{root}/{run_id}/{store.RECORD}", _from_record)
+    record = _read(f"{root}/{run_id}/{disk.RECORD}", _from_record)
     if record is None or record["state"] != "finished":
         return words
     if record["updated_at"] > words["updated_at"]:
@@ -261,10 +261,10 @@ def _jobs(root: Path) -> "tuple[dict[str, JobDetails], str | None]":
     A head that is gone has no jobs; one that is only busy may have them.
     """
     try:
-        client = head.connect()
+        client = ray_head.connect()
         if client is None:
             return {}, None
-        with head.speaking_to_ray():
+        with ray_head.speaking_to_ray():
             return client.jobs_of(root.resolve()), None
     except JobError as error:
         return {}, str(error)
@@ -272,7 +272,7 @@ def _jobs(root: Path) -> "tuple[dict[str, JobDetails], str | None]":
 
 def _settled(root: Path, run_id: str, words: Words, job: "JobDetails | None") -> Words:
     """The row of a run that calls itself queued or running, corrected where it cannot know."""
-    asked_to_stop = store.cancel_requested(root, run_id)
+    asked_to_stop = disk.cancel_requested(root, run_id)
     words = {**words, "cancel_requested": asked_to_stop}
     job_state = job.status.value if job else None
     if words["state"] == "queued":
@@ -290,7 +290,7 @@ def _settled(root: Path, run_id: str, words: Words, job: "JobDetails | None") ->
     latest = _words(root, run_id)
     if latest and (latest["state"] not in ACTIVE or latest["state"] != words["state"]):
         return latest
-    recorded = _read(f"{root}/{run_id}/{store.RECORD}", _from_record)
+    recorded = _read(f"{root}/{run_id}/{disk.RECORD}", _from_record)
     if recorded and recorded["updated_at"] >= words["updated_at"]:
         return recorded
     if asked_to_stop:
@@ -320,7 +320,7 @@ def _stubborn(root: Path, run_id: str, words: Words) -> bool:
     if words["state"] != "running" or not words["cancel_requested"]:
         return False
     with suppress(OSError):
-        asked_at = (store.run_folder(root, run_id) / store.CANCEL).stat().st_mtime
+        asked_at = (disk.run_folder(root, run_id) / disk.CANCEL).stat().st_mtime
         return time.time() - asked_at > CANCEL_GRACE_S
     return False
 

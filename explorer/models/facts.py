@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from explorer.errors import UnknownModel
 from explorer.models.layers import KEPT_LAYERS, kept_widths
 from explorer.models.loading import Loaded, load_config
-from explorer.models.rounding import dtype_name, plain_tensors
+from explorer.models.quantize import dtype_name, plain_tensors
 from explorer.records import ModelFacts
 
 

@@ -35,11 +35,11 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from explorer import store
 from explorer.errors import NoRoom, UnknownModel
-from explorer.models import rounding, starter
+from explorer.models import quantize, starter
 from explorer.paths import store_root
 from explorer.specs import Bits
+from explorer.store import disk
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -98,7 +98,7 @@ def load(
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     numbers = pick_dtype(dtype, where)
     if bits:
-        rounding.check(bits, where, numbers)
+        quantize.check(bits, where, numbers)
     began = time.perf_counter()
     if source.gguf_file:
         options["gguf_file"] = source.gguf_file
@@ -114,7 +114,7 @@ def load(
         if source.gguf_file:
             model = _plain(model)
         if bits:
-            rounding.round_weights(model, bits, where)
+            quantize.round_weights(model, bits, where)
         model = model.to(where).eval()
     except torch.OutOfMemoryError as error:
         raise NoRoom(f"{name} does not fit into the memory of {where}: {error}") from error
@@ -167,7 +167,7 @@ def locate(name: str) -> Source:
         return Source(str(path.parent), path.name)
     if name.startswith("run:"):
         run_id = name.removeprefix("run:")
-        weights = store.weights_folder(store_root(), run_id)
+        weights = disk.weights_folder(store_root(), run_id)
         if weights is None:
             raise UnknownModel(
                 f"The run {run_id!r} has no student's weights here. Weights are not committed: "

@@ -23,10 +23,11 @@ from typing import Any, BinaryIO, TypeVar
 
 from huggingface_hub import try_to_load_from_cache
 
-from explorer import paths, store
+from explorer import paths
 from explorer.errors import BadInput, ExplorerError
 from explorer.models.starter import SIZES as STARTER
 from explorer.specs import DepthStudent, FreshStudent, RunSpec, Sizes, StudentSpec
+from explorer.store import disk
 
 T = TypeVar("T")
 
@@ -189,10 +190,10 @@ def check_layers(
 
 def _of_run(run_id: str, root: Path) -> ModelSizes:
     """Of the student that a run left, or else as its record says."""
-    weights = store.weights_folder(root, run_id)
+    weights = disk.weights_folder(root, run_id)
     if weights is not None:
         return _of_folder(weights)
-    model = store.load(root, run_id).model
+    model = disk.load(root, run_id).model
     if model is None:
         return UNKNOWN
     return ModelSizes(

@@ -18,7 +18,7 @@ spec is the same run, and running it again continues or does nothing.
 
 from explorer.specs.base import Bits, Spec
 from explorer.specs.distill import DistillSpec
-from explorer.specs.measure import SHAPES, ApiSpec, CapabilitySpec, LatencySpec
+from explorer.specs.evaluation import SHAPES, ApiSpec, CapabilitySpec, LatencySpec
 from explorer.specs.runs import (
     ELSEWHERE,
     NAME_PATTERN,
@@ -30,6 +30,7 @@ from explorer.specs.runs import (
     read,
     starter_sweep,
 )
+from explorer.specs.search import TuneSpec
 from explorer.specs.students import (
     ONE_STEP,
     BothStudent,
@@ -42,7 +43,6 @@ from explorer.specs.students import (
     WidthStudent,
     rounded,
 )
-from explorer.specs.tune import TuneSpec
 
 __all__ = [
     "ELSEWHERE",

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveInt
 
 from explorer.specs.base import Bits, Spec, text_of
 from explorer.specs.distill import DistillSpec
-from explorer.specs.measure import CapabilitySpec, LatencySpec
+from explorer.specs.evaluation import CapabilitySpec, LatencySpec
 from explorer.specs.students import DepthStudent, Student
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,79}$"

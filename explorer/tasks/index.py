@@ -1,7 +1,7 @@
 """Every task, group and tag that a run may ask, read from a cached list.
 
 lm-eval's own 14,000 files take half a minute to read, so they are read once for each
-version of lm-eval, by a process of its own (`explorer.measure.task_index`); folders are
+version of lm-eval, by a process of its own (`explorer.tasks.index_builder`); folders are
 read again when a file in them has changed.
 
     explorer tasks --search piqa
@@ -23,11 +23,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from explorer import paths, store
+from explorer import paths
 from explorer.errors import BadInput, ExplorerError, UnknownTask
-from explorer.tasks import code
+from explorer.store import disk
+from explorer.tasks import code_policy
 
-SHIPPED = code.SHIPPED
+SHIPPED = code_policy.SHIPPED
 """The folder of the starter suite."""
 WAYS = ("multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until")
 """lm-eval's output types."""
@@ -153,7 +154,7 @@ def merged(parts: Iterable[tuple[bool, TaskIndex]]) -> TaskIndex:
 
 
 def _ships(row: Row) -> bool:
-    return bool(row.source) and code.shipped(Path(row.source))
+    return bool(row.source) and code_policy.shipped(Path(row.source))
 
 
 def left_out(name: str, source: str) -> str:
@@ -190,7 +191,7 @@ def shipped_names() -> dict[str, str]:
 
     lm-eval's come from the cached list, else from a quick look at the files, a second or so.
     """
-    lm_eval = _names_of(code.lm_eval_folder(), paths.cache_dir() / "tasks" / _names_file())
+    lm_eval = _names_of(code_policy.lm_eval_folder(), paths.cache_dir() / "tasks" / _names_file())
     ours = _names_in(SHIPPED)
     return dict.fromkeys(lm_eval, "a name of lm-eval's") | dict.fromkeys(ours, "a name of ours")
 
@@ -205,7 +206,7 @@ def _names_of(folder: Path, cached: Path) -> list[str]:
             return names
     names = sorted(_names_in(folder))
     with contextlib.suppress(ExplorerError):
-        store.write_text(cached, json.dumps(names))
+        disk.write_text(cached, json.dumps(names))
     return names
 
 
@@ -371,7 +372,7 @@ def _frozen(value: Any) -> Any:
 
 def _make(part: _Part, tell: Tell | None) -> None:
     """Have one part made, and pass on how far it is."""
-    command = [sys.executable, "-m", "explorer.measure.task_index", str(part.path), part.stamp]
+    command = [sys.executable, "-m", "explorer.tasks.index_builder", str(part.path), part.stamp]
     if part.folder is not None:
         command.append(str(part.folder))
     # A file, since a pipe that nobody reads yet would hold the process up when it is full.

@@ -3,7 +3,7 @@
 import pydantic
 from pydantic import BaseModel
 
-from explorer import aside
+from explorer import cli_subprocess
 from explorer.errors import ExplorerError
 
 TIMEOUT_S = 300
@@ -43,7 +43,7 @@ def preview(name: str, include_path: str | None = None) -> Preview:
     command = ["tasks", "preview", "--json", name]
     if include_path is not None:
         command += ["--include-path", include_path]
-    said = aside.output(command, f"The prompts of {name}", timeout_s=TIMEOUT_S)
+    said = cli_subprocess.output(command, f"The prompts of {name}", timeout_s=TIMEOUT_S)
     try:
         return Preview.model_validate_json(said)
     except pydantic.ValidationError as error:

@@ -46,7 +46,7 @@ def open_page() -> OpenPage:
         if name != "explore":
             # A page can only be switched to once the app has named its pages.
             page.run()
-            page.switch_page(f"explorer/pages/{name}.py")
+            page.switch_page(f"explorer/pages/{name}/{name}.py")
         for key, value in query.items():
             page.query_params[key] = value
         page.run()

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from explorer import store
-from explorer.analysis import outcomes
+from explorer.analysis.stats import answer_flips
+from explorer.store import disk
 from tests import records
 from tests.app.reading import text_of
 
@@ -108,7 +108,7 @@ def test_any_two_runs_can_be_read(study, open_page):
 
 def test_damaged_answers_leave_nothing_in_common(root, study, open_page):
     """A file that cannot be read is no crash: nothing is shared, and the page says so."""
-    (root / study[1] / store.ANSWERS).write_bytes(b"nonsense")
+    (root / study[1] / disk.ANSWERS).write_bytes(b"nonsense")
 
     said = text_of(open_page("answers", student=study[1]))
 
@@ -128,10 +128,10 @@ def test_outcomes_are_a_partition():
     """Every shared document is in exactly one outcome."""
     answers = records.make_answers(10), records.make_answers(30)
 
-    found = outcomes.outcomes(*answers, "starter_facts", "acc_norm")
+    found = answer_flips.outcomes(*answers, "starter_facts", "acc_norm")
 
     assert len(found) == 240
     assert found["doc_id"].is_monotonic_increasing
     lost = found[found["outcome"] == "lost"]
     assert (lost["run"] < lost["reference"]).all()
-    assert set(found["outcome"]) <= set(outcomes.OUTCOMES)
+    assert set(found["outcome"]) <= set(answer_flips.OUTCOMES)

@@ -4,9 +4,10 @@ import io
 
 import pandas as pd
 
-from explorer import store
-from explorer.pages import differences, sidebyside
+from explorer.pages.compare import differences
+from explorer.pages.shared import study_summary
 from explorer.specs import RunSpec, SweepSpec
+from explorer.store import disk
 from tests import records
 from tests.app.reading import text_of
 
@@ -42,9 +43,9 @@ def test_the_newest_study_is_compared_at_first(root, study, open_page):
     """The page opens with the newest sweep's teacher and students."""
     newer = records.write_study(root, name="newer", layers=(20, 10), seed=7)
     for number, run_id in enumerate(newer[1:]):
-        old = store.load(root, run_id)
+        old = disk.load(root, run_id)
         late = f"2026-11-22T0{number}:00:00+00:00"
-        store.save(root, old.model_copy(update={"finished_at": late}))
+        disk.save(root, old.model_copy(update={"finished_at": late}))
 
     page = open_page("compare")
 
@@ -94,9 +95,9 @@ def test_any_run_can_be_the_reference(root, study, open_page):
 
 def test_a_refused_comparison_says_which_field_differs(root, study, open_page):
     """Two runs of different lm-eval versions show no number but the reason."""
-    old = store.load(root, study[1])
+    old = disk.load(root, study[1])
     capability = old.capability.model_copy(update={"lm_eval_version": "0.4.9"})
-    store.save(root, old.model_copy(update={"capability": capability}))
+    disk.save(root, old.model_copy(update={"capability": capability}))
 
     said = text_of(open_page("compare", show="Differences", against=study[2]))
 
@@ -119,8 +120,8 @@ def test_the_markdown_is_shown_before_it_is_taken(study, open_page):
 
 def test_a_downloaded_csv_has_one_row_a_run(root, study):
     """What the CSV button makes is read back with a row for every chosen run."""
-    from explorer.pages.index import Index
-    from explorer.report import export
+    from explorer.charts import export
+    from explorer.pages.shared.store_cache import Index
 
     reader = Index(root)
     runs = reader.with_retention(reader.shelf().runs)
@@ -135,7 +136,7 @@ def test_a_lone_teacher_is_its_own_study(root):
     record = records.make_record()
     records.write_run(root, record)
 
-    assert sidebyside.newest_study(store.frame([record])) == [record.run_id]
+    assert study_summary.newest_study(disk.frame([record])) == [record.run_id]
 
 
 def test_a_study_is_shown_with_all_its_formats_and_before_a_lone_run(root):
@@ -146,7 +147,7 @@ def test_a_study_is_shown_with_all_its_formats_and_before_a_lone_run(root):
     alone = records.make_record(spec=RunSpec(name="alone", teacher="other"))
     alone = alone.model_copy(update={"finished_at": "2027-01-01T00:00:00+00:00"})
 
-    assert sorted(sidebyside.newest_study(store.frame([*found, alone]))) == sorted(
+    assert sorted(study_summary.newest_study(disk.frame([*found, alone]))) == sorted(
         spec.run_id for spec in study
     )
 
@@ -161,10 +162,10 @@ def test_dropped_results_become_a_run_of_the_table(root, study, open_page):
     page.button(key="import_go").click().run()
 
     assert not page.exception
-    (run_id,) = (one for one in store.run_ids(root) if one.startswith("brought-"))
+    (run_id,) = (one for one in disk.run_ids(root) if one.startswith("brought-"))
     assert page.multiselect(key="runs").value == [*chosen, run_id]
     assert run_id in page.success[0].value
-    assert len(store.load(root, run_id).capability.scores) == 8
+    assert len(disk.load(root, run_id).capability.scores) == 8
 
 
 def test_the_first_results_may_be_imported_ones(root, open_page):
@@ -175,7 +176,7 @@ def test_the_first_results_may_be_imported_ones(root, open_page):
     page.button(key="import_go").click().run()
 
     assert not page.exception
-    assert page.multiselect(key="runs").value == store.run_ids(root)
+    assert page.multiselect(key="runs").value == disk.run_ids(root)
 
 
 def test_results_that_are_none_are_refused_on_the_page(root, study, open_page):
@@ -187,7 +188,7 @@ def test_results_that_are_none_are_refused_on_the_page(root, study, open_page):
 
     assert not page.exception
     assert "is not JSON" in page.error[0].value
-    assert store.run_ids(root) == sorted(study)
+    assert disk.run_ids(root) == sorted(study)
 
 
 def test_a_read_only_page_takes_nothing(study, open_page, monkeypatch):
@@ -205,9 +206,9 @@ def lm_eval_files():
 
 def test_a_newer_run_timed_on_a_busy_machine_does_not_take_the_table_over(root, study):
     """Compare and Economics open on the newest study whose times count."""
-    before = sidebyside.newest_study(store.frame(store.records(root)[0]))
+    before = study_summary.newest_study(disk.frame(disk.records(root)[0]))
     lone = records.make_record(spec=records.study()[2].with_(name="lone-20l"))
     newer = lone.model_copy(update={"finished_at": "2027-01-01T00:00:00+00:00"})
     records.write_run(root, records.with_busy_machine(newer))
 
-    assert sidebyside.newest_study(store.frame(store.records(root)[0])) == before
+    assert study_summary.newest_study(disk.frame(disk.records(root)[0])) == before

@@ -3,8 +3,7 @@
 import pandas as pd
 import pytest
 
-from explorer import store
-from explorer.analysis.estimate import estimate, large_steps
+from explorer.analysis.planning.run_time import estimate, large_steps
 from explorer.specs import (
     BothStudent,
     CapabilitySpec,
@@ -15,14 +14,15 @@ from explorer.specs import (
     LatencySpec,
     WidthStudent,
 )
+from explorer.store import disk
 from tests import records
 
 
 @pytest.fixture
 def past(root, study):
     """Frames of a finished study."""
-    found, _ = store.records(root)
-    return store.frame(found), store.scores(found)
+    found, _ = disk.records(root)
+    return disk.frame(found), disk.scores(found)
 
 
 def planned(**changes):
@@ -120,7 +120,7 @@ def test_an_unknown_task_is_named_as_missing(past):
 def test_a_finished_run_takes_nothing(root, study, past):
     """What the store has already is not counted again."""
     runs, scores = past
-    done = store.read_spec(root, study[1])
+    done = disk.read_spec(root, study[1])
 
     assert estimate([done], runs, scores).seconds == 0
 

@@ -5,9 +5,10 @@ import shutil
 import pytest
 import streamlit as st
 
-from explorer import jobs, store
+from explorer import jobs
 from explorer.catalogue import prices
 from explorer.catalogue.prices import Price
+from explorer.store import disk
 from tests import records
 from tests.app.reading import text_of
 
@@ -135,7 +136,7 @@ def test_a_run_opens_in_full(study, open_page):
 
 def test_an_opened_run_shows_its_levels_of_load(root, study, open_page):
     """Chart and table of the levels, what ran the model, and why the sweep ended."""
-    records.write_run(root, records.with_levels(store.load(root, study[3])))
+    records.write_run(root, records.with_levels(disk.load(root, study[3])))
     page = open_page("explore", run=study[3])
 
     page.button(key="explore_open").click().run()
@@ -241,7 +242,7 @@ def test_only_failed_runs_draw_no_chart(root, open_page):
 def test_damaged_and_foreign_folders_are_reported_and_kept(root, study, open_page):
     """Folders that are no runs are named, harm nothing and stay where they are."""
     (root / "my-notes").mkdir()
-    broken = root / study[5] / store.RECORD
+    broken = root / study[5] / disk.RECORD
     broken.write_text('{"schema', encoding="utf-8")
 
     page = open_page("explore")
@@ -255,7 +256,7 @@ def test_damaged_and_foreign_folders_are_reported_and_kept(root, study, open_pag
 
 def test_damaged_answers_take_the_interval_not_the_page(root, study, open_page):
     """A run whose answers cannot be read loses its interval; the page stays."""
-    (root / study[4] / store.ANSWERS).write_bytes(b"no parquet")
+    (root / study[4] / disk.ANSWERS).write_bytes(b"no parquet")
 
     page = open_page("explore", run=study[4])
 

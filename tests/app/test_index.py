@@ -4,17 +4,17 @@ import time
 
 import pytest
 
-from explorer import store
-from explorer.analysis import retention
-from explorer.pages import index
-from explorer.pages.index import Index
+from explorer.analysis.stats import retention
+from explorer.pages.shared import store_cache
+from explorer.pages.shared.store_cache import Index
+from explorer.store import disk
 from tests import records
 
 
 @pytest.fixture(autouse=True)
 def at_once(root, monkeypatch):
     """Every question looks at the folders again."""
-    monkeypatch.setattr(index, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(store_cache, "LOOK_EVERY_S", 0.0)
 
 
 def test_a_new_run_appears(root, study):
@@ -32,7 +32,7 @@ def test_a_removed_run_disappears(root, study):
     reader = Index(root)
     assert study[1] in set(reader.shelf().runs["run_id"])
 
-    (root / study[1] / store.RECORD).unlink()
+    (root / study[1] / disk.RECORD).unlink()
 
     assert study[1] not in set(reader.shelf().runs["run_id"])
 
@@ -41,29 +41,27 @@ def test_only_changed_records_are_read_again(root, study, monkeypatch):
     """A second look opens no record that is as it was, nor does the next process."""
     Index(root).shelf()
     read = []
-    load = store.load
-    monkeypatch.setattr(store, "load", lambda *args: read.append(args[1]) or load(*args))
+    load = disk.load
+    monkeypatch.setattr(disk, "load", lambda *args: read.append(args[1]) or load(*args))
 
     again = Index(root)
     again.shelf()
     assert read == []
 
     time.sleep(0.01)
-    store.save(
-        root, load(root, study[2]).model_copy(update={"finished_at": "2026-11-23T00:00:00Z"})
-    )
+    disk.save(root, load(root, study[2]).model_copy(update={"finished_at": "2026-11-23T00:00:00Z"}))
     again.shelf()
     assert read == [study[2]]
 
 
 def test_the_frames_are_the_stores_own(root, study):
     """Kept rows equal what `store.frame` makes of the records, after a restart too."""
-    found, _ = store.records(root)
+    found, _ = disk.records(root)
     Index(root).shelf()
 
     kept = Index(root).shelf().runs
 
-    fresh = store.frame(found)
+    fresh = disk.frame(found)
     assert kept["run_id"].tolist() == fresh["run_id"].tolist()
     assert kept["tpot_ms"].tolist() == fresh["tpot_ms"].tolist()
     assert list(kept.columns) == list(fresh.columns)
@@ -75,7 +73,7 @@ def test_retention_is_that_of_the_analysis(root, study):
     kept = reader.with_retention(reader.shelf().runs)
 
     runs, scores = reader.shelf().runs, reader.shelf().scores
-    fresh = retention.add(runs, scores, {one: store.answers(root, one) for one in study})
+    fresh = retention.add(runs, scores, {one: disk.answers(root, one) for one in study})
 
     for column in ("retention", "retention_low", "retention_high", "raw_ratio"):
         assert kept[column].tolist() == pytest.approx(fresh[column].tolist(), nan_ok=True)
@@ -101,7 +99,7 @@ def test_a_bad_cache_file_is_thrown_away(root, study, tmp_path):
 
 def test_the_frontier_of_many_runs_is_not_drawn_again(root, study, monkeypatch):
     """Above the limit no bootstrap is run for the look of a line."""
-    monkeypatch.setattr(index, "MANY_RUNS", 2)
+    monkeypatch.setattr(store_cache, "MANY_RUNS", 2)
     reader = Index(root)
     runs = reader.with_retention(reader.shelf().runs)
 

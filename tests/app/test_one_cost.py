@@ -11,11 +11,13 @@ import zipfile
 import pandas as pd
 import pytest
 
-from explorer import cli, store
-from explorer.analysis import cost, numbers
+from explorer import cli
+from explorer.analysis import numbers
+from explorer.analysis.cost import unit_cost
 from explorer.catalogue import prices
 from explorer.catalogue.prices import Price
-from explorer.report import export
+from explorer.charts import export
+from explorer.store import disk
 from tests import records
 from tests.app.reading import text_of
 
@@ -36,12 +38,12 @@ def committed(root):
 def made_up(root):
     """A teacher and two students, the last of them timed at other lengths."""
     run_ids = records.write_study(root, layers=(15, 6))
-    record = store.load(root, run_ids[-1])
+    record = disk.load(root, run_ids[-1])
     own = record.latency.own
     shorter = [turn.model_copy(update={"num_output_tokens": 16}) for turn in own.turns]
     timing = own.model_copy(update={"prompt_tokens": 32, "turns": shorter})
     latency = record.latency.model_copy(update={"own": timing})
-    store.save(root, record.model_copy(update={"latency": latency}))
+    disk.save(root, record.model_copy(update={"latency": latency}))
     prices.write_override(root / prices.OVERRIDES, records.DEVICE_NAME, Price(usd_per_hour=0.05))
     return run_ids
 
@@ -72,7 +74,7 @@ def expected(root, run_ids):
     """Run id to dollars: the device's hour over the output tokens that it writes in half of it."""
     dollars = {}
     for run_id in run_ids:
-        row = store.row(store.load(root, run_id))
+        row = disk.row(disk.load(root, run_id))
         usd_per_hour = prices.read_overrides(root / prices.OVERRIDES)[row["device_name"]]
         tokens = row["output_tokens_per_s"] * 3600 / 2
         dollars[run_id] = usd_per_hour.usd_per_hour / tokens * 1e6
@@ -81,7 +83,7 @@ def expected(root, run_ids):
 
 def names(root, run_ids):
     """What tables call each run, as pages and commands write it."""
-    frame = store.frame([store.load(root, run_id) for run_id in run_ids])
+    frame = disk.frame([disk.load(root, run_id) for run_id in run_ids])
     labels = frame["label"].where(frame["role"] != "teacher", frame["teacher"] + " (teacher)")
     return dict(zip(run_ids, labels, strict=True))
 
@@ -257,9 +259,9 @@ def test_the_readme_says_what_export_says():
     readme = (records.STUDY.parent / "README.md").read_text("utf-8")
     table = re.search(r"^\| Model \|.*?\n\n", readme, re.M | re.S)[0].splitlines()
     head, _, *rows = ([c.strip() for c in line.strip("|").split("|")] for line in table if line)
-    found, _ = store.records(records.STUDY)
-    frame = store.frame(found)
-    runs = cost.add(frame, prices.prices_for(frame, records.STUDY))
+    found, _ = disk.records(records.STUDY)
+    frame = disk.frame(found)
+    runs = unit_cost.add(frame, prices.prices_for(frame, records.STUDY))
     lines = export.write(runs, "md").decode().splitlines()
     names, _, *cells = ([c.strip() for c in line.strip("|").split("|")] for line in lines)
     # Retention needs all answers; the columns that are compared do not.
@@ -267,6 +269,6 @@ def test_the_readme_says_what_export_says():
     exported = [tuple(row[names.index(name)] for name in columns) for row in cells]
 
     assert LABEL in columns
-    assert cost.lengths_of(runs).replace(", ", " and ") in " ".join(readme.split())
+    assert unit_cost.lengths_of(runs).replace(", ", " and ") in " ".join(readme.split())
     for row in rows:
         assert tuple(row[head.index(name)] for name in columns) in exported

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 page = AppTest.from_file("app.py", default_timeout=120).run()
 assert not page.exception, page.exception
 for name in ("run", "compare", "tasks"):
-    page.switch_page(f"explorer/pages/{name}.py").run()
+    page.switch_page(f"explorer/pages/{name}/{name}.py").run()
     assert not page.exception, page.exception
 print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """

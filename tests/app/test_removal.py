@@ -3,7 +3,7 @@
 import pytest
 import streamlit as st
 
-from explorer import store, trash
+from explorer.store import disk, trash
 from tests import records
 from tests.app.reading import text_of
 
@@ -23,12 +23,12 @@ def test_a_run_deleted_on_explore_is_gone_until_undone(root, study, open_page):
     """Its point and its evidence go; one click brings both back."""
     page = choose(open_page("explore", run=study[3]), "strip", study[3], "Delete")
 
-    assert study[3] not in store.run_ids(root)
+    assert study[3] not in disk.run_ids(root)
     assert f"Deleted **{study[3]}**" in text_of(page).replace("\\", "")
     assert "5 runs" in text_of(page)
     page.button(key=f"undo_{study[3]}").click().run()
 
-    assert study[3] in store.run_ids(root)
+    assert study[3] in disk.run_ids(root)
     assert "6 runs" in text_of(page)
 
 
@@ -40,7 +40,7 @@ def test_a_deleted_run_can_be_restored_after_a_restart(root, study, open_page):
     assert "Trash: 1 deleted run" in [expander.label for expander in page.expander]
     page.button(key=f"restore_{trash.deleted(root)[0].folder.name}").click().run()
 
-    assert study[3] in store.run_ids(root)
+    assert study[3] in disk.run_ids(root)
     assert not page.exception
 
 
@@ -112,4 +112,4 @@ def test_a_run_that_failed_can_be_deleted_where_it_is_listed(root, study, open_p
 
     choose(open_page("explore"), "failed", failed.run_id, "Delete")
 
-    assert failed.run_id not in store.run_ids(root)
+    assert failed.run_id not in disk.run_ids(root)

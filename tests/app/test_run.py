@@ -13,13 +13,15 @@ from typing import get_args
 
 import pytest
 
-from explorer import aside, jobs, store
-from explorer import run as engine
+from explorer import cli_subprocess, jobs
+from explorer import pipeline as engine
 from explorer.errors import JobError
-from explorer.harness import bring, give
-from explorer.jobs import head, submission
-from explorer.pages import form, order, submitting
+from explorer.jobs import ray_head, submission
+from explorer.lm_eval_io import export_run, import_run
+from explorer.pages.run import form, run_spec
+from explorer.pages.shared import submitting
 from explorer.specs import DepthStudent, DistillSpec, RunSpec, Student, starter_sweep
+from explorer.store import disk
 from explorer.tasks import index
 from tests import records
 from tests.app.reading import text_of
@@ -218,7 +220,7 @@ def test_a_student_that_a_run_left_here_is_offered_where_its_run_ends(
     page.segmented_control(key="run_kind").set_value("checkpoint").run()
     assert page.multiselect(key="run_models").options == [student]
 
-    shutil.rmtree(root / store.STUDENTS)
+    shutil.rmtree(root / disk.STUDENTS)
     page.run()
     assert page.multiselect(key="run_models").options == []
     assert student not in page.selectbox(key="run_teacher").options
@@ -233,11 +235,11 @@ def test_a_student_is_offered_once_for_all_its_number_formats(root, tiny_llama):
     for spec in [whole, *formats]:
         records.write_run(root, records.make_record(spec=spec))
         weights = records.leave_student(root, whole.run_id, tiny_llama())
-        store.write_weights(root, spec.run_id, weights)
+        disk.write_weights(root, spec.run_id, weights)
 
     def offered(specs):
-        runs = store.frame([store.load(root, spec.run_id) for spec in specs])
-        return order.starts(root, "starter", runs)
+        runs = disk.frame([disk.load(root, spec.run_id) for spec in specs])
+        return run_spec.starts(root, "starter", runs)
 
     assert offered([*formats, whole]) == [f"run:{whole.run_id}"]
     assert offered(formats) == [f"run:{formats[0].run_id}"]
@@ -356,7 +358,7 @@ def test_the_cost_of_an_api_is_said_before_the_start(root, open_page, monkeypatc
         assert arguments[2:] == ["--dry-run", "--results", str(root)]
         return "About 1,200 requests with 9,000 tokens: $0.3 to\n$0.4 (own price). Nothing was\n"
 
-    monkeypatch.setattr(aside, "output", output)
+    monkeypatch.setattr(cli_subprocess, "output", output)
     page = _endpoint_page(root, open_page, "endpoint:http://127.0.0.1:8080/v1/completions#m")
     assert not [button for button in page.button if button.key == "run_api_cost"]
     page.toggle(key="run_api").set_value(True).run()
@@ -562,8 +564,8 @@ def test_a_running_run_shows_how_far_it_is_and_can_be_cancelled(root, open_page,
 def test_pages_draw_whatever_state_a_run_is_in(root, open_page, tmp_path, page):
     """Queued, begun, running, failed, cancelled, interrupted, finished and imported together."""
     ids = records.write_every_state(root)
-    give.into(give.files(root, ids["finished"]), tmp_path / "lm-eval")
-    bring.bring(root, tmp_path / "lm-eval", "brought")
+    export_run.into(export_run.files(root, ids["finished"]), tmp_path / "lm-eval")
+    import_run.bring(root, tmp_path / "lm-eval", "brought")
 
     shown = open_page(page)
 
@@ -615,8 +617,8 @@ def test_read_only_shows_the_queue_and_no_form(root, study, open_page, monkeypat
 def _running(root) -> str:
     """A run whose process (this one) is alive and says that it is teaching."""
     spec = records.study("live", layers=(20,), seed=4)[1]
-    store.open_run(root, spec)
-    store.write_status(
+    disk.open_run(root, spec)
+    disk.write_status(
         root,
         spec.run_id,
         {
@@ -647,8 +649,8 @@ def held(monkeypatch):
     def submit(specs, root, on_progress):
         presses.append([spec.run_id for spec in specs])
         for spec in specs:
-            store.open_run(root, spec)
-        on_progress(head.STARTING, 0, len(specs))
+            disk.open_run(root, spec)
+        on_progress(ray_head.STARTING, 0, len(specs))
         told.set()
         assert running.wait(60)
         if specs[0].device == "cuda":

@@ -7,7 +7,8 @@ import pytest
 import streamlit as st
 
 from explorer.errors import BadInput
-from explorer.pages import documents, tasklist
+from explorer.pages.shared import answer_card
+from explorer.pages.tasks import task_browser
 from explorer.tasks import preview
 from explorer.tasks.preview import Question
 from tests.app.reading import text_of
@@ -173,12 +174,12 @@ def test_read_only_renders_no_templates_but_those_that_ship(
 def test_selected_rows_are_what_a_run_gets(monkeypatch):
     """Several rows go to the run together; the last one is looked at."""
     monkeypatch.setattr(st, "session_state", {"t": {"selection": {"rows": [2, 0]}}})
-    tasklist.take_rows("t", ["a", "b", "c"])
+    task_browser.take_rows("t", ["a", "b", "c"])
 
     assert st.session_state["named"] == "a"
-    assert tasklist.wanted(["a", "b", "c"], "a", ("k",)) == ["c", "a"]
-    assert tasklist.wanted(["b"], "b", ("k",)) == ["b"]
-    assert tasklist.wanted(["b"], None, ("k",)) == ["k"]
+    assert task_browser.wanted(["a", "b", "c"], "a", ("k",)) == ["c", "a"]
+    assert task_browser.wanted(["b"], "b", ("k",)) == ["b"]
+    assert task_browser.wanted(["b"], None, ("k",)) == ["k"]
 
 
 def test_read_only_shows_tasks_and_takes_none(listed, open_page, monkeypatch):
@@ -190,7 +191,9 @@ def test_read_only_shows_tasks_and_takes_none(listed, open_page, monkeypatch):
 
 def test_prompts_are_shown_as_text():
     """What a document says is escaped; a written answer shows its target and its end."""
-    card = documents.question(Question(doc_id=3, prompt="<b>", target="<i>", until=["\n", "</s>"]))
+    card = answer_card.question(
+        Question(doc_id=3, prompt="<b>", target="<i>", until=["\n", "</s>"])
+    )
 
     assert "<b>" not in card
     assert "&lt;i&gt;" in card

@@ -5,11 +5,12 @@ import time
 
 import pytest
 
-from explorer import jobs, progress, store
+from explorer import jobs
 from explorer.errors import BadInput
-from explorer.pages import variants
+from explorer.pages.run import search_form
+from explorer.search import queued, successive_halving
 from explorer.specs import TuneSpec
-from explorer.tune import queued, tournament
+from explorer.store import disk, progress
 from tests import records
 from tests.app.reading import text_of
 
@@ -32,7 +33,7 @@ def spec():
 
 def train(root, spec, kls):
     """Write the records of the present round's trainings, with these held-out KLs."""
-    runs = tournament.standings(spec, root).missing.values()
+    runs = successive_halving.standings(spec, root).missing.values()
     for run, kl in zip(runs, kls, strict=False):
         record = records.make_record(spec=run)
         taught = record.distillation.model_copy(update={"kl_after": kl})
@@ -41,8 +42,8 @@ def train(root, spec, kls):
 
 
 def say(root, spec, state):
-    tournament.begin(spec, root)
-    progress.Progress(tournament.folder(root), spec.tune_id).write(state=state, error="")
+    successive_halving.begin(spec, root)
+    progress.Progress(successive_halving.folder(root), spec.tune_id).write(state=state, error="")
 
 
 def test_the_form_starts_a_tournament_of_the_order(root, open_page, handed):
@@ -58,7 +59,7 @@ def test_the_form_starts_a_tournament_of_the_order(root, open_page, handed):
 
     assert not page.exception
     (tune_id,) = handed
-    spec = tournament.read(root, tune_id)
+    spec = successive_halving.read(root, tune_id)
     assert spec.variants == (
         {"distill": {"learning_rate": 1e-3, "loss": "jsd"}},
         {"distill": {"learning_rate": 1e-3, "loss": "reverse_kl"}},
@@ -74,12 +75,14 @@ def test_a_value_that_cannot_be_is_refused_on_the_form(root, open_page, handed):
     assert "learning_rate" in page.error[0].value.replace("\\", "")
     assert not [one for one in page.button if one.key == "tune_start"]
     with pytest.raises(BadInput, match="comma-separated numbers, got 'fast'"):
-        variants.numbers_in("0.1, fast", "Learning rate")
+        search_form.numbers_in("0.1, fast", "Learning rate")
 
 
 def test_a_layer_choice_is_a_change_of_the_student():
     """Each value is a variant of its own, under the part of the spec that holds it."""
-    found = variants.variants_of({"choice": ["uniform"], "kd_weight": [0.5, 1.0]}, together=False)
+    found = search_form.variants_of(
+        {"choice": ["uniform"], "kd_weight": [0.5, 1.0]}, together=False
+    )
     assert found == [
         {"student": {"choice": "uniform"}},
         {"distill": {"kd_weight": 0.5}},
@@ -102,7 +105,7 @@ def test_a_tournament_under_way_shows_its_standings_and_can_be_cancelled(
     assert "Round 1 of 2 · 2 of 3 runs" in bars
     page.button(key=f"tune_cancel_{spec.tune_id}").click().run()
 
-    assert store.cancel_requested(tournament.folder(root), spec.tune_id)
+    assert disk.cancel_requested(successive_halving.folder(root), spec.tune_id)
 
 
 def test_a_finished_tournament_starts_the_best_run(root, spec, open_page, submitted):
@@ -121,10 +124,10 @@ def test_a_finished_tournament_starts_the_best_run(root, spec, open_page, submit
 
 def test_an_interrupted_tournament_is_resumed(root, spec, open_page, handed):
     """As a run is; read-only shows it and offers nothing."""
-    tournament.begin(spec, root)
+    successive_halving.begin(spec, root)
     words = {"run_id": spec.tune_id, "state": "running", "pid": os.getpid(), "host": "gone"}
     words["updated_at"] = time.time() - 3600
-    store.write_status(tournament.folder(root), spec.tune_id, words)
+    disk.write_status(successive_halving.folder(root), spec.tune_id, words)
     assert list(queued.listing(root)["state"]) == ["interrupted"]
 
     page = open_page("run")

@@ -6,13 +6,14 @@ import pandas as pd
 import pytest
 
 from explorer.errors import BadInput
-from explorer.pages import glossary, grid, order, queued, words
+from explorer.pages.run import queue_panel, run_spec
+from explorer.pages.shared import glossary, html_table, text_format
 from tests import killing
 
 
 def test_markdown_in_a_name_is_shown_as_it_is():
     """Dollars make no formula and stars no emphasis."""
-    assert words.md("$5 *now*") == "\\$5 \\*now\\*"
+    assert text_format.md("$5 *now*") == "\\$5 \\*now\\*"
 
 
 @pytest.mark.parametrize(
@@ -23,19 +24,19 @@ def test_times_are_relative(seconds, said):
     now = datetime.datetime(2026, 11, 24, tzinfo=datetime.UTC)
     then = (now - datetime.timedelta(seconds=seconds)).isoformat()
 
-    assert words.ago(then, now) == said
+    assert text_format.ago(then, now) == said
 
 
 def test_the_absolute_time_is_in_utc():
     """The hover text names day, time and zone."""
-    assert words.absolute("2026-11-03T09:05:00+01:00") == "3 November 2026, 08:05 UTC"
+    assert text_format.absolute("2026-11-03T09:05:00+01:00") == "3 November 2026, 08:05 UTC"
 
 
 def test_a_cell_cannot_bring_html():
     """Names in a table are text, whatever they look like; intervals are small."""
     cells = pd.DataFrame({"Model": ["<b>x</b>"], "Kept": ["83 % [79, 87]"]})
 
-    shown = grid.table(cells, {"": ["Model"], "A": ["Kept"]}, pinned=[True])
+    shown = html_table.table(cells, {"": ["Model"], "A": ["Kept"]}, pinned=[True])
 
     assert "<b>x" not in shown
     assert "<small>[79, 87]</small>" in shown
@@ -44,21 +45,21 @@ def test_a_cell_cannot_bring_html():
 
 def test_sizes_follow_the_teachers_layers():
     """Thirty layers offer the starter study's sizes; other teachers the same shares."""
-    assert order.sizes(30) == [24, 20, 15, 10, 6]
-    assert order.sizes(4) == [3, 2, 1]
+    assert run_spec.sizes(30) == [24, 20, 15, 10, 6]
+    assert run_spec.sizes(4) == [3, 2, 1]
 
 
 @pytest.mark.parametrize("text", ["0", "-3", "1.5", "ten"])
 def test_impossible_sizes_are_refused(text):
     """Only whole numbers above zero are numbers of layers."""
     with pytest.raises(BadInput, match="whole numbers of layers"):
-        order.other_sizes(text)
+        run_spec.other_sizes(text)
 
 
 def test_an_upload_is_kept_under_a_safe_name(tmp_path):
     """A name with a path in it stays in the folder, and the same content is kept once."""
-    first = order.save_upload(tmp_path, "../../evil name.txt", b"words")
-    second = order.save_upload(tmp_path, "../../evil name.txt", b"words")
+    first = run_spec.save_upload(tmp_path, "../../evil name.txt", b"words")
+    second = run_spec.save_upload(tmp_path, "../../evil name.txt", b"words")
 
     assert first == second
     assert first.parent == tmp_path
@@ -69,17 +70,17 @@ def test_an_upload_that_a_kill_cut_is_kept_whole_the_next_time(tmp_path):
     """Killed at any change of the disk, no part of a corpus passes for the whole of it."""
     kills = 0
     for kill in killing.moments(
-        lambda kill: order.save_upload(tmp_path / str(kill.moment), "words.txt", b"words")
+        lambda kill: run_spec.save_upload(tmp_path / str(kill.moment), "words.txt", b"words")
     ):
         kills += 1
         folder = tmp_path / str(kill.moment)
         assert {path.read_bytes() for path in folder.glob("*.txt")} <= {b"words"}
-        assert order.save_upload(folder, "words.txt", b"words").read_bytes() == b"words"
+        assert run_spec.save_upload(folder, "words.txt", b"words").read_bytes() == b"words"
     assert kills > 1
 
-    cut = order.save_upload(tmp_path, "words.txt", b"words")
+    cut = run_spec.save_upload(tmp_path, "words.txt", b"words")
     cut.write_bytes(b"wo")
-    assert order.save_upload(tmp_path, "words.txt", b"words").read_bytes() == b"words"
+    assert run_spec.save_upload(tmp_path, "words.txt", b"words").read_bytes() == b"words"
 
 
 @pytest.mark.parametrize(("name", "content"), [("model.pkl", b"x"), ("empty.txt", b"")])
@@ -88,14 +89,14 @@ def test_other_uploads_are_refused(tmp_path, name, content):
     folder = tmp_path / "uploads"
 
     with pytest.raises(BadInput, match=r"\.txt, \.jsonl or \.parquet|is empty"):
-        order.save_upload(folder, name, content)
+        run_spec.save_upload(folder, name, content)
 
     assert not folder.exists()
 
 
 def test_the_sparkline_says_its_numbers():
     """A screen reader hears where the loss began and where it is."""
-    assert "Loss from 3.00 to 1.00" in queued.sparkline([3.0, 2.0, 1.0])
+    assert "Loss from 3.00 to 1.00" in queue_panel.sparkline([3.0, 2.0, 1.0])
 
 
 def test_every_term_has_a_sentence():

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from explorer import jobs, store
+from explorer import jobs
 from explorer.specs import RunSpec
+from explorer.store import disk
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 WAIT_MS = 120_000
@@ -128,7 +129,7 @@ def test_a_run_is_started_watched_and_found_on_the_chart(
     line = page.locator(f".st-key-queue_{order.run_id}")
     link = line.get_by_role("link", name="See its point")
     expect(link).to_be_visible(timeout=RUN_MS)
-    assert store.load(store_root, order.run_id).status == "finished"
+    assert disk.load(store_root, order.run_id).status == "finished"
 
     link.click()
 

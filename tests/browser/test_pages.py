@@ -13,7 +13,7 @@ import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
-from explorer import store
+from explorer.store import disk
 from tests import records
 
 pytestmark = pytest.mark.browser
@@ -116,7 +116,7 @@ def test_the_table_is_taken_away_as_csv(study, dashboard, page: Page):
 def test_a_running_line_shows_how_its_loss_falls(store_root: Path, dashboard: str, page: Page):
     """The curve is there to see, not only in the page's text."""
     spec = records.study("live", layers=(20,))[1]
-    store.open_run(store_root, spec)
+    disk.open_run(store_root, spec)
     status = {
         "run_id": spec.run_id,
         "state": "running",
@@ -129,7 +129,7 @@ def test_a_running_line_shows_how_its_loss_falls(store_root: Path, dashboard: st
         "host": socket.gethostname(),
         "updated_at": time.time(),
     }
-    store.write_status(store_root, spec.run_id, status)
+    disk.write_status(store_root, spec.run_id, status)
 
     page.goto(f"{dashboard}/run")
 
@@ -144,7 +144,7 @@ def test_no_page_fetches_anything_from_another_server(store_root, dashboard, pag
     fetched = []
     page.context.on("request", lambda request: fetched.append(request.url))
     page.on("websocket", lambda socket: fetched.append(socket.url.replace("ws://", "http://")))
-    names = re.findall(r'"explorer/pages/(\w+)\.py"', (ROOT / "app.py").read_text("utf-8"))
+    names = re.findall(r'"explorer/pages/(\w+)/\1\.py"', (ROOT / "app.py").read_text("utf-8"))
     assert "published" in names
 
     for name in names:

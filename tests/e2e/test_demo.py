@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from explorer import store
+from explorer.store import disk
 
 pytestmark = pytest.mark.e2e
 
@@ -27,7 +27,7 @@ def test_the_demo_ends_with_a_table_of_teacher_and_two_students(tmp_path):
     )
 
     assert done.returncode == 0, done.stderr[-2000:]
-    found, problems = store.records(tmp_path / "demo")
+    found, problems = disk.records(tmp_path / "demo")
     assert problems == []
     assert sorted(r.model.num_layers for r in found) == [10, 20, 30]
     for column in ("Retention", "TPOT", "TTFT", "Parameters", "$/1M"):

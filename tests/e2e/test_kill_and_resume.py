@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from explorer import store
 from explorer.specs import RunSpec
+from explorer.store import disk
 
 pytestmark = pytest.mark.e2e
 
@@ -45,7 +45,7 @@ def test_a_killed_training_continues_from_its_checkpoint(tiny_llama, store_root,
 
     broken = spec("broken", 0.5)
     command = [sys.executable, "-m", "explorer", "run"]
-    store.open_run(store_root, broken)
+    disk.open_run(store_root, broken)
     process = subprocess.Popen(
         [*command, broken.run_id], stdout=subprocess.DEVNULL, start_new_session=True
     )
@@ -57,7 +57,7 @@ def test_a_killed_training_continues_from_its_checkpoint(tiny_llama, store_root,
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert not (store_root / broken.run_id / store.RECORD).exists()
+    assert not (store_root / broken.run_id / disk.RECORD).exists()
     left = json.loads(next(students.glob("*/checkpoint/state.json")).read_text())
     assert 0 < left["step"] < 967
 
@@ -65,12 +65,12 @@ def test_a_killed_training_continues_from_its_checkpoint(tiny_llama, store_root,
 
     whole = spec("whole", 1e6)
     # Another name and cadence decide nothing, so the student's folder must be made anew.
-    finished = store_root / store.STUDENTS
+    finished = store_root / disk.STUDENTS
     finished.rename(finished.with_name(".students-broken"))
-    store.open_run(store_root, whole)
+    disk.open_run(store_root, whole)
     subprocess.run([*command, whole.run_id], check=True, timeout=240)
-    resumed = store.load(store_root, broken.run_id).distillation
-    unbroken = store.load(store_root, whole.run_id).distillation
+    resumed = disk.load(store_root, broken.run_id).distillation
+    unbroken = disk.load(store_root, whole.run_id).distillation
     assert resumed.num_resumes == 1
     assert unbroken.num_resumes == 0
     assert [(p.step, p.loss, p.heldout_kl) for p in resumed.curve] == [

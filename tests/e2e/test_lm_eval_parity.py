@@ -8,10 +8,10 @@ import sys
 import pytest
 import torch
 
-from explorer.measure import capability
+from explorer.evaluate import capability
 from explorer.models import loading, starter
-from explorer.progress import Progress
 from explorer.specs import CapabilitySpec
+from explorer.store.progress import Progress
 from explorer.tasks import index
 
 LIMIT = 25

@@ -9,10 +9,11 @@ import sys
 import pytest
 import torch
 
-from explorer import cli, store
-from explorer.analysis import retention
+from explorer import cli
+from explorer.analysis.stats import retention
+from explorer.charts import retention_chart
 from explorer.records import RunRecord
-from explorer.report import figures
+from explorer.store import disk
 from tests import records
 from tests.conftest import ROOT
 
@@ -61,9 +62,10 @@ COMMANDS = [
 
 def test_a_tiny_distillation_gives_the_losses_it_always_gave(tiny_llama, tmp_path, golden):
     """Refactoring the loop leaves every loss as it was, to four digits."""
-    from explorer.distill import students, train
-    from explorer.distill.lessons import Cached, Course
-    from explorer.distill.targets import Targets, by_weights
+    from explorer import students
+    from explorer.distill import train
+    from explorer.distill.teacher_cache import Targets, by_weights
+    from explorer.distill.teacher_signal import Cached, Course
     from explorer.models.loading import load
     from explorer.specs import DistillSpec
 
@@ -97,7 +99,7 @@ def test_records_of_every_past_schema_still_load(path):
     record = RunRecord.from_json(path.read_text())
 
     assert record.status == "finished"
-    assert store.row(record)["tpot_ms"] > 0
+    assert disk.row(record)["tpot_ms"] > 0
 
 
 def test_there_is_a_record_of_the_present_schema():
@@ -114,14 +116,14 @@ def test_committed_runs_keep_their_ids_and_the_keys_of_what_they_share(golden):
     Of each committed run: its id, its teacher's run, recipe and control arm, the folder of its
     student, and the part of a timing's key that the spec decides.
     """
-    from explorer.run.making import student_key
-    from explorer.run.state import key
+    from explorer.pipeline.state import key
+    from explorer.pipeline.student_stage import student_key
 
     store_root = ROOT / "results"
-    by_id = {record.run_id: record for record in store.records(store_root)[0]}
+    by_id = {record.run_id: record for record in disk.records(store_root)[0]}
     identities = {}
     for run_id, record in sorted(by_id.items()):
-        spec = store.read_spec(store_root, run_id)
+        spec = disk.read_spec(store_root, run_id)
         assert spec.run_id == run_id
         teacher, taught = spec.teacher_run(), record.distillation
         names = {
@@ -170,11 +172,11 @@ def test_every_command_has_a_golden_help():
 def test_the_chart_of_a_study(store_root, golden):
     """The figure as Plotly's JSON, from a fixed study."""
     records.write_study(store_root)
-    found, _ = store.records(store_root)
-    answers = {r.run_id: store.answers(store_root, r.run_id) for r in found}
-    runs = retention.add(store.frame(found), store.scores(found), answers)
+    found, _ = disk.records(store_root)
+    answers = {r.run_id: disk.answers(store_root, r.run_id) for r in found}
+    runs = retention.add(disk.frame(found), disk.scores(found), answers)
 
-    figure = figures.retention_chart(runs, x="tpot_ms")
+    figure = retention_chart.retention_chart(runs, x="tpot_ms")
 
     def rounded(value):
         if isinstance(value, float):

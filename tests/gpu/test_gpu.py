@@ -2,10 +2,10 @@
 
 import pytest
 
-from explorer import run as engine
-from explorer import store
+from explorer import pipeline as engine
 from explorer.errors import RunCancelled
 from explorer.specs import RunSpec
+from explorer.store import disk
 
 pytestmark = pytest.mark.gpu
 
@@ -54,25 +54,25 @@ def test_a_run_told_to_end_on_the_gpu_resumes_there(spec, store_root):
 
     def cancel_in_training(status):
         if status["stage"] == "distil" and status["done"] == 5:
-            store.request_cancel(store_root, spec.run_id)
+            disk.request_cancel(store_root, spec.run_id)
 
     with pytest.raises(RunCancelled):
         engine.run(spec, store_root, cancel_in_training)
-    store.withdraw_cancel(store_root, spec.run_id)
+    disk.withdraw_cancel(store_root, spec.run_id)
 
     assert engine.run(spec, store_root).distillation.num_resumes == 1
 
 
 def test_compiled_decoding_is_eager_decoding(tiny_llama):
     """The compiled step over a static cache gives the tokens that the eager model gives."""
-    from explorer.measure.runtimes.in_torch import Compiled, Eager
-    from explorer.measure.speed import latency
+    from explorer.latency import timing
+    from explorer.latency.runtimes.in_torch import Compiled, Eager
     from explorer.models import loading
     from explorer.specs import LatencySpec
 
     loaded = loading.load(str(tiny_llama(num_layers=2)), device="cuda", dtype="float32")
     eager, compiled = Eager(loaded), Compiled(loaded)
-    prompt_BT = latency.random_prompt([eager], LatencySpec(prompt_tokens=8), 2)
+    prompt_BT = timing.random_prompt([eager], LatencySpec(prompt_tokens=8), 2)
     compiled.prepare(2, 24)
 
     wanted = list(eager.stream(prompt_BT, 16))
@@ -90,7 +90,7 @@ def test_rounded_weights_are_a_row_of_their_own_on_the_gpu(spec, store_root, bit
     record = engine.run(spec.with_(torch_bits=bits, distill=taught), store_root)
 
     assert record.model.dtype == f"int{bits} + bfloat16"
-    teacher = store.load(store_root, record.teacher_run_id)
+    teacher = disk.load(store_root, record.teacher_run_id)
     assert teacher.model.dtype == "bfloat16"
     assert record.distillation.steps > 0
     assert record.capability.scores[0].num_documents == 12

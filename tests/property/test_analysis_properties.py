@@ -6,7 +6,9 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from explorer.analysis import cost, frontier, numbers, paired_tests, pairing, retention
+from explorer.analysis import frontier, numbers
+from explorer.analysis.cost import unit_cost
+from explorer.analysis.stats import paired_tests, pairing, retention
 from explorer.catalogue.prices import Price
 
 # Test folders are no packages, so a file beside this one is loaded by its path.
@@ -108,7 +110,7 @@ def test_an_hour_of_tokens_costs_the_rate(rate, speed, utilisation):
         }
     )
 
-    added = cost.add(runs, {"box": Price(usd_per_hour=rate)}, utilisation=utilisation).iloc[0]
+    added = unit_cost.add(runs, {"box": Price(usd_per_hour=rate)}, utilisation=utilisation).iloc[0]
 
     per_hour = added["usd_per_mtok"] * speed * utilisation * 3600 / 1e6
     np.testing.assert_allclose([per_hour, added["usd_per_hour_at_load"]], rate)

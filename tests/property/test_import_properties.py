@@ -10,10 +10,10 @@ from pathlib import Path
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from explorer import store
-from explorer.analysis import differences
+from explorer.analysis.stats import differences
 from explorer.errors import BadInput
-from explorer.harness import bring, results, samples
+from explorer.lm_eval_io import import_run, results, samples
+from explorer.store import disk
 
 SAMPLE = {
     "doc_id": 0,
@@ -114,7 +114,7 @@ def test_any_damage_is_a_sentence_or_a_readable_run(results, lines, cut):
             "\n".join(json.dumps(line) for line in lines)
         )
         try:
-            run_id, problems = bring.bring(root, folder, "fuzz")
+            run_id, problems = import_run.bring(root, folder, "fuzz")
         except BadInput as error:
             refused = str(error)
         else:
@@ -123,8 +123,8 @@ def test_any_damage_is_a_sentence_or_a_readable_run(results, lines, cut):
             assert refused.endswith(".")
             assert not list(root.iterdir())
             return
-        record = store.load(root, run_id)
-        scores, answers = store.scores([record]), store.answers(root, run_id)
+        record = disk.load(root, run_id)
+        scores, answers = disk.scores([record]), disk.answers(root, run_id)
         rows, _ = differences.between(scores, scores, answers, answers)
         assert len(rows) == scores["headline"].sum()
         assert all(problem.endswith(".") for problem in problems)

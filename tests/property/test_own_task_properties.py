@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from explorer.errors import BadInput
-from explorer.tasks import own
+from explorer.tasks import custom
 from tests.property.strategies import texts
 
 values = st.recursive(
@@ -23,8 +23,8 @@ words = texts.map(str.strip).filter(bool)
 def outcome(name, content):
     """The documents, or the sentence that refuses the file."""
     try:
-        rows = own.read(name, content)
-        return own.documents(name, rows, own.guess(own.columns_of(rows)))
+        rows = custom.read(name, content)
+        return custom.documents(name, rows, custom.guess(custom.columns_of(rows)))
     except BadInput as error:
         said = str(error)
         assert said.endswith(".")

@@ -13,11 +13,13 @@ import pytest
 import requests
 from typer.testing import CliRunner
 
-from explorer import jobs, store
+from explorer import jobs
 from explorer.cli import app
-from explorer.jobs import head, queue, states
+from explorer.jobs import queue, states
+from explorer.jobs import ray_head as head
+from explorer.search import queued, successive_halving
 from explorer.specs import DepthStudent, LatencySpec, RunSpec, TuneSpec
-from explorer.tune import queued, tournament
+from explorer.store import disk
 
 pytestmark = pytest.mark.ray
 
@@ -198,7 +200,7 @@ def test_runs_wait_for_each_other_and_teachers_go_first(tmp_path, last):
     queued = jobs.listing(tmp_path).query("state == 'queued'")
     assert list(queued["run_id"]) == [student.run_id, later.run_id]
     assert set(jobs.wait(tmp_path, ids, 90).values()) == {"finished"}
-    in_order = [store.read_status(tmp_path, s.run_id) for s in (teacher, student, later)]
+    in_order = [disk.read_status(tmp_path, s.run_id) for s in (teacher, student, later)]
     for before, after in zip(in_order, in_order[1:], strict=False):
         assert before["ended"] <= after["began"]
 
@@ -239,7 +241,7 @@ def test_cancelled_in_the_queue_stays_cancelled(tmp_path, last):
     (after,) = jobs.submit([RunSpec(name="after")], tmp_path)
     assert jobs.wait(tmp_path, [after], 60) == {after: "finished"}
     assert row_of(tmp_path, waiting.run_id)["state"] == "cancelled"
-    assert "began" not in store.read_status(tmp_path, waiting.run_id)
+    assert "began" not in disk.read_status(tmp_path, waiting.run_id)
 
     jobs.resume(tmp_path, waiting.run_id)
     assert jobs.wait(tmp_path, [waiting.run_id], 60) == {waiting.run_id: "finished"}
@@ -255,14 +257,14 @@ def test_run_that_ignores_a_cancel_is_stopped(tmp_path, last, monkeypatch):
     (run_id,) = jobs.submit([RunSpec(name="deaf")], tmp_path)
     until(tmp_path, run_id, "running")
     until_it_says_so = time.monotonic() + 30
-    while not (store.read_status(tmp_path, run_id) or {}).get("pid"):
+    while not (disk.read_status(tmp_path, run_id) or {}).get("pid"):
         assert time.monotonic() < until_it_says_so
         time.sleep(0.2)
 
     jobs.cancel(tmp_path, run_id)
 
     until(tmp_path, run_id, "cancelled", 30)
-    pid = store.read_status(tmp_path, run_id)["pid"]
+    pid = disk.read_status(tmp_path, run_id)["pid"]
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
@@ -321,7 +323,7 @@ def test_real_run_goes_through_the_queue(tmp_path, tiny_llama):
     jobs.submit([spec], tmp_path)
 
     assert jobs.wait(tmp_path, [spec.run_id], 240) == {spec.run_id: "finished"}
-    assert store.load(tmp_path, spec.run_id).latency.own.turns
+    assert disk.load(tmp_path, spec.run_id).latency.own.turns
     assert jobs.log_tail(tmp_path, spec.run_id)
 
 
@@ -329,8 +331,8 @@ def test_real_run_heeds_a_cancel_that_came_while_it_waited(tmp_path, tiny_llama,
     """Should Ray start a job in spite of its cancellation, the run does nothing."""
     monkeypatch.setenv("EXPLORER_RESULTS", str(tmp_path))
     spec = RunSpec(name="late", teacher=str(tiny_llama()), capability=None, latency=None)
-    store.open_run(tmp_path, spec)
-    store.request_cancel(tmp_path, spec.run_id)
+    disk.open_run(tmp_path, spec)
+    disk.request_cancel(tmp_path, spec.run_id)
 
     subprocess.run(queue.run_command(spec.run_id), check=False, timeout=240)
 
@@ -345,7 +347,7 @@ def test_head_that_cannot_start_says_why(tmp_path, last, monkeypatch):
         taken.listen()
         port = taken.getsockname()[1]
         monkeypatch.setattr(head, "_free_port", lambda: port)
-        with pytest.raises(jobs.head.JobError, match="did not start"):
+        with pytest.raises(head.JobError, match="did not start"):
             jobs.submit([RunSpec(name="unlucky")], tmp_path)
 
     run_id = RunSpec(name="unlucky").run_id
@@ -363,19 +365,21 @@ def test_a_tournament_holds_its_runs_side_by_side(tmp_path, tiny_run):
         "rounds": 1,
     }
     spec = TuneSpec.parse(order)
-    runs = [one.run_id for one in tournament.standings(spec, tmp_path).missing.values()]
+    runs = [one.run_id for one in successive_halving.standings(spec, tmp_path).missing.values()]
 
     tune_id = queued.submit(spec, tmp_path)
 
-    folder = tournament.folder(tmp_path)
+    folder = successive_halving.folder(tmp_path)
     assert jobs.wait(folder, [tune_id], 240) == {tune_id: "finished"}, jobs.log_tail(
         folder, tune_id
     )
-    began = [store.load(tmp_path, run_id).started_at for run_id in runs]
-    ended = [store.load(tmp_path, run_id).finished_at for run_id in runs]
+    began = [disk.load(tmp_path, run_id).started_at for run_id in runs]
+    ended = [disk.load(tmp_path, run_id).finished_at for run_id in runs]
     if os.cpu_count() > 1:
         assert max(began) <= min(ended)
-    from explorer.tune import here
+    from explorer.search import local
 
-    alone = tournament.hold(spec, tmp_path / "alone", here.train(lambda title: lambda said: None))
-    assert tournament.standings(spec, tmp_path).table == alone
+    alone = successive_halving.hold(
+        spec, tmp_path / "alone", local.train(lambda title: lambda said: None)
+    )
+    assert successive_halving.standings(spec, tmp_path).table == alone

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from explorer.analysis import advise
+from explorer.analysis import headline
 
 
 def runs(*students, **teacher):
@@ -46,7 +46,7 @@ def runs(*students, **teacher):
 
 def test_the_sentence_names_the_smallest_student_that_reaches_the_target():
     """Of two students above 95 % the smaller one is the news."""
-    said = advise.headline(runs((24, 0.99, 0.8), (18, 0.96, 0.6), (10, 0.5, 0.35)))
+    said = headline.headline(runs((24, 0.99, 0.8), (18, 0.96, 0.6), (10, 0.5, 0.35)))
 
     assert said == (
         "An 18-layer student keeps 96 % [92, 100] of the teacher's capability at 0.60 times its "
@@ -56,7 +56,7 @@ def test_the_sentence_names_the_smallest_student_that_reaches_the_target():
 
 def test_where_no_student_reaches_the_target_the_sentence_says_so():
     """The closest is told without hiding that it misses the mark."""
-    said = advise.headline(runs((20, 0.9, 0.72), (15, 0.83, 0.52), (6, 0.2, 0.3)))
+    said = headline.headline(runs((20, 0.9, 0.72), (15, 0.83, 0.52), (6, 0.2, 0.3)))
 
     assert said.startswith(
         "No student reaches 95 %: the closest is a 20-layer student that keeps 90 % [86, 94] of "
@@ -71,7 +71,7 @@ def test_of_students_that_come_equally_close_the_smallest_is_told():
     frame["runtime"] = ["transformers eager"] * 2 + ["llama.cpp"] * 2
     frame["weight_bytes"] = [538, 452, 120, 88]
 
-    assert advise.headline(frame).startswith(
+    assert headline.headline(frame).startswith(
         "No student reaches 95 %: the closest is a 24-layer student as q8_0 in llama.cpp that "
         "keeps 84 % [80, 88] of the teacher's capability at 0.11 times its latency"
     )
@@ -85,13 +85,15 @@ def test_quantising_the_teacher_has_a_sentence_of_its_own():
     frame["runtime"] = ["transformers eager", *["llama.cpp"] * 3, "transformers eager"]
     frame["weight_bytes"] = [538, 143, 104, 120, 326]
 
-    assert advise.headline(frame) == (
+    assert headline.headline(frame) == (
         "No student reaches 95 %: the closest is a 24-layer student as q8_0 in llama.cpp that "
         "keeps 83 % [79, 87] of the teacher's capability at 0.14 times its latency and 0.14 times "
         "its cost per hour. The teacher itself as q4_k_m in llama.cpp keeps 96 % [92, 100] of the "
         "teacher's capability at 0.15 times its latency and 0.15 times its cost per hour."
     )
-    assert advise.headline(frame[:3]).startswith("The teacher itself as q4_k_m in llama.cpp keeps")
+    assert headline.headline(frame[:3]).startswith(
+        "The teacher itself as q4_k_m in llama.cpp keeps"
+    )
 
 
 def test_what_is_not_known_is_left_out_of_the_sentence():
@@ -99,19 +101,19 @@ def test_what_is_not_known_is_left_out_of_the_sentence():
     frame = runs((15, 0.83, 0.52), usd_per_hour_at_load=np.nan)
     frame[["tpot_ratio", "retention_low", "usd_per_hour_at_load"]] = np.nan
 
-    assert advise.headline(frame) == (
+    assert headline.headline(frame) == (
         "No student reaches 95 %: the closest is a 15-layer student that keeps 83 % of the "
         "teacher's capability."
     )
-    assert "cost" not in advise.headline(frame.drop(columns="usd_per_hour_at_load"))
+    assert "cost" not in headline.headline(frame.drop(columns="usd_per_hour_at_load"))
 
 
 def test_without_runs_or_students_the_sentence_says_what_is_missing():
     """Every state of the store has its sentence."""
-    assert advise.headline(runs().iloc[:0]) == "No finished runs yet."
-    assert "No student is measured yet" in advise.headline(runs())
+    assert headline.headline(runs().iloc[:0]) == "No finished runs yet."
+    assert "No student is measured yet" in headline.headline(runs())
     unknown = runs((15, np.nan, 0.5)).assign(excluded_tasks="a: the teacher is at chance")
-    assert advise.headline(unknown) == (
+    assert headline.headline(unknown) == (
         "What the students keep is not known yet (a: the teacher is at chance)."
     )
 
@@ -121,7 +123,7 @@ def test_with_several_teachers_the_sentence_says_whose_capability():
     frame = runs((15, 0.83, 0.52), (20, 0.8, 0.7))
     frame.loc[2, "teacher"] = "other"
 
-    assert "of starter's capability" in advise.headline(frame)
+    assert "of starter's capability" in headline.headline(frame)
 
 
 @pytest.mark.parametrize(
@@ -138,4 +140,4 @@ def test_a_pick_meets_every_limit_smallest_first(limits, picked):
     """A missing value meets no limit on it."""
     frame = runs((20, 0.9, 0.72), (15, 0.83, 0.52), (6, 0.2, 0.3))
 
-    assert advise.pick(frame, **limits)["run_id"].tolist() == picked
+    assert headline.pick(frame, **limits)["run_id"].tolist() == picked

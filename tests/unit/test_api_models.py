@@ -12,18 +12,19 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from explorer import cli, store
-from explorer import run as engine
+from explorer import cli
+from explorer import pipeline as engine
 from explorer.catalogue import api_prices
 from explorer.errors import BadInput, RunFailed
-from explorer.measure import capability
-from explorer.measure.backends import api_lm
-from explorer.measure.runtimes import replies
-from explorer.measure.runtimes.endpoint import Failed
+from explorer.evaluate import capability
+from explorer.evaluate.backends import api_lm
+from explorer.latency.runtimes import endpoint_completions
+from explorer.latency.runtimes.endpoint import Failed
 from explorer.models import endpoint, loading
-from explorer.progress import Progress
 from explorer.records import Usage
 from explorer.specs import ApiSpec, CapabilitySpec, RunSpec
+from explorer.store import disk
+from explorer.store.progress import Progress
 from tests.answering_server import THOUGHT, AnsweringServer, fresh
 from tests.openai_server import SECRET, serving
 
@@ -131,7 +132,7 @@ def test_completions_give_the_scores_of_the_weights(server, spec, folder, tasks,
     )
     assert [s.score for s in record.capability.scores] == [s.score for s in own.scores]
     columns = ["task", "metric", "doc_id", "doc_hash", "value"]
-    assert store.answers(store_root, record.run_id)[columns].equals(answers[columns])
+    assert disk.answers(store_root, record.run_id)[columns].equals(answers[columns])
     theirs = [s["filtered_resps"] for s in samples_of(store_root, record.run_id, "choose")]
     (path,) = (store_root / "own").glob("samples_choose_*.jsonl")
     ours = [json.loads(line)["filtered_resps"] for line in path.read_text().splitlines()]
@@ -156,7 +157,7 @@ def test_a_chat_is_asked_and_its_tokens_are_counted(server, spec, store_root):
         prompt_tokens=sum(len(_chat(one)) for one in server.asked),
         output_tokens=12 * 4,
     )
-    assert store.scores([record])["chat_template"].tolist() == ["on"]
+    assert disk.scores([record])["chat_template"].tolist() == ["on"]
     assert record.environment.device_name.startswith("endpoint 127.0.0.1")
     results = next((store_root / record.run_id / "capability").glob("results_*.json"))
     assert json.loads(results.read_text())["config"]["model"] == "local-chat-completions"
@@ -224,9 +225,11 @@ def test_anthropics_replies_are_text_without_the_thoughts():
     where = endpoint.parse("endpoint:https://api.anthropic.com/v1/messages#claude")
 
     assert api_lm._answered(reply)["content"] == [{"type": "text", "text": "yes"}]
-    assert replies.usage(reply) == Usage(num_replies=1, prompt_tokens=7, output_tokens=3)
+    assert endpoint_completions.usage(reply) == Usage(
+        num_replies=1, prompt_tokens=7, output_tokens=3
+    )
     assert api_lm.kind(where, ApiSpec()) == "anthropic-chat-completions"
-    assert replies.headers(where, "k")["x-api-key"] == "k"
+    assert endpoint_completions.headers(where, "k")["x-api-key"] == "k"
 
 
 def test_a_kind_that_speaks_otherwise_than_the_address_is_refused():
@@ -316,7 +319,7 @@ def test_a_server_that_stays_bad_is_said_in_a_sentence(server, spec, store_root,
         engine.run(asked, store_root)
 
     assert len(server.asked) == 3
-    assert store.load(store_root, asked.run_id).error.traceback is None
+    assert disk.load(store_root, asked.run_id).error.traceback is None
 
 
 def test_a_completions_server_without_log_probabilities_is_named(spec, folder, store_root):
@@ -390,7 +393,7 @@ def test_a_price_limit_stops_a_run_before_its_first_request(server, spec, store_
     assert not server.asked
     record = engine.run(spec("write", max_usd=1.0), store_root)
 
-    log = (store_root / record.run_id / store.LOG).read_text(encoding="utf-8")
+    log = (store_root / record.run_id / disk.LOG).read_text(encoding="utf-8")
     assert "answers of 48 tokens at most: $" in log
     assert record.capability.usage.output_tokens == 48
 
@@ -455,7 +458,7 @@ def test_the_starter_behind_a_server_has_the_starters_scores(store_root):
     own = engine.run(here, store_root)
 
     columns = ["task", "metric", "doc_id", "doc_hash", "value"]
-    both = [store.answers(store_root, one.run_id)[columns] for one in (there, own)]
+    both = [disk.answers(store_root, one.run_id)[columns] for one in (there, own)]
     assert both[0].equals(both[1])
     for task in asked["tasks"]:
         pairs = zip(

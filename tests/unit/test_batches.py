@@ -3,12 +3,12 @@
 import pytest
 
 from explorer.errors import BadInput, NoRoom
-from explorer.measure.runtimes.in_torch import Eager
-from explorer.measure.speed import latency
+from explorer.latency import timing
+from explorer.latency.runtimes.in_torch import Eager
 from explorer.models import loading
-from explorer.progress import Progress
 from explorer.records import LoadPoint
 from explorer.specs import SHAPES, LatencySpec
+from explorer.store.progress import Progress
 
 SPEC = LatencySpec(prompt_tokens=6, output_tokens=3, warmup=0, repeats=2, concurrency=[1, 2, 4])
 
@@ -20,9 +20,9 @@ def runtime(tiny_llama):
 
 def test_a_level_is_a_batch_and_its_tokens_are_counted(runtime, store_root, monkeypatch):
     """Each level answers so many sequences at once; the rate is theirs together."""
-    monkeypatch.setattr(latency, "SATURATED_GAIN", 0.0)
+    monkeypatch.setattr(timing, "SATURATED_GAIN", 0.0)
 
-    found = latency.time_in_turns(runtime, None, SPEC, Progress(store_root, "run-1")).own
+    found = timing.time_in_turns(runtime, None, SPEC, Progress(store_root, "run-1")).own
 
     assert [(point.kind, point.level) for point in found.curve] == [
         ("batch", 1),
@@ -45,7 +45,7 @@ def point(level, rate):
 )
 def test_a_level_that_adds_hardly_a_token_ends_the_sweep(rates, ends):
     """Less than 5 % more than the level before: the note has both rates."""
-    note = latency.why_saturated([point(2**i, rate) for i, rate in enumerate(rates)])
+    note = timing.why_saturated([point(2**i, rate) for i, rate in enumerate(rates)])
 
     assert (note is not None) == ends
     if ends:
@@ -54,16 +54,16 @@ def test_a_level_that_adds_hardly_a_token_ends_the_sweep(rates, ends):
 
 def test_memory_that_runs_out_ends_the_sweep_and_keeps_the_rest(runtime, store_root, monkeypatch):
     """The levels before it stay, and the note says why there are no more."""
-    real = latency._timed_level
+    real = timing._timed_level
 
     def too_large(runtimes, spec, num_sequences, meter, tell):
         if num_sequences == 2:
             raise NoRoom("The memory of cpu is too small.")
         return real(runtimes, spec, num_sequences, meter, tell)
 
-    monkeypatch.setattr(latency, "_timed_level", too_large)
+    monkeypatch.setattr(timing, "_timed_level", too_large)
 
-    found = latency.time_in_turns(runtime, None, SPEC, Progress(store_root, "run-1")).own
+    found = timing.time_in_turns(runtime, None, SPEC, Progress(store_root, "run-1")).own
 
     assert [point.level for point in found.curve] == [1]
     assert found.curve_note == "The memory of cpu is too small."
@@ -74,7 +74,7 @@ def test_arrivals_need_a_server(runtime, store_root):
     """An open loop over a model in this process is refused before anything is timed."""
     spec = SPEC.with_(request_rates=[1.0])
     with pytest.raises(BadInput, match="Time an endpoint"):
-        latency.time_in_turns(runtime, None, spec, Progress(store_root, "run-1"))
+        timing.time_in_turns(runtime, None, spec, Progress(store_root, "run-1"))
 
 
 def test_a_workload_sets_both_lengths():

@@ -14,13 +14,14 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from explorer.errors import BadInput, NoRoom, RunCancelled, UnknownTask
-from explorer.measure import capability, contamination, sample, task_code, task_sets
-from explorer.measure.backends import prefix_lm
-from explorer.measure.lm_eval_files import TaskFiles
+from explorer.evaluate import capability, contamination, subset
+from explorer.evaluate.backends import prefix_lm
+from explorer.evaluate.task_output import TaskFiles
 from explorer.models import loading
-from explorer.progress import Progress
 from explorer.records import Capability
 from explorer.specs import CapabilitySpec
+from explorer.store.progress import Progress
+from explorer.tasks import safe_loading, task_loading
 from tests import local_tasks
 
 CPU = torch.device("cpu")
@@ -45,9 +46,9 @@ def tasks(tmp_path) -> Path:
 def only_local(monkeypatch) -> None:
     """lm-eval's own 14,000 task files take a quarter of a minute to index: leave them out."""
     monkeypatch.setattr(
-        task_sets,
+        task_loading,
         "Manager",
-        lambda folders, **_: task_code.Manager(folders, include_defaults=False),
+        lambda folders, **_: safe_loading.Manager(folders, include_defaults=False),
     )
 
 
@@ -107,7 +108,7 @@ def test_limit_is_the_same_sample_for_every_model(ask, tiny_llama):
 
     assert first.doc_id.tolist() == second.doc_id.tolist()
     assert first.doc_hash.tolist() == second.doc_hash.tolist()
-    assert sorted(set(first.doc_id)) == sample.choose("local_choice", ["/0", "/1"] * 15, 7, 0)
+    assert sorted(set(first.doc_id)) == subset.choose("local_choice", ["/0", "/1"] * 15, 7, 0)
 
 
 def test_doc_id_is_the_position_in_the_data(ask, tasks):
@@ -299,17 +300,17 @@ def test_files_are_those_of_lm_eval(ask, tmp_path):
 
 def test_groups_tags_and_patterns_become_leaf_tasks(only_local, tasks):
     """A group, a tag and a pattern each stand for their tasks; a task is taken once."""
-    assert list(task_sets.load(["local_group", "local_choice"], str(tasks))) == [
+    assert list(task_loading.load(["local_group", "local_choice"], str(tasks))) == [
         "local_choice",
         "local_letter",
     ]
-    assert len(task_sets.load(["local_all"], str(tasks))) == 5
-    assert list(task_sets.load(["local_[cl]*"], str(tasks))) == ["local_choice", "local_letter"]
+    assert len(task_loading.load(["local_all"], str(tasks))) == 5
+    assert list(task_loading.load(["local_[cl]*"], str(tasks))) == ["local_choice", "local_letter"]
 
 
 def test_starter_group_is_ours(store_root):
     """`starter` needs no folder and no network."""
-    names = list(task_sets.load(["starter"]))
+    names = list(task_loading.load(["starter"]))
 
     assert len(names) >= 4
     assert all(name.startswith("starter_") for name in names)
@@ -318,9 +319,9 @@ def test_starter_group_is_ours(store_root):
 def test_unknown_task_names_close_ones(only_local, tasks):
     """A mistyped task is refused with what was probably meant and where all are listed."""
     with pytest.raises(UnknownTask, match=r"'local_chioce'.*local_choice.*explorer tasks"):
-        task_sets.load(["local_chioce"], str(tasks))
+        task_loading.load(["local_chioce"], str(tasks))
     with pytest.raises(BadInput, match="no folder"):
-        task_sets.load(["starter"], "/nowhere/tasks")
+        task_loading.load(["starter"], "/nowhere/tasks")
 
 
 def test_missing_documents_are_named(tasks, tmp_path):
@@ -330,7 +331,7 @@ def test_missing_documents_are_named(tasks, tmp_path):
     (tasks / "local_choice.yaml").write_text(text, encoding="utf-8")
 
     with pytest.raises(BadInput, match=r"local_choice.*working directory"):
-        task_sets.load(["local_group"], str(tasks))
+        task_loading.load(["local_group"], str(tasks))
 
 
 def test_relative_documents_are_read_from_the_working_directory(tasks, monkeypatch):
@@ -341,7 +342,7 @@ def test_relative_documents_are_read_from_the_working_directory(tasks, monkeypat
     (tasks.parent / "work").mkdir()
     monkeypatch.chdir(tasks.parent / "work")
 
-    assert len(task_sets.load(["local_choice"], str(tasks))["local_choice"].eval_docs) == 30
+    assert len(task_loading.load(["local_choice"], str(tasks))["local_choice"].eval_docs) == 30
 
 
 def test_data_of_the_hub_is_named_when_offline(tasks):
@@ -358,7 +359,7 @@ def test_data_of_the_hub_is_named_when_offline(tasks):
     (tasks / "hub_task.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
 
     with pytest.raises(BadInput, match=r"hub_task needs .*nobody/no_such_data.*HF_HUB_OFFLINE=1"):
-        task_sets.load(["hub_task"], str(tasks))
+        task_loading.load(["hub_task"], str(tasks))
 
 
 def test_model_without_chat_template_is_refused(ask, tiny):
@@ -387,7 +388,7 @@ def test_task_that_runs_written_code_is_refused(tasks):
     path.write_text(path.read_text(encoding="utf-8") + "\nunsafe_code: true\n", encoding="utf-8")
 
     with pytest.raises(BadInput, match="runs code"):
-        task_sets.load(["local_word"], str(tasks))
+        task_loading.load(["local_word"], str(tasks))
 
 
 def test_overlap_counts_documents_that_stand_in_the_corpus():

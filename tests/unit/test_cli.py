@@ -8,8 +8,9 @@ import sys
 import pandas as pd
 import pytest
 
-from explorer import cli, specs, store
-from explorer.cli import doing
+from explorer import cli, specs
+from explorer.cli import run
+from explorer.store import disk
 from tests import records
 
 
@@ -147,19 +148,19 @@ def test_two_runs_are_compared_task_by_task_and_as_a_suite(explorer, store_root)
 
 def test_compare_json_is_what_the_functions_say(explorer, store_root):
     """Numbers for programs, the same as `differences.between`; null for what is missing."""
-    from explorer.analysis import differences
+    from explorer.analysis.stats import differences
 
     _, a, b, *_ = records.write_study(store_root)
 
     code, out, _ = explorer("compare", a, "--against", b, "--json")
 
     (one,) = json.loads(out)
-    scores = store.scores(store.records(store_root)[0])
+    scores = disk.scores(disk.records(store_root)[0])
     rows, suite = differences.between(
         scores[scores["run_id"] == a],
         scores[scores["run_id"] == b],
-        store.answers(store_root, a),
-        store.answers(store_root, b),
+        disk.answers(store_root, a),
+        disk.answers(store_root, b),
     )
     assert code == 0
     assert (one["run"], one["reference"]) == (a, b)
@@ -174,9 +175,9 @@ def test_compare_json_is_what_the_functions_say(explorer, store_root):
 def test_compare_refuses_what_was_measured_in_another_way(explorer, store_root):
     """The field and both values are named; --allow compares all the same and notes it."""
     _, a, b, *_ = records.write_study(store_root)
-    old = store.load(store_root, b)
+    old = disk.load(store_root, b)
     capability = old.capability.model_copy(update={"lm_eval_version": "0.4.9"})
-    store.save(store_root, old.model_copy(update={"capability": capability}))
+    disk.save(store_root, old.model_copy(update={"capability": capability}))
 
     refused = explorer("compare", a, b)[1].decode()
     allowed = explorer("compare", a, b, "--allow", "lm_eval_version")[1].decode()
@@ -256,7 +257,7 @@ def test_schema_and_spec_can_be_piped(explorer, tmp_path):
 def test_a_damaged_folder_is_reported_beside_the_list(explorer, store_root):
     """The good runs are printed, the problem goes to standard error."""
     run_ids = records.write_study(store_root)
-    (store_root / run_ids[0] / store.RECORD).write_text("nonsense")
+    (store_root / run_ids[0] / disk.RECORD).write_text("nonsense")
 
     code, out, err = explorer("ls", "--json")
 
@@ -310,7 +311,7 @@ def test_targets_are_listed_and_removed_from_the_shell(explorer, store_root):
     """The three commands on a store that has some, and on one that has none."""
     import torch
 
-    from explorer.distill.targets import Targets
+    from explorer.distill.teacher_cache import Targets
 
     assert "No targets yet" in explorer("targets", "ls")[1].decode()
     identity = {"teacher": "t", "top_k": 8, "temperature": 1.0, "vocab_size": 320}
@@ -336,7 +337,7 @@ def test_a_dry_run_says_what_it_takes_and_starts_nothing(
     explorer, store_root, tmp_path, tiny_run, monkeypatch
 ):
     """Memory, disk, time and cost of each run; where it cannot fit, the refusal."""
-    from explorer import preflight
+    from explorer.pipeline import preflight
 
     order = tmp_path / "order.yaml"
     order.write_text(specs.RunSpec.parse(tiny_run).to_yaml())
@@ -355,9 +356,9 @@ def test_a_dry_run_says_what_it_takes_and_starts_nothing(
 
 def test_a_dry_run_of_a_sweep_counts_what_is_measured(capsys, monkeypatch, tmp_path, tiny_run):
     """Beside runs that will take time, those that are finished are a number of runs, no basis."""
-    from explorer import preflight
-    from explorer.analysis.estimate import MEASURED
+    from explorer.analysis.planning.run_time import MEASURED
     from explorer.cli import tables
+    from explorer.pipeline import preflight
 
     runs = [specs.RunSpec.parse(tiny_run | {"name": name}) for name in ("one", "two", "three")]
     [told] = preflight.forecasts(runs[:1], tmp_path)
@@ -420,7 +421,7 @@ def test_a_task_of_ones_own_is_added_and_previewed(explorer, known_tasks, store_
 def test_run_takes_the_flags_of_lm_eval(explorer, tmp_path, monkeypatch):
     """They replace what the spec asks, by lm-eval's names or ours; without them nothing changes."""
     asked: list[specs.RunSpec] = []
-    monkeypatch.setattr(doing, "_do", lambda runs, root, **options: asked.extend(runs))
+    monkeypatch.setattr(run, "_do", lambda runs, root, **options: asked.extend(runs))
     order = specs.RunSpec(name="one", latency=None)
     path = tmp_path / "order.yaml"
     path.write_text(order.to_yaml())

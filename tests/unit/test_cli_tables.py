@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from explorer import cli, store
+from explorer import cli
+from explorer.cli.progress_bar import stage_bar
 from explorer.cli.tables import print_table
-from explorer.harness import bring, give
-from explorer.terminal import stage_bar
+from explorer.lm_eval_io import export_run, import_run
+from explorer.store import disk
 from tests import records
 
 ELLIPSIS = "…"
@@ -54,8 +55,8 @@ def every_state(store_root):
     """A run in each state, and an imported one, of whose machine nothing is known."""
     ids = records.write_every_state(store_root)
     folder = store_root.parent / "lm-eval"
-    give.into(give.files(store_root, ids["finished"]), folder)
-    ids["imported"], _ = bring.bring(store_root, folder, "brought")
+    export_run.into(export_run.files(store_root, ids["finished"]), folder)
+    ids["imported"], _ = import_run.bring(store_root, folder, "brought")
     return ids
 
 
@@ -231,7 +232,7 @@ def test_a_command_takes_the_beginning_of_an_id(explorer, store_root, tmp_path):
     explorer("export", "s", "--format", "lm-eval", "--out", str(tmp_path / "out"))
     imported = explorer("import", str(tmp_path / "out"), "--as", "mine", "--teacher", "t")[1]
     run_id = imported.removeprefix("Imported as ").strip().rstrip(".")
-    assert store.load(store_root, run_id).teacher_run_id == teacher
+    assert disk.load(store_root, run_id).teacher_run_id == teacher
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from explorer import store
-from explorer.analysis import control
+from explorer.analysis.stats import control_pairs
 from explorer.specs import DepthStudent, DistillSpec, SweepSpec
+from explorer.store import disk
 from tests import records
 
 SWEEP = SweepSpec(
@@ -21,14 +21,14 @@ def _write(root, spec, like):
     answering = records.make_record(num_layers=like)
     record = records.make_record(spec=spec)
     records.write_run(root, record.model_copy(update={"capability": answering.capability}))
-    store.write_answers(root, spec.run_id, records.make_answers(like))
+    disk.write_answers(root, spec.run_id, records.make_answers(like))
 
 
 def _effect(root, run_id):
-    found, _ = store.records(root)
-    runs, scores = store.frame(found), store.scores(found)
-    answers = {one: store.answers(root, one) for one in runs["run_id"]}
-    return control.effect(runs, scores, answers, run_id)
+    found, _ = disk.records(root)
+    runs, scores = disk.frame(found), disk.scores(found)
+    answers = {one: disk.answers(root, one) for one in runs["run_id"]}
+    return control_pairs.effect(runs, scores, answers, run_id)
 
 
 def test_a_control_arm_is_the_same_order_without_the_teacher():
@@ -76,13 +76,13 @@ def test_only_tasks_that_both_were_asked_alike_count(store_root):
     teacher, student, arm = SWEEP.runs()
     for spec, like in ((teacher, 30), (student, 20), (arm, 20)):
         _write(store_root, spec, like)
-    record = store.load(store_root, arm.run_id)
+    record = disk.load(store_root, arm.run_id)
     scores = [
         score.model_copy(update={"num_fewshot": 5}) if score.task == "starter_facts" else score
         for score in record.capability.scores
     ]
     changed = record.capability.model_copy(update={"scores": scores})
-    store.save(store_root, record.model_copy(update={"capability": changed}))
+    disk.save(store_root, record.model_copy(update={"capability": changed}))
 
     found = _effect(store_root, student.run_id)
 
@@ -126,7 +126,7 @@ def test_the_interval_is_that_of_a_plain_bootstrap():
         by_hand.append((own[picks].mean() - plain[picks].mean()) / teacher[picks].mean())
 
     runs, scores, answers = _frames({"t": teacher, "s": own, "c": plain})
-    found = control.effect(runs, scores, answers, "s", draws=num_draws)
+    found = control_pairs.effect(runs, scores, answers, "s", draws=num_draws)
 
     np.testing.assert_allclose(
         [found.low, found.high], np.quantile(by_hand, [0.025, 0.975]), atol=0.02
@@ -148,7 +148,7 @@ def _frames(values):
             "arm": [None, "a", "a"],
         }
     )
-    scores = store.scores_of(
+    scores = disk.scores_of(
         [
             {
                 "run_id": r,

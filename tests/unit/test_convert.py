@@ -9,7 +9,7 @@ from gguf import GGMLQuantizationType, GGUFReader, quants
 from transformers import AutoModelForCausalLM
 
 from explorer.errors import BadInput, UnknownModel
-from explorer.models import convert, gguf_facts
+from explorer.models.gguf import convert, header
 from tests import merging
 
 
@@ -53,13 +53,13 @@ def test_facts_are_in_the_header(model, tmp_path):
     path = tmp_path / "model.gguf"
     convert.to_gguf(model, "q8_0", path)
 
-    facts = gguf_facts.facts("student", path)
+    facts = header.facts("student", path)
 
     assert (facts.num_layers, facts.hidden_size, facts.vocab_size) == (2, 32, 320)
     assert facts.num_parameters == model.model.num_parameters()
     assert (facts.dtype, facts.context_tokens, facts.kept_layers) == ("q8_0", 512, [0, 3])
     assert facts.weight_bytes < facts.num_parameters * 1.2
-    assert facts.fingerprint == gguf_facts.fingerprint(path)
+    assert facts.fingerprint == header.fingerprint(path)
 
 
 def test_llama_3_scaling_is_that_of_transformers(model):
@@ -139,4 +139,4 @@ def test_a_file_that_is_no_gguf_says_so(tmp_path):
     path = tmp_path / "model.gguf"
     path.write_text(json.dumps({}))
     with pytest.raises(UnknownModel, match="no GGUF file"):
-        gguf_facts.facts("m", path)
+        header.facts("m", path)

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from explorer.analysis import breakeven, cost, fleet, payback, roofline, serving
-from explorer.analysis.fleet import Limits
+from explorer.analysis.cost import breakeven, fleet, payback, serving_cost, unit_cost
+from explorer.analysis.cost.fleet import Limits
+from explorer.analysis.cost.quantity import Quantity, median
+from explorer.analysis.cost.serving_cost import Measured, Workload
 from explorer.analysis.numbers import dollars, milliseconds, percent, significant
-from explorer.analysis.quantity import Quantity, median
-from explorer.analysis.serving import Measured, Workload
+from explorer.analysis.planning import roofline
 
 TEXT = " ".join((Path(__file__).parents[2] / "docs" / "cost.md").read_text("utf-8").split())
 CHAT = Workload(input_tokens=512, output_tokens=128)
@@ -41,14 +42,14 @@ def test_intervals_are_carried_through():
 
 def test_a_request_and_a_million_tokens():
     """Reading and writing are paid by their time."""
-    found = serving.costs(AT_ONE, CHAT, RATE, 0.5)
+    found = serving_cost.costs(AT_ONE, CHAT, RATE, 0.5)
 
     assert found.usd_per_request.in_words(dollars) == "$0.00274 [$0.00261, $0.00287]"
     assert found.usd_per_mtok_prefill.in_words(dollars) == "$0.391"
     assert found.usd_per_mtok_decode.in_words(dollars) == "$19.8 [$18.9, $20.8]"
     assert found.usd_per_mtok_blended.in_words(dollars) == "$4.28 [$4.08, $4.48]"
-    tokens_per_s = serving.requests_per_s(AT_ONE, CHAT) * CHAT.output_tokens
-    assert dollars(cost.usd_per_mtok(RATE, tokens_per_s).value) == "$21.4"
+    tokens_per_s = serving_cost.requests_per_s(AT_ONE, CHAT) * CHAT.output_tokens
+    assert dollars(unit_cost.usd_per_mtok(RATE, tokens_per_s).value) == "$21.4"
     says("`usd_per_mtok` of such a run is $21.4")
     says("$0.00274 [$0.00261, $0.00287]", "$0.391", "$19.8 [$18.9, $20.8]", "$4.28 [$4.08, $4.48]")
 
@@ -57,8 +58,8 @@ def test_another_workload_is_in_proportion():
     """Twice the prompt takes twice the time to its first token."""
     long = Workload(1024, 64)
 
-    assert serving.ttft_ms(AT_ONE, long).value == pytest.approx(400)
-    latency = 1e3 / serving.requests_per_s(AT_ONE, long).value
+    assert serving_cost.ttft_ms(AT_ONE, long).value == pytest.approx(400)
+    latency = 1e3 / serving_cost.requests_per_s(AT_ONE, long).value
     assert milliseconds(latency) == "1,660 ms"
     says("1,660 ms")
 
@@ -97,7 +98,7 @@ def test_the_bill_and_its_payback():
 def test_break_even_with_an_api():
     """An API at $0.15 and $0.60 a million tokens against a device of $1.80 an hour."""
     api = breakeven.api_usd_per_request(CHAT, Quantity(0.15), Quantity(0.60))
-    rate = serving.requests_per_s(AT_EIGHT, CHAT)
+    rate = serving_cost.requests_per_s(AT_EIGHT, CHAT)
 
     found = breakeven.break_even(api, RATE, rate)
     cheap = breakeven.break_even(api, Quantity(0.4), rate)

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from explorer import store
-from explorer.crew import Crew
-from explorer.distill import pupil
+from explorer.distill import train_state
+from explorer.distill.distributed import Crew
 from explorer.errors import BadInput
-from explorer.run import run
+from explorer.pipeline import run
 from explorer.specs import DistillSpec, RunSpec
+from explorer.store import disk
 from tests import local_tasks
 from tests.conftest import ROOT
 from tests.launching import Launch
@@ -38,7 +38,7 @@ def test_two_processes_give_the_losses_of_one(sharded, tiny_run, tmp_path, store
     launch = Launch(order, root, 2, sharded=sharded)
     assert launch.end() == [0, 0], launch.words()
 
-    found = json.loads((store.run_folder(root, spec.run_id) / "record.json").read_text())
+    found = json.loads((disk.run_folder(root, spec.run_id) / "record.json").read_text())
     one = run(spec, store_root).model_dump(mode="json")
     _same_curves(one["distillation"]["curve"], found["distillation"]["curve"])
 
@@ -58,13 +58,13 @@ def test_a_training_goes_on_in_shards_and_out_of_them(tiny_run, tmp_path, store_
     helper_dies = Launch(order, root, 2, dies={1: 3}, sharded=True)
     assert helper_dies.end() == [1, -9], helper_dies.words()
     assert "Another process of this launch exited" in helper_dies.words()
-    assert store.read_status(root, spec.run_id)["state"] == "interrupted"
+    assert disk.read_status(root, spec.run_id)["state"] == "interrupted"
     first_dies = Launch(order, root, 2, dies={0: 3})
     assert first_dies.end() == [-9, 1], first_dies.words()
     whole = Launch(order, root, 2, sharded=True)
     assert whole.end() == [0, 0], whole.words()
 
-    found = store.load(root, spec.run_id).model_dump(mode="json")
+    found = disk.load(root, spec.run_id).model_dump(mode="json")
     one = run(spec, store_root).model_dump(mode="json")
     assert found["distillation"]["num_resumes"] == 2
     _same_curves(one["distillation"]["curve"], found["distillation"]["curve"], smallest=1e-8)
@@ -73,7 +73,7 @@ def test_a_training_goes_on_in_shards_and_out_of_them(tiny_run, tmp_path, store_
 def test_shards_need_as_many_blocks_at_each_process():
     """Said with the number of blocks that would do."""
     with pytest.raises(BadInput, match="Write distill.blocks_per_step: 6, or launch another"):
-        pupil.check_even(DistillSpec(blocks_per_step=4), 3)
+        train_state.check_even(DistillSpec(blocks_per_step=4), 3)
 
 
 def _same_curves(
@@ -122,11 +122,11 @@ def test_a_shared_evaluation_ends_with_the_bytes_of_one_process(tiny_llama, tmp_
     order = tmp_path / "order.yaml"
     order.write_text(spec.to_yaml())
     root = tmp_path / "shared"
-    folder = store.run_folder(root, spec.run_id) / "capability"
+    folder = disk.run_folder(root, spec.run_id) / "capability"
     helper_dies = Launch(order, root, 2, dies={1: 4})
     assert helper_dies.end() == [1, -9], helper_dies.words()
     assert "Another process of this launch exited" in helper_dies.words()
-    assert store.read_status(root, spec.run_id)["state"] == "interrupted"
+    assert disk.read_status(root, spec.run_id)["state"] == "interrupted"
     assert len((folder / "asked_local_choice.jsonl").read_bytes().splitlines()) == 6
     first_dies = Launch(order, root, 2, dies={0: 14})
     assert first_dies.end() == [-9, 1], first_dies.words()
@@ -134,10 +134,10 @@ def test_a_shared_evaluation_ends_with_the_bytes_of_one_process(tiny_llama, tmp_
     assert whole.end() == [0, 0, 0], whole.words()
 
     one = run(spec, store_root)
-    expected = _answers(store.run_folder(store_root, spec.run_id) / "capability")
+    expected = _answers(disk.run_folder(store_root, spec.run_id) / "capability")
     assert len(expected) == len(local_tasks.NAMES)
     assert _answers(folder) == expected
-    shared = store.load(root, spec.run_id)
+    shared = disk.load(root, spec.run_id)
     assert shared.capability is not None
     assert one.capability is not None
     assert [s.score for s in shared.capability.scores] == [s.score for s in one.capability.scores]

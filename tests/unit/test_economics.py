@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from explorer import cli, store
-from explorer.analysis import breakeven, economics, fleet, payback, serving
-from explorer.analysis.economics import Assumptions
-from explorer.analysis.fleet import Limits
-from explorer.analysis.quantity import Quantity, median, of, unknown
-from explorer.analysis.serving import Measured, Workload
+from explorer import cli
+from explorer.analysis.cost import breakeven, economics, fleet, payback, serving_cost
+from explorer.analysis.cost.economics import Assumptions
+from explorer.analysis.cost.fleet import Limits
+from explorer.analysis.cost.quantity import Quantity, median, of, unknown
+from explorer.analysis.cost.serving_cost import Measured, Workload
 from explorer.errors import BadInput
 from explorer.records import LoadPoint
+from explorer.store import disk
 from tests import records
 
 CHAT = Workload(512, 128)
@@ -71,16 +72,16 @@ def test_an_unknown_price_leaves_the_cost_blank_and_the_devices_known():
 
     assert plan.replicas.value == 6
     assert plan.usd_per_month.missing == ("the price of box",)
-    assert serving.costs(POINT, CHAT, unknown("the price of box"), 1).usd_per_request.missing == (
-        "the price of box",
-    )
+    assert serving_cost.costs(
+        POINT, CHAT, unknown("the price of box"), 1
+    ).usd_per_request.missing == ("the price of box",)
 
 
 @pytest.mark.parametrize("utilisation", [0, -0.1, 2, math.nan])
 def test_a_utilisation_that_cannot_be_is_refused(utilisation):
     """0 or 2 are no shares of the time."""
     with pytest.raises(BadInput, match="utilisation must be above 0 and at most 1"):
-        serving.costs(POINT, CHAT, RATE, utilisation)
+        serving_cost.costs(POINT, CHAT, RATE, utilisation)
     with pytest.raises(BadInput, match="utilisation"):
         fleet.plan(CURVE, traffic_per_s=1, utilisation=utilisation, usd_per_hour=RATE)
     with pytest.raises(BadInput, match="utilisation"):
@@ -93,7 +94,7 @@ def test_an_amount_that_cannot_be_is_refused(dollars):
     price = Quantity(dollars)
 
     with pytest.raises(BadInput, match="convert other currencies first"):
-        serving.costs(POINT, CHAT, price, 1)
+        serving_cost.costs(POINT, CHAT, price, 1)
     with pytest.raises(BadInput, match="US dollars"):
         breakeven.api_usd_per_request(CHAT, price, RATE)
     with pytest.raises(BadInput, match="US dollars"):
@@ -222,7 +223,7 @@ def study(**changes):
         "utilisation": 0.5,
         "usd_per_hour": {records.DEVICE_NAME: 0.05},
     }
-    return made, {r.run_id: store.label(r) for r in made}, Assumptions(**asked | changes)
+    return made, {r.run_id: disk.label(r) for r in made}, Assumptions(**asked | changes)
 
 
 def test_each_run_becomes_a_candidate_with_its_fleet_and_its_cost():

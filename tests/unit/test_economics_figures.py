@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from explorer.analysis import fit
+from explorer.analysis.planning import device_fit
 from explorer.catalogue import load
-from explorer.report import economics as charts
+from explorer.charts import cost_chart as charts
 
 MONTHS = pd.DataFrame(
     {
@@ -57,10 +57,10 @@ def test_a_payback_is_marked_where_the_lines_cross():
 
 def test_rents_are_estimated_marks_with_their_dearest_offer():
     """Dotted hollow circles, a bar to the dearest offer, and the word estimated."""
-    sized = fit.with_shapes(load.table("models"), load.table("shapes"))
-    fitted = fit.fit(
-        fit.named(["DeepSeek-R1-Distill-Llama-70B", "7B"], sized),
-        fit.devices_named(["RTX 4090", "H100 SXM"], load.table("hardware_specs")),
+    sized = device_fit.with_shapes(load.table("models"), load.table("shapes"))
+    fitted = device_fit.fit(
+        device_fit.named(["DeepSeek-R1-Distill-Llama-70B", "7B"], sized),
+        device_fit.devices_named(["RTX 4090", "H100 SXM"], load.table("hardware_specs")),
         load.table("hardware"),
     )
 
@@ -76,5 +76,5 @@ def test_charts_without_figures_say_what_they_need():
     """Words in the middle, no empty axes."""
     assert "needs a price" in texts(charts.break_even_chart(MONTHS.iloc[:0], 1.0))[0]
     assert "needs a price" in texts(charts.payback_chart(SPENT.iloc[:0], PAID))[0]
-    empty = pd.DataFrame(columns=fit.COLUMNS)
+    empty = pd.DataFrame(columns=device_fit.COLUMNS)
     assert "No device" in texts(charts.rent_chart(empty))[0]

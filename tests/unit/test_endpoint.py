@@ -4,15 +4,15 @@ import asyncio
 
 import pytest
 
-from explorer import run as engine
-from explorer import store
+from explorer import pipeline as engine
 from explorer.errors import BadInput, RunFailed
-from explorer.measure.runtimes.endpoint import Client, Failed
-from explorer.measure.speed import quiet
-from explorer.measure.speed.load import time_endpoint
+from explorer.latency import interference
+from explorer.latency.load_test import time_endpoint
+from explorer.latency.runtimes.endpoint import Client, Failed
 from explorer.models import endpoint
-from explorer.progress import Progress
 from explorer.specs import LatencySpec, RunSpec
+from explorer.store import disk
+from explorer.store.progress import Progress
 from tests.openai_server import SECRET, serving
 
 SPEC = LatencySpec(
@@ -106,7 +106,7 @@ def test_the_key_comes_from_the_environment_and_stays_secret(server, monkeypatch
         engine.run(spec, store_root)
 
     written = [path for path in store_root.rglob("*") if path.is_file()]
-    assert any(path.name == store.RECORD for path in written)
+    assert any(path.name == disk.RECORD for path in written)
     assert not [path for path in written if SECRET in path.read_text(errors="replace")]
 
 
@@ -169,7 +169,7 @@ def test_a_run_of_an_endpoint_leaves_its_times_and_curve(server, store_root):
     assert all(point.output_tokens_per_s > 0 for point in timing.curve)
     prompts = [asked["messages"][0]["content"] for asked in server.asked]
     assert len(set(prompts)) == len(prompts), "a prompt that comes again may be cached"
-    assert store.load(store_root, spec.run_id) == record
+    assert disk.load(store_root, spec.run_id) == record
 
 
 def test_a_server_on_this_machine_is_watched_only_before(server, store_root):
@@ -182,7 +182,7 @@ def test_a_server_on_this_machine_is_watched_only_before(server, store_root):
 
     assert others.cpu_share_before is not None
     assert others.cpu_share_during is None
-    assert others.cpu_threshold == quiet.BUSY_SHARE
+    assert others.cpu_threshold == interference.BUSY_SHARE
 
 
 def test_failed_requests_are_counted_and_in_no_average(server, progress):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from explorer.measure.speed import energy
+from explorer.latency import energy
 
 CPU = torch.device("cpu")
 

@@ -5,13 +5,13 @@ import socket
 import pytest
 import torch
 
-from explorer.measure import device
+from explorer.pipeline import environment
 from explorer.records import Environment
 
 
 def test_environment_says_what_decides_numbers():
     """Device, cores, memory and the versions of the deciding libraries are known."""
-    found = device.environment(torch.device("cpu"), threads=2)
+    found = environment.environment(torch.device("cpu"), threads=2)
 
     assert found.device == "cpu"
     assert found.threads == 2
@@ -26,7 +26,7 @@ def test_environment_says_what_decides_numbers():
 
 def test_environment_names_no_machine():
     """The host's name is in no field; its hash tells machines apart."""
-    found = device.environment(torch.device("cpu"), threads=1)
+    found = environment.environment(torch.device("cpu"), threads=1)
 
     expected = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
     assert found.hostname_hash == expected
@@ -40,24 +40,24 @@ def test_environment_names_no_machine():
 )
 def test_a_processor_says_whether_it_multiplies_in_bfloat16(monkeypatch, flags, known):
     """By the flags that x86 and ARM have for it; one that says nothing has none."""
-    monkeypatch.setattr(device, "_about_processor", lambda: {"flags": flags})
-    assert device.computes_bfloat16() is known
-    monkeypatch.setattr(device, "_about_processor", dict)
-    assert not device.computes_bfloat16()
+    monkeypatch.setattr(environment, "_about_processor", lambda: {"flags": flags})
+    assert environment.computes_bfloat16() is known
+    monkeypatch.setattr(environment, "_about_processor", dict)
+    assert not environment.computes_bfloat16()
 
 
 def test_commit_marks_a_changed_tree(monkeypatch):
     """A commit with local changes is not passed off as the commit itself."""
-    said = {"rev-parse": "abc1234", "status": " M explorer/run/doing.py"}
-    monkeypatch.setattr(device, "_git", lambda root, *arguments: said[arguments[0]])
-    assert device.commit() == "abc1234+changes"
+    said = {"rev-parse": "abc1234", "status": " M explorer/pipeline/stages.py"}
+    monkeypatch.setattr(environment, "_git", lambda root, *arguments: said[arguments[0]])
+    assert environment.commit() == "abc1234+changes"
 
     said["status"] = ""
-    assert device.commit() == "abc1234"
+    assert environment.commit() == "abc1234"
 
 
 def test_no_git_is_no_error(monkeypatch, tmp_path):
     """An installed package outside a checkout, or a machine without git, has no commit."""
-    assert device._git(tmp_path, "rev-parse", "HEAD") is None
+    assert environment._git(tmp_path, "rev-parse", "HEAD") is None
     monkeypatch.setenv("PATH", "")
-    assert device._git(tmp_path, "--version") is None
+    assert environment._git(tmp_path, "--version") is None

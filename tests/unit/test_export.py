@@ -7,8 +7,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
+from explorer.charts import export
 from explorer.errors import BadInput, ExplorerError
-from explorer.report import export
 
 FORMULA = "=cmd|' /C calc'!A0"
 

@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from explorer.charts import retention_chart, theme
 from explorer.errors import BadInput
-from explorer.report import figures, look
 
 
 def runs(**changes):
@@ -44,13 +44,13 @@ def texts(figure):
     return [annotation.text for annotation in figure.layout.annotations]
 
 
-@pytest.mark.parametrize("x", list(figures.AXES))
-@pytest.mark.parametrize("y", list(figures.HEIGHTS))
+@pytest.mark.parametrize("x", list(retention_chart.AXES))
+@pytest.mark.parametrize("y", list(retention_chart.HEIGHTS))
 @pytest.mark.parametrize("template", ["light", "dark"])
 def test_every_axis_shows_every_run_where_it_can_be_clicked(x, y, template):
     """A point is at its run's numbers and carries its run's id."""
     frame = runs()
-    found = points(figures.retention_chart(frame, x, y=y, template=template))
+    found = points(retention_chart.retention_chart(frame, x, y=y, template=template))
 
     assert set(found) == set(frame["run_id"])
     for row in frame.to_dict("records"):
@@ -61,14 +61,14 @@ def test_a_run_on_a_busy_machine_is_hollow_and_grey_and_not_on_the_frontier():
     """It can be clicked and hovered, and the line is as if it were not there."""
     frame = runs().assign(machine_busy=[False, False, False, True, False, False, False])
 
-    figure = figures.retention_chart(frame)
+    figure = retention_chart.retention_chart(frame)
 
     at = points(figure)
     assert at["s6"][2] == "circle-open"
     assert at["s15"][2] == "circle"
     busy = next(trace for trace in figure.data if trace.name == "machine was busy")
     assert busy.showlegend
-    assert busy.marker.color == look.INKS["light"]["quiet"]
+    assert busy.marker.color == theme.INKS["light"]["quiet"]
     assert "machine was busy: no conclusion uses these times" in busy.customdata[0][1]
     steps = [trace for trace in figure.data if trace.name == "frontier"]
     assert min(x for trace in steps for x in trace.x) == 19.0
@@ -79,7 +79,7 @@ def test_a_busy_teacher_is_a_hollow_grey_star():
     """One name in the legend stands for both shapes."""
     frame = runs().assign(machine_busy=[True, False, False, True, False, False, False])
 
-    figure = figures.retention_chart(frame)
+    figure = retention_chart.retention_chart(frame)
 
     assert points(figure)["t"][2] == "star-open"
     named = [trace for trace in figure.data if trace.name == "machine was busy"]
@@ -91,10 +91,10 @@ def test_busy_runs_of_several_teachers_share_one_grey():
     teachers = ["a", "a", "b", "a", "b", "a", "b"]
     busy = [False, True, True, False, False, False, False]
 
-    figure = figures.retention_chart(runs(teacher=teachers).assign(machine_busy=busy))
+    figure = retention_chart.retention_chart(runs(teacher=teachers).assign(machine_busy=busy))
 
     named = [trace for trace in figure.data if trace.name == "machine was busy"]
-    assert {trace.marker.color for trace in named} == {look.INKS["light"]["quiet"]}
+    assert {trace.marker.color for trace in named} == {theme.INKS["light"]["quiet"]}
     assert [trace.showlegend for trace in named].count(True) == 1
 
 
@@ -102,9 +102,9 @@ def test_a_slow_moment_does_not_stretch_the_axis():
     """The range is that of the others; what lies beyond it is counted, and can be clicked."""
     slow = runs(tpot_ms=[32.0, 27.0, 19.0, 11.0, 400.0, 15.0, 22.0])
     busy = [False, False, False, False, True, False, False]
-    range_of_others = figures.retention_chart(slow.drop(index=4)).layout.xaxis
+    range_of_others = retention_chart.retention_chart(slow.drop(index=4)).layout.xaxis
 
-    figure = figures.retention_chart(slow.assign(machine_busy=busy))
+    figure = retention_chart.retention_chart(slow.assign(machine_busy=busy))
 
     assert figure.layout.xaxis.range == range_of_others.range
     assert figure.layout.xaxis.type == range_of_others.type == "linear"
@@ -116,9 +116,9 @@ def test_a_busy_teacher_keeps_its_place_on_the_axis_of_sizes():
     """A number of parameters is right whatever else ran, so nothing is cut off there."""
     frame = runs().assign(machine_busy=[True, False, False, False, False, False, False])
 
-    figure = figures.retention_chart(frame, "num_parameters")
+    figure = retention_chart.retention_chart(frame, "num_parameters")
 
-    of_all = figures.retention_chart(runs(), "num_parameters").layout.xaxis
+    of_all = retention_chart.retention_chart(runs(), "num_parameters").layout.xaxis
     assert figure.layout.xaxis.range == of_all.range
     assert points(figure)["t"][2] == "star-open"
     assert not [text for text in texts(figure) if "outside" in text]
@@ -131,12 +131,12 @@ def test_what_lies_outside_and_what_has_no_value_are_both_counted():
 
     assert (
         "2 runs timed on a busy machine lie outside<br>1 run without these values not shown"
-    ) in texts(figures.retention_chart(frame.assign(machine_busy=busy)))
+    ) in texts(retention_chart.retention_chart(frame.assign(machine_busy=busy)))
 
 
 def test_where_all_runs_are_busy_they_are_all_shown():
     """A chart of nothing would help nobody; it has no frontier."""
-    figure = figures.retention_chart(runs().assign(machine_busy=True))
+    figure = retention_chart.retention_chart(runs().assign(machine_busy=True))
 
     low, high = figure.layout.xaxis.range
     assert all(low <= x <= high for x, _, _ in points(figure).values())
@@ -146,7 +146,7 @@ def test_where_all_runs_are_busy_they_are_all_shown():
 
 def test_shape_says_how_a_point_is_known():
     """Teacher, measured, published and estimated cannot be taken for each other."""
-    found = points(figures.retention_chart(runs()))
+    found = points(retention_chart.retention_chart(runs()))
 
     assert found["t"][2] == "star"
     assert found["s15"][2] == "circle"
@@ -156,7 +156,7 @@ def test_shape_says_how_a_point_is_known():
 
 def test_the_axes_say_unit_and_direction_and_pass_100_percent():
     """Better is up and to the left, and the chart says so."""
-    layout = figures.retention_chart(runs()).layout
+    layout = retention_chart.retention_chart(runs()).layout
 
     assert layout.xaxis.title.text == "TPOT, median (ms per token, less is better)"
     assert "% of the teacher" in layout.yaxis.title.text
@@ -169,7 +169,7 @@ def test_the_axes_say_unit_and_direction_and_pass_100_percent():
 
 def test_the_95_percent_line_is_named_on_the_line():
     """The reader needs no legend for it."""
-    figure = figures.retention_chart(runs())
+    figure = retention_chart.retention_chart(runs())
 
     line = next(note for note in figure.layout.annotations if "95 %" in note.text)
     assert line.y == figure.layout.shapes[0].y0 == 95
@@ -177,7 +177,7 @@ def test_the_95_percent_line_is_named_on_the_line():
 
 def test_only_the_frontiers_points_have_names():
     """Labels name what matters; a dominated run, a claim and a guess are on hover."""
-    shown = texts(figures.retention_chart(runs()))
+    shown = texts(retention_chart.retention_chart(runs()))
 
     assert {"starter", "24 layers", "15 layers", "6 layers"} <= set(shown)
     assert not {"uniform", "claim", "guess"} & set(shown)
@@ -185,7 +185,7 @@ def test_only_the_frontiers_points_have_names():
 
 def test_the_frontier_steps_through_measured_runs_only():
     """A claim never pushes a measurement off the line."""
-    figure = figures.retention_chart(runs())
+    figure = retention_chart.retention_chart(runs())
 
     steps = [trace for trace in figure.data if trace.name == "frontier"]
     assert [step.x[0] for step in steps] == [11.0, 19.0, 27.0, 32.0]
@@ -196,7 +196,7 @@ def test_an_uncertain_step_of_the_frontier_fades():
     """A run that is on the frontier by luck has a fainter line."""
     frame = runs(frontier_share=[1.0, 0.2, 1.0, 1.0, 0.0, np.nan, np.nan])
 
-    steps = [t for t in figures.retention_chart(frame).data if t.name == "frontier"]
+    steps = [t for t in retention_chart.retention_chart(frame).data if t.name == "frontier"]
 
     opacity = [float(step.line.color.rstrip(")").rsplit(",", 1)[1]) for step in steps]
     assert opacity[2] < opacity[1] == opacity[0] == opacity[3]
@@ -204,7 +204,7 @@ def test_an_uncertain_step_of_the_frontier_fades():
 
 def test_intervals_reach_from_low_to_high():
     """The bars are the interval's ends; a point without one has none."""
-    figure = figures.retention_chart(runs())
+    figure = retention_chart.retention_chart(runs())
 
     trace = next(t for t in figure.data if t.marker.symbol == "circle" and t.customdata is not None)
     assert trace.error_y.array[0] == pytest.approx(6)
@@ -225,7 +225,7 @@ def test_labels_do_not_cover_each_other():
         )
     )
 
-    figure = figures.retention_chart(frame)
+    figure = retention_chart.retention_chart(frame)
 
     layout, boxes = figure.layout, []
     for note in layout.annotations:
@@ -242,7 +242,7 @@ def test_runs_of_one_size_are_named_once():
     """Of two frontier points with one name the better one carries it."""
     twice = runs().iloc[[1, 1]].assign(run_id=["a", "b"], tpot_ms=[20, 60], retention=[0.5, 0.8])
 
-    figure = figures.retention_chart(twice)
+    figure = retention_chart.retention_chart(twice)
 
     named = [note for note in figure.layout.annotations if note.text == "24 layers"]
     assert [note.y for note in named] == [80]
@@ -254,7 +254,7 @@ def test_several_teachers_get_a_colour_and_a_frontier_each():
         tpot_ms=lambda r: 3 * r["tpot_ms"]
     )
 
-    figure = figures.retention_chart(pd.concat([runs(), other]))
+    figure = retention_chart.retention_chart(pd.concat([runs(), other]))
 
     stars = [
         trace for trace in figure.data if trace.name in {"starter", "org/big"} and trace.showlegend
@@ -267,7 +267,7 @@ def test_several_teachers_get_a_colour_and_a_frontier_each():
 
 def test_sizes_over_several_orders_get_a_logarithmic_axis():
     """A 70 B teacher and a 135 M student fit one chart."""
-    figure = figures.retention_chart(
+    figure = retention_chart.retention_chart(
         runs(num_parameters=np.geomspace(70e9, 135e6, 7)), "num_parameters"
     )
 
@@ -281,7 +281,7 @@ def test_runs_that_cannot_be_drawn_are_counted():
     tpot_ms[[1, 2]] = np.nan
 
     assert "2 runs without these values not shown" in texts(
-        figures.retention_chart(runs(tpot_ms=tpot_ms))
+        retention_chart.retention_chart(runs(tpot_ms=tpot_ms))
     )
 
 
@@ -290,12 +290,14 @@ def test_runs_that_cannot_be_drawn_are_counted():
 )
 def test_an_empty_chart_says_what_it_needs(frame):
     """Without a price the cost axis asks for one."""
-    assert any("needs a price" in t for t in texts(figures.retention_chart(frame, "usd_per_mtok")))
+    assert any(
+        "needs a price" in t for t in texts(retention_chart.retention_chart(frame, "usd_per_mtok"))
+    )
 
 
 def test_the_chosen_run_is_ringed():
     """The reader sees which point the strip below speaks of."""
-    figure = figures.retention_chart(runs(), selected="s15")
+    figure = retention_chart.retention_chart(runs(), selected="s15")
 
     ring = figure.data[-1]
     assert (ring.x[0], ring.y[0], ring.marker.symbol) == (19.0, pytest.approx(70), "circle-open")
@@ -305,7 +307,7 @@ def test_a_name_with_tags_stays_text():
     """A run's name cannot bring markup into the chart."""
     frame = runs(label=["<b>x</b>"] * 7, teacher="<a href='x'>")
 
-    figure = figures.retention_chart(frame)
+    figure = retention_chart.retention_chart(frame)
 
     hover = [str(c[1]) for t in figure.data if t.customdata is not None for c in t.customdata]
     assert all("<a" not in text and "<b>x" not in text for text in [*hover, *texts(figure)])
@@ -314,9 +316,9 @@ def test_a_name_with_tags_stays_text():
 def test_an_unknown_axis_is_refused_with_those_there_are():
     """The sentence lists what can be chosen."""
     with pytest.raises(BadInput, match="tpot_ms, ttft_ms"):
-        figures.retention_chart(runs(), "weight")
+        retention_chart.retention_chart(runs(), "weight")
     with pytest.raises(BadInput, match="retention, raw_ratio"):
-        figures.retention_chart(runs(), y="score")
+        retention_chart.retention_chart(runs(), y="score")
 
 
 @pytest.mark.parametrize("template", ["light", "dark"])
@@ -329,7 +331,7 @@ def test_ten_thousand_runs_make_a_chart(template):
         .assign(run_id=[f"r{i}" for i in range(10_000)], tpot_ms=np.linspace(5, 40, 10_000))
     )
 
-    figure = figures.retention_chart(many, template=template)
+    figure = retention_chart.retention_chart(many, template=template)
 
     assert len(points(figure)) == 10_000
     assert figure.data[-1].marker.size < 10

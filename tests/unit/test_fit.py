@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from explorer.analysis import fit, roofline
-from explorer.analysis.roofline import Efficiency
+from explorer.analysis.planning import device_fit, roofline
+from explorer.analysis.planning.roofline import Efficiency
 from explorer.catalogue import load
 from explorer.errors import BadInput
 
@@ -39,7 +39,7 @@ OFFERS = pd.DataFrame(
 
 def test_memory_is_weights_and_cache():
     """7 B at 16 bits are 14 GB; 8 requests of 640 tokens at 57,344 bytes are 0.29 GB more."""
-    one = fit.fit(SEVEN, CARD, OFFERS, bits=(16,), concurrency=8).iloc[0]
+    one = device_fit.fit(SEVEN, CARD, OFFERS, bits=(16,), concurrency=8).iloc[0]
 
     assert one["weights_gb"] == pytest.approx(14.0)
     assert one["kv_gb"] == pytest.approx(8 * 640 * 57_344 / 1e9)
@@ -52,7 +52,7 @@ def test_a_70b_needs_several_consumer_cards(bits, count):
     """140, 74 and 39 GB on cards of 24 GB, of which nine tenths are used."""
     seventy = SEVEN.assign(model="70B", params_b=70.0, active_params_b=70.0)
 
-    one = fit.fit(seventy, CARD, OFFERS, bits=(bits,)).iloc[0]
+    one = device_fit.fit(seventy, CARD, OFFERS, bits=(bits,)).iloc[0]
 
     assert one["num_devices"] == count
     assert one["usd_per_hour"] == pytest.approx(0.34 * count)
@@ -62,7 +62,7 @@ def test_what_no_number_of_devices_holds_is_blank_and_says_so():
     """671 B at 16 bits on cards of 24 GB: no count, no price, no speed."""
     large = SEVEN.assign(params_b=671.0)
 
-    one = fit.fit(large, CARD, OFFERS, bits=(16,)).iloc[0]
+    one = device_fit.fit(large, CARD, OFFERS, bits=(16,)).iloc[0]
 
     assert pd.isna(one["num_devices"])
     assert pd.isna(one["usd_per_hour"])
@@ -72,7 +72,9 @@ def test_what_no_number_of_devices_holds_is_blank_and_says_so():
 
 def test_an_unknown_cache_and_an_unknown_price_are_named():
     """Only weights are counted then, and there is no cost."""
-    one = fit.fit(SEVEN.assign(kv_bytes_per_token=float("nan")), CARD, OFFERS.iloc[:0]).iloc[0]
+    one = device_fit.fit(SEVEN.assign(kv_bytes_per_token=float("nan")), CARD, OFFERS.iloc[:0]).iloc[
+        0
+    ]
 
     assert "KV cache of this model is not known" in one["missing"]
     assert "no price for card" in one["missing"]
@@ -84,8 +86,8 @@ def test_bundles_are_rented_whole():
     """Eight is the least at one seller: it counts where eight are needed, or nobody sells fewer."""
     bundle = OFFERS.iloc[[0]].assign(min_units=8, usd_per_unit_hour=0.1, provider="Bundle")
 
-    with_others = fit.fit(SEVEN, CARD, pd.concat([OFFERS, bundle]), bits=(16,)).iloc[0]
-    alone = fit.fit(SEVEN, CARD, bundle, bits=(16,)).iloc[0]
+    with_others = device_fit.fit(SEVEN, CARD, pd.concat([OFFERS, bundle]), bits=(16,)).iloc[0]
+    alone = device_fit.fit(SEVEN, CARD, bundle, bits=(16,)).iloc[0]
 
     assert with_others["usd_per_hour"] == 0.34
     assert alone["usd_per_hour"] == pytest.approx(0.8)
@@ -194,7 +196,7 @@ def test_a_run_faster_than_the_stated_peak_shows_the_peak_is_wrong():
 def test_what_cannot_be_is_refused(changes, said):
     """In words, before anything is computed."""
     with pytest.raises(BadInput, match=said):
-        fit.fit(SEVEN, CARD, OFFERS, **changes)
+        device_fit.fit(SEVEN, CARD, OFFERS, **changes)
 
 
 def test_an_efficiency_that_cannot_be_is_refused():
@@ -205,13 +207,13 @@ def test_an_efficiency_that_cannot_be_is_refused():
 
 def test_models_are_named_or_have_a_size():
     """A name of the catalogue in any case, a size, and a clear word for what is neither."""
-    sized = fit.with_shapes(load.table("models"), load.table("shapes"))
+    sized = device_fit.with_shapes(load.table("models"), load.table("shapes"))
 
-    found = fit.named(["deepseek-r1-distill-llama-70b", "7B"], sized)
+    found = device_fit.named(["deepseek-r1-distill-llama-70b", "7B"], sized)
 
     assert found["params_b"].tolist() == [70.0, 7.0]
     assert found["kv_bytes_per_token"].iloc[0] == 80 * 2048 * 2
     with pytest.raises(BadInput, match="'many' is neither a model"):
-        fit.named(["many"], sized)
+        device_fit.named(["many"], sized)
     with pytest.raises(BadInput, match="no device 'RTX 1'; it has H200 SXM"):
-        fit.devices_named(["RTX 1"], load.table("hardware_specs"))
+        device_fit.devices_named(["RTX 1"], load.table("hardware_specs"))

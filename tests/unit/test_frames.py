@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 
-from explorer.frames import missing, row_dicts
+from explorer.records.rows import missing, row_dicts
 from tests.conftest import ROOT
 
 

@@ -11,9 +11,10 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
-from explorer import cli, store
+from explorer import cli
 from explorer.errors import BadInput
-from explorer.harness import bring, give, results, samples
+from explorer.lm_eval_io import export_run, import_run, results, samples
+from explorer.store import disk
 from tests import records
 from tests.records import STUDY
 from tests.unit.test_import import STUDENT, TEACHER, old_format
@@ -34,18 +35,18 @@ SAME = (
 
 def scores_of(root, run_id):
     """Each score without its seconds, by task and metric."""
-    found = store.load(root, run_id).capability.scores
+    found = disk.load(root, run_id).capability.scores
     return {(s.task, s.metric): [getattr(s, name) for name in SAME] for s in found}
 
 
 def answers_of(root, run_id):
     keys = ["task", "metric", "doc_id"]
-    return store.answers(root, run_id).sort_values(keys, ignore_index=True)
+    return disk.answers(root, run_id).sort_values(keys, ignore_index=True)
 
 
 def brought_back(root, run_id, folder):
-    give.into(give.files(root, run_id), folder)
-    again, problems = bring.bring(root, folder, "again")
+    export_run.into(export_run.files(root, run_id), folder)
+    again, problems = import_run.bring(root, folder, "again")
     assert problems == []
     return again
 
@@ -61,19 +62,19 @@ def test_a_measured_run_comes_back_with_equal_scores(store_root, tmp_path, run_i
     before, after = answers_of(store_root, run_id), answers_of(store_root, again)
     columns = ["task", "metric", "doc_id", "doc_hash", "value"]
     assert before[columns].equals(after[columns])
-    assert store.load(store_root, again).imported.dtype == "float32"
+    assert disk.load(store_root, again).imported.dtype == "float32"
 
 
 def test_an_imported_run_comes_back_too(store_root, tmp_path):
     """What an old lm-eval left is kept, and leaves in today's form with its settings."""
     old_format(tmp_path / "old")
-    run_id, _ = bring.bring(store_root, tmp_path / "old", "gpt2")
+    run_id, _ = import_run.bring(store_root, tmp_path / "old", "gpt2")
 
     again = brought_back(store_root, run_id, tmp_path / "out")
 
     assert scores_of(store_root, again) == scores_of(store_root, run_id)
     assert answers_of(store_root, again).equals(answers_of(store_root, run_id))
-    assert store.load(store_root, again).spec.teacher == "gpt2"
+    assert disk.load(store_root, again).spec.teacher == "gpt2"
 
 
 def test_a_run_whose_files_are_gone_still_leaves_with_its_scores(store_root, tmp_path):
@@ -83,17 +84,17 @@ def test_a_run_whose_files_are_gone_still_leaves_with_its_scores(store_root, tmp
     again = brought_back(store_root, run_id, tmp_path / "out")
 
     assert scores_of(store_root, again) == scores_of(store_root, run_id)
-    assert store.load(store_root, again).capability.lm_eval_version == "0.4.13"
+    assert disk.load(store_root, again).capability.lm_eval_version == "0.4.13"
 
 
 def test_the_files_have_the_names_that_lm_eval_gives(store_root):
     """A folder of the model's name, one results file, samples of each task with the same date."""
     shutil.copytree(STUDY / STUDENT, store_root / STUDENT)
 
-    names = [name for name, _ in give.files(store_root, STUDENT)]
+    names = [name for name, _ in export_run.files(store_root, STUDENT)]
 
     folder = f"run__{STUDENT}"
-    date = results.date_of(store.load(store_root, STUDENT).finished_at)
+    date = results.date_of(disk.load(store_root, STUDENT).finished_at)
     assert f"{folder}/results_{date}.json" in names
     assert f"{folder}/samples_starter_facts_{date}.jsonl" in names
     assert len(names) == 6
@@ -104,12 +105,12 @@ def test_a_zip_of_the_same_run_is_the_same(store_root):
     """Two downloads can be told to be equal, and the zip holds what the folder does."""
     shutil.copytree(STUDY / STUDENT, store_root / STUDENT)
 
-    first, second = (give.write(store_root, STUDENT, "lm-eval") for _ in range(2))
+    first, second = (export_run.write(store_root, STUDENT, "lm-eval") for _ in range(2))
 
     assert first == second
     with zipfile.ZipFile(io.BytesIO(first)) as archive:
         content = {name: archive.read(name) for name in archive.namelist()}
-    assert content == dict(give.files(store_root, STUDENT))
+    assert content == dict(export_run.files(store_root, STUDENT))
 
 
 def hub_run(root, **config):
@@ -127,7 +128,7 @@ def test_a_model_card_takes_every_score(store_root):
     """huggingface_hub reads the front matter and finds each metric with its value."""
     run_id = hub_run(store_root, dataset_path="allenai/ai2_arc", dataset_name="ARC-Easy")
 
-    text = give.write(store_root, run_id, "model-index").decode()
+    text = export_run.write(store_root, run_id, "model-index").decode()
 
     found = ModelCard(text).data.eval_results
     values = {(one.dataset_name, one.metric_type): one.metric_value for one in found}
@@ -144,12 +145,12 @@ def test_the_hubs_results_name_the_data_sets_of_the_hub(store_root):
     """One entry a task on a Hub data set, its headline metric; local tasks are left out."""
     run_id = hub_run(store_root, dataset_path="allenai/ai2_arc", dataset_name="ARC-Easy")
 
-    text = give.write(store_root, run_id, "eval-results").decode()
+    text = export_run.write(store_root, run_id, "eval-results").decode()
 
     (entry,) = parse_eval_result_entries(yaml.safe_load(text))
     assert (entry.dataset_id, entry.task_id) == ("allenai/ai2_arc", "ARC-Easy")
     assert entry.value == scores_of(store_root, run_id)["starter_facts", "acc"][0]
-    assert entry.date == store.load(store_root, run_id).finished_at
+    assert entry.date == disk.load(store_root, run_id).finished_at
     assert entry.notes.startswith("acc, lm-eval 0.4.13, task version 1.0, 0-shot")
 
 
@@ -160,16 +161,16 @@ def test_the_hubs_results_name_the_data_sets_of_the_hub(store_root):
 def test_a_run_on_local_data_has_no_place_on_the_hub(store_root, config):
     """The sentence names the format that takes every task."""
     with pytest.raises(BadInput, match="model-index takes every task"):
-        give.write(store_root, hub_run(store_root, **config), "eval-results")
+        export_run.write(store_root, hub_run(store_root, **config), "eval-results")
 
 
 def test_a_run_without_scores_is_refused(store_root):
     """Nothing is written of a run that was never tested."""
     record = records.make_record(num_layers=20, status="failed")
-    store.save(store_root, record)
+    disk.save(store_root, record)
 
     with pytest.raises(BadInput, match="has no scores"):
-        give.write(store_root, record.run_id, "model-index")
+        export_run.write(store_root, record.run_id, "model-index")
 
 
 def test_the_command_writes_a_folder_a_zip_or_yaml(store_root, tmp_path, monkeypatch, capsysbinary):

@@ -6,7 +6,7 @@ import resource
 import pytest
 import torch
 
-from explorer import heap
+from explorer.distill import heap
 
 pytestmark = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="only glibc has these settings"

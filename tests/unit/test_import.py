@@ -7,10 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from explorer import cli, store
-from explorer.analysis import differences, retention
+from explorer import cli
+from explorer.analysis.stats import differences, retention
 from explorer.errors import BadInput
-from explorer.harness import bring, samples
+from explorer.lm_eval_io import import_run, samples
+from explorer.store import disk
 from tests import records
 
 TEACHER, STUDENT = records.committed(), records.committed(20)
@@ -22,9 +23,9 @@ def folder_of(run_id):
 
 def test_our_own_files_come_back_as_they_were_measured(store_root):
     """Scores, chance levels, headline metrics and answers of the committed teacher, exactly."""
-    run_id, problems = bring.bring(store_root, folder_of(TEACHER), "mine")
+    run_id, problems = import_run.bring(store_root, folder_of(TEACHER), "mine")
 
-    old, new = store.load(records.STUDY, TEACHER), store.load(store_root, run_id)
+    old, new = disk.load(records.STUDY, TEACHER), disk.load(store_root, run_id)
     ours = {(s.task, s.metric): s for s in new.capability.scores}
     assert problems == []
     assert len(ours) == len(old.capability.scores)
@@ -43,15 +44,15 @@ def test_our_own_files_come_back_as_they_were_measured(store_root):
         assert [getattr(again, k) for k in same] == [getattr(score, k) for k in same]
         assert again.chance == pytest.approx(score.chance)
     keys = ["task", "metric", "doc_id"]
-    before = store.answers(records.STUDY, TEACHER).sort_values(keys)
-    after = store.answers(store_root, run_id).sort_values(keys)
+    before = disk.answers(records.STUDY, TEACHER).sort_values(keys)
+    after = disk.answers(store_root, run_id).sort_values(keys)
     assert before["doc_hash"].tolist() == after["doc_hash"].tolist()
     assert before["value"].tolist() == after["value"].tolist()
 
 
 def test_the_hash_of_a_document_is_lm_evals_own():
     """Older versions wrote none; ours is the same, so that both can be paired."""
-    from explorer.harness import results
+    from explorer.lm_eval_io import results
 
     path = samples.files(folder_of(TEACHER))["starter_facts"]
     line = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
@@ -63,10 +64,10 @@ def test_the_hash_of_a_document_is_lm_evals_own():
 def test_an_imported_student_is_held_against_a_measured_teacher(store_root):
     """Retention is that of the measured run: same documents, same conditions, no latency."""
     shutil.copytree(records.STUDY / TEACHER, store_root / TEACHER)
-    run_id, _ = bring.bring(store_root, folder_of(STUDENT), "brought", TEACHER)
-    found, problems = store.records(store_root)
-    runs, scores = store.frame(found), store.scores(found)
-    answers = {one.run_id: store.answers(store_root, one.run_id) for one in found}
+    run_id, _ = import_run.bring(store_root, folder_of(STUDENT), "brought", TEACHER)
+    found, problems = disk.records(store_root)
+    runs, scores = disk.frame(found), disk.scores(found)
+    answers = {one.run_id: disk.answers(store_root, one.run_id) for one in found}
 
     added = retention.add(runs, scores, answers).set_index("run_id").loc[run_id]
 
@@ -116,9 +117,9 @@ def test_the_format_of_0_4_0_is_read(store_root, tmp_path):
     """No date, no version, no hashes, samples as one array: everything that is there is kept."""
     old_format(tmp_path / "out")
 
-    run_id, problems = bring.bring(store_root, tmp_path / "out", "gpt2")
+    run_id, problems = import_run.bring(store_root, tmp_path / "out", "gpt2")
 
-    record, answers = store.load(store_root, run_id), store.answers(store_root, run_id)
+    record, answers = disk.load(store_root, run_id), disk.answers(store_root, run_id)
     (score,) = record.capability.scores
     assert problems == []
     assert (score.score, score.num_documents, score.num_fewshot, score.chance) == (0.75, 4, 2, 0.5)
@@ -140,10 +141,10 @@ def test_a_document_may_hold_any_line_end(store_root, tmp_path):
     lines[0]["doc"]["passage"] = "A text.\u2028And more.\u0085"
     path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
 
-    run_id, problems = bring.bring(store_root, tmp_path / "out", "gpt2")
+    run_id, problems = import_run.bring(store_root, tmp_path / "out", "gpt2")
 
     assert problems == []
-    assert len(store.answers(store_root, run_id)) == len(lines)
+    assert len(disk.answers(store_root, run_id)) == len(lines)
 
 
 def test_the_good_part_is_kept_and_the_rest_named(store_root, tmp_path):
@@ -158,9 +159,9 @@ def test_the_good_part_is_kept_and_the_rest_named(store_root, tmp_path):
     lines = json.loads((tmp_path / "out" / "pretrained__gpt2_boolq.jsonl").read_text())
     (tmp_path / "out" / "pretrained__gpt2_boolq.jsonl").write_text(json.dumps([*lines, 3, {}]))
 
-    run_id, problems = bring.bring(store_root, tmp_path / "out", "gpt2")
+    run_id, problems = import_run.bring(store_root, tmp_path / "out", "gpt2")
 
-    assert [score.task for score in store.load(store_root, run_id).capability.scores] == ["boolq"]
+    assert [score.task for score in disk.load(store_root, run_id).capability.scores] == ["boolq"]
     assert len(problems) == 3
     assert any("is not JSON" in one for one in problems)
     assert any("empty is left out" in one for one in problems)
@@ -169,9 +170,9 @@ def test_the_good_part_is_kept_and_the_rest_named(store_root, tmp_path):
 
 def test_the_same_folder_under_the_same_name_is_the_same_run(store_root):
     """Importing twice makes one run; another name makes another."""
-    first, _ = bring.bring(store_root, folder_of(STUDENT), "one")
-    again, _ = bring.bring(store_root, folder_of(STUDENT), "one")
-    other, _ = bring.bring(store_root, folder_of(STUDENT), "two")
+    first, _ = import_run.bring(store_root, folder_of(STUDENT), "one")
+    again, _ = import_run.bring(store_root, folder_of(STUDENT), "one")
+    other, _ = import_run.bring(store_root, folder_of(STUDENT), "two")
 
     assert first == again
     assert other.startswith("two-")
@@ -184,16 +185,16 @@ def test_the_same_folder_under_the_same_name_is_the_same_run(store_root):
 def test_a_wrong_request_leaves_nothing_behind(store_root, name, teacher, says):
     """A name that is none, a teacher that is not there: one sentence and no folder."""
     with pytest.raises(BadInput, match=says):
-        bring.bring(store_root, folder_of(STUDENT), name, teacher)
+        import_run.bring(store_root, folder_of(STUDENT), name, teacher)
     assert not list(store_root.iterdir())
 
 
 def test_a_folder_without_results_says_what_was_looked_for(store_root, tmp_path):
     """The sentence names the file that should be there."""
     with pytest.raises(BadInput, match=r"There is no results_\*.json"):
-        bring.bring(store_root, tmp_path, "x")
+        import_run.bring(store_root, tmp_path, "x")
     with pytest.raises(BadInput, match="is no folder"):
-        bring.bring(store_root, tmp_path / "none", "x")
+        import_run.bring(store_root, tmp_path / "none", "x")
 
 
 def test_the_command_imports_and_the_run_is_listed(store_root, monkeypatch, capsys):
@@ -222,6 +223,6 @@ def test_a_time_that_is_not_known_stays_unknown(store_root, tmp_path):
         document.pop("total_evaluation_time_seconds", None)
         path.write_text(json.dumps(document), encoding="utf-8")
 
-    run_id, _ = bring.bring(store_root, tmp_path / "out", "mine")
+    run_id, _ = import_run.bring(store_root, tmp_path / "out", "mine")
 
-    assert store.load(store_root, run_id).capability.seconds is None
+    assert disk.load(store_root, run_id).capability.seconds is None

@@ -12,10 +12,10 @@ ROOT = Path(__file__).parents[2]
 HEAVY = ["torch", "transformers", "lm_eval", "accelerate", "datasets"]
 DASHBOARD_MODULES = """
 import importlib, pkgutil
-import explorer.jobs, explorer.store, explorer.progress, explorer.specs
-import explorer.analysis, explorer.catalogue, explorer.report
+import explorer.jobs, explorer.store.disk, explorer.store.progress, explorer.specs
+import explorer.analysis, explorer.catalogue, explorer.charts
 
-for room in (explorer.analysis, explorer.catalogue, explorer.report):
+for room in (explorer.analysis, explorer.catalogue, explorer.charts):
     found = [module.name for module in pkgutil.walk_packages(room.__path__, room.__name__ + ".")]
     assert found, f"{room.__name__} holds no module"
     for name in found:
@@ -31,8 +31,8 @@ assert not page.exception, page.exception
 
 def pages() -> list[str]:
     """Scripts that app.py shows as pages."""
-    found = re.findall(r"explorer/pages/\w+\.py", (ROOT / "app.py").read_text(encoding="utf-8"))
-    assert len(found) >= 3, "app.py should name its pages as explorer/pages/NAME.py"
+    found = re.findall(r"explorer/pages/\w+/\w+\.py", (ROOT / "app.py").read_text(encoding="utf-8"))
+    assert len(found) >= 3, "app.py should name its pages as explorer/pages/NAME/NAME.py"
     return found
 
 

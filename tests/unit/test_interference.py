@@ -5,16 +5,19 @@ import json
 import pandas as pd
 import pytest
 
-from explorer import store
-from explorer.analysis import advise, cost, economics, frontier, interference, retention, roofline
-from explorer.analysis.economics import Assumptions
-from explorer.analysis.estimate import estimate
-from explorer.analysis.serving import Workload
+from explorer.analysis import frontier, headline, interference
+from explorer.analysis.cost import economics, unit_cost
+from explorer.analysis.cost.economics import Assumptions
+from explorer.analysis.cost.serving_cost import Workload
+from explorer.analysis.planning import roofline
+from explorer.analysis.planning.run_time import estimate
+from explorer.analysis.stats import retention
+from explorer.analysis.tables import run_table
 from explorer.catalogue.prices import Price
+from explorer.charts import cost_chart as charts
 from explorer.errors import BadInput
 from explorer.records import Latency, RunRecord
-from explorer.report import economics as charts
-from explorer.report import tables
+from explorer.store import disk
 from tests import records
 
 ASSUMED = Assumptions(
@@ -29,24 +32,24 @@ ASSUMED = Assumptions(
 def study(store_root):
     """A teacher and five students, finished; their ids by label."""
     run_ids = records.write_study(store_root)
-    found, _ = store.records(store_root)
-    labels = {record.run_id: store.label(record) for record in found}
+    found, _ = disk.records(store_root)
+    labels = {record.run_id: disk.label(record) for record in found}
     return {labels[run_id]: run_id for run_id in run_ids}
 
 
 def analysed(root):
     """The store's frame with what is kept and what it costs."""
-    found, _ = store.records(root)
-    answers = {record.run_id: store.answers(root, record.run_id) for record in found}
-    runs = retention.add(store.frame(found), store.scores(found), answers)
+    found, _ = disk.records(root)
+    answers = {record.run_id: disk.answers(root, record.run_id) for record in found}
+    runs = retention.add(disk.frame(found), disk.scores(found), answers)
     price = Price(usd_per_hour=0.05, provider="Cloud")
-    return cost.add(runs, {records.DEVICE_NAME: price}, utilisation=0.5)
+    return unit_cost.add(runs, {records.DEVICE_NAME: price}, utilisation=0.5)
 
 
 def priced(root):
     """The study's records, and what serving with each of them would cost."""
-    found, _ = store.records(root)
-    labels = {record.run_id: store.label(record) for record in found}
+    found, _ = disk.records(root)
+    labels = {record.run_id: disk.label(record) for record in found}
     return found, labels, economics.candidates(found, labels, ASSUMED)
 
 
@@ -55,20 +58,20 @@ def test_the_record_keeps_the_shares_and_the_table_has_them(store_root, study):
     run_id = study["15 layers"]
     records.make_busy(store_root, run_id)
 
-    record = store.load(store_root, run_id)
-    row = store.row(record)
+    record = disk.load(store_root, run_id)
+    row = disk.row(record)
 
     assert RunRecord.from_json(record.to_json()) == record
     assert row["machine_busy"] is True
     assert (row["busy_share_before"], row["busy_share_during"]) == (0.44, 0.63)
     assert row["busy_threshold"] == 0.2
     assert "63% of it while this was timed" in row["latency_warning"]
-    assert store.row(store.load(store_root, study["teacher"]))["machine_busy"] is False
+    assert disk.row(disk.load(store_root, study["teacher"]))["machine_busy"] is False
 
 
 def test_an_older_record_is_busy_where_it_has_a_warning(store_root, study):
     """Records of before the shares load as they are, and their warning counts."""
-    record = store.load(store_root, study["15 layers"])
+    record = disk.load(store_root, study["15 layers"])
     data = json.loads(record.to_json())
     del data["latency"]["interference"]
     data["latency"]["warning"] = "Other processes used 44% of the processor."
@@ -77,7 +80,7 @@ def test_an_older_record_is_busy_where_it_has_a_warning(store_root, study):
 
     assert old.latency.was_busy
     assert old.latency.interference is None
-    assert store.row(old)["machine_busy"] is True
+    assert disk.row(old)["machine_busy"] is True
     data["latency"]["warning"] = None
     assert not Latency.model_validate(data["latency"]).was_busy
 
@@ -86,7 +89,7 @@ def test_a_run_without_a_timing_is_not_busy(store_root):
     """A failed run has no times that could be wrong; the column is a flag in every row."""
     records.write_run(store_root, records.make_record(num_layers=12, status="failed"))
 
-    frame = store.frame(store.records(store_root)[0])
+    frame = disk.frame(disk.records(store_root)[0])
 
     assert frame["machine_busy"].tolist() == [False]
     assert not interference.busy(frame).any()
@@ -95,9 +98,9 @@ def test_a_run_without_a_timing_is_not_busy(store_root):
 
 def test_every_column_of_a_timing_is_known_as_one(store_root, study):
     """What depends on the clock is missing without times; what describes the order stays."""
-    row = store.row(store.load(store_root, study["15 layers"]))
-    untimed = store.row(
-        store.load(store_root, study["15 layers"]).model_copy(update={"latency": None})
+    row = disk.row(disk.load(store_root, study["15 layers"]))
+    untimed = disk.row(
+        disk.load(store_root, study["15 layers"]).model_copy(update={"latency": None})
     )
     described = {
         "batch_size",
@@ -112,7 +115,7 @@ def test_every_column_of_a_timing_is_known_as_one(store_root, study):
     assert {name for name in row if name not in untimed} - described == {
         name for name in interference.TIMED if name in row
     }
-    assert set(interference.TIMED) <= set(store.COLUMNS)
+    assert set(interference.TIMED) <= set(disk.COLUMNS)
 
 
 def test_a_busy_run_is_never_on_the_frontier(store_root, study):
@@ -137,7 +140,7 @@ def test_the_finding_leaves_busy_runs_out_and_counts_them(store_root, study):
     """It states latency and cost, so it names another student, and hides nothing."""
     records.make_busy(store_root, study["24 layers"], times_slower=3)
 
-    sentence = advise.headline(analysed(store_root))
+    sentence = headline.headline(analysed(store_root))
 
     assert sentence.startswith(
         "No student timed on an idle machine reaches 95 %: the closest is a 20-layer student"
@@ -151,7 +154,7 @@ def test_where_all_students_are_busy_the_finding_says_so(store_root, study):
         if label != "teacher":
             records.make_busy(store_root, run_id)
 
-    assert advise.headline(analysed(store_root)) == (
+    assert headline.headline(analysed(store_root)) == (
         "All 5 students were timed on a busy machine, so there is no finding on latency or cost. "
         "Time them again on an idle machine."
     )
@@ -159,19 +162,19 @@ def test_where_all_students_are_busy_the_finding_says_so(store_root, study):
 
 def test_a_busy_teacher_takes_no_ratio_from_its_students(store_root, study):
     """A student was timed in turns with the teacher, in its own run: that ratio holds."""
-    before = advise.headline(analysed(store_root))
+    before = headline.headline(analysed(store_root))
     records.make_busy(store_root, study["teacher"], times_slower=3)
 
-    assert advise.headline(analysed(store_root)) == before
+    assert headline.headline(analysed(store_root)) == before
 
 
 def test_the_load_is_not_taken_from_a_busy_teacher(store_root, study):
     """Without a timing in turns the teacher's own run says what it serves, unless it was busy."""
     for label, run_id in study.items():
-        record = store.load(store_root, run_id)
+        record = disk.load(store_root, run_id)
         if label != "teacher":
             latency = record.latency.model_copy(update={"teacher": None})
-            store.save(store_root, record.model_copy(update={"latency": latency}))
+            disk.save(store_root, record.model_copy(update={"latency": latency}))
     students = analysed(store_root).query("role == 'student'")
     assert students["usd_per_hour_at_load"].notna().all()
 
@@ -186,7 +189,7 @@ def test_a_busy_run_is_not_picked(store_root, study):
     """A limit on time or cost is met only by what was measured on an idle machine."""
     records.make_busy(store_root, study["6 layers"])
 
-    picked = advise.pick(analysed(store_root), max_tpot_ms=1e9)["run_id"].tolist()
+    picked = headline.pick(analysed(store_root), max_tpot_ms=1e9)["run_id"].tolist()
 
     assert study["6 layers"] not in picked
     assert study["10 layers"] in picked
@@ -197,8 +200,8 @@ def test_estimates_of_timing_and_memory_leave_busy_runs_out(store_root, study):
     planned = records.study("planned", layers=(12,))[1]
 
     def estimated():
-        found, _ = store.records(store_root)
-        return estimate([planned], store.frame(found), store.scores(found))
+        found, _ = disk.records(store_root)
+        return estimate([planned], disk.frame(found), disk.scores(found))
 
     before = estimated()
     records.make_busy(store_root, study["15 layers"], times_slower=50)
@@ -295,7 +298,7 @@ def test_money_charts_count_what_they_do_not_draw(store_root, study):
 def test_a_busy_run_calibrates_no_device(store_root, study):
     """What a device reaches is not read off a run that had only a part of it."""
     records.make_busy(store_root, study["15 layers"])
-    row = store.row(store.load(store_root, study["15 layers"]))
+    row = disk.row(disk.load(store_root, study["15 layers"]))
 
     with pytest.raises(BadInput, match=r"busy machine.*explorer run \S+ --again"):
         roofline.calibrated(row, tflops=1e3, bandwidth_gb_s=1e5)
@@ -307,8 +310,8 @@ def test_tables_mark_a_busy_run_beside_its_name(store_root, study):
     records.make_busy(store_root, study["teacher"])
     runs = analysed(store_root)
 
-    names = tables.comparison(runs)["Model"].tolist()
-    raw = tables.raw(runs).set_index("label")
+    names = run_table.comparison(runs)["Model"].tolist()
+    raw = run_table.raw(runs).set_index("label")
 
     assert "15 layers (machine was busy)" in names
     assert "starter (teacher, machine was busy)" in names
@@ -316,7 +319,7 @@ def test_tables_mark_a_busy_run_beside_its_name(store_root, study):
     assert raw["machine_busy"].to_dict()["15 layers"]
     assert raw.loc["15 layers", "busy_share_during"] == 0.63
     _, _, rows = priced(store_root)
-    assert "15 layers (machine was busy)" in tables.economics(rows)["Model"].tolist()
+    assert "15 layers (machine was busy)" in run_table.economics(rows)["Model"].tolist()
 
 
 def test_how_to_time_again_is_a_command():

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from explorer.analysis import intervals, resampling, retention
-from explorer.analysis.pairing import Pair
+from explorer.analysis.stats import bootstrap, intervals, retention
+from explorer.analysis.stats.pairing import Pair
 
 REPEATS = 1000
 TOLERANCE = 3 * np.sqrt(0.05 * 0.95 / REPEATS)
@@ -77,7 +77,7 @@ def test_formula_and_bootstrap_agree(num_clusters):
     """Two ways to the same interval: ends within a tenth of its width, widths alike."""
     one = simulated(np.random.default_rng(15), count=1000, num_clusters=num_clusters)
     kept_D, _ = retention._draw({"s": [one]}, 4000, 0)["s"]
-    drawn, by_formula = resampling.interval(kept_D), intervals.fieller(one)
+    drawn, by_formula = bootstrap.interval(kept_D), intervals.fieller(one)
     width = drawn[1] - drawn[0]
 
     np.testing.assert_allclose(drawn, by_formula, atol=0.1 * width)
@@ -166,7 +166,7 @@ def test_clustered_errors_are_millers():
         if clusters[i] == clusters[j]
     )
 
-    found = resampling.covariance(values[None, :], clusters)[0, 0]
+    found = bootstrap.covariance(values[None, :], clusters)[0, 0]
 
     assert found == pytest.approx(cross / count**2 * 3 / 2)
 
@@ -177,7 +177,7 @@ def test_clustered_draws_have_the_clustered_spread():
     clusters = np.repeat(np.arange(120), rng.integers(1, 6, 120))
     values = (rng.uniform(size=120)[clusters] < rng.uniform(0, 1, len(clusters))).astype(float)
 
-    drawn = resampling.means(values[None, :], "a", 4000, 0, clusters)[:, 0].std()
+    drawn = bootstrap.means(values[None, :], "a", 4000, 0, clusters)[:, 0].std()
 
-    expected = np.sqrt(resampling.covariance(values[None, :], clusters)[0, 0])
+    expected = np.sqrt(bootstrap.covariance(values[None, :], clusters)[0, 0])
     assert drawn == pytest.approx(expected, rel=0.06)

@@ -7,10 +7,11 @@ import time
 
 import pytest
 
-from explorer import jobs, store
+from explorer import jobs
 from explorer.errors import BadInput, JobError
-from explorer.jobs import head, queue, states
+from explorer.jobs import queue, ray_head, states
 from explorer.specs import RunSpec
+from explorer.store import disk
 from tests import records
 
 
@@ -25,14 +26,14 @@ def own_cache(tmp_path, monkeypatch):
 def say(root, run_id, state, **more):
     """Write a status as a run on this host does."""
     here = {"host": socket.gethostname(), "pid": os.getpid(), "updated_at": time.time()}
-    store.write_status(root, run_id, {"run_id": run_id, "state": state, **here, **more})
+    disk.write_status(root, run_id, {"run_id": run_id, "state": state, **here, **more})
 
 
 def record(root, run_id, status, finished_at="2026-01-02T03:04:05+00:00", message=None):
     """Write what the listing reads of a record."""
     error = {"kind": "X", "message": message, "stage": "distil"} if message else None
     data = {"status": status, "finished_at": finished_at, "error": error}
-    store.write_text(root / run_id / "record.json", json.dumps(data))
+    disk.write_text(root / run_id / "record.json", json.dumps(data))
 
 
 def row_of(root, run_id):
@@ -93,9 +94,9 @@ def test_running_run_shows_its_progress(store_root):
 def test_long_silence_of_a_living_process_is_no_interruption(store_root):
     """A stage that reports nothing for an hour goes on running."""
     say(store_root, "a-00000000", "running")
-    status = store.read_status(store_root, "a-00000000")
+    status = disk.read_status(store_root, "a-00000000")
     began = states.psutil.Process().create_time()
-    store.write_status(store_root, "a-00000000", {**status, "updated_at": began + 0.1})
+    disk.write_status(store_root, "a-00000000", {**status, "updated_at": began + 0.1})
 
     assert row_of(store_root, "a-00000000")["state"] == "running"
 
@@ -139,7 +140,7 @@ def test_run_is_queued_while_the_head_starts(store_root):
     """From the click on, before Ray knows the job, the run is queued."""
     say(store_root, "lost-00000000", "queued", updated_at=time.time() - 60)
 
-    with head.submitting():
+    with ray_head.submitting():
         say(store_root, "a-00000000", "queued")
         assert row_of(store_root, "a-00000000")["state"] == "queued"
         # What waited in a queue that is gone does not come back to life meanwhile.
@@ -166,7 +167,7 @@ def test_submission_to_a_silent_cluster_is_one_sentence(store_root, monkeypatch)
     with pytest.raises(JobError, match="RAY_ADDRESS"):
         jobs.submit([spec], store_root)
 
-    assert store.read_spec(store_root, spec.run_id) == spec
+    assert disk.read_spec(store_root, spec.run_id) == spec
     jobs.cancel(store_root, spec.run_id)
     assert row_of(store_root, spec.run_id)["state"] == "cancelled"
 
@@ -174,7 +175,7 @@ def test_submission_to_a_silent_cluster_is_one_sentence(store_root, monkeypatch)
 def test_cancelled_and_killed_is_cancelled(store_root):
     """A run that was killed after somebody cancelled it counts as cancelled."""
     say(store_root, "a-00000000", "running", pid=dead_pid())
-    store.request_cancel(store_root, "a-00000000")
+    disk.request_cancel(store_root, "a-00000000")
 
     assert row_of(store_root, "a-00000000")["state"] == "cancelled"
 
@@ -201,9 +202,9 @@ def test_damaged_and_foreign_folders_are_passed_over(store_root):
     """One broken file hides no other run."""
     record(store_root, "good-00000000", "finished")
     for name, text in {"status.json": "{", "record.json": "[1]"}.items():
-        store.write_text(store_root / "bad-00000000" / name, text)
-    store.write_text(store_root / "odd-00000000" / "status.json", '{"state": "asleep"}')
-    store.write_text(store_root / "old-00000000" / "status.json", '{"state": "running"}')
+        disk.write_text(store_root / "bad-00000000" / name, text)
+    disk.write_text(store_root / "odd-00000000" / "status.json", '{"state": "asleep"}')
+    disk.write_text(store_root / "old-00000000" / "status.json", '{"state": "running"}')
     (store_root / "foreign").mkdir()
 
     rows = jobs.listing(store_root).set_index("run_id")["state"]
@@ -224,7 +225,7 @@ def test_order_is_running_then_queue_then_latest(store_root):
     say(store_root, "new-00000000", "finished", updated_at=2e9)
     say(store_root, "now-00000000", "running")
 
-    with head.submitting():
+    with ray_head.submitting():
         say(store_root, "second-00000000", "queued", queued_at=20)
         say(store_root, "first-00000000", "queued", queued_at=10)
         order = [run_id.partition("-")[0] for run_id in jobs.listing(store_root)["run_id"]]
@@ -262,13 +263,13 @@ def test_wait_gives_up_but_the_run_goes_on(store_root):
         jobs.wait(store_root, ["a-00000000", "b-00000000"], 0)
 
     assert jobs.wait(store_root, ["b-00000000"], 0) == {"b-00000000": "finished"}
-    assert not store.cancel_requested(store_root, "a-00000000")
+    assert not disk.cancel_requested(store_root, "a-00000000")
 
 
 def test_log_tail_is_the_end_of_the_log(store_root):
     """The last lines come back whole, whatever the log's size and encoding."""
     lines = [f"line {number} ✓" for number in range(30_000)]
-    store.write_text(store_root / "a-00000000" / "log.txt", "\n".join(lines) + "\n")
+    disk.write_text(store_root / "a-00000000" / "log.txt", "\n".join(lines) + "\n")
     (store_root / "b-00000000").mkdir()
     (store_root / "b-00000000" / "log.txt").write_bytes(b"\xff\xfeno\nend")
 
@@ -281,13 +282,13 @@ def test_log_tail_is_the_end_of_the_log(store_root):
 def test_cancel_leaves_a_finished_run_alone(store_root):
     """A click that came too late changes nothing."""
     spec = RunSpec(name="a")
-    store.open_run(store_root, spec)
+    disk.open_run(store_root, spec)
     say(store_root, spec.run_id, "finished")
 
     jobs.cancel(store_root, spec.run_id)
 
     assert row_of(store_root, spec.run_id)["state"] == "finished"
-    assert not store.cancel_requested(store_root, spec.run_id)
+    assert not disk.cancel_requested(store_root, spec.run_id)
 
 
 @pytest.mark.parametrize("run_id", ["nobody-00000000", "../outside"])
@@ -339,19 +340,19 @@ def test_gpu_that_is_not_there_is_refused():
 def test_a_finished_run_stays_finished_where_the_queue_does_not_answer(store_root, monkeypatch):
     """Measuring it again could not be queued; its result is where it was."""
     run_id = records.write_study(store_root)[1]
-    before = store.load(store_root, run_id)
+    before = disk.load(store_root, run_id)
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
 
     with pytest.raises(JobError):
         jobs.resume(store_root, run_id)
 
-    assert store.load(store_root, run_id) == before
+    assert disk.load(store_root, run_id) == before
 
 
 def test_a_new_measurement_cancelled_in_the_queue_leaves_the_result(store_root):
     """It is finished as before, with a word on what became of the attempt."""
     run_id = records.write_study(store_root)[1]
-    store.request_again(store_root, run_id)
+    disk.request_again(store_root, run_id)
     say(store_root, run_id, "queued", host="elsewhere")
 
     jobs.cancel(store_root, run_id)
@@ -359,4 +360,4 @@ def test_a_new_measurement_cancelled_in_the_queue_leaves_the_result(store_root):
     row = row_of(store_root, run_id)
     assert row["state"] == "finished"
     assert row["error"].startswith("Measuring it again was cancelled: Somebody cancelled it")
-    assert not store.again_requested(store_root, run_id)
+    assert not disk.again_requested(store_root, run_id)

@@ -2,11 +2,11 @@
 
 import pytest
 
-from explorer import store
-from explorer.analysis import advise
-from explorer.pages import detail
-from explorer.report import tables
+from explorer.analysis import headline
+from explorer.analysis.tables import run_table
+from explorer.pages.explore import run_detail
 from explorer.specs import RunSpec
+from explorer.store import disk
 from tests import records
 
 WIDTHS = {"hidden": (468, 576), "channels": (1216, 1536), "heads": (9, 9), "groups": (3, 3)}
@@ -66,19 +66,19 @@ def kind(request):
 def test_a_student_is_called_by_its_kind_and_size(kind):
     """The same words on the chart, in the table and in the column `kind`."""
     record, label, _ = kind
-    frame = store.frame([record])
+    frame = disk.frame([record])
 
     assert frame["label"][0] == label
     assert frame["kind"][0] == record.spec.student.kind
-    assert tables.comparison(frame)["Model"].tolist() == [label]
-    assert tables.comparison(frame)["Parameters"].tolist() == ["81.3 M"]
+    assert run_table.comparison(frame)["Model"].tolist() == [label]
+    assert run_table.comparison(frame)["Parameters"].tolist() == ["81.3 M"]
 
 
 def test_how_a_student_was_made_is_one_sentence(kind):
     """What was cut and how it was chosen, or where else the student comes from."""
     record, _, made = kind
 
-    assert detail._made(record).startswith(f"{made}; taught on ")
+    assert run_detail._made(record).startswith(f"{made}; taught on ")
 
 
 def test_how_a_student_was_made_says_what_was_less_exact():
@@ -87,7 +87,7 @@ def test_how_a_student_was_made_says_what_was_less_exact():
     taught = {"vocab_sample": 4096, "precision": "bfloat16"}
     spec = RunSpec.parse({**record.spec.model_dump(), "distill": taught})
 
-    said = detail._made(record.model_copy(update={"spec": spec}))
+    said = run_detail._made(record.model_copy(update={"spec": spec}))
 
     assert "(4,096 tokens drawn, products in bfloat16) in " in said
 
@@ -95,10 +95,10 @@ def test_how_a_student_was_made_says_what_was_less_exact():
 def test_how_a_student_was_made_says_what_was_left_alone():
     """Layers that no step changed are no merit of the teaching."""
     record = records.make_record(num_layers=24)
-    assert "left as they were" not in detail._made(record)
+    assert "left as they were" not in run_detail._made(record)
     left = record.distillation.model_copy(update={"num_untrained_layers": 4})
 
-    said = detail._made(record.model_copy(update={"distillation": left}))
+    said = run_detail._made(record.model_copy(update={"distillation": left}))
 
     assert "(the first 4 layers left as they were) in " in said
 
@@ -106,11 +106,11 @@ def test_how_a_student_was_made_says_what_was_left_alone():
 def test_the_finding_names_other_kinds_by_their_label(kind):
     """A depth student is an N-layer student; another is called as on the chart."""
     record, label, _ = kind
-    frame = store.frame([record]).assign(
+    frame = disk.frame([record]).assign(
         retention=0.97, retention_low=0.95, retention_high=0.99, excluded_tasks=""
     )
 
-    said = advise.headline(frame)
+    said = headline.headline(frame)
 
     depth = record.spec.student.kind == "depth"
     assert said.startswith("A 24-layer student keeps" if depth else f"The student {label} keeps")

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from explorer.errors import BadInput, RunCancelled, RunFailed
-from explorer.measure.runtimes import cuda_peak
-from explorer.measure.runtimes.in_torch import Compiled, Eager
-from explorer.measure.speed import latency, memory, quiet
+from explorer.latency import interference, peak_memory
+from explorer.latency import timing as latency
+from explorer.latency.runtimes import cuda_peak
+from explorer.latency.runtimes.in_torch import Compiled, Eager
 from explorer.models import loading
-from explorer.progress import Progress
 from explorer.records import Interference
 from explorer.specs import LatencySpec
+from explorer.store.progress import Progress
 
 SPEC = LatencySpec(prompt_tokens=8, output_tokens=5, batch_size=2, warmup=1, repeats=3)
 
@@ -165,7 +166,7 @@ def test_a_busy_machine_is_recorded_and_said_at_once(student, store_root, monkey
     """The record holds the shares and the threshold; log and progress say it from the start."""
     # Others take a third of two processors before, and half of them from then on.
     readings = iter([(0.0, 0.0), (0.3, 1.0), (4.3, 9.0)])
-    counted = functools.partial(quiet.Watch, counter=lambda: next(readings))
+    counted = functools.partial(interference.Watch, counter=lambda: next(readings))
     monkeypatch.setattr(latency, "Watch", counted)
     seen = []
 
@@ -177,7 +178,7 @@ def test_a_busy_machine_is_recorded_and_said_at_once(student, store_root, monkey
     assert timed.was_busy
     assert timed.interference.cpu_share_before == pytest.approx(0.3)
     assert timed.interference.cpu_share_during == pytest.approx(0.5)
-    assert timed.interference.cpu_threshold == quiet.BUSY_SHARE
+    assert timed.interference.cpu_threshold == interference.BUSY_SHARE
     assert "50% of it while this was timed" in timed.warning
     assert "30% of the processor just before" in caplog.text
     assert seen
@@ -187,7 +188,7 @@ def test_a_busy_machine_is_recorded_and_said_at_once(student, store_root, monkey
 def test_an_idle_machine_is_recorded_too(student, store_root, monkeypatch):
     """The shares are kept also where they are small, and nothing is said."""
     readings = iter([(0.0, 0.0), (0.1, 1.0), (0.9, 9.0)])
-    counted = functools.partial(quiet.Watch, counter=lambda: next(readings))
+    counted = functools.partial(interference.Watch, counter=lambda: next(readings))
     monkeypatch.setattr(latency, "Watch", counted)
     seen = []
 
@@ -204,11 +205,11 @@ def test_an_idle_machine_is_recorded_too(student, store_root, monkeypatch):
 
 def test_own_work_is_not_others(monkeypatch):
     """Others' seconds count before and during a timing; a server's own work only before it."""
-    monkeypatch.setattr(quiet, "LOOK_S", 0)
+    monkeypatch.setattr(interference, "LOOK_S", 0)
 
     def watched(*counted, **options):
         readings = iter(counted)
-        watch = quiet.Watch(torch.device("cpu"), counter=lambda: next(readings), **options)
+        watch = interference.Watch(torch.device("cpu"), counter=lambda: next(readings), **options)
         return watch.interference()
 
     idle = watched((10, 100), (10.0, 101), (10.2, 109))
@@ -260,7 +261,7 @@ def test_peak_memory_grows_with_the_model(tiny_llama):
     folder = tiny_llama(num_layers=6, hidden_size=640)
     size = cuda_peak.num_weight_bytes(loading.load(str(folder)).model)
 
-    found = memory.peak_memory_bytes(str(folder), SPEC, torch.device("cpu"), torch.float32)
+    found = peak_memory.peak_memory_bytes(str(folder), SPEC, torch.device("cpu"), torch.float32)
 
     assert size > 40e6
     assert found is not None
@@ -272,4 +273,4 @@ def test_peak_memory_grows_with_the_model(tiny_llama):
 def test_failed_memory_measurement_says_why():
     """A model that the child cannot load fails with the child's own last line."""
     with pytest.raises(RunFailed, match="peak memory of /nowhere/model"):
-        memory.peak_memory_bytes("/nowhere/model", SPEC, torch.device("cpu"), torch.float32)
+        peak_memory.peak_memory_bytes("/nowhere/model", SPEC, torch.device("cpu"), torch.float32)

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from explorer import run as engine
-from explorer import store
+from explorer import pipeline as engine
 from explorer.errors import BadInput, UnknownModel
-from explorer.measure.runtimes.in_torch import Eager
-from explorer.measure.speed import latency
-from explorer.models import convert, gguf_facts, loading
-from explorer.progress import Progress
+from explorer.latency import timing
+from explorer.latency.runtimes.in_torch import Eager
+from explorer.models import loading
+from explorer.models.gguf import convert, header
 from explorer.specs import LatencySpec, RunSpec
+from explorer.store import disk
+from explorer.store.progress import Progress
 from tests import merging
 from tests.conftest import ROOT
 
@@ -40,7 +41,7 @@ def gguf_file(model, tmp_path):
 
 @pytest.fixture
 def runtime(gguf_file):
-    from explorer.measure.runtimes.llamacpp import LlamaCpp
+    from explorer.latency.runtimes.llamacpp import LlamaCpp
 
     made = LlamaCpp(gguf_file, threads=1)
     yield made
@@ -71,7 +72,7 @@ def test_tokens_and_logits_are_those_of_torch(model, runtime, text):
 
 def test_two_sequences_answer_as_each_alone(model, runtime):
     """A batch in one context: no sequence sees the other; the tokens are torch's."""
-    prompt_BT = latency.random_prompt([runtime], LatencySpec(prompt_tokens=9), 2)
+    prompt_BT = timing.random_prompt([runtime], LatencySpec(prompt_tokens=9), 2)
     runtime.prepare(2, 14)
 
     together = list(runtime.stream(prompt_BT, 5))
@@ -88,7 +89,7 @@ def test_a_gguf_is_timed_in_turns_with_its_teacher(model, runtime, store_root):
         prompt_tokens=8, output_tokens=3, warmup=1, repeats=2, concurrency=[1, 2], seed=3
     )
 
-    found = latency.time_in_turns(runtime, Eager(model), spec, Progress(store_root, "run-1"))
+    found = timing.time_in_turns(runtime, Eager(model), spec, Progress(store_root, "run-1"))
 
     assert found.own.runtime.name == "llama.cpp"
     assert found.own.runtime.disk_bytes == runtime.path.stat().st_size
@@ -99,14 +100,14 @@ def test_a_gguf_is_timed_in_turns_with_its_teacher(model, runtime, store_root):
 
 def test_q4_k_m_is_smaller_and_close(tiny_llama, tmp_path):
     """llama.cpp's own quantiser over our F16 file."""
-    from explorer.measure.runtimes.llamacpp import LlamaCpp
+    from explorer.latency.runtimes.llamacpp import LlamaCpp
 
     model = merging.load(tiny_llama(num_layers=2, hidden_size=256))
     sizes, found = {}, {}
     for kind in ("f16", "q8_0", "q4_k_m"):
         path = tmp_path / f"{kind}.gguf"
         convert.to_gguf(model, kind, path)
-        assert gguf_facts.facts("m", path).dtype == kind
+        assert header.facts("m", path).dtype == kind
         sizes[kind] = path.stat().st_size
         made = LlamaCpp(path, threads=1)
         found[kind] = logits(made, list(range(40)))
@@ -134,7 +135,7 @@ def test_a_run_as_gguf_is_a_row_of_its_own(tiny_llama, store_root, tmp_path):
 
     record = engine.run(spec, store_root)
 
-    teacher = store.load(store_root, record.teacher_run_id)
+    teacher = disk.load(store_root, record.teacher_run_id)
     assert record.model.dtype == "f16"
     assert record.latency.teacher is not None
     assert record.latency.own.peak_memory_bytes > 0
@@ -143,8 +144,8 @@ def test_a_run_as_gguf_is_a_row_of_its_own(tiny_llama, store_root, tmp_path):
         for run, part in (("gguf", record), ("torch", teacher))
     }
     assert scores["gguf"] == scores["torch"], "F16 of this model chooses the same answers"
-    assert store.label(record) == "teacher f16"
-    assert store.row(record)["role"] == "student"
+    assert disk.label(record) == "teacher f16"
+    assert disk.row(record)["role"] == "student"
 
 
 @pytest.mark.parametrize("group", ["pairs", "texts", "free"])
@@ -153,7 +154,7 @@ def test_scores_are_the_stock_back_ends(model, runtime, group):
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    from explorer.measure.backends.llama_lm import LlamaLM
+    from explorer.evaluate.backends.llama_lm import LlamaLM
 
     stock = HFLM(pretrained=model.model, tokenizer=model.tokenizer, batch_size=1)
     ours = LlamaLM(runtime, model.tokenizer)
@@ -181,8 +182,8 @@ def test_answers_of_before_are_not_asked_again(model, runtime, tmp_path, monkeyp
     """A task that was cut off goes on: what its log holds is read, and progress counts it."""
     from lm_eval.api.instance import Instance
 
-    from explorer.measure.backends.answer_log import AnswerLog
-    from explorer.measure.backends.llama_lm import LlamaLM
+    from explorer.evaluate.backends.llama_lm import LlamaLM
+    from explorer.evaluate.response_cache import AnswerLog
 
     greedy = {"until": ["Q"], "max_gen_toks": 4, "do_sample": False}
     asked = {
@@ -211,7 +212,7 @@ def test_answers_of_before_are_not_asked_again(model, runtime, tmp_path, monkeyp
 
 def test_a_damaged_or_missing_file_is_one_sentence(tmp_path):
     """Neither is a crash of the process."""
-    from explorer.measure.runtimes.llamacpp import LlamaCpp
+    from explorer.latency.runtimes.llamacpp import LlamaCpp
 
     with pytest.raises(UnknownModel, match="No GGUF file at"):
         LlamaCpp(tmp_path / "none.gguf")
@@ -223,7 +224,7 @@ def test_a_damaged_or_missing_file_is_one_sentence(tmp_path):
 
 def test_sampling_is_refused(tiny_llama):
     """A task that wants sampled answers is told so in words."""
-    from explorer.measure.backends.llama_lm import LlamaLM
+    from explorer.evaluate.backends.llama_lm import LlamaLM
 
     class Free:
         args = ("Hi", {"until": [], "do_sample": True, "temperature": 1.0})

@@ -9,12 +9,13 @@ import pytest
 import torch
 import yaml
 
-from explorer import cli, store
-from explorer.measure import capability
-from explorer.measure.backends.prefix_lm import PrefixLM
+from explorer import cli
+from explorer.evaluate import capability
+from explorer.evaluate.backends.prefix_lm import PrefixLM
 from explorer.models import loading
-from explorer.progress import Progress
 from explorer.specs import CapabilitySpec, RunSpec
+from explorer.store import disk
+from explorer.store.progress import Progress
 from tests import records
 
 TASKS = Path(__file__).parents[1] / "tasks"
@@ -88,7 +89,7 @@ def test_every_name_of_a_model_is_known(tiny_llama, store_root):
     """A folder and run:RUN_ID name the same weights; starter and gguf: go the same way."""
     folder = tiny_llama(num_layers=2)
     spec = RunSpec(name="student")
-    store.open_run(store_root, spec)
+    disk.open_run(store_root, spec)
     records.leave_student(store_root, spec.run_id, folder)
 
     models = [

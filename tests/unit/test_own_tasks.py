@@ -6,20 +6,20 @@ import pytest
 import torch
 
 from explorer.errors import BadInput
-from explorer.measure import capability, task_preview, task_sets
+from explorer.evaluate import capability
 from explorer.models import loading
-from explorer.progress import Progress
 from explorer.specs import CapabilitySpec
-from explorer.tasks import own
+from explorer.store.progress import Progress
+from explorer.tasks import custom, render_prompts, task_loading
 
 CSV = b'question,a,b,c,answer\nWhat is 2+2?,3,4,5,4\n\nRed?,yes,no,,B\n"Two\nlines, here",x,y,z,0\n'
 
 
 def documents(name, content, **changed):
     """The documents of a file, its columns guessed unless they are given."""
-    rows = own.read(name, content)
-    columns = own.guess(own.columns_of(rows)).model_copy(update=changed)
-    return own.documents(name, rows, columns)
+    rows = custom.read(name, content)
+    columns = custom.guess(custom.columns_of(rows)).model_copy(update=changed)
+    return custom.documents(name, rows, columns)
 
 
 def jsonl(*rows):
@@ -67,8 +67,8 @@ def test_jsonl_has_lists_of_choices_or_texts_to_write():
 )
 def test_the_right_choice_by_text_letter_or_number(answer, place):
     """The text goes first, letters and numbers count from the first choice, else it is None."""
-    assert own.place_of(answer, ["a", "b"]) == place
-    assert own.place_of("0", ["1", "0"]) == 1
+    assert custom.place_of(answer, ["a", "b"]) == place
+    assert custom.place_of("0", ["1", "0"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -111,23 +111,23 @@ def test_a_column_that_is_not_there_is_named():
     with pytest.raises(BadInput, match="needs a column with lists"):
         documents("q.csv", CSV, choices=())
     with pytest.raises(BadInput, match="larger than 50 MB"):
-        own.read("q.csv", b"x" * (own.MAX_MB * 2**20 + 1))
+        custom.read("q.csv", b"x" * (custom.MAX_MB * 2**20 + 1))
 
 
 def test_a_task_is_never_replaced_unasked():
     """A taken name is refused; a replacement gets the next version."""
     found = documents("q.csv", CSV)
-    path = own.add("mine", found, origin="q.csv", taken={"piqa"})
+    path = custom.add("mine", found, origin="q.csv", taken={"piqa"})
 
     with pytest.raises(BadInput, match=r"a task 'mine' of yours already"):
-        own.add("mine", found, origin="q.csv")
+        custom.add("mine", found, origin="q.csv")
     with pytest.raises(BadInput, match=r"has a task 'piqa'"):
-        own.add("piqa", found, origin="q.csv", taken={"piqa"})
+        custom.add("piqa", found, origin="q.csv", taken={"piqa"})
     for name in ("Mine", "../mine", "", "a b", "-a", "x" * 61):
         with pytest.raises(BadInput, match="small letters"):
-            own.add(name, found, origin="q.csv")
+            custom.add(name, found, origin="q.csv")
     before = path.read_text(encoding="utf-8")
-    assert own.add("mine", found, origin="q.csv", taken={"mine"}, replace=True) == path
+    assert custom.add("mine", found, origin="q.csv", taken={"mine"}, replace=True) == path
     assert path.read_text(encoding="utf-8") == before.replace("version: 1.0", "version: 2.0")
 
 
@@ -138,12 +138,12 @@ def test_lm_eval_asks_the_task_and_scores_it(tiny_llama, tmp_path, store_root):
     written = documents(
         "w.jsonl", jsonl({"prompt": "a\u2028b", "target": "x"}, {"prompt": "c", "target": "y"})
     )
-    own.add("mine", choices, origin="q.csv")
-    own.add("written", written, origin="w.jsonl")
-    task_sets.check(["mine", "written"])
+    custom.add("mine", choices, origin="q.csv")
+    custom.add("written", written, origin="w.jsonl")
+    task_loading.check(["mine", "written"])
 
     for name, found in (("mine", choices), ("written", written)):
-        assert task_preview.preview(name).questions == own.questions(found)
+        assert render_prompts.preview(name).questions == custom.questions(found)
     capability_, _ = capability.evaluate(
         loading.load(str(tiny_llama(num_layers=2))),
         CapabilitySpec(tasks=("mine", "written"), batch_size=4),

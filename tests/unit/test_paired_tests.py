@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from explorer.analysis import differences, paired_tests
-from explorer.analysis.pairing import Pair
+from explorer.analysis.stats import differences, paired_tests
+from explorer.analysis.stats.pairing import Pair
 
 REPEATS = 1000
 TOLERANCE = 3 * np.sqrt(0.05 * 0.95 / REPEATS)

@@ -11,9 +11,9 @@ import transformers
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from explorer.measure.backends import prefix_lm
-from explorer.measure.backends.answer_log import AnswerLog
-from explorer.measure.backends.prefix_lm import PrefixLM, Work
+from explorer.evaluate.backends import prefix_lm
+from explorer.evaluate.backends.prefix_lm import PrefixLM, Work
+from explorer.evaluate.response_cache import AnswerLog
 from explorer.models import loading
 from tests import killing
 
@@ -166,7 +166,7 @@ def test_logits_are_made_in_chunks(tokenizer, monkeypatch):
     ours, _ = both(make("llama"), tokenizer)
     asked = instances("loglikelihood", questions())
     whole = ours.loglikelihood(asked, disable_tqdm=True)
-    monkeypatch.setattr("explorer.measure.backends.tree_model.CHUNK_BYTES", 3 * 320 * 4)
+    monkeypatch.setattr("explorer.evaluate.backends.tree_model.CHUNK_BYTES", 3 * 320 * 4)
 
     assert [v for v, _ in ours.loglikelihood(asked, disable_tqdm=True)] == pytest.approx(
         [v for v, _ in whole], abs=1e-4

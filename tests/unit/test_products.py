@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
-from explorer import products
+from explorer.distill import products
 
 
 @pytest.fixture(autouse=True)

@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
+from explorer.analysis.tables import run_table
+from explorer.charts import published_chart as charts
 from explorer.errors import BadInput
-from explorer.report import published as charts
-from explorer.report import tables
 from tests import facts
 
 
@@ -121,7 +121,7 @@ def test_bars_show_each_benchmark_that_counts(found):
 
 def test_the_table_has_a_source_in_every_row_and_a_dash_for_the_unknown(found):
     """Words and units; a size that is not published is an en dash."""
-    words = tables.published(found.rows)
+    words = run_table.published(found.rows)
 
     assert words["Source"].str.startswith("https://").all()
     assert words.loc["Gemini 1.5 Flash · deepmind-gemini15-page", "Parameters"] == "–"

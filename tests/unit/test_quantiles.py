@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from explorer import quantiles
+from explorer.records import quantiles
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from explorer.analysis import pairing, retention
+from explorer.analysis.stats import pairing, retention
 
 
 def answers(task, values, metric="acc", hashes=None):

@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 
-from explorer import preflight
-from explorer.analysis import numbers, room
-from explorer.analysis.room import Place, Planned
-from explorer.distill import passes, targets
+from explorer.analysis import numbers
+from explorer.analysis.planning import run_memory
+from explorer.analysis.planning.run_memory import Place, Planned
+from explorer.distill import teacher_cache, train_step
 from explorer.errors import NoRoom
-from explorer.run import run
+from explorer.pipeline import preflight, run
 from explorer.specs import DistillSpec, RunSpec, SweepSpec
 
 GB = 10**9
@@ -27,13 +27,13 @@ def ordered(**changes):
 
 
 def need(spec, where=None, student=TEN):
-    return sum(room.memory(spec, STARTER, student, where or place()).values())
+    return sum(run_memory.memory(spec, STARTER, student, where or place()).values())
 
 
 def test_the_arithmetic_knows_the_loop():
     """Constants that the pages cannot import are those of the code that they speak of."""
-    assert room.CHUNK_POSITIONS == passes.CHUNK_POSITIONS
-    assert room.TARGET_BLOCKS == targets.BATCH_BLOCKS
+    assert run_memory.CHUNK_POSITIONS == train_step.CHUNK_POSITIONS
+    assert run_memory.TARGET_BLOCKS == teacher_cache.BATCH_BLOCKS
 
 
 def test_the_starter_needs_what_was_measured():
@@ -60,9 +60,11 @@ def test_what_saves_memory_is_seen_to_save_it(changes):
 
 def test_a_sample_of_the_vocabulary_makes_fewer_logits():
     """Whatever is drawn, a chunk holds no more than that and the tokens that the teacher kept."""
-    whole = room.memory(ordered(), STARTER, TEN, place())["a chunk of logits"]
-    drawn = room.memory(ordered(vocab_sample=4_096), STARTER, TEN, place())["a chunk of logits"]
-    all_of_it = room.memory(ordered(vocab_sample=49_152), STARTER, TEN, place())
+    whole = run_memory.memory(ordered(), STARTER, TEN, place())["a chunk of logits"]
+    drawn = run_memory.memory(ordered(vocab_sample=4_096), STARTER, TEN, place())[
+        "a chunk of logits"
+    ]
+    all_of_it = run_memory.memory(ordered(vocab_sample=49_152), STARTER, TEN, place())
 
     assert drawn == 256 * 12_544 * 4 * 3 + 12_544 * 576 * 4
     assert drawn < whole / 4
@@ -79,12 +81,12 @@ def test_a_trained_embedding_and_a_live_teacher_cost_more():
 
 def test_what_fits_is_not_refused():
     """A machine with room has no verdict."""
-    assert room.verdict(ordered(), STARTER, TEN, place()) is None
+    assert run_memory.verdict(ordered(), STARTER, TEN, place()) is None
 
 
 def test_a_refusal_says_by_how_much_and_what_fits():
     """Every option that it names fits, by the same arithmetic."""
-    said = room.verdict(ordered(), STARTER, TEN, place(2.2))
+    said = run_memory.verdict(ordered(), STARTER, TEN, place(2.2))
 
     assert "half needs about 2.46 GB of memory" in said
     assert f"{numbers.size(need(ordered()) - 2.2e9)} too little" in said
@@ -100,7 +102,7 @@ def test_both_savings_are_offered_only_where_one_is_not_enough():
     """Between the two single savings and both together."""
     single = min(need(ordered(micro_blocks=1)), need(ordered(gradient_checkpointing=True)))
     both = need(ordered(micro_blocks=1, gradient_checkpointing=True))
-    said = room.verdict(ordered(), STARTER, TEN, place((single + both) / 2 / GB))
+    said = run_memory.verdict(ordered(), STARTER, TEN, place((single + both) / 2 / GB))
 
     assert "micro_blocks: 1 with distill.gradient_checkpointing: true" in said
 
@@ -110,24 +112,24 @@ def test_shards_are_offered_where_a_student_is_too_large_for_one_device():
     large = Planned(8_000_000_000, 32, 4096, 14_336, 128_256)
     spec = RunSpec(student={"num_layers": 16}, distill=DistillSpec(micro_blocks=1))
     half = large.with_layers(16)
-    said = room.verdict(spec, large, half, place(48, 1000, "cuda"))
+    said = run_memory.verdict(spec, large, half, place(48, 1000, "cuda"))
     spread = dataclasses.replace(place(48, 1000, "cuda"), num_shards=4)
-    need = sum(room.memory(spec, large, half, spread).values())
+    need = sum(run_memory.memory(spec, large, half, spread).values())
 
     assert "4 such devices with accelerate launch --config_file docs/accelerate/shards.yaml" in said
     assert numbers.size(need) in said
     assert need < 48 * GB
-    assert room.verdict(spec, large, half, spread) is None
+    assert run_memory.verdict(spec, large, half, spread) is None
 
 
 def test_where_nothing_fits_it_says_so():
     """The teacher alone is too large."""
-    assert "Nothing smaller fits here" in room.verdict(ordered(), STARTER, TEN, place(0.5))
+    assert "Nothing smaller fits here" in run_memory.verdict(ordered(), STARTER, TEN, place(0.5))
 
 
 def test_a_full_disk_is_refused_too():
     """Checkpoints, targets and the student have to lie somewhere."""
-    said = room.verdict(ordered(), STARTER, TEN, place(disk_gb=1.0))
+    said = run_memory.verdict(ordered(), STARTER, TEN, place(disk_gb=1.0))
 
     assert "of disk, and 1.00 GB are free" in said
 
@@ -165,7 +167,7 @@ def test_a_forecast_has_memory_time_and_money(tiny_run, store_root):
     (told,) = preflight.forecasts([RunSpec.parse(tiny_run)], store_root)
 
     assert told.problem is None
-    assert sum(told.memory.values()) > room.LIBRARIES_BYTES["cpu"]
+    assert sum(told.memory.values()) > run_memory.LIBRARIES_BYTES["cpu"]
     assert told.seconds > 0
     assert "6 FLOPs per parameter and token" in told.seconds_basis
 

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from explorer import preflight, store
-from explorer import run as engine
-from explorer.analysis import room
+from explorer import pipeline as engine
+from explorer.analysis.planning import run_memory
 from explorer.errors import BadInput
-from explorer.measure.runtimes import cuda_peak
-from explorer.measure.speed import memory
-from explorer.models import loading, rounding
+from explorer.latency import peak_memory
+from explorer.latency.runtimes import cuda_peak
+from explorer.models import loading, quantize
 from explorer.models.facts import facts
+from explorer.pipeline import preflight
 from explorer.specs import LatencySpec, RunSpec
+from explorer.store import disk
 
 needs_torchao = pytest.mark.skipif(
     importlib.util.find_spec("torchao") is None,
@@ -91,7 +92,7 @@ def test_a_rounded_teacher_and_student_are_rows_of_their_own(tiny_run, store_roo
     student, teacher = (engine.run(RunSpec.parse(one), store_root) for one in (timed, alone))
 
     assert student.teacher_run_id == teacher.teacher_run_id
-    plain = store.load(store_root, teacher.teacher_run_id)
+    plain = disk.load(store_root, teacher.teacher_run_id)
     assert plain.model.dtype == "float32"
     for record in (student, teacher):
         assert record.model.dtype == "int8 + float32"
@@ -99,12 +100,12 @@ def test_a_rounded_teacher_and_student_are_rows_of_their_own(tiny_run, store_roo
         assert record.latency.own.peak_memory_bytes > 0
         assert record.capability.scores
         assert "torchao" in record.environment.versions
-        assert store.row(record)["role"] == "student"
+        assert disk.row(record)["role"] == "student"
     assert teacher.model.num_parameters == plain.model.num_parameters
     assert teacher.model.fingerprint != plain.model.fingerprint
     assert student.distillation.steps > 0
-    assert store.label(teacher) == "teacher int8"
-    assert store.label(student) == "2 layers int8"
+    assert disk.label(teacher) == "teacher int8"
+    assert disk.label(student) == "2 layers int8"
 
 
 @needs_torchao
@@ -151,10 +152,10 @@ def test_four_bits_compute_in_bfloat16(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
 
     with pytest.raises(BadInput, match=r"asks for float16\. Write dtype: auto or bfloat16"):
-        rounding.check(4, torch.device("cuda"), torch.float16)
+        quantize.check(4, torch.device("cuda"), torch.float16)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     with pytest.raises(BadInput, match="capability 8.0 or newer"):
-        rounding.check(4, torch.device("cuda"), torch.bfloat16)
+        quantize.check(4, torch.device("cuda"), torch.bfloat16)
 
 
 def test_without_torchao_the_extra_is_named(tiny_llama, tiny_run, store_root, monkeypatch):
@@ -166,14 +167,14 @@ def test_without_torchao_the_extra_is_named(tiny_llama, tiny_run, store_root, mo
     spec = RunSpec.parse({**tiny_run, "student": None, "distill": None, "torch_bits": 8})
     with pytest.raises(BadInput, match="torchao, which is not installed"):
         engine.run(spec, store_root)
-    assert "torchao" in store.load(store_root, spec.run_id).error.message
+    assert "torchao" in disk.load(store_root, spec.run_id).error.message
 
 
 def test_a_weight_that_is_not_rounded_is_stored_as_itself():
     """Fingerprints of before hold: a plain weight keeps its name and bytes."""
     weight = torch.ones(2, 3)
 
-    assert list(rounding.plain_tensors("w", weight)) == [("w", weight)]
+    assert list(quantize.plain_tensors("w", weight)) == [("w", weight)]
 
 
 @needs_torchao
@@ -192,15 +193,15 @@ def test_the_planned_bytes_are_those_in_memory(tiny_llama, store_root):
 
 def test_a_rounded_teacher_needs_less_memory_while_it_teaches():
     """On a GPU by half or three quarters of its linear weights; not below what cutting needs."""
-    teacher = room.Planned(7_000_000_000, 32, 4096, 11_008, 32_000)
+    teacher = run_memory.Planned(7_000_000_000, 32, 4096, 11_008, 32_000)
     student = teacher.with_layers(4)
-    where = room.Place("cuda", 80 * 10**9, 10**12, 2)
+    where = run_memory.Place("cuda", 80 * 10**9, 10**12, 2)
     student_spec = {"student": {"num_layers": 4}, "distill": {"corpus": "starter"}}
 
     def need(bits):
         spec = RunSpec.parse(student_spec)
         spec = spec.with_(distill=spec.distill.with_(teacher_bits=bits).model_dump())
-        return sum(room.memory(spec, teacher, student, where).values())
+        return sum(run_memory.memory(spec, teacher, student, where).values())
 
     linear = teacher.num_parameters - 32_000 * 4096
     assert need(None) - need(8) == pytest.approx(linear, rel=0.02)
@@ -209,11 +210,13 @@ def test_a_rounded_teacher_needs_less_memory_while_it_teaches():
 
 def test_a_rounded_copy_counts_beside_its_teacher():
     """A variant is timed in turns with the whole model; on a processor it is loaded whole first."""
-    teacher = room.Planned(7_000_000_000, 32, 4096, 11_008, 32_000)
+    teacher = run_memory.Planned(7_000_000_000, 32, 4096, 11_008, 32_000)
     spec = RunSpec(torch_bits=8)
 
     def need(device):
-        parts = room.memory(spec, teacher, teacher, room.Place(device, 10**12, 10**12, 2))
+        parts = run_memory.memory(
+            spec, teacher, teacher, run_memory.Place(device, 10**12, 10**12, 2)
+        )
         return sum(parts.values()) - parts["libraries"]
 
     assert need("cpu") == 2 * 14e9
@@ -222,13 +225,15 @@ def test_a_rounded_copy_counts_beside_its_teacher():
 
 def test_a_refusal_offers_a_rounded_teacher():
     """Where that is what fits."""
-    teacher = room.Planned(7_000_000_000, 32, 4096, 11_008, 32_000)
+    teacher = run_memory.Planned(7_000_000_000, 32, 4096, 11_008, 32_000)
     student = teacher.with_layers(1)
     spec = RunSpec.parse({"student": {"num_layers": 1}, "distill": {"method": "cached"}})
-    need = sum(room.memory(spec, teacher, student, room.Place("cuda", 0, 0, 2)).values())
-    where = room.Place("cuda", int(need - 10**9), 10**12, 2)
+    need = sum(
+        run_memory.memory(spec, teacher, student, run_memory.Place("cuda", 0, 0, 2)).values()
+    )
+    where = run_memory.Place("cuda", int(need - 10**9), 10**12, 2)
 
-    assert "distill.teacher_bits: 8 (" in room.verdict(spec, teacher, student, where)
+    assert "distill.teacher_bits: 8 (" in run_memory.verdict(spec, teacher, student, where)
 
 
 @needs_torchao
@@ -236,4 +241,4 @@ def test_a_peak_of_a_rounded_model_is_measured_in_its_bits(tiny_llama):
     """The process that measures memory loads the model as it was asked for."""
     spec = LatencySpec.parse(TIMED)
 
-    assert memory.peak_memory_bytes(str(tiny_llama()), spec, CPU, torch.float32, 8) > 0
+    assert peak_memory.peak_memory_bytes(str(tiny_llama()), spec, CPU, torch.float32, 8) > 0

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from explorer import run as engine
-from explorer import store
+from explorer import pipeline as engine
 from explorer.distill import schedule
 from explorer.errors import (
     BadCorpus,
@@ -22,11 +21,12 @@ from explorer.errors import (
     UnknownTask,
 )
 from explorer.jobs import states
-from explorer.measure.speed import latency, quiet
+from explorer.latency import interference, timing
 from explorer.models.loading import load
+from explorer.pipeline import training_stage
 from explorer.records import RunRecord
-from explorer.run import teaching
 from explorer.specs import RunSpec
+from explorer.store import disk
 from tests import killing
 
 
@@ -43,12 +43,12 @@ def test_a_timing_taken_over_from_before_keeps_its_own_shares(spec, store_root, 
     def run_while_others_take(share):
         readings = iter([(0.0, 0.0), (share, 1.0), (9 * share, 9.0)])
         monkeypatch.setattr(
-            latency, "Watch", functools.partial(quiet.Watch, counter=lambda: next(readings))
+            timing, "Watch", functools.partial(interference.Watch, counter=lambda: next(readings))
         )
         return engine.run(teacher, store_root)
 
     first = run_while_others_take(0.5)
-    record = store_root / teacher.run_id / store.RECORD
+    record = store_root / teacher.run_id / disk.RECORD
     record.unlink()
     second = run_while_others_take(0.0)
 
@@ -77,8 +77,8 @@ def test_a_run_leaves_a_record_with_every_part(spec, store_root):
     record = engine.run(spec, store_root, lambda status: stages.append(status["stage"]))
 
     assert record.status == "finished"
-    assert store.load(store_root, spec.run_id) == record
-    teacher = store.load(store_root, record.teacher_run_id)
+    assert disk.load(store_root, spec.run_id) == record
+    teacher = disk.load(store_root, record.teacher_run_id)
     assert teacher.spec.student is None
     assert teacher.model.num_layers == 4
     assert record.model.num_layers == 2
@@ -89,11 +89,11 @@ def test_a_run_leaves_a_record_with_every_part(spec, store_root):
     assert record.capability.scores[0].num_documents == 12
     assert len(record.latency.own.turns) == len(record.latency.teacher.turns) == 2
     assert record.latency.own.peak_memory_bytes > 0
-    answers = store.answers(store_root, spec.run_id)
+    answers = disk.answers(store_root, spec.run_id)
     assert len(answers) == 12
     assert (store_root / spec.run_id / "log.txt").stat().st_size > 0
     assert "distil" in stages
-    assert store.read_status(store_root, spec.run_id)["state"] == "finished"
+    assert disk.read_status(store_root, spec.run_id)["state"] == "finished"
     student = load(f"run:{spec.run_id}")
     assert student.model.config.num_hidden_layers == 2
 
@@ -103,7 +103,7 @@ def test_a_finished_run_is_not_done_again(spec, store_root):
     first = engine.run(spec, store_root)
     assert engine.run(spec, store_root) == first
 
-    (store_root / spec.run_id / store.RECORD).unlink()
+    (store_root / spec.run_id / disk.RECORD).unlink()
     again = engine.run(spec, store_root)
 
     assert "distil" not in again.stage_seconds
@@ -116,7 +116,7 @@ def test_a_result_survives_attempts_that_fail(spec, store_root, monkeypatch):
     first = engine.run(spec, store_root)
     folder = store_root / spec.run_id
     evidence = {path: path.read_bytes() for path in sorted(folder.glob("capability/*"))}
-    answers = store.answers(store_root, spec.run_id)
+    answers = disk.answers(store_root, spec.run_id)
     with monkeypatch.context() as broken:
 
         def fail(*arguments, **options):
@@ -124,20 +124,20 @@ def test_a_result_survives_attempts_that_fail(spec, store_root, monkeypatch):
 
         # With another version of lm-eval all is asked anew, so samples and results are written.
         broken.setattr("lm_eval.__version__", "another")
-        broken.setattr("explorer.measure.task_scores.answers", fail)
+        broken.setattr("explorer.evaluate.task_scores.answers", fail)
         for _ in range(2):
-            store.request_again(store_root, spec.run_id)
+            disk.request_again(store_root, spec.run_id)
             with pytest.raises(NoRoom):
                 engine.run(spec, store_root)
 
-    assert store.load(store_root, spec.run_id) == first
+    assert disk.load(store_root, spec.run_id) == first
     assert {path: path.read_bytes() for path in sorted(folder.glob("capability/*"))} == evidence
-    assert store.answers(store_root, spec.run_id).equals(answers)
+    assert disk.answers(store_root, spec.run_id).equals(answers)
     row = states.row_of(store_root, spec.run_id)
     assert row["state"] == "finished"
     assert "Measuring it again failed: The disk is full." in row["error"]
 
-    store.request_again(store_root, spec.run_id)
+    disk.request_again(store_root, spec.run_id)
     second = engine.run(spec, store_root)
     assert second.status == "finished"
     assert states.row_of(store_root, spec.run_id)["error"] is None
@@ -149,21 +149,21 @@ def test_a_result_survives_attempts_that_fail(spec, store_root, monkeypatch):
 def test_a_new_measurement_that_was_interrupted_goes_on(spec, store_root, monkeypatch):
     """The earlier result counts meanwhile, and running again is all that it takes."""
     first = engine.run(spec, store_root)
-    store.request_again(store_root, spec.run_id)
+    disk.request_again(store_root, spec.run_id)
     with monkeypatch.context() as broken:
 
         def interrupt(*arguments, **options):
             raise KeyboardInterrupt
 
-        broken.setattr("explorer.run.measuring.capability.evaluate", interrupt)
+        broken.setattr("explorer.pipeline.evaluation_stage.capability.evaluate", interrupt)
         with pytest.raises(KeyboardInterrupt):
             engine.run(spec, store_root)
 
-    assert store.load(store_root, spec.run_id) == first
+    assert disk.load(store_root, spec.run_id) == first
     assert states.state_of(store_root, spec.run_id) == "interrupted"
     second = engine.run(spec, store_root)
     assert second.started_at >= first.finished_at
-    assert not store.again_requested(store_root, spec.run_id)
+    assert not disk.again_requested(store_root, spec.run_id)
     assert engine.run(spec, store_root) == second
 
 
@@ -172,34 +172,34 @@ def test_a_cancelled_run_keeps_its_checkpoint_and_resumes(spec, store_root):
 
     def cancel_in_training(status):
         if status["stage"] == "distil" and status["done"] == 5:
-            store.request_cancel(store_root, spec.run_id)
+            disk.request_cancel(store_root, spec.run_id)
 
     with pytest.raises(RunCancelled):
         engine.run(spec, store_root, cancel_in_training)
-    record = store.load(store_root, spec.run_id)
+    record = disk.load(store_root, spec.run_id)
     assert record.status == "cancelled"
     assert record.error.stage == "distil"
 
-    store.withdraw_cancel(store_root, spec.run_id)
+    disk.withdraw_cancel(store_root, spec.run_id)
     finished = engine.run(spec, store_root)
 
     assert finished.status == "finished"
     assert finished.distillation.num_resumes == 1
-    assert _names(store_root / store.STUDENTS) == {"model", "student.json"}
+    assert _names(store_root / disk.STUDENTS) == {"model", "student.json"}
     assert not list((store_root / ".work" / "students").iterdir())
 
 
 def test_a_run_cancelled_before_it_began_does_nothing(spec, store_root):
     """It looks for the request before anything else."""
-    store.open_run(store_root, spec)
-    store.request_cancel(store_root, spec.run_id)
+    disk.open_run(store_root, spec)
+    disk.request_cancel(store_root, spec.run_id)
 
     with pytest.raises(RunCancelled):
         engine.run(spec, store_root)
 
-    assert store.load(store_root, spec.run_id).status == "cancelled"
+    assert disk.load(store_root, spec.run_id).status == "cancelled"
     assert not (store_root / ".work" / "students").exists()
-    assert not (store_root / store.STUDENTS).exists()
+    assert not (store_root / disk.STUDENTS).exists()
 
 
 def test_a_stop_from_outside_leaves_no_record(spec, store_root, monkeypatch):
@@ -214,8 +214,8 @@ def test_a_stop_from_outside_leaves_no_record(spec, store_root, monkeypatch):
     with pytest.raises(RunCancelled):
         engine.run(spec, store_root, end_in_training)
 
-    assert not (store_root / spec.run_id / store.RECORD).exists()
-    assert store.read_status(store_root, spec.run_id)["state"] == "interrupted"
+    assert not (store_root / spec.run_id / disk.RECORD).exists()
+    assert disk.read_status(store_root, spec.run_id)["state"] == "interrupted"
     assert engine.run(spec, store_root).distillation.num_resumes == 1
 
 
@@ -245,11 +245,11 @@ def test_a_wrong_request_fails_in_one_sentence_and_is_recorded(
     with pytest.raises((error, RunFailed), match=says):
         engine.run(bad, store_root)
 
-    record = store.load(store_root, bad.run_id)
+    record = disk.load(store_root, bad.run_id)
     assert record.status == "failed"
     assert says.strip("'") in record.error.message
     assert record.error.traceback is None
-    assert store.read_status(store_root, bad.run_id)["state"] == "failed"
+    assert disk.read_status(store_root, bad.run_id)["state"] == "failed"
 
 
 @pytest.mark.parametrize(
@@ -266,13 +266,13 @@ def test_a_machine_at_its_limit_is_told_in_words(spec, store_root, monkeypatch, 
     def fail(*arguments, **options):
         raise raised
 
-    monkeypatch.setattr(teaching, "train", fail)
+    monkeypatch.setattr(training_stage, "train", fail)
     engine.run(spec.teacher_run(), store_root)
 
     with pytest.raises(kind, match=says):
         engine.run(spec, store_root)
 
-    assert says in store.load(store_root, spec.run_id).error.message
+    assert says in disk.load(store_root, spec.run_id).error.message
 
 
 def test_a_bug_keeps_its_traceback(spec, store_root, monkeypatch):
@@ -281,11 +281,11 @@ def test_a_bug_keeps_its_traceback(spec, store_root, monkeypatch):
     def fail(*arguments, **options):
         raise ZeroDivisionError("surprise")
 
-    monkeypatch.setattr(teaching, "train", fail)
+    monkeypatch.setattr(training_stage, "train", fail)
     with pytest.raises(ZeroDivisionError):
         engine.run(spec, store_root)
 
-    record = store.load(store_root, spec.run_id)
+    record = disk.load(store_root, spec.run_id)
     assert "ZeroDivisionError: surprise" in record.error.traceback
 
 
@@ -295,7 +295,7 @@ def test_a_checkpoint_of_another_spec_is_never_continued(spec, store_root):
     engine.run(spec, store_root)
     engine.run(other, store_root)
 
-    folders = {(store_root / s.run_id / store.WEIGHTS).read_text() for s in (spec, other)}
+    folders = {(store_root / s.run_id / disk.WEIGHTS).read_text() for s in (spec, other)}
     assert len(folders) == 2
     same = spec.with_(name="renamed")
     record = engine.run(same, store_root)
@@ -339,7 +339,7 @@ def test_every_way_of_teaching_runs_end_to_end(spec, store_root, changes):
 @pytest.mark.parametrize("has_instructions", [True, False])
 def test_shortcuts_run_end_to_end(spec, store_root, monkeypatch, caplog, has_instructions):
     """Tokens drawn and narrow products teach from the same targets; a slow processor is told."""
-    monkeypatch.setattr(teaching.device, "computes_bfloat16", lambda: has_instructions)
+    monkeypatch.setattr(training_stage.environment, "computes_bfloat16", lambda: has_instructions)
     plain = _taught(spec, top_k=8)
     exact = engine.run(plain, store_root).distillation
     quick = _taught(spec, top_k=8, vocab_sample=20, precision="bfloat16")
@@ -390,7 +390,7 @@ def test_the_folder_of_work_may_be_deleted_when_nothing_runs(spec, store_root):
     shutil.rmtree(store_root / ".work")
 
     assert load(f"run:{spec.run_id}").model.config.num_hidden_layers == 2
-    store.request_again(store_root, spec.run_id)
+    disk.request_again(store_root, spec.run_id)
     again = engine.run(spec, store_root)
 
     assert "distil" not in again.stage_seconds
@@ -401,10 +401,10 @@ def test_a_student_of_an_earlier_version_is_used_and_moved(spec, store_root):
     """It lay in .work, named so by its run: it is found there, and moved when a run uses it."""
     spec = _taught(spec)
     first = engine.run(spec, store_root)
-    (finished,) = (store_root / store.STUDENTS).iterdir()
-    before = store_root / store.STUDENTS_BEFORE / finished.name
+    (finished,) = (store_root / disk.STUDENTS).iterdir()
+    before = store_root / disk.STUDENTS_BEFORE / finished.name
     finished.replace(before)
-    store.write_weights(store_root, spec.run_id, before / "model")
+    disk.write_weights(store_root, spec.run_id, before / "model")
     assert load(f"run:{spec.run_id}").model.config.num_hidden_layers == 2
 
     same = spec.with_(name="renamed")
@@ -414,7 +414,7 @@ def test_a_student_of_an_earlier_version_is_used_and_moved(spec, store_root):
     assert record.distillation == first.distillation
     assert not before.exists()
     for run_id in (spec.run_id, same.run_id):
-        assert store.weights_folder(store_root, run_id) == (finished / "model").resolve()
+        assert disk.weights_folder(store_root, run_id) == (finished / "model").resolve()
 
 
 def test_a_run_killed_while_it_keeps_its_student_goes_on(spec, store_root, tmp_path):
@@ -441,9 +441,9 @@ def test_a_run_killed_while_it_keeps_its_student_goes_on(spec, store_root, tmp_p
         trained_again += "distil" in record.stage_seconds
         for ours, theirs in zip(record.distillation.curve, whole.distillation.curve, strict=True):
             assert ours.model_copy(update={"seconds": theirs.seconds}) == theirs
-        assert _names(root / store.STUDENTS) == {"model", "student.json"}
+        assert _names(root / disk.STUDENTS) == {"model", "student.json"}
         assert not list((root / ".work" / "students").iterdir())
-        folder = store.weights_folder(root, spec.run_id)
+        folder = disk.weights_folder(root, spec.run_id)
         assert folder is not None
         for name, tensor in load(str(folder)).model.state_dict().items():
             assert torch.equal(tensor, weights[name])
@@ -463,5 +463,5 @@ def test_a_student_is_kept_where_the_work_lies_on_another_disk(spec, store_root)
         assert not list((Path(work) / "students").iterdir())
 
     assert record.status == "finished"
-    assert _names(store_root / store.STUDENTS) == {"model", "student.json"}
+    assert _names(store_root / disk.STUDENTS) == {"model", "student.json"}
     assert load(f"run:{record.run_id}").model.config.num_hidden_layers == 2

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from explorer import run as engine
-from explorer import store
+from explorer import pipeline as engine
 from explorer.errors import BadInput
 from explorer.models.loading import load
 from explorer.specs import RunSpec
+from explorer.store import disk
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def asked(tiny_llama, tmp_path):
 
 
 def _log(root, spec):
-    return (root / spec.run_id / store.LOG).read_text()
+    return (root / spec.run_id / disk.LOG).read_text()
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_every_kind_goes_the_whole_way(asked, student, store_root):
 
     record = engine.run(spec, store_root)
 
-    teacher = store.load(store_root, record.teacher_run_id)
+    teacher = disk.load(store_root, record.teacher_run_id)
     assert record.status == "finished"
     assert record.model.num_parameters < teacher.model.num_parameters
     assert record.distillation.steps == 1
@@ -88,7 +88,7 @@ def test_a_sibling_with_another_padding_is_a_student(asked, tiny_llama, store_ro
     assert "320 rows and the student's 352; both are cut to the 259 tokens" in _log(
         store_root, spec
     )
-    assert store.load(store_root, record.teacher_run_id).model.vocab_size == 320
+    assert disk.load(store_root, record.teacher_run_id).model.vocab_size == 320
 
 
 def test_another_tokenizer_is_refused_and_recorded(asked, tiny_llama, tmp_path, store_root):
@@ -107,7 +107,7 @@ def test_another_tokenizer_is_refused_and_recorded(asked, tiny_llama, tmp_path, 
     with pytest.raises(BadInput, match=r"different vocabularies: 2 of .*method: text"):
         engine.run(spec, store_root)
 
-    assert "different vocabularies" in store.load(store_root, spec.run_id).error.message
+    assert "different vocabularies" in disk.load(store_root, spec.run_id).error.message
     by_text = {**spec.distill.model_dump(), "method": "text"}
     taught = engine.run(spec.with_(distill=by_text), store_root).distillation
     assert taught.targets is None
@@ -125,7 +125,7 @@ def test_two_steps_lead_from_the_teacher_to_a_small_student(asked, store_root):
     record = engine.run(second, store_root)
 
     assert record.model.kept_layers == [0, 3]
-    assert record.teacher_run_id == store.load(store_root, first.run_id).teacher_run_id
+    assert record.teacher_run_id == disk.load(store_root, first.run_id).teacher_run_id
     straight = engine.run(asked({"num_layers": 2, "choice": "uniform"}), store_root)
     assert straight.model.kept_layers == [0, 3]
     assert straight.model.fingerprint != record.model.fingerprint

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from explorer import store
-from explorer.harness import samples
+from explorer.lm_eval_io import samples
+from explorer.store import disk
 from tests import records
 
 TEACHER = records.committed()
@@ -13,8 +13,8 @@ TEACHER = records.committed()
 
 def test_chosen_is_right_exactly_where_lm_eval_says_so():
     """On every document of the committed teacher, our reading agrees with lm-eval's score."""
-    record = store.load(records.STUDY, TEACHER)
-    answers = store.answers(records.STUDY, TEACHER)
+    record = disk.load(records.STUDY, TEACHER)
+    answers = disk.answers(records.STUDY, TEACHER)
     kept = samples.files(records.STUDY / TEACHER / "capability")
     tasks = {s.task: s.metric for s in record.capability.scores if s.headline}
     assert len(tasks) == 5

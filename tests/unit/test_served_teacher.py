@@ -10,21 +10,22 @@ import numpy as np
 import pytest
 import torch
 
-from explorer import cli, store
-from explorer import run as engine
+from explorer import cli
+from explorer import pipeline as engine
 from explorer.catalogue import api_prices
-from explorer.distill.rows import Row
-from explorer.distill.served import kept
-from explorer.distill.targets import Targets
+from explorer.distill.endpoint_topk import kept
+from explorer.distill.packed_topk import Row
+from explorer.distill.teacher_cache import Targets
 from explorer.errors import BadInput, RunFailed
-from explorer.measure.runtimes import scored
+from explorer.latency.runtimes import endpoint_logprobs
 from explorer.models import endpoint
 from explorer.models.loading import load, load_tokenizer
-from explorer.progress import Progress
+from explorer.pipeline import endpoint_teacher
+from explorer.pipeline.state import Run
 from explorer.records import Usage
-from explorer.run import scoring
-from explorer.run.state import Run
 from explorer.specs import ApiSpec, RunSpec, SweepSpec
+from explorer.store import disk
+from explorer.store.progress import Progress
 from tests.answering_server import AnsweringServer, fresh
 from tests.openai_server import SECRET, serving
 
@@ -120,7 +121,7 @@ def scorer(server, folder, spent=None, model="tiny", **api):
     # A busy machine must not look like a silent server.
     spec = ApiSpec(**{"num_concurrent": 2, "timeout_s": 60.0, "max_retries": 3, **api})
     counted = [] if spent is None else spent
-    return scored.Scorer(where, load_tokenizer(str(folder)), spec, None, counted.append)
+    return endpoint_logprobs.Scorer(where, load_tokenizer(str(folder)), spec, None, counted.append)
 
 
 def log_p_of(server, texts):
@@ -159,10 +160,10 @@ def test_words_that_are_no_token_go_into_the_tail(server, folder):
     ((_, answer),) = scorer(server, folder, model="words_only").score([text], 200)
 
     expected = log_p_of(server, torch.tensor([text]))[0]
-    words = scored.spellings(load_tokenizer(str(folder)))[0]
+    words = endpoint_logprobs.spellings(load_tokenizer(str(folder)))[0]
     assert answer.num_unknown > 0
     for place, likely in enumerate(answer.likely):
-        assert all(scored.NO_CHARACTER not in words[token] for token in likely)
+        assert all(endpoint_logprobs.NO_CHARACTER not in words[token] for token in likely)
         for token, value in likely.items():
             assert value == pytest.approx(float(expected[place, token]), abs=1e-4)
     ids, log_p = kept(answer.likely, 200, VOCABULARY)
@@ -268,7 +269,7 @@ def test_what_was_captured_before_the_server_died_is_kept(asked, server, store_r
     spec = asked(model="dies")
     with pytest.raises(RunFailed, match=r"HTTP 503.*kept: run again to go on"):
         engine.run(spec, store_root)
-    assert store.load(store_root, spec.run_id).status == "failed"
+    assert disk.load(store_root, spec.run_id).status == "failed"
 
     server.asked.clear()
     monkeypatch.setattr(server, "dies_after", 1000)
@@ -324,7 +325,7 @@ def test_a_tokenizer_that_is_named_has_to_be_the_students(asked, tiny_llama, tmp
     run.take_device()
 
     with pytest.raises(BadInput, match=r"different vocabularies: 1 of .*<extra>.*method: text"):
-        scoring.has_targets(run)
+        endpoint_teacher.has_targets(run)
 
 
 def test_a_price_limit_stops_the_capture_before_its_first_request(
@@ -344,7 +345,9 @@ def test_a_price_limit_stops_the_capture_before_its_first_request(
 
     with pytest.raises(BadInput, match=r"9 requests with 144 tokens.*\$.*nothing was asked"):
         targets.fill(
-            lambda: scoring.scorer(run, run.served, targets), list(range(9)), lambda *told: None
+            lambda: endpoint_teacher.scorer(run, run.served, targets),
+            list(range(9)),
+            lambda *told: None,
         )
     assert not server.asked
 
@@ -424,8 +427,8 @@ def test_a_student_is_held_against_its_served_teacher(asked, server, folder, sto
 
     usage = record.distillation.targets.usage
     assert api_prices.spent(record, store_root).startswith(f"{usage.num_replies} replies, ")
-    teacher = store.load(store_root, record.teacher_run_id)
-    pairs = store.scores([teacher, record]).query("headline")
+    teacher = disk.load(store_root, record.teacher_run_id)
+    pairs = disk.scores([teacher, record]).query("headline")
     assert pairs["num_documents"].nunique() == 1
     shown = call("show", record.run_id)
     assert f"Asked: {usage.num_replies} replies" in shown

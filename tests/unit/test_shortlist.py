@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from explorer.distill.losses import events, forward_kl, kept_log_softmax
-from explorer.distill.shortlist import Shortlist
+from explorer.distill.sampled_vocab import Shortlist
 
 VOCABULARY, HIDDEN, POSITIONS, KEPT = 500, 8, 6, 4
 

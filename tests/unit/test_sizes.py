@@ -11,13 +11,15 @@ import huggingface_hub
 import pytest
 from typer.testing import CliRunner
 
-from explorer import jobs, preflight
+from explorer import jobs
 from explorer.cli import app
 from explorer.errors import BadInput
-from explorer.models import convert, families, loading, sizes
+from explorer.models import families, loading, sizes
 from explorer.models.families import shape_of
+from explorer.models.gguf import convert
+from explorer.pipeline import preflight
+from explorer.search import queued
 from explorer.specs import RunSpec, SweepSpec, TuneSpec
-from explorer.tune import queued
 from tests import merging, records, tiny_models
 
 

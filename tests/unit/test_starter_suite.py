@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from lm_eval.tasks import TaskManager
 
-TASKS_DIR = Path(__file__).parents[2] / "explorer" / "measure" / "tasks"
+TASKS_DIR = Path(__file__).parents[2] / "explorer" / "tasks" / "starter"
 CHOICE_TASKS = ["starter_cause", "starter_facts", "starter_grammar", "starter_physical"]
 ALL_TASKS = sorted([*CHOICE_TASKS, "starter_last_word"])
 ALLOWED = set(string.ascii_letters + string.digits + " .,:;?!'\"-_")

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from scipy import special
 
-from explorer.analysis import frontier, intervals, paired_tests, resampling
-from explorer.analysis.pairing import Pair
+from explorer.analysis import frontier
+from explorer.analysis.stats import bootstrap, intervals, paired_tests
+from explorer.analysis.stats.pairing import Pair
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = " ".join(
@@ -38,7 +39,7 @@ def four_choices():
 def passages():
     values = np.array([[1.0, 1, 0, 0, 1, 0]])
     clusters = np.array(["x", "x", "x", "y", "y", "z"])
-    plain, clustered = resampling.covariance(values), resampling.covariance(values, clusters)
+    plain, clustered = bootstrap.covariance(values), bootstrap.covariance(values, clusters)
     return np.sqrt(plain[0, 0]), np.sqrt(clustered[0, 0])
 
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from explorer import store
 from explorer.errors import BadInput, DamagedStore, NoRoom
 from explorer.jobs import states
 from explorer.records import RunRecord, Timing
 from explorer.specs import DepthStudent, RunSpec
+from explorer.store import disk
 from tests import records
 
 
@@ -16,23 +16,23 @@ def test_a_record_comes_back_as_it_was(store_root):
     """What is saved is what is loaded."""
     run_ids = records.write_study(store_root)
 
-    record = store.load(store_root, run_ids[1])
-    store.save(store_root, record)
+    record = disk.load(store_root, run_ids[1])
+    disk.save(store_root, record)
 
-    assert store.load(store_root, run_ids[1]) == record
+    assert disk.load(store_root, run_ids[1]) == record
 
 
 def test_foreign_and_damaged_folders_are_reported_and_kept(store_root):
     """Each problem is one sentence; the good runs are still listed; nothing is deleted."""
     run_ids = records.write_study(store_root)
     (store_root / "holiday-pictures").mkdir()
-    damaged = store_root / run_ids[0] / store.RECORD
+    damaged = store_root / run_ids[0] / disk.RECORD
     damaged.write_text('{"schema_version": 1, "run')
     moved = store_root / "copied-run"
     moved.mkdir()
-    (moved / store.RECORD).write_text((store_root / run_ids[1] / store.RECORD).read_text())
+    (moved / disk.RECORD).write_text((store_root / run_ids[1] / disk.RECORD).read_text())
 
-    found, problems = store.records(store_root)
+    found, problems = disk.records(store_root)
 
     assert len(found) == len(run_ids) - 1
     assert len(problems) == 3
@@ -46,19 +46,19 @@ def test_foreign_and_damaged_folders_are_reported_and_kept(store_root):
 def test_a_record_of_the_future_is_not_guessed_at(store_root):
     """An unknown schema version asks for an update."""
     run_id = records.write_study(store_root)[0]
-    path = store_root / run_id / store.RECORD
+    path = store_root / run_id / disk.RECORD
     data = json.loads(path.read_text())
     path.write_text(json.dumps(data | {"schema_version": 99}))
 
     with pytest.raises(DamagedStore, match="Update the explorer"):
-        store.load(store_root, run_id)
+        disk.load(store_root, run_id)
 
 
 @pytest.mark.parametrize("run_id", ["../secrets", "a/b", "", ".hidden", "UPPER", "x" * 200])
 def test_a_run_id_cannot_reach_outside_the_store(store_root, run_id):
     """Anything but a plain name is refused."""
     with pytest.raises(BadInput, match="A run's id"):
-        store.run_folder(store_root, run_id)
+        disk.run_folder(store_root, run_id)
 
 
 def test_a_run_is_named_by_any_beginning_that_no_other_run_shares(store_root):
@@ -66,21 +66,21 @@ def test_a_run_is_named_by_any_beginning_that_no_other_run_shares(store_root):
     recorded = records.make_record().run_id
     records.write_run(store_root, records.make_record())
     queued = RunSpec(name="queued")
-    store.open_run(store_root, queued)
+    disk.open_run(store_root, queued)
     (store_root / "queued-by-nobody").mkdir()
 
-    assert store.resolve_run_id(store_root, recorded) == recorded
-    assert store.resolve_run_id(store_root, recorded[:4]) == recorded
-    assert store.resolve_run_id(store_root, "q") == queued.run_id
+    assert disk.resolve_run_id(store_root, recorded) == recorded
+    assert disk.resolve_run_id(store_root, recorded[:4]) == recorded
+    assert disk.resolve_run_id(store_root, "q") == queued.run_id
 
 
 def test_a_whole_id_means_its_run_also_where_another_id_begins_with_it(store_root):
     """An exact id is never ambiguous."""
     whole, longer = records.make_record("mine"), records.make_record("mine-too")
     for record in (whole, longer):
-        store.save(store_root, record)
+        disk.save(store_root, record)
 
-    assert store.resolve_run_id(store_root, "mine") == "mine"
+    assert disk.resolve_run_id(store_root, "mine") == "mine"
 
 
 def test_an_ambiguous_beginning_lists_what_it_may_mean(store_root):
@@ -88,7 +88,7 @@ def test_an_ambiguous_beginning_lists_what_it_may_mean(store_root):
     run_ids = sorted(records.write_study(store_root, "many", layers=tuple(range(15, 25))))
 
     with pytest.raises(BadInput) as error:
-        store.resolve_run_id(store_root, "many")
+        disk.resolve_run_id(store_root, "many")
 
     assert f"'many' begins the ids of 10 runs: {', '.join(run_ids[:8])}" in str(error.value)
     assert "and 2 more. Type more of the id." in str(error.value)
@@ -102,9 +102,9 @@ def test_an_unknown_id_names_ids_like_it(store_root):
         with pytest.raises(
             BadInput, match=f"There is no run .*Close to it: {student}.*explorer ls"
         ):
-            store.resolve_run_id(store_root, text)
+            disk.resolve_run_id(store_root, text)
     with pytest.raises(BadInput, match="A run's id has small letters"):
-        store.resolve_run_id(store_root, "../starter")
+        disk.resolve_run_id(store_root, "../starter")
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
@@ -112,20 +112,20 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / "blocked").write_text("a file")
 
     with pytest.raises(NoRoom, match="Could not write"):
-        store.open_run(tmp_path / "blocked", RunSpec(name="x"))
+        disk.open_run(tmp_path / "blocked", RunSpec(name="x"))
 
 
 def test_a_full_disk_leaves_no_half_written_file(store_root, monkeypatch):
     """The old file stays and the partial one is removed."""
     path = store_root / "file.json"
-    store.write_text(path, "old")
+    disk.write_text(path, "old")
 
     def no_space(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store.os, "fsync", no_space)
+    monkeypatch.setattr(disk.os, "fsync", no_space)
     with pytest.raises(NoRoom, match="No space left"):
-        store.write_text(path, "new")
+        disk.write_text(path, "new")
 
     assert path.read_text() == "old"
     assert [p.name for p in store_root.iterdir()] == ["file.json"]
@@ -134,11 +134,11 @@ def test_a_full_disk_leaves_no_half_written_file(store_root, monkeypatch):
 def test_the_frame_has_a_row_a_run_and_blanks_for_what_is_unknown(store_root):
     """A failed run is a row too, with its error and without numbers."""
     records.write_study(store_root)
-    found, _ = store.records(store_root)
+    found, _ = disk.records(store_root)
 
-    frame = store.frame(found)
+    frame = disk.frame(found)
 
-    assert list(frame.columns) == store.COLUMNS
+    assert list(frame.columns) == disk.COLUMNS
     assert len(frame) == len(found)
     assert frame.set_index("role").loc["teacher", "kl_after"] != 0
     students = frame[frame["role"] == "student"]
@@ -147,43 +147,43 @@ def test_the_frame_has_a_row_a_run_and_blanks_for_what_is_unknown(store_root):
 
 def test_an_empty_store_is_an_empty_frame_with_its_columns(tmp_path):
     """No folder is no run, not an error."""
-    found, problems = store.records(tmp_path / "nothing")
+    found, problems = disk.records(tmp_path / "nothing")
 
     assert found == problems == []
-    assert store.frame(found).empty
-    assert store.scores(found).empty
-    assert list(store.frame(found).columns) == store.COLUMNS
+    assert disk.frame(found).empty
+    assert disk.scores(found).empty
+    assert list(disk.frame(found).columns) == disk.COLUMNS
 
 
 def test_weights_are_found_only_inside_the_store(store_root, tmp_path, tiny_llama):
     """A pointer that leads outside is not followed."""
     spec = RunSpec(name="x", student=DepthStudent(num_layers=2))
-    store.open_run(store_root, spec)
+    disk.open_run(store_root, spec)
     inside = records.leave_student(store_root, spec.run_id, tiny_llama())
-    assert store.weights_folder(store_root, spec.run_id) == inside.resolve()
+    assert disk.weights_folder(store_root, spec.run_id) == inside.resolve()
 
     outside = tmp_path / "elsewhere"
     outside.mkdir()
     (outside / "config.json").write_text("{}")
-    store.write_text(store_root / spec.run_id / store.WEIGHTS, "../elsewhere")
-    assert store.weights_folder(store_root, spec.run_id) is None
+    disk.write_text(store_root / spec.run_id / disk.WEIGHTS, "../elsewhere")
+    assert disk.weights_folder(store_root, spec.run_id) is None
 
 
 def test_a_finished_record_counts_until_a_finished_one_replaces_it(store_root):
     """Attempts that fail are kept beside it, a number each; so is the record that is replaced."""
     run_id = records.write_study(store_root)[1]
-    finished = store.load(store_root, run_id)
+    finished = disk.load(store_root, run_id)
     failed = finished.model_copy(update={"status": "failed", "capability": None})
 
     for _ in range(2):
-        store.request_again(store_root, run_id)
-        assert store.save(store_root, failed).name != store.RECORD
-        assert store.load(store_root, run_id) == finished
-        assert not store.again_requested(store_root, run_id)
+        disk.request_again(store_root, run_id)
+        assert disk.save(store_root, failed).name != disk.RECORD
+        assert disk.load(store_root, run_id) == finished
+        assert not disk.again_requested(store_root, run_id)
     newer = finished.model_copy(update={"finished_at": "2026-11-30T00:00:00+00:00"})
-    store.save(store_root, newer)
+    disk.save(store_root, newer)
 
-    assert store.load(store_root, run_id) == newer
+    assert disk.load(store_root, run_id) == newer
     kept = [store_root / run_id / f"record.{number}.json" for number in (1, 2, 3)]
     assert [RunRecord.from_json(path.read_text()) for path in kept] == [failed, failed, finished]
     assert len(list((store_root / run_id).glob("record*.json"))) == 4
@@ -192,44 +192,44 @@ def test_a_finished_record_counts_until_a_finished_one_replaces_it(store_root):
 def test_a_damaged_record_is_kept_when_another_takes_its_place(store_root):
     """Nobody can read it now; somebody may repair it."""
     run_id = records.write_study(store_root)[1]
-    record = store.load(store_root, run_id)
-    store.write_text(store_root / run_id / store.RECORD, '{"schema_version": 1, "run')
+    record = disk.load(store_root, run_id)
+    disk.write_text(store_root / run_id / disk.RECORD, '{"schema_version": 1, "run')
 
-    store.save(store_root, record)
+    disk.save(store_root, record)
 
-    assert store.load(store_root, run_id) == record
+    assert disk.load(store_root, run_id) == record
     assert (store_root / run_id / "record.1.json").read_text() == '{"schema_version": 1, "run'
 
 
 def test_answers_of_a_new_measurement_count_with_its_record(store_root):
     """Until then a reader gets the answers that the record in force was computed from."""
     run_id = records.write_study(store_root)[1]
-    record, before = store.load(store_root, run_id), store.answers(store_root, run_id)
-    store.request_again(store_root, run_id)
+    record, before = disk.load(store_root, run_id), disk.answers(store_root, run_id)
+    disk.request_again(store_root, run_id)
     other = before.assign(value=1 - before["value"])
 
-    store.write_answers(store_root, run_id, other)
-    assert store.answers(store_root, run_id).equals(before)
-    store.save(store_root, record.model_copy(update={"finished_at": "2026-11-30T00:00:00+00:00"}))
+    disk.write_answers(store_root, run_id, other)
+    assert disk.answers(store_root, run_id).equals(before)
+    disk.save(store_root, record.model_copy(update={"finished_at": "2026-11-30T00:00:00+00:00"}))
 
-    assert store.answers(store_root, run_id).equals(other)
-    assert not (store_root / run_id / store.NEXT).exists()
+    assert disk.answers(store_root, run_id).equals(other)
+    assert not (store_root / run_id / disk.NEXT).exists()
 
 
 def test_a_run_to_be_measured_again_is_one_the_queue_takes(store_root):
     """It stays finished for all readers; only the request says that there is something to do."""
     run_id = records.write_study(store_root)[1]
 
-    store.request_again(store_root, run_id)
+    disk.request_again(store_root, run_id)
 
     assert states.state_of(store_root, run_id) == "finished"
-    assert store.again_requested(store_root, run_id)
-    assert run_id in [record.run_id for record in store.records(store_root)[0]]
+    assert disk.again_requested(store_root, run_id)
+    assert run_id in [record.run_id for record in disk.records(store_root)[0]]
 
 
 def test_flags_are_flags_also_where_no_score_is():
     """A page may choose the headlines of an empty store."""
-    empty = store.scores([])
+    empty = disk.scores([])
 
     assert empty[empty["headline"]].empty
     assert empty["headline"].dtype == bool
@@ -239,5 +239,5 @@ def test_turns_of_a_timing_without_any_are_an_empty_frame():
     """The columns are there all the same."""
     nothing = Timing(batch_size=1, prompt_tokens=8, turns=[])
 
-    assert list(store.turns(nothing)) == ["ttft_ms", "tpot_ms", "latency_ms", "num_output_tokens"]
-    assert store.turns(nothing).empty
+    assert list(disk.turns(nothing)) == ["ttft_ms", "tpot_ms", "latency_ms", "num_output_tokens"]
+    assert disk.turns(nothing).empty

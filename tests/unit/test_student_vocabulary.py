@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from explorer.distill import students
+from explorer import students
 from explorer.errors import BadInput
 from explorer.models.loading import load
 from tests.tiny_models import gpt2, llama

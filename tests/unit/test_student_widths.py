@@ -7,14 +7,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, OPTConfig, OPTForCausalLM
 
-from explorer.distill import students
-from explorer.distill.students import width
+from explorer import students
 from explorer.errors import BadInput
 from explorer.models.facts import facts
 from explorer.models.families import count_parameters, shape_of
 from explorer.models.layers import KEPT_LAYERS, KEPT_WIDTHS, kept_indices, kept_mask, layer_list
 from explorer.models.loading import Loaded, load
 from explorer.specs import BothStudent, DepthStudent, FreshStudent, WidthStudent
+from explorer.students import width
 from tests.tiny_models import FAMILIES, gpt2, llama, qwen3
 
 BLOCKS = torch.randint(0, 64, (3, 16), generator=torch.Generator().manual_seed(0))

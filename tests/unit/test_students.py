@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from explorer.distill import students
+from explorer import students
 from explorer.distill.losses import sparse_forward_kl
-from explorer.distill.targets import top_k_of
+from explorer.distill.teacher_cache import top_k_of
 from explorer.errors import BadInput
 from explorer.models.facts import facts
 from explorer.models.layers import KEPT_LAYERS, intact_layers, layer_list

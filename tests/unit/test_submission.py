@@ -6,7 +6,7 @@ import pytest
 
 from explorer import jobs
 from explorer.errors import JobError
-from explorer.jobs import head, submission
+from explorer.jobs import ray_head, submission
 from explorer.specs import RunSpec
 
 SOON_S = 30.0
@@ -25,7 +25,7 @@ def test_a_press_returns_at_once_and_tells_how_far_it_is(tmp_path, gate):
     told = threading.Event()
 
     def action(on_progress):
-        on_progress(head.STARTING, 0, 3)
+        on_progress(ray_head.STARTING, 0, 3)
         told.set()
         assert gate.wait(SOON_S)
         on_progress("Handed over 3 of 3", 3, 3)
@@ -34,7 +34,7 @@ def test_a_press_returns_at_once_and_tells_how_far_it_is(tmp_path, gate):
 
     assert told.wait(SOON_S)
     assert mine.is_running
-    assert mine.in_words() == f"{head.STARTING}, 0\u00a0s so far"
+    assert mine.in_words() == f"{ray_head.STARTING}, 0\u00a0s so far"
     assert submission.under_way(tmp_path) == [mine]
     gate.set()
     assert mine.wait(SOON_S)
@@ -103,12 +103,12 @@ def test_runs_are_seen_waiting_before_the_engine_runs(store_root, tmp_path, monk
 
     def on_progress(step, done, total):
         steps.append(step)
-        if step == head.STARTING:
+        if step == ray_head.STARTING:
             rows.extend(jobs.listing(store_root).to_dict("records"))
             raise JobError("stop here: no engine is wanted")
 
     with pytest.raises(JobError):
         jobs.submit([spec], store_root, on_progress)
 
-    assert steps == ["Writing down the orders", head.STARTING]
+    assert steps == ["Writing down the orders", ray_head.STARTING]
     assert [(row["run_id"], row["state"]) for row in rows] == [(spec.run_id, "queued")]

@@ -9,9 +9,9 @@ import torch
 from filelock import FileLock
 from torch.nn.functional import log_softmax
 
-from explorer.distill.rows import Row
-from explorer.distill.targets import Targets, by_weights
-from explorer.distill.targets_list import check, listing, remove
+from explorer.distill.packed_topk import Row
+from explorer.distill.teacher_cache import Targets, by_weights
+from explorer.distill.teacher_cache_files import check, listing, remove
 from explorer.errors import BadInput, DamagedStore, JobError
 from explorer.models.loading import load
 from tests import killing
@@ -122,7 +122,7 @@ def test_a_damaged_shard_is_computed_again(tmp_path, teacher, blocks, harm, says
 
 def test_a_killed_pass_keeps_its_shards(tmp_path, teacher, blocks, monkeypatch):
     """What was written before the kill is not computed again."""
-    monkeypatch.setattr("explorer.distill.targets.SHARD_BYTES", 1)
+    monkeypatch.setattr("explorer.distill.teacher_cache.SHARD_BYTES", 1)
     targets = _open(tmp_path, blocks)
 
     def kill(done, total, rate):

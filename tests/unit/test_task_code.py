@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 
 from explorer.cli import app
 from explorer.errors import BadInput
-from explorer.measure import task_code, task_preview, task_sets
-from explorer.tasks import code, index, own
+from explorer.tasks import code_policy, custom, index, render_prompts, safe_loading, task_loading
 
 ROOT = Path(__file__).parents[2]
 EVIL = """
@@ -62,7 +61,7 @@ def write(folder, more="", name="t", **changes):
 
 def refused(folder, *says, name="t", ran=None):
     """The refusals of the check before a run, of loading, and of the command, all alike."""
-    for act in (task_sets.check, task_sets.load):
+    for act in (task_loading.check, task_loading.load):
         with pytest.raises(BadInput) as error:
             act([name], str(folder))
         for part in says:
@@ -140,7 +139,7 @@ def test_an_installed_function_needs_an_allowed_file_as_well(folder, function):
 
 def test_tasks_of_lm_eval_lend_their_functions_to_no_other_file(folder):
     """Some of them load tokenizers with code of their own, at a path that the file gives."""
-    theirs = code.lm_eval_folder() / "hellaswag" / "hellaswag.yaml"
+    theirs = code_policy.lm_eval_folder() / "hellaswag" / "hellaswag.yaml"
     write(folder, f"include: {theirs}\n")
 
     refused(folder, "the function utils.process_docs", str(folder / "t.yaml"))
@@ -178,7 +177,7 @@ def test_what_runs_code_without_a_function_is_refused(folder, says):
     write(folder, **filled(PLAIN_KEYS[says]))
     expected = says.replace("{folder}", str(folder))
     with pytest.raises(BadInput) as error:
-        task_sets.load(["t"], str(folder))
+        task_loading.load(["t"], str(folder))
 
     assert expected in str(error.value)
     assert "allowed_task_code" in str(error.value)
@@ -190,7 +189,7 @@ def test_what_runs_code_without_a_function_is_refused(folder, says):
     write(folder, name="plain")
     (folder / "g.yaml").write_text(f"group: g\ntask:\n{changes}", encoding="utf-8")
     with pytest.raises(BadInput, match="allowed_task_code"):
-        task_sets.load(["g"], str(folder))
+        task_loading.load(["g"], str(folder))
 
 
 def test_a_template_that_hides_what_it_reaches_meets_the_sandbox(folder):
@@ -198,17 +197,17 @@ def test_a_template_that_hides_what_it_reaches_meets_the_sandbox(folder):
     write(folder, doc_to_text="{{ (''|attr('_'~'_class_'~'_')).mro() }}")
 
     with pytest.raises(BadInput, match=r"template in .*t\.yaml reaches into Python") as error:
-        task_sets.load(["t"], str(folder))
+        task_loading.load(["t"], str(folder))
     assert "\n" not in str(error.value)
 
 
 def test_a_template_cannot_call_what_writes_files():
     """Of a document's values only plain ones are open: a picture could save itself anywhere."""
     with pytest.raises(BadInput, match="reaches into Python"):
-        task_code.apply_template("{{ p.write_text('x') }}", {"p": Path("never")})
+        safe_loading.apply_template("{{ p.write_text('x') }}", {"p": Path("never")})
     with pytest.raises(BadInput, match="reaches into Python"):
-        task_code.apply_template("{{ l.append(1) }}", {"l": []})
-    assert task_code.apply_template("{{ d.a.upper() }}", {"d": {"a": "b"}}) == "B"
+        safe_loading.apply_template("{{ l.append(1) }}", {"l": []})
+    assert safe_loading.apply_template("{{ d.a.upper() }}", {"d": {"a": "b"}}) == "B"
 
 
 def test_a_listed_folder_may_run_code(folder, allow_code):
@@ -220,9 +219,9 @@ def test_a_listed_folder_may_run_code(folder, allow_code):
     write(folder, name="reaching", doc_to_text="{{ question.__class__.__name__ }}")
     allow_code(folder)
 
-    assert task_preview.preview("t", str(folder)).questions[0].prompt == "q!"
+    assert render_prompts.preview("t", str(folder)).questions[0].prompt == "q!"
     assert (folder.parent / "ran.txt").exists()
-    assert task_preview.preview("reaching", str(folder)).questions[0].prompt == "str"
+    assert render_prompts.preview("reaching", str(folder)).questions[0].prompt == "str"
 
 
 def test_a_listed_folder_works_from_the_command(allow_code, known_tasks):
@@ -278,7 +277,7 @@ def test_one_listed_file_allows_nothing_beside_it(folder, allow_code):
 
     refused(folder, str(folder / "evil.py"))
     allow_code(folder / "t.yaml", folder / "evil.py")
-    task_sets.check(["t"], str(folder))
+    task_loading.check(["t"], str(folder))
 
 
 @pytest.mark.parametrize(
@@ -298,7 +297,7 @@ def test_a_broken_configuration_allows_nothing(folder, allow_code, text, says):
     write(folder, "custom_dataset: !function evil.load\n")
 
     refused(folder, says, str(configuration))
-    assert task_sets.load(["starter_facts"])
+    assert task_loading.load(["starter_facts"])
 
 
 def test_the_doctor_says_where_the_configuration_is_and_whether_it_reads(tmp_path, allow_code):
@@ -335,8 +334,8 @@ def test_plain_tasks_need_no_configuration(folder, monkeypatch):
     members = "- {task: t, num_fewshot: 0}\n- t2\n- {task: starter_facts, num_fewshot: 1}\n"
     (folder / "g.yaml").write_text(f"group: g\ntask:\n{members}", encoding="utf-8")
 
-    task_sets.check(["g"], str(folder))
-    assert list(task_sets.load(["g"], str(folder))) == ["t", "t2", "starter_facts"]
+    task_loading.check(["g"], str(folder))
+    assert list(task_loading.load(["g"], str(folder))) == ["t", "t2", "starter_facts"]
 
 
 def test_a_group_elsewhere_cannot_change_a_task_that_ships(folder):
@@ -352,12 +351,12 @@ def test_a_group_elsewhere_cannot_change_a_task_that_ships(folder):
         text = f"group: {name}\ntask:\n- {item}\n"
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
         with pytest.raises(BadInput, match=r"changes \w+ of the task starter\w*, which is not its"):
-            task_sets.load([name], str(folder))
+            task_loading.load([name], str(folder))
 
 
 def test_a_name_that_ships_is_never_replaced(folder, store_root, known_tasks):
     """Tasks, groups and tags of ours and of lm-eval's: the other file is left out, and named."""
-    ours = own.add("mine", [{"prompt": "p", "target": "x"}], origin="q.csv")
+    ours = custom.add("mine", [{"prompt": "p", "target": "x"}], origin="q.csv")
     for name in ("piqa", "starter_facts"):
         text = ours.read_text(encoding="utf-8").replace("task: mine", f"task: {name}")
         ours.with_name(f"{name}.yaml").write_text(text, encoding="utf-8")
@@ -368,7 +367,7 @@ def test_a_name_that_ships_is_never_replaced(folder, store_root, known_tasks):
     )
 
     found = index.build()
-    assert code.shipped(Path(found.rows["piqa"].source))
+    assert code_policy.shipped(Path(found.rows["piqa"].source))
     assert len(found.leaves("mmlu")) == 57
     assert [row.name for row in found.leaves("ai2_arc")] == ["arc_challenge", "arc_easy"]
     assert "tagged" in found.rows
@@ -377,12 +376,12 @@ def test_a_name_that_ships_is_never_replaced(folder, store_root, known_tasks):
         f"{ours.with_name('piqa.yaml')} defines 'piqa', which is a name of lm-eval's. "
         "It is left out: rename it."
     ]
-    assert len(task_sets.load(["starter_facts"])["starter_facts"].eval_docs) == 328
+    assert len(task_loading.load(["starter_facts"])["starter_facts"].eval_docs) == 328
     with pytest.raises(BadInput, match=r"defines 'starter_facts', which is a name of ours"):
-        task_sets.load_one("starter_facts", None, str(ours.with_name("starter_facts.yaml")))
+        task_loading.load_one("starter_facts", None, str(ours.with_name("starter_facts.yaml")))
     # A folder that was given for the run was meant: it is not silently passed over.
     write(folder, name="starter_facts")
-    for act in (task_sets.check, task_sets.load):
+    for act in (task_loading.check, task_loading.load):
         with pytest.raises(BadInput, match=r"evil/starter_facts\.yaml defines 'starter_facts'"):
             act(["starter"], str(folder))
 
@@ -391,34 +390,34 @@ def test_a_task_of_ones_own_cannot_take_a_name_that_ships():
     """Not even to replace a file of that name."""
     documents = [{"prompt": "p", "target": "x"}]
     with pytest.raises(BadInput, match="has a task 'piqa'"):
-        own.add("piqa", documents, origin="q.csv", replace=True)
+        custom.add("piqa", documents, origin="q.csv", replace=True)
 
 
 def test_the_loader_of_ones_own_tasks_is_ours_whatever_lies_there(store_root):
     """A changed copy in the store is refused; an exact copy is not what runs."""
-    own.add("mine", [{"prompt": "p", "target": "x"}], origin="q.csv")
-    assert len(task_sets.load(["mine"])["mine"].eval_docs) == 1
+    custom.add("mine", [{"prompt": "p", "target": "x"}], origin="q.csv")
+    assert len(task_loading.load(["mine"])["mine"].eval_docs) == 1
 
     copy = store_root / ".tasks" / "data.py"
     ran = store_root / "ran.txt"
     changed = f"import pathlib; pathlib.Path({str(ran)!r}).touch()\n"
     copy.write_text(changed + copy.read_text(encoding="utf-8"), encoding="utf-8")
     with pytest.raises(BadInput, match=r"the function data\.load of .*data\.py"):
-        task_sets.load(["mine"])
+        task_loading.load(["mine"])
     assert not ran.exists()
 
 
 def names_of_lm_eval():
     """Every fifteenth task file of lm-eval, all of ours."""
-    files = sorted(code.lm_eval_folder().glob("**/*.yaml"))
+    files = sorted(code_policy.lm_eval_folder().glob("**/*.yaml"))
     assert len(files) > 10_000
-    return [*files[::15], *code.SHIPPED.glob("*.yaml")]
+    return [*files[::15], *code_policy.SHIPPED.glob("*.yaml")]
 
 
 def test_templates_render_in_the_sandbox_as_without_it():
     """Those of our tasks and of lm-eval's, on documents of several shapes, errors included."""
     values = ["A text. And more", 1, ["a", "b", "c"], {"text": ["x", "y"], "label": [0, 1]}, None]
-    plain = task_code.PLAIN
+    plain = safe_loading.PLAIN
 
     def rendered(render):
         try:
@@ -428,14 +427,14 @@ def test_templates_render_in_the_sandbox_as_without_it():
 
     seen = set()
     for path in names_of_lm_eval():
-        for template in set(code.templates(path)) - seen:
+        for template in set(code_policy.templates(path)) - seen:
             seen.add(template)
             names = jinja2.meta.find_undeclared_variables(plain.parse(template))
             for value in values:
                 document = dict.fromkeys(names, value)
                 expected = rendered(lambda t=template, d=document: plain.from_string(t).render(**d))
                 assert (
-                    rendered(lambda t=template, d=document: task_code.apply_template(t, d))
+                    rendered(lambda t=template, d=document: safe_loading.apply_template(t, d))
                     == expected
                 ), template
     assert len(seen) > 200

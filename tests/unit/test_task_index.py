@@ -10,8 +10,7 @@ from datasets.naming import camelcase_to_snakecase
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from explorer.errors import BadInput, UnknownTask
-from explorer.measure import task_index
-from explorer.tasks import here, index, listing, presets
+from explorer.tasks import dataset_cache, index, index_builder, presets, task_list
 
 OPEN = {"HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0"}
 
@@ -48,7 +47,7 @@ def test_every_preset_is_made_of_tasks_that_lm_eval_has(known_tasks):
 
 def test_the_list_says_of_a_task_what_its_file_says(known_tasks):
     """Output type, shots, chance, headline metric, data set, groups and description."""
-    rows = listing.table(index.read(), here.held()).set_index("task")
+    rows = task_list.table(index.read(), dataset_cache.held()).set_index("task")
 
     assert len(rows) > 14_000
     piqa = rows.loc["piqa"]
@@ -87,7 +86,7 @@ def test_the_list_says_of_a_task_what_its_file_says(known_tasks):
 )
 def test_chance_is_what_follows_from_the_file(config, chance):
     """As for a finished run's score, and None where only the documents tell."""
-    row = task_index.task_row("t", task(**config), "t.yaml")
+    row = index_builder.task_row("t", task(**config), "t.yaml")
 
     assert row.chance == pytest.approx(chance) if chance is not None else row.chance is None
 
@@ -133,7 +132,7 @@ def test_files_that_are_no_tasks_are_named(tmp_path):
     write(folder, "template", dataset_path="org/x")
     write(folder, "turning", task="turning", include="turning.yaml")
 
-    rows, problems = task_index.rows_of(folder)
+    rows, problems = index_builder.rows_of(folder)
 
     assert [row.name for row in rows] == ["good"]
     assert [
@@ -147,11 +146,11 @@ def test_files_that_are_no_tasks_are_named(tmp_path):
 def test_files_are_read_as_lm_eval_reads_them():
     """Includes, whose keys give way to the file's own, and the places of functions."""
     read = {}
-    files = sorted(task_index.LM_EVAL.glob("[c-m]*/**/*.yaml"))[::97]
+    files = sorted(index_builder.LM_EVAL.glob("[c-m]*/**/*.yaml"))[::97]
     assert len(files) > 30
 
     for path in files:
-        assert task_index.load(path, read) == load_yaml(path, resolve_func=False)
+        assert index_builder.load(path, read) == load_yaml(path, resolve_func=False)
 
 
 def test_groups_within_groups_and_their_own_parts(tmp_path):
@@ -160,11 +159,11 @@ def test_groups_within_groups_and_their_own_parts(tmp_path):
     write(folder, "a", **task(task="a"))
     inline = [{"task": "b", "dataset_path": "org/b"}, "a"]
     write(folder, "g", group="g", task=["a", {"group": "sub", "task": inline}])
-    rows, _ = task_index.rows_of(folder)
+    rows, _ = index_builder.rows_of(folder)
     found = index.TaskIndex({row.name: row for row in rows}, [])
 
     assert [row.name for row in found.leaves("g")] == ["a", "g::sub::b"]
-    assert "g::sub" not in set(listing.table(found, here.Held({}))["task"])
+    assert "g::sub" not in set(task_list.table(found, dataset_cache.Held({}))["task"])
 
 
 @pytest.mark.parametrize(
@@ -192,45 +191,45 @@ def test_data_here_follows_the_cache_of_datasets(row, folders, expected, tmp_pat
             place.mkdir(parents=True)
             (place / "dataset_info.json").write_text("{}")
 
-    assert here.held().has(index.Row("t", "task", **row)) is expected
+    assert dataset_cache.held().has(index.Row("t", "task", **row)) is expected
 
 
 def test_the_cache_of_datasets_is_found_where_datasets_looks():
     """The names and the place of folders are those of the library itself."""
     for name in ("MMLU-Pro", "TruthfulQA", "ai2_arc", "XNLIv2", "BBH"):
-        assert here.folder_of(f"Org/{name}") == f"Org___{camelcase_to_snakecase(name)}"
-    assert here._datasets_cache() == Path(datasets.config.HF_DATASETS_CACHE)
+        assert dataset_cache.folder_of(f"Org/{name}") == f"Org___{camelcase_to_snakecase(name)}"
+    assert dataset_cache._datasets_cache() == Path(datasets.config.HF_DATASETS_CACHE)
 
 
 def test_missing_data_is_refused_before_the_start(known_tasks, tmp_path, monkeypatch):
     """Offline, the sentence names task, data set and how to fetch; online nothing is refused."""
     found = index.read()
 
-    here.refuse_missing(["starter"], found)
+    dataset_cache.refuse_missing(["starter"], found)
     said = r"piqa needs the data set baber/piqa, .*=1.* -u HF_HUB_OFFLINE explorer tasks fetch piqa"
     with pytest.raises(BadInput, match=said):
-        here.refuse_missing(["piqa"], found)
+        dataset_cache.refuse_missing(["piqa"], found)
     with pytest.raises(BadInput, match=r"leaderboard_\w+ and 38 more need .* and \d+ more"):
-        here.refuse_missing(["leaderboard"], found)
+        dataset_cache.refuse_missing(["leaderboard"], found)
     with pytest.raises(BadInput, match="pictures or sound"):
-        here.refuse_missing(["chartqa"], found)
+        dataset_cache.refuse_missing(["chartqa"], found)
     with pytest.raises(UnknownTask, match="'hellaswagg'.*hellaswag"):
-        here.refuse_missing(["hellaswagg"], found)
+        dataset_cache.refuse_missing(["hellaswagg"], found)
     write(tmp_path, "gone", task="gone", dataset_path="json")
     file = str(tmp_path / "gone.yaml")
     gone = index.Row("gone", "task", dataset_path="json", files=("no/x.jsonl",), source=file)
     for name, value in OPEN.items():
         monkeypatch.setenv(name, value)
-    here.refuse_missing(["piqa"], found)
+    dataset_cache.refuse_missing(["piqa"], found)
     with pytest.raises(BadInput, match=r"gone reads no/x\.jsonl, .*gone\.yaml.*counts from"):
-        here.refuse_missing(["gone"], index.TaskIndex({"gone": gone}, []))
+        dataset_cache.refuse_missing(["gone"], index.TaskIndex({"gone": gone}, []))
 
 
 def test_search_puts_names_first(known_tasks):
     """Every word has to stand somewhere; a name that begins with it comes before the others."""
-    found = listing.table(index.read(), here.held())
+    found = task_list.table(index.read(), dataset_cache.held())
 
-    assert listing.matching(found, "piqa")["task"].iloc[0] == "piqa"
-    assert "arc_easy" in set(listing.matching(found, "easy REASONING diverse")["task"])
-    assert listing.matching(found, "no such words at all").empty
-    assert len(listing.matching(found, " ")) == len(found)
+    assert task_list.matching(found, "piqa")["task"].iloc[0] == "piqa"
+    assert "arc_easy" in set(task_list.matching(found, "easy REASONING diverse")["task"])
+    assert task_list.matching(found, "no such words at all").empty
+    assert len(task_list.matching(found, " ")) == len(found)

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from explorer.errors import BadInput
-from explorer.measure import task_preview, task_sets
+from explorer.tasks import render_prompts, task_loading
 
 ROWS = [{"q": f"Question {i}?", "c": ["yes", "no"], "a": i % 2} for i in range(5)]
 CHOICE = {
@@ -46,7 +46,7 @@ def test_choices_follow_the_prompt_and_the_right_one_is_known(folder):
     """The text is what lm-eval sends: shots before it, a space before the choice."""
     source = add(folder, num_fewshot=1, fewshot_split="test")
 
-    found = task_preview.preview("t", str(folder), source=source)
+    found = render_prompts.preview("t", str(folder), source=source)
 
     assert (found.num_documents, found.num_fewshot, len(found.questions)) == (5, 1, 3)
     second = found.questions[1]
@@ -95,7 +95,7 @@ def test_choices_follow_the_prompt_and_the_right_one_is_known(folder):
 )
 def test_every_way_of_answering_has_a_preview(folder, config, prompt, choices, right, target):
     """Continuations, written answers, whole texts, and targets given as text."""
-    one = task_preview.preview("t", str(folder), source=add(folder, **config)).questions[0]
+    one = render_prompts.preview("t", str(folder), source=add(folder, **config)).questions[0]
 
     assert (one.prompt, one.choices, one.right, one.target) == (prompt, choices, right, target)
 
@@ -120,5 +120,5 @@ def test_what_is_wrong_with_a_task_is_one_sentence(folder, config, says):
     source = add(folder, **config)
 
     with pytest.raises(BadInput, match=says) as refused:
-        task_sets.load_one("t", str(folder), source)
+        task_loading.load_one("t", str(folder), source)
     assert "\n" not in str(refused.value)

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch.nn.functional import log_softmax
 
-from explorer.distill import passes, schedule, students, train
-from explorer.distill.lessons import Cached, Course, Live, Text, check_hidden
+from explorer import students
+from explorer.distill import schedule, train, train_step
 from explorer.distill.losses import DIVERGENCES, forward_kl
-from explorer.distill.pupil import Pupil, untrained
-from explorer.distill.targets import Targets, by_weights
+from explorer.distill.teacher_cache import Targets, by_weights
+from explorer.distill.teacher_signal import Cached, Course, Live, Text, check_hidden
+from explorer.distill.train_state import Pupil, untrained
 from explorer.errors import BadInput, RunCancelled, RunFailed
 from explorer.models.layers import layer_list
 from explorer.models.loading import load
@@ -89,7 +90,7 @@ def _gradients(teacher, targets, spec, numbers, student=None):
     """One step's terms and gradients, without an update."""
     student = student or _student(teacher)
     course = _course(teacher, targets, spec)
-    terms, num_scored = passes.gradients(student, course, 0, numbers, spec)
+    terms, num_scored = train_step.gradients(student, course, 0, numbers, spec)
     gradients = {n: p.grad for n, p in student.named_parameters() if p.grad is not None}
     return terms, num_scored, gradients
 
@@ -413,7 +414,7 @@ def test_products_in_bfloat16_give_the_gradient_to_its_digits(teacher, few):
     pupil = Pupil(student, student.config, _course(teacher, few, spec), spec)
 
     exam = pupil.examine()
-    terms, num_scored = passes.gradients(pupil.student, pupil.course, 0, [2, 3], spec)
+    terms, num_scored = train_step.gradients(pupil.student, pupil.course, 0, [2, 3], spec)
 
     assert num_scored == 30
     assert terms == pytest.approx(whole, rel=2e-2)

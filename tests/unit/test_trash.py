@@ -7,26 +7,27 @@ import time
 
 import pytest
 
-from explorer import cli, jobs, store, trash
+from explorer import cli, jobs
 from explorer.errors import BadInput, DamagedStore
 from explorer.specs import DepthStudent, RunSpec
+from explorer.store import disk, trash
 from tests import records
 
 
 def say(root, run_id, state):
     """Write a status as a run on this host does."""
     here = {"host": socket.gethostname(), "pid": os.getpid(), "updated_at": time.time()}
-    store.write_status(root, run_id, {"run_id": run_id, "state": state, **here})
+    disk.write_status(root, run_id, {"run_id": run_id, "state": state, **here})
 
 
 def with_student(root, name, key):
     """A run whose student's weights lie in the store."""
     spec = RunSpec(name=name, student=DepthStudent(num_layers=2))
-    store.open_run(root, spec)
+    disk.open_run(root, spec)
     weights = root / ".students" / key / "model"
     weights.mkdir(parents=True, exist_ok=True)
     (weights / "config.json").write_text("{}")
-    store.write_weights(root, spec.run_id, weights)
+    disk.write_weights(root, spec.run_id, weights)
     return spec.run_id, weights
 
 
@@ -61,7 +62,7 @@ def test_a_damaged_list_of_hidden_runs_is_reported_and_left(store_root, text):
     with pytest.raises(DamagedStore, match="Repair or remove it"):
         jobs.delete(store_root, [run_id])
 
-    assert run_id in store.run_ids(store_root)
+    assert run_id in disk.run_ids(store_root)
     assert path.read_bytes() == text.encode("latin-1")
 
 
@@ -71,7 +72,7 @@ def test_a_deleted_run_comes_back_as_it_was(store_root):
     before = contents(store_root / run_id)
 
     (entry,) = jobs.delete(store_root, [run_id])
-    assert run_id not in store.run_ids(store_root)
+    assert run_id not in disk.run_ids(store_root)
     assert [deleted.run_id for deleted in trash.deleted(store_root)] == [run_id]
     assert contents(entry.folder) == before
     trash.restore(store_root, run_id)
@@ -83,16 +84,16 @@ def test_a_deleted_run_comes_back_as_it_was(store_root):
 def test_of_runs_deleted_several_times_the_latest_comes_back(store_root):
     """And none of the earlier ones is lost."""
     run_id = records.write_study(store_root)[1]
-    record = store.load(store_root, run_id)
+    record = disk.load(store_root, run_id)
     jobs.delete(store_root, [run_id])
     newer = record.model_copy(update={"finished_at": "2026-11-30T00:00:00+00:00"})
-    store.open_run(store_root, newer.spec)
-    store.save(store_root, newer)
+    disk.open_run(store_root, newer.spec)
+    disk.save(store_root, newer)
     jobs.delete(store_root, [run_id])
 
     trash.restore(store_root, run_id)
 
-    assert store.load(store_root, run_id) == newer
+    assert disk.load(store_root, run_id) == newer
     with pytest.raises(BadInput, match="Delete that one first"):
         trash.restore(store_root, run_id)
     jobs.delete(store_root, [run_id])
@@ -111,7 +112,7 @@ def test_a_run_under_way_is_not_deleted(store_root, state, monkeypatch, tmp_path
     with pytest.raises(BadInput, match=f"{active} is {state}. Cancel it first"):
         jobs.delete(store_root, [finished, active])
 
-    assert finished in store.run_ids(store_root)
+    assert finished in disk.run_ids(store_root)
     assert trash.deleted(store_root) == []
 
 
@@ -135,20 +136,20 @@ def test_an_id_that_leads_out_of_the_store_moves_nothing(store_root):
     """Not even a folder that looks like a run."""
     records.write_study(store_root)
     outside = RunSpec(name="outside")
-    store.open_run(store_root.parent, outside)
+    disk.open_run(store_root.parent, outside)
 
     for act in (trash.hide, jobs.delete):
         with pytest.raises(BadInput, match="A run's id"):
             act(store_root, [f"../{outside.run_id}"])
 
-    assert store.run_folder(store_root.parent, outside.run_id).is_dir()
+    assert disk.run_folder(store_root.parent, outside.run_id).is_dir()
 
 
 def test_a_run_made_anew_after_its_deletion_is_shown_and_timed_anew(store_root):
     """Nothing of the deleted run clings to the next one of the same spec."""
     run_id = records.write_study(store_root)[1]
     stage = store_root / ".work" / "stages" / run_id / "latency.json"
-    store.write_text(stage, "{}")
+    disk.write_text(stage, "{}")
     trash.hide(store_root, [run_id])
 
     jobs.delete(store_root, [run_id])
@@ -170,7 +171,7 @@ def test_emptying_the_trash_deletes_weights_that_no_other_run_refers_to(store_ro
 
     assert trash.deleted(store_root) == []
     assert not own_weights.exists()
-    assert store.weights_folder(store_root, other) == shared_weights.resolve()
+    assert disk.weights_folder(store_root, other) == shared_weights.resolve()
     assert untouched.exists()
 
 
@@ -179,7 +180,7 @@ def test_emptying_the_trash_follows_no_path_out_of_the_store(store_root, tmp_pat
     run_id, _ = with_student(store_root, "foreign", "aaaa")
     outside = tmp_path / "outside" / "model"
     outside.mkdir(parents=True)
-    store.write_text(store_root / run_id / store.WEIGHTS, ".students/../../outside/model")
+    disk.write_text(store_root / run_id / disk.WEIGHTS, ".students/../../outside/model")
     jobs.delete(store_root, [run_id])
 
     trash.empty(store_root)
@@ -219,7 +220,7 @@ def test_the_shell_leaves_hidden_runs_out_unless_they_are_named(explorer, store_
         assert second in printed, command
         assert first not in printed, command
     assert first in explorer("export", first, "--results", store_root)
-    explorer("hide", *store.run_ids(store_root), "--results", store_root)
+    explorer("hide", *disk.run_ids(store_root), "--results", store_root)
     assert "No runs yet" not in explorer("ls", "--results", store_root)
     explorer("unhide", first, "--results", store_root)
     assert first in explorer("ls", "--results", store_root)
@@ -244,6 +245,6 @@ def test_the_shell_deletes_and_restores_by_the_beginning_of_an_id(explorer, stor
     assert run_id in explorer("trash", "--results", store_root)
     explorer("restore", run_id[:-2], "--results", store_root)
     assert "The trash is empty" in explorer("trash", "--results", store_root)
-    assert run_id in store.run_ids(store_root)
+    assert run_id in disk.run_ids(store_root)
     explorer("delete", run_id, "--results", store_root)
     assert "Deleted 1 run for good" in explorer("trash", "--empty", "--results", store_root)

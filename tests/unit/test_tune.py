@@ -6,10 +6,11 @@ import sys
 import pytest
 import yaml
 
-from explorer import cli, jobs, progress, specs, store
+from explorer import cli, jobs, specs
 from explorer.errors import BadInput, RunCancelled, RunFailed
+from explorer.search import local, queued, successive_halving
 from explorer.specs import RunSpec, TuneSpec
-from explorer.tune import here, queued, tournament
+from explorer.store import disk, progress
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +40,7 @@ def hold(order, root):
         titles.append(title)
         return lambda status: None
 
-    return tournament.hold(TuneSpec.parse(order), root, here.train(on_run)), titles
+    return successive_halving.hold(TuneSpec.parse(order), root, local.train(on_run)), titles
 
 
 def test_the_better_half_goes_on_and_the_lowest_kl_wins(order, store_root):
@@ -56,7 +57,9 @@ def test_a_tournament_goes_on_where_it_stopped(order, store_root, monkeypatch):
     """Its trainings are runs of the store: held again, nothing is trained anew."""
     del order["variants"][1]
     first, _ = hold(order, store_root)
-    monkeypatch.setattr("explorer.run.teaching.train", lambda *told: pytest.fail("trained again"))
+    monkeypatch.setattr(
+        "explorer.pipeline.training_stage.train", lambda *told: pytest.fail("trained again")
+    )
 
     again, _ = hold(order, store_root)
 
@@ -86,7 +89,7 @@ def test_the_winner_is_written_as_a_spec(order, store_root, tmp_path, monkeypatc
     assert "as it is" in said
     assert "KL at 600 tokens" in said
     assert specs.read(out) == RunSpec.parse(order["run"])
-    assert store.records(store_root)[1] == []
+    assert disk.records(store_root)[1] == []
 
 
 def test_where_all_fail_it_says_what_to_do(order, store_root):
@@ -123,7 +126,7 @@ def slots(monkeypatch):
         given.append([one.run_id for one in runs])
         for one in runs:
             with contextlib.suppress(RunFailed):
-                here.run(one, root)
+                local.run(one, root)
 
     monkeypatch.setattr(jobs, "submit", submit)
     return given
@@ -135,11 +138,11 @@ def test_the_queue_gives_the_same_table(order, store_root, tmp_path, slots):
     spec = TuneSpec.parse(order)
     alone, _ = hold(order, tmp_path / "other")
 
-    table = tournament.hold(spec, store_root, queued.train)
+    table = successive_halving.hold(spec, store_root, queued.train)
 
     assert table == alone
     assert [len(together) for together in slots] == [2, 1]
-    assert tournament.hold(spec, store_root, queued.train) == table
+    assert successive_halving.hold(spec, store_root, queued.train) == table
     assert len(slots) == 2
     assert list(queued.listing(store_root)["state"]) == ["finished"]
 
@@ -150,21 +153,21 @@ def test_a_run_that_was_lost_stops_the_tournament_and_resuming_does_it(
     """A killed run is no reason to call its variant worse: the tournament waits for it."""
     del order["variants"][1:]
     spec = TuneSpec.parse(order | {"rounds": 1})
-    (first, second) = tournament.standings(spec, store_root).missing.values()
+    (first, second) = successive_halving.standings(spec, store_root).missing.values()
 
     def submit(runs, root):
-        here.run(first, root)
-        store.open_run(root, second)
-        store.write_status(root, second.run_id, {"state": "running", "host": "gone", "pid": 1})
+        local.run(first, root)
+        disk.open_run(root, second)
+        disk.write_status(root, second.run_id, {"state": "running", "host": "gone", "pid": 1})
 
     monkeypatch.setattr(jobs, "submit", submit)
 
     with pytest.raises(RunFailed, match=f"{second.run_id} is interrupted"):
-        tournament.hold(spec, store_root, queued.train)
+        successive_halving.hold(spec, store_root, queued.train)
 
     (row,) = queued.listing(store_root).to_dict("records")
     assert (row["state"], second.run_id in row["error"]) == ("failed", True)
-    now = tournament.standings(spec, store_root)
+    now = successive_halving.standings(spec, store_root)
     assert (now.title, list(now.missing.values())) == ("round 1 of 1", [second])
     table, titles = hold(order | {"rounds": 1}, store_root)
     assert len(titles) == 1
@@ -175,20 +178,20 @@ def test_cancelling_stops_the_tournament_and_its_runs(order, store_root, monkeyp
     """The runs in the queue are asked to stop too; then both can be done again."""
     spec = TuneSpec.parse(order)
     tune_id = spec.tune_id
-    runs = list(tournament.standings(spec, store_root).missing.values())
+    runs = list(successive_halving.standings(spec, store_root).missing.values())
 
     def submit(given, root):
         for one in given:
-            store.open_run(root, one)
+            disk.open_run(root, one)
             progress.Progress(root, one.run_id).write(state="running")
         queued.cancel(root, tune_id)
 
     monkeypatch.setattr(jobs, "submit", submit)
 
     with pytest.raises(RunCancelled):
-        tournament.hold(spec, store_root, queued.train)
+        successive_halving.hold(spec, store_root, queued.train)
 
-    assert all(store.cancel_requested(store_root, one.run_id) for one in runs)
+    assert all(disk.cancel_requested(store_root, one.run_id) for one in runs)
     assert list(queued.listing(store_root)["state"]) == ["cancelled"]
 
 
@@ -199,7 +202,7 @@ def test_a_teacher_that_fails_is_no_variants_fault(order, store_root):
     with pytest.raises(RunFailed, match="The teacher's run"):
         hold(order, store_root)
 
-    assert len(tournament.standings(TuneSpec.parse(order), store_root).missing) == 3
+    assert len(successive_halving.standings(TuneSpec.parse(order), store_root).missing) == 3
 
 
 def test_the_shell_queues_shows_cancels_and_lists_tournaments(
@@ -228,9 +231,9 @@ def test_the_shell_queues_shows_cancels_and_lists_tournaments(
         0,
         "No tournaments yet. Start one: explorer tune tune.yaml\n",
     )
-    progress.Progress(tournament.folder(store_root), tune_id).write(state="running")
+    progress.Progress(successive_halving.folder(store_root), tune_id).write(state="running")
     assert said("cancel", tune_id)[0] == 0
-    assert store.cancel_requested(tournament.folder(store_root), tune_id)
+    assert disk.cancel_requested(successive_halving.folder(store_root), tune_id)
     assert "running" in said("tune", "--standings")[1]
     assert said("resume", tune_id)[0] == 0
     assert len(given) == 2

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from explorer import store
 from explorer.errors import BadInput
-from explorer.harness import bring, unpack
+from explorer.lm_eval_io import import_run, upload
+from explorer.store import disk
 from tests.unit.test_import import STUDENT, folder_of
 
 
@@ -32,20 +32,20 @@ def test_loose_files_and_a_zip_make_the_run_that_the_folder_makes(store_root):
     packed = zip_of({f"models/run__x/{name}": data for name, data in files.items()})
     packed.seek(0)
 
-    direct, _ = bring.bring(store_root, folder_of(STUDENT), "same")
+    direct, _ = import_run.bring(store_root, folder_of(STUDENT), "same")
     for uploads in (loose, {"out.zip": packed}):
-        with unpack.opened(uploads) as folder:
-            again, problems = bring.bring(store_root, folder, "same")
+        with upload.opened(uploads) as folder:
+            again, problems = import_run.bring(store_root, folder, "same")
         assert (again, problems) == (direct, [])
         assert not folder.exists()
-    assert store.load(store_root, direct).imported.folder == "out"
+    assert disk.load(store_root, direct).imported.folder == "out"
 
 
 def test_nothing_in_a_zip_reaches_outside(tmp_path):
     """A name with dots or from the root stays under the folder; other kinds of files are left."""
     packed = zip_of({"../../up.json": "1", "/etc/down.json": "2", "run.sh": "3"})
 
-    with unpack.opened({"bad.zip": packed}) as folder:
+    with upload.opened({"bad.zip": packed}) as folder:
         found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
         assert not (folder.parent.parent / "up.json").exists()
 
@@ -54,10 +54,10 @@ def test_nothing_in_a_zip_reaches_outside(tmp_path):
 
 def test_a_zip_that_grows_without_measure_is_refused(monkeypatch):
     """Bytes are counted as they come, whatever the zip says of itself."""
-    monkeypatch.setattr(unpack, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(upload, "MAX_BYTES", 10_000)
     packed = zip_of({"results_x.json": b"0" * 20_000})
 
-    with pytest.raises(BadInput, match="explorer import FOLDER"), unpack.opened({"a.zip": packed}):
+    with pytest.raises(BadInput, match="explorer import FOLDER"), upload.opened({"a.zip": packed}):
         pass
 
 
@@ -74,7 +74,7 @@ def test_a_zip_that_grows_without_measure_is_refused(monkeypatch):
 )
 def test_what_is_no_result_is_refused_in_words(name, data, says):
     """Another kind of file, a damaged zip, names that cannot both be: a sentence each."""
-    with pytest.raises(BadInput, match=says), unpack.opened({name: io.BytesIO(data)}):
+    with pytest.raises(BadInput, match=says), upload.opened({name: io.BytesIO(data)}):
         pass
 
 
@@ -94,4 +94,4 @@ def test_the_command_takes_a_zip_too(store_root, tmp_path, monkeypatch, capsys):
 
     assert stopped.value.code == 0
     assert "Imported as zipped-" in capsys.readouterr().out
-    assert Path(store_root / store.run_ids(store_root)[0] / store.RECORD).exists()
+    assert Path(store_root / disk.run_ids(store_root)[0] / disk.RECORD).exists()

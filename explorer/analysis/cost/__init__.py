@@ -1,0 +1,1 @@
+"""What a model costs: per hour, per token, per month of traffic."""

@@ -1,0 +1,200 @@
+"""How many devices a traffic needs under latency limits, and what they cost.
+
+Only measured concurrencies count. Between two of them nothing is drawn, and past the last
+one nothing is assumed: where more might be possible, the plan says so.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from explorer.analysis.cost.quantity import Quantity, unknown
+from explorer.analysis.cost.serving_cost import (
+    Measured,
+    Workload,
+    check_dollars,
+    requests_per_s,
+    ttft_ms,
+)
+from explorer.analysis.cost.unit_cost import check_utilisation
+from explorer.errors import BadInput
+
+HOURS_PER_MONTH = 730
+"""365 days of 24 hours, over 12."""
+CURVE_COLUMNS = [
+    "concurrency",
+    "ttft_ms",
+    "tpot_ms",
+    "requests_per_s",
+    "requests_per_s_low",
+    "requests_per_s_high",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a user may have to wait; None is no limit."""
+
+    ttft_ms: float | None = None
+    tpot_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse limits that nothing can meet.
+
+        Raises:
+            BadInput: Not above 0.
+        """
+        for name in ("ttft", "tpot"):
+            limit = getattr(self, f"{name}_ms")
+            if limit is not None and not limit > 0:
+                raise BadInput(f"The limit on {name.upper()} must be above 0 ms, got {limit}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fleet:
+    """Devices for a traffic."""
+
+    replicas: Quantity
+    """Whole devices; the interval is that of the measured throughput."""
+    usd_per_hour: Quantity
+    usd_per_month: Quantity
+    concurrency: int | None
+    """At which each device works; None where no measured one meets the limits."""
+    requests_per_s: Quantity
+    """That one device finishes at this concurrency, before the utilisation."""
+    notes: tuple[str, ...]
+    """What a reader should know of the measured curve."""
+
+
+def curve(points: Sequence[Measured], workload: Workload) -> pd.DataFrame:
+    """A concurrency curve for these requests from timings of one model on one device.
+
+    Returns:
+        `CURVE_COLUMNS`, by concurrency; the ends are missing where a timing has no interval.
+    """
+    rows = []
+    for point in sorted(points, key=lambda one: one.concurrency):
+        rate = requests_per_s(point, workload)
+        rows.append(
+            (
+                point.concurrency,
+                ttft_ms(point, workload).value,
+                point.tpot_ms.value,
+                rate.value,
+                rate.low,
+                rate.high,
+            )
+        )
+    return pd.DataFrame(rows, columns=CURVE_COLUMNS).astype(float)
+
+
+def plan(
+    measured: pd.DataFrame,
+    *,
+    traffic_per_s: float,
+    utilisation: float,
+    usd_per_hour: Quantity,
+    limits: Limits = Limits(),  # noqa: B008 frozen, so shared safely
+) -> Fleet:
+    """The fewest devices that serve a traffic within the limits.
+
+    Args:
+        measured: A concurrency curve: see `curve`.
+        traffic_per_s: Requests a second, on average, at the busiest time.
+        utilisation: Share of a device's measured throughput that is planned with, in (0, 1].
+        usd_per_hour: Of one device.
+        limits: On the medians.
+
+    Raises:
+        BadInput: A traffic, price or utilisation that cannot be.
+    """
+    check_utilisation(utilisation)
+    check_dollars(usd_per_hour.value, "device's price per hour")
+    if not (math.isfinite(traffic_per_s) and traffic_per_s > 0):
+        raise BadInput(f"The traffic must be above 0 requests a second, got {traffic_per_s}.")
+    known = measured.dropna(subset=["requests_per_s"])
+    if known.empty:
+        return unplanned("a measured throughput")
+    fits = known
+    for name in ("ttft_ms", "tpot_ms"):
+        limit = getattr(limits, name)
+        if limit is not None:
+            fits = fits[fits[name] <= limit]
+    if fits.empty:
+        least = known.sort_values("concurrency").iloc[0]
+        return unplanned(
+            f"a measured concurrency within the limits: at {least['concurrency']:.0f} the medians "
+            f"are TTFT {least['ttft_ms']:.0f} ms and TPOT {least['tpot_ms']:.1f} ms"
+        )
+    best = fits.sort_values("requests_per_s", kind="stable").iloc[-1]
+    rate = Quantity(
+        float(best["requests_per_s"]),
+        _end(best["requests_per_s_low"]),
+        _end(best["requests_per_s_high"]),
+    )
+    needed = traffic_per_s / (rate * utilisation)
+    replicas = Quantity(
+        _whole(needed.value), _whole_end(needed.low), _whole_end(needed.high), needed.missing
+    )
+    hourly = replicas * usd_per_hour
+    notes = []
+    if len(known) == 1:
+        notes.append(
+            f"only concurrency {best['concurrency']:.0f} was measured: more requests at once may "
+            "need fewer devices, and nothing is assumed of them"
+        )
+    elif best["concurrency"] == known["concurrency"].max():
+        notes.append(
+            f"the measured curve ends at concurrency {best['concurrency']:.0f} within the limits: "
+            "more may be possible, and nothing is assumed of it"
+        )
+    return Fleet(
+        replicas, hourly, hourly * HOURS_PER_MONTH, int(best["concurrency"]), rate, tuple(notes)
+    )
+
+
+def monthly(
+    measured: pd.DataFrame,
+    traffics_per_s: Sequence[float],
+    *,
+    utilisation: float,
+    usd_per_hour: Quantity,
+    limits: Limits = Limits(),  # noqa: B008 frozen, so shared safely
+) -> pd.DataFrame:
+    """Dollars a month at each traffic: `traffic_per_s`, `replicas`, `usd_per_month`."""
+    # Which concurrency is best does not depend on the traffic, so one plan tells for all.
+    one = plan(
+        measured,
+        traffic_per_s=1.0,
+        utilisation=utilisation,
+        usd_per_hour=usd_per_hour,
+        limits=limits,
+    )
+    rate, price = one.requests_per_s.value, usd_per_hour.value
+    rows = []
+    for traffic in traffics_per_s:
+        replicas = _whole(None if rate is None else traffic / (rate * utilisation))
+        usd = None if replicas is None or price is None else replicas * price * HOURS_PER_MONTH
+        rows.append((traffic, replicas, usd))
+    return pd.DataFrame(rows, columns=["traffic_per_s", "replicas", "usd_per_month"]).astype(float)
+
+
+def unplanned(missing: str) -> Fleet:
+    """No plan, for want of something."""
+    blank = unknown(missing)
+    return Fleet(blank, blank, blank, None, blank, ())
+
+
+def _whole(value: float | None) -> float | None:
+    # A hair above a whole number is a rounding error, not another device.
+    return None if value is None else float(max(1, math.ceil(value - 1e-9)))
+
+
+def _whole_end(value: float | None) -> float | None:
+    return None if value is None else _whole(value)
+
+
+def _end(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

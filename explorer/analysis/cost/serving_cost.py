@@ -1,0 +1,119 @@
+"""What a request costs on a device that was measured, and its split into prefill and decode.
+
+A device that answers `concurrency` requests at once is paid for while it does, and for the
+time in which nobody asks: the utilisation. Prefill is the time to the first token, decode the
+rest. The cost of an output token, prefill included, is `cost.usd_per_mtok`.
+"""
+
+import dataclasses
+import math
+
+from explorer.analysis.cost.quantity import Quantity
+from explorer.analysis.cost.unit_cost import SECONDS_PER_HOUR, check_utilisation
+from explorer.errors import BadInput
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """How long a request is."""
+
+    input_tokens: int
+    output_tokens: int
+
+    def __post_init__(self) -> None:
+        """Refuse lengths that cannot be.
+
+        Raises:
+            BadInput: No input, or no output.
+        """
+        for name in ("input", "output"):
+            length = getattr(self, f"{name}_tokens")
+            if length < 1:
+                raise BadInput(f"A request has at least 1 {name} token, got {length}.")
+
+    def in_words(self) -> str:
+        """`128 tokens in and 64 out`."""
+        plural = "token" if self.input_tokens == 1 else "tokens"
+        return f"{self.input_tokens:,} {plural} in and {self.output_tokens:,} out"
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What a timing says of a model on a device."""
+
+    ttft_ms: Quantity
+    tpot_ms: Quantity
+    concurrency: int
+    """Requests that were answered together."""
+    prompt_tokens: int
+    """Of each of them."""
+    output_tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """Dollars; each a quantity that may be unknown."""
+
+    usd_per_request: Quantity
+    usd_per_mtok_prefill: Quantity
+    """Reading the prompts, per million input tokens."""
+    usd_per_mtok_decode: Quantity
+    """Writing the answers after their first token, per million output tokens."""
+    usd_per_mtok_blended: Quantity
+    """The whole request, per million input and output tokens."""
+
+
+def ttft_ms(measured: Measured, workload: Workload) -> Quantity:
+    """Time to the first token of a prompt of this length, in proportion to the measured one."""
+    return measured.ttft_ms * (workload.input_tokens / measured.prompt_tokens)
+
+
+def latency_ms(measured: Measured, workload: Workload) -> Quantity:
+    """Time of a whole request of these lengths."""
+    return ttft_ms(measured, workload) + measured.tpot_ms * (workload.output_tokens - 1)
+
+
+def requests_per_s(measured: Measured, workload: Workload) -> Quantity:
+    """Requests that one device finishes in a second, with `concurrency` of them always there."""
+    return 1e3 * measured.concurrency / latency_ms(measured, workload)
+
+
+def costs(
+    measured: Measured, workload: Workload, usd_per_hour: Quantity, utilisation: float
+) -> Costs:
+    """Dollars per request, and their split into prefill and decode per million tokens.
+
+    Args:
+        measured: At the concurrency at which the device will be used.
+        workload: The requests that are paid for.
+        usd_per_hour: Of the device.
+        utilisation: Share of the paid hours in which so many requests are there, in (0, 1].
+
+    Raises:
+        BadInput: A price or a utilisation that cannot be.
+    """
+    check_utilisation(utilisation)
+    check_dollars(usd_per_hour.value, "device's price per hour")
+    usd_per_s = usd_per_hour / SECONDS_PER_HOUR / utilisation / measured.concurrency
+    prefill_s = ttft_ms(measured, workload) / 1e3
+    decode_s = measured.tpot_ms * (workload.output_tokens - 1) / 1e3
+    request = usd_per_s * (prefill_s + decode_s)
+    return Costs(
+        request,
+        usd_per_s * prefill_s * (1e6 / workload.input_tokens),
+        usd_per_s * decode_s * (1e6 / workload.output_tokens),
+        request * (1e6 / (workload.input_tokens + workload.output_tokens)),
+    )
+
+
+def check_dollars(value: float | None, what: str) -> None:
+    """Refuse an amount that is none; an unknown one passes.
+
+    Raises:
+        BadInput: Negative, infinite or not a number.
+    """
+    if value is not None and not (math.isfinite(value) and value >= 0):
+        raise BadInput(
+            f"The {what} must be US dollars, 0 or more, got {value}; convert other currencies "
+            "first."
+        )

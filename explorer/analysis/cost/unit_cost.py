@@ -1,0 +1,206 @@
+"""What a model costs on its device: per hour, and per million tokens it writes.
+
+    usd_per_mtok = usd_per_hour / (output_tokens_per_s * utilisation * 3600) * 1e6
+
+Every page, command and export takes the cost per token from `usd_per_mtok`. The throughput
+includes the time to the first token, so the cost depends on the lengths of prompt and answer:
+`lengths` words them, and they stand beside the cost.
+
+Prices apply when reading: a new price needs no new run. A device without a price costs
+nothing known, so its figures are missing and `price_note` asks for one.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TypeVar
+
+import pandas as pd
+
+from explorer.analysis import interference, numbers
+from explorer.analysis.cost.quantity import Quantity
+from explorer.catalogue.prices import Price
+from explorer.errors import BadInput
+
+SECONDS_PER_HOUR = 3600
+UTILISATION = 0.5
+"""Share of the paid hours in which a device serves requests, unless the user sets another."""
+COLUMNS = ["usd_per_hour", "usd_per_mtok", "utilisation", "usd_per_hour_at_load", "price_note"]
+MAX_LENGTHS = 3
+"""More pairs of lengths than this are counted, not listed."""
+
+Amount = TypeVar("Amount", float, "pd.Series[float]", Quantity)
+
+
+def usd_per_mtok(
+    usd_per_hour: Amount, output_tokens_per_s: Amount, utilisation: float = UTILISATION
+) -> Amount:
+    """US dollars per million output tokens, time to first token included.
+
+    Args:
+        usd_per_hour: Price of the device.
+        output_tokens_per_s: Output tokens of a request over its whole latency, all requests of
+            the batch together, while the device is busy.
+        utilisation: Share of the paid hours in which the device is busy, in (0, 1].
+
+    Raises:
+        BadInput: A utilisation outside (0, 1].
+    """
+    check_utilisation(utilisation)
+    return usd_per_hour / (output_tokens_per_s * (utilisation * SECONDS_PER_HOUR)) * 1e6
+
+
+def busy(utilisation: float = UTILISATION) -> str:
+    """A utilisation in words: `at 50 % busy`."""
+    return f"at {100 * utilisation:g} % busy"
+
+
+def label(utilisation: float = UTILISATION) -> str:
+    """Heading of `usd_per_mtok`: `$/1M output tokens at 50 % busy`."""
+    return f"$/1M output tokens {busy(utilisation)}"
+
+
+def busy_of(runs: pd.DataFrame) -> str:
+    """The utilisation of a frame's costs in words; the default where the frame has none."""
+    return busy(_stated(runs))
+
+
+def label_of(runs: pd.DataFrame) -> str:
+    """Heading of a frame's `usd_per_mtok`; the default's where the frame has no costs."""
+    return label(_stated(runs))
+
+
+def lengths(prompt_tokens: float | None, output_tokens: float | None) -> str:
+    """Of a run's timed requests: `128-token prompts, 64-token answers`; an en dash for none."""
+    if numbers.missing(prompt_tokens) or numbers.missing(output_tokens):
+        return numbers.MISSING
+    return f"{prompt_tokens:,.0f}-token prompts, {output_tokens:,.0f}-token answers"
+
+
+def lengths_of(runs: pd.DataFrame) -> str:
+    """The lengths at which runs were timed; says so where they differ. Empty for no timed run.
+
+    Args:
+        runs: With `prompt_tokens` and `output_tokens`.
+    """
+    pairs = _pairs(runs)
+    if not pairs:
+        return ""
+    if len(pairs) == 1:
+        return lengths(*pairs[0][:2])
+    listed = [
+        f"{lengths(prompt, answer)} ({num_runs:,} {'run' if num_runs == 1 else 'runs'})"
+        for prompt, answer, num_runs in pairs[:MAX_LENGTHS]
+    ]
+    if len(pairs) > MAX_LENGTHS:
+        listed.append(f"{len(pairs) - MAX_LENGTHS:,} more pairs of lengths")
+    return f"different lengths, so compare costs at equal lengths only: {'; '.join(listed)}"
+
+
+def conditions_of(runs: pd.DataFrame) -> str:
+    """What a frame's costs per token hold for: utilisation, TTFT, lengths; without a full stop.
+
+    Args:
+        runs: With the columns of `add`, at least one of them timed.
+    """
+    return (
+        f"Cost per million output tokens {busy_of(runs)}, time to first token included; "
+        f"{lengths_of(runs)}"
+    )
+
+
+def common_lengths(runs: pd.DataFrame) -> tuple[int, int]:
+    """Prompt and answer length in tokens at which most of these runs were timed.
+
+    Args:
+        runs: With `prompt_tokens` and `output_tokens`, at least one of them timed.
+    """
+    prompt_tokens, output_tokens, _ = _pairs(runs)[0]
+    return prompt_tokens, output_tokens
+
+
+def _stated(runs: pd.DataFrame) -> float:
+    """The utilisation of a frame's costs; the default where the frame has none."""
+    stated = runs["utilisation"].dropna().tolist() if "utilisation" in runs else []
+    return float(stated[0]) if stated else UTILISATION
+
+
+def _pairs(runs: pd.DataFrame) -> list[tuple[int, int, int]]:
+    """Each pair of lengths and its number of runs; most runs first, of equals the shorter."""
+    timed = runs[["prompt_tokens", "output_tokens"]].dropna().astype(int)
+    counts = Counter(zip(timed["prompt_tokens"], timed["output_tokens"], strict=True))
+    return sorted(((*pair, num) for pair, num in counts.items()), key=lambda row: (-row[2], row))
+
+
+def add(
+    runs: pd.DataFrame, prices: Mapping[str, Price], *, utilisation: float = UTILISATION
+) -> pd.DataFrame:
+    """Add the device's rate and what follows from it to a frame of runs.
+
+    Args:
+        runs: As `store.frame` gives it.
+        prices: Device name to its price.
+        utilisation: Share of the paid hours in which the device is busy, in (0, 1].
+
+    Returns:
+        The runs with `usd_per_hour` (the device's rate), `usd_per_mtok` (dollars per million
+        output tokens), `utilisation` (at which), `usd_per_hour_at_load` (rate times the share
+        of the device that the load of the run's teacher needs, so a teacher's own cost is its
+        rate) and `price_note` (where the price is from).
+
+    Raises:
+        BadInput: A utilisation outside (0, 1].
+    """
+    check_utilisation(utilisation)
+    known = {name: price for name, price in prices.items() if name in set(runs["device_name"])}
+    usd_per_hour = runs["device_name"].map(
+        {name: price.usd_per_hour for name, price in known.items()}
+    )
+    output_tokens_per_s = runs["output_tokens_per_s"].astype(float)
+    added = runs.copy()
+    added["usd_per_hour"] = usd_per_hour.astype(float)
+    added["usd_per_mtok"] = usd_per_mtok(added["usd_per_hour"], output_tokens_per_s, utilisation)
+    added["utilisation"] = float(utilisation)
+    # Teacher and student are equally busy, so the utilisation cancels.
+    added["usd_per_hour_at_load"] = (
+        added["usd_per_hour"] * _teacher_tokens_per_s(runs) / output_tokens_per_s
+    )
+    notes = {name: price.in_words() for name, price in known.items()}
+    added["price_note"] = [
+        "no price: the device of this run is not known"
+        if numbers.missing(name)
+        else notes.get(name, f"no price for {name}: give one to see costs")
+        for name in runs["device_name"]
+    ]
+    return added
+
+
+def check_utilisation(utilisation: float) -> None:
+    """Refuse a share of the time that is none.
+
+    Raises:
+        BadInput: Not above 0 and at most 1.
+    """
+    if not 0 < utilisation <= 1:
+        raise BadInput(
+            f"The utilisation must be above 0 and at most 1, got {utilisation}. It is the share "
+            "of the time in which the device is busy: 0.5 for half of it."
+        )
+
+
+def _teacher_tokens_per_s(runs: pd.DataFrame) -> "pd.Series[float]":
+    """Output tokens per second of each run's teacher.
+
+    A student was timed in turns with its teacher; that timing comes first, because the two
+    met the same noise. Without it, the teacher's own run counts, unless the machine was busy.
+    """
+    own = runs["output_tokens_per_s"].astype(float)
+    in_turns = (
+        1e3
+        * runs["batch_size"].astype(float)
+        * runs["output_tokens"].astype(float)
+        / runs["teacher_latency_ms"].astype(float)
+    )
+    quiet = own.where(~interference.busy(runs))
+    by_run = dict(zip(runs["run_id"], quiet, strict=True))
+    elsewhere = runs["teacher_run_id"].map(by_run).astype(float)
+    return in_turns.fillna(elsewhere).where(runs["role"] != "teacher", own)

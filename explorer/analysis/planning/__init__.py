@@ -1,0 +1,1 @@
+"""What a run or a device will take, before anything is paid for."""

@@ -1,0 +1,275 @@
+"""Which devices hold a model, and what they cost per hour: estimated from sizes and prices."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from explorer.analysis.cost import unit_cost
+from explorer.analysis.planning import roofline
+from explorer.analysis.planning.roofline import CEILING, Efficiency
+from explorer.errors import BadInput
+from explorer.records.rows import row_dicts
+
+USABLE_MEMORY = 0.9
+"""Share of a device's memory that weights and cache may fill; vLLM's default as well."""
+COUNTS = (1, 2, 4, 8, 16)
+"""Devices that share a model: heads and layers divide by these."""
+COLUMNS = [
+    "model",
+    "hardware",
+    "bits",
+    "num_devices",
+    "weights_gb",
+    "kv_gb",
+    "memory_gb",
+    "usd_per_hour",
+    "usd_per_hour_high",
+    "offer",
+    "date_seen",
+    "price_url",
+    "ttft_ms",
+    "tpot_ms",
+    "tokens_per_s",
+    "usd_per_mtok",
+    "utilisation",
+    "prompt_tokens",
+    "output_tokens",
+    "missing",
+]
+
+
+EXAMPLE_MODELS = ("DeepSeek-R1-Distill-Llama-70B", "DeepSeek-R1-Distill-Qwen-7B")
+EXAMPLE_DEVICES = ("RTX 4090", "H100 SXM")
+"""Where nobody says: a 70B and a 7B student, on a consumer card and on a server's."""
+PROMPT_TOKENS, OUTPUT_TOKENS = 512, 128
+"""Of each request, where nobody says."""
+
+
+def fit(
+    models: pd.DataFrame,
+    devices: pd.DataFrame,
+    prices: pd.DataFrame,
+    *,
+    bits: tuple[int, ...] = (16, 8, 4),
+    concurrency: int = 1,
+    prompt_tokens: int = PROMPT_TOKENS,
+    output_tokens: int = OUTPUT_TOKENS,
+    utilisation: float = unit_cost.UTILISATION,
+    efficiency: Efficiency = CEILING,
+) -> pd.DataFrame:
+    """A row a model, device and precision: how many are needed, what they cost, how fast.
+
+    Args:
+        models: `model`, `params_b`, `active_params_b` (billions), `kv_bytes_per_token`
+            (missing where not known, and then not counted).
+        devices: As hardware_specs.csv.
+        prices: As the price book; one device may have several offers.
+        bits: Of the weights: 16, 8, 4.
+        concurrency: Requests that are held in memory at once.
+        prompt_tokens: Of each request.
+        output_tokens: Of each request.
+        utilisation: Share of the paid hours in which that many requests are there.
+        efficiency: What is reached of the devices' peaks.
+
+    Returns:
+        `num_devices` is the fewest of `COUNTS` that hold weights and cache; missing where 16
+        do not. `usd_per_hour` and `usd_per_hour_high` are the cheapest and the dearest offer
+        for so many. `usd_per_mtok` is `cost.usd_per_mtok` of the estimated throughput.
+        `missing` names what is not known.
+
+    Raises:
+        BadInput: A number that cannot be.
+    """
+    for name, value in {
+        "concurrency": concurrency,
+        "prompt": prompt_tokens,
+        "answer": output_tokens,
+    }.items():
+        if value < 1:
+            raise BadInput(f"The {name} must be 1 or more, got {value}.")
+    unit_cost.check_utilisation(utilisation)
+    context = prompt_tokens + output_tokens
+    offers = {str(name): row_dicts(group) for name, group in prices.groupby("hardware")}
+    rows = []
+    for model in row_dicts(models):
+        for device in row_dicts(devices):
+            for precision in bits:
+                row = _held(model, device, precision, concurrency * context) | {
+                    "utilisation": utilisation,
+                    "prompt_tokens": prompt_tokens,
+                    "output_tokens": output_tokens,
+                }
+                if row["num_devices"] is not None:
+                    row |= _price(row["num_devices"], offers.get(device["hardware"], []))
+                    timed = roofline.speed(
+                        num_parameters=1e9 * model["params_b"],
+                        num_active_parameters=1e9 * _active(model),
+                        kv_bytes=_kv(model) or 0.0,
+                        bits=precision,
+                        prompt_tokens=prompt_tokens,
+                        context_tokens=context,
+                        concurrency=concurrency,
+                        tflops=device["dense_bf16_tflops"],
+                        bandwidth_gb_s=device["mem_bandwidth_gb_s"],
+                        num_devices=row["num_devices"],
+                        efficiency=efficiency,
+                    )
+                    row |= {
+                        "ttft_ms": timed.ttft_ms,
+                        "tpot_ms": timed.tpot_ms,
+                        "tokens_per_s": timed.tokens_per_s,
+                    }
+                    if row.get("usd_per_hour") is not None:
+                        # Requests come one after the other: each reads its prompt first.
+                        request_s = (
+                            timed.ttft_ms * concurrency + timed.tpot_ms * (output_tokens - 1)
+                        ) / 1e3
+                        row["usd_per_mtok"] = unit_cost.usd_per_mtok(
+                            row["usd_per_hour"],
+                            concurrency * output_tokens / request_s,
+                            utilisation,
+                        )
+                    else:
+                        row["missing"].append(f"no price for {device['hardware']}")
+                row["missing"] = "; ".join(row["missing"])
+                rows.append(row)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def cheapest(fitted: pd.DataFrame, model: str, bits: int) -> pd.Series | None:
+    """The cheapest devices that hold a model at a precision; None where none has a price."""
+    rows = fitted[(fitted["model"] == model) & (fitted["bits"] == bits)]
+    rows = rows.dropna(subset=["usd_per_hour"])
+    return None if rows.empty else rows.sort_values("usd_per_hour", kind="stable").iloc[0]
+
+
+def with_shapes(models: pd.DataFrame, shapes: pd.DataFrame) -> pd.DataFrame:
+    """The catalogue's models as `fit` wants them: those whose size is known.
+
+    Args:
+        models: Of the catalogue.
+        shapes: Of the catalogue.
+    """
+    known = models.dropna(subset=["params_total_b"]).merge(shapes, on="model", how="left")
+    kv = [
+        None if math.isnan(layers) else roofline.kv_bytes_per_token(int(layers), int(values))
+        for layers, values in zip(known["num_layers"], known["kv_values_per_layer"], strict=True)
+    ]
+    return pd.DataFrame(
+        {
+            "model": known["model"],
+            "params_b": known["params_total_b"],
+            "active_params_b": known["params_active_b"],
+            "kv_bytes_per_token": pd.Series(kv, dtype=float),
+        }
+    )
+
+
+def named(names: list[str], sized: pd.DataFrame) -> pd.DataFrame:
+    """The models of these names; `7B` or `0.5B` is a dense model of that size.
+
+    Args:
+        names: Of the catalogue, or sizes.
+        sized: As `with_shapes` gives them.
+
+    Raises:
+        BadInput: A name that is neither.
+    """
+    rows = []
+    for name in names:
+        known = sized[sized["model"].str.lower() == name.strip().lower()]
+        size = re.fullmatch(r"(\d+(?:\.\d+)?)\s*[bB]", name.strip())
+        if len(known):
+            rows.append(known.iloc[0].to_dict())
+        elif size and float(size[1]) > 0:
+            rows.append({"model": name.strip(), "params_b": float(size[1])})
+        else:
+            raise BadInput(
+                f"{name!r} is neither a model of the catalogue with a published size nor a size "
+                "as in 7B. `explorer published` lists the models."
+            )
+    columns = ["model", "params_b", "active_params_b", "kv_bytes_per_token"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.astype(dict.fromkeys(columns[1:], float)).drop_duplicates("model")
+
+
+def devices_named(names: list[str], specs: pd.DataFrame) -> pd.DataFrame:
+    """The devices of these names.
+
+    Args:
+        names: As hardware_specs.csv has them, in any case.
+        specs: Of the catalogue.
+
+    Raises:
+        BadInput: A device that is not there, with those that are.
+    """
+    known = {str(name).lower(): name for name in specs["hardware"]}
+    for name in names:
+        if name.strip().lower() not in known:
+            raise BadInput(
+                f"The catalogue knows no device {name!r}; it has {', '.join(specs['hardware'])}."
+            )
+    wanted = [known[name.strip().lower()] for name in names]
+    return specs.set_index("hardware").loc[list(dict.fromkeys(wanted))].reset_index()
+
+
+def _held(
+    model: Mapping[Any, Any], device: Mapping[Any, Any], bits: int, num_tokens: int
+) -> dict[str, Any]:
+    """How many devices hold the weights and the cache of so many tokens."""
+    weights_gb = roofline.weight_bytes(1e9 * model["params_b"], bits) / 1e9
+    kv = _kv(model)
+    kv_gb = None if kv is None else kv * num_tokens / 1e9
+    needed_gb = weights_gb + (kv_gb or 0.0)
+    one_gb = USABLE_MEMORY * device["memory_gb"]
+    count = next((n for n in COUNTS if n * one_gb >= needed_gb), None)
+    missing = []
+    if kv_gb is None:
+        missing.append("the KV cache of this model is not known, so only weights are counted")
+    if count is None:
+        missing.append(f"more than {COUNTS[-1]} devices would be needed")
+    return {
+        "model": model["model"],
+        "hardware": device["hardware"],
+        "bits": bits,
+        "num_devices": count,
+        "weights_gb": weights_gb,
+        "kv_gb": kv_gb,
+        "memory_gb": needed_gb,
+        "missing": missing,
+    }
+
+
+def _price(num_devices: int, offers: list[dict[Any, Any]]) -> dict[str, Any]:
+    """The cheapest and the dearest offer for so many of a device; bundles are rented whole."""
+    if not offers:
+        return {}
+    # A bundle larger than what is needed counts only where there is nothing smaller.
+    largest = max(num_devices, min(offer["min_units"] for offer in offers))
+    rents = [
+        (math.ceil(num_devices / one["min_units"]) * one["min_units"] * one["usd_per_unit_hour"], i)
+        for i, one in enumerate(offers)
+        if one["min_units"] <= largest
+    ]
+    cheapest = offers[min(rents)[1]]
+    return {
+        "usd_per_hour": min(rents)[0],
+        "usd_per_hour_high": max(rents)[0],
+        "offer": f"{cheapest['provider']} {cheapest['tier']}",
+        "date_seen": cheapest["date_seen"],
+        "price_url": cheapest["source_url"],
+    }
+
+
+def _kv(model: Mapping[Any, Any]) -> float | None:
+    value = model.get("kv_bytes_per_token")
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def _active(model: Mapping[Any, Any]) -> float:
+    """Billions of parameters that work on a token; all where no fewer are known."""
+    value = model.get("active_params_b")
+    return float(model["params_b"] if value is None or math.isnan(value) else value)

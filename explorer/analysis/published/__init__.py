@@ -1,0 +1,1 @@
+"""What published students keep, and what is claimed of distillation."""

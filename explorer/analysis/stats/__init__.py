@@ -1,0 +1,1 @@
+"""Retention, intervals, paired tests: how sure a difference is."""

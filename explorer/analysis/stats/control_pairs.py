@@ -1,0 +1,122 @@
+"""Did distillation help, or would the text alone have done as much?
+
+A student and its control arm are the same student, taught on the same corpus with the same
+budget; the control arm sees no teacher. Their difference in retention has an interval from
+the same paired bootstrap as retention itself: a document brings the answers of teacher,
+student and control along. With several seeds of an arm, seeds are drawn again as well.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from explorer.analysis import numbers
+from explorer.analysis.stats import bootstrap, retention
+
+
+@dataclasses.dataclass(frozen=True)
+class Effect:
+    """What the teacher's distributions added, in shares of the teacher's capability."""
+
+    difference: float
+    """Mean retention of the student's runs - that of the control arm's."""
+    low: float
+    high: float
+    num_seeds: int
+    num_control_seeds: int
+
+    @property
+    def verdict(self) -> str:
+        """`helped` or `hurt` where the 95 % interval leaves out 0, else `inconclusive`."""
+        if self.low > 0:
+            return "helped"
+        return "hurt" if self.high < 0 else "inconclusive"
+
+    def in_words(self) -> str:
+        """One sentence, in points of retention."""
+        ends = f"[{_points(self.low)}, {_points(self.high)}]"
+        seeds = f"{self.num_seeds} and {self.num_control_seeds} seeds"
+        if self.verdict == "inconclusive":
+            return (
+                f"Whether distillation helped is inconclusive: {_points(self.difference)} points "
+                f"{ends} of retention against labels only ({seeds})."
+            )
+        size = _points(self.difference) if self.difference > 0 else _points(-self.difference)
+        ends = ends if self.difference > 0 else f"[{_points(-self.high)}, {_points(-self.low)}]"
+        return (
+            f"Distillation {self.verdict} by {size} points {ends} of retention against labels "
+            f"only ({seeds})."
+        )
+
+
+def effect(
+    runs: pd.DataFrame,
+    scores: pd.DataFrame,
+    answers: Mapping[str, pd.DataFrame],
+    run_id: str,
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Effect | None:
+    """Compare a student with its control arm; None where there is nothing to compare.
+
+    Args:
+        runs: As `store.frame` gives it.
+        scores: As `store.scores` gives it, of these runs and their teachers.
+        answers: Run id to the frame of `store.answers`.
+        run_id: A student that was taught with the teacher's distributions.
+        draws: Bootstrap draws.
+        seed: Same seed, same interval.
+    """
+    own, controls = members(runs, run_id)
+    if own.empty or controls.empty:
+        return None
+    both = pd.concat([own, controls])
+    # A task that one of them was asked in another way would be in one mean and not in the other.
+    counted = [tasks for tasks in retention.counted(both, scores, answers).values() if tasks]
+    shared = set(scores["task"]).intersection(*counted)
+    scores = scores[scores["task"].isin(shared)]
+    kept = retention.add(both, scores, answers, draws=draws, seed=seed).set_index("run_id")
+    drawn = retention.draws_by_run(both, scores, answers, draws=draws, seed=seed)
+    ids = [one for one in own["run_id"] if one in drawn]
+    control_ids = [one for one in controls["run_id"] if one in drawn]
+    if not ids or not control_ids:
+        return None
+    rng = np.random.default_rng([seed, draws])
+    difference_D = _over_seeds(drawn[ids].to_numpy(), rng) - _over_seeds(
+        drawn[control_ids].to_numpy(), rng
+    )
+    low, high = bootstrap.interval(difference_D)
+    mean = kept.loc[ids, "retention"].mean() - kept.loc[control_ids, "retention"].mean()
+    return Effect(float(mean), low, high, len(ids), len(control_ids))
+
+
+def members(runs: pd.DataFrame, run_id: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The finished runs of a student's recipe and of its control arm, each perhaps empty."""
+    finished = runs[runs["status"] == "finished"]
+    mine = finished[finished["run_id"] == run_id]
+    if mine.empty or mine["method"].iloc[0] not in ("cached", "live"):
+        return finished.iloc[:0], finished.iloc[:0]
+    recipe, arm = mine[["recipe", "arm"]].iloc[0]
+    controls = (finished["recipe"] == arm) & (finished["method"] == "labels")
+    return finished[finished["recipe"] == recipe], finished[controls]
+
+
+def needed(runs: pd.DataFrame, run_id: str) -> list[str]:
+    """The runs whose answers `effect` looks at: a student's recipe, its control arm, teachers."""
+    both = pd.concat(members(runs, run_id))
+    return sorted({*both["run_id"], *both["teacher_run_id"].dropna()})
+
+
+def _over_seeds(drawn_DR: bootstrap.Values, rng: np.random.Generator) -> bootstrap.Values:
+    """Each draw's mean over as many runs as there are, drawn again; shape [D]."""
+    num_draws, num_runs = drawn_DR.shape
+    picks_DR = rng.integers(0, num_runs, (num_draws, num_runs))
+    mean_D: bootstrap.Values = np.take_along_axis(drawn_DR, picks_DR, axis=1).mean(axis=1)
+    return mean_D
+
+
+def _points(share: float) -> str:
+    return numbers.significant(100 * share)

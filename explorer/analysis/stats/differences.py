@@ -1,0 +1,199 @@
+"""What one run does better or worse than another: task by task, and for the suite.
+
+The same functions serve `explorer compare A B`, the Compare page and the evidence of a
+student. A difference is reference subtracted from run, over the documents both answered.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from explorer.analysis.stats import bootstrap, intervals, paired_tests, pairing
+from explorer.analysis.stats.pairing import Pair
+
+# Shape letters: R rows of values (the two runs), D draws.
+
+COLUMNS = [
+    "task",
+    "metric",
+    "num_documents",
+    "num_clusters",
+    "student",
+    "teacher",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "num_only_student",
+    "num_only_teacher",
+    "detectable",
+    "test",
+    "p_value",
+    "p_holm",
+    "verdict",
+    "reason",
+    "note",
+]
+
+
+def between(
+    scores: pd.DataFrame,
+    reference_scores: pd.DataFrame,
+    answers: pd.DataFrame,
+    reference_answers: pd.DataFrame,
+    *,
+    allow: Collection[str] = (),
+    draws: int = 2000,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Any run against any other: `tasks` and `suite` of their pairs.
+
+    Args:
+        scores: The run's rows of `store.scores`.
+        reference_scores: Those of the run that it is held against.
+        answers: The run's `store.answers`.
+        reference_answers: The reference's.
+        allow: Conditions that may differ, out of `pairing.ALLOWED`; others are refused.
+        draws: Bootstrap draws.
+        seed: Same seed, same interval.
+    """
+    pairs = pairing.pair(
+        scores,
+        reference_scores,
+        answers,
+        reference_answers,
+        allow=allow,
+        names=("run", "reference"),
+    )
+    return tasks(pairs, draws=draws, seed=seed), suite(pairs, draws=draws, seed=seed)
+
+
+def tasks(pairs: Sequence[Pair], *, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """A row a task; the run is called student, the reference teacher.
+
+    Returns:
+        `task`, `metric`, `num_documents`, `num_clusters` (passages, or documents),
+        `student` and `teacher` (scores), `difference` with its 95 % bootstrap interval
+        (`difference_low`, `difference_high`), `num_only_student` and `num_only_teacher`
+        (documents that one of them alone got right), `detectable` (the smallest difference
+        that so many documents likely show), `test`, `p_value`, `p_holm` (adjusted for all
+        tasks of the frame), `verdict` by the latter (better, worse, inconclusive; missing
+        where nothing can be paired), `reason` why not, `note` on what differs.
+    """
+    rows = pd.DataFrame([_row(one, draws, seed) for one in pairs], columns=COLUMNS)
+    numbers = [
+        name
+        for name in COLUMNS
+        if name not in ("task", "metric", "test", "verdict", "reason", "note")
+    ]
+    rows[numbers] = rows[numbers].astype(float)
+    rows["num_documents"] = rows["num_documents"].astype(int)
+    rows["p_holm"] = paired_tests.holm(rows["p_value"].to_numpy())
+    rows["verdict"] = [
+        None if np.isnan(p_value) else paired_tests.verdict(difference, p_value)
+        for difference, p_value in zip(rows["difference"], rows["p_holm"], strict=True)
+    ]
+    return rows
+
+
+def suite(pairs: Sequence[Pair], *, draws: int = 2000, seed: int = 0) -> dict[str, Any]:
+    """The mean of the tasks' differences, each task with the same weight.
+
+    Returns:
+        `num_tasks`, `num_documents`, `student`, `teacher`, `difference`, its bootstrap
+        interval, `stderr` (these tasks, other documents), `between_sd` (spread of the true
+        differences over tasks), `stderr_tasks` (other tasks too), `p_value` (normal, on
+        `stderr`) and `verdict`. One test decided beforehand, so nothing is adjusted.
+        Missing where no task can be paired.
+    """
+    used = [one for one in pairs if len(one.teacher_N)]
+    row: dict[str, Any] = {"num_tasks": len(used), "num_documents": 0, "verdict": None} | (
+        dict.fromkeys(
+            (
+                "student",
+                "teacher",
+                "difference",
+                "difference_low",
+                "difference_high",
+                "stderr",
+                "between_sd",
+                "stderr_tasks",
+                "p_value",
+            )
+        )
+    )
+    if not used:
+        return row
+    stderrs = [
+        float(
+            np.sqrt(
+                bootstrap.covariance((one.student_N - one.teacher_N)[None, :], one.clusters_N)[0, 0]
+            )
+        )
+        for one in used
+    ]
+    mean = intervals.suite_mean(
+        [float((one.student_N - one.teacher_N).mean()) for one in used], stderrs
+    )
+    drawn_D = np.mean([_drawn(one, draws, seed) for one in used], axis=0)
+    low, high = bootstrap.interval(drawn_D)
+    p_value = paired_tests.normal(mean.mean, mean.within_stderr)
+    return row | {
+        "num_documents": sum(len(one.teacher_N) for one in used),
+        "student": float(np.mean([one.student_N.mean() for one in used])),
+        "teacher": float(np.mean([one.teacher_N.mean() for one in used])),
+        "difference": mean.mean,
+        "difference_low": low,
+        "difference_high": high,
+        "stderr": mean.within_stderr,
+        "between_sd": _known(mean.between_sd),
+        "stderr_tasks": _known(mean.stderr),
+        "p_value": p_value,
+        "verdict": paired_tests.verdict(mean.mean, p_value),
+    }
+
+
+def _row(one: Pair, draws: int, seed: int) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "task": one.task,
+        "metric": one.metric,
+        "num_documents": len(one.teacher_N),
+        "reason": one.reason,
+        "note": one.note,
+    }
+    if not len(one.teacher_N):
+        return row
+    low, high = bootstrap.interval(_drawn(one, draws, seed))
+    p_value, test = paired_tests.paired(one.student_N, one.teacher_N, one.clusters_N)
+    row |= {
+        "num_clusters": one.num_clusters,
+        "student": float(one.student_N.mean()),
+        "teacher": float(one.teacher_N.mean()),
+        "difference": float((one.student_N - one.teacher_N).mean()),
+        "difference_low": low,
+        "difference_high": high,
+        "test": test,
+        "p_value": p_value,
+    }
+    if paired_tests.binary(one.student_N) and paired_tests.binary(one.teacher_N):
+        row["num_only_student"] = int((one.student_N > one.teacher_N).sum())
+        row["num_only_teacher"] = int((one.student_N < one.teacher_N).sum())
+        apart = float((one.student_N != one.teacher_N).mean())
+        if apart and one.clusters_N is None:
+            row["detectable"] = paired_tests.smallest_detectable_difference(
+                len(one.teacher_N), apart
+            )
+    return row
+
+
+def _drawn(one: Pair, draws: int, seed: int) -> bootstrap.Values:
+    """The difference in each draw; student and teacher bring the same documents."""
+    values_RN = np.stack([one.student_N, one.teacher_N])
+    means_DR = bootstrap.means(values_RN, one.task, draws, seed, one.clusters_N)
+    difference_D: bootstrap.Values = means_DR[:, 0] - means_DR[:, 1]
+    return difference_D
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value

@@ -1,0 +1,319 @@
+"""Two models on the same task, document by document; or why they cannot be compared.
+
+A document is the same when its id and the hash of its text are. Rows that were measured in
+another way (another lm-eval, another version of the task, other shots, another chat
+template, other documents) are refused, and the reason names the field and both values.
+"""
+
+import dataclasses
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import special  # scipy.stats takes over a second of the page's first paint
+
+from explorer.analysis.stats import bootstrap, paired_tests
+from explorer.analysis.stats.bootstrap import ALPHA, LEVEL, Values
+from explorer.records.rows import row_dicts
+
+# Shape letters: N documents of a task.
+
+CONDITIONS = {
+    "task_version": "task versions",
+    "num_fewshot": "numbers of shots",
+    "lm_eval_version": "lm-eval versions",
+    "chat_template": "chat templates",
+    "dtype": "number formats",
+}
+"""Columns of the scores in which two rows must agree, and what a person calls them."""
+SAMPLE = "sample"
+ALLOWED = (*CONDITIONS, SAMPLE)
+"""What a caller may let differ; `sample` then pairs the documents that both answered."""
+OF_A_STUDENT = ("dtype",)
+"""A student in fewer bits than its teacher is what is measured, not an accident."""
+NAMES = ("student", "teacher")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Student and teacher on one task, document by document; or why they cannot be paired.
+
+    The teacher may be any run that another one is held against.
+    """
+
+    task: str
+    metric: str
+    chance: float
+    """Score of a guesser, the mean over these documents; NaN where it is not known."""
+    student_N: Values
+    """Empty where the two cannot be paired."""
+    teacher_N: Values
+    reason: str = ""
+    """Why the task has no retention; empty when it counts."""
+    chance_N: Values | None = None
+    """Score of a guesser on each document, where documents differ in it."""
+    clusters_N: npt.NDArray[Any] | None = None
+    """The passage of each document, where some share one."""
+    note: str = ""
+    """In what the two differ although they are compared."""
+
+    @property
+    def num_clusters(self) -> int:
+        """Pieces of independent evidence: passages, or documents."""
+        return len(self.teacher_N if self.clusters_N is None else np.unique(self.clusters_N))
+
+    @property
+    def retention(self) -> float:
+        """(student - chance) / (teacher - chance); NaN where the teacher is at chance."""
+        if not len(self.teacher_N):
+            return np.nan
+        above = self.teacher_N.mean() - self.chance
+        return float((self.student_N.mean() - self.chance) / above) if above > 0 else np.nan
+
+    @property
+    def raw_ratio(self) -> float:
+        """Student's score over the teacher's; NaN where the teacher has none."""
+        score = self.teacher_N.mean()
+        return float(self.student_N.mean() / score) if score > 0 else np.nan
+
+
+def pair(
+    student_scores: pd.DataFrame,
+    teacher_scores: pd.DataFrame,
+    student_answers: pd.DataFrame,
+    teacher_answers: pd.DataFrame,
+    *,
+    allow: Collection[str] = OF_A_STUDENT,
+    names: tuple[str, str] = NAMES,
+) -> list[Pair]:
+    """Student and teacher on every headline task of the teacher, document by document.
+
+    A task that cannot be compared, or says nothing, comes with its reason.
+
+    Args:
+        student_scores: The student's rows of `store.scores`.
+        teacher_scores: The teacher's.
+        student_answers: The student's `store.answers`.
+        teacher_answers: The teacher's.
+        allow: Names out of `ALLOWED` in which the two may differ.
+        names: What the reasons call the two.
+    """
+    students, teachers = (
+        side(student_scores, student_answers),
+        side(teacher_scores, teacher_answers),
+    )
+    return pair_sides(students, teachers, allow, names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """One model's values on one task, by document id."""
+
+    ids_N: npt.NDArray[Any]
+    hashes_N: npt.NDArray[Any]
+    values_N: Values
+    chance_N: Values | None
+    clusters_N: npt.NDArray[Any] | None
+
+    def documents(self) -> list[tuple[Any, Any]]:
+        """Id and hash of every document."""
+        return list(zip(self.ids_N.tolist(), self.hashes_N.tolist(), strict=True))
+
+    def same_documents(self, other: "Answers") -> bool:
+        """Whether both are about the same documents, in the same order."""
+        same_ids = np.array_equal(self.ids_N, other.ids_N)
+        return same_ids and np.array_equal(self.hashes_N, other.hashes_N)
+
+    def only(self, wanted: set[tuple[Any, Any]]) -> "Answers":
+        """The answers to these documents."""
+        chosen = np.array([document in wanted for document in self.documents()])
+        chance = None if self.chance_N is None else self.chance_N[chosen]
+        clusters = None if self.clusters_N is None else self.clusters_N[chosen]
+        return Answers(
+            self.ids_N[chosen], self.hashes_N[chosen], self.values_N[chosen], chance, clusters
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """One model's headline scores, by task, and the answers behind them."""
+
+    scores: dict[str, dict[str, Any]]
+    answers: dict[tuple[str, str], Answers]
+
+
+def side(scores: pd.DataFrame, answers: pd.DataFrame) -> Side:
+    """One model's rows of `store.scores` and `store.answers`, ready to be paired."""
+    chosen = scores[scores["headline"]].sort_values(["task", "metric"])
+    rows = row_dicts(chosen)
+    found = {}
+    for (task, metric), group in answers.groupby(["task", "metric"], sort=False):
+        group = group.iloc[np.argsort(group["doc_id"].to_numpy(), kind="stable")]
+        found[str(task), str(metric)] = Answers(
+            group["doc_id"].to_numpy(),
+            group["doc_hash"].to_numpy(dtype=object),
+            np.asarray(group["value"], dtype=np.float64),
+            _chances(group),
+            _clusters(group),
+        )
+    return Side({row["task"]: row for row in rows}, found)
+
+
+def _chances(group: pd.DataFrame) -> Values | None:
+    """Each document's chance level, where it is kept and not the same for all."""
+    if "chance" not in group:
+        return None
+    values_N = np.asarray(group["chance"], dtype=np.float64)
+    return None if np.isnan(values_N).any() or (values_N == values_N[0]).all() else values_N
+
+
+def _clusters(group: pd.DataFrame) -> npt.NDArray[Any] | None:
+    """Each document's passage, where it is kept and some share one."""
+    if "cluster" not in group or group["cluster"].isna().any():
+        return None
+    names_N = group["cluster"].to_numpy(dtype=str)
+    return names_N if len(np.unique(names_N)) < len(names_N) else None
+
+
+def pair_sides(
+    students: Side,
+    teachers: Side,
+    allow: Collection[str] = OF_A_STUDENT,
+    names: tuple[str, str] = NAMES,
+) -> list[Pair]:
+    """`pair` of two sides that were made ready before: a teacher has many students."""
+    return [_pair_task(task, students, teachers, allow, names) for task in teachers.scores]
+
+
+def _pair_task(
+    task: str, students: Side, teachers: Side, allow: Collection[str], names: tuple[str, str]
+) -> Pair:
+    theirs, own = teachers.scores[task], students.scores.get(task)
+    metric = theirs["metric"]
+    chance = np.nan if pd.isna(theirs["chance"]) else float(theirs["chance"])
+    nothing = Pair(task, metric, chance, np.empty(0), np.empty(0))
+    reason = _incomparable(own, theirs, allow, names)
+    if own is None or reason:
+        return dataclasses.replace(nothing, reason=reason)
+    student, teacher = students.answers.get((task, metric)), teachers.answers.get((task, metric))
+    reason = _unpaired(student, teacher, allow, names)
+    if student is None or teacher is None or reason:
+        return dataclasses.replace(nothing, reason=reason)
+    reason = _not_the_mean(student.values_N, own) or _not_the_mean(teacher.values_N, theirs)
+    if reason:
+        return dataclasses.replace(nothing, reason=reason)
+    notes = _differences(own, theirs, {*CONDITIONS} & {*allow}, names)
+    if not student.same_documents(teacher):
+        shared = set(student.documents()) & set(teacher.documents())
+        notes.append(f"only the {len(shared)} documents that both answered")
+        student, teacher = student.only(shared), teacher.only(shared)
+    chance_N = student.chance_N if teacher.chance_N is None else teacher.chance_N
+    clusters_N = student.clusters_N if teacher.clusters_N is None else teacher.clusters_N
+    if chance_N is not None:
+        chance = float(chance_N.mean())
+    if np.isnan(chance):
+        reason = "the chance level is not known"
+    reason = reason or _at_chance(teacher.values_N, chance, clusters_N)
+    return Pair(
+        task,
+        metric,
+        chance,
+        student.values_N,
+        teacher.values_N,
+        reason,
+        chance_N,
+        clusters_N,
+        note="; ".join(notes),
+    )
+
+
+def _incomparable(
+    own: dict[str, Any] | None,
+    theirs: dict[str, Any],
+    allow: Collection[str],
+    names: tuple[str, str],
+) -> str:
+    """Why two scores of a task cannot be compared, or nothing."""
+    if own is None:
+        return f"the {names[0]} has no score"
+    for said in _differences(own, theirs, {"metric", *CONDITIONS} - {*allow}, names):
+        return said
+    if not theirs["higher_is_better"]:
+        return "lower is better, and retention is a share of something gained"
+    return ""
+
+
+def _differences(
+    own: dict[str, Any], theirs: dict[str, Any], keys: Collection[str], names: tuple[str, str]
+) -> list[str]:
+    """In which of these conditions two scores differ, in words with both values."""
+    return [
+        f"{name} differ ({names[0]} {own[key]}, {names[1]} {theirs[key]})"
+        for key, name in {"metric": "metrics", **CONDITIONS}.items()
+        if key in keys and _differ(own.get(key), theirs.get(key), key)
+    ]
+
+
+def _differ(ours: Any, other: Any, key: str) -> bool:
+    """Whether two conditions differ; what nobody noted down does not."""
+    if pd.isna(ours) or pd.isna(other):
+        # A record always has the shots and the version, unless the task's file has none.
+        return key in ("task_version", "num_fewshot") and not (pd.isna(ours) and pd.isna(other))
+    return bool(ours != other)
+
+
+def _unpaired(
+    student: Answers | None,
+    teacher: Answers | None,
+    allow: Collection[str],
+    names: tuple[str, str],
+) -> str:
+    """Why two sets of answers are not the same documents, or nothing."""
+    for name, one in zip(names, (student, teacher), strict=True):
+        if one is None:
+            return f"the {name}'s answers are missing"
+        if (one.ids_N[1:] == one.ids_N[:-1]).any():
+            return f"the {name} answered a document twice"
+        if np.isnan(one.values_N).any():
+            return f"the {name}'s answers have holes"
+    if student is None or teacher is None or student.same_documents(teacher):
+        return ""
+    own, theirs = set(student.documents()), set(teacher.documents())
+    if SAMPLE in allow and own & theirs:
+        return ""
+    return (
+        f"documents differ ({names[0]} {len(own)}, {names[1]} {len(theirs)}, "
+        f"{len(own & theirs)} the same in both)"
+    )
+
+
+def _not_the_mean(values_N: Values, score: dict[str, Any]) -> str:
+    """Why a bootstrap over documents would not speak of this score, or nothing."""
+    if abs(values_N.mean() - score["score"]) > 1e-4:
+        return (
+            f"the score {score['score']:.4g} is not the mean {values_N.mean():.4g} of its answers"
+        )
+    return ""
+
+
+def _at_chance(teacher_N: Values, chance: float, clusters_N: npt.NDArray[Any] | None = None) -> str:
+    """Why the teacher is not clearly above chance (one-sided, 95 %), or nothing.
+
+    Right-or-wrong answers get the exact binomial test, others Student's t. Where documents
+    differ in chance, the binomial test at their mean errs on the side of leaving out.
+    """
+    count, mean = len(teacher_N), float(teacher_N.mean())
+    if clusters_N is None and paired_tests.binary(teacher_N):
+        p_value = special.bdtrc(int(teacher_N.sum()) - 1, count, chance)
+        clear = bool(p_value < ALPHA)
+    else:
+        num_clusters = count if clusters_N is None else len(np.unique(clusters_N))
+        error = np.sqrt(bootstrap.covariance(teacher_N[None, :], clusters_N)[0, 0])
+        clear = bool(mean - special.stdtrit(max(num_clusters - 1, 1), LEVEL) * error > chance)
+    if clear:
+        return ""
+    return (
+        f"the teacher ({mean:.3g} on {count} documents) is not clearly above chance ({chance:.3g})"
+    )

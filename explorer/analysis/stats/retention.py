@@ -1,0 +1,311 @@
+"""How much of the teacher's capability a student keeps, and how sure that is.
+
+Per task, over the documents that both answered:
+
+    retention = (student - chance) / (teacher - chance)
+
+The headline is the mean over tasks. Its interval is a paired bootstrap: documents are
+drawn again within each task, and a document brings the student's and the teacher's
+answer along, so what is hard for both cancels. Worked examples are in docs/statistics.md.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from explorer.analysis.stats import bootstrap, differences, intervals, pairing
+from explorer.analysis.stats.bootstrap import Values
+from explorer.analysis.stats.pairing import Pair
+from explorer.records.rows import missing, row_dicts
+
+# Shape letters: D draws, N documents of a task, R rows of values.
+
+DENOMINATOR_FLOOR = 0.25
+"""A draw's (teacher - chance) is never taken below this share of the measured one."""
+RUNS_AT_ONCE = 256
+COLUMNS = [
+    "retention",
+    "retention_low",
+    "retention_high",
+    "raw_ratio",
+    "raw_low",
+    "raw_high",
+    "num_tasks",
+    "excluded_tasks",
+]
+TASK_COLUMNS = [
+    *differences.COLUMNS,
+    "chance",
+    "retention",
+    "low",
+    "high",
+    "fieller_low",
+    "fieller_high",
+    "stderr",
+    "raw_ratio",
+    "used",
+]
+
+
+def add(
+    runs: pd.DataFrame,
+    scores: pd.DataFrame,
+    answers: Mapping[str, pd.DataFrame],
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Add retention and the raw ratio, with 95 % intervals, to a frame of runs.
+
+    Args:
+        runs: As `store.frame` gives it.
+        scores: As `store.scores` gives it; teachers that are not in `runs` may be in it.
+        answers: Run id to the frame of `store.answers`.
+        draws: Bootstrap draws.
+        seed: Same seed, same interval.
+
+    Returns:
+        The runs with `retention`, `retention_low`, `retention_high`, `raw_ratio`, `raw_low`,
+        `raw_high` (1.0 is the teacher), `num_tasks`, and `excluded_tasks`: in words, which
+        tasks were left out and why. What cannot be computed is missing.
+    """
+    pairs = _pairs_by_run(runs, scores, answers)
+    filled: dict[str, dict[str, Any]] = {}
+    for batch in _batches(pairs, RUNS_AT_ONCE):
+        drawn = _draw(batch, draws, seed)
+        filled |= {
+            run_id: _suite(pairs_of_run, drawn[run_id]) for run_id, pairs_of_run in batch.items()
+        }
+    roles = dict(zip(runs["run_id"], runs["role"], strict=True))
+    for run_id, row in filled.items():
+        if roles[run_id] == "teacher" and row["num_tasks"]:
+            ends = ("retention_low", "retention_high", "raw_low", "raw_high")
+            filled[run_id] = row | dict.fromkeys(ends, np.nan)
+    for run_id in runs["run_id"]:
+        if run_id not in filled:
+            filled[run_id] = {"num_tasks": 0, "excluded_tasks": _why_unpaired(runs, run_id, scores)}
+    columns = pd.DataFrame([filled[run_id] for run_id in runs["run_id"]], columns=COLUMNS)
+    columns.index = runs.index
+    numbers = [name for name in COLUMNS if name not in ("num_tasks", "excluded_tasks")]
+    columns[numbers] = columns[numbers].astype(float)
+    columns["num_tasks"] = columns["num_tasks"].astype(int)
+    kept = runs.drop(columns=[name for name in COLUMNS if name in runs])
+    return pd.concat([kept, columns], axis=1)
+
+
+def counted(
+    runs: pd.DataFrame, scores: pd.DataFrame, answers: Mapping[str, pd.DataFrame]
+) -> dict[str, set[str]]:
+    """Run id to the tasks that count in its retention; arguments as of `add`."""
+    pairs = _pairs_by_run(runs, scores, answers)
+    return {run_id: {one.task for one in of if not one.reason} for run_id, of in pairs.items()}
+
+
+def over_different_tasks(runs: pd.DataFrame) -> str:
+    """A warning where retentions of one teacher's students are means over different tasks.
+
+    Args:
+        runs: With the columns of `add`.
+
+    Returns:
+        One sentence that names the runs; empty where all counted the same tasks.
+    """
+    known = runs[(runs["role"] == "student") & runs["retention"].notna()]
+    # What was left out, without the reasons.
+    left_out = known["excluded_tasks"].map(
+        lambda text: tuple(sorted(part.partition(":")[0] for part in text.split("; ") if part))
+    )
+    odd: list[str] = []
+    for _, of_teacher in known.groupby("teacher_run_id"):
+        kinds = left_out[of_teacher.index]
+        if kinds.nunique() > 1:
+            odd += of_teacher.loc[kinds != kinds.mode()[0], "run_id"].tolist()
+    if not odd:
+        return ""
+    return (
+        f"The retention of {', '.join(odd)} is a mean over other tasks than that of the other "
+        "students of the same teacher: compare them task by task."
+    )
+
+
+def draws_by_run(
+    runs: pd.DataFrame,
+    scores: pd.DataFrame,
+    answers: Mapping[str, pd.DataFrame],
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The bootstrap draws of each run's retention: a column a run, a row a draw.
+
+    All runs that answered the same documents share their draws, so two students can be
+    compared draw by draw; `frontier.membership` does. A teacher's column is 1.0 throughout.
+    """
+    columns: dict[str, Values] = {}
+    for batch in _batches(_pairs_by_run(runs, scores, answers), RUNS_AT_ONCE):
+        for run_id, (kept_D, _) in _draw(batch, draws, seed).items():
+            if kept_D is not None:
+                columns[run_id] = kept_D
+    return pd.DataFrame(columns)
+
+
+def per_task(
+    student_scores: pd.DataFrame,
+    teacher_scores: pd.DataFrame,
+    student_answers: pd.DataFrame,
+    teacher_answers: pd.DataFrame,
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """A row a task: both scores, retention and difference with 95 % intervals, a verdict.
+
+    Args:
+        student_scores: The student's rows of `store.scores`.
+        teacher_scores: The teacher's.
+        student_answers: The student's `store.answers`.
+        teacher_answers: The teacher's.
+        draws: Bootstrap draws.
+        seed: Same seed, same interval.
+
+    Returns:
+        The columns of `differences.tasks`, and `chance`, `retention`, `low`, `high`
+        (bootstrapped), `fieller_low`, `fieller_high` and `stderr` (by formula),
+        `raw_ratio`, `used` (whether the task counts in the suite).
+    """
+    pairs = pairing.pair(student_scores, teacher_scores, student_answers, teacher_answers)
+    shown = differences.tasks(pairs, draws=draws, seed=seed)
+    kept = pd.DataFrame([_task_row(one, draws, seed) for one in pairs], index=shown.index)
+    return pd.concat([shown, kept], axis=1).reindex(columns=TASK_COLUMNS)
+
+
+def _task_row(one: Pair, draws: int, seed: int) -> dict[str, Any]:
+    """The part of a task's row that speaks of the share kept."""
+    row: dict[str, Any] = {"chance": one.chance, "used": not one.reason}
+    if len(one.teacher_N):
+        row["raw_ratio"] = one.raw_ratio
+    if not one.reason:
+        kept_D, _ = _draw({"": [one]}, draws, seed)[""]
+        assert kept_D is not None, "a task without a reason is drawn"
+        row["retention"], row["stderr"] = one.retention, intervals.retention_stderr(one)
+        row["low"], row["high"] = bootstrap.interval(kept_D)
+        row["fieller_low"], row["fieller_high"] = intervals.fieller(one)
+    return row
+
+
+def _pairs_by_run(
+    runs: pd.DataFrame, scores: pd.DataFrame, answers: Mapping[str, pd.DataFrame]
+) -> dict[str, list[Pair]]:
+    """Pairs of every run whose teacher's scores are known; a teacher pairs with itself."""
+    by_run = dict(tuple(scores.groupby("run_id", sort=False))) if len(scores) else {}
+    nothing = pd.DataFrame(columns=["task", "metric", "doc_id", "doc_hash", "value"])
+    sides: dict[str, pairing.Side] = {}
+    found = {}
+    for row in row_dicts(runs[["run_id", "role", "teacher_run_id"]]):
+        run_id = row["run_id"]
+        teacher_id = run_id if row["role"] == "teacher" else row["teacher_run_id"]
+        if run_id in by_run and teacher_id in by_run:
+            for one in {run_id, teacher_id} - sides.keys():
+                sides[one] = pairing.side(by_run[one], answers.get(one, nothing))
+            found[run_id] = pairing.pair_sides(sides[run_id], sides[teacher_id])
+            if run_id != teacher_id:
+                del sides[run_id]  # only a teacher is met again
+    return found
+
+
+def _why_unpaired(runs: pd.DataFrame, run_id: str, scores: pd.DataFrame) -> str:
+    """One sentence on a run that has no pair at all."""
+    if run_id not in set(scores["run_id"]):
+        return "all tasks: this run has no scores"
+    teacher = runs.loc[runs["run_id"] == run_id, "teacher_run_id"].iloc[0]
+    if missing(teacher):
+        return "all tasks: this run names no teacher's run"
+    return f"all tasks: the teacher's run {teacher} has no scores here"
+
+
+def _draw(
+    batch: dict[str, list[Pair]], draws: int, seed: int
+) -> dict[str, tuple[Values | None, Values | None]]:
+    """Draws of the suite's retention and raw ratio for several runs, each shape [D].
+
+    Runs that share a task's documents share their resampling: documents are in the same
+    order, so the same draw holds the same documents for all of them.
+    """
+    groups: dict[tuple[str, int, bytes], list[tuple[str, Pair]]] = {}
+    for run_id, pairs in batch.items():
+        for one in pairs:
+            if not one.reason:
+                shape = b"" if one.clusters_N is None else one.clusters_N.tobytes()
+                groups.setdefault((one.task, len(one.teacher_N), shape), []).append((run_id, one))
+    kept: dict[str, list[Values]] = {run_id: [] for run_id in batch}
+    raw: dict[str, list[Values]] = {run_id: [] for run_id in batch}
+    for (task, _, _), members in groups.items():
+        rows = [row for _, one in members for row in _rows(one)]
+        means_DR = bootstrap.means(np.stack(rows), task, draws, seed, members[0][1].clusters_N)
+        place = 0
+        for run_id, one in members:
+            student_D, teacher_D = means_DR[:, place], means_DR[:, place + 1]
+            chance_D = one.chance if one.chance_N is None else means_DR[:, place + 2]
+            place += len(_rows(one))
+            kept[run_id].append(_ratio(student_D, teacher_D, one, chance_D))
+            raw[run_id].append(_ratio(student_D, teacher_D, one, None))
+    return {run_id: (_mean_of(kept[run_id]), _mean_of(raw[run_id])) for run_id in batch}
+
+
+def _rows(one: Pair) -> list[Values]:
+    """What is drawn of a pair: both models' answers and, where it varies, the chance level."""
+    drawn = [one.student_N, one.teacher_N]
+    return drawn if one.chance_N is None else [*drawn, one.chance_N]
+
+
+def _ratio(
+    student_D: Values, teacher_D: Values, one: Pair, chance_D: float | Values | None
+) -> Values:
+    """(student - chance) / (teacher - chance) draw by draw, with the denominator's floor.
+
+    A draw in which the teacher falls to chance would give an infinite ratio, or one of the
+    wrong sign. It then counts with the floor: far out, on the student's side, finite.
+    Without a chance level it is the raw ratio.
+    """
+    measured = one.teacher_N.mean()
+    if chance_D is None:
+        return _divided(student_D, teacher_D, measured)
+    return _divided(student_D - chance_D, teacher_D - chance_D, measured - one.chance)
+
+
+def _divided(above_D: Values, teacher_D: Values, measured: float) -> Values:
+    divided: Values = above_D / np.maximum(teacher_D, DENOMINATOR_FLOOR * measured)
+    return divided
+
+
+def _mean_of(parts: list[Values]) -> Values | None:
+    return np.mean(parts, axis=0) if parts else None
+
+
+def _suite(pairs: list[Pair], drawn: tuple[Values | None, Values | None]) -> dict[str, Any]:
+    """One run's columns."""
+    used = [one for one in pairs if not one.reason]
+    row: dict[str, Any] = {
+        "num_tasks": len(used),
+        "excluded_tasks": "; ".join(f"{one.task}: {one.reason}" for one in pairs if one.reason),
+    }
+    kept_D, raw_D = drawn
+    if kept_D is None or raw_D is None:
+        row["excluded_tasks"] = (
+            row["excluded_tasks"] or "all tasks: the teacher has no headline score"
+        )
+        return row
+    row["retention"] = float(np.mean([one.retention for one in used]))
+    row["raw_ratio"] = float(np.mean([one.raw_ratio for one in used]))
+    row["retention_low"], row["retention_high"] = bootstrap.interval(kept_D)
+    row["raw_low"], row["raw_high"] = bootstrap.interval(raw_D)
+    return row
+
+
+def _batches(items: dict[str, list[Pair]], size: int) -> Iterable[dict[str, list[Pair]]]:
+    rest = iter(items.items())
+    while batch := dict(itertools.islice(rest, size)):
+        yield batch

@@ -1,0 +1,1 @@
+"""Runs, tasks and differences as tables."""

@@ -1,0 +1,244 @@
+"""Charts of money: months by traffic, money over time, rents of devices not at hand."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from explorer.analysis import interference, numbers
+from explorer.charts import theme
+from explorer.charts.theme import Template
+from explorer.records.rows import row_dicts
+
+API = "API"
+UNITS = (("minutes", 1 / 60), ("hours", 1.0), ("days", 24.0), ("months", 730.0))
+"""Units of time, and their hours."""
+MOST_LINES = 6
+"""More lines than this cannot be told apart: the others are in the table."""
+
+
+def break_even_chart(
+    months: pd.DataFrame, traffic_per_s: float, *, num_busy: int = 0, template: Template = "light"
+) -> go.Figure:
+    """Dollars a month by traffic: a staircase a candidate, a dashed line for the API.
+
+    Args:
+        months: As `economics.by_traffic`.
+        traffic_per_s: The stated traffic, marked.
+        num_busy: Runs that have no line because they were timed on a busy machine.
+        template: Ink for a light or a dark page.
+    """
+    ink = theme.INKS[template]
+    figure = go.Figure(layout=theme.layout(ink))
+    known = months.dropna(subset=["usd_per_month"])
+    for name, colour in _colours(known, template, ink).items():
+        line = known[known["name"] == name]
+        dash = "dash" if name == API else "solid"
+        figure.add_scatter(
+            x=60 * line["traffic_per_s"],
+            y=line["usd_per_month"],
+            mode="lines",
+            name=theme.safe(name),
+            line={
+                "color": colour,
+                "width": 2,
+                "dash": dash,
+                "shape": "linear" if name == API else "vh",
+            },
+            customdata=line[["replicas"]],
+            hovertemplate=(
+                f"{theme.safe(name)}: $%{{y:,.0f}} a month at %{{x:.1f}} requests a minute"
+                + ("" if name == API else ", %{customdata[0]:.0f} devices")
+                + "<extra></extra>"
+            ),
+        )
+    if known.empty:
+        theme.say(figure, _nothing(num_busy), ink)
+    else:
+        figure.add_vline(
+            x=60 * traffic_per_s, line={"color": ink["quiet"], "width": 1, "dash": "dot"}
+        )
+        figure.add_annotation(
+            x=60 * traffic_per_s,
+            y=1,
+            yref="paper",
+            yanchor="top",
+            xanchor="left",
+            xshift=5,
+            text="your traffic",
+            showarrow=False,
+            font={"size": 12, "color": ink["quiet"]},
+        )
+        _say_busy(figure, num_busy, ink)
+    figure.update_layout(height=420)
+    figure.update_xaxes(title_text="Traffic (requests per minute)", rangemode="tozero")
+    figure.update_yaxes(
+        title_text="Cost (US dollars per month, less is better)",
+        rangemode="tozero",
+        tickprefix="$",
+        tickformat=",~r",
+    )
+    return figure
+
+
+def payback_chart(
+    spent: pd.DataFrame, paid: pd.DataFrame, *, num_busy: int = 0, template: Template = "light"
+) -> go.Figure:
+    """Dollars spent while serving, the bill of each student at its start.
+
+    Args:
+        spent: As `economics.over_time`.
+        paid: `label`, `payback_hours`, `bill_usd`, `fleet_usd_per_hour`: each crossing of a
+            student's line and its teacher's gets a mark.
+        num_busy: Runs that have no line because they were timed on a busy machine.
+        template: Ink for a light or a dark page.
+    """
+    ink = theme.INKS[template]
+    figure = go.Figure(layout=theme.layout(ink))
+    known = spent.dropna(subset=["usd"])
+    end = float(known["hours"].max()) if len(known) else 1.0
+    unit, hours_each = next((u for u in UNITS if end <= 100 * u[1]), UNITS[-1])
+    colours = _colours(known, template, ink)
+    for name, colour in colours.items():
+        line = known[known["name"] == name]
+        figure.add_scatter(
+            x=line["hours"] / hours_each,
+            y=line["usd"],
+            mode="lines",
+            name=theme.safe(name),
+            line={"color": colour, "width": 2},
+            hovertemplate=f"{theme.safe(name)}: $%{{y:,.3r}} after %{{x:.3r}} {unit}"
+            "<extra></extra>",
+        )
+    crossings = paid.dropna(subset=["payback_hours", "bill_usd", "fleet_usd_per_hour"])
+    crossings = crossings[crossings["label"].isin(colours)]
+    if len(crossings):
+        at = crossings["payback_hours"]
+        figure.add_scatter(
+            x=at / hours_each,
+            y=crossings["bill_usd"] + at * crossings["fleet_usd_per_hour"],
+            mode="markers",
+            name="paid back",
+            marker={
+                "symbol": "circle",
+                "size": 9,
+                "opacity": 1,
+                "color": [colours[name] for name in crossings["label"]],
+                "line": {"width": 1.5, "color": ink["halo"]},
+            },
+            customdata=[
+                f"{theme.safe(name)}: paid back after {numbers.duration(3600 * hours)}"
+                for name, hours in zip(crossings["label"], at, strict=True)
+            ],
+            hovertemplate="%{customdata}<extra></extra>",
+        )
+    if known.empty:
+        theme.say(figure, _nothing(num_busy), ink)
+    else:
+        _say_busy(figure, num_busy, ink)
+    figure.update_layout(height=420)
+    figure.update_xaxes(title_text=f"Time of serving this traffic ({unit})", rangemode="tozero")
+    figure.update_yaxes(
+        title_text="Spent, distillation included (US dollars)",
+        rangemode="tozero",
+        tickprefix="$",
+        tickformat=",~r",
+    )
+    return figure
+
+
+def rent_chart(fitted: pd.DataFrame, *, template: Template = "light") -> go.Figure:
+    """Estimated rent of the devices that hold a model: a dotted hollow circle a precision.
+
+    Args:
+        fitted: As `fit.fit`; the thin bar runs to the dearest offer.
+        template: Ink for a light or a dark page.
+    """
+    ink = theme.INKS[template]
+    figure = go.Figure(layout=theme.layout(ink))
+    known = fitted.dropna(subset=["usd_per_hour"])
+    palette = theme.COLOURS[template]
+    rows = row_dicts(known[["hardware", "bits"]].drop_duplicates())
+    lines = {(row["hardware"], row["bits"]): place for place, row in enumerate(rows)}
+    models = list(dict.fromkeys(known["model"]))
+    for place, model in enumerate(models):
+        group = known[known["model"] == model]
+        colour = palette[place] if place < len(palette) - 1 else theme.OTHERS
+        # Two models at one price would hide each other: each has its own height in the line.
+        aside = 0.5 * (place + 0.5) / len(models) - 0.25
+        ys = [
+            lines[hardware, bits] + aside
+            for hardware, bits in zip(group["hardware"], group["bits"], strict=True)
+        ]
+        figure.add_scatter(
+            x=group["usd_per_hour"],
+            y=ys,
+            mode="markers",
+            name=theme.safe(model),
+            marker={
+                "symbol": theme.SYMBOLS["estimated"],
+                "size": 12,
+                "color": colour,
+                "opacity": 1,
+                "line": {"width": 1.7, "color": colour},
+            },
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "thickness": 1.5,
+                "width": 0,
+                "array": group["usd_per_hour_high"] - group["usd_per_hour"],
+                "arrayminus": [0.0] * len(group),
+                "color": theme.faded(colour, 0.6),
+            },
+            customdata=[
+                f"<b>{theme.safe(model)}</b>, estimated<br>{row['num_devices']:.0f} "
+                f"{row['hardware']} at {row['bits']} bits, "
+                f"{numbers.significant(row['memory_gb'])} GB<br>"
+                f"{numbers.dollars(row['usd_per_hour'])} to "
+                f"{numbers.dollars(row['usd_per_hour_high'])} per hour"
+                for row in row_dicts(group)
+            ],
+            hovertemplate="%{customdata}<extra></extra>",
+        )
+    if known.empty:
+        theme.say(figure, "No device with a price holds it.", ink)
+    figure.update_layout(height=150 + 38 * max(2, len(rows)), margin={"l": 10})
+    high = float(known["usd_per_hour_high"].max()) if len(known) else 1.0
+    figure.update_xaxes(
+        title_text="Estimated rent (US dollars per hour, less is better)",
+        tickprefix="$",
+        range=[0, 1.05 * high],
+    )
+    figure.update_yaxes(
+        tickvals=list(lines.values()),
+        ticksuffix="  ",
+        range=[len(rows) - 0.5, -0.5],
+        ticktext=[f"{hardware}, {bits} bits" for hardware, bits in lines],
+    )
+    return figure
+
+
+def _nothing(num_busy: int) -> str:
+    """Why a chart of money is empty."""
+    needs = "a price of the device"
+    if num_busy:
+        needs += f" and {interference.NEEDED}"
+    return f"Nothing to draw: this chart needs {needs}."
+
+
+def _say_busy(figure: go.Figure, num_busy: int, ink: dict[str, str]) -> None:
+    """Count the runs that have no line because the machine was busy."""
+    if num_busy:
+        theme.left_out(figure, interference.left_out(num_busy, "not drawn"), ink)
+
+
+def _colours(known: pd.DataFrame, template: Template, ink: dict[str, str]) -> dict[str, str]:
+    """A colour for each line: the API and the teacher in ink, students in the palette's order."""
+    names = list(dict.fromkeys(known["name"]))
+    students = [name for name in names if name not in (API, "teacher")]
+    colours = {
+        name: ink["quiet"] if name == API else ink["text"]
+        for name in names
+        if name in (API, "teacher")
+    }
+    palette = theme.COLOURS[template]
+    return colours | {name: palette[i] for i, name in enumerate(students[:MOST_LINES])}

@@ -1,0 +1,194 @@
+"""Tables and figures as files, in memory.
+
+Text that a spreadsheet would run as a formula is made harmless: a run can be named
+after whatever its author likes, and the table goes to other people.
+"""
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from explorer.analysis.tables import run_table
+from explorer.errors import BadInput, ExplorerError
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+TABLE_FORMATS = {
+    "csv": "text/csv",
+    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "parquet": "application/vnd.apache.parquet",
+    "md": "text/markdown",
+    "latex": "application/x-tex",
+    "json": "application/json",
+}
+"""Formats of `write`, with their MIME types."""
+FIGURE_FORMATS = {"html": "text/html", "png": "image/png", "svg": "image/svg+xml"}
+"""Formats of `figure`, with their MIME types."""
+
+
+def write(runs: pd.DataFrame, format: str) -> bytes:
+    """Runs as the bytes of a file.
+
+    csv, xlsx, parquet and json hold raw numbers, a row a run, units in the column names; md
+    and latex hold the formatted comparison.
+
+    Raises:
+        BadInput: A format that is not offered.
+    """
+    return write_table(run_table.raw(runs), run_table.comparison(runs), format)
+
+
+def write_table(raw: pd.DataFrame, words: pd.DataFrame, format: str) -> bytes:
+    """A table as the bytes of a file.
+
+    Args:
+        raw: Numbers with their units in the names: csv, xlsx, parquet and json.
+        words: The same rows as text in every cell: md and latex.
+        format: A key of `TABLE_FORMATS`.
+
+    Raises:
+        BadInput: A format that is not offered.
+    """
+    writers: dict[str, Callable[[pd.DataFrame], bytes]] = {
+        "csv": _csv,
+        "xlsx": _xlsx,
+        "parquet": _parquet,
+        "md": _markdown,
+        "latex": _latex,
+        "json": _json,
+    }
+    if format not in writers:
+        raise BadInput(f"There is no table format {format!r}; choose {', '.join(writers)}.")
+    return writers[format](words if format in ("md", "latex") else raw)
+
+
+def figure(fig: go.Figure, format: str, *, width: int = 1200, height: int | None = None) -> bytes:
+    """A figure as the bytes of a file; PNG has twice the pixels that `width` says.
+
+    Raises:
+        BadInput: A format that is not offered.
+        ExplorerError: PNG or SVG without a Chrome or Chromium on this machine.
+    """
+    if format not in FIGURE_FORMATS:
+        offered = ", ".join(FIGURE_FORMATS)
+        raise BadInput(f"There is no figure format {format!r}; choose {offered}.")
+    if format == "html":
+        return str(fig.to_html(include_plotlyjs=True, full_html=True)).encode()
+    import kaleido  # half a second to load, and only for these two
+    import kaleido.errors
+
+    size = {"width": width, "height": height or fig.layout.height, "scale": 2}
+    try:
+        # Not through Plotly, which cannot be told to do without MathJax from the internet.
+        image = kaleido.calc_fig_sync(
+            fig.to_dict(), opts={"format": format, **size}, kopts={"mathjax": False}
+        )
+    except (kaleido.errors.ChromeNotFoundError, kaleido.errors.BrowserFailedError) as error:
+        raise ExplorerError(
+            f"{format.upper()} needs Chrome or Chromium, which could not be started. "
+            "Install one (apt-get install chromium) or choose HTML."
+        ) from error
+    return bytes(image)
+
+
+def browser() -> str | None:
+    """The Chrome or Chromium that draws PNG and SVG; None where there is none."""
+    from choreographer.browsers.chromium import Chromium  # kaleido's own way to look
+
+    return Chromium.find_browser(skip_local=False)
+
+
+def harmless(value: Any) -> Any:
+    """The value; text that a spreadsheet would run gets an apostrophe in front.
+
+    Source: OWASP, CSV Injection.
+    """
+    if isinstance(value, str) and value.startswith(FORMULA_STARTS):
+        return "'" + value
+    return value
+
+
+def _csv(plain: pd.DataFrame) -> bytes:
+    plain = plain.copy()
+    for name in plain.columns[plain.map(lambda cell: isinstance(cell, str)).any()]:
+        # A carriage return would end the line for some readers, quotes or not.
+        plain[name] = [
+            harmless(cell).replace("\r", " ") if isinstance(cell, str) else cell
+            for cell in plain[name]
+        ]
+    return plain.to_csv(index=False, lineterminator="\n").encode()
+
+
+def _json(plain: pd.DataFrame) -> bytes:
+    text = plain.to_json(orient="records", indent=1, double_precision=15)
+    return (str(text) + "\n").encode()
+
+
+def _parquet(plain: pd.DataFrame) -> bytes:
+    return bytes(plain.to_parquet(index=False))
+
+
+def _xlsx(plain: pd.DataFrame) -> bytes:
+    """One sheet with a bold header that stays in view; text is never a formula or a link."""
+    import xlsxwriter  # only for this format
+
+    buffer = io.BytesIO()
+    options = {"in_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
+    with xlsxwriter.Workbook(buffer, options) as workbook:
+        sheet = workbook.add_worksheet("table")
+        bold = workbook.add_format({"bold": True, "bottom": 1})
+        for column, name in enumerate(plain.columns):
+            sheet.write_string(0, column, str(name), bold)
+            for line, cell in enumerate(plain[name], start=1):
+                _write_cell(sheet, line, column, cell)
+        sheet.freeze_panes(1, 1)
+        if len(plain):
+            sheet.autofilter(0, 0, len(plain), len(plain.columns) - 1)
+        sheet.autofit()
+    return buffer.getvalue()
+
+
+def _write_cell(sheet: Any, line: int, column: int, cell: Any) -> None:
+    if isinstance(cell, str):
+        sheet.write_string(line, column, cell)
+    elif cell is None or pd.isna(cell):
+        return
+    elif isinstance(cell, bool):
+        sheet.write_boolean(line, column, cell)
+    else:
+        sheet.write_number(line, column, float(cell))
+
+
+def _markdown(words: pd.DataFrame) -> bytes:
+    table = words.map(lambda cell: cell.replace("|", "\\|").replace("\n", " "))
+    left = ["left"] + ["right"] * (len(table.columns) - 1)
+    text = table.to_markdown(index=False, colalign=left, disable_numparse=True)
+    return f"{text}\n".encode()
+
+
+def _latex(words: pd.DataFrame) -> bytes:
+    """For the package booktabs."""
+    latex = words.rename(columns=_tex).map(_tex)
+    text = latex.to_latex(index=False, escape=False, column_format="l" + "r" * (words.shape[1] - 1))
+    return str(text).encode()
+
+
+def _tex(text: str) -> str:
+    """Text in which TeX sees no commands."""
+    special = {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "$": r"\$",
+        "%": r"\%",
+        "&": r"\&",
+        "#": r"\#",
+        "_": r"\_",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "–": "--",
+        "×": r"$\times$",
+    }
+    return "".join(special.get(letter, letter) for letter in text)

@@ -1,0 +1,379 @@
+"""The chart of the pages: what is kept against what it takes. Better is up and to the left.
+
+    figures.retention_chart(runs, x="tpot_ms").show()
+
+Shape repeats what colour says: see `look`.
+"""
+
+import textwrap
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from explorer.analysis import frontier, interference, numbers
+from explorer.analysis.cost import unit_cost
+from explorer.analysis.headline import TARGET_RETENTION
+from explorer.charts import labels, theme
+from explorer.charts.labels import View
+from explorer.charts.theme import Template
+from explorer.records.rows import row_dicts
+
+AXES = {
+    "tpot_ms": "TPOT, median (ms per token, less is better)",
+    "ttft_ms": "TTFT, median (ms to the first token, less is better)",
+    "usd_per_hour_at_load": "Cost at the teacher's load (US dollars per hour, less is better)",
+    "usd_per_mtok": "Cost (US dollars per million output tokens, less is better)",
+    "num_parameters": "Size (parameters, fewer is better)",
+    "peak_memory_bytes": "Peak memory (bytes, less is better)",
+}
+"""What the horizontal axis can be."""
+HEIGHTS = {
+    "retention": (
+        "retention_low",
+        "retention_high",
+        "Retention above chance (% of the teacher's, more is better)",
+    ),
+    "raw_ratio": ("raw_low", "raw_high", "Raw ratio (% of the teacher's score, more is better)"),
+}
+"""What the vertical axis can be, with the ends of its interval."""
+PIXELS_PER_LETTER = 8
+"""Of an axis title, about."""
+MANY_POINTS = 60
+"""From here on points are small and their intervals faint, or nothing can be seen."""
+
+
+def retention_chart(
+    runs: pd.DataFrame,
+    x: str = "tpot_ms",
+    *,
+    y: str = "retention",
+    template: Template = "light",
+    target: float = TARGET_RETENTION,
+    selected: str | None = None,
+    width: int = 960,
+) -> go.Figure:
+    """What each model keeps of its teacher, with its 95 % interval, against latency or cost.
+
+    Args:
+        runs: With the columns of `retention.add` and, for a cost axis, of `cost.add`. A
+            column `frontier_share` in [0, 1], if there, fades the uncertain frontier.
+        x: A key of `AXES`.
+        y: `retention` or `raw_ratio`.
+        template: Ink for a light or a dark page.
+        target: Where the labelled line is, 1.0 is the teacher.
+        selected: Run id of the point to ring.
+        width: Pixels it will probably be shown at; only the choice of labels needs it.
+
+    Returns:
+        A figure in which `customdata[0]` of a point is its run id. Runs without either value
+        are left out, and a note in the chart counts them. Runs that were timed on a busy machine
+        are hollow and grey and never on the frontier. Only where there are no others do they
+        decide how far the horizontal axis goes; the note counts those beyond it.
+
+    Raises:
+        BadInput: An axis that is not offered.
+    """
+    theme.check_axes((x, AXES), (y, HEIGHTS))
+    ink = theme.INKS[template]
+    needed = (x, y, *HEIGHTS[y][:2])
+    whole = runs.assign(**{name: np.nan for name in needed if name not in runs})
+    shown = _in_percent(whole.dropna(subset=[x, y]), y)
+    colours = _colours(runs, template)
+    figure = go.Figure(layout=theme.layout(ink))
+    view = _view(shown, x, y, target, width)
+    _add_target_line(figure, target, ink)
+    several = len(colours) > 1
+    fronts = _fronts(shown, x, y)
+    for owner, best in fronts.items():
+        _add_frontier(figure, best, x, y, view, colours[owner] if several else ink["text"])
+    named: set[str] = set()
+    kinds = _kind(shown)
+    # Busy ones first, so that they lie below the others.
+    for kind in sorted(dict.fromkeys(kinds), key=lambda kind: kind not in _BUSY):
+        for teacher, group in shown[kinds == kind].groupby("teacher", sort=False):
+            colour = ink["quiet"] if kind in _BUSY else colours[str(teacher)]
+            style = _marker(kind, colour, len(shown), ink)
+            # One teacher: the legend names shapes. Several: colours, and shapes after them.
+            by_teacher = several and kind not in _BUSY
+            name = str(teacher) if by_teacher else _KIND_NAMES.get(kind, f"{kind} student")
+            figure.add_trace(_points(group, x, y, style, name, len(shown)))
+            figure.data[-1].update(
+                showlegend=name not in named,
+                legendgroup=name,
+                legendrank=1 if kind == "teacher" else 5 if kind in _BUSY else 2,
+            )
+            named.add(name)
+    if several:
+        shapes = [kind for kind in dict.fromkeys(kinds) if kind not in _BUSY]
+        _add_shape_legend(figure, shapes, ink)
+    notes = _notes(runs, shown, x, view)
+    best = pd.concat([shown.iloc[:0], *fronts.values()])
+    _add_labels(figure, shown, best, x, y, view, notes, ink)
+    if selected is not None:
+        theme.ring(figure, shown[shown["run_id"] == selected], x, y, ink)
+    if shown.empty:
+        needs = "a price for the device" if x.startswith("usd") else "a finished, measured run"
+        theme.say(figure, f"Nothing to draw: this axis needs {needs}.", ink)
+    elif notes:
+        theme.left_out(figure, "<br>".join(notes), ink)
+    figure.update_xaxes(
+        title_text=_title(x, runs, width), range=view.x_axis, type="log" if view.log else "linear"
+    )
+    figure.update_yaxes(title_text=HEIGHTS[y][2], range=view.y_range, ticksuffix=" %")
+    if x.startswith("usd"):
+        figure.update_xaxes(tickprefix="$")
+    elif x == "num_parameters":
+        figure.update_xaxes(
+            **theme.si_ticks(*view.x_range, ["", " k", " M", " B", " T"], log=view.log)
+        )
+    elif x == "peak_memory_bytes":
+        figure.update_xaxes(
+            **theme.si_ticks(*view.x_range, [" B", " kB", " MB", " GB", " TB"], log=view.log)
+        )
+    return figure
+
+
+def _title(x: str, runs: pd.DataFrame, width: int) -> str:
+    """The horizontal axis in words, in two lines on a phone; a cost per token says how busy."""
+    title = AXES[x]
+    if x == "usd_per_mtok":
+        title = title.replace("output tokens", f"output tokens {unit_cost.busy_of(runs)}")
+    return "<br>".join(textwrap.wrap(title, max(20, width // PIXELS_PER_LETTER)))
+
+
+def _view(shown: pd.DataFrame, x: str, y: str, target: float, width: int) -> View:
+    """From zero where that costs little, past 100 % always, wide intervals cut.
+
+    A run that a busy machine slowed down does not stretch it, unless there is nothing else.
+    """
+    plot_width, plot_height = max(200, width - 110), theme.HEIGHT - 110
+    if shown.empty:
+        return View((0, 1), (0, 110), False, plot_width, plot_height)
+    low_name, high_name, _ = HEIGHTS[y]
+    quiet = interference.quiet(shown)
+    costs = shown[x]
+    if interference.rests_on_times(x) and not quiet.empty:
+        costs = costs[costs <= quiet[x].max()]
+    low, high = float(costs.min()), float(costs.max())
+    log = low > 0 and high / low > 10
+    start, end = (low / 1.6, high * 1.6) if log else theme.from_zero_if_near(low, high)
+    shown = shown[shown[x].between(start, end)]
+    values = shown[y]
+    # An interval may be far wider than all points; the points decide what is seen.
+    least, most = float(values.min()), float(values.max())
+    bottom, top = min(85.0, least - 6), max(108.0, 100 * target + 6, most + 5)
+    if shown[low_name].notna().any():
+        bottom = min(bottom, max(float(shown[low_name].min()), least - 20) - 3)
+        top = max(top, min(float(shown[high_name].max()), most + 20) + 3)
+    return View((start, end), (bottom, top), log, plot_width, plot_height)
+
+
+def _kind(shown: pd.DataFrame) -> "pd.Series[str]":
+    """A key of `look.SYMBOLS`, or teacher: how a point is known, and what it is a point of."""
+    is_teacher, was_busy = shown["role"] == "teacher", interference.busy(shown)
+    kinds = shown["basis"].where(~is_teacher, "teacher").mask(was_busy, "busy")
+    return kinds.mask(was_busy & is_teacher, "busy teacher").rename("kind")
+
+
+def _in_percent(shown: pd.DataFrame, y: str) -> pd.DataFrame:
+    """The vertical axis is in percent: Plotly's own format writes 80% where we write 80 %."""
+    low_name, high_name, _ = HEIGHTS[y]
+    columns = (y, low_name, high_name)
+    return shown.assign(**{name: 100 * shown[name].astype(float) for name in columns})
+
+
+def _colours(runs: pd.DataFrame, template: Template) -> dict[str, str]:
+    """A colour for each teacher, the one with most runs first."""
+    palette = theme.COLOURS[template]
+    teachers = runs["teacher"].value_counts().index
+    return {
+        name: palette[i] if i < len(palette) else theme.OTHERS for i, name in enumerate(teachers)
+    }
+
+
+def _fronts(shown: pd.DataFrame, x: str, y: str) -> dict[str, pd.DataFrame]:
+    """The frontier of each teacher's measured runs.
+
+    A share of one teacher is no share of another, a claim is no measurement, and a busy machine
+    measures something else: none may push a measured run off the line.
+    """
+    measured = shown[shown["basis"] == "measured"]
+    return {
+        str(teacher): frontier.pareto(group, maximise=y, minimise=x)
+        for teacher, group in measured.groupby("teacher", sort=False)
+    }
+
+
+_BUSY = ("busy", "busy teacher")
+_KIND_NAMES = {"teacher": "teacher", "measured": "measured student"} | dict.fromkeys(
+    _BUSY, interference.MARK
+)
+
+
+def _marker(kind: str, colour: str, num_shown: int, ink: dict[str, str]) -> dict[str, Any]:
+    """Shape, size and outline of a point."""
+    if kind == "teacher":
+        outline = {"color": ink["halo"], "width": 1}
+        return {"symbol": "star", "size": 19, "color": colour, "opacity": 1, "line": outline}
+    symbol = theme.SYMBOLS.get(kind, "x-thin-open")
+    hollow = "open" in symbol
+    outline = {"color": colour, "width": 1.5} if hollow else {"color": ink["halo"], "width": 1}
+    size = 17 if kind == "busy teacher" else 7 if num_shown > MANY_POINTS else 11
+    return {"symbol": symbol, "size": size, "color": colour, "opacity": 1, "line": outline}
+
+
+def _points(
+    group: pd.DataFrame, x: str, y: str, marker: dict[str, Any], name: str, num_shown: int
+) -> go.Scatter:
+    """One trace: the points of one teacher that are known in the same way."""
+    low_name, high_name, _ = HEIGHTS[y]
+    faint = theme.faded(marker["color"], 0.2 if num_shown > MANY_POINTS else 0.6)
+    return go.Scatter(
+        x=group[x],
+        y=group[y],
+        mode="markers",
+        marker=marker,
+        cliponaxis=False,
+        name=theme.safe(name),
+        customdata=np.stack([group["run_id"], _hover_lines(group, y)], axis=-1),
+        hovertemplate="%{customdata[1]}<extra></extra>",
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "color": faint,
+            "thickness": 1.5,
+            "width": 0,
+            "array": (group[high_name] - group[y]).fillna(0),
+            "arrayminus": (group[y] - group[low_name]).fillna(0),
+        },
+    )
+
+
+def _add_shape_legend(figure: go.Figure, kinds: list[str], ink: dict[str, str]) -> None:
+    """What the shapes mean, in grey, where the colours stand for teachers."""
+    for kind in kinds:
+        figure.add_scatter(
+            x=[None],
+            y=[None],
+            mode="markers",
+            hoverinfo="skip",
+            legendrank=4,
+            name=_KIND_NAMES.get(kind, f"{kind} student"),
+            marker=_marker(kind, ink["quiet"], 1, ink),
+        )
+
+
+def _hover_lines(group: pd.DataFrame, y: str) -> list[str]:
+    """What a point says when it is hovered: who, what it keeps, how fast, what it costs."""
+    low_name, high_name, _ = HEIGHTS[y]
+    per_token = unit_cost.label_of(group)
+    lines = []
+    for row in row_dicts(group):
+        facts = [
+            ("keeps", _percent(row[y], row[low_name], row[high_name])),
+            ("TPOT", numbers.milliseconds(row.get("tpot_ms"))),
+            ("TTFT", numbers.milliseconds(row.get("ttft_ms"))),
+            ("parameters", numbers.parameters(row.get("num_parameters"))),
+            (per_token, numbers.dollars(row.get("usd_per_mtok"))),
+            ("timed with", unit_cost.lengths(row.get("prompt_tokens"), row.get("output_tokens"))),
+        ]
+        known = [f"{name} {value}" for name, value in facts if value != numbers.MISSING]
+        who = (
+            f"<b>{theme.safe(row['label'])}</b> of {theme.safe(row['teacher'])}, "
+            f"{theme.safe(row['basis'])}"
+        )
+        if row["role"] == "teacher":
+            who = f"<b>{theme.safe(row['teacher'])}</b>, the teacher"
+        if row.get("machine_busy") is True:
+            known.append(f"{interference.MARK}: no conclusion uses these times")
+        lines.append("<br>".join([who, *known, theme.safe(row["run_id"])]))
+    return lines
+
+
+def _percent(value: float, low: float, high: float) -> str:
+    return f"{numbers.significant(value)} % {numbers.interval(low, high)}".rstrip()
+
+
+def _add_target_line(figure: go.Figure, target: float, ink: dict[str, str]) -> None:
+    """The promise of distillation, named on the line itself."""
+    figure.add_hline(y=100 * target, line={"color": ink["quiet"], "width": 1, "dash": "dash"})
+    figure.add_annotation(
+        x=0,
+        xref="paper",
+        xanchor="left",
+        xshift=6,
+        y=100 * target,
+        yanchor="top",
+        yshift=-1,
+        text=f"{numbers.percent(target, digits=2)} of the teacher",
+        showarrow=False,
+        font={"size": 12, "color": ink["quiet"]},
+    )
+
+
+def _add_frontier(
+    figure: go.Figure, best: pd.DataFrame, x: str, y: str, view: View, colour: str
+) -> None:
+    """A thin step line: the most that can be kept at this cost or less.
+
+    Each step is as strong as its run is sure to be on the frontier.
+    """
+    shares = best["frontier_share"].fillna(1) if "frontier_share" in best else best[y] * 0 + 1
+    xs = [*best[x].astype(float), view.x_range[1]]
+    ys = [*best[y].astype(float)]
+    shown = any(trace.name == "frontier" for trace in figure.data)
+    for i, share in enumerate(shares):
+        end_y = ys[min(i + 1, len(ys) - 1)]
+        figure.add_scatter(
+            x=[xs[i], xs[i + 1], xs[i + 1]],
+            y=[ys[i], ys[i], end_y],
+            mode="lines",
+            line={"color": theme.faded(colour, 0.1 + 0.35 * float(share)), "width": 1.2},
+            name="frontier",
+            legendgroup="frontier",
+            legendrank=3,
+            hoverinfo="skip",
+            showlegend=not shown and i == 0,
+        )
+
+
+def _add_labels(
+    figure: go.Figure,
+    shown: pd.DataFrame,
+    best: pd.DataFrame,
+    x: str,
+    y: str,
+    view: View,
+    notes: list[str],
+    ink: dict[str, str],
+) -> None:
+    """Names beside the frontier's points, each once, where they hide nothing; others on hover."""
+    taken = labels.taken(figure, zip(shown[x], shown[y], strict=True), view)
+    taken.append(labels.corner(notes, view))
+    named = best.assign(
+        text=best["label"].where(best["role"] != "teacher", best["teacher"]).astype(str)
+    )
+    # Of several runs of one size, the name stands at the best, which comes last.
+    named = named.drop_duplicates(["teacher", "text"], keep="last")
+    wanted = [
+        labels.Label(row[x], row[y], row["text"], of_star=row["role"] == "teacher")
+        for row in row_dicts(named.iloc[::-1])
+    ]
+    labels.place(figure, wanted, taken, view, ink)
+
+
+def _notes(runs: pd.DataFrame, shown: pd.DataFrame, x: str, view: View) -> list[str]:
+    """What is not in the chart, a line each, so that nothing goes missing silently."""
+    notes = []
+    num_outside = int((~shown[x].between(*view.x_range)).sum())
+    if num_outside:
+        which = "1 run" if num_outside == 1 else f"{num_outside} runs"
+        verb = "lies" if num_outside == 1 else "lie"
+        notes.append(f"{which} timed on a busy machine {verb} outside")
+    num_left_out = len(runs) - len(shown)
+    if num_left_out:
+        which = "1 run" if num_left_out == 1 else f"{num_left_out} runs"
+        notes.append(f"{which} without these values not shown")
+    return notes

@@ -1,0 +1,139 @@
+"""What a traffic costs with each measured run: the Economics page in a shell."""
+
+from typing import Annotated
+
+import typer
+
+from explorer.analysis.cost.unit_cost import UTILISATION
+from explorer.cli.common import Out, ResultsDir, Wide, app, console, root_of
+from explorer.cli.tables import Format, analysed, give, named_runs
+from explorer.errors import BadInput
+from explorer.store import disk
+
+
+@app.command()
+def economics(
+    run_ids: Annotated[
+        list[str] | None, typer.Argument(help="Runs; all finished ones when none is named.")
+    ] = None,
+    traffic: Annotated[float, typer.Option(help="Requests per minute at the busiest time.")] = 60.0,
+    input_tokens: Annotated[
+        int | None, typer.Option(help="Of each request; as most runs were timed when left out.")
+    ] = None,
+    output_tokens: Annotated[
+        int | None, typer.Option(help="Of each request; as most runs were timed when left out.")
+    ] = None,
+    utilisation: Annotated[
+        float,
+        typer.Option(
+            help="Share of the measured throughput that is planned with, above 0 and up to 1: the "
+            "cost per token is stated at it."
+        ),
+    ] = UTILISATION,
+    max_ttft: Annotated[float | None, typer.Option(help="Median, in ms.")] = None,
+    max_tpot: Annotated[float | None, typer.Option(help="Median, in ms.")] = None,
+    prices: Annotated[
+        str | None,
+        typer.Option(
+            help="yours, cheapest or dearest: own prices, or the price book's ends; the first of "
+            "them that has a price when left out."
+        ),
+    ] = None,
+    api: Annotated[
+        str | None, typer.Option(help="An API to compare with, as in openai/gpt-4o-mini.")
+    ] = None,
+    results: ResultsDir = None,
+    format: Format = "table",
+    out: Out = None,
+    wide: Wide = False,
+) -> None:
+    """Show the cost of serving a given traffic with each run, its payback and API break-even."""
+    from explorer.analysis import interference
+    from explorer.analysis.cost import economics as analysis
+    from explorer.analysis.cost import unit_cost
+    from explorer.analysis.cost.fleet import Limits
+    from explorer.analysis.cost.serving_cost import Workload
+    from explorer.analysis.tables import run_table
+    from explorer.catalogue import api_prices
+    from explorer.catalogue import prices as price_book
+
+    root = root_of(results)
+    sets = dict(zip(("yours", "cheapest", "dearest"), price_book.SETS, strict=True))
+    if prices is not None and prices not in sets:
+        raise BadInput(f"The prices are {', '.join(sets)}, got {prices!r}.")
+    runs = analysed(root, named_runs(root, run_ids or []), utilisation)
+    runs = run_table.ordered_for_people(
+        runs[runs["status"] == "finished"].dropna(subset=["tpot_ms"])
+    )
+    if runs.empty:
+        console.print("No timed runs yet. Start some: explorer demo")
+        return
+    known = price_book.sets(runs, root)
+    price_set = sets[prices] if prices else price_book.first_known(known)
+    book = known[price_set]
+    offer = None
+    if api is not None:
+        own = {one.name: one for one in api_prices.offers(root)}
+        offer = own.get(api) or api_prices.lookup(api)
+    prompt_tokens, answer_tokens = unit_cost.common_lengths(runs)
+    assumed = analysis.Assumptions(
+        workload=Workload(
+            prompt_tokens if input_tokens is None else input_tokens,
+            answer_tokens if output_tokens is None else output_tokens,
+        ),
+        traffic_per_s=traffic / 60,
+        utilisation=utilisation,
+        usd_per_hour={name: price.usd_per_hour for name, price in book.items()},
+        limits=Limits(max_ttft, max_tpot),
+        api_usd_per_mtok_input=offer.input_usd_per_mtok if offer else None,
+        api_usd_per_mtok_output=offer.output_usd_per_mtok if offer else None,
+    )
+    found = [disk.load(root, run_id) for run_id in runs["run_id"]]
+    labels = dict(zip(runs["run_id"], runs["label"], strict=True))
+    rows = analysis.candidates(found, labels, assumed).merge(
+        runs[["run_id", "retention", "retention_low", "retention_high"]], on="run_id", how="left"
+    )
+    cells = run_table.economics(rows)
+    if format == "table":
+        cells = run_table.without_equal_lengths(cells)
+        cells = cells if offer else cells.drop(columns="API break-even")
+    give(
+        rows,
+        cells,
+        format,
+        out,
+        wide=wide,
+        identifying=["Model"],
+        importance=[
+            "Retention [95 %]",
+            "Fleet $/month",
+            "Devices",
+            unit_cost.label_of(rows),
+            "Paid back after",
+            "API break-even",
+            "Bill",
+        ],
+    )
+    if format != "table":
+        return
+    lines = [analysis.headline(rows, assumed)]
+    if rows["usd_per_mtok"].notna().any():
+        lines.append(
+            f"{unit_cost.conditions_of(rows)}. Cost of a request, prefill and decode: for "
+            f"{assumed.workload.in_words()}."
+        )
+    lines.append(f"Prices: {price_set.lower()}.")
+    lines += [
+        f"{name}: ${price.usd_per_hour:g} per hour, {price.in_words()}."
+        for name, price in book.items()
+    ]
+    if offer:
+        lines.append(
+            f"API: {offer.in_words()}. It sells another model: only its price is compared."
+        )
+    lines += [f"Note: {note}." for note in dict.fromkeys(rows["notes"]) if note]
+    lines += [f"Not known without {what}." for what in dict.fromkeys(rows["missing"]) if what]
+    busy = rows.loc[interference.busy(rows), "run_id"].tolist()
+    if busy:
+        lines.append(interference.advice(busy))
+    console.print("\n" + "\n".join(lines), markup=False)

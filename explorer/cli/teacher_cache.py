@@ -1,0 +1,95 @@
+"""Commands about the teacher's cached distributions: list, look at, remove."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+from explorer.analysis import numbers
+from explorer.cli.common import ResultsDir, Wide, app, console, root_of
+from explorer.cli.tables import print_facts, print_table
+
+targets_app = typer.Typer(
+    help="Look at the teacher's cached distributions, or remove them.", no_args_is_help=True
+)
+app.add_typer(targets_app, name="targets")
+Key = Annotated[str, typer.Argument(help="As `explorer targets ls` prints it, or how it begins.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON array.")]
+
+
+def _root(results: Path | None) -> Path:
+    return root_of(results) / ".work" / "targets"
+
+
+@targets_app.command("ls")
+def list_targets(results: ResultsDir = None, as_json: AsJson = False, wide: Wide = False) -> None:
+    """List the cached targets: of which teacher and corpus, and their size."""
+    from explorer.distill import teacher_cache_files
+
+    found = teacher_cache_files.listing(_root(results))
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    if not found:
+        console.print("No targets yet: the first distilled student makes them.")
+        return
+    print_table(
+        pd.DataFrame([_in_words(row) for row in found]),
+        identifying=["Key"],
+        wide=wide,
+        importance=["Size", "Teacher", "Corpus", "Blocks", "Top k"],
+    )
+    for row in found:
+        if "problem" in row:
+            console.print(f"{row['key']} was {row['problem']}.", markup=False)
+
+
+def _in_words(row: dict[str, Any]) -> dict[str, str]:
+    known = "problem" not in row
+    blocks = f"{row['num_blocks']:,} of {row['num_blocks_of_corpus']:,}" if known else ""
+    return {
+        "Key": row["key"],
+        "Teacher": row["teacher"] if known else numbers.MISSING,
+        "Corpus": row["corpus"] if known else numbers.MISSING,
+        "Top k": str(row["top_k"]) if known else numbers.MISSING,
+        "Blocks": blocks or numbers.MISSING,
+        "Bytes/token": str(row["bytes_per_token"]) if known else numbers.MISSING,
+        "Size": numbers.size(row["num_bytes"]),
+    }
+
+
+@targets_app.command("info")
+def show_targets(key: Key, results: ResultsDir = None) -> None:
+    """Show all about one folder of targets, and check its shards."""
+    from explorer.distill import teacher_cache_files
+
+    root = _root(results)
+    key = teacher_cache_files.resolve_key(root, key)
+    row = next(row for row in teacher_cache_files.listing(root) if row["key"] == key)
+    print_facts(
+        {
+            name: f"{value:.4g}" if isinstance(value, float) else str(value)
+            for name, value in row.items()
+            if value is not None
+        }
+    )
+    if "problem" in row:
+        return
+    damaged = teacher_cache_files.check(root, key)
+    for sentence in damaged:
+        console.print(f"{sentence} The next run that needs it computes it again.", markup=False)
+    if not damaged:
+        console.print("Every shard has the checksum that it was written with.")
+
+
+@targets_app.command("rm")
+def remove_targets(key: Key, results: ResultsDir = None) -> None:
+    """Remove one folder of targets; a run that needs them makes them again."""
+    from explorer.distill import teacher_cache_files
+
+    root = _root(results)
+    key = teacher_cache_files.resolve_key(root, key)
+    teacher_cache_files.remove(root, key)
+    console.print(f"Removed {key}.")

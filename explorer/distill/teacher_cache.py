@@ -1,0 +1,383 @@
+"""The teacher's distributions, computed once and shared by all students.
+
+For every position of a block the k most likely tokens, their log-probabilities and that of
+the bucket that holds all other tokens. Blocks are filled in as runs need them, so a small
+run pays for a small part and a larger one adds to it. The folder's key is a hash of what
+decides the numbers: teacher, corpus, block length, k and temperature.
+
+    results/.work/targets/<key>/  meta.json  index.json  shard-00000.bin ...
+
+A shard is written whole, with its checksum in the index, and read through a memory map: a
+corpus may be larger than the memory, and a killed pass loses half a minute at most.
+`rows` says how a position lies in it.
+
+    explorer targets ls
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from explorer.distill import heap, products
+from explorer.distill.losses import kept_log_softmax
+from explorer.distill.packed_topk import Row, Rows
+from explorer.errors import DamagedStore, NoRoom
+from explorer.models.loading import Loaded
+from explorer.records import TargetsFacts
+from explorer.store.disk import write_text
+
+# Shape letters: N blocks, B blocks of a batch, T tokens of a block, K kept tokens, E kept tokens
+# and bucket (no bucket where all tokens are kept), V vocabulary, R bytes of a position's row.
+
+FORMAT = 2
+BATCH_BLOCKS = 4
+SHARD_BYTES = 32 * 2**20
+SHARD_EVERY_S = 30.0
+"""A slow teacher's shard is written after this time, however small."""
+TRUNCATION_STRIDE = 8
+"""What truncation costs is measured at every eighth position: it needs the whole vocabulary."""
+
+log = logging.getLogger("explorer")
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a teacher says of some blocks."""
+
+    numbers: list[int]
+    ids_BTK: Tensor
+    """All different within a position."""
+    log_p_BTE: Tensor
+    truncation_kl: list[float | None]
+    """A block's, as `top_k_of` has it; None where the teacher gives no more than what is kept."""
+    num_unknown: int | None = None
+    """Tokens that a server named and the tokenizer does not know; None for weights."""
+
+
+Scorer = Callable[[Tensor, list[int], int, float], Generator[Answer, None, None]]
+"""A teacher: answers for these numbers of blocks [N, T] with k tokens at a temperature."""
+
+
+class Targets:
+    """A folder of cached targets, opened for one teacher and corpus."""
+
+    def __init__(
+        self,
+        root: Path,
+        blocks_NT: Tensor,
+        identity: dict[str, Any],
+        about: dict[str, str] | None = None,
+    ) -> None:
+        """Open the folder of this identity, or make an empty one.
+
+        Args:
+            root: The folder that holds all targets.
+            blocks_NT: Token ids of the whole corpus.
+            identity: What decides the numbers; needs `top_k`, `temperature`, `vocab_size`.
+            about: Names for people: what the teacher and the corpus are called.
+
+        Raises:
+            DamagedStore: The folder holds the targets of something else.
+            NoRoom: The folder may not be written.
+        """
+        self.identity = {**identity, "num_blocks": len(blocks_NT), "format": FORMAT}
+        text = json.dumps(self.identity, sort_keys=True)
+        self.key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.folder = root / self.key
+        self.blocks_NT = blocks_NT
+        vocab_size = int(identity["vocab_size"])
+        self.top_k = min(int(identity["top_k"]), vocab_size)
+        self.row = Row(self.top_k, vocab_size)
+        self._about = about or {}
+        self._lock = FileLock(root / f"{self.key}.lock")
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            with self._lock:
+                self._open()
+        except OSError as error:
+            raise NoRoom(f"Could not write to {root}: {error.strerror or error}.") from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the same folder; locks and maps do not travel."""
+        return Targets, (self.folder.parent, self.blocks_NT, self.identity, self._about)
+
+    def _open(self) -> None:
+        meta = self.folder / "meta.json"
+        if not meta.exists():
+            self.folder.mkdir(exist_ok=True)
+            write_text(self.folder / "index.json", json.dumps({"shards": []}))
+            write_text(
+                meta, json.dumps({"identity": self.identity, "about": self._about}, indent=1)
+            )
+        found = read_json(meta)["identity"]
+        if found != self.identity:
+            other = [k for k in self.identity if found.get(k) != self.identity[k]]
+            raise DamagedStore(
+                f"{self.folder} holds the targets of another {', '.join(other)}; was it copied by "
+                f"hand? Remove it (explorer targets rm {self.key}); the teacher's pass is then "
+                "done again."
+            )
+        self._load()
+
+    def _load(self) -> None:
+        """Read the index: which block lies where."""
+        self._shards: list[dict[str, Any]] = read_json(self.folder / "index.json")["shards"]
+        self._where = {
+            block: (shard["name"], place)
+            for shard in self._shards
+            for place, block in enumerate(shard["blocks"])
+        }
+        self._maps: dict[str, Rows] = {}
+
+    @property
+    def done(self) -> list[int]:
+        """Numbers of the blocks that are filled in."""
+        return sorted(self._where)
+
+    @heap.kept()
+    @products.by_onednn()
+    def fill(
+        self,
+        load_teacher: Callable[[], Scorer],
+        wanted: list[int],
+        on_progress: Callable[[int, int, float], None],
+    ) -> None:
+        """Compute what is missing of the wanted blocks; others that want them too wait here.
+
+        A shard whose checksum is wrong counts as missing, and the log says so. What a teacher said
+        before it failed or was stopped is kept.
+
+        Args:
+            load_teacher: Called only when something is missing.
+            wanted: Block numbers.
+            on_progress: Called with (tokens done, tokens missing, tokens per second).
+
+        Raises:
+            NoRoom: The disk is full. What was written before stays.
+        """
+        with self._lock:
+            self._load()
+            self._drop_damaged(set(wanted))
+            missing = [number for number in dict.fromkeys(wanted) if number not in self._where]
+            if not missing:
+                return
+            score = load_teacher()
+            total = len(missing) * self.blocks_NT.shape[1]
+            began = shard_began = time.monotonic()
+            num_done = 0
+            parts: list[_Part] = []
+            answers = score(self.blocks_NT, missing, self.top_k, self.identity["temperature"])
+            try:
+                with contextlib.closing(answers):
+                    for answer in answers:
+                        parts.append(self._part(answer))
+                        num_done += len(answer.numbers) * self.blocks_NT.shape[1]
+                        now = time.monotonic()
+                        size = sum(part.rows_BTR.nbytes for part in parts)
+                        if size >= SHARD_BYTES or now - shard_began >= SHARD_EVERY_S:
+                            whole, parts = parts, []
+                            self._commit(whole, now - shard_began)
+                            shard_began = now
+                        on_progress(num_done, total, num_done / (now - began))
+            finally:
+                if parts:
+                    self._commit(parts, time.monotonic() - shard_began)
+
+    def _part(self, answer: Answer) -> "_Part":
+        mass_B = answer.log_p_BTE[..., : self.top_k].exp().sum(-1).mean(-1)
+        rows_BTR = self.row.pack(answer.ids_BTK.numpy(), answer.log_p_BTE.half().numpy())
+        return _Part(answer, rows_BTR, mass_B.tolist())
+
+    def _commit(self, parts: list["_Part"], seconds: float) -> None:
+        """The shard first, then the index that says it is there."""
+        taken = [int(path.stem.removeprefix("shard-")) for path in self.folder.glob("shard-*.bin")]
+        name = f"shard-{max(taken, default=-1) + 1:05d}.bin"
+        data = np.concatenate([part.rows_BTR for part in parts]).tobytes()
+        partial = self.folder / f".{name}.partial"
+        try:
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self.folder / name)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise NoRoom(
+                f"Could not write {len(data):,} bytes of targets to {self.folder}: "
+                f"{error.strerror}. Make room, then resume: what was written before is kept."
+            ) from error
+        shard = {
+            "name": name,
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "num_bytes": len(data),
+            "seconds": seconds,
+            "blocks": [number for part in parts for number in part.answer.numbers],
+            "mass": [value for part in parts for value in part.mass],
+            "truncation_kl": [value for part in parts for value in part.answer.truncation_kl],
+        }
+        unknown = [part.answer.num_unknown for part in parts]
+        if None not in unknown:
+            shard["num_unknown"] = sum(filter(None, unknown))
+        self._save_index([*self._shards, shard])
+
+    def _save_index(self, shards: list[dict[str, Any]]) -> None:
+        write_text(self.folder / "index.json", json.dumps({"shards": shards}))
+        self._load()
+
+    def _drop_damaged(self, wanted: set[int]) -> None:
+        """Take shards off the index whose file is not what was written."""
+        sound = []
+        for shard in self._shards:
+            needed = not wanted.isdisjoint(shard["blocks"])
+            why = damage(self.folder / shard["name"], shard) if needed else ""
+            if why:
+                log.warning(
+                    "%s %s; its %d blocks are computed again.",
+                    self.folder / shard["name"],
+                    why,
+                    len(shard["blocks"]),
+                )
+            else:
+                sound.append(shard)
+        if len(sound) < len(self._shards):
+            self._save_index(sound)
+
+    def batch(self, numbers: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Token ids [B, T], kept ids [B, T, K] and log-probabilities [B, T, E], as `events`."""
+        rows_BTR = np.stack([self._block(number) for number in numbers])
+        ids_BTK, log_p_BTE = self.row.unpack(rows_BTR)
+        return self.blocks_NT[numbers], torch.from_numpy(ids_BTK), torch.from_numpy(log_p_BTE)
+
+    def _block(self, number: int) -> Rows:
+        name, place = self._where[number]
+        if name not in self._maps:
+            shape = (-1, self.blocks_NT.shape[1], self.row.num_bytes)
+            self._maps[name] = np.memmap(self.folder / name, np.uint8, "r").reshape(shape)
+        block_TR: Rows = self._maps[name][place]
+        return block_TR
+
+    def facts(self, numbers: list[int]) -> TargetsFacts:
+        """What a record keeps of the targets; mass and truncation are those of these blocks."""
+        measured = {
+            block: (mass, lost)
+            for shard in self._shards
+            for block, mass, lost in zip(
+                shard["blocks"], shard["mass"], shard["truncation_kl"], strict=True
+            )
+        }
+        mass, lost = zip(*(measured[number] for number in numbers), strict=True)
+        unknown = [shard["num_unknown"] for shard in self._shards if "num_unknown" in shard]
+        return TargetsFacts(
+            key=self.key,
+            top_k=self.top_k,
+            num_positions=len(self._where) * self.blocks_NT.shape[1],
+            bytes_per_token=float(self.row.num_bytes),
+            mean_mass=float(np.mean(mass)),
+            seconds=sum(shard["seconds"] for shard in self._shards),
+            id_bits=self.row.id_bits,
+            truncation_kl=None if None in lost else float(np.mean(lost)),
+            num_unknown=sum(unknown) if unknown else None,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """Blocks that are answered and not yet on disk."""
+
+    answer: Answer
+    rows_BTR: Rows
+    mass: list[float]
+
+
+def by_weights(teacher: Loaded) -> Scorer:
+    """A teacher whose weights are here."""
+
+    def score(
+        blocks_NT: Tensor, numbers: list[int], top_k: int, temperature: float
+    ) -> Generator[Answer, None, None]:
+        for start in range(0, len(numbers), BATCH_BLOCKS):
+            some = numbers[start : start + BATCH_BLOCKS]
+            ids, log_p, lost = top_k_of(teacher, blocks_NT[some], top_k, temperature)
+            yield Answer(some, ids.cpu(), log_p.cpu(), lost.tolist())
+
+    return score
+
+
+@torch.inference_mode()
+def top_k_of(
+    teacher: Loaded, blocks_BT: Tensor, top_k: int, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The k most likely tokens at each position, log-probabilities, and what truncation costs.
+
+    Returns:
+        Ids [B, T, K], log-probabilities of them and of the bucket [B, T, E], and for each
+        block the mean KL of the teacher from the best guess that can be made of what is kept:
+        the bucket's mass spread evenly over the tokens in it, in nats, shape [B].
+    """
+    logits_BTV = teacher.model(blocks_BT.to(teacher.model.device), use_cache=False).logits
+    ids, log_p, lost = [], [], []
+    for logits_TV in logits_BTV:
+        scaled_TV = logits_TV.float() / temperature
+        ids_TK = scaled_TV.topk(top_k, dim=-1).indices
+        log_p_TE = kept_log_softmax(scaled_TV, ids_TK)
+        ids.append(ids_TK)
+        log_p.append(log_p_TE)
+        some = slice(None, None, TRUNCATION_STRIDE)
+        num_hidden = scaled_TV.shape[-1] - top_k
+        lost.append(
+            _truncation_kl(log_softmax(scaled_TV[some], -1), log_p_TE[some], num_hidden).mean()
+        )
+    return torch.stack(ids), torch.stack(log_p), torch.stack(lost)
+
+
+def _truncation_kl(log_p_TV: Tensor, log_p_TE: Tensor, num_hidden: int) -> Tensor:
+    """KL(p || p with its tail spread evenly over `num_hidden` tokens), shape [T], in nats."""
+    if not num_hidden:
+        return torch.zeros(len(log_p_TV))
+    whole_T = (log_p_TV.exp() * log_p_TV).sum(-1)
+    kept_TK, tail_T = log_p_TE[:, :-1], log_p_TE[:, -1]
+    guess_T = (kept_TK.exp() * kept_TK).sum(-1) + tail_T.exp() * (tail_T - np.log(num_hidden))
+    lost_T: Tensor = (whole_T - guess_T).clamp(min=0)
+    return lost_T
+
+
+def damage(path: Path, shard: dict[str, Any]) -> str:
+    """Why a shard is not what was written, or nothing."""
+    if not path.exists():
+        return "is missing"
+    if path.stat().st_size != shard["num_bytes"]:
+        return f"has {path.stat().st_size:,} bytes of {shard['num_bytes']:,}"
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
+            return "has another checksum than when it was written"
+    return ""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file that we wrote.
+
+    Raises:
+        DamagedStore: It cannot be read; the message says what to do.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        assert isinstance(data, dict), "we wrote an object"
+    except (OSError, ValueError, AssertionError) as error:
+        raise DamagedStore(
+            f"{path} cannot be read: {error}. Remove its folder (explorer targets rm "
+            f"{path.parent.name}); the teacher's pass is then done again."
+        ) from error
+    return data

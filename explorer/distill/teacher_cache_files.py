@@ -1,0 +1,105 @@
+"""The targets that lie on disk, for people: what there is, whether it is sound, removal."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from explorer.distill.packed_topk import Row
+from explorer.distill.teacher_cache import damage, read_json
+from explorer.errors import BadInput, DamagedStore, JobError
+from explorer.store import disk
+
+
+def listing(root: Path) -> list[dict[str, Any]]:
+    """A row for each folder of targets, largest first: key, what it is of, how much there is."""
+    rows = []
+    for folder in sorted(root.iterdir()) if root.is_dir() else []:
+        if folder.is_dir():
+            size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+            rows.append({"key": folder.name, "num_bytes": size, **_contents(folder)})
+    return sorted(rows, key=lambda row: -row["num_bytes"])
+
+
+def _contents(folder: Path) -> dict[str, Any]:
+    try:
+        meta, index = read_json(folder / "meta.json"), read_json(folder / "index.json")
+    except DamagedStore:
+        return {"problem": "written by an earlier explorer, or damaged: no run reads it any more"}
+    identity, shards = meta["identity"], index["shards"]
+    row = Row(min(identity["top_k"], identity["vocab_size"]), identity["vocab_size"])
+    lost = [value for shard in shards for value in shard["truncation_kl"] if value is not None]
+    unknown = [shard["num_unknown"] for shard in shards if "num_unknown" in shard]
+    mass = [value for shard in shards for value in shard["mass"]]
+    return {
+        "teacher": meta["about"].get("teacher", identity.get("teacher")),
+        "corpus": meta["about"].get("corpus", identity.get("corpus")),
+        "top_k": row.top_k,
+        "temperature": identity["temperature"],
+        "id_bits": row.id_bits,
+        "bytes_per_token": row.num_bytes,
+        "num_blocks": len(mass),
+        "num_blocks_of_corpus": identity["num_blocks"],
+        "num_shards": len(shards),
+        "mean_mass": float(np.mean(mass)) if mass else None,
+        "truncation_kl": float(np.mean(lost)) if lost else None,
+        "num_unknown": sum(unknown) if unknown else None,
+        "seconds": sum(shard["seconds"] for shard in shards),
+        "damaged": [s["name"] for s in shards if not (folder / s["name"]).exists()],
+    }
+
+
+def resolve_key(root: Path, text: str) -> str:
+    """The key that `text` is, or that it alone begins.
+
+    Raises:
+        BadInput: No key begins so, or several do; the message names candidates.
+    """
+    return disk.resolve_id(
+        text,
+        [row["key"] for row in listing(root)],
+        "folders of targets",
+        f"There are no targets {text!r} in {root}.",
+        "`explorer targets ls` lists them.",
+    )
+
+
+def check(root: Path, key: str) -> list[str]:
+    """One sentence for each shard of a folder that is not what was written."""
+    folder = folder_of(root, key)
+    shards = read_json(folder / "index.json")["shards"]
+    found = ((shard["name"], damage(folder / shard["name"], shard)) for shard in shards)
+    return [f"{name} {why}." for name, why in found if why]
+
+
+def folder_of(root: Path, key: str) -> Path:
+    """The folder of a key.
+
+    Raises:
+        BadInput: There is none.
+    """
+    if not re.fullmatch(r"[0-9a-f]{16}", key) or not (root / key).is_dir():
+        raise BadInput(f"There are no targets {key!r} in {root}. `explorer targets ls` lists them.")
+    return root / key
+
+
+def remove(root: Path, key: str) -> None:
+    """Remove a folder of targets; a run that needs them makes them again.
+
+    Raises:
+        BadInput: There is none.
+        JobError: Another process is writing to it.
+    """
+    folder = folder_of(root, key)
+    try:
+        with FileLock(root / f"{key}.lock", timeout=0):
+            # First, so that a removal which is killed leaves a folder that counts as empty.
+            (folder / "meta.json").unlink(missing_ok=True)
+            shutil.rmtree(folder)
+    except Timeout as error:
+        raise JobError(
+            f"The targets {key} are being written by a run. Wait for it, or cancel it."
+        ) from error

@@ -1,0 +1,326 @@
+"""Where the teacher's word on a batch comes from: all that the ways of teaching differ in.
+
+A source turns block numbers into a `Lesson`: token ids, and what the teacher says of them.
+The training loop asks for lessons and knows no more.
+
+| source | the teacher's distributions |
+| --- | --- |
+| `Cached` | read from the targets on disk, top-k and a tail bucket |
+| `Live` | computed now, dense; perhaps of text that the student has just written |
+| `Text` | none: the labels are all there is |
+"""
+
+import dataclasses
+import random
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from explorer.distill.losses import events
+from explorer.distill.sampled_vocab import Shortlist
+from explorer.distill.synthesise import continued
+from explorer.distill.teacher_cache import Targets
+from explorer.errors import BadInput
+from explorer.models.layers import KEPT_LAYERS
+from explorer.specs import DistillSpec
+
+# Shape letters: N blocks of the corpus, B blocks of a batch, T tokens of a block, P scored
+# positions, C positions of a chunk, K kept tokens, E kept tokens and bucket, V vocabulary,
+# H hidden size.
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """Scored positions whose logits exist at one time."""
+
+    positions: slice
+    shortlist: Shortlist | None = None
+    """The tokens that they have logits of; None where these are all."""
+
+    def logits(self, head: nn.Module, hidden_PH: Tensor) -> Tensor:
+        """A model's logits, from its hidden states at all scored positions."""
+        hidden_CH = hidden_PH[self.positions]
+        if self.shortlist:
+            return self.shortlist.logits(head, hidden_CH)
+        logits_CV: Tensor = head(hidden_CH)
+        return logits_CV
+
+    def softened(self, logits_CV: Tensor, temperature: float) -> Tensor:
+        """Logits whose softmax is the distribution at a temperature, in float32.
+
+        A drawn token's are raised by the log of how many it stands for.
+        """
+        logits_CV = logits_CV.float()
+        if temperature != 1:
+            logits_CV = logits_CV / temperature
+        return logits_CV + self.shortlist.log_weights_S if self.shortlist else logits_CV
+
+    def of(self, ids_P: Tensor) -> Tensor:
+        """These positions' tokens [C, ...], as columns of their logits."""
+        ids_C = ids_P[self.positions]
+        return self.shortlist.places(ids_C) if self.shortlist else ids_C
+
+
+EVERYTHING = Chunk(slice(None))
+"""All scored positions with all tokens."""
+
+
+class Distributions(Protocol):
+    """What a teacher says of the scored positions."""
+
+    def pair(self, student_CV: Tensor, chunk: Chunk, temperature: float) -> tuple[Tensor, Tensor]:
+        """Student's and teacher's logits of these positions, in one shape, ready to compare."""
+
+    def top1(self) -> Tensor:
+        """The teacher's most likely token at each scored position, shape [P]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Lesson:
+    """Some blocks and what the teacher says of them."""
+
+    blocks_BT: Tensor
+    teacher: Distributions | None
+    first: int = 0
+    """The first position of a block that is scored; its label is the token after it."""
+    labelled: bool = True
+    """Whether the text is worth imitating; what the student wrote itself is not."""
+    hidden: list[Tensor] | None = None
+    """For each layer of the student, the teacher's state [P, H] that it should reach."""
+    shortlists: list[Shortlist] | None = None
+    """For each block, the tokens that the student has logits of; None where these are all."""
+
+    @property
+    def labels_P(self) -> Tensor:
+        """The token after each scored position."""
+        return self.blocks_BT[:, self.first + 1 :].flatten()
+
+    def scored(self, states_BTH: Tensor) -> Tensor:
+        """The scored positions of something per token, [P, ...]; a block's last has no label."""
+        return states_BTH[:, self.first : -1].flatten(0, 1)
+
+    def chunks(self, num_positions: int) -> Iterator[Chunk]:
+        """The scored positions, at most so many at a time; no two shortlists in one chunk."""
+        num_scored = len(self.labels_P)
+        lists: Sequence[Shortlist | None] = self.shortlists or [None]
+        per_list = num_scored // len(lists)
+        for i, shortlist in enumerate(lists):
+            end = (i + 1) * per_list
+            for start in range(i * per_list, end, num_positions):
+                yield Chunk(slice(start, min(start + num_positions, end)), shortlist)
+
+
+class Source(Protocol):
+    """Turns block numbers into a lesson."""
+
+    @property
+    def blocks_NT(self) -> Tensor:
+        """Token ids of the corpus."""
+
+    def lesson(self, numbers: list[int], step: int, student: PreTrainedModel) -> Lesson:
+        """What is taught with these blocks at this step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Course:
+    """What a student is taught with and what it is measured on."""
+
+    source: Source
+    training: list[int]
+    """Blocks to learn from, in this order."""
+    exam: Source
+    heldout: list[int]
+    """Blocks to measure on; never trained on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """Blocks without a teacher."""
+
+    blocks_NT: Tensor
+
+    def lesson(self, numbers: list[int], step: int, student: PreTrainedModel) -> Lesson:
+        """Only the labels."""
+        return Lesson(self.blocks_NT[numbers].to(student.device), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cached:
+    """Targets that were computed before, once for all students."""
+
+    targets: Targets
+    spec: DistillSpec | None = None
+    """Decides the shortlists, where there are any; None makes none, as an exam wants it."""
+
+    @property
+    def blocks_NT(self) -> Tensor:
+        """Token ids of the corpus."""
+        return self.targets.blocks_NT
+
+    def lesson(self, numbers: list[int], step: int, student: PreTrainedModel) -> Lesson:
+        """The kept tokens of every position, and the bucket."""
+        blocks_BT, ids_BTK, log_p_BTE = self.targets.batch(numbers)
+        shortlists = None
+        if self.spec and self.spec.vocab_sample:
+            shortlists = [
+                Shortlist.draw(
+                    torch.cat([ids_TK[:-1].flatten(), block_T[1:]]),
+                    int(self.targets.identity["vocab_size"]),
+                    self.spec.vocab_sample,
+                    # A block's own: it draws alike in whatever company and process it is.
+                    random.Random(f"{self.spec.seed} {step} {number}").getrandbits(62),
+                ).to(student.device)
+                for number, ids_TK, block_T in zip(numbers, ids_BTK, blocks_BT, strict=True)
+            ]
+        ids_PK, log_p_PE = (
+            t[:, :-1].flatten(0, 1).to(student.device) for t in (ids_BTK, log_p_BTE)
+        )
+        return Lesson(blocks_BT.to(student.device), _Kept(ids_PK, log_p_PE), shortlists=shortlists)
+
+
+@dataclasses.dataclass(frozen=True)
+class Live:
+    """The teacher itself, asked anew for every batch.
+
+    A share of the batches (`on_policy_fraction`) is written by the student: it continues the
+    first `prompt_tokens` of each block, and only what it wrote is scored.
+
+    Source: Agarwal et al. 2023 (GKD), arXiv:2306.13649.
+    """
+
+    teacher: PreTrainedModel
+    blocks_NT: Tensor
+    spec: DistillSpec
+
+    def lesson(self, numbers: list[int], step: int, student: PreTrainedModel) -> Lesson:
+        """The teacher's dense distributions, and its hidden states where they are asked for."""
+        blocks_BT = self.blocks_NT[numbers].to(self.teacher.device)
+        # Decided by the seed and the step alone, so that a resumed training decides the same.
+        draw = random.Random(f"{self.spec.seed} {step}").random()
+        on_policy = draw < self.spec.on_policy_fraction
+        if on_policy:
+            blocks_BT = self._written(blocks_BT, f"{self.spec.seed} {step} {numbers[0]}", student)
+        first = self.spec.prompt_tokens - 1 if on_policy else 0
+        wants_hidden = self.spec.hidden_weight > 0
+        with torch.no_grad():
+            output = self.teacher.base_model(
+                blocks_BT, use_cache=False, output_hidden_states=wants_hidden
+            )
+        lesson = Lesson(blocks_BT, None, first, labelled=not on_policy)
+        states = output.hidden_states
+        return dataclasses.replace(
+            lesson,
+            teacher=_Dense(
+                lesson.scored(output.last_hidden_state), self.teacher.get_output_embeddings()
+            ),
+            hidden=[lesson.scored(states[i]) for i in matched_states(student, len(states) - 1)]
+            if wants_hidden
+            else None,
+        )
+
+    def _written(self, blocks_BT: Tensor, seed: str, student: PreTrainedModel) -> Tensor:
+        """The blocks' openings, continued by the student at temperature 1."""
+        num_prompt = self.spec.prompt_tokens
+        generator = torch.Generator(device=student.device)
+        generator.manual_seed(random.Random(seed).getrandbits(62))
+        was_training = student.training
+        student.eval()
+        written_BT = continued(
+            student,
+            blocks_BT[:, :num_prompt],
+            num_tokens=blocks_BT.shape[1] - num_prompt,
+            generator=generator,
+        )
+        student.train(was_training)
+        return torch.cat([blocks_BT[:, :num_prompt], written_BT], dim=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+    """Cached distributions over the kept tokens and the bucket."""
+
+    ids_PK: Tensor
+    log_p_PE: Tensor
+
+    def pair(self, student_CV: Tensor, chunk: Chunk, temperature: float) -> tuple[Tensor, Tensor]:
+        softened_CV = chunk.softened(student_CV, temperature)
+        return events(softened_CV, chunk.of(self.ids_PK), self.log_p_PE[chunk.positions])
+
+    def top1(self) -> Tensor:
+        return self.ids_PK[:, 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Dense:
+    """A live teacher's distributions, made a chunk at a time from its last hidden states."""
+
+    hidden_PH: Tensor
+    head: nn.Module
+
+    @torch.no_grad()
+    def _logits(self, chunk: Chunk) -> Tensor:
+        return chunk.logits(self.head, self.hidden_PH)
+
+    def pair(self, student_CV: Tensor, chunk: Chunk, temperature: float) -> tuple[Tensor, Tensor]:
+        both = student_CV, self._logits(chunk)
+        student_CV, teacher_CV = (chunk.softened(logits_CV, temperature) for logits_CV in both)
+        return student_CV, teacher_CV
+
+    def top1(self) -> Tensor:
+        return self._logits(EVERYTHING).argmax(-1)
+
+
+def matched_states(student: PreTrainedModel, num_teacher_layers: int) -> list[int]:
+    """For each layer of the student, the index of the teacher's state that it should reach.
+
+    It is the state that the teacher hands to the next kept layer, so a layer learns to do
+    the work of those that were dropped behind it. Indices as in `hidden_states` of
+    transformers: 0 is the embedding.
+
+    Raises:
+        BadInput: The student was not cut from its teacher's layers.
+    """
+    kept = getattr(student.config, KEPT_LAYERS, None)
+    if kept is None:
+        raise BadInput(
+            "distill.hidden_weight needs a student that keeps layers of its teacher, so that it is "
+            "known which states belong together. Take hidden_weight: 0."
+        )
+    return [*kept[1:], num_teacher_layers]
+
+
+def check_hidden(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
+    """Refuse hidden-state matching where the states cannot be compared.
+
+    Raises:
+        BadInput: Another hidden size, or no map of the kept layers.
+    """
+    matched_states(student, teacher.config.num_hidden_layers)
+    theirs, own = teacher.config.hidden_size, student.config.hidden_size
+    if theirs != own:
+        raise BadInput(
+            f"distill.hidden_weight compares hidden states, but the student's have {own} numbers "
+            f"and the teacher's {theirs}. Take hidden_weight: 0, or a depth student."
+        )
+
+
+@torch.inference_mode()
+def check_head(model: PreTrainedModel, ids_BT: Tensor) -> None:
+    """The loop calls layers and head apart: refuse models that do something between or after.
+
+    Raises:
+        BadInput: The model's logits are more than a projection of its hidden states.
+    """
+    ids_BT = ids_BT.to(model.device)
+    head = model.get_output_embeddings()
+    whole = model(ids_BT, use_cache=False).logits
+    apart = head(model.base_model(ids_BT, use_cache=False).last_hidden_state)
+    if not torch.allclose(whole, apart, rtol=1e-3, atol=1e-3, equal_nan=True):
+        raise BadInput(
+            f"{type(model).__name__} caps or scales its logits after the last projection, which "
+            "the training loop does not do. Choose a teacher of a family without it, as Llama, "
+            "Qwen, Mistral or GPT-2."
+        )

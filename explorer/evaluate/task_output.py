@@ -1,0 +1,106 @@
+"""A finished task on disk, in lm-eval's own formats, and the marker that makes it count.
+
+    results_DATE.json         lm-eval's results and configuration
+    samples_TASK_DATE.jsonl   lm-eval's samples, a document a line
+    finished_TASK.json        ours: the key of what was asked, the two files' names, the scores
+    asked_TASK.jsonl          ours: answers of a task that is under way
+
+Source: github.com/EleutherAI/lm-evaluation-harness, `loggers/evaluation_tracker.py`.
+"""
+
+import contextlib
+import dataclasses
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lm_eval.utils import handle_non_serializable, sanitize_list
+
+from explorer.records import TaskScore
+from explorer.store import disk
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskFiles:
+    """The files of one task in a run's folder."""
+
+    folder: Path
+    task: str
+    key: str
+    """A hash of everything that decides the answers."""
+
+    @property
+    def part(self) -> str:
+        """The task's name as a part of a file's: group::task and org/task are names too."""
+        return re.sub(r"[^\w.-]", "_", self.task)
+
+    @property
+    def marker(self) -> Path:
+        """Written last: with it the task is finished."""
+        return self.folder / f"finished_{self.part}.json"
+
+    @property
+    def asked(self) -> Path:
+        """Answers so far; gone when the task is finished."""
+        return self.folder / f"asked_{self.part}.jsonl"
+
+    def read(self) -> tuple[list[TaskScore], list[dict[str, Any]]] | None:
+        """Scores and samples of a task that was finished under the same key, else None."""
+        try:
+            marker = json.loads(self.marker.read_text(encoding="utf-8"))
+            if marker["key"] != self.key:
+                return None
+            scores = [TaskScore.model_validate(score) for score in marker["scores"]]
+            text = (self.folder / marker["samples"]).read_text(encoding="utf-8")
+            # Not splitlines: a document may hold other line ends (U+2028), written as they are.
+            return scores, [json.loads(line) for line in text.split("\n") if line]
+        except (OSError, ValueError, KeyError, TypeError):
+            # Not there, or not whole: the task is asked again.
+            return None
+
+    def write(
+        self, results: dict[str, Any], samples: list[dict[str, Any]], scores: list[TaskScore]
+    ) -> None:
+        """Samples (`as_written`), results, then the marker; files of an older key go last."""
+        older = [self.asked]
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            marker = json.loads(self.marker.read_text(encoding="utf-8"))
+            older += [self.folder / marker["samples"], self.folder / marker["results"]]
+        date = datetime.now(UTC).replace(tzinfo=None).isoformat().replace(":", "-")
+        samples_file, results_file = f"samples_{self.part}_{date}.jsonl", f"results_{date}.json"
+        lines = "".join(_dump(sample) + "\n" for sample in samples)
+        disk.write_text(self.folder / samples_file, lines)
+        disk.write_text(self.folder / results_file, _dump(results, indent=1) + "\n")
+        marker = {
+            "key": self.key,
+            "samples": samples_file,
+            "results": results_file,
+            "scores": [score.model_dump() for score in scores],
+        }
+        disk.write_text(self.marker, json.dumps(marker, indent=1) + "\n")
+        for path in older:
+            path.unlink(missing_ok=True)
+
+
+def _dump(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, default=handle_non_serializable, ensure_ascii=False, indent=indent)
+
+
+def as_written(sample: dict[str, Any]) -> dict[str, Any]:
+    """A sample in the form of lm-eval's samples_*.jsonl, as it will be read again."""
+    arguments = {
+        f"gen_args_{i}": {f"arg_{j}": part for j, part in enumerate(argument)}
+        for i, argument in enumerate(sample["arguments"])
+    }
+    plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in sample.items()}
+    written = plain | {
+        "resps": sanitize_list(sample["resps"]),
+        "filtered_resps": sanitize_list(sample["filtered_resps"]),
+        "arguments": arguments,
+        "target": str(sample["target"]),
+    }
+    read: dict[str, Any] = json.loads(_dump(written))
+    return read

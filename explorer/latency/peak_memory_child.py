@@ -1,0 +1,55 @@
+"""What `memory` starts: a process that loads one model, lets it answer once, and prints bytes.
+
+    python -m explorer.latency.peak_memory_child \
+        '{"name": "starter", "spec": {}, "device": "cpu", "dtype": "float32", "threads": 2}'
+"""
+
+import gc
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from explorer.errors import RunFailed
+from explorer.latency import timing
+from explorer.latency.runtimes import open_runtime
+from explorer.specs import LatencySpec
+
+
+def measure(asked: dict[str, Any]) -> int:
+    """Bytes that a model took while it answered; the process must be fresh."""
+    torch.set_num_threads(asked["threads"])
+    spec = LatencySpec.parse(asked["spec"])
+    gc.collect()
+    before: int = psutil.Process().memory_info().rss
+    runtime = open_runtime.by_name(
+        asked["name"],
+        spec,
+        device=torch.device(asked["device"]),
+        dtype=asked["dtype"],
+        bits=asked.get("bits"),
+    )
+    gc.collect()
+    prompt_BT = timing.random_prompt([runtime], spec, spec.batch_size)
+    with runtime.watch_memory() as peak:
+        # Loading can take more than answering: 5 forgets the peak so far (man 5 proc).
+        if runtime.device.type == "cpu":
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        timing.answer(runtime, prompt_BT, spec.output_tokens)
+    if peak.num_bytes is not None:
+        return peak.num_bytes
+    return _highest_resident_bytes() - before
+
+
+def _highest_resident_bytes() -> int:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise RunFailed("/proc/self/status has no VmHWM, so this system keeps no memory peak.")
+
+
+if __name__ == "__main__":
+    print(measure(json.loads(sys.argv[1])))

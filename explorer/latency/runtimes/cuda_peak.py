@@ -1,0 +1,47 @@
+"""The highest memory of a model on CUDA: what torch's allocator held, less what others held."""
+
+from types import TracebackType
+from typing import Self
+
+import torch
+from transformers import PreTrainedModel
+
+from explorer.latency.runtimes.protocol import Peak
+from explorer.models.quantize import plain_tensors
+
+
+class CudaPeak(Peak):
+    """Watches the allocator of a model's device; `num_bytes` stays None on a CPU."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Watch for `model`; what else lies on the device is not counted."""
+        self._model = model
+
+    def __enter__(self) -> Self:
+        """Forget older peaks."""
+        device = self._model.device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            self._others = torch.cuda.memory_allocated(device) - num_weight_bytes(self._model)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Read the peak."""
+        device = self._model.device
+        if device.type == "cuda":
+            self.num_bytes = torch.cuda.max_memory_allocated(device) - self._others
+
+
+def num_weight_bytes(model: PreTrainedModel) -> int:
+    """Bytes of all parameters and buffers, shared ones once."""
+    storages = {
+        stored.untyped_storage().data_ptr(): stored.untyped_storage().nbytes()
+        for tensor in (*model.parameters(), *model.buffers())
+        for _, stored in plain_tensors("", tensor)
+    }
+    return sum(storages.values())

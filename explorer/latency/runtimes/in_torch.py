@@ -1,0 +1,116 @@
+"""transformers on this machine: eager, or compiled with a static cache.
+
+Eager is what `model(...)` does. Compiled keeps keys and values in tensors of fixed size and
+compiles the step of one token, which on CUDA becomes a graph that is launched at once.
+"""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import transformers
+from transformers import StaticCache
+
+from explorer.latency.runtimes.cuda_peak import CudaPeak
+from explorer.models.loading import Loaded, disk_bytes
+from explorer.records import RuntimeFacts
+
+# Shape letters: B sequences answered together, T prompt tokens, V vocabulary.
+
+
+class Eager:
+    """A loaded model, called as it is; its cache grows with the answer."""
+
+    kind = "transformers eager"
+
+    def __init__(self, loaded: Loaded, *, stored_as: str | None = None) -> None:
+        """Wrap a model that is in memory.
+
+        Args:
+            loaded: The model; the runtime does not copy it.
+            stored_as: A name that `models.loading` finds its files by, to weigh them.
+        """
+        self.loaded, self.model = loaded, loaded.model
+        config = self.model.config.get_text_config()
+        self.name = loaded.name
+        self.device = self.model.device
+        self.vocab_size = int(config.vocab_size)
+        self.context_tokens: int | None = getattr(config, "max_position_embeddings", None)
+        self.facts = RuntimeFacts(
+            name=self.kind,
+            version=transformers.__version__,
+            load_s=loaded.load_s,
+            disk_bytes=disk_bytes(stored_as) if stored_as else None,
+        )
+        self._options: dict[str, Any] = {"use_cache": True}
+        if "logits_to_keep" in inspect.signature(self.model.forward).parameters:
+            self._options["logits_to_keep"] = 1
+
+    def prepare(self, num_sequences: int, num_tokens: int) -> None:
+        """Nothing: the cache grows by itself."""
+
+    @torch.inference_mode()
+    def stream(self, prompt_BT: torch.Tensor, num_tokens: int) -> Iterator[list[int]]:
+        """Greedy tokens, step by step; see `base.Runtime`."""
+        output = self.model(prompt_BT, **self._options)
+        token_B1 = output.logits[:, -1].argmax(-1, keepdim=True)
+        yield token_B1[:, 0].tolist()
+        for _ in range(num_tokens - 1):
+            output = self.model(token_B1, past_key_values=output.past_key_values, **self._options)
+            token_B1 = output.logits[:, -1].argmax(-1, keepdim=True)
+            yield token_B1[:, 0].tolist()
+
+    def watch_memory(self) -> CudaPeak:
+        """The allocator's peak, without what other models hold."""
+        return CudaPeak(self.model)
+
+    def close(self) -> None:
+        """Let go of the model; whoever else holds it keeps it."""
+        del self.model, self.loaded
+
+
+class Compiled(Eager):
+    """The step of one token compiled over a cache of fixed size; the prompt's pass is eager."""
+
+    kind = "transformers compiled"
+
+    def __init__(
+        self, loaded: Loaded, *, stored_as: str | None = None, backend: str = "inductor"
+    ) -> None:
+        """As `Eager`; `backend` is torch.compile's."""
+        super().__init__(loaded, stored_as=stored_as)
+        mode = "reduce-overhead" if self.device.type == "cuda" and backend == "inductor" else None
+        self._step = torch.compile(self.model, mode=mode, backend=backend, fullgraph=True)
+        self._cache: StaticCache | None = None
+        self._room = (0, 0)
+
+    def prepare(self, num_sequences: int, num_tokens: int) -> None:
+        """Keep the cache of this size, so that what was compiled over it stays valid."""
+        # A multiple of 64 lets neighbouring lengths share one compilation.
+        room = (num_sequences, -(-num_tokens // 64) * 64)
+        if self._cache is None or room != self._room:
+            self._cache = StaticCache(self.model.config, max_cache_len=room[1])
+            self._room = room
+
+    @torch.inference_mode()
+    def stream(self, prompt_BT: torch.Tensor, num_tokens: int) -> Iterator[list[int]]:
+        """Greedy tokens, step by step; see `base.Runtime`."""
+        cache = self._cache
+        assert cache is not None, "prepare comes first"
+        cache.reset()
+        output = self.model(prompt_BT, past_key_values=cache, **self._options)
+        token_B1 = output.logits[:, -1].argmax(-1, keepdim=True)
+        yield token_B1[:, 0].tolist()
+        for _ in range(num_tokens - 1):
+            if self.device.type == "cuda":
+                # A graph's output lives in memory that its next launch writes again.
+                torch.compiler.cudagraph_mark_step_begin()
+            output = self._step(token_B1, past_key_values=cache, **self._options)
+            token_B1 = output.logits[:, -1].argmax(-1, keepdim=True).clone()
+            yield token_B1[:, 0].tolist()
+
+    def close(self) -> None:
+        """Let go of the model, its cache and what was compiled."""
+        del self._step, self._cache
+        super().close()

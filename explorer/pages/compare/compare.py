@@ -1,0 +1,90 @@
+"""Compare: choose runs or bring them in, read them side by side, take the table away."""
+
+from functools import partial
+
+import streamlit as st
+
+from explorer.analysis.cost import unit_cost
+from explorer.analysis.tables import run_table
+from explorer.catalogue import prices
+from explorer.charts import export, retention_chart
+from explorer.pages.compare import differences, import_results
+from explorer.pages.shared import (
+    downloads,
+    glossary,
+    html_table,
+    pricing,
+    study_summary,
+    text_format,
+    widgets,
+)
+
+GROUPS = {
+    "": ["Model", "Layers", "Parameters"],
+    "Capability": ["Retention [95 %]", "Raw ratio [95 %]"],
+    "Latency": ["TPOT (ms)", "TTFT (ms)", "Latency vs teacher"],
+    "Cost": ["$/hour at load"],
+    "Memory": ["Memory", "Weights"],
+}
+COLUMN_GROUPS = list(GROUPS)[1:]
+MODES = ("Results", "Differences")
+
+widgets.style()
+root = widgets.results_dir()
+shelf = widgets.load(root)
+listed = widgets.listed(shelf)
+finished = listed[listed["status"] == "finished"]
+
+import_results.outcome()
+if finished.empty:
+    widgets.nothing_yet("Nothing to compare yet: finish a run first, or import lm-eval's results.")
+    import_results.button(root, [])
+    widgets.problems_shown(shelf.problems)
+    st.stop()
+
+runs = study_summary.chosen(finished, "runs")
+
+with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="compare_row"):
+    mode = st.segmented_control(
+        "Show",
+        MODES,
+        default=MODES[0],
+        required=True,
+        key="show",
+        bind="query-params",
+        help=text_format.md(glossary.TERMS["verdict"]),
+    )
+    wanted = st.pills(
+        "Columns",
+        COLUMN_GROUPS,
+        selection_mode="multi",
+        default=COLUMN_GROUPS,
+        key="columns",
+        bind="query-params",
+        disabled=mode != MODES[0],
+    )
+    utilisation = pricing.utilisation(glossary.TERMS["utilisation"])
+    known_prices = widgets.attempt(lambda: prices.prices_for(runs, root)) or {}
+    runs = widgets.index(root).with_retention(runs)
+    runs = unit_cost.add(runs, known_prices, utilisation=utilisation)
+    runs = run_table.ordered_for_people(runs)
+    chart = retention_chart.retention_chart(runs, template="light", width=1100)
+    downloads.button(partial(export.write, runs), chart, "compare", "comparison")
+    import_results.button(root, finished["run_id"].tolist())
+
+is_teacher = (runs["role"] == "teacher").tolist()
+if mode == MODES[0]:
+    cells = run_table.without_equal_lengths(run_table.comparison(runs))
+    groups = {name: GROUPS[name] for name in ["", *wanted]}
+    if "Cost" in groups:
+        beside = [run_table.LENGTHS] if run_table.LENGTHS in cells else []
+        groups["Cost"] = [unit_cost.label_of(runs), *beside, *GROUPS["Cost"]]
+    hover, marks = html_table.reasons(cells, runs), html_table.busy_marks(cells, runs)
+    st.html(html_table.table(cells, groups, pinned=is_teacher, hover=hover, marks=marks))
+    st.caption(study_summary.footnote(runs))
+else:
+    differences.show(root, runs, differences.reference(runs))
+
+with st.expander("Markdown of this table", icon=":material/markdown:"):
+    st.code(export.write(runs, "md").decode(), language="markdown", wrap_lines=False)
+widgets.problems_shown(shelf.problems)

@@ -1,0 +1,207 @@
+"""Economics: what a traffic costs with each measured run, from when on it pays, and elsewhere."""
+
+from functools import partial
+
+import streamlit as st
+
+from explorer.analysis import interference, numbers
+from explorer.analysis.cost import economics, unit_cost
+from explorer.analysis.cost.economics import Assumptions
+from explorer.analysis.cost.fleet import Limits
+from explorer.analysis.cost.serving_cost import Workload
+from explorer.analysis.tables import run_table
+from explorer.catalogue import prices
+from explorer.charts import cost_chart as charts
+from explorer.charts import export
+from explorer.pages.economics import parts
+from explorer.pages.shared import (
+    downloads,
+    glossary,
+    html_table,
+    pricing,
+    study_summary,
+    text_format,
+    widgets,
+)
+
+TERMS = glossary.TERMS
+
+widgets.style()
+root = widgets.results_dir()
+shelf = widgets.load(root)
+listed = widgets.listed(shelf)
+finished = listed[(listed["status"] == "finished") & listed["tpot_ms"].notna()]
+
+if finished.empty:
+    widgets.nothing_yet("No timed run to compute with yet: finish a run first.")
+    widgets.problems_shown(shelf.problems)
+    parts.elsewhere(unit_cost.UTILISATION)
+    st.stop()
+
+sentence = st.container(key="economics_sentence")
+runs = study_summary.chosen(finished, "candidates")
+prompt_tokens, answer_tokens = unit_cost.common_lengths(runs)
+with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="economics_row"):
+    traffic = st.number_input(
+        "Requests per minute",
+        min_value=0.1,
+        value=60.0,
+        step=10.0,
+        key="traffic",
+        format="%.1f",
+        bind="query-params",
+        help=TERMS["traffic"],
+        width=170,
+    )
+    input_tokens = st.number_input(
+        "Tokens in",
+        min_value=1,
+        value=prompt_tokens,
+        step=32,
+        key="in",
+        bind="query-params",
+        help=TERMS["input_tokens"],
+        width=140,
+    )
+    output_tokens = st.number_input(
+        "Tokens out",
+        min_value=1,
+        value=answer_tokens,
+        step=32,
+        key="out",
+        bind="query-params",
+        help=TERMS["answer_tokens"],
+        width=140,
+    )
+    utilisation = pricing.utilisation(TERMS["planned_utilisation"])
+    max_ttft_ms = st.number_input(
+        "TTFT at most (ms)",
+        min_value=1.0,
+        value=None,
+        step=100.0,
+        key="max_ttft",
+        bind="query-params",
+        help=TERMS["limit_ttft"],
+        placeholder="no limit",
+        width=160,
+    )
+    max_tpot_ms = st.number_input(
+        "TPOT at most (ms)",
+        min_value=0.1,
+        value=None,
+        step=5.0,
+        key="max_tpot",
+        bind="query-params",
+        help=TERMS["limit_tpot"],
+        placeholder="no limit",
+        width=160,
+    )
+known = widgets.attempt(lambda: prices.sets(runs, root)) or {name: {} for name in prices.SETS}
+price_set = st.segmented_control(
+    "Price set",
+    list(prices.SETS),
+    default=prices.first_known(known),
+    required=True,
+    key="prices",
+    bind="query-params",
+    help=TERMS["price_set"],
+)
+book = known[price_set]
+api = parts.api(root)
+assumed = Assumptions(
+    workload=Workload(int(input_tokens), int(output_tokens)),
+    traffic_per_s=traffic / 60,
+    utilisation=utilisation,
+    usd_per_hour={name: price.usd_per_hour for name, price in book.items()},
+    limits=Limits(max_ttft_ms, max_tpot_ms),
+    api_usd_per_mtok_input=api.input_usd_per_mtok if api else None,
+    api_usd_per_mtok_output=api.output_usd_per_mtok if api else None,
+)
+kept = run_table.ordered_for_people(widgets.index(root).with_retention(runs))
+found = parts.records(root, kept["run_id"].tolist())
+labels = dict(zip(runs["run_id"], runs["label"], strict=True))
+if runs["label"].duplicated().any():
+    labels = {run_id: run_id for run_id in labels}
+rows = economics.candidates(found, labels, assumed)
+rows = rows.merge(
+    kept[["run_id", "retention", "retention_low", "retention_high"]], on="run_id", how="left"
+)
+
+said = economics.headline(rows, assumed)
+with sentence:
+    st.html(f'<p class="finding">{widgets.text(said)}</p>')
+
+months = economics.by_traffic(found, labels, assumed)
+num_busy = int(interference.busy(rows).sum())
+left, right = st.columns(2)
+with left:
+    st.subheader("Cost by traffic", anchor=False)
+    widgets.chart(
+        charts.break_even_chart(
+            months, assumed.traffic_per_s, num_busy=num_busy, template=widgets.template()
+        ),
+        "economics_months",
+        "Dollars per month by traffic",
+    )
+with right:
+    st.subheader("Payback of the distillation", anchor=False)
+    widgets.chart(
+        charts.payback_chart(
+            economics.over_time(rows), rows, num_busy=num_busy, template=widgets.template()
+        ),
+        "economics_payback",
+        "Dollars spent while serving, distillation included",
+    )
+
+cells = run_table.economics(rows)
+shown = run_table.without_equal_lengths(cells)
+groups = {
+    "": ["Model", "Retention [95 %]"],
+    "Fleet": ["Devices", "Fleet $/hour", "Fleet $/month"],
+    "As timed": [
+        unit_cost.label_of(rows),
+        *([run_table.LENGTHS] if run_table.LENGTHS in shown else []),
+    ],
+    f"Requests of {assumed.workload.in_words()}": [
+        "$/1,000 requests",
+        run_table.PREFILL,
+        run_table.DECODE,
+        run_table.BLENDED,
+    ],
+    "Distillation": ["Bill", "Paid back after"],
+    **({"API": ["API break-even"]} if api else {}),
+}
+with st.container(horizontal=True, vertical_alignment="bottom", key="economics_table_row"):
+    st.subheader("Each candidate", anchor=False)
+    light = charts.break_even_chart(months, assumed.traffic_per_s, num_busy=num_busy)
+    downloads.button(partial(export.write_table, rows, cells), light, "economics", "economics")
+is_teacher = (rows["role"] == "teacher").tolist()
+hover, marks = parts.reasons(shown, rows), html_table.busy_marks(shown, rows)
+st.html(html_table.table(shown, groups, pinned=is_teacher, hover=hover, marks=marks))
+if rows["usd_per_mtok"].notna().any():
+    st.caption(text_format.md(f"{unit_cost.conditions_of(rows)}. {TERMS['split']}"))
+if api:
+    st.caption(text_format.md(TERMS["api_break_even"]))
+with st.expander("Under each price set", icon=":material/payments:"):
+    by_set = economics.by_price_set(
+        found,
+        labels,
+        assumed,
+        {
+            name: {device: price.usd_per_hour for device, price in of_set.items()}
+            for name, of_set in known.items()
+        },
+    )
+    in_words = by_set[list(prices.SETS)].map(numbers.dollars)
+    in_words.insert(0, "Model", by_set["label"])
+    columns = {"": ["Model"], "Dollars a month": list(prices.SETS)}
+    st.html(html_table.table(in_words, columns, pinned=is_teacher))
+notes = list(dict.fromkeys(note for note in rows["notes"] if note))
+missing = list(dict.fromkeys(f"not known: {m}" for m in rows["missing"] if m))
+busy = [
+    interference.left_out(num_busy, "without fleet or payback: Explore offers to time it again")
+]
+parts.rests_on(runs, book, api, [*notes, *missing, *(busy if num_busy else [])])
+
+parts.elsewhere(utilisation)
+widgets.problems_shown(shelf.problems)

@@ -1,0 +1,136 @@
+"""Explore: the finding in one sentence, the chart, and the evidence behind a point."""
+
+import streamlit as st
+
+from explorer.analysis import headline
+from explorer.analysis.cost import unit_cost
+from explorer.catalogue import prices
+from explorer.charts import retention_chart
+from explorer.pages.explore import filters, run_detail
+from explorer.pages.shared import (
+    chart_width,
+    glossary,
+    pricing,
+    removal,
+    submitting,
+    text_format,
+    widgets,
+)
+from explorer.specs import starter_sweep
+
+HELP = glossary.TERMS
+AXES = {
+    "tpot_ms": "TPOT",
+    "ttft_ms": "TTFT",
+    "usd_per_hour_at_load": "$/hour at load",
+    "usd_per_mtok": "$/1M output",
+    "num_parameters": "Parameters",
+    "peak_memory_bytes": "Memory",
+}
+OLD_AXES = {"$/hour": "usd_per_hour_at_load", "$/1M tokens": "usd_per_mtok"}
+"""Names that axes have in older addresses."""
+AXIS_HELP = "\n\n".join(
+    f"**{text_format.md(AXES[axis])}** {text_format.md(HELP[term])}"
+    for axis, term in {
+        "tpot_ms": "tpot",
+        "ttft_ms": "ttft",
+        "usd_per_hour_at_load": "usd_per_hour",
+        "usd_per_mtok": "usd_per_mtok",
+    }.items()
+)
+HEIGHTS = {"retention": "Corrected", "raw_ratio": "Raw"}
+
+widgets.style()
+if "x" not in st.session_state and st.query_params.get("x") in OLD_AXES:
+    st.query_params["x"] = AXES[OLD_AXES[st.query_params["x"]]]
+    st.rerun()
+root = widgets.results_dir()
+shelf = widgets.load(root)
+
+if shelf.runs.empty:
+    st.html('<p class="finding">No runs yet: distil the starter teacher to see what it keeps.</p>')
+    with st.container(horizontal=True):
+        if st.button("Go to the Run page", type="primary", icon=":material/play_circle:"):
+            st.switch_page(widgets.RUN)
+        if not widgets.read_only() and st.button("Start the starter sweep", key="explore_starter"):
+            submitting.begin_runs(root, submitting.START, starter_sweep().runs())
+            st.switch_page(widgets.RUN)
+    widgets.problems_shown(shelf.problems)
+    st.stop()
+
+removal.undo_offer(root)
+listed = filters.listed(shelf)
+chosen = filters.sidebar(listed)
+finished = chosen[chosen["status"] == "finished"]
+
+# The controls stand above the chart and the sentence above them, but the sentence needs
+# what the controls choose: its place is kept here.
+sentence = st.container(key="explore_sentence")
+with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="explore_row"):
+    x = st.segmented_control(
+        "Horizontal axis",
+        list(AXES),
+        default="tpot_ms",
+        required=True,
+        format_func=lambda key: AXES[key],
+        key="x",
+        bind="query-params",
+        help=AXIS_HELP,
+        wrap=True,
+    )
+    y = st.segmented_control(
+        "Capability kept",
+        list(HEIGHTS),
+        default="retention",
+        required=True,
+        format_func=lambda key: HEIGHTS[key],
+        key="y",
+        bind="query-params",
+        help=f"**Corrected** {HELP['retention']}\n\n**Raw** {HELP['raw_ratio']}",
+    )
+    tasks = sorted(shelf.scores["task"].unique())
+    task = st.selectbox(
+        "Task",
+        tasks,
+        index=None,
+        placeholder="All tasks",
+        key="task",
+        bind="query-params",
+        help=HELP["task"],
+        width=190,
+    )
+    utilisation = pricing.utilisation(HELP["utilisation"])
+    known_prices = widgets.attempt(lambda: prices.prices_for(chosen, root)) or {}
+    pricing.popover(root, chosen, known_prices)
+
+runs = widgets.index(root).with_retention(finished, task)
+runs = unit_cost.add(runs, known_prices, utilisation=utilisation)
+if y == "retention":
+    runs["frontier_share"] = widgets.index(root).frontier_share(runs, x, task)
+
+said = headline.headline(runs)
+with sentence:
+    st.html(f'<p class="finding">{widgets.text(said)}</p>')
+    filters.said(chosen, listed, runs, task)
+
+if runs.empty:
+    st.info("No finished run fits the filters. Widen them in the sidebar.")
+elif x.startswith("usd") and runs[x].isna().all():
+    pricing.ask(root, runs, known_prices)
+else:
+    figure = retention_chart.retention_chart(
+        runs,
+        x=x,
+        y=y,
+        template=widgets.template(),
+        selected=widgets.picked(),
+        width=chart_width.of_chart(),
+    )
+    widgets.chart(figure, "explore_chart", said, pick=True)
+    if x == "usd_per_mtok":
+        st.caption(text_format.md(f"{unit_cost.conditions_of(runs)}."))
+    run_detail.strip(root, runs, known_prices)
+
+run_detail.failures(root, chosen)
+removal.trash_list(root)
+widgets.problems_shown(shelf.problems)

@@ -1,0 +1,153 @@
+"""Published: what others say their students keep, each number with its source."""
+
+from functools import partial
+
+import pandas as pd
+import streamlit as st
+
+from explorer.analysis.published import published_retention
+from explorer.analysis.tables import run_table
+from explorer.charts import export
+from explorer.charts import published_chart as charts
+from explorer.pages.published import parts
+from explorer.pages.shared import chart_width, downloads, glossary, text_format, widgets
+
+AXES = {
+    "params_b": "Size",
+    "api_usd_per_mtok_output": "API price",
+    "usd_per_hour": "Estimated $/hour",
+}
+HEIGHTS = {"raw_ratio": "Raw", "retention": "Corrected"}
+RELATIONS = {
+    "Distilled": "distilled",
+    "Smaller siblings": "smaller sibling",
+    "Not distilled": "not distilled",
+}
+BITS = (16, 8, 4)
+CONCURRENCY = 8
+
+widgets.style()
+
+# The controls stand above the chart and the sentence above them: its place is kept here.
+sentence = st.container(key="published_sentence")
+with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="published_row"):
+    x = st.segmented_control(
+        "Horizontal axis",
+        list(AXES),
+        default="params_b",
+        required=True,
+        format_func=lambda key: AXES[key],
+        key="against",
+        wrap=True,
+        bind="query-params",
+        help=text_format.md(glossary.TERMS["published_axis"]),
+    )
+    y = st.segmented_control(
+        "Capability kept",
+        list(HEIGHTS),
+        default="raw_ratio",
+        required=True,
+        format_func=lambda key: HEIGHTS[key],
+        key="kept",
+        bind="query-params",
+        help=text_format.md(glossary.TERMS["published_retention"]),
+    )
+    bits = st.segmented_control(
+        "Weights",
+        list(BITS),
+        default=16,
+        required=True,
+        format_func=lambda number: f"{number} bits",
+        key="bits",
+        bind="query-params",
+        help=text_format.md(glossary.TERMS["bits"]),
+        disabled=x != "usd_per_hour",
+    )
+found = parts.collected(int(bits), CONCURRENCY)
+with st.container(horizontal=True, gap="medium", key="published_filters"):
+    families = st.pills(
+        "Family",
+        list(dict.fromkeys([*charts.FAMILIES, *found.rows["family"]])),
+        selection_mode="multi",
+        key="family",
+        wrap=True,
+        bind="query-params",
+    )
+    relations = st.pills(
+        "Relation",
+        list(RELATIONS),
+        selection_mode="multi",
+        key="relation",
+        wrap=True,
+        bind="query-params",
+        help=text_format.md(glossary.TERMS["relation"]),
+    )
+rows = found.rows
+if families:
+    rows = rows[rows["family"].isin(families)]
+if relations:
+    wanted = tuple(RELATIONS[name] for name in relations)
+    rows = rows[rows["relation"].str.startswith(wanted)]
+
+said = published_retention.headline(rows)
+with sentence:
+    st.html(f'<p class="finding">{widgets.text(said)}</p>')
+    st.html(
+        f'<p class="quiet">{text_format.plural(len(rows), "comparison")} of {len(found.rows)}, '
+        "each inside one table of one publisher, on the same benchmarks in the same setting. "
+        "Published scores have no intervals. Nothing here was measured by us.</p>"
+    )
+
+if rows.empty:
+    st.info("No published comparison fits the filters. Take one away above.")
+else:
+    picked = st.session_state.get("pair", st.query_params.get("pair"))
+    figure = charts.kept_chart(
+        rows,
+        x,
+        y=y,
+        template=widgets.template(),
+        selected=picked if picked in rows.index else None,
+        width=chart_width.of_chart(),
+    )
+    widgets.chart(figure, "published_chart", said, pick=True, picked_as="pair")
+    with st.container(horizontal=True, vertical_alignment="bottom", key="published_pick"):
+        point = st.selectbox(
+            "Evidence behind a point",
+            rows.index.tolist(),
+            index=None,
+            placeholder="Click a point, or choose it here",
+            key="pair",
+            bind="query-params",
+        )
+        light = charts.kept_chart(rows, x, y=y, width=1100)
+        downloads.button(
+            partial(export.write_table, rows.reset_index(drop=True), run_table.published(rows)),
+            light,
+            "published",
+            "published",
+        )
+    if point is not None:
+        parts.evidence(found, point)
+
+st.subheader("Four claims everyone repeats", anchor=False)
+for pair in (0, 2):
+    for column, one in zip(
+        st.columns(2), parts.judged(16, CONCURRENCY)[pair : pair + 2], strict=True
+    ):
+        with column:
+            parts.claim(one)
+st.caption(
+    "A verdict is computed: holds where every point agrees, in part where some do, not supported "
+    "where none does. Estimated points follow from sizes and dated prices, at eight requests at "
+    "once."
+)
+
+if not rows.empty:
+    st.subheader("All comparisons", anchor=False)
+    words_table: pd.DataFrame = run_table.published(rows)
+    st.dataframe(
+        words_table,
+        hide_index=True,
+        column_config={"Source": st.column_config.LinkColumn(display_text="source")},
+    )

@@ -1,0 +1,119 @@
+"""What an order will take, before anybody pays for it."""
+
+import html
+from pathlib import Path
+
+import streamlit as st
+
+from explorer.analysis import numbers
+from explorer.analysis.planning import run_time
+from explorer.analysis.stats import paired_tests
+from explorer.catalogue import prices
+from explorer.errors import ExplorerError
+from explorer.pages.run import run_spec
+from explorer.pages.shared import glossary, text_format
+from explorer.pages.shared.store_cache import Shelf
+from explorer.specs import RunSpec
+
+
+def show(specs: list[RunSpec], new: list[RunSpec], shelf: Shelf, root: Path) -> None:
+    """Time, memory, money and the smallest difference that the order can show."""
+    taken = run_time.estimate(new, shelf.runs, shelf.scores)
+    with st.container(border=True, key="run_preview"):
+        hover = html.escape(glossary.TERMS["detectable"], quote=True)
+        st.html(
+            f'<p class="order">{_first(specs, new)}<br>{_costs(taken, shelf, root)}<br>'
+            f'<span title="{hover}">{html.escape(_detectable(specs, shelf))}</span></p>'
+            + (f'<p class="quiet">{html.escape(_basis(taken))}</p>' if new else "")
+            + _too_large(taken, shelf)
+            + _large_steps(new, shelf)
+        )
+
+
+def _first(specs: list[RunSpec], new: list[RunSpec]) -> str:
+    done = len(specs) - len(new)
+    before = f", {done} of them finished before" if done else ""
+    students = [spec for spec in specs if spec.student and not spec.format]
+    which = "the teacher" + (
+        f" and {text_format.plural(len(students), 'student')}" if students else ""
+    )
+    for again, num in (
+        ("as GGUF", sum(spec.gguf is not None for spec in specs)),
+        ("rounded", sum(spec.torch_bits is not None for spec in specs)),
+    ):
+        which += f", {num} of them again {again}" if num else ""
+    return html.escape(f"{text_format.plural(len(specs), 'run')}: {which}{before}.")
+
+
+def _costs(taken: run_time.Estimate, shelf: Shelf, root: Path) -> str:
+    if taken.seconds is None:
+        return "<b>Time not known yet</b>"
+    parts = [f"<b>about {numbers.duration(taken.seconds)}</b>"]
+    if taken.memory_bytes:
+        parts.append(f"at least {numbers.size(taken.memory_bytes)} of memory")
+    price = _price(shelf, root)
+    if price is not None:
+        usd = price.usd_per_hour * taken.seconds / 3600
+        seen = f" title='{html.escape(price.in_words(), quote=True)}'"
+        parts.append(f"<span{seen}>{numbers.dollars(usd)}</span>")
+    return ", ".join(parts)
+
+
+def _price(shelf: Shelf, root: Path) -> prices.Price | None:
+    """The price of the device that the estimate rests on: the newest run's."""
+    newest = shelf.runs.dropna(subset=["device_name"]).sort_values("finished_at").tail(1)
+    if newest.empty:
+        return None
+    try:
+        known = prices.prices_for(newest, root)
+    except ExplorerError:
+        return None
+    return known.get(newest["device_name"].iloc[0])
+
+
+def _too_large(taken: run_time.Estimate, shelf: Shelf) -> str:
+    """A word where even the least that a run needs is more than the newest run's device has."""
+    known = shelf.runs.sort_values("finished_at")["memory_bytes"].dropna()
+    if known.empty or not taken.memory_bytes or taken.memory_bytes <= known.iloc[-1]:
+        return ""
+    said = (
+        f"This will be refused: the device has {numbers.size(known.iloc[-1])} of memory, "
+        f"{numbers.size(taken.memory_bytes - known.iloc[-1])} too little. A smaller student fits, "
+        "or one cut from a smaller model."
+    )
+    return f'<p class="quiet">{html.escape(said)}</p>'
+
+
+def _detectable(specs: list[RunSpec], shelf: Shelf) -> str:
+    num_documents = run_spec.documents_asked(specs, shelf.scores)
+    if specs[0].capability is None:
+        return "Nothing is tested, so no difference will be seen."
+    if num_documents is None:
+        return "How many documents these tasks have is known after their first run."
+    points = 100 * paired_tests.smallest_detectable_difference(num_documents)
+    return (
+        f"With {num_documents:,} documents you will see differences of "
+        f"{numbers.significant(points)} points or more."
+    )
+
+
+def _basis(taken: run_time.Estimate) -> str:
+    if not taken.unknown or taken.seconds is None:
+        return taken.basis
+    missing = " and ".join(taken.unknown)
+    return f"{taken.basis} Without {missing}: no earlier run tells how long it takes."
+
+
+def _large_steps(specs: list[RunSpec], shelf: Shelf) -> str:
+    """A word on students that lose more than half in one cut, and what to do instead."""
+    found = run_time.large_steps(specs, shelf.runs)
+    if not found:
+        return ""
+    lost = numbers.percent(max(found.values()), digits=2)
+    most = f"up to {lost}" if len(found) > 1 else lost
+    said = (
+        f"{', '.join(found)}: this removes {most} of the parameters at once. Distil a larger "
+        "student first, then choose it under Cut from."
+    )
+    hover = html.escape(glossary.TERMS["start_from"], quote=True)
+    return f'<p class="quiet" title="{hover}">{html.escape(said)}</p>'

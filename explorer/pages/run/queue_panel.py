@@ -1,0 +1,235 @@
+"""The queue: a line a run, refreshed on its own while something is active."""
+
+import html
+import urllib.parse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from explorer import jobs
+from explorer.analysis import interference, numbers
+from explorer.errors import ExplorerError
+from explorer.jobs.states import ACTIVE
+from explorer.pages.shared import glossary, removal, submitting, text_format, widgets
+from explorer.records.rows import row_dicts
+
+REFRESH_S = 1.0
+SHOWN = 12
+"""Runs listed at once; the others are on the Explore page."""
+STAGES = {
+    "prepare": "Getting ready",
+    "targets": "Asking the teacher",
+    "distil": "Teaching",
+    "capability": "Testing",
+    "latency": "Timing",
+    "record": "Writing it down",
+}
+SPARK_COLOUR = "#3d94d1"
+"""Seen well on the light and on the dark theme: a picture can't take the page's text colour."""
+COLUMNS = [3, 4, 2, 2]
+DONE_COLUMNS = [3, 6, 2]
+
+
+def show(root: Path, *, more_to_come: bool = False) -> None:
+    """Draw the queue; it refreshes itself every second while a run is active or will come."""
+    active = bool(_active(_listing(root))) or more_to_come or submitting.is_running(root)
+    fragment = st.fragment(_draw, run_every=REFRESH_S if active else None)
+    fragment(root, active, more_to_come)
+
+
+def _listing(root: Path) -> pd.DataFrame:
+    try:
+        return jobs.listing(root)
+    except ExplorerError as error:
+        st.error(text_format.md(str(error)), icon=":material/error:")
+        return pd.DataFrame(columns=["run_id", "state"])
+
+
+def _active(listing: pd.DataFrame) -> int:
+    return int(listing["state"].isin(ACTIVE).sum())
+
+
+def _draw(root: Path, was_active: bool, more_to_come: bool) -> None:
+    listing = _listing(root)
+    active = _active(listing)
+    st.subheader("Queue", anchor=False)
+    submitting.lines(root, but=(submitting.START,))
+    if (bool(active) or more_to_come or submitting.is_running(root)) != was_active:
+        # The timer belongs to the whole page: start or stop it there.
+        submitting.redraw(root)
+    removal.undo_offer(root)
+    if listing.empty:
+        st.caption("Nothing has been started yet.")
+    # A run under way is never out of sight.
+    hidden = listing["run_id"].isin(widgets.load(root).hidden) & ~listing["state"].isin(ACTIVE)
+    shown = listing if st.session_state.get("queue_hidden") else listing[~hidden]
+    for row in row_dicts(shown.head(max(SHOWN, active))):
+        _line(root, row)
+    rest = len(shown) - max(SHOWN, active)
+    if rest > 0:
+        st.caption(f"and {rest:,} earlier ones: see Explore.")
+    if hidden.any():
+        st.toggle(f"Show {text_format.plural(int(hidden.sum()), 'hidden run')}", key="queue_hidden")
+    removal.trash_list(root)
+
+
+def _line(root: Path, row: Mapping[Any, Any]) -> None:
+    """One run: what it is, how far, how its loss falls, what one can do."""
+    run_id, state = row["run_id"], row["state"]
+    done = state == "finished"
+    with st.container(key=f"queue_{run_id.replace('.', '-')}", border=not done):
+        # A finished run has no curve to watch: its result gets that place.
+        name, middle, *curve, actions = st.columns(
+            DONE_COLUMNS if done else COLUMNS, vertical_alignment="center"
+        )
+        name.markdown(f"**{text_format.md(run_id)}**")
+        if state == "running":
+            _running(row, middle, curve[0])
+        elif state == "queued":
+            middle.progress(0.0, "Waiting for its turn")
+        elif done:
+            with middle.container(horizontal=True, vertical_alignment="center"):
+                st.markdown(_result(root, run_id), width="content")
+                _time_again(root, run_id)
+            if known(row["error"]):
+                middle.caption(text_format.md(row["error"]))
+        else:
+            middle.markdown(stopped(row))
+        with actions.container(
+            horizontal=True, horizontal_alignment="right", vertical_alignment="center"
+        ):
+            _actions(root, run_id, state, bool(row["cancel_requested"]))
+        if not done:
+            # A finished run's log is with the rest of its evidence, on the Explore page.
+            _log(root, run_id)
+
+
+def _running(row: Mapping[Any, Any], middle: Any, spark: Any) -> None:
+    total = row["total"] if known(row["total"]) else 0
+    share = min(1.0, row["done"] / total) if total else 0.0
+    parts = [STAGES.get(row["stage"], str(row["stage"] or "Starting").capitalize())]
+    if total:
+        parts.append(f"{row['done']:,.0f} of {total:,.0f} {row['unit'] or ''}".strip())
+    if known(row["tokens_per_s"]):
+        parts.append(f"{numbers.significant(row['tokens_per_s'])} tokens/s")
+    if known(row["seconds_left"]):
+        parts.append(f"{numbers.duration(row['seconds_left'])} left")
+    if row["busy"] is True:
+        parts.append("the machine is busy with something else")
+    middle.progress(share, text_format.md(" · ".join(parts)))
+    if isinstance(row["losses"], list):
+        spark.html(sparkline(row["losses"]))
+
+
+def _result(root: Path, run_id: str) -> str:
+    """A finished run in one line."""
+    shelf = widgets.index(root)
+    runs = shelf.shelf().runs
+    mine = runs[runs["run_id"] == run_id]
+    if mine.empty:
+        return "Finished"
+    try:
+        one = shelf.with_retention(mine).iloc[0]
+    except ExplorerError as error:
+        return text_format.md(str(error))
+    parts = []
+    if one["role"] == "student" and known(one["retention"]):
+        kept = numbers.percent(one["retention"], one["retention_low"], one["retention_high"])
+        parts.append(f"keeps {kept}")
+    if known(one["tpot_ms"]):
+        took = f"{numbers.milliseconds(one['tpot_ms'])} a token"
+        was_busy = one["machine_busy"]
+        parts.append(f"{took} ({interference.MARK}, not used)" if was_busy else took)
+    return text_format.md("Finished: " + ", ".join(parts)) if parts else "Finished"
+
+
+def stopped(row: Mapping[Any, Any]) -> str:
+    """Why a run or a tournament failed, was cancelled or interrupted."""
+    colour = "red" if row["state"] == "failed" else "orange"
+    why = row["error"] if known(row["error"]) else ""
+    return f":{colour}[{row['state'].capitalize()}] {text_format.md(str(why))}".strip()
+
+
+def _actions(root: Path, run_id: str, state: str, cancelling: bool) -> None:
+    if state == "finished":
+        st.page_link(
+            widgets.EXPLORE,
+            label="See its point",
+            icon=":material/scatter_plot:",
+            query_params={"run": run_id},
+        )
+    elif widgets.read_only():
+        return
+    elif state in ACTIVE:
+        if cancelling:
+            st.button("Stopping…", key=f"cancel_{run_id}", disabled=True, width="stretch")
+        elif st.button("Cancel", key=f"cancel_{run_id}", icon=":material/stop:", width="stretch"):
+            widgets.attempt(lambda: jobs.cancel(root, run_id))
+            st.rerun(scope="fragment")
+        return
+    else:
+        st.button(
+            "Resume",
+            key=f"resume_{run_id}",
+            icon=":material/replay:",
+            disabled=submitting.is_running(root, submitting.key_of(run_id)),
+            on_click=submitting.begin_again,
+            args=(root, run_id),
+        )
+    removal.menu(root, run_id, place="queue")
+
+
+def _time_again(root: Path, run_id: str) -> None:
+    """Offer to measure a finished run anew where the machine was busy."""
+    runs = widgets.load(root).runs
+    was_busy = interference.busy(runs[runs["run_id"] == run_id]).any()
+    if (
+        was_busy
+        and not widgets.read_only()
+        and st.button(
+            "Time it again",
+            key=f"time_again_{run_id}",
+            icon=":material/timer:",
+            help=glossary.TERMS["machine_busy"],
+        )
+    ):
+        submitting.begin_again(root, run_id)
+        st.rerun()
+
+
+def _log(root: Path, run_id: str) -> None:
+    """The end of the log, read only when somebody opens it."""
+    with st.expander("Log", on_change="rerun", key=f"log_{run_id}", type="compact") as log:
+        if log.open:
+            text = widgets.attempt(lambda: jobs.log_tail(root, run_id, 60))
+            st.code(text or "The log is empty.", language=None, height=240, wrap_lines=True)
+
+
+def known(value: Any) -> bool:
+    """Whether the listing has this value."""
+    return not numbers.missing(value)
+
+
+def sparkline(values: list[float]) -> str:
+    """A loss curve as a picture with its last value; it says its numbers to screen readers."""
+    last = f'<span class="quiet">loss {numbers.significant(values[-1])}</span>'
+    if len(values) < 2:
+        return last
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+    points = " ".join(
+        f"{100 * i / (len(values) - 1):.1f},{28 - 26 * (value - low) / span:.1f}"
+        for i, value in enumerate(values)
+    )
+    # A picture by address, because st.html takes inline SVG away.
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 30" preserveAspectRatio="none">'
+        f'<polyline points="{points}" fill="none" stroke="{SPARK_COLOUR}" stroke-width="1.5" '
+        f'vector-effect="non-scaling-stroke"/></svg>'
+    )
+    said = f"Loss from {numbers.significant(values[0])} to {numbers.significant(values[-1])}"
+    address = f"data:image/svg+xml,{urllib.parse.quote(svg)}"
+    return f'<img class="spark" alt="{html.escape(said)}" src="{address}">{last}'

@@ -1,0 +1,61 @@
+"""Run: an order form, beside it what the order will take, below it tournaments and the queue."""
+
+import streamlit as st
+
+from explorer.errors import ExplorerError
+from explorer.models import sizes
+from explorer.pages.run import (
+    endpoint_form,
+    form,
+    preview,
+    queue_panel,
+    run_spec,
+    search_form,
+    search_panel,
+)
+from explorer.pages.shared import submitting, text_format, widgets
+from explorer.pages.tasks import task_browser
+
+widgets.style()
+root = widgets.results_dir()
+shelf = widgets.load(root)
+
+if widgets.read_only():
+    st.info("This dashboard is read-only: it shows runs and starts none.", icon=":material/lock:")
+else:
+    st.subheader("Order a study", anchor=False)
+    left, right = st.columns([5, 3], gap="large")
+    problem = None
+    specs = []
+    with left:
+        try:
+            asked = form.ask(root, shelf)
+            specs = run_spec.runs_of(asked)
+            form.shown(asked)
+            sizes.check_students(specs, root)
+            search_form.ask(specs, root)
+        except ExplorerError as error:
+            problem = str(error)
+    with right:
+        new = run_spec.not_finished(specs, shelf.runs)
+        if problem is None and new and new[0].capability:
+            problem = task_browser.problem(new[0].capability)
+        if problem:
+            st.error(text_format.md(problem), icon=":material/error:")
+        else:
+            preview.show(specs, new, shelf, root)
+            # The last is a student where there is one: its teacher's targets cost as well.
+            last = new[-1] if new else None
+            if (
+                last
+                and (last.capability or last.student)
+                and run_spec.runs_elsewhere(last.teacher) == "endpoint"
+            ):
+                endpoint_form.cost(last, root)
+        runs = text_format.plural(len(new), "run")
+        label = f"Start {runs}" if new or problem else "Nothing to run: all results exist"
+        submitting.start_button(root, new, label, ready=bool(new) and not problem)
+
+under_way = search_panel.show(root)
+queue_panel.show(root, more_to_come=under_way)
+widgets.problems_shown(shelf.problems)

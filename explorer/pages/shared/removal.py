@@ -1,0 +1,111 @@
+"""Hide and delete runs on a page, and undo it."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from explorer import jobs
+from explorer.pages.shared import text_format, widgets
+from explorer.store import trash
+
+HIDE, SHOW, DELETE = "Hide", "Show again", "Delete"
+ICONS = {HIDE: "visibility_off", SHOW: "visibility", DELETE: "delete"}
+JUST_DELETED = "just_deleted"
+"""The run that this session deleted last, for the offer to undo it."""
+MOST_SHOWN = 50
+
+
+def menu(root: Path, run_id: str, *, place: str) -> None:
+    """A menu that hides, shows or deletes a run; nothing in a read-only dashboard.
+
+    Args:
+        root: The store.
+        run_id: The run; it is not under way.
+        place: Where the menu stands, for its key.
+    """
+    if widgets.read_only():
+        return
+    hidden = run_id in widgets.load(root).hidden
+    key = f"{place}_remove_{run_id}"
+    st.menu_button(
+        "More",
+        [SHOW if hidden else HIDE, DELETE],
+        key=key,
+        format_func=lambda action: f":material/{ICONS[action]}: {action}",
+        help="Hide this run, or delete it. Both can be undone.",
+        on_click=lambda: _act(root, run_id, st.session_state[key]),
+    )
+
+
+def _act(root: Path, run_id: str, action: str | None) -> None:
+    """Do what was chosen; it runs before the page is drawn again."""
+    if action == HIDE:
+        widgets.attempt(lambda: trash.hide(root, [run_id]))
+    elif action == SHOW:
+        widgets.attempt(lambda: trash.unhide(root, [run_id]))
+    elif action == DELETE:
+        entries = widgets.attempt(lambda: jobs.delete(root, [run_id]))
+        if entries:
+            st.session_state[JUST_DELETED] = run_id
+    if action in (HIDE, DELETE) and st.session_state.get(widgets.PICKED) == run_id:
+        st.session_state[widgets.PICKED] = None
+    widgets.index(root).look_again()
+
+
+def undo_offer(root: Path) -> None:
+    """After a deletion: what was deleted, and a button that takes it back."""
+    run_id = st.session_state.get(JUST_DELETED)
+    if run_id is None or all(entry.run_id != run_id for entry in trash.deleted(root)):
+        return
+    with st.container(border=True, horizontal=True, vertical_alignment="center"):
+        st.markdown(f"Deleted **{text_format.md(run_id)}**.{_left_alone(root, run_id)}")
+        st.button(
+            "Undo",
+            key=f"undo_{run_id}",
+            icon=":material/undo:",
+            on_click=_restore,
+            args=(root, run_id),
+        )
+
+
+def _left_alone(root: Path, run_id: str) -> str:
+    """What the deletion means for other runs, where it means something."""
+    runs = widgets.load_runs(root)
+    num_students = int((runs["teacher_run_id"] == run_id).sum())
+    if not num_students:
+        return ""
+    return (
+        f" {text_format.plural(num_students, 'run')} had it as the teacher's run and cannot be "
+        "compared without it."
+    )
+
+
+def _restore(root: Path, run_id: str) -> None:
+    widgets.attempt(lambda: trash.restore(root, run_id))
+    widgets.index(root).look_again()
+
+
+def trash_list(root: Path) -> None:
+    """The deleted runs, each with a way back; nothing where the trash is empty."""
+    entries = trash.deleted(root)
+    if not entries:
+        return
+    title = f"Trash: {text_format.plural(len(entries), 'deleted run')}"
+    with st.expander(title, icon=":material/delete:", key="trash"):
+        for entry in entries[:MOST_SHOWN]:
+            name, action = st.columns([6, 2], vertical_alignment="center")
+            name.markdown(
+                f"**{text_format.md(entry.run_id)}** deleted {text_format.ago(entry.deleted_at)}"
+            )
+            if not widgets.read_only():
+                action.button(
+                    "Restore",
+                    key=f"restore_{entry.folder.name}",
+                    icon=":material/undo:",
+                    width="stretch",
+                    on_click=_restore,
+                    args=(root, entry.run_id),
+                )
+        if len(entries) > MOST_SHOWN:
+            st.caption(f"and {len(entries) - MOST_SHOWN:,} earlier ones: `explorer trash`.")
+        st.caption("Delete them for good: `explorer trash --empty`.")

@@ -1,0 +1,91 @@
+"""What a run is wrapped in: alone with its work, logged, stoppable, failing in words."""
+
+import errno
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from explorer.errors import ExplorerError, NoRoom
+from explorer.store.progress import Progress
+
+log = logging.getLogger("explorer")
+
+
+def as_known(error: Exception) -> ExplorerError | None:
+    """What the user can do something about, in words; None for a bug."""
+    if isinstance(error, ExplorerError):
+        return error
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return NoRoom(
+            "The device ran out of memory. Lower distill.blocks_per_step, capability.batch_size or "
+            "distill.block_tokens, or choose a smaller model."
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoRoom(f"The disk is full ({error.filename or 'no file named'}). Make room, resume.")
+    if isinstance(error, PermissionError):
+        return NoRoom(f"No permission to write {error.filename}. Change it, then resume.")
+    return None
+
+
+@contextmanager
+def alone(root: Path, name: str, progress: Progress) -> Iterator[None]:
+    """Hold the lock of this name; while another process holds it, say that we wait."""
+    path = root / ".work" / "locks" / f"{name}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NoRoom(f"Could not write to {root}: {error.strerror}.") from error
+    lock = FileLock(path)
+    while True:
+        try:
+            lock.acquire(timeout=1)
+            break
+        except Timeout:
+            progress("waiting for the same work in another process")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """Append what the explorer and its libraries say to the run's log."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    before = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        logging.getLogger("py.warnings").removeHandler(handler)
+        log.setLevel(before)
+        handler.close()
+
+
+@contextmanager
+def stoppable(progress: Progress) -> Iterator[None]:
+    """Turn SIGTERM into a stop at the next update, after a checkpoint."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set signal handlers
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        progress.stop_reason = "The process was told to end. Resume the run to continue."
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,1 @@
+"""results/ on disk, and what the user hid or deleted in it."""

@@ -1,0 +1,676 @@
+"""results/ on disk: one folder a run, written once, listed as a DataFrame.
+
+results/<run_id>/spec.yaml       what was asked; runs again by itself
+                 status.json     live progress, rewritten while the run goes on
+                 log.txt         what the run printed
+                 capability/     lm-eval's own results_*.json and samples_*.jsonl
+                 answers.parquet a row a document: what the paired statistics need
+                 weights.txt     where the student's weights lie: .students/<key>/model
+                 record.json     written last: the result in force
+                 record.N.json   earlier results, and attempts that did not replace one
+                 again, next/    while a finished run is measured again: the request, and its
+                                 files so far; they replace the run's when it is finished
+results/.students/<key>/         weights of finished students, shared by runs; not committed, and
+                                 only a new training makes them again
+results/.work/                   targets, texts, checkpoints: shared by runs, not committed, made
+                                 again at need
+"""
+
+import contextlib
+import difflib
+import errno
+import itertools
+import json
+import os
+import re
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from explorer.errors import BadInput, DamagedStore, NoRoom
+from explorer.records import Latency, RunRecord, Timing
+from explorer.records.quantiles import median_interval, percentile
+from explorer.specs import RunSpec
+
+RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+RECORD, STATUS, SPEC, LOG, CANCEL = "record.json", "status.json", "spec.yaml", "log.txt", "cancel"
+ANSWERS, WEIGHTS, CAPABILITY = "answers.parquet", "weights.txt", "capability"
+AGAIN, NEXT = "again", "next"
+STUDENTS, STUDENTS_BEFORE = ".students", ".work/students"
+"""Where finished students lie, and where earlier versions left them."""
+MOST_CANDIDATES = 8
+"""Ids that are listed where what was typed begins several."""
+MOST_CLOSE = 3
+"""Ids that are listed where what was typed begins none."""
+
+
+def run_folder(root: Path, run_id: str) -> Path:
+    """The folder of a run, whether it exists or not.
+
+    Raises:
+        BadInput: The id could reach outside the store.
+    """
+    if not RUN_ID.fullmatch(run_id):
+        raise BadInput(
+            f"A run's id has small letters, digits, dots, dashes and underscores, got {run_id!r}."
+        )
+    return root / run_id
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as `write_bytes` does."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file in one rename after fsync: readers see the old one or the new one, whole.
+
+    Raises:
+        NoRoom: The disk is full or the folder may not be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise NoRoom(f"Could not write {path}: {error.strerror or error}.") from error
+
+
+def open_run(root: Path, spec: RunSpec) -> Path:
+    """Make the run's folder and put its spec there; an existing one is taken as it is."""
+    folder = run_folder(root, spec.run_id)
+    if not (folder / SPEC).exists():
+        write_text(folder / SPEC, spec.to_yaml())
+    return folder
+
+
+def read_spec(root: Path, run_id: str) -> RunSpec:
+    """The spec that a run was opened with.
+
+    Raises:
+        BadInput: There is no such run, or it was imported.
+    """
+    path = run_folder(root, run_id) / SPEC
+    if path.with_name(RECORD).is_file() and not path.is_file():
+        raise BadInput(f"{run_id} was imported: it has no {SPEC}, so it cannot be run here.")
+    if not path.is_file():
+        raise BadInput(f"There is no run {run_id!r} in {root}. `explorer ls` lists them.")
+    return RunSpec.from_yaml(path.read_text(encoding="utf-8"), str(path))
+
+
+def save(root: Path, record: RunRecord) -> Path:
+    """Write a record, after everything else the run leaves; return its file.
+
+    A finished record stays in force as record.json until another finished one replaces it. A
+    record that is replaced, and an attempt that did not finish beside a finished one, is kept as
+    record.N.json: none is ever overwritten.
+    """
+    folder = run_folder(root, record.run_id)
+    path, text = folder / RECORD, record.to_json()
+    if record.status != "finished" and is_finished(root, record.run_id):
+        numbered = _new_number(folder)
+        write_text(numbered, text)
+        (folder / AGAIN).unlink(missing_ok=True)
+        return numbered
+    if path.exists() and path.read_bytes() != text.encode():
+        partial = path.with_name(f".{RECORD}.{os.getpid()}.partial")
+        shutil.copyfile(path, partial)
+        partial.replace(_new_number(folder))
+    measured_again = (folder / AGAIN).exists()
+    if measured_again:
+        # Before the record: whoever has read it takes these files for the new result's.
+        _replace_evidence(folder)
+    write_text(path, text)
+    if measured_again:
+        shutil.rmtree(folder / NEXT, ignore_errors=True)
+        (folder / AGAIN).unlink(missing_ok=True)
+    return path
+
+
+def _new_number(folder: Path) -> Path:
+    """The first record.N.json that is not there, made now so that nobody else takes it."""
+    for number in itertools.count(1):
+        path = folder / f"record.{number}.json"
+        with contextlib.suppress(FileExistsError):
+            path.touch(exist_ok=False)
+            return path
+    raise AssertionError("itertools.count does not end")
+
+
+def _replace_evidence(folder: Path) -> None:
+    """Put the answers of the new result in the place of the old ones; safe to repeat."""
+    for name in (CAPABILITY, ANSWERS):
+        new, old = folder / NEXT / name, folder / name
+        if new.exists():
+            if old.exists():
+                replaced = folder / NEXT / f"replaced-{name}"
+                shutil.rmtree(replaced, ignore_errors=True)
+                old.replace(replaced)
+            new.replace(old)
+
+
+def load(root: Path, run_id: str) -> RunRecord:
+    """Read one record.
+
+    Raises:
+        BadInput: No such run, or it has no record yet.
+        DamagedStore: The file is no record.
+    """
+    path = run_folder(root, run_id) / RECORD
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise BadInput(f"There is no record of {run_id!r} in {root}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DamagedStore(f"Could not read {path}: {error}") from error
+    record = RunRecord.from_json(text, str(path))
+    if record.run_id != run_id:
+        raise DamagedStore(f"{path} holds the record of {record.run_id!r}; was it copied by hand?")
+    return record
+
+
+def run_ids(root: Path) -> list[str]:
+    """Ids of all folders that look like runs, with or without a record."""
+    if not root.is_dir():
+        return []
+    folders = (entry for entry in os.scandir(root) if entry.is_dir())
+    return sorted(f.name for f in folders if RUN_ID.fullmatch(f.name))
+
+
+def is_run(root: Path, run_id: str) -> bool:
+    """Whether the folder of this name holds a run: its spec, its record, or both."""
+    folder = root / run_id
+    return (folder / SPEC).is_file() or (folder / RECORD).is_file()
+
+
+def resolve_run_id(root: Path, text: str) -> str:
+    """The run that `text` names: by its whole id, or by a beginning that no other run shares.
+
+    Raises:
+        BadInput: No run's id begins so, or several do; the message names candidates.
+    """
+    if run_folder(root, text).is_dir() and is_run(root, text):
+        return text
+    known = [name for name in run_ids(root) if is_run(root, name)]
+    return resolve_id(
+        text, known, "runs", f"There is no run {text!r} in {root}.", "`explorer ls` lists them."
+    )
+
+
+def resolve_id(text: str, known: Collection[str], noun: str, absent: str, see: str) -> str:
+    """The id that `text` is, or that it alone begins.
+
+    Args:
+        text: What a person typed.
+        known: The ids there are.
+        noun: What they are the ids of, as in runs.
+        absent: The sentence where none begins so.
+        see: The sentence that says what lists them.
+
+    Raises:
+        BadInput: No id begins so, or several do; the message names candidates.
+    """
+    matches = [text] if text in known else sorted(one for one in known if one.startswith(text))
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        rest = len(matches) - MOST_CANDIDATES
+        more = f" and {rest:,} more" if rest > 0 else ""
+        raise BadInput(
+            f"{text!r} begins the ids of {len(matches):,} {noun}: "
+            f"{', '.join(matches[:MOST_CANDIDATES])}{more}. Type more of the id."
+        )
+    containing = [name for name in known if text in name]
+    similar = difflib.get_close_matches(text, known, n=MOST_CLOSE)
+    close = list(dict.fromkeys([*containing, *similar]))[:MOST_CLOSE]
+    like_it = f"Close to it: {', '.join(close)}. " if close else ""
+    raise BadInput(f"{absent} {like_it}{see}")
+
+
+def records(root: Path) -> tuple[list[RunRecord], list[str]]:
+    """All readable records, and one sentence for each folder that could not be read.
+
+    A damaged or foreign folder is reported, never fatal, never deleted.
+    """
+    found, problems = [], []
+    for run_id in run_ids(root):
+        folder = root / run_id
+        if not (folder / RECORD).exists():
+            if not (folder / SPEC).exists():
+                problems.append(f"{folder} is not a run: it has neither {SPEC} nor {RECORD}.")
+            continue
+        try:
+            found.append(load(root, run_id))
+        except (DamagedStore, BadInput) as error:
+            problems.append(str(error))
+    return found, problems
+
+
+def is_finished(root: Path, run_id: str) -> bool:
+    """Whether a run has a finished record that can be read."""
+    try:
+        return load(root, run_id).status == "finished"
+    except (BadInput, DamagedStore):
+        return False
+
+
+def request_again(root: Path, run_id: str) -> None:
+    """Ask for a finished run to be measured anew; until that is done its record stays in force.
+
+    What its spec alone decides (student, scores) is taken from disk where it still lies;
+    what the machine decides (latency, memory) is measured anew.
+    """
+    if is_finished(root, run_id):
+        write_text(run_folder(root, run_id) / AGAIN, "")
+    shutil.rmtree(root / ".work" / "stages" / run_id, ignore_errors=True)
+
+
+def again_requested(root: Path, run_id: str) -> bool:
+    """Whether a finished run is to be measured anew."""
+    return (run_folder(root, run_id) / AGAIN).exists()
+
+
+def withdraw_again(root: Path, run_id: str) -> None:
+    """Take the request to measure a run anew back; its record was in force all the time."""
+    (run_folder(root, run_id) / AGAIN).unlink(missing_ok=True)
+
+
+def output_folder(root: Path, run_id: str) -> Path:
+    """Where a run under way writes: its folder, or NEXT in it while it is measured again."""
+    folder = run_folder(root, run_id)
+    return folder / NEXT if again_requested(root, run_id) else folder
+
+
+def share_evidence(root: Path, run_id: str) -> None:
+    """Let a run that is measured again begin with a copy of the answers of its result in force."""
+    source, copy = run_folder(root, run_id) / CAPABILITY, output_folder(root, run_id) / CAPABILITY
+    if source.is_dir() and not copy.exists():
+        shutil.copytree(source, copy)
+
+
+def read_status(root: Path, run_id: str) -> dict[str, Any] | None:
+    """The live status of a run, or None when it has written none."""
+    try:
+        data = json.loads((run_folder(root, run_id) / STATUS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def write_status(root: Path, run_id: str, status: dict[str, Any]) -> None:
+    """Replace the live status of a run."""
+    write_text(run_folder(root, run_id) / STATUS, json.dumps(status))
+
+
+def flush_folder(folder: Path) -> None:
+    """Return when the files of a folder are on the disk, so that a power cut leaves them whole."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Move a folder in one rename: `target` is there whole or not at all.
+
+    To another disk it is copied first; a kill on the way leaves `source`.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # A target that is not whole, or the caller would use it.
+    shutil.rmtree(target, ignore_errors=True)
+    try:
+        source.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        partial = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(source, partial)
+        flush_folder(partial)
+        partial.replace(target)
+        shutil.rmtree(source)
+
+
+def write_weights(root: Path, run_id: str, folder: Path) -> None:
+    """Say where a run's student lies, relative to the store: two runs may share one student."""
+    write_text(run_folder(root, run_id) / WEIGHTS, str(folder.relative_to(root)) + "\n")
+
+
+def weights_folder(root: Path, run_id: str) -> Path | None:
+    """The folder of a run's student, or None when its weights are not on this machine.
+
+    An old run names the folder in which students were made and stayed; its student lies there still
+    or has moved to the finished ones.
+    """
+    path = run_folder(root, run_id) / WEIGHTS
+    if not path.is_file():
+        return None
+    named = path.read_text(encoding="utf-8").strip()
+    for place in dict.fromkeys([named, named.replace(STUDENTS_BEFORE, STUDENTS, 1)]):
+        folder = (root / place).resolve()
+        inside = folder.is_relative_to(root.resolve())
+        if inside and (folder / "config.json").is_file():
+            return folder
+    return None
+
+
+def request_cancel(root: Path, run_id: str) -> None:
+    """Ask a run to stop; it looks before it starts and at every step."""
+    write_text(run_folder(root, run_id) / CANCEL, "")
+
+
+def withdraw_cancel(root: Path, run_id: str) -> None:
+    """Take the request to stop back, before a run is started again."""
+    (run_folder(root, run_id) / CANCEL).unlink(missing_ok=True)
+
+
+def cancel_requested(root: Path, run_id: str) -> bool:
+    """Whether somebody asked the run to stop."""
+    return (run_folder(root, run_id) / CANCEL).exists()
+
+
+def write_answers(root: Path, run_id: str, answers: pd.DataFrame) -> None:
+    """Save a run's answers, as `answers` reads them once the run's record is saved."""
+    path = output_folder(root, run_id) / ANSWERS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    answers.to_parquet(partial, index=False)
+    partial.replace(path)
+
+
+def answers(root: Path, run_id: str) -> pd.DataFrame:
+    """A run's value for every document and metric; empty when it has none.
+
+    Columns: task, metric, doc_id, doc_hash, value and, where the run was made since they are
+    kept, chance (score of a guesser) and cluster (what several documents share).
+    """
+    path = run_folder(root, run_id) / ANSWERS
+    if not path.exists():
+        return pd.DataFrame(columns=["task", "metric", "doc_id", "doc_hash", "value"])
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise DamagedStore(f"Could not read {path}: {error}") from error
+
+
+def frame(found: list[RunRecord]) -> pd.DataFrame:
+    """One row a run, in the units that end the names; what is unknown is missing."""
+    return pd.DataFrame([row(record) for record in found], columns=COLUMNS)
+
+
+def scores(found: list[RunRecord]) -> pd.DataFrame:
+    """One row a run, task and metric, with the conditions in which rows must agree."""
+    return scores_of([row for record in found for row in _score_rows(record)])
+
+
+def _score_rows(record: RunRecord) -> list[dict[str, Any]]:
+    if record.capability is None:
+        return []
+    asked, known = record.spec.capability, record.model or record.imported
+    conditions = {
+        "run_id": record.run_id,
+        "lm_eval_version": record.capability.lm_eval_version,
+        "chat_template": None if asked is None else "on" if asked.apply_chat_template else "off",
+        "dtype": known.dtype if known else None,
+    }
+    return [conditions | score.model_dump() for score in record.capability.scores]
+
+
+def scores_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows of `scores` as its frame; flags are flags also where there is no row."""
+    frame = pd.DataFrame(rows, columns=SCORE_COLUMNS)
+    return frame.astype({"higher_is_better": bool, "headline": bool})
+
+
+SCORE_COLUMNS = [
+    "run_id",
+    "task",
+    "metric",
+    "score",
+    "stderr",
+    "chance",
+    "higher_is_better",
+    "headline",
+    "num_documents",
+    "num_documents_total",
+    "num_fewshot",
+    "task_version",
+    "task_hash",
+    "seconds",
+    "lm_eval_version",
+    "chat_template",
+    "dtype",
+]
+COLUMNS = [
+    "run_id",
+    "name",
+    "status",
+    "role",
+    "kind",
+    "basis",
+    "teacher",
+    "teacher_run_id",
+    "label",
+    "started_at",
+    "finished_at",
+    "device",
+    "device_name",
+    "num_cpus",
+    "memory_bytes",
+    "commit",
+    "num_layers",
+    "num_parameters",
+    "weight_bytes",
+    "dtype",
+    "fingerprint",
+    "kept_layers",
+    "lm_eval_version",
+    "ttft_ms",
+    "tpot_ms",
+    "latency_ms",
+    "output_tokens_per_s",
+    "ttft_p95_ms",
+    "tpot_p95_ms",
+    "latency_p95_ms",
+    "tpot_spread",
+    "tpot_low_ms",
+    "tpot_high_ms",
+    "teacher_ttft_ms",
+    "teacher_tpot_ms",
+    "teacher_latency_ms",
+    "ttft_ratio",
+    "tpot_ratio",
+    "ttft_ratio_low",
+    "ttft_ratio_high",
+    "tpot_ratio_low",
+    "tpot_ratio_high",
+    "runtime",
+    "load_s",
+    "disk_bytes",
+    "joules_per_token",
+    "num_failed_requests",
+    "batch_size",
+    "prompt_tokens",
+    "output_tokens",
+    "peak_memory_bytes",
+    "latency_warning",
+    "machine_busy",
+    "busy_share_before",
+    "busy_share_during",
+    "busy_threshold",
+    "busy_gpu_share_before",
+    "busy_gpu_threshold",
+    "num_other_gpu_processes",
+    "distilled",
+    "scored_tokens",
+    "train_seconds",
+    "device_hours",
+    "targets_seconds",
+    "kl_before",
+    "kl_after",
+    "top1_before",
+    "top1_after",
+    "corpus",
+    "method",
+    "train_dtype",
+    "vocab_sample",
+    "recipe",
+    "arm",
+    "format",
+    "error",
+]
+
+
+def row(record: RunRecord) -> dict[str, Any]:
+    """One run as a flat row of the store's frame."""
+    spec, model, taught = record.spec, record.model, record.distillation
+    flat: dict[str, Any] = {
+        "run_id": record.run_id,
+        "name": spec.name,
+        "status": record.status,
+        "role": "teacher" if spec.is_teacher and not record.teacher_run_id else "student",
+        "kind": spec.student.kind if spec.student else None,
+        "basis": "imported" if record.imported else "measured",
+        "teacher": spec.teacher,
+        "teacher_run_id": record.teacher_run_id,
+        "label": label(record),
+        "started_at": record.started_at,
+        "finished_at": record.finished_at,
+        "machine_busy": False,
+        "distilled": taught is not None,
+        "method": spec.distill.method if spec.distill else None,
+        "recipe": spec.recipe(),
+        "arm": spec.arm(),
+        "format": spec.format,
+        "error": record.error.message if record.error else None,
+    }
+    if record.environment:
+        flat |= record.environment.model_dump(
+            include={"device", "device_name", "num_cpus", "memory_bytes", "commit"}
+        )
+    if model:
+        flat |= model.model_dump(
+            include={"num_layers", "num_parameters", "weight_bytes", "dtype", "fingerprint"}
+        )
+        flat["kept_layers"] = model.kept_layers
+    if record.capability:
+        flat["lm_eval_version"] = record.capability.lm_eval_version
+    if record.latency:
+        flat |= _latency_columns(record.latency.own, record.latency.teacher)
+        flat |= _interference_columns(record.latency)
+    if taught:
+        flat |= taught.model_dump(
+            include={
+                "scored_tokens",
+                "device_hours",
+                "kl_before",
+                "kl_after",
+                "top1_before",
+                "top1_after",
+            }
+        )
+        flat["train_seconds"] = taught.seconds
+        flat["targets_seconds"] = taught.targets.seconds if taught.targets else None
+        flat["corpus"] = taught.corpus.name
+    if taught and spec.distill and record.environment:
+        narrow = spec.distill.in_bfloat16(record.environment.device)
+        flat["train_dtype"] = "bfloat16" if narrow else "float32"
+        flat["vocab_sample"] = spec.distill.vocab_sample
+    return flat
+
+
+def label(record: RunRecord) -> str:
+    """A short name for charts: `teacher`, `15 layers`, `60M wide, labels only`, `teacher q8_0`."""
+    spec = record.spec
+    if record.imported:
+        return spec.name
+    if spec.student is None:
+        label = "teacher"
+    else:
+        label = spec.student.label(record.model.num_parameters if record.model else None)
+    if spec.format:
+        label = f"{label} {spec.format}"
+    is_control = spec.distill is not None and spec.distill.method == "labels"
+    return f"{label}, labels only" if is_control else label
+
+
+def _latency_columns(own: Timing, teacher: Timing | None) -> dict[str, Any]:
+    """Medians and 95th percentiles of one timing, and its ratio to the teacher's."""
+    flat: dict[str, Any] = {
+        "batch_size": own.batch_size,
+        "prompt_tokens": own.prompt_tokens,
+        "output_tokens": own.output_tokens,
+        "peak_memory_bytes": own.peak_memory_bytes,
+    }
+    if own.runtime:
+        flat |= own.runtime.model_dump(include={"load_s", "disk_bytes"})
+        flat["runtime"] = own.runtime.name
+    if own.energy:
+        flat["joules_per_token"] = own.energy.joules_per_token
+    flat["num_failed_requests"] = own.num_failed
+    if not own.turns:
+        return flat
+    values = _samples(own)
+    for name, samples in values.items():
+        flat[name] = np.median(samples)
+        flat[name.replace("_ms", "_p95_ms")] = percentile(list(samples), 0.95)
+    flat["tpot_low_ms"], flat["tpot_high_ms"] = median_interval(list(values["tpot_ms"])) or (
+        None,
+        None,
+    )
+    flat["output_tokens_per_s"] = own.output_tokens_per_s
+    low, high = np.percentile(values["tpot_ms"], [25, 75])
+    flat["tpot_spread"] = (high - low) / flat["tpot_ms"]
+    if teacher and teacher.turns:
+        theirs = _samples(teacher)
+        for name, samples in theirs.items():
+            flat[f"teacher_{name}"] = np.median(samples)
+        for name in ("ttft", "tpot"):
+            # Turn by turn, so that a slow moment of the machine slows both sides of a ratio.
+            pairs = zip(values[f"{name}_ms"], theirs[f"{name}_ms"], strict=False)
+            ratios = [mine / other for mine, other in pairs]
+            flat[f"{name}_ratio"] = np.median(ratios)
+            ends = median_interval(ratios) or (None, None)
+            flat[f"{name}_ratio_low"], flat[f"{name}_ratio_high"] = ends
+    return flat
+
+
+def _interference_columns(latency: Latency) -> dict[str, Any]:
+    """Whether the machine was busy while a run was timed, and by how much."""
+    flat: dict[str, Any] = {
+        "latency_warning": latency.warning,
+        "machine_busy": latency.was_busy,
+    }
+    if others := latency.interference:
+        flat |= {
+            "busy_share_before": others.cpu_share_before,
+            "busy_share_during": others.cpu_share_during,
+            "busy_threshold": others.cpu_threshold,
+            "busy_gpu_share_before": others.gpu_share_before,
+            "busy_gpu_threshold": others.gpu_threshold,
+            "num_other_gpu_processes": others.num_other_gpu_processes,
+        }
+    return flat
+
+
+def _samples(timing: Timing) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+    """Each time of each turn, in ms; not a number where a turn has no TPOT."""
+    rows = [(turn.ttft_ms, turn.tpot_ms, turn.latency_ms) for turn in timing.turns]
+    columns = np.array(rows, dtype=float).reshape(-1, 3).T
+    return dict(zip(("ttft_ms", "tpot_ms", "latency_ms"), columns, strict=True))
+
+
+def turns(timing: Timing) -> pd.DataFrame:
+    """A timing's counted turns: ttft_ms, tpot_ms, latency_ms, num_output_tokens."""
+    num_tokens = [float(turn.num_output_tokens) for turn in timing.turns]
+    return pd.DataFrame({**_samples(timing), "num_output_tokens": num_tokens}, dtype=float)

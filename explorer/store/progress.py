@@ -1,0 +1,85 @@
+"""How a long stage says where it is, and how it hears that it should stop.
+
+One `Progress` per run: a stage calls it with (stage, done, total); it rewrites
+status.json at most twice a second, and raises where somebody asked the run to stop.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from explorer.errors import RunCancelled
+from explorer.store import disk
+
+WRITE_EVERY_S = 0.5
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+class Progress:
+    """Live status of one run, on disk and to a listener.
+
+    status.json holds: run_id, state, stage, done, total, unit, seconds, seconds_left, pid,
+    host, updated_at (seconds since 1970), and what a stage adds (loss, tokens_per_s, busy).
+    """
+
+    def __init__(self, root: Path, run_id: str, listener: Listener | None = None) -> None:
+        """Say where the status goes; `listener` gets every update as well."""
+        self.root, self.run_id = root, run_id
+        self._listener = listener
+        self._stage, self._stage_began, self._stage_first_done = "", 0.0, 0.0
+        self._last_write = 0.0
+        self.stop_reason: str | None = None
+        """Set by a signal handler; the next update then raises."""
+
+    def __call__(
+        self, stage: str, done: float = 0, total: float = 0, unit: str = "", **numbers: Any
+    ) -> None:
+        """Report `done` of `total`.
+
+        Raises:
+            RunCancelled: Somebody asked the run to stop.
+        """
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._stage_began, self._stage_first_done = stage, now, done
+            self._last_write = 0.0
+        self.check()
+        elapsed = now - self._stage_began
+        moved = done - self._stage_first_done
+        left = elapsed * (total - done) / moved if moved > 0 and elapsed > 1 else None
+        status = {
+            "run_id": self.run_id,
+            "state": "running",
+            "stage": stage,
+            "done": done,
+            "total": total,
+            "unit": unit,
+            "seconds": round(elapsed, 1),
+            "seconds_left": None if left is None else round(left, 1),
+            **numbers,
+        }
+        if self._listener:
+            self._listener(status)
+        if now - self._last_write >= WRITE_EVERY_S:
+            self._last_write = now
+            self.write(**status)
+
+    def check(self) -> None:
+        """Raise when the run should stop.
+
+        Raises:
+            RunCancelled: Somebody asked for it, or the process got SIGTERM.
+        """
+        if self.stop_reason:
+            raise RunCancelled(self.stop_reason)
+        if disk.cancel_requested(self.root, self.run_id):
+            raise RunCancelled("Somebody cancelled the run. Resume it to continue.")
+
+    def write(self, **status: Any) -> None:
+        """Put a status on disk at once."""
+        who = {"pid": os.getpid(), "host": socket.gethostname(), "updated_at": time.time()}
+        disk.write_status(self.root, self.run_id, {"run_id": self.run_id, **status, **who})

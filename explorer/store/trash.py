@@ -1,0 +1,225 @@
+"""Runs that are hidden, and runs that are deleted; both can be undone.
+
+results/hidden.json          ids of the hidden runs: pages and tables leave them out
+results/.trash/ID~DATE/      a deleted run, whole; restoring it moves it back
+
+Hiding and deleting change no other run. A student whose teacher's run is deleted has nothing
+to be compared with until that run is restored.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock
+
+from explorer.errors import BadInput, DamagedStore, NoRoom
+from explorer.store import disk
+
+HIDDEN, TRASH = "hidden.json", ".trash"
+STUDENTS = (Path(disk.STUDENTS), Path(disk.STUDENTS_BEFORE))
+LOCK = Path(".work") / "locks" / "trash.lock"
+DATE = "%Y%m%dT%H%M%S.%fZ"
+
+
+@dataclasses.dataclass(frozen=True)
+class DeletedRun:
+    """A run in the trash."""
+
+    run_id: str
+    deleted_at: str
+    """UTC, ISO 8601."""
+    folder: Path
+
+
+def hidden(root: Path) -> frozenset[str]:
+    """Ids of the hidden runs.
+
+    Raises:
+        DamagedStore: The file is not a list of ids; it is left as it is.
+    """
+    path = root / HIDDEN
+    try:
+        run_ids = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return frozenset()
+    except (OSError, ValueError) as error:
+        raise DamagedStore(f"Could not read {path}: {error}. Repair or remove it.") from error
+    if not isinstance(run_ids, list) or not all(isinstance(run_id, str) for run_id in run_ids):
+        raise DamagedStore(
+            f'{path} should be a list of run ids, as in ["my-run-0a1b2c3d"]. Repair or remove it.'
+        )
+    return frozenset(run_ids)
+
+
+def hide(root: Path, run_ids: Collection[str]) -> None:
+    """Leave runs out of pages and tables; their files stay.
+
+    Raises:
+        BadInput: There is no such run.
+        DamagedStore: The file of hidden runs cannot be read.
+    """
+    for run_id in run_ids:
+        check(root, run_id)
+    with _alone(root):
+        _write_hidden(root, hidden(root) | set(run_ids))
+
+
+def unhide(root: Path, run_ids: Collection[str]) -> None:
+    """Show hidden runs again; one that is not hidden stays as it is.
+
+    Raises:
+        DamagedStore: The file of hidden runs cannot be read.
+    """
+    with _alone(root):
+        _write_hidden(root, hidden(root) - set(run_ids))
+
+
+def delete(root: Path, run_id: str) -> DeletedRun:
+    """Move a run into the trash, whole. Its student's weights stay until the trash is emptied.
+
+    The run must not be under way: `jobs.delete` makes sure of that.
+
+    Raises:
+        BadInput: There is no such run.
+        DamagedStore: The file of hidden runs cannot be read.
+        NoRoom: The store may not be written.
+    """
+    check(root, run_id)
+    folder = disk.run_folder(root, run_id)
+    with _alone(root):
+        # A later run of the same spec is a new one: neither hidden nor timed already.
+        still_hidden = hidden(root) - {run_id}
+        target = root / TRASH / f"{run_id}~{datetime.now(UTC).strftime(DATE)}"
+        try:
+            target.parent.mkdir(exist_ok=True)
+            folder.rename(target)
+        except OSError as error:
+            raise NoRoom(f"Could not move {folder} to {target}: {error.strerror}.") from error
+        _write_hidden(root, still_hidden)
+    shutil.rmtree(root / ".work" / "stages" / run_id, ignore_errors=True)
+    return _deleted(target)
+
+
+def deleted(root: Path) -> list[DeletedRun]:
+    """What is in the trash, the latest first."""
+    folder = root / TRASH
+    if not folder.is_dir():
+        return []
+    entries = [_deleted(path) for path in folder.iterdir() if _is_entry(path)]
+    return sorted(entries, key=lambda entry: entry.folder.name.rpartition("~")[2], reverse=True)
+
+
+def restore(root: Path, run_id: str) -> None:
+    """Take a run out of the trash, the latest of that id.
+
+    Raises:
+        BadInput: It is not in the trash, or the store has another run of that id.
+        NoRoom: The store may not be written.
+    """
+    with _alone(root):
+        entry = next((entry for entry in deleted(root) if entry.run_id == run_id), None)
+        if entry is None:
+            raise BadInput(
+                f"There is no run {run_id!r} in the trash of {root}. `explorer trash` lists them."
+            )
+        target = disk.run_folder(root, run_id)
+        if target.exists():
+            raise BadInput(
+                f"{root} has a run {run_id!r} again. Delete that one first to restore the earlier."
+            )
+        try:
+            entry.folder.rename(target)
+        except OSError as error:
+            raise NoRoom(f"Could not move {entry.folder} back: {error.strerror}.") from error
+
+
+def empty(root: Path) -> int:
+    """Delete for good what is in the trash, and the students that no other run refers to.
+
+    Returns:
+        The number of runs that were deleted.
+    """
+    with _alone(root):
+        entries = deleted(root)
+        students = {_student_of(entry.folder) for entry in entries}
+        students -= {_student_of(root / run_id) for run_id in disk.run_ids(root)}
+        for entry in entries:
+            shutil.rmtree(entry.folder, ignore_errors=True)
+        for name in students - {None}:
+            for place in STUDENTS:
+                shutil.rmtree(root / place / str(name), ignore_errors=True)
+    return len(entries)
+
+
+def resolve_run_id(root: Path, text: str) -> str:
+    """The id of a run in the trash by the beginning of it.
+
+    Raises:
+        BadInput: None begins so, or several do.
+    """
+    known = sorted({entry.run_id for entry in deleted(root)})
+    return disk.resolve_id(
+        text,
+        known,
+        "deleted runs",
+        f"There is no run {text!r} in the trash of {root}.",
+        "`explorer trash` lists them.",
+    )
+
+
+def check(root: Path, run_id: str) -> None:
+    """Refuse an id, not its beginning, that no run of the store has.
+
+    Raises:
+        BadInput: There is no such run, or the id could reach outside the store.
+    """
+    disk.run_folder(root, run_id)  # refuses what could reach outside the store
+    if not disk.is_run(root, run_id):
+        raise BadInput(f"There is no run {run_id!r} in {root}. `explorer ls --all` lists them.")
+
+
+def _student_of(run_folder: Path) -> str | None:
+    """The name of the folder with a run's student; None where it has none of its own."""
+    try:
+        path = Path((run_folder / disk.WEIGHTS).read_text(encoding="utf-8").strip())
+    except (OSError, UnicodeDecodeError):
+        return None
+    inside = path.parent.parent in STUDENTS and disk.RUN_ID.fullmatch(path.parent.name)
+    return path.parent.name if inside else None
+
+
+def _write_hidden(root: Path, run_ids: Collection[str]) -> None:
+    if run_ids or (root / HIDDEN).exists():
+        disk.write_text(root / HIDDEN, json.dumps(sorted(run_ids), indent=1) + "\n")
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Hold the store's lock for hiding and deleting; both take no time."""
+    path = root / LOCK
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path):
+            yield
+    except OSError as error:
+        raise NoRoom(f"Could not write to {root}: {error.strerror or error}.") from error
+
+
+def _is_entry(path: Path) -> bool:
+    run_id, _, date = path.name.partition("~")
+    try:
+        datetime.strptime(date, DATE).replace(tzinfo=UTC)
+    except ValueError:
+        return False
+    return disk.RUN_ID.fullmatch(run_id) is not None
+
+
+def _deleted(path: Path) -> DeletedRun:
+    run_id, _, date = path.name.partition("~")
+    deleted_at = datetime.strptime(date, DATE).replace(tzinfo=UTC)
+    return DeletedRun(run_id, deleted_at.isoformat(timespec="seconds"), path)

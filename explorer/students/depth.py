@@ -1,0 +1,248 @@
+"""Depth students: N of the teacher's layers and everything else.
+
+Which N: evenly spaced ones; the ones with the largest block influence, the layers that
+turn the hidden state most on a sample of text (Men et al. 2024, ShortGPT,
+arXiv:2403.03853); or greedily, dropping one layer after another, each time the one whose
+loss raises the KL to the teacher least.
+"""
+
+import contextlib
+import copy
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from explorer.distill import products
+from explorer.distill.losses import sparse_forward_kl
+from explorer.distill.teacher_cache import top_k_of
+from explorer.models.layers import KEPT_LAYERS, layer_list
+from explorer.models.loading import Loaded
+from explorer.store import disk
+
+# Shape letters: B blocks, T tokens of a block, K kept tokens, V vocabulary, H hidden size.
+
+GREEDY_TOP_K = 32
+"""Teacher log-probabilities by which the greedy choice measures the KL, as the training does."""
+
+
+def uniform_layers(total: int, num_layers: int) -> list[int]:
+    """`num_layers` of `total` layers, evenly spaced, the first and the last among them."""
+    if num_layers == 1:
+        return [0]
+    return [round(i * (total - 1) / (num_layers - 1)) for i in range(num_layers)]
+
+
+def most_influential(influence: list[float], num_layers: int) -> list[int]:
+    """The layers of the largest influence, in the model's order."""
+    by_influence = sorted(range(len(influence)), key=lambda i: (-influence[i], i))
+    return sorted(by_influence[:num_layers])
+
+
+@torch.inference_mode()
+def block_influence(
+    model: PreTrainedModel, blocks_BT: Tensor, on_block: Callable[[int], None] = lambda n: None
+) -> list[float]:
+    """1 - mean cosine between what enters and what leaves each layer; one number a layer."""
+    _, layers = layer_list(model)
+    sums, num_tokens = torch.zeros(len(layers), dtype=torch.float64), 0
+
+    def watch(index: int) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+            before_BTH = args[0] if args else kwargs["hidden_states"]
+            after_BTH = out[0] if isinstance(out, tuple) else out
+            cosine = torch.cosine_similarity(before_BTH.float(), after_BTH.float(), dim=-1)
+            sums[index] += cosine.double().sum().cpu()
+
+        return hook
+
+    hooks = [
+        layer.register_forward_hook(watch(i), with_kwargs=True) for i, layer in enumerate(layers)
+    ]
+    try:
+        for done, block_T in enumerate(blocks_BT, start=1):
+            model.base_model(block_T[None].to(model.device))
+            num_tokens += block_T.numel()
+            on_block(done)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [float(value) for value in 1 - sums / num_tokens]
+
+
+class DropOrder:
+    """Layers of a model in the order in which the greedy choice drops them.
+
+    A smaller student drops what a larger one dropped and then more, so the order is kept for
+    all sizes. It belongs to one model, teacher and sample.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        """What the file holds, or nothing yet; without a file it is forgotten."""
+        self._path = path
+        self.layers: list[int] = []
+        if path and path.exists():
+            self.layers = json.loads(path.read_text(encoding="utf-8"))
+
+    def add(self, layer: int) -> None:
+        """Drop one more."""
+        self.layers.append(layer)
+        if self._path:
+            disk.write_text(self._path, json.dumps(self.layers))
+
+
+@products.by_onednn()
+@torch.inference_mode()
+def greedy_layers(
+    start: Loaded,
+    teacher: Loaded,
+    num_layers: int,
+    blocks_BT: Tensor,
+    on_try: Callable[[int, int], None] = lambda done, total: None,
+    order: DropOrder | None = None,
+) -> list[int]:
+    """Drop one layer after another, each time the one whose loss raises the KL least.
+
+    Dropping R of L layers tries L + (L - 1) + ... + (L - R + 1) students, each on the whole
+    sample. What comes before the dropped layer is computed once a block and shared.
+
+    Args:
+        start: The model that loses layers.
+        teacher: The model whose distributions count; `start` itself or its teacher.
+        num_layers: Layers that stay.
+        blocks_BT: Token ids of the sample.
+        on_try: Called with (students tried, students to try).
+        order: What a student of another size has dropped already; goes on from there.
+    """
+    _, layers = layer_list(start.model)
+    order = order or DropOrder()
+    known = order.layers[: len(layers) - num_layers]
+    kept = [layer for layer in range(len(layers)) if layer not in known]
+    if len(kept) == num_layers:
+        return kept
+    targets = [top_k_of(teacher, block_T[None], _top_k(teacher), 1.0)[:2] for block_T in blocks_BT]
+    total = sum(range(num_layers + 1, len(kept) + 1))
+    done = 0
+    while len(kept) > num_layers:
+        kl = dict.fromkeys(kept, 0.0)
+        for block_T, target in zip(blocks_BT, targets, strict=True):
+            for layer, value in _kl_without_each(start.model, kept, block_T, target):
+                kl[layer] += value
+                done += 1
+                on_try(done // len(blocks_BT), total)
+        order.add(min(kept, key=lambda layer: kl[layer]))
+        kept.remove(order.layers[-1])
+    return kept
+
+
+def _top_k(teacher: Loaded) -> int:
+    return min(GREEDY_TOP_K, int(teacher.model.config.vocab_size))
+
+
+def _kl_without_each(
+    model: PreTrainedModel, kept: list[int], block_T: Tensor, target: tuple[Tensor, Tensor]
+) -> Iterator[tuple[int, float]]:
+    """(layer, summed KL to the target when it too is dropped) for each kept layer."""
+    _, layers = layer_list(model)
+    ids_1T = block_T[None].to(model.device)
+    ids_TK, log_p_TE = (one[0, :-1] for one in target)
+    whole = list(layers)
+    entering: dict[int, Tensor] = {}
+    hooks = [
+        whole[layer].register_forward_pre_hook(
+            lambda _, args, kwargs, layer=layer: entering.__setitem__(
+                layer, args[0] if args else kwargs["hidden_states"]
+            ),
+            with_kwargs=True,
+        )
+        for layer in kept
+    ]
+    skipped = {layer: _Stub(whole[layer]) for layer in range(len(whole)) if layer not in kept}
+    try:
+        with _replaced(layers, skipped):
+            model.base_model(ids_1T, use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for layer in kept:
+        # Nothing before the layer needs doing again: its place gives what entered it.
+        stubs = {before: _Stub(whole[before]) for before in range(layer)}
+        stubs |= skipped | {layer: _Stub(whole[layer], entering[layer])}
+        with _replaced(layers, stubs):
+            logits_1TV = model(ids_1T, use_cache=False).logits
+        kl_T = sparse_forward_kl(logits_1TV[0, :-1], ids_TK, log_p_TE)
+        yield layer, float(kl_T.sum())
+
+
+class _Stub(nn.Module):
+    """Stands in a layer's place and gives a fixed hidden state, or what comes in."""
+
+    def __init__(self, layer: nn.Module, hidden_BTH: Tensor | None = None) -> None:
+        super().__init__()
+        self._hidden_BTH = hidden_BTH
+        # Some families ask a layer for its kind of attention.
+        self.attention_type = getattr(layer, "attention_type", None)
+
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        return hidden_states if self._hidden_BTH is None else self._hidden_BTH
+
+
+@contextlib.contextmanager
+def _replaced(layers: nn.ModuleList, stubs: dict[int, _Stub]) -> Iterator[None]:
+    """The model with stubs in place of some layers; whole again afterwards."""
+    whole = {index: layers[index] for index in stubs}
+    try:
+        for index, stub in stubs.items():
+            layers[index] = stub
+        yield
+    finally:
+        for index, layer in whole.items():
+            layers[index] = layer
+
+
+def keep_layers(model: PreTrainedModel, kept: list[int]) -> PreTrainedModel:
+    """A new model of the same class with only these layers, its weights copied."""
+    prefix, _ = layer_list(model)
+    config = copy.deepcopy(model.config)
+    config_of_layers(config, kept)
+    setattr(config, KEPT_LAYERS, kept)
+    student: PreTrainedModel = type(model)._from_config(config, dtype=model.dtype)
+    filled(student, of_layers(model.state_dict(), prefix, kept), model)
+    return student
+
+
+def of_layers(named: Mapping[str, Tensor], prefix: str, kept: list[int]) -> dict[str, Tensor]:
+    """What belongs to these layers or to none, by the names that it has in the student."""
+    found = {}
+    new_index = {str(old): new for new, old in enumerate(kept)}
+    for name, tensor in named.items():
+        if not name.startswith(prefix + "."):
+            found[name] = tensor
+            continue
+        old, _, rest = name.removeprefix(prefix + ".").partition(".")
+        if old in new_index:
+            found[f"{prefix}.{new_index[old]}.{rest}"] = tensor
+    return found
+
+
+def filled(student: PreTrainedModel, state: Mapping[str, Tensor], model: PreTrainedModel) -> None:
+    """Give a new student its weights, and what else it has of the model that it was cut from."""
+    student.load_state_dict(state)
+    student.tie_weights()
+    student.generation_config = copy.deepcopy(model.generation_config)
+    placed: Any = student  # Module.to has no usable type in transformers
+    placed.to(model.device).eval()
+
+
+def config_of_layers(config: Any, kept: list[int]) -> None:
+    """Change a configuration to one with only these layers."""
+    total = config.num_hidden_layers
+    for key, value in list(vars(config).items()):
+        # Per-layer settings, such as Qwen's and Gemma's layer_types.
+        if isinstance(value, (list, tuple)) and len(value) == total:
+            setattr(config, key, [value[i] for i in kept])
+    config.num_hidden_layers = len(kept)

@@ -1,0 +1,67 @@
+"""Fresh students: the teacher's architecture at other sizes, with random weights.
+
+The baseline that shows what a cut is worth: it inherits nothing. Its embedding is random
+too, so it should be trained (`distill.train_embeddings: true`).
+"""
+
+import copy
+import dataclasses
+import logging
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from explorer.models import families, sizes
+from explorer.models.families import shape_of
+from explorer.models.layers import KEPT_LAYERS, KEPT_WIDTHS
+from explorer.specs import FreshStudent
+from explorer.students.depth import config_of_layers, uniform_layers
+from explorer.students.size_target import shape_for
+from explorer.students.width import asked_shape
+
+log = logging.getLogger("explorer")
+
+MIN_SHARE = 0.1
+"""Least share of layers and widths for a target size: nothing is lost that was learned."""
+
+
+def fresh(teacher: PreTrainedModel, spec: FreshStudent) -> PreTrainedModel:
+    """A model like the teacher at the asked sizes; the same seed gives the same weights.
+
+    Raises:
+        BadInput: A size is larger than the teacher's, or no shape has so few parameters.
+    """
+    whole = shape_of(teacher)
+    if spec.num_parameters is not None:
+        shape = shape_for(teacher, spec.num_parameters, min_depth=MIN_SHARE, min_width=MIN_SHARE)
+    else:
+        num_layers = spec.num_layers or whole.num_layers
+        sizes.check_layers(num_layers, whole.num_layers, "the teacher", as_many=True)
+        shape = dataclasses.replace(asked_shape(teacher, spec), num_layers=num_layers)
+    config = families.config_for(teacher, shape)
+    config_of_layers(config, uniform_layers(whole.num_layers, shape.num_layers))
+    for key in (KEPT_LAYERS, KEPT_WIDTHS):
+        if hasattr(config, key):
+            delattr(config, key)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        student: Any = type(teacher)._from_config(config, dtype=teacher.dtype)
+        embedding = student.get_input_embeddings()
+        if embedding.padding_idx is not None:
+            # transformers zeroes it, and many models pad with the token that ends a document:
+            # a norm over zeros multiplies its gradient by hundreds, layer after layer.
+            with torch.no_grad():
+                embedding.weight[embedding.padding_idx].normal_(std=config.initializer_range)
+    student.generation_config = copy.deepcopy(teacher.generation_config)
+    log.info(
+        "The student has random weights: %d layers, hidden size %d, %d MLP channels, %d heads, "
+        "%s parameters.",
+        shape.num_layers,
+        shape.hidden_size,
+        shape.intermediate_size,
+        shape.num_attention_heads,
+        f"{student.num_parameters():,}",
+    )
+    made: PreTrainedModel = student.to(teacher.device).eval()
+    return made

@@ -1,0 +1,465 @@
+"""Whether a task file may run Python code, decided before any of it runs.
+
+Tasks that ship with us or with lm-eval may. Any other file may only hold data and plain
+templates, unless the user's own configuration lists it under `allowed_task_code`. Files are
+read here as data: no function is imported, no template rendered, no data set opened.
+
+    from explorer.tasks import code
+    code.refuse(Path("my-tasks/quiz.yaml"))
+
+Source: github.com/EleutherAI/lm-evaluation-harness 0.4.13, `tasks/_yaml_loader.py`,
+`api/task.py`; github.com/huggingface/datasets 5.2, `load.py`.
+"""
+
+import dataclasses
+import difflib
+import functools
+import importlib.util
+import os
+import sysconfig
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.nodes
+import yaml
+
+import explorer
+from explorer import paths
+from explorer.errors import BadInput
+from explorer.tasks import user_config
+
+SHIPPED = Path(str(explorer.__file__)).parent / "tasks" / "starter"
+"""The folder of the starter suite."""
+LOADER = "data.load"
+"""What a task of the user's own calls for its documents: our function, copied beside it."""
+DATA_FORMATS = frozenset({"json", "csv", "parquet", "arrow", "text", "xml"})
+"""Names of `datasets` for files that are read without running anything."""
+OTHER_FORMATS = frozenset(
+    {
+        "pandas",
+        "sql",
+        "webdataset",
+        "cache",
+        "generator",
+        "spark",
+        "eval",
+        "harbor",
+        "hdf5",
+        "iceberg",
+        "lance",
+        "vortex",
+    }
+)
+"""Names of `datasets` for readers that unpickle, query, or open what a file names."""
+DATA_SUFFIXES = frozenset(
+    {
+        ".json",
+        ".jsonl",
+        ".ndjson",
+        ".csv",
+        ".tsv",
+        ".txt",
+        ".parquet",
+        ".arrow",
+        ".xml",
+        ".md",
+        ".gz",
+        ".zst",
+        ".lock",
+    }
+)
+"""Files that a local data set may consist of."""
+CODE_SUFFIXES = frozenset({".py", ".pkl", ".pickle", ".pt", ".pth", ".joblib", ".tar"})
+DATASET_OPTIONS = frozenset(
+    {
+        "data_files",
+        "data_dir",
+        "split",
+        "name",
+        "revision",
+        "field",
+        "features",
+        "columns",
+        "file",
+        "sep",
+        "delimiter",
+        "header",
+        "names",
+        "column_names",
+        "index_col",
+        "usecols",
+        "dtype",
+        "quotechar",
+        "quoting",
+        "doublequote",
+        "escapechar",
+        "skiprows",
+        "nrows",
+        "encoding",
+        "encoding_errors",
+        "keep_linebreaks",
+        "newline",
+        "sample_by",
+        "chunksize",
+        "streaming",
+        "verification_mode",
+        "download_mode",
+        "trust_remote_code",
+    }
+)
+"""Keys of `dataset_kwargs` that choose and parse data."""
+WEB = ("http://", "https://", "hf://")
+OWN_PROMPTS = frozenset({"qa-basic"})
+"""Collections of prompts in lm-eval itself; others are files and packages."""
+HARMLESS = frozenset({"task_alias", "group", "group_alias", "num_fewshot"})
+"""Keys by which a group may change a task without making it another one."""
+
+
+class Function(str):
+    """What stands behind `!function` in a task file: module.name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _TaskFile:
+    """One file as data."""
+
+    config: dict[str, Any]
+    functions: tuple[Function, ...]
+    """All that the file names, also under a key that stands twice: lm-eval imports both."""
+
+
+def _parse(path: Path) -> _TaskFile:
+    """Read a task file with the parser that lm-eval uses, and import nothing.
+
+    Raises:
+        BadInput: It cannot be read or is not a mapping.
+    """
+    functions: list[Function] = []
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        pass
+
+    def function(loader: Any, node: Any) -> Function:
+        functions.append(Function(loader.construct_scalar(node)))
+        return functions[-1]
+
+    Loader.add_constructor("!function", function)
+    try:
+        config = yaml.load(path.read_bytes(), Loader=Loader)  # noqa: S506
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise BadInput(f"{path} is no task file: {reason}.") from error
+    if not isinstance(config, dict):
+        raise BadInput(f"{path} is no task file: it should be a mapping of keys.")
+    return _TaskFile(config, tuple(functions))
+
+
+@functools.cache
+def lm_eval_folder() -> Path:
+    """The folder of the tasks that ship with lm-eval; lm-eval itself is not imported."""
+    spec = importlib.util.find_spec("lm_eval")
+    assert spec is not None, "lm-eval is installed with us"
+    return Path(str(spec.origin)).resolve().parent / "tasks"
+
+
+def shipped(source: Path) -> bool:
+    """Whether a file is one of ours or of lm-eval's, with symbolic links resolved."""
+    resolved = source.resolve()
+    return any(resolved.is_relative_to(folder) for folder in (SHIPPED.resolve(), lm_eval_folder()))
+
+
+def allowed(source: Path) -> bool:
+    """Whether Python code in this file may run.
+
+    It may where the file ships with us or with lm-eval, or where the user's own configuration
+    lists it or a folder above it. Symbolic links are resolved first, so that a link in a listed
+    folder does not allow what it points to.
+
+    Raises:
+        BadInput: The configuration cannot be read.
+    """
+    if shipped(source):
+        return True
+    resolved = source.resolve()
+    return any(resolved.is_relative_to(listed) for listed in user_config.allowed_task_code())
+
+
+def refuse(source: Path, *, known_metrics: Collection[str] | None = None) -> None:
+    """Refuse a task file that would run Python code and may not.
+
+    Args:
+        source: A task or group file.
+        known_metrics: Names of lm-eval's own metrics, since it loads any other as a script.
+            None leaves metrics unchecked, where lm-eval is not at hand and loads nothing.
+
+    Raises:
+        BadInput: What was found, where, and what to write into which file.
+    """
+    if shipped(source):
+        return
+    files = _files(source)
+    foreign = [path for path in files if not allowed(path)]
+    for path, file in files.items():
+        for function in file.functions:
+            module = module_file(function, path.parent)
+            if module is None:
+                raise BadInput(f"{path} names the function {function}, whose module is not there.")
+            what = f"the function {function} of {module}"
+            if foreign and not (function == LOADER and is_our_loader(module)):
+                blamed = path if path in foreign else foreign[0]
+                raise refusal(what, blamed, blamed)
+            if not foreign and not may_import(module):
+                raise refusal(what, path, module)
+    for path in foreign:
+        config = files[path].config
+        for what in _values(config):
+            raise refusal(what, path, path)
+        for metric in _metrics(config) if known_metrics else ():
+            if known_metrics and metric not in known_metrics:
+                name = str(config.get("task", path))
+                raise BadInput(
+                    f"{unknown_metric(name, metric, known_metrics)} Metrics of the evaluate "
+                    f"library are scripts: to use one, add {path} or its folder to "
+                    f"allowed_task_code in {paths.config_file()}."
+                )
+
+
+def refusal(what: str, path: Path, source: Path) -> BadInput:
+    """The sentence on code that may not run: what, where, and how to allow it."""
+    return BadInput(
+        f"The task file {path} would run Python code: it has {what}. If you trust it, add "
+        f"{source} or its folder to allowed_task_code in {paths.config_file()}."
+    )
+
+
+def unknown_metric(task: str, metric: str, known: Collection[str]) -> str:
+    """The sentence on a metric that lm-eval does not have, with close ones."""
+    close = difflib.get_close_matches(metric, known) or sorted(known)
+    return (
+        f"The file of the task {task} asks for the metric {metric!r}, which lm-eval does not "
+        f"know; it knows {', '.join(close)}. Correct its metric_list."
+    )
+
+
+def refuse_changes(config: Any, group_file: Path, task: str, task_file: Path) -> None:
+    """Refuse a group that turns a task which may run code into another task of the same name.
+
+    Args:
+        config: What the group sets for the task.
+        group_file: The file that sets it.
+        task: The task's name.
+        task_file: Where the task is defined.
+
+    Raises:
+        BadInput: The group's file may not run code, the task's file may.
+    """
+    changed = sorted(
+        str(key)
+        for key, value in (config or {}).items()
+        if key not in HARMLESS and not (key == "task" and value == task)
+    )
+    if changed and allowed(task_file) and not allowed(group_file):
+        raise BadInput(
+            f"The group in {group_file} changes {', '.join(changed)} of the task {task}, which is "
+            f"not its own. If you trust it, add {group_file} or its folder to allowed_task_code "
+            f"in {paths.config_file()}."
+        )
+
+
+def is_our_loader(module: Path) -> bool:
+    """Whether a module beside a task is an exact copy of ours, as `explorer tasks add` writes."""
+    try:
+        return module.read_bytes() == (SHIPPED / "data.py").read_bytes()
+    except OSError:
+        return False
+
+
+def module_file(function: str, folder: Path) -> Path | None:
+    """The file that holds a function, found as lm-eval does but not imported.
+
+    A module beside the task file goes before an installed one.
+    """
+    module, _, _ = function.rpartition(".")
+    if not module:
+        return None
+    beside = (folder / f"{module.replace('.', '/')}.py").resolve()
+    if beside.exists():
+        return beside
+    try:
+        # Only the first part: the search for the others would import it.
+        spec = importlib.util.find_spec(module.partition(".")[0])
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    if spec.has_location and spec.origin:
+        return Path(spec.origin).resolve()
+    # A package without an __init__.py has only a folder; a part of the interpreter has no file.
+    places = list(spec.submodule_search_locations or ())
+    return Path(places[0]).resolve() if places else Path(os.devnull)
+
+
+def may_import(module: Path) -> bool:
+    """Whether an allowed task file may import a module: an allowed or an installed one."""
+    if module == Path(os.devnull) or allowed(module):
+        return True
+    places = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return any(module.is_relative_to(Path(place).resolve()) for place in places)
+
+
+def _files(source: Path) -> dict[Path, _TaskFile]:
+    """A task file and all that it includes, with symbolic links resolved.
+
+    Raises:
+        BadInput: One of them cannot be read or is not a mapping.
+    """
+    files: dict[Path, _TaskFile] = {}
+    waiting = [source]
+    while waiting:
+        path = waiting.pop(0).expanduser().resolve()
+        if path in files:
+            continue
+        files[path] = _parse(path)
+        includes = files[path].config.get("include") or []
+        for include in includes if isinstance(includes, list) else [includes]:
+            waiting.append(path.parent / str(include))
+    return files
+
+
+def templates(source: Path) -> dict[str, Path]:
+    """Every text of a task file and of what it includes that Jinja would render, and its file.
+
+    Raises:
+        BadInput: A file cannot be read.
+    """
+    return {
+        text: path
+        for path, file in _files(source).items()
+        for text in _texts(file.config)
+        if _is_template(text)
+    }
+
+
+def _walk(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every key with its value, at any depth but under metadata, which lm-eval only hands on."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key != "metadata":
+                yield str(key), inner
+                yield from _walk(inner)
+    elif isinstance(value, list | tuple | set):
+        for inner in value:
+            yield from _walk(inner)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value, at any depth."""
+    if isinstance(value, str):
+        yield str(value)
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list | tuple | set):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _values(config: dict[str, Any]) -> Iterator[str]:
+    """What in a file runs code although it is no function: a noun phrase for each."""
+    for key, value in _walk(config):
+        match key, value:
+            case "class", _:
+                yield f"the Python class {value}"
+            case "trust_remote_code", _ if value:
+                yield "trust_remote_code"
+            case "dataset_path", str():
+                yield from _data_set(value)
+            case "dataset_kwargs", dict():
+                yield from _data_options(value)
+            case "hf_evaluate", _ if value:
+                yield "a metric of the evaluate library (hf_evaluate)"
+            case "use_prompt", str() if value.partition(":")[0] not in OWN_PROMPTS:
+                yield f"prompts from elsewhere (use_prompt: {value})"
+            case "generation_kwargs", dict() if "custom_generate" in value:
+                yield "custom_generate"
+    for text in _texts(config):
+        if _is_template(text) and (attribute := reached(text)):
+            yield f"a template that reaches into Python ({attribute})"
+
+
+def _data_set(name: str) -> Iterator[str]:
+    path = Path(name)
+    if name in DATA_FORMATS:
+        return
+    if name in OTHER_FORMATS or "::" in name or "://" in name:
+        yield f"the data set {name!r}, which is not plain data"
+    elif path.suffix == ".py" or path.is_file():
+        yield f"the data set {name!r}, which is a script"
+    elif path.is_dir():
+        for folder, inner, files in os.walk(path, followlinks=True):
+            # `datasets` does not look into hidden folders, such as .git.
+            inner[:] = [name for name in inner if not name.startswith(".")]
+            for file in files:
+                if not _is_data(Path(folder) / file):
+                    yield f"the data set {name!r}, which holds {file}"
+                    return
+
+
+def _is_data(file: Path) -> bool:
+    """Whether a file of a local data set is data, and no card that names files elsewhere."""
+    if file.name == ".gitattributes":
+        return True
+    if _runs(file) or file.suffix.lower() not in DATA_SUFFIXES:
+        return False
+    if file.suffix.lower() != ".md":
+        return True
+    text = file.read_text(encoding="utf-8", errors="replace")
+    card = text.split("---")[1] if text.startswith("---") else ""
+    return "data_files" not in card or not ("://" in card or "::" in card)
+
+
+def _runs(file: Path) -> bool:
+    """Whether a file's name says that reading it may run code, packed or not."""
+    return bool(CODE_SUFFIXES & {suffix.lower() for suffix in file.suffixes})
+
+
+def _data_options(options: dict[str, Any]) -> Iterator[str]:
+    for key in sorted(set(map(str, options)) - DATASET_OPTIONS):
+        yield f"the option {key} of dataset_kwargs, which is not one of plain data"
+    for key in ("data_files", "data_dir"):
+        for file in _texts(options.get(key)):
+            chained = "::" in file or ("://" in file and not file.startswith(WEB))
+            if chained or _runs(Path(file)):
+                yield f"the data file {file}, which is not plain data"
+
+
+def _metrics(config: dict[str, Any]) -> Iterator[str]:
+    """The metrics that a file scores its tasks by, by name."""
+    for key, listed in _walk(config):
+        for inner, value in _walk(listed) if key == "metric_list" else ():
+            if inner == "metric" and isinstance(value, str):
+                yield str(value)
+
+
+def _is_template(text: str) -> bool:
+    return "{{" in text or "{%" in text
+
+
+@functools.lru_cache(maxsize=4096)
+def reached(template: str) -> str:
+    """The first attribute by which a template reaches into Python, as __class__; else empty.
+
+    This only names it early. What keeps templates in is the sandbox that renders them.
+    """
+    try:
+        parsed = jinja2.Environment(autoescape=False).parse(template)  # noqa: S701
+    except jinja2.TemplateError:
+        return ""
+    named: list[Any] = [node.attr for node in parsed.find_all(jinja2.nodes.Getattr)]
+    keys: list[jinja2.nodes.Expr] = [node.arg for node in parsed.find_all(jinja2.nodes.Getitem)]
+    for node in parsed.find_all(jinja2.nodes.Filter):
+        keys += node.args if node.name == "attr" else []
+    named += [key.value for key in keys if isinstance(key, jinja2.nodes.Const)]
+    return next((name for name in named if isinstance(name, str) and name.startswith("__")), "")

@@ -1,0 +1,229 @@
+"""lm-eval's task files, loaded so that only allowed code runs, and templates in a sandbox.
+
+`Manager` is lm-eval's own with three differences: a task or group file is checked before it is
+loaded (`explorer.tasks.code_policy`), a name of ours or of lm-eval's cannot be replaced, and a
+group cannot turn a task that ships into another one. Importing this module puts the sandbox in the
+place of lm-eval's Jinja environment, for this process.
+
+    Manager([Path("my-tasks")], include_defaults=True).load(["my_task"])
+"""
+
+import contextlib
+import functools
+import importlib.util
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import lm_eval.api.metrics  # registers lm-eval's own metrics
+import lm_eval.tasks._yaml_loader as yaml_loader
+import lm_eval.utils
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from lm_eval.api.registry import metric_registry
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._factory import TaskFactory
+from lm_eval.tasks._index import Entry, Kind, TaskIndex
+
+from explorer.errors import BadInput
+from explorer.tasks import code_policy, index
+
+PLAIN_MODULES = frozenset(
+    {
+        "builtins",
+        "collections",
+        "datetime",
+        "decimal",
+        "fractions",
+        "uuid",
+        "markupsafe",
+        "jinja2.runtime",
+        "jinja2.utils",
+    }
+)
+"""Where the types of what a document or a template holds are defined."""
+
+
+class Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, which besides lets templates touch plain values only.
+
+    A decoded picture or array has methods that write files.
+    """
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Whether a template may read this attribute."""
+        plain = type(obj).__module__ in PLAIN_MODULES
+        return plain and super().is_safe_attribute(obj, attr, value)
+
+
+def _with_lm_evals_settings(environment: jinja2.Environment) -> jinja2.Environment:
+    environment.filters["regex_replace"] = lm_eval.utils.regex_replace
+    return environment
+
+
+_SETTINGS: dict[str, Any] = {
+    "loader": jinja2.BaseLoader(),
+    "undefined": jinja2.StrictUndefined,
+    "keep_trailing_newline": True,
+}
+SANDBOX = _with_lm_evals_settings(Sandbox(**_SETTINGS))
+PLAIN = lm_eval.utils.env
+"""lm-eval's own environment."""
+_FILES: dict[str, Path] = {}
+"""The file of every template that was loaded, to name it in an error."""
+_ALLOWED: set[str] = set()
+"""Templates that reach into Python and stand in a file whose code may run."""
+
+
+@functools.lru_cache(maxsize=1024)
+def _compiled(template: str) -> jinja2.Template:
+    environment: jinja2.Environment = PLAIN if template in _ALLOWED else SANDBOX
+    return environment.from_string(template)
+
+
+def apply_template(template: str, doc: dict[str, Any]) -> str:
+    """Render one of a task's templates for a document, as lm-eval does, in the sandbox.
+
+    Raises:
+        BadInput: The template reaches for what templates may not touch.
+    """
+    try:
+        return _compiled(template).render(**doc)
+    except SecurityError as error:
+        where = _FILES.get(template)
+        raise BadInput(
+            f"A template in {where or 'a task file'} reaches into Python, which templates may not: "
+            f"{str(error).rstrip('.')}. Write it as a !function, or without."
+        ) from error
+
+
+# lm-eval looks both up in its module each time.
+lm_eval.utils.env = SANDBOX
+lm_eval.utils.apply_template = apply_template
+
+
+class Factory(TaskFactory):
+    """Builds tasks of files that were checked just before."""
+
+    def __init__(self) -> None:
+        """Without metadata of a caller's."""
+        super().__init__(meta=None)
+        self._groups: list[Path] = []
+        """The files of the groups being built, outermost first."""
+
+    def build(
+        self, entry: Entry, *, overrides: dict[str, Any] | None = None, registry: dict[str, Entry]
+    ) -> Any:
+        """A task, a group or the tasks of a tag.
+
+        Raises:
+            BadInput: Its file would run code and may not.
+        """
+        if entry.kind is not Kind.GROUP or entry.yaml_path is None:
+            return super().build(entry, overrides=overrides, registry=registry)
+        self._refuse_changes(entry, overrides)
+        self._groups.append(entry.yaml_path)
+        try:
+            return super().build(entry, overrides=overrides, registry=registry)
+        finally:
+            self._groups.pop()
+
+    def _load_full_config(
+        self, entry: Entry, overrides: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        self._refuse_changes(entry, overrides)
+        if entry.yaml_path is not None:
+            code_policy.refuse(entry.yaml_path, known_metrics=list(metric_registry))
+            _remember(entry.yaml_path)
+        with _imports_checked():
+            loaded: dict[str, Any] = super()._load_full_config(entry, overrides)
+        return loaded
+
+    def _refuse_changes(self, entry: Entry, overrides: dict[str, Any] | None) -> None:
+        # What groups further out set was checked when they reached this group.
+        if overrides and self._groups and entry.yaml_path:
+            code_policy.refuse_changes(overrides, self._groups[-1], entry.name, entry.yaml_path)
+
+
+def _remember(path: Path) -> None:
+    """Note where templates come from: for errors, and to leave out the sandbox where allowed."""
+    if code_policy.shipped(path):
+        return
+    for template, file in code_policy.templates(path).items():
+        _FILES[template] = file
+        # Elsewhere such a template is refused, so that an allowed file wrote this one.
+        if code_policy.reached(template) and code_policy.allowed(file):
+            _ALLOWED.add(template)
+
+
+@contextlib.contextmanager
+def _imports_checked() -> Iterator[None]:
+    """Check the module of each `!function` once more, in the moment of its import."""
+    original = yaml_loader._import_func_in_yml
+
+    def checked(function: str, folder: Path) -> Any:
+        module = code_policy.module_file(function, folder)
+        if (
+            module is not None
+            and function == code_policy.LOADER
+            and code_policy.is_our_loader(module)
+        ):
+            return _our_loader(module)
+        if module is None or not code_policy.may_import(module):
+            raise code_policy.refusal(
+                f"the function {function} of {module}", folder, module or folder
+            )
+        return original(function, folder)
+
+    yaml_loader._import_func_in_yml = checked
+    try:
+        yield
+    finally:
+        yaml_loader._import_func_in_yml = original
+
+
+def _our_loader(copy: Path) -> Any:
+    """Our own function, made to look for documents beside the copy; the copy is never run."""
+    spec = importlib.util.spec_from_file_location("own_task_data", code_policy.SHIPPED / "data.py")
+    assert spec is not None, "we ship it"
+    assert spec.loader is not None, "it is a file of Python"
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.__file__ = str(copy)
+    return module.load
+
+
+class Manager(TaskManager):
+    """lm-eval's manager over its own tasks, ours, and those of other folders."""
+
+    def __init__(self, folders: Sequence[Path], *, include_defaults: bool) -> None:
+        """Read the names of all task files; nothing of them runs.
+
+        Args:
+            folders: Folders beside lm-eval's own; later ones go before earlier ones, and none
+                before ours or lm-eval's.
+            include_defaults: Read lm-eval's own, too, which takes a quarter of a minute.
+        """
+        super().__init__(include_path=None, include_defaults=False)
+        self.left_out: dict[str, str] = {}
+        """Names of ours and lm-eval's that a file elsewhere defines, each with that file."""
+        self.include_path = [str(folder) for folder in folders]
+        self._factory = Factory()
+        own = [code_policy.lm_eval_folder()] if include_defaults else []
+        entries: dict[str, Entry] = TaskIndex.build([*own, code_policy.SHIPPED])
+        others = [folder for folder in folders if folder.resolve() != code_policy.SHIPPED.resolve()]
+        for folder in others:
+            defined = TaskIndex.build([folder])
+            names = index.shipped_names() if defined else {}
+            for name, entry in defined.items():
+                if name not in names or (entry.yaml_path and code_policy.shipped(entry.yaml_path)):
+                    entries[name] = entry
+                else:
+                    self.left_out[name] = str(entry.yaml_path or "")
+        self._index = entries
+        kinds = (Kind.TASK, Kind.PY_TASK)
+        self._all_tasks = sorted(entries)
+        self._all_subtasks = sorted(name for name in entries if entries[name].kind in kinds)
+        self._all_groups = sorted(name for name in entries if entries[name].kind is Kind.GROUP)
+        self._all_tags = sorted(name for name in entries if entries[name].kind is Kind.TAG)
