@@ -3,7 +3,7 @@
 Their scores are as good as any, but their times, and what is computed from them, say little
 about the model: such a run is marked wherever it is shown, and no conclusion rests on it.
 
-    interference.quiet(store.frame(records))
+    interference.quiet(frames.runs(records))
 """
 
 import pandas as pd

@@ -195,10 +195,10 @@ def _reached(
 ) -> roofline.Efficiency:
     """What a run of the store reached of its device's peak."""
     from explorer.catalogue import load, prices
-    from explorer.store import disk
+    from explorer.store import disk, frames
 
     root = root_of(results)
-    row = disk.row(disk.load(root, disk.resolve_run_id(root, run)))
+    row = frames.row(disk.load(root, disk.resolve_run_id(root, run)))
     specs = load.table("hardware_specs")
     # An imported run names no device.
     device_name = row.get("device_name")

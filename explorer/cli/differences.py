@@ -16,7 +16,7 @@ from explorer.cli.tables import hidden_runs, print_table, refuse_unknown, say_le
 from explorer.errors import BadInput
 from explorer.records import RunRecord
 from explorer.records.rows import row_dicts
-from explorer.store import disk
+from explorer.store import disk, frames
 
 DIFFERENCE = "Difference [95 %], points"
 JSON_NAMES = {
@@ -47,7 +47,7 @@ def gather(
     found, _ = disk.records(root)
     by_id = {record.run_id: record for record in found}
     refuse_unknown([*run_ids, *([against] if against else [])], found, root)
-    scores = disk.scores(found)
+    scores = frames.scores(found)
     gathered = []
     named = list(run_ids)
     if not named:

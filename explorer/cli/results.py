@@ -26,7 +26,7 @@ from explorer.cli.tables import (
 from explorer.errors import BadInput
 from explorer.records import TaskScore, Timing
 from explorer.records.rows import row_dicts
-from explorer.store import disk
+from explorer.store import disk, frames
 
 
 @app.command("ls")
@@ -44,7 +44,7 @@ def list_runs(
     listing = jobs.listing(root)
     found, problems = disk.records(root)
     names = ["num_layers", "num_parameters", "tpot_ms", "machine_busy", "finished_at"]
-    frame = disk.frame(found)[["run_id", *names]]
+    frame = frames.runs(found)[["run_id", *names]]
     merged = listing.merge(frame, on="run_id", how="left")
     merged["hidden"] = merged["run_id"].isin(hidden_runs(root))
     num_hidden = 0
@@ -128,7 +128,7 @@ def show(
     print_facts(
         {
             key: f"{value:.4g}" if isinstance(value, float) else str(value)
-            for key, value in disk.row(record).items()
+            for key, value in frames.row(record).items()
             if value is not None
         }
     )
@@ -325,7 +325,7 @@ def price(
         own = prices.own(usd_per_hour, f"the price of {device}")
         prices.write_override(root / prices.OVERRIDES, device, own)
     found, _ = disk.records(root)
-    for name, known, suggested in prices.devices(disk.frame(found), root):
+    for name, known, suggested in prices.devices(frames.runs(found), root):
         if known:
             print(f"{name}: ${known.usd_per_hour:g} per hour, {known.in_words()}")
             continue

@@ -15,7 +15,7 @@ from explorer.cli.common import ResultsDir, Wide, app, console, root_of, say_eng
 from explorer.cli.tables import print_comparison, print_forecasts
 from explorer.errors import BadInput, ExplorerError
 from explorer.models import sizes
-from explorer.store import disk
+from explorer.store import disk, frames
 
 Queue = Annotated[
     bool, typer.Option("--queue", help="Hand it to the Ray queue and return at once.")
@@ -323,7 +323,7 @@ def _price_from_the_book(root: Path) -> None:
     """Give devices without a price the cheapest that the book has for such a device, and say so."""
     from explorer.catalogue import prices
 
-    runs = disk.frame(disk.records(root)[0])
+    runs = frames.runs(disk.records(root)[0])
     for name, known, suggested in prices.devices(runs, root):
         if known is None and suggested:
             prices.write_override(root / prices.OVERRIDES, name, suggested[0])

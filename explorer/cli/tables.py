@@ -16,7 +16,7 @@ from explorer.cli.common import console, output_width
 from explorer.errors import BadInput, DamagedStore, ExplorerError, NoRoom
 from explorer.records import RunRecord
 from explorer.specs import RunSpec
-from explorer.store import disk, trash
+from explorer.store import disk, frames, trash
 
 Format = Annotated[
     str,
@@ -211,9 +211,9 @@ def _analysed(
     teachers = {record.teacher_run_id for record in found if record.run_id in run_ids}
     if run_ids:
         found = [r for r in found if r.run_id in {*run_ids, *teachers}]
-    runs = disk.frame(found)
+    runs = frames.runs(found)
     answers = {record.run_id: disk.answers(root, record.run_id) for record in found}
-    runs = retention.add(runs, disk.scores(found), answers)
+    runs = retention.add(runs, frames.scores(found), answers)
     runs = unit_cost.add(runs, prices.prices_for(runs, root), utilisation=utilisation)
     if run_ids:
         return runs[runs["run_id"].isin(run_ids)]
@@ -283,7 +283,7 @@ def print_effects(found: list[RunRecord], root: Path, run_ids: list[str]) -> Non
     """Print, for each student that has a control arm in the store, what distillation added."""
     from explorer.analysis.stats import control_pairs
 
-    runs, scores = disk.frame(found), disk.scores(found)
+    runs, scores = frames.runs(found), frames.scores(found)
     for run_id in run_ids:
         ids = control_pairs.needed(runs, run_id)
         answers = {one: disk.answers(root, one) for one in ids}

@@ -275,7 +275,7 @@ def answers(
     names: Mapping[str, str],
     config: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """A row a document and metric: as `store.answers`, with chance level and passage.
+    """A row a document and metric: as `disk.answers`, with chance level and passage.
 
     Args:
         task: Its name.

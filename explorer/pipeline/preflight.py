@@ -30,7 +30,7 @@ from explorer.models.families import Shape, count_parameters, shape_of
 from explorer.models.loading import pick_device, pick_dtype
 from explorer.pipeline import environment as machine
 from explorer.specs import BothStudent, CheckpointStudent, DepthStudent, FreshStudent, RunSpec
-from explorer.store import disk
+from explorer.store import disk, frames
 from explorer.students.fresh import MIN_SHARE
 from explorer.students.size_target import shape_for
 from explorer.students.width import asked_shape
@@ -91,7 +91,7 @@ def forecasts(specs: list[RunSpec], root: Path) -> list[Forecast]:
     """
     sizes.check_students(specs, root)
     found, _ = disk.records(root)
-    runs, scores = disk.frame(found), disk.scores(found)
+    runs, scores = frames.runs(found), frames.scores(found)
     return [_forecast(spec, specs[:at], runs, scores, root) for at, spec in enumerate(specs)]
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 from explorer.pages.compare import differences
 from explorer.pages.shared import study_summary
 from explorer.specs import RunSpec, SweepSpec
-from explorer.store import disk
+from explorer.store import disk, frames
 from tests import records
 from tests.app.reading import text_of
 
@@ -136,7 +136,7 @@ def test_a_lone_teacher_is_its_own_study(root):
     record = records.make_record()
     records.write_run(root, record)
 
-    assert study_summary.newest_study(disk.frame([record])) == [record.run_id]
+    assert study_summary.newest_study(frames.runs([record])) == [record.run_id]
 
 
 def test_a_study_is_shown_with_all_its_formats_and_before_a_lone_run(root):
@@ -147,7 +147,7 @@ def test_a_study_is_shown_with_all_its_formats_and_before_a_lone_run(root):
     alone = records.make_record(spec=RunSpec(name="alone", teacher="other"))
     alone = alone.model_copy(update={"finished_at": "2027-01-01T00:00:00+00:00"})
 
-    assert sorted(study_summary.newest_study(disk.frame([*found, alone]))) == sorted(
+    assert sorted(study_summary.newest_study(frames.runs([*found, alone]))) == sorted(
         spec.run_id for spec in study
     )
 
@@ -206,9 +206,9 @@ def lm_eval_files():
 
 def test_a_newer_run_timed_on_a_busy_machine_does_not_take_the_table_over(root, study):
     """Compare and Economics open on the newest study whose times count."""
-    before = study_summary.newest_study(disk.frame(disk.records(root)[0]))
+    before = study_summary.newest_study(frames.runs(disk.records(root)[0]))
     lone = records.make_record(spec=records.study()[2].with_(name="lone-20l"))
     newer = lone.model_copy(update={"finished_at": "2027-01-01T00:00:00+00:00"})
     records.write_run(root, records.with_busy_machine(newer))
 
-    assert study_summary.newest_study(disk.frame(disk.records(root)[0])) == before
+    assert study_summary.newest_study(frames.runs(disk.records(root)[0])) == before

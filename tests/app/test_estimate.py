@@ -14,7 +14,7 @@ from explorer.specs import (
     LatencySpec,
     WidthStudent,
 )
-from explorer.store import disk
+from explorer.store import disk, frames
 from tests import records
 
 
@@ -22,7 +22,7 @@ from tests import records
 def past(root, study):
     """Frames of a finished study."""
     found, _ = disk.records(root)
-    return disk.frame(found), disk.scores(found)
+    return frames.runs(found), frames.scores(found)
 
 
 def planned(**changes):

@@ -7,7 +7,7 @@ import pytest
 from explorer.analysis.stats import retention
 from explorer.pages.shared import store_cache
 from explorer.pages.shared.store_cache import Index
-from explorer.store import disk
+from explorer.store import disk, frames
 from tests import records
 
 
@@ -61,7 +61,7 @@ def test_the_frames_are_the_stores_own(root, study):
 
     kept = Index(root).shelf().runs
 
-    fresh = disk.frame(found)
+    fresh = frames.runs(found)
     assert kept["run_id"].tolist() == fresh["run_id"].tolist()
     assert kept["tpot_ms"].tolist() == fresh["tpot_ms"].tolist()
     assert list(kept.columns) == list(fresh.columns)

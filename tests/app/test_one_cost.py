@@ -17,7 +17,7 @@ from explorer.analysis.cost import unit_cost
 from explorer.catalogue import prices
 from explorer.catalogue.prices import Price
 from explorer.charts import export
-from explorer.store import disk
+from explorer.store import disk, frames
 from tests import records
 from tests.app.reading import text_of
 
@@ -74,7 +74,7 @@ def expected(root, run_ids):
     """Run id to dollars: the device's hour over the output tokens that it writes in half of it."""
     dollars = {}
     for run_id in run_ids:
-        row = disk.row(disk.load(root, run_id))
+        row = frames.row(disk.load(root, run_id))
         usd_per_hour = prices.read_overrides(root / prices.OVERRIDES)[row["device_name"]]
         tokens = row["output_tokens_per_s"] * 3600 / 2
         dollars[run_id] = usd_per_hour.usd_per_hour / tokens * 1e6
@@ -83,7 +83,7 @@ def expected(root, run_ids):
 
 def names(root, run_ids):
     """What tables call each run, as pages and commands write it."""
-    frame = disk.frame([disk.load(root, run_id) for run_id in run_ids])
+    frame = frames.runs([disk.load(root, run_id) for run_id in run_ids])
     labels = frame["label"].where(frame["role"] != "teacher", frame["teacher"] + " (teacher)")
     return dict(zip(run_ids, labels, strict=True))
 
@@ -260,7 +260,7 @@ def test_the_readme_says_what_export_says():
     table = re.search(r"^\| Model \|.*?\n\n", readme, re.M | re.S)[0].splitlines()
     head, _, *rows = ([c.strip() for c in line.strip("|").split("|")] for line in table if line)
     found, _ = disk.records(records.STUDY)
-    frame = disk.frame(found)
+    frame = frames.runs(found)
     runs = unit_cost.add(frame, prices.prices_for(frame, records.STUDY))
     lines = export.write(runs, "md").decode().splitlines()
     names, _, *cells = ([c.strip() for c in line.strip("|").split("|")] for line in lines)

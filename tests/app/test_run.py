@@ -21,7 +21,7 @@ from explorer.lm_eval_io import export_run, import_run
 from explorer.pages.run import form, run_spec
 from explorer.pages.shared import submitting
 from explorer.specs import DepthStudent, DistillSpec, RunSpec, Student, starter_sweep
-from explorer.store import disk
+from explorer.store import disk, frames
 from explorer.tasks import index
 from tests import records
 from tests.app.reading import text_of
@@ -238,7 +238,7 @@ def test_a_student_is_offered_once_for_all_its_number_formats(root, tiny_llama):
         disk.write_weights(root, spec.run_id, weights)
 
     def offered(specs):
-        runs = disk.frame([disk.load(root, spec.run_id) for spec in specs])
+        runs = frames.runs([disk.load(root, spec.run_id) for spec in specs])
         return run_spec.starts(root, "starter", runs)
 
     assert offered([*formats, whole]) == [f"run:{whole.run_id}"]

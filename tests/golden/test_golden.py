@@ -13,7 +13,7 @@ from explorer import cli
 from explorer.analysis.stats import retention
 from explorer.charts import retention_chart
 from explorer.records import RunRecord
-from explorer.store import disk
+from explorer.store import disk, frames
 from tests import records
 from tests.conftest import ROOT
 
@@ -99,7 +99,7 @@ def test_records_of_every_past_schema_still_load(path):
     record = RunRecord.from_json(path.read_text())
 
     assert record.status == "finished"
-    assert disk.row(record)["tpot_ms"] > 0
+    assert frames.row(record)["tpot_ms"] > 0
 
 
 def test_there_is_a_record_of_the_present_schema():
@@ -174,7 +174,7 @@ def test_the_chart_of_a_study(store_root, golden):
     records.write_study(store_root)
     found, _ = disk.records(store_root)
     answers = {r.run_id: disk.answers(store_root, r.run_id) for r in found}
-    runs = retention.add(disk.frame(found), disk.scores(found), answers)
+    runs = retention.add(frames.runs(found), frames.scores(found), answers)
 
     figure = retention_chart.retention_chart(runs, x="tpot_ms")
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from explorer.analysis.stats import differences
 from explorer.errors import BadInput
 from explorer.lm_eval_io import import_run, results, samples
-from explorer.store import disk
+from explorer.store import disk, frames
 
 SAMPLE = {
     "doc_id": 0,
@@ -124,7 +124,7 @@ def test_any_damage_is_a_sentence_or_a_readable_run(results, lines, cut):
             assert not list(root.iterdir())
             return
         record = disk.load(root, run_id)
-        scores, answers = disk.scores([record]), disk.answers(root, run_id)
+        scores, answers = frames.scores([record]), disk.answers(root, run_id)
         rows, _ = differences.between(scores, scores, answers, answers)
         assert len(rows) == scores["headline"].sum()
         assert all(problem.endswith(".") for problem in problems)

@@ -23,7 +23,7 @@ from explorer.latency.runtimes.endpoint import Failed
 from explorer.models import endpoint, loading
 from explorer.records import Usage
 from explorer.specs import ApiSpec, CapabilitySpec, RunSpec
-from explorer.store import disk
+from explorer.store import disk, frames
 from explorer.store.progress import Progress
 from tests.answering_server import THOUGHT, AnsweringServer, fresh
 from tests.openai_server import SECRET, serving
@@ -157,7 +157,7 @@ def test_a_chat_is_asked_and_its_tokens_are_counted(server, spec, store_root):
         prompt_tokens=sum(len(_chat(one)) for one in server.asked),
         output_tokens=12 * 4,
     )
-    assert disk.scores([record])["chat_template"].tolist() == ["on"]
+    assert frames.scores([record])["chat_template"].tolist() == ["on"]
     assert record.environment.device_name.startswith("endpoint 127.0.0.1")
     results = next((store_root / record.run_id / "capability").glob("results_*.json"))
     assert json.loads(results.read_text())["config"]["model"] == "local-chat-completions"

@@ -10,7 +10,7 @@ import pytest
 
 from explorer import cli, specs
 from explorer.cli import run
-from explorer.store import disk
+from explorer.store import disk, frames
 from tests import records
 
 
@@ -155,7 +155,7 @@ def test_compare_json_is_what_the_functions_say(explorer, store_root):
     code, out, _ = explorer("compare", a, "--against", b, "--json")
 
     (one,) = json.loads(out)
-    scores = disk.scores(disk.records(store_root)[0])
+    scores = frames.scores(disk.records(store_root)[0])
     rows, suite = differences.between(
         scores[scores["run_id"] == a],
         scores[scores["run_id"] == b],

@@ -5,7 +5,7 @@ import pytest
 
 from explorer.analysis.stats import control_pairs
 from explorer.specs import DepthStudent, DistillSpec, SweepSpec
-from explorer.store import disk
+from explorer.store import disk, frames
 from tests import records
 
 SWEEP = SweepSpec(
@@ -26,7 +26,7 @@ def _write(root, spec, like):
 
 def _effect(root, run_id):
     found, _ = disk.records(root)
-    runs, scores = disk.frame(found), disk.scores(found)
+    runs, scores = frames.runs(found), frames.scores(found)
     answers = {one: disk.answers(root, one) for one in runs["run_id"]}
     return control_pairs.effect(runs, scores, answers, run_id)
 
@@ -148,7 +148,7 @@ def _frames(values):
             "arm": [None, "a", "a"],
         }
     )
-    scores = disk.scores_of(
+    scores = frames.scores_of(
         [
             {
                 "run_id": r,

@@ -5,7 +5,7 @@ import pytest
 
 from explorer.analysis.stats import differences, pairing, retention
 from explorer.analysis.stats.pairing import Pair
-from explorer.store import disk
+from explorer.store import disk, frames
 from tests import records
 
 
@@ -82,7 +82,7 @@ def test_exchanging_the_two_runs_turns_every_sign(store_root):
     """A against B is B against A with the other sign, the same p-values, the opposite verdict."""
     a, b = records.write_study(store_root, layers=(24, 10))[1:]
     found, _ = disk.records(store_root)
-    scores = disk.scores(found)
+    scores = frames.scores(found)
 
     def against(one, other):
         return differences.between(
@@ -106,7 +106,7 @@ def test_a_run_against_itself_is_inconclusive_everywhere(store_root):
     """No difference, p = 1, never a verdict."""
     run_id = records.write_study(store_root, layers=(24,))[1]
     found, _ = disk.records(store_root)
-    scores = disk.scores(found)
+    scores = frames.scores(found)
     own = scores[scores["run_id"] == run_id], disk.answers(store_root, run_id)
 
     rows, suite = differences.between(own[0], own[0], own[1], own[1])
@@ -119,7 +119,7 @@ def test_a_run_against_itself_is_inconclusive_everywhere(store_root):
 def test_on_the_committed_study_formula_and_bootstrap_agree():
     """The page's intervals and Fieller's differ by less than 0.02 at every end."""
     found, _ = disk.records(records.STUDY)
-    scores = disk.scores(found)
+    scores = frames.scores(found)
     students = [record for record in found if record.teacher_run_id]
     assert len(students) >= 5
     for record in students:

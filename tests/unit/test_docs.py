@@ -83,9 +83,9 @@ def test_every_column_is_documented():
     """Each column of the exported table is explained, with its unit."""
     from explorer.analysis.cost import economics, unit_cost
     from explorer.analysis.stats import retention
-    from explorer.store import disk
+    from explorer.store import frames
 
-    columns = [*disk.COLUMNS, *retention.COLUMNS, *unit_cost.COLUMNS]
+    columns = [*frames.COLUMNS, *retention.COLUMNS, *unit_cost.COLUMNS]
     text = read(ROOT / "docs" / "columns.md")
 
     missing = [name for name in columns if f"`{name}`" not in text]

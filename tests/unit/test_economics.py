@@ -16,7 +16,7 @@ from explorer.analysis.cost.quantity import Quantity, median, of, unknown
 from explorer.analysis.cost.serving_cost import Measured, Workload
 from explorer.errors import BadInput
 from explorer.records import LoadPoint
-from explorer.store import disk
+from explorer.store import frames
 from tests import records
 
 CHAT = Workload(512, 128)
@@ -223,7 +223,7 @@ def study(**changes):
         "utilisation": 0.5,
         "usd_per_hour": {records.DEVICE_NAME: 0.05},
     }
-    return made, {r.run_id: disk.label(r) for r in made}, Assumptions(**asked | changes)
+    return made, {r.run_id: frames.label(r) for r in made}, Assumptions(**asked | changes)
 
 
 def test_each_run_becomes_a_candidate_with_its_fleet_and_its_cost():

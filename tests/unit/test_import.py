@@ -11,7 +11,7 @@ from explorer import cli
 from explorer.analysis.stats import differences, retention
 from explorer.errors import BadInput
 from explorer.lm_eval_io import import_run, samples
-from explorer.store import disk
+from explorer.store import disk, frames
 from tests import records
 
 TEACHER, STUDENT = records.committed(), records.committed(20)
@@ -66,7 +66,7 @@ def test_an_imported_student_is_held_against_a_measured_teacher(store_root):
     shutil.copytree(records.STUDY / TEACHER, store_root / TEACHER)
     run_id, _ = import_run.bring(store_root, folder_of(STUDENT), "brought", TEACHER)
     found, problems = disk.records(store_root)
-    runs, scores = disk.frame(found), disk.scores(found)
+    runs, scores = frames.runs(found), frames.scores(found)
     answers = {one.run_id: disk.answers(store_root, one.run_id) for one in found}
 
     added = retention.add(runs, scores, answers).set_index("run_id").loc[run_id]

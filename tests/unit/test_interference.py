@@ -17,7 +17,7 @@ from explorer.catalogue.prices import Price
 from explorer.charts import cost_chart as charts
 from explorer.errors import BadInput
 from explorer.records import Latency, RunRecord
-from explorer.store import disk
+from explorer.store import disk, frames
 from tests import records
 
 ASSUMED = Assumptions(
@@ -33,7 +33,7 @@ def study(store_root):
     """A teacher and five students, finished; their ids by label."""
     run_ids = records.write_study(store_root)
     found, _ = disk.records(store_root)
-    labels = {record.run_id: disk.label(record) for record in found}
+    labels = {record.run_id: frames.label(record) for record in found}
     return {labels[run_id]: run_id for run_id in run_ids}
 
 
@@ -41,7 +41,7 @@ def analysed(root):
     """The store's frame with what is kept and what it costs."""
     found, _ = disk.records(root)
     answers = {record.run_id: disk.answers(root, record.run_id) for record in found}
-    runs = retention.add(disk.frame(found), disk.scores(found), answers)
+    runs = retention.add(frames.runs(found), frames.scores(found), answers)
     price = Price(usd_per_hour=0.05, provider="Cloud")
     return unit_cost.add(runs, {records.DEVICE_NAME: price}, utilisation=0.5)
 
@@ -49,7 +49,7 @@ def analysed(root):
 def priced(root):
     """The study's records, and what serving with each of them would cost."""
     found, _ = disk.records(root)
-    labels = {record.run_id: disk.label(record) for record in found}
+    labels = {record.run_id: frames.label(record) for record in found}
     return found, labels, economics.candidates(found, labels, ASSUMED)
 
 
@@ -59,14 +59,14 @@ def test_the_record_keeps_the_shares_and_the_table_has_them(store_root, study):
     records.make_busy(store_root, run_id)
 
     record = disk.load(store_root, run_id)
-    row = disk.row(record)
+    row = frames.row(record)
 
     assert RunRecord.from_json(record.to_json()) == record
     assert row["machine_busy"] is True
     assert (row["busy_share_before"], row["busy_share_during"]) == (0.44, 0.63)
     assert row["busy_threshold"] == 0.2
     assert "63% of it while this was timed" in row["latency_warning"]
-    assert disk.row(disk.load(store_root, study["teacher"]))["machine_busy"] is False
+    assert frames.row(disk.load(store_root, study["teacher"]))["machine_busy"] is False
 
 
 def test_an_older_record_is_busy_where_it_has_a_warning(store_root, study):
@@ -80,7 +80,7 @@ def test_an_older_record_is_busy_where_it_has_a_warning(store_root, study):
 
     assert old.latency.was_busy
     assert old.latency.interference is None
-    assert disk.row(old)["machine_busy"] is True
+    assert frames.row(old)["machine_busy"] is True
     data["latency"]["warning"] = None
     assert not Latency.model_validate(data["latency"]).was_busy
 
@@ -89,7 +89,7 @@ def test_a_run_without_a_timing_is_not_busy(store_root):
     """A failed run has no times that could be wrong; the column is a flag in every row."""
     records.write_run(store_root, records.make_record(num_layers=12, status="failed"))
 
-    frame = disk.frame(disk.records(store_root)[0])
+    frame = frames.runs(disk.records(store_root)[0])
 
     assert frame["machine_busy"].tolist() == [False]
     assert not interference.busy(frame).any()
@@ -98,8 +98,8 @@ def test_a_run_without_a_timing_is_not_busy(store_root):
 
 def test_every_column_of_a_timing_is_known_as_one(store_root, study):
     """What depends on the clock is missing without times; what describes the order stays."""
-    row = disk.row(disk.load(store_root, study["15 layers"]))
-    untimed = disk.row(
+    row = frames.row(disk.load(store_root, study["15 layers"]))
+    untimed = frames.row(
         disk.load(store_root, study["15 layers"]).model_copy(update={"latency": None})
     )
     described = {
@@ -115,7 +115,7 @@ def test_every_column_of_a_timing_is_known_as_one(store_root, study):
     assert {name for name in row if name not in untimed} - described == {
         name for name in interference.TIMED if name in row
     }
-    assert set(interference.TIMED) <= set(disk.COLUMNS)
+    assert set(interference.TIMED) <= set(frames.COLUMNS)
 
 
 def test_a_busy_run_is_never_on_the_frontier(store_root, study):
@@ -201,7 +201,7 @@ def test_estimates_of_timing_and_memory_leave_busy_runs_out(store_root, study):
 
     def estimated():
         found, _ = disk.records(store_root)
-        return estimate([planned], disk.frame(found), disk.scores(found))
+        return estimate([planned], frames.runs(found), frames.scores(found))
 
     before = estimated()
     records.make_busy(store_root, study["15 layers"], times_slower=50)
@@ -298,7 +298,7 @@ def test_money_charts_count_what_they_do_not_draw(store_root, study):
 def test_a_busy_run_calibrates_no_device(store_root, study):
     """What a device reaches is not read off a run that had only a part of it."""
     records.make_busy(store_root, study["15 layers"])
-    row = disk.row(disk.load(store_root, study["15 layers"]))
+    row = frames.row(disk.load(store_root, study["15 layers"]))
 
     with pytest.raises(BadInput, match=r"busy machine.*explorer run \S+ --again"):
         roofline.calibrated(row, tflops=1e3, bandwidth_gb_s=1e5)

@@ -6,7 +6,7 @@ from explorer.analysis import headline
 from explorer.analysis.tables import run_table
 from explorer.pages.explore import run_detail
 from explorer.specs import RunSpec
-from explorer.store import disk
+from explorer.store import frames
 from tests import records
 
 WIDTHS = {"hidden": (468, 576), "channels": (1216, 1536), "heads": (9, 9), "groups": (3, 3)}
@@ -66,7 +66,7 @@ def kind(request):
 def test_a_student_is_called_by_its_kind_and_size(kind):
     """The same words on the chart, in the table and in the column `kind`."""
     record, label, _ = kind
-    frame = disk.frame([record])
+    frame = frames.runs([record])
 
     assert frame["label"][0] == label
     assert frame["kind"][0] == record.spec.student.kind
@@ -106,7 +106,7 @@ def test_how_a_student_was_made_says_what_was_left_alone():
 def test_the_finding_names_other_kinds_by_their_label(kind):
     """A depth student is an N-layer student; another is called as on the chart."""
     record, label, _ = kind
-    frame = disk.frame([record]).assign(
+    frame = frames.runs([record]).assign(
         retention=0.97, retention_low=0.95, retention_high=0.99, excluded_tasks=""
     )
 

@@ -11,7 +11,7 @@ from explorer.latency.runtimes.in_torch import Eager
 from explorer.models import loading
 from explorer.models.gguf import convert, header
 from explorer.specs import LatencySpec, RunSpec
-from explorer.store import disk
+from explorer.store import disk, frames
 from explorer.store.progress import Progress
 from tests import merging
 from tests.conftest import ROOT
@@ -144,8 +144,8 @@ def test_a_run_as_gguf_is_a_row_of_its_own(tiny_llama, store_root, tmp_path):
         for run, part in (("gguf", record), ("torch", teacher))
     }
     assert scores["gguf"] == scores["torch"], "F16 of this model chooses the same answers"
-    assert disk.label(record) == "teacher f16"
-    assert disk.row(record)["role"] == "student"
+    assert frames.label(record) == "teacher f16"
+    assert frames.row(record)["role"] == "student"
 
 
 @pytest.mark.parametrize("group", ["pairs", "texts", "free"])

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from explorer.analysis.stats import pairing
-from explorer.store import disk
+from explorer.store import frames
 from tests import records
 
 
@@ -132,7 +132,7 @@ def test_a_teacher_right_on_one_text_only_is_not_clearly_above_chance():
 
 def test_the_stores_scores_carry_the_conditions():
     """What rows must agree in is read from the record."""
-    scores = disk.scores([records.make_record()])
+    scores = frames.scores([records.make_record()])
 
     assert set(pairing.CONDITIONS) <= set(scores.columns)
     assert (scores["lm_eval_version"] == "0.4.13").all()

@@ -16,7 +16,7 @@ from explorer.models import loading, quantize
 from explorer.models.facts import facts
 from explorer.pipeline import preflight
 from explorer.specs import LatencySpec, RunSpec
-from explorer.store import disk
+from explorer.store import disk, frames
 
 needs_torchao = pytest.mark.skipif(
     importlib.util.find_spec("torchao") is None,
@@ -100,12 +100,12 @@ def test_a_rounded_teacher_and_student_are_rows_of_their_own(tiny_run, store_roo
         assert record.latency.own.peak_memory_bytes > 0
         assert record.capability.scores
         assert "torchao" in record.environment.versions
-        assert disk.row(record)["role"] == "student"
+        assert frames.row(record)["role"] == "student"
     assert teacher.model.num_parameters == plain.model.num_parameters
     assert teacher.model.fingerprint != plain.model.fingerprint
     assert student.distillation.steps > 0
-    assert disk.label(teacher) == "teacher int8"
-    assert disk.label(student) == "2 layers int8"
+    assert frames.label(teacher) == "teacher int8"
+    assert frames.label(student) == "2 layers int8"
 
 
 @needs_torchao

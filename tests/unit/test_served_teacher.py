@@ -24,7 +24,7 @@ from explorer.pipeline import endpoint_teacher
 from explorer.pipeline.state import Run
 from explorer.records import Usage
 from explorer.specs import ApiSpec, RunSpec, SweepSpec
-from explorer.store import disk
+from explorer.store import disk, frames
 from explorer.store.progress import Progress
 from tests.answering_server import AnsweringServer, fresh
 from tests.openai_server import SECRET, serving
@@ -428,7 +428,7 @@ def test_a_student_is_held_against_its_served_teacher(asked, server, folder, sto
     usage = record.distillation.targets.usage
     assert api_prices.spent(record, store_root).startswith(f"{usage.num_replies} replies, ")
     teacher = disk.load(store_root, record.teacher_run_id)
-    pairs = disk.scores([teacher, record]).query("headline")
+    pairs = frames.scores([teacher, record]).query("headline")
     assert pairs["num_documents"].nunique() == 1
     shown = call("show", record.run_id)
     assert f"Asked: {usage.num_replies} replies" in shown

@@ -8,7 +8,7 @@ from explorer.errors import BadInput, DamagedStore, NoRoom
 from explorer.jobs import states
 from explorer.records import RunRecord, Timing
 from explorer.specs import DepthStudent, RunSpec
-from explorer.store import disk
+from explorer.store import disk, frames
 from tests import records
 
 
@@ -136,9 +136,9 @@ def test_the_frame_has_a_row_a_run_and_blanks_for_what_is_unknown(store_root):
     records.write_study(store_root)
     found, _ = disk.records(store_root)
 
-    frame = disk.frame(found)
+    frame = frames.runs(found)
 
-    assert list(frame.columns) == disk.COLUMNS
+    assert list(frame.columns) == frames.COLUMNS
     assert len(frame) == len(found)
     assert frame.set_index("role").loc["teacher", "kl_after"] != 0
     students = frame[frame["role"] == "student"]
@@ -150,9 +150,9 @@ def test_an_empty_store_is_an_empty_frame_with_its_columns(tmp_path):
     found, problems = disk.records(tmp_path / "nothing")
 
     assert found == problems == []
-    assert disk.frame(found).empty
-    assert disk.scores(found).empty
-    assert list(disk.frame(found).columns) == disk.COLUMNS
+    assert frames.runs(found).empty
+    assert frames.scores(found).empty
+    assert list(frames.runs(found).columns) == frames.COLUMNS
 
 
 def test_weights_are_found_only_inside_the_store(store_root, tmp_path, tiny_llama):
@@ -229,7 +229,7 @@ def test_a_run_to_be_measured_again_is_one_the_queue_takes(store_root):
 
 def test_flags_are_flags_also_where_no_score_is():
     """A page may choose the headlines of an empty store."""
-    empty = disk.scores([])
+    empty = frames.scores([])
 
     assert empty[empty["headline"]].empty
     assert empty["headline"].dtype == bool
@@ -239,5 +239,5 @@ def test_turns_of_a_timing_without_any_are_an_empty_frame():
     """The columns are there all the same."""
     nothing = Timing(batch_size=1, prompt_tokens=8, turns=[])
 
-    assert list(disk.turns(nothing)) == ["ttft_ms", "tpot_ms", "latency_ms", "num_output_tokens"]
-    assert disk.turns(nothing).empty
+    assert list(frames.turns(nothing)) == ["ttft_ms", "tpot_ms", "latency_ms", "num_output_tokens"]
+    assert frames.turns(nothing).empty

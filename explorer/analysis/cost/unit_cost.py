@@ -137,7 +137,7 @@ def add(
     """Add the device's rate and what follows from it to a frame of runs.
 
     Args:
-        runs: As `store.frame` gives it.
+        runs: As `frames.runs` gives it.
         prices: Device name to its price.
         utilisation: Share of the paid hours in which the device is busy, in (0, 1].
 

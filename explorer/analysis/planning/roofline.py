@@ -135,7 +135,7 @@ def calibrated(run: Mapping[str, Any], *, tflops: float, bandwidth_gb_s: float) 
     """What a measured run reached of its own device's peak.
 
     Args:
-        run: A row of `store.frame`: a dense model, timed.
+        run: A row of `frames.runs`: a dense model, timed.
         tflops: Peak of the device that it was measured on, at the run's precision.
         bandwidth_gb_s: Of that device's memory.
 

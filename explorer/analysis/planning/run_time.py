@@ -57,8 +57,8 @@ def estimate(
 
     Args:
         specs: What will be run. Those that are finished in `runs` take nothing.
-        runs: As `store.frame`; finished runs of the same teacher are looked at.
-        scores: As `store.scores`.
+        runs: As `frames.runs`; finished runs of the same teacher are looked at.
+        scores: As `frames.scores`.
         device_name: Only runs of this device count; None takes the newest run's device.
         before: What will have run by then: a student that they teach is taught.
 

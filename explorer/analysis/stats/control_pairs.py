@@ -63,9 +63,9 @@ def effect(
     """Compare a student with its control arm; None where there is nothing to compare.
 
     Args:
-        runs: As `store.frame` gives it.
-        scores: As `store.scores` gives it, of these runs and their teachers.
-        answers: Run id to the frame of `store.answers`.
+        runs: As `frames.runs` gives it.
+        scores: As `frames.scores` gives it, of these runs and their teachers.
+        answers: Run id to the frame of `disk.answers`.
         run_id: A student that was taught with the teacher's distributions.
         draws: Bootstrap draws.
         seed: Same seed, same interval.

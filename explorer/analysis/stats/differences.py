@@ -50,9 +50,9 @@ def between(
     """Any run against any other: `tasks` and `suite` of their pairs.
 
     Args:
-        scores: The run's rows of `store.scores`.
+        scores: The run's rows of `frames.scores`.
         reference_scores: Those of the run that it is held against.
-        answers: The run's `store.answers`.
+        answers: The run's `disk.answers`.
         reference_answers: The reference's.
         allow: Conditions that may differ, out of `pairing.ALLOWED`; others are refused.
         draws: Bootstrap draws.

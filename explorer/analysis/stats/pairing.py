@@ -93,9 +93,9 @@ def pair(
     A task that cannot be compared, or says nothing, comes with its reason.
 
     Args:
-        student_scores: The student's rows of `store.scores`.
+        student_scores: The student's rows of `frames.scores`.
         teacher_scores: The teacher's.
-        student_answers: The student's `store.answers`.
+        student_answers: The student's `disk.answers`.
         teacher_answers: The teacher's.
         allow: Names out of `ALLOWED` in which the two may differ.
         names: What the reasons call the two.
@@ -145,7 +145,7 @@ class Side:
 
 
 def side(scores: pd.DataFrame, answers: pd.DataFrame) -> Side:
-    """One model's rows of `store.scores` and `store.answers`, ready to be paired."""
+    """One model's rows of `frames.scores` and `disk.answers`, ready to be paired."""
     chosen = scores[scores["headline"]].sort_values(["task", "metric"])
     rows = row_dicts(chosen)
     found = {}

@@ -61,9 +61,9 @@ def add(
     """Add retention and the raw ratio, with 95 % intervals, to a frame of runs.
 
     Args:
-        runs: As `store.frame` gives it.
-        scores: As `store.scores` gives it; teachers that are not in `runs` may be in it.
-        answers: Run id to the frame of `store.answers`.
+        runs: As `frames.runs` gives it.
+        scores: As `frames.scores` gives it; teachers that are not in `runs` may be in it.
+        answers: Run id to the frame of `disk.answers`.
         draws: Bootstrap draws.
         seed: Same seed, same interval.
 
@@ -164,9 +164,9 @@ def per_task(
     """A row a task: both scores, retention and difference with 95 % intervals, a verdict.
 
     Args:
-        student_scores: The student's rows of `store.scores`.
+        student_scores: The student's rows of `frames.scores`.
         teacher_scores: The teacher's.
-        student_answers: The student's `store.answers`.
+        student_answers: The student's `disk.answers`.
         teacher_answers: The teacher's.
         draws: Bootstrap draws.
         seed: Same seed, same interval.

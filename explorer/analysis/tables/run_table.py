@@ -24,7 +24,7 @@ def comparison(runs: pd.DataFrame) -> pd.DataFrame:
     """A row a model in words and units: teachers on top, students by what they keep.
 
     Args:
-        runs: As `store.frame`, with the columns of `retention.add` and `cost.add` where known.
+        runs: As `frames.runs`, with the columns of `retention.add` and `cost.add` where known.
 
     Returns:
         Text in every cell; an en dash where a value is missing. The heading of the cost per

@@ -26,7 +26,7 @@ from explorer.specs import (
     DistillSpec,
     FreshStudent,
 )
-from explorer.store import disk
+from explorer.store import disk, frames
 
 CHOICES = {
     "block_influence": "chosen by importance",
@@ -244,7 +244,7 @@ def _per_task(root: Path, record: RunRecord) -> None:
 
 def _own_scores(record: RunRecord) -> None:
     """A teacher has nobody to be compared with: its scores as they are."""
-    frame = disk.scores([record])
+    frame = frames.scores([record])
     own = frame[frame["headline"]]
     if own.empty:
         st.caption("Nothing was tested.")
@@ -311,8 +311,8 @@ def _timing(record: RunRecord) -> None:
     theirs = record.latency.teacher
     widgets.chart(
         run_chart.latency_histogram(
-            disk.turns(record.latency.own),
-            disk.turns(theirs) if theirs else None,
+            frames.turns(record.latency.own),
+            frames.turns(theirs) if theirs else None,
             was_busy=record.latency.was_busy,
             template=widgets.template(),
         ),

@@ -24,7 +24,7 @@ from explorer.analysis.stats import bootstrap, pairing, retention
 from explorer.errors import BadInput, DamagedStore
 from explorer.paths import cache_dir
 from explorer.records.rows import row_dicts
-from explorer.store import disk, trash
+from explorer.store import disk, frames, trash
 
 LOOK_EVERY_S = 1.0
 """Seconds for which a look at the folders counts as fresh: reruns come in bursts."""
@@ -49,9 +49,9 @@ class Shelf:
     """What the store held at one look."""
 
     runs: pd.DataFrame
-    """As `store.frame`."""
+    """As `frames.runs`."""
     scores: pd.DataFrame
-    """As `store.scores`."""
+    """As `frames.scores`."""
     problems: list[str]
     """One sentence for each folder that could not be read."""
     versions: dict[str, str]
@@ -209,8 +209,8 @@ class Index:
             rows = [one["row"] for one in read if "row" in one]
             scores = [score for one in read for score in one.get("scores", [])]
             self._shelf = Shelf(
-                pd.DataFrame(rows, columns=disk.COLUMNS),
-                disk.scores_of(scores),
+                pd.DataFrame(rows, columns=frames.COLUMNS),
+                frames.scores_of(scores),
                 problems,
                 {run_id: v for run_id, v in versions.items() if "row" in self._read[run_id]},
                 hidden,
@@ -223,7 +223,7 @@ class Index:
             record = disk.load(self.root, run_id)
         except (DamagedStore, BadInput) as error:
             return {"problem": str(error)}
-        return {"row": disk.row(record), "scores": row_dicts(disk.scores([record]))}
+        return {"row": frames.row(record), "scores": row_dicts(frames.scores([record]))}
 
     def _load(self) -> None:
         """Take over what an earlier process read, if the same code read it."""
@@ -248,7 +248,7 @@ class Index:
 
 def _code() -> str:
     """A text that changes when the code that makes rows does: old rows are then read anew."""
-    modules = (disk, explorer.records, retention, pairing, bootstrap)
+    modules = (disk, frames, explorer.records, retention, pairing, bootstrap)
     sources = [Path(str(module.__file__)) for module in modules]
     sources += sorted(Path(str(explorer.specs.__file__)).parent.glob("*.py"))
     found = hashlib.sha256()

@@ -105,7 +105,7 @@ def listed(shelf: Shelf) -> pd.DataFrame:
 
 
 def load_runs(root: Path) -> pd.DataFrame:
-    """A row a run, as `store.frame`."""
+    """A row a run, as `frames.runs`."""
     return load(root).runs
 
 

@@ -1,0 +1,286 @@
+"""Records as frames: a row a run, a row a score, a row a timed request.
+
+The columns are the store's own: `docs/columns.md` says what each means.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from explorer.records import Latency, RunRecord, Timing
+from explorer.records.quantiles import median_interval, percentile
+
+SCORE_COLUMNS = [
+    "run_id",
+    "task",
+    "metric",
+    "score",
+    "stderr",
+    "chance",
+    "higher_is_better",
+    "headline",
+    "num_documents",
+    "num_documents_total",
+    "num_fewshot",
+    "task_version",
+    "task_hash",
+    "seconds",
+    "lm_eval_version",
+    "chat_template",
+    "dtype",
+]
+COLUMNS = [
+    "run_id",
+    "name",
+    "status",
+    "role",
+    "kind",
+    "basis",
+    "teacher",
+    "teacher_run_id",
+    "label",
+    "started_at",
+    "finished_at",
+    "device",
+    "device_name",
+    "num_cpus",
+    "memory_bytes",
+    "commit",
+    "num_layers",
+    "num_parameters",
+    "weight_bytes",
+    "dtype",
+    "fingerprint",
+    "kept_layers",
+    "lm_eval_version",
+    "ttft_ms",
+    "tpot_ms",
+    "latency_ms",
+    "output_tokens_per_s",
+    "ttft_p95_ms",
+    "tpot_p95_ms",
+    "latency_p95_ms",
+    "tpot_spread",
+    "tpot_low_ms",
+    "tpot_high_ms",
+    "teacher_ttft_ms",
+    "teacher_tpot_ms",
+    "teacher_latency_ms",
+    "ttft_ratio",
+    "tpot_ratio",
+    "ttft_ratio_low",
+    "ttft_ratio_high",
+    "tpot_ratio_low",
+    "tpot_ratio_high",
+    "runtime",
+    "load_s",
+    "disk_bytes",
+    "joules_per_token",
+    "num_failed_requests",
+    "batch_size",
+    "prompt_tokens",
+    "output_tokens",
+    "peak_memory_bytes",
+    "latency_warning",
+    "machine_busy",
+    "busy_share_before",
+    "busy_share_during",
+    "busy_threshold",
+    "busy_gpu_share_before",
+    "busy_gpu_threshold",
+    "num_other_gpu_processes",
+    "distilled",
+    "scored_tokens",
+    "train_seconds",
+    "device_hours",
+    "targets_seconds",
+    "kl_before",
+    "kl_after",
+    "top1_before",
+    "top1_after",
+    "corpus",
+    "method",
+    "train_dtype",
+    "vocab_sample",
+    "recipe",
+    "arm",
+    "format",
+    "error",
+]
+
+
+def runs(records: list[RunRecord]) -> pd.DataFrame:
+    """One row a run, in the units that end the names; what is unknown is missing."""
+    return pd.DataFrame([row(record) for record in records], columns=COLUMNS)
+
+
+def scores(records: list[RunRecord]) -> pd.DataFrame:
+    """One row a run, task and metric, with the conditions in which rows must agree."""
+    return scores_of([row for record in records for row in score_rows(record)])
+
+
+def score_rows(record: RunRecord) -> list[dict[str, Any]]:
+    """The rows of `scores` that one record gives."""
+    if record.capability is None:
+        return []
+    evaluation, model = record.spec.capability, record.model or record.imported
+    template = None if evaluation is None else "on" if evaluation.apply_chat_template else "off"
+    conditions = {
+        "run_id": record.run_id,
+        "lm_eval_version": record.capability.lm_eval_version,
+        "chat_template": template,
+        "dtype": model.dtype if model else None,
+    }
+    return [conditions | score.model_dump() for score in record.capability.scores]
+
+
+def scores_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows of `scores` as its frame; flags are flags also where there is no row."""
+    frame = pd.DataFrame(rows, columns=SCORE_COLUMNS)
+    return frame.astype({"higher_is_better": bool, "headline": bool})
+
+
+def row(record: RunRecord) -> dict[str, Any]:
+    """One run as a flat row of the store's frame."""
+    spec, model, taught = record.spec, record.model, record.distillation
+    flat: dict[str, Any] = {
+        "run_id": record.run_id,
+        "name": spec.name,
+        "status": record.status,
+        "role": "teacher" if spec.is_teacher and not record.teacher_run_id else "student",
+        "kind": spec.student.kind if spec.student else None,
+        "basis": "imported" if record.imported else "measured",
+        "teacher": spec.teacher,
+        "teacher_run_id": record.teacher_run_id,
+        "label": label(record),
+        "started_at": record.started_at,
+        "finished_at": record.finished_at,
+        "machine_busy": False,
+        "distilled": taught is not None,
+        "method": spec.distill.method if spec.distill else None,
+        "recipe": spec.recipe(),
+        "arm": spec.arm(),
+        "format": spec.format,
+        "error": record.error.message if record.error else None,
+    }
+    if record.environment:
+        flat |= record.environment.model_dump(
+            include={"device", "device_name", "num_cpus", "memory_bytes", "commit"}
+        )
+    if model:
+        flat |= model.model_dump(
+            include={"num_layers", "num_parameters", "weight_bytes", "dtype", "fingerprint"}
+        )
+        flat["kept_layers"] = model.kept_layers
+    if record.capability:
+        flat["lm_eval_version"] = record.capability.lm_eval_version
+    if record.latency:
+        flat |= _latency_columns(record.latency.own, record.latency.teacher)
+        flat |= _interference_columns(record.latency)
+    if taught:
+        flat |= taught.model_dump(
+            include={
+                "scored_tokens",
+                "device_hours",
+                "kl_before",
+                "kl_after",
+                "top1_before",
+                "top1_after",
+            }
+        )
+        flat["train_seconds"] = taught.seconds
+        flat["targets_seconds"] = taught.targets.seconds if taught.targets else None
+        flat["corpus"] = taught.corpus.name
+    if taught and spec.distill and record.environment:
+        narrow = spec.distill.in_bfloat16(record.environment.device)
+        flat["train_dtype"] = "bfloat16" if narrow else "float32"
+        flat["vocab_sample"] = spec.distill.vocab_sample
+    return flat
+
+
+def label(record: RunRecord) -> str:
+    """A short name for charts: `teacher`, `15 layers`, `60M wide, labels only`, `teacher q8_0`."""
+    spec = record.spec
+    if record.imported:
+        return spec.name
+    if spec.student is None:
+        label = "teacher"
+    else:
+        label = spec.student.label(record.model.num_parameters if record.model else None)
+    if spec.format:
+        label = f"{label} {spec.format}"
+    is_control = spec.distill is not None and spec.distill.method == "labels"
+    return f"{label}, labels only" if is_control else label
+
+
+def _latency_columns(own: Timing, teacher: Timing | None) -> dict[str, Any]:
+    """Medians and 95th percentiles of one timing, and its ratio to the teacher's."""
+    flat: dict[str, Any] = {
+        "batch_size": own.batch_size,
+        "prompt_tokens": own.prompt_tokens,
+        "output_tokens": own.output_tokens,
+        "peak_memory_bytes": own.peak_memory_bytes,
+    }
+    if own.runtime:
+        flat |= own.runtime.model_dump(include={"load_s", "disk_bytes"})
+        flat["runtime"] = own.runtime.name
+    if own.energy:
+        flat["joules_per_token"] = own.energy.joules_per_token
+    flat["num_failed_requests"] = own.num_failed
+    if not own.turns:
+        return flat
+    values = _samples(own)
+    for name, samples in values.items():
+        flat[name] = np.median(samples)
+        flat[name.replace("_ms", "_p95_ms")] = percentile(list(samples), 0.95)
+    flat["tpot_low_ms"], flat["tpot_high_ms"] = median_interval(list(values["tpot_ms"])) or (
+        None,
+        None,
+    )
+    flat["output_tokens_per_s"] = own.output_tokens_per_s
+    low, high = np.percentile(values["tpot_ms"], [25, 75])
+    flat["tpot_spread"] = (high - low) / flat["tpot_ms"]
+    if teacher and teacher.turns:
+        theirs = _samples(teacher)
+        for name, samples in theirs.items():
+            flat[f"teacher_{name}"] = np.median(samples)
+        for name in ("ttft", "tpot"):
+            # Turn by turn, so that a slow moment of the machine slows both sides of a ratio.
+            pairs = zip(values[f"{name}_ms"], theirs[f"{name}_ms"], strict=False)
+            ratios = [mine / other for mine, other in pairs]
+            flat[f"{name}_ratio"] = np.median(ratios)
+            ends = median_interval(ratios) or (None, None)
+            flat[f"{name}_ratio_low"], flat[f"{name}_ratio_high"] = ends
+    return flat
+
+
+def _interference_columns(latency: Latency) -> dict[str, Any]:
+    """Whether the machine was busy while a run was timed, and by how much."""
+    flat: dict[str, Any] = {
+        "latency_warning": latency.warning,
+        "machine_busy": latency.was_busy,
+    }
+    if others := latency.interference:
+        flat |= {
+            "busy_share_before": others.cpu_share_before,
+            "busy_share_during": others.cpu_share_during,
+            "busy_threshold": others.cpu_threshold,
+            "busy_gpu_share_before": others.gpu_share_before,
+            "busy_gpu_threshold": others.gpu_threshold,
+            "num_other_gpu_processes": others.num_other_gpu_processes,
+        }
+    return flat
+
+
+def _samples(timing: Timing) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+    """Each time of each turn, in ms; not a number where a turn has no TPOT."""
+    rows = [(turn.ttft_ms, turn.tpot_ms, turn.latency_ms) for turn in timing.turns]
+    columns = np.array(rows, dtype=float).reshape(-1, 3).T
+    return dict(zip(("ttft_ms", "tpot_ms", "latency_ms"), columns, strict=True))
+
+
+def turns(timing: Timing) -> pd.DataFrame:
+    """A timing's counted turns: ttft_ms, tpot_ms, latency_ms, num_output_tokens."""
+    num_tokens = [float(turn.num_output_tokens) for turn in timing.turns]
+    return pd.DataFrame({**_samples(timing), "num_output_tokens": num_tokens}, dtype=float)
