@@ -30,8 +30,8 @@ from explorer.records import (
     RuntimeFacts,
     TargetsFacts,
     TaskScore,
+    TimedRequest,
     Timing,
-    Turn,
 )
 from explorer.specs import DepthStudent, DistillSpec, RunSpec, SweepSpec, starter_sweep
 from explorer.store import disk
@@ -397,6 +397,8 @@ def _timing(layers: int, rng: np.random.Generator) -> Timing:
         noise = float(rng.lognormal(0, 0.03))
         ttft_ms = (24 + 6.4 * layers) * noise
         tpot_ms = (5.2 + 0.9 * layers) * float(rng.lognormal(0, 0.03))
-        turns.append(Turn(ttft_ms=ttft_ms, latency_ms=ttft_ms + 63 * tpot_ms, num_output_tokens=64))
+        turns.append(
+            TimedRequest(ttft_ms=ttft_ms, latency_ms=ttft_ms + 63 * tpot_ms, num_output_tokens=64)
+        )
     memory = 310 * 2**20 + 4 * layers * 3_540_096
     return Timing(batch_size=1, prompt_tokens=128, turns=turns, peak_memory_bytes=memory)

@@ -94,7 +94,7 @@ def scores(
                 headline=False,
                 num_documents=found["n-samples"][name]["effective"],
                 num_documents_total=found["n-samples"][name]["original"],
-                num_fewshot=int(found["n-shot"].get(name) or 0),
+                num_fewshot=found["n-shot"][name],
                 task_version=str(task.VERSION),
                 task_hash=found["task_hashes"][name],
                 seconds=round(seconds, 3),

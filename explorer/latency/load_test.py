@@ -23,7 +23,7 @@ from explorer.latency.interference import Watch
 from explorer.latency.runtimes.endpoint import Client, Failed
 from explorer.latency.timing import said_before, why_saturated
 from explorer.models.endpoint import Endpoint
-from explorer.records import Energy, Latency, LoadPoint, RuntimeFacts, Timing, Turn
+from explorer.records import Energy, Latency, LoadPoint, RuntimeFacts, TimedRequest, Timing
 from explorer.specs import LatencySpec
 from explorer.store.progress import Progress
 
@@ -162,7 +162,7 @@ class _Load:
         counted = [turn.num_prompt_tokens for turn in alone.turns if turn.num_prompt_tokens]
         return Timing(
             batch_size=1,
-            prompt_tokens=round(statistics.median(counted)) if counted else 0,
+            prompt_tokens=round(statistics.median(counted)) if counted else None,
             turns=alone.turns,
             runtime=facts,
             energy=Energy(reason="The device of an endpoint cannot be read from here."),
@@ -271,7 +271,7 @@ class _Load:
             if isinstance(error, Exception):
                 raise error
 
-    async def _ask(self, client: Client, level: "_Level") -> Turn | Failed:
+    async def _ask(self, client: Client, level: "_Level") -> TimedRequest | Failed:
         began = time.monotonic()
         try:
             turn = await client.ask(self._prompt(self._num_words), self._spec.output_tokens)
@@ -295,7 +295,7 @@ class _Level:
         self._clock = clock
         self.began = self._ended = clock()
         self.counting = False
-        self.turns: list[Turn] = []
+        self.turns: list[TimedRequest] = []
         self.failures: Counter[str] = Counter()
 
     @property
@@ -306,7 +306,7 @@ class _Level:
         self.counting = True
         self.began = self._ended = self._clock()
 
-    def add(self, result: Turn | Failed) -> None:
+    def add(self, result: TimedRequest | Failed) -> None:
         self._ended = self._clock()
         if isinstance(result, Failed):
             self.failures[result.kind] += 1

@@ -21,7 +21,7 @@ from explorer.latency import peak_memory
 from explorer.latency.energy import Meter
 from explorer.latency.interference import Watch
 from explorer.latency.runtimes.protocol import Runtime
-from explorer.records import Latency, LoadPoint, Timing, Turn
+from explorer.records import Latency, LoadPoint, TimedRequest, Timing
 from explorer.specs import Bits, LatencySpec
 from explorer.store.progress import Progress
 
@@ -130,7 +130,7 @@ def random_prompt(
     return torch.randint(num_known, shape, generator=generator).to(runtimes[0].device)
 
 
-def answer(runtime: Runtime, prompt_BT: torch.Tensor, num_output_tokens: int) -> Turn:
+def answer(runtime: Runtime, prompt_BT: torch.Tensor, num_output_tokens: int) -> TimedRequest:
     """Time one request; the answer always has `num_output_tokens`, end-of-text or not.
 
     The clock starts with the prompt on the device and the device idle, and is read when a
@@ -149,7 +149,7 @@ def answer(runtime: Runtime, prompt_BT: torch.Tensor, num_output_tokens: int) ->
         last_s = time.perf_counter()
         num_steps += 1
     assert num_steps == num_output_tokens, f"{runtime.name} made {num_steps} tokens"
-    return Turn(
+    return TimedRequest(
         ttft_ms=1e3 * (first_s - began_s),
         latency_ms=1e3 * (last_s - began_s),
         num_output_tokens=num_output_tokens,
@@ -163,7 +163,7 @@ class _Tell:
         self._progress, self.total, self._done, self._said = progress, total, 0, said
         progress("latency", 0, total, "turns", **said)
 
-    def __call__(self, turn: Turn) -> None:
+    def __call__(self, turn: TimedRequest) -> None:
         self._done += 1
         self._progress(
             "latency", self._done, self.total, "turns", tpot_ms=turn.tpot_ms, **self._said
@@ -174,7 +174,7 @@ class _Timed:
     """What one model did at one level."""
 
     def __init__(self) -> None:
-        self.turns: list[Turn] = []
+        self.turns: list[TimedRequest] = []
         self.spent: list[tuple[float, float]] = []
         self.peak_bytes: int | None = None
 
@@ -252,7 +252,7 @@ def _sweep(
     return curves, notes
 
 
-def _batch_point(level: int, turns: list[Turn]) -> LoadPoint:
+def _batch_point(level: int, turns: list[TimedRequest]) -> LoadPoint:
     rates = [1e3 * level * turn.num_output_tokens / turn.latency_ms for turn in turns]
     return LoadPoint(
         kind="batch",

@@ -108,7 +108,7 @@ def _result(score: TaskScore, config: Mapping[str, Any], record: RunRecord) -> A
         dataset_config=_text(config.get("dataset_name")) if dataset else None,
         dataset_split=_text(split) if dataset else None,
         dataset_revision=_revision(config) if dataset else None,
-        dataset_args={"num_few_shot": score.num_fewshot},
+        dataset_args=None if score.num_fewshot is None else {"num_few_shot": score.num_fewshot},
         metric_type=score.metric,
         metric_value=score.score,
         metric_name=_conditions(score, record),
@@ -124,9 +124,11 @@ def _conditions(score: TaskScore, record: RunRecord) -> str:
     said = [
         f"lm-eval {version}" if version else "lm-eval",
         f"task version {score.task_version}" if score.task_version else "",
-        f"{score.num_fewshot}-shot",
+        f"{score.num_fewshot}-shot" if score.num_fewshot is not None else "",
         "chat template" if asked and asked.apply_chat_template else "",
-        f"{score.num_documents} of {score.num_documents_total} documents",
+        f"{score.num_documents} of {score.num_documents_total} documents"
+        if score.num_documents_total is not None
+        else f"{score.num_documents} documents",
         f"standard error {score.stderr:.2g}" if score.stderr is not None else "",
     ]
     return ", ".join(part for part in (score.metric, *said) if part)

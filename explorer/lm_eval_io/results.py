@@ -183,6 +183,9 @@ def _read_task(task: str, document: Mapping[str, Any], path: Path, found: Found)
             "has. Run lm-eval with --log_samples."
         )
         return
+    shots = [_mapping(document.get("n-shot")).get(task), config.get("num_fewshot")]
+    # Some versions write 0 in one place and the real number in the other.
+    num_fewshot = max((count for n in shots if (count := _count(n)) is not None), default=None)
     names = _named(metrics)
     higher = _mapping(_mapping(document.get("higher_is_better")).get(task))
     headline = _headline(config, list(names.values()))
@@ -199,10 +202,8 @@ def _read_task(task: str, document: Mapping[str, Any], path: Path, found: Found)
                 higher_is_better=higher.get(metric) is not False,
                 headline=name == headline,
                 num_documents=asked,
-                num_documents_total=_count(counts.get("original")) or asked,
-                num_fewshot=_count(_mapping(document.get("n-shot")).get(task))
-                or _count(config.get("num_fewshot"))
-                or 0,
+                num_documents_total=_count(counts.get("original")) or None,
+                num_fewshot=num_fewshot,
                 task_version=_version(document, task),
                 task_hash=_text(_mapping(document.get("task_hashes")).get(task)),
             )

@@ -5,12 +5,13 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pydantic
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -19,14 +20,14 @@ from explorer.models.endpoint import Endpoint
 from explorer.models.facts import fingerprint
 from explorer.models.loading import Loaded, load, pick_device
 from explorer.pipeline import environment
-from explorer.records import Part
+from explorer.records import RecordPart
 from explorer.specs import Bits, RunSpec
 from explorer.store import disk
 from explorer.store.progress import Progress
 
 log = logging.getLogger("explorer")
 
-PartT = TypeVar("PartT", bound=Part)
+PartT = TypeVar("PartT", bound=RecordPart)
 
 
 class Run:
@@ -142,7 +143,9 @@ class Run:
         if path.exists():
             kept = json.loads(path.read_text(encoding="utf-8"))
             if kept["key"] == wanted:
-                return kind.model_validate(kept["output"])
+                # An output that another version wrote in another shape is made again.
+                with suppress(pydantic.ValidationError):
+                    return kind.model_validate(kept["output"])
         with self.timed(name):
             made = make()
         disk.write_text(path, json.dumps({"key": wanted, "output": made.model_dump(mode="json")}))

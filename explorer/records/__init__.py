@@ -1,31 +1,32 @@
-"""What a run leaves: one versioned value, the contract between runners and readers."""
+"""What a run leaves behind: one versioned record, the contract between runners and readers.
 
-from explorer.records.record import (
-    SCHEMA_VERSION,
-    Capability,
-    CorpusFacts,
-    CurvePoint,
-    Distillation,
+base.py         the base class of a record's parts
+record.py       the record; the environment, the model, the error, the source of an import
+training.py     corpus, teacher targets, loss curve
+capability.py   scores per task and metric; tokens counted by an API
+latency.py      timed requests, levels of load, energy, interference
+migrations.py   old records become present ones, a step per schema version
+quantiles.py    medians with intervals, percentiles
+rows.py         a DataFrame's rows as plain dictionaries
+"""
+
+from explorer.records.base import RecordPart
+from explorer.records.capability import Capability, TaskScore, Usage
+from explorer.records.latency import (
     Energy,
-    Environment,
-    ErrorFacts,
-    Imported,
     Interference,
     Latency,
     LoadPoint,
-    ModelFacts,
-    Part,
-    RunRecord,
     RuntimeFacts,
-    TargetsFacts,
-    TaskScore,
+    TimedRequest,
     Timing,
-    Turn,
-    Usage,
-    migrate,
 )
+from explorer.records.migrations import SCHEMA_VERSION, migrate
+from explorer.records.record import Environment, ErrorFacts, Imported, ModelFacts, RunRecord
+from explorer.records.training import CorpusFacts, CurvePoint, Distillation, TargetsFacts
 
 __all__ = [
+    "SCHEMA_VERSION",
     "Capability",
     "CorpusFacts",
     "CurvePoint",
@@ -37,15 +38,14 @@ __all__ = [
     "Interference",
     "Latency",
     "LoadPoint",
-    "migrate",
-    "Part",
     "ModelFacts",
+    "RecordPart",
     "RunRecord",
     "RuntimeFacts",
-    "SCHEMA_VERSION",
     "TargetsFacts",
     "TaskScore",
+    "TimedRequest",
     "Timing",
-    "Turn",
     "Usage",
+    "migrate",
 ]

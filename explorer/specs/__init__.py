@@ -18,7 +18,7 @@ spec is the same run, and running it again continues or does nothing.
 
 from explorer.specs.base import Bits, Spec
 from explorer.specs.distill import DistillSpec
-from explorer.specs.evaluation import SHAPES, ApiSpec, CapabilitySpec, LatencySpec
+from explorer.specs.evaluation import WORKLOADS, ApiSpec, CapabilitySpec, LatencySpec
 from explorer.specs.runs import (
     ELSEWHERE,
     NAME_PATTERN,
@@ -48,7 +48,7 @@ __all__ = [
     "ELSEWHERE",
     "NAME_PATTERN",
     "ONE_STEP",
-    "SHAPES",
+    "WORKLOADS",
     "ApiSpec",
     "Bits",
     "BothStudent",

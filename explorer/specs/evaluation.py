@@ -68,7 +68,7 @@ class CapabilitySpec(Spec):
     """How an endpoint is asked; None takes the defaults, and says nothing of other models."""
 
 
-SHAPES = {"chat": (512, 128), "summarise": (2048, 256), "autocomplete": (256, 32)}
+WORKLOADS = {"chat": (512, 128), "summarise": (2048, 256), "autocomplete": (256, 32)}
 """Workloads by name: tokens of the prompt and of the answer."""
 
 
@@ -116,16 +116,16 @@ class LatencySpec(Spec):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _lengths_of_the_workload(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("workload") in SHAPES:
-            prompt_tokens, output_tokens = SHAPES[data["workload"]]
+        if isinstance(data, dict) and data.get("workload") in WORKLOADS:
+            prompt_tokens, output_tokens = WORKLOADS[data["workload"]]
             return {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens, **data}
         return data
 
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> Self:
         lengths = (self.prompt_tokens, self.output_tokens)
-        if self.workload is not None and lengths != SHAPES[self.workload]:
-            wanted = " + ".join(str(length) for length in SHAPES[self.workload])
+        if self.workload is not None and lengths != WORKLOADS[self.workload]:
+            wanted = " + ".join(str(length) for length in WORKLOADS[self.workload])
             raise ValueError(
                 f"workload {self.workload} has {wanted} tokens, got {lengths[0]} + {lengths[1]}; "
                 "leave prompt_tokens and output_tokens out, or leave workload out"

@@ -1,19 +1,24 @@
 """Hypothesis strategies for the domain's values, in one file."""
 
+import json
+
 import numpy as np
 import pandas as pd
 from hypothesis import strategies as st
 
 from explorer.records import (
+    SCHEMA_VERSION,
     Capability,
     Environment,
     ErrorFacts,
     Latency,
     ModelFacts,
     RunRecord,
+    RuntimeFacts,
     TaskScore,
+    TimedRequest,
     Timing,
-    Turn,
+    Usage,
 )
 from explorer.specs import (
     BothStudent,
@@ -140,22 +145,31 @@ scores = st.builds(
     stderr=st.none() | share,
     chance=st.none() | share,
     num_documents=counts,
-    num_documents_total=counts,
-    num_fewshot=st.integers(0, 50),
+    num_documents_total=st.none() | counts,
+    num_fewshot=st.none() | st.integers(0, 50),
     task_version=st.none() | texts,
 )
 timings = st.builds(
     Timing,
     batch_size=counts,
-    prompt_tokens=counts,
+    prompt_tokens=st.none() | counts,
+    runtime=st.none() | st.builds(RuntimeFacts, name=texts),
     turns=st.lists(
-        st.builds(Turn, ttft_ms=positive, latency_ms=positive, num_output_tokens=counts), max_size=4
+        st.builds(TimedRequest, ttft_ms=positive, latency_ms=positive, num_output_tokens=counts),
+        max_size=4,
     ),
 )
 
 
+usages = st.builds(
+    Usage, num_replies=counts, prompt_tokens=counts, reasoning_tokens=st.none() | counts
+)
 capabilities = st.builds(
-    Capability, lm_eval_version=texts, scores=st.lists(scores, max_size=4), seconds=share
+    Capability,
+    lm_eval_version=texts,
+    scores=st.lists(scores, max_size=4),
+    seconds=share,
+    usage=st.none() | usages,
 )
 latencies = st.builds(Latency, own=timings, teacher=st.none() | timings, seconds=share)
 
@@ -178,6 +192,28 @@ def run_records(draw):
         latency=draw(st.none() | latencies),
         error=draw(st.none() | st.builds(ErrorFacts, kind=texts, message=texts, stage=texts)),
     )
+
+
+@st.composite
+def old_records(draw):
+    """Plain data of records as every schema version wrote them."""
+    data = json.loads(draw(run_records()).to_json())
+    data["schema_version"] = draw(st.integers(1, SCHEMA_VERSION))
+    if data["schema_version"] == 1:
+        if data["environment"]:
+            del data["environment"]["num_processes"]
+        latency, capability = data["latency"] or {}, data["capability"] or {}
+        for timing in (latency.get("own"), latency.get("teacher")):
+            if timing:
+                timing["prompt_tokens"] = timing["prompt_tokens"] or 0
+                if draw(st.booleans()):
+                    del timing["runtime"]
+        for score in capability.get("scores", []):
+            score["num_fewshot"] = score["num_fewshot"] or 0
+            score["num_documents_total"] = score["num_documents_total"] or score["num_documents"]
+        if usage := capability.get("usage"):
+            usage["reasoning_tokens"] = usage["reasoning_tokens"] or 0
+    return data
 
 
 coordinates = st.one_of(st.none(), st.floats(-1e6, 1e6), st.integers(0, 3).map(float))

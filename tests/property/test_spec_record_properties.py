@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 
-from explorer.records import RunRecord
+from explorer.records import SCHEMA_VERSION, RunRecord, migrate
 from explorer.specs import RunSpec, SweepSpec
 
 # Test folders are no packages, so a file beside this one is loaded by its path.
@@ -49,3 +49,15 @@ def test_a_record_survives_its_json(record):
 
     assert RunRecord.from_json(text) == record
     json.loads(text, parse_constant=pytest.fail)
+
+
+@given(strategies.old_records())
+def test_a_record_of_any_version_loads_and_migrating_it_twice_changes_nothing(data):
+    """Migrations end at the present schema, and a present record is left as it is."""
+    lifted = migrate(data)
+
+    assert lifted["schema_version"] == SCHEMA_VERSION
+    assert migrate(lifted) == lifted
+    record = RunRecord.from_json(json.dumps(data))
+    assert RunRecord.from_json(record.to_json()) == record
+    assert record.run_id == data["run_id"]

@@ -7,7 +7,7 @@ from explorer.latency import timing
 from explorer.latency.runtimes.in_torch import Eager
 from explorer.models import loading
 from explorer.records import LoadPoint
-from explorer.specs import SHAPES, LatencySpec
+from explorer.specs import WORKLOADS, LatencySpec
 from explorer.store.progress import Progress
 
 SPEC = LatencySpec(prompt_tokens=6, output_tokens=3, warmup=0, repeats=2, concurrency=[1, 2, 4])
@@ -79,7 +79,7 @@ def test_arrivals_need_a_server(runtime, store_root):
 
 def test_a_workload_sets_both_lengths():
     """A named shape survives YAML; lengths beside it that differ are refused."""
-    for name, lengths in SHAPES.items():
+    for name, lengths in WORKLOADS.items():
         spec = LatencySpec(workload=name)
         assert (spec.prompt_tokens, spec.output_tokens) == lengths
         assert LatencySpec.from_yaml(spec.to_yaml()) == spec

@@ -13,8 +13,8 @@ from explorer.analysis.planning import roofline
 
 TEXT = " ".join((Path(__file__).parents[2] / "docs" / "cost.md").read_text("utf-8").split())
 CHAT = Workload(input_tokens=512, output_tokens=128)
-AT_ONE = Measured(Quantity(200.0), Quantity(20.0, 19.0, 21.0), 1, 512, 128)
-AT_EIGHT = Measured(Quantity(400.0), Quantity(25.0), 8, 512, 128)
+AT_ONE = Measured(Quantity(200.0), Quantity(20.0, 19.0, 21.0), 1, 512)
+AT_EIGHT = Measured(Quantity(400.0), Quantity(25.0), 8, 512)
 RATE = Quantity(1.8)
 
 

@@ -20,7 +20,7 @@ from explorer.store import frames
 from tests import records
 
 CHAT = Workload(512, 128)
-POINT = Measured(Quantity(200.0), Quantity(20.0), 1, 512, 128)
+POINT = Measured(Quantity(200.0), Quantity(20.0), 1, 512)
 RATE = Quantity(1.8)
 CURVE = fleet.curve([POINT], CHAT)
 POSITIVE = st.floats(0.01, 1e6)
@@ -139,8 +139,8 @@ def test_one_measured_concurrency_is_never_extrapolated_in_silence():
 
 def test_a_curve_that_turned_down_ends_before_its_end():
     """Past saturation more requests at once finish fewer: the peak is used, without a note."""
-    slow = Measured(Quantity(4000.0), Quantity(900.0), 16, 512, 128)
-    best = Measured(Quantity(400.0), Quantity(25.0), 8, 512, 128)
+    slow = Measured(Quantity(4000.0), Quantity(900.0), 16, 512)
+    best = Measured(Quantity(400.0), Quantity(25.0), 8, 512)
 
     plan = fleet.plan(
         fleet.curve([slow, POINT, best], CHAT), traffic_per_s=1, utilisation=1, usd_per_hour=RATE

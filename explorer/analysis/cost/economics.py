@@ -100,7 +100,6 @@ def measured(timing: Timing) -> Measured:
         median([turn.tpot_ms for turn in timing.turns if turn.tpot_ms is not None]),
         timing.batch_size,
         timing.prompt_tokens,
-        timing.output_tokens or 1,
     )
 
 

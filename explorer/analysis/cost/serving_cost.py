@@ -8,7 +8,7 @@ rest. The cost of an output token, prefill included, is `cost.usd_per_mtok`.
 import dataclasses
 import math
 
-from explorer.analysis.cost.quantity import Quantity
+from explorer.analysis.cost.quantity import Quantity, of
 from explorer.analysis.cost.unit_cost import SECONDS_PER_HOUR, check_utilisation
 from explorer.errors import BadInput
 
@@ -45,9 +45,8 @@ class Measured:
     tpot_ms: Quantity
     concurrency: int
     """Requests that were answered together."""
-    prompt_tokens: int
-    """Of each of them."""
-    output_tokens: int
+    prompt_tokens: int | None
+    """Of each of them; None if an endpoint did not count."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +64,8 @@ class Costs:
 
 def ttft_ms(measured: Measured, workload: Workload) -> Quantity:
     """Time to the first token of a prompt of this length, in proportion to the measured one."""
-    return measured.ttft_ms * (workload.input_tokens / measured.prompt_tokens)
+    measured_tokens = of(measured.prompt_tokens, "the length of the timed prompts")
+    return measured.ttft_ms * (workload.input_tokens / measured_tokens)
 
 
 def latency_ms(measured: Measured, workload: Workload) -> Quantity:

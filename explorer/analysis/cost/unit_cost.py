@@ -20,6 +20,7 @@ from explorer.analysis import interference, numbers
 from explorer.analysis.cost.quantity import Quantity
 from explorer.catalogue.prices import Price
 from explorer.errors import BadInput
+from explorer.specs import WORKLOADS
 
 SECONDS_PER_HOUR = 3600
 UTILISATION = 0.5
@@ -112,10 +113,11 @@ def common_lengths(runs: pd.DataFrame) -> tuple[int, int]:
     """Prompt and answer length in tokens at which most of these runs were timed.
 
     Args:
-        runs: With `prompt_tokens` and `output_tokens`, at least one of them timed.
+        runs: With `prompt_tokens` and `output_tokens`. If no run has both, as where endpoints do
+            not count tokens, the lengths are those of the workload `chat`.
     """
-    prompt_tokens, output_tokens, _ = _pairs(runs)[0]
-    return prompt_tokens, output_tokens
+    pairs = _pairs(runs)
+    return pairs[0][:2] if pairs else WORKLOADS["chat"]
 
 
 def _stated(runs: pd.DataFrame) -> float:

@@ -267,7 +267,8 @@ def rows_of(name: str, scores: pd.DataFrame) -> pd.DataFrame:
 
 def num_documents(scores: pd.DataFrame, limit: int | None) -> int:
     """Documents that these tasks will ask with this limit: each task's own number, capped."""
-    totals = scores.groupby("task")["num_documents_total"].max()
+    known = scores["num_documents_total"].fillna(scores["num_documents"])
+    totals = known.groupby(scores["task"]).max()
     return int(totals.clip(upper=limit).sum() if limit else totals.sum())
 
 

@@ -17,7 +17,7 @@ import httpx2
 
 from explorer.errors import RunFailed
 from explorer.models.endpoint import KEY_VARIABLE, Endpoint, key
-from explorer.records import Turn
+from explorer.records import TimedRequest
 
 FIXED_LENGTH = {"ignore_eos": True}
 """What vLLM, SGLang and llama.cpp take to make an answer as long as asked; no part of the
@@ -86,7 +86,7 @@ class Client:
         """Close all connections."""
         await self._http.__aexit__(kind, error, trace)
 
-    async def ask(self, prompt: str, num_tokens: int) -> Turn:
+    async def ask(self, prompt: str, num_tokens: int) -> TimedRequest:
         """Time one request.
 
         Returns:
@@ -109,7 +109,7 @@ class Client:
             detail = self._safe(str(error)) or type(error).__name__
             raise Failed("unreachable", f"{self.endpoint.host}: {detail}") from error
 
-    async def agree(self, prompt: str, num_tokens: int) -> Turn:
+    async def agree(self, prompt: str, num_tokens: int) -> TimedRequest:
         """The first request: find out whether the server can be told to keep the length.
 
         Raises:
@@ -130,7 +130,7 @@ class Client:
         }.get(failed.kind, "Look at the server's log.")
         raise RunFailed(f"The endpoint {self.endpoint.url} cannot be timed: {failed}. {hint}")
 
-    async def _ask(self, prompt: str, num_tokens: int) -> Turn:
+    async def _ask(self, prompt: str, num_tokens: int) -> TimedRequest:
         body: dict[str, Any] = {
             "model": self.endpoint.model,
             "max_tokens": num_tokens,
@@ -211,7 +211,7 @@ class _Stream:
             raise Failed("too long", f"{self.num_pieces} pieces for {self.num_asked} tokens")
         return True
 
-    def turn(self, began: float) -> Turn:
+    def turn(self, began: float) -> TimedRequest:
         """The times and the server's count, when both can be believed."""
         if not self.is_done:
             raise Failed("closed early", f"after {self.num_pieces} pieces of text")
@@ -226,7 +226,7 @@ class _Stream:
         # A tokenizer may hold back bytes and give them in a last piece of their own.
         if self.num_pieces > num_output + 1:
             raise Failed("miscounted", f"{self.num_pieces} pieces of {num_output} tokens")
-        return Turn(
+        return TimedRequest(
             ttft_ms=1e3 * (self.first_s - began),
             latency_ms=1e3 * (self.last_s - began),
             num_output_tokens=num_output,

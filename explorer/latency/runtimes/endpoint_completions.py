@@ -114,9 +114,7 @@ def usage(reply: dict[str, Any]) -> Usage:
     thought = _count(details if isinstance(details, dict) else {}, "reasoning_tokens")
     if read is None or wrote is None:
         return Usage(num_replies=1, num_uncounted=1)
-    return Usage(
-        num_replies=1, prompt_tokens=read, output_tokens=wrote, reasoning_tokens=thought or 0
-    )
+    return Usage(num_replies=1, prompt_tokens=read, output_tokens=wrote, reasoning_tokens=thought)
 
 
 def _count(said: dict[str, Any], *names: str) -> int | None:

@@ -320,13 +320,10 @@ def _timing(record: RunRecord) -> None:
         alt="Histogram of the time per output token of all timed answers",
     )
     own = record.latency.own
-    st.caption(
-        f"{text_format.plural(len(own.turns), 'answer')} each, batch {own.batch_size}, prompt "
-        f"{own.prompt_tokens} tokens; student and teacher in turns."
-        if theirs
-        else f"{text_format.plural(len(own.turns), 'answer')}, batch {own.batch_size}, prompt "
-        f"{own.prompt_tokens} tokens."
-    )
+    answers = text_format.plural(len(own.turns), "answer") + (" each" if theirs else "")
+    prompt = "" if own.prompt_tokens is None else f", prompt {own.prompt_tokens} tokens"
+    order = "; student and teacher in turns" if theirs else ""
+    st.caption(f"{answers}, batch {own.batch_size}{prompt}{order}.")
     if record.latency.warning:
         st.caption(f":orange[{text_format.md(record.latency.warning)}]")
 

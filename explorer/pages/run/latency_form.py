@@ -7,7 +7,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from explorer.pages.run import run_spec
 from explorer.pages.shared import glossary
-from explorer.specs import SHAPES, LatencySpec
+from explorer.specs import WORKLOADS, LatencySpec
 
 HELP = glossary.TERMS
 FORMATS = {"q8_0": "Q8_0", "q4_k_m": "Q4_K_M", "f16": "F16"}
@@ -47,7 +47,7 @@ def ask() -> dict[str, Any]:
     one, two, three = st.columns(3)
     workload = one.selectbox(
         "Requests",
-        [None, *SHAPES],
+        [None, *WORKLOADS],
         format_func=_shape,
         key="run_workload",
         help=HELP["workload"],
@@ -78,7 +78,7 @@ def _shape(workload: str | None) -> str:
     """`Chat, 512 + 128 tokens`."""
     if workload is None:
         return "Own lengths"
-    prompt_tokens, output_tokens = SHAPES[workload]
+    prompt_tokens, output_tokens = WORKLOADS[workload]
     return f"{workload.capitalize()}, {prompt_tokens} + {output_tokens} tokens"
 
 

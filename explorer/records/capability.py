@@ -1,0 +1,59 @@
+"""What a record says about capability: a score per task and metric, tokens that an API counted."""
+
+from explorer.records.base import RecordPart
+
+
+class Usage(RecordPart):
+    """Tokens that an API counted, summed over the replies that say how many they took."""
+
+    num_replies: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int | None = None
+    """Output tokens spent on reasoning, which the answer does not show. None if no reply says."""
+    num_uncounted: int = 0
+    """Replies that do not say how many tokens they took."""
+
+    def __add__(self, other: "Usage") -> "Usage":
+        """The sum; a number that only one side knows is the sum's."""
+        sums = {}
+        for name in Usage.model_fields:
+            known = [n for n in (getattr(self, name), getattr(other, name)) if n is not None]
+            sums[name] = sum(known) if known else None
+        return Usage.model_validate(sums)
+
+
+class TaskScore(RecordPart):
+    """One metric of one lm-eval task."""
+
+    task: str
+    metric: str
+    """lm-eval's key without the filter, as in `acc_norm`."""
+    score: float
+    stderr: float | None = None
+    chance: float | None = None
+    """Expected score of random guessing; None if unknown."""
+    higher_is_better: bool = True
+    headline: bool = True
+    """Whether this metric stands for the task in the suite's mean."""
+    num_documents: int
+    """Documents that were evaluated."""
+    num_documents_total: int | None
+    """Documents that the task has; None if an imported file does not say."""
+    num_fewshot: int | None
+    """Examples before each question; None if an imported file does not say."""
+    task_version: str | None = None
+    task_hash: str | None = None
+    seconds: float | None = None
+
+
+class Capability(RecordPart):
+    """All scores of a run."""
+
+    lm_eval_version: str | None
+    """None if an imported file does not say."""
+    scores: list[TaskScore]
+    seconds: float | None
+    """Time of the whole evaluation; None if an imported file does not say."""
+    usage: Usage | None = None
+    """Tokens that the API counted, repeated requests included. None if the model ran here."""

@@ -1,0 +1,175 @@
+"""What a record says about latency: every timed request, levels of load, energy, other load."""
+
+import statistics
+from typing import Literal
+
+from explorer.records.base import RecordPart
+
+
+class TimedRequest(RecordPart):
+    """One timed request."""
+
+    ttft_ms: float
+    """From the request to the first token."""
+    latency_ms: float
+    """From the request to the last token."""
+    num_output_tokens: int
+    num_prompt_tokens: int | None = None
+    """As an endpoint counted it. None if the prompt was made of token ids here."""
+    began_s: float | None = None
+    """When the request began, in seconds since its level of load began."""
+
+    @property
+    def tpot_ms(self) -> float | None:
+        """Time per output token after the first, in ms; None below two tokens."""
+        if self.num_output_tokens < 2:
+            return None
+        return (self.latency_ms - self.ttft_ms) / (self.num_output_tokens - 1)
+
+
+class RuntimeFacts(RecordPart):
+    """What ran the model, and what it took to start."""
+
+    name: str
+    """`transformers eager`, `transformers compiled`, `llama.cpp` or `endpoint`."""
+    version: str | None = None
+    """Version of the library; for an endpoint, what its server calls itself."""
+    load_s: float | None = None
+    """From the files to a model on its device. None for an endpoint, which loaded it earlier."""
+    disk_bytes: int | None = None
+    """Size of the weight files."""
+
+
+class Energy(RecordPart):
+    """Energy of the device while it answered, above its idle power."""
+
+    source: str | None = None
+    """`NVML` (the whole GPU) or `RAPL` (the CPU packages); None if the machine has neither."""
+    joules_per_token: float | None = None
+    """Per output token, including the prompt's share, with idle power subtracted."""
+    idle_watts: float | None = None
+    reason: str | None = None
+    """Why there is no number."""
+
+
+class LoadPoint(RecordPart):
+    """One level of load: a batch size, a number of clients, or a request rate."""
+
+    kind: Literal["batch", "clients", "poisson"]
+    """batch: sequences of one batch on one device. clients: each client sends its next request
+    when the previous answer is complete. poisson: requests arrive at random, however many are in
+    flight."""
+    level: float
+    """Sequences, clients, or requests per second."""
+    turns: list[TimedRequest]
+    """Requests that were answered, without the warm-up."""
+    num_failed: int = 0
+    failures: dict[str, int] = {}
+    """Kind of failure to number of requests. Failed requests are in no timing."""
+    seconds: float
+    """From the first counted request to the last answer."""
+    output_tokens_per_s: float | None = None
+    """All output tokens of the level divided by its seconds; for a batch, the median over its
+    turns."""
+
+
+class Timing(RecordPart):
+    """All counted requests to one model. Percentiles are derived when reading."""
+
+    batch_size: int
+    prompt_tokens: int | None
+    """Tokens of the prompt; for an endpoint, the median of what it counted. None if it does not
+    count."""
+    turns: list[TimedRequest]
+    peak_memory_bytes: int | None = None
+    """Peak memory of the process (CPU) or of the device (CUDA) during the timing."""
+    runtime: RuntimeFacts | None = None
+    """None only in hand-made records: schema 1 left it out for eager transformers."""
+    energy: Energy | None = None
+    num_failed: int = 0
+    """Requests that failed at an endpoint. They are in no timing."""
+    failures: dict[str, int] = {}
+    """Kind of failure to number of requests."""
+    curve: list[LoadPoint] = []
+    """Levels of load, ascending."""
+    curve_note: str | None = None
+    """Why the sweep stopped before its last level."""
+
+    @property
+    def output_tokens(self) -> int | None:
+        """Length of an answer; None if no request was answered."""
+        return self.turns[0].num_output_tokens if self.turns else None
+
+    @property
+    def output_tokens_per_s(self) -> float | None:
+        """Median over the requests of the batch's output tokens per second of latency.
+
+        The latency includes the time to the first token. None if no request was answered.
+        """
+        rates = [
+            1e3 * self.batch_size * turn.num_output_tokens / turn.latency_ms
+            for turn in self.turns
+            if turn.latency_ms > 0
+        ]
+        return statistics.median(rates) if rates else None
+
+
+class Interference(RecordPart):
+    """What other processes used of the machine around a timing; None if nothing counts it."""
+
+    cpu_threshold: float
+    """Share of all CPU time above which the machine counts as busy."""
+    cpu_share_before: float | None = None
+    """Share that other processes used just before the timing, in [0, 1]."""
+    cpu_share_during: float | None = None
+    """The same during the timing. None for a server on this machine: its own work would count."""
+    gpu_threshold: float | None = None
+    """Share of GPU time above which the GPU counts as busy; None if no GPU was timed."""
+    gpu_share_before: float | None = None
+    """Share of time in which the GPU computed just before the timing."""
+    num_other_gpu_processes: int | None = None
+    """Other processes on the same GPU. One is enough to make it busy."""
+
+    @property
+    def warning(self) -> str | None:
+        """A sentence if other processes used more than a threshold; None on an idle machine."""
+        used = []
+        if _above(self.cpu_share_before, self.cpu_threshold):
+            used.append(f"{self.cpu_share_before:.0%} of the processor just before this was timed")
+        if _above(self.cpu_share_during, self.cpu_threshold):
+            used.append(f"{self.cpu_share_during:.0%} of it while this was timed")
+        if _above(self.gpu_share_before, self.gpu_threshold):
+            used.append(f"{self.gpu_share_before:.0%} of the GPU just before")
+        if self.num_other_gpu_processes:
+            used.append(f"the same GPU ({self.num_other_gpu_processes} of them)")
+        if not used:
+            return None
+        return (
+            f"Other processes used {' and '.join(used)}; the times are longer and noisier than "
+            "on an idle machine."
+        )
+
+
+def _above(share: float | None, threshold: float | None) -> bool:
+    return share is not None and threshold is not None and share > threshold
+
+
+class Latency(RecordPart):
+    """The model's timing and, interleaved with it, its teacher's."""
+
+    own: Timing
+    teacher: Timing | None = None
+    """None if the run measures a teacher."""
+    seconds: float
+    warning: str | None = None
+    """Set if the machine was busy with something else."""
+    interference: Interference | None = None
+    """What other processes used; None in records older than this field."""
+
+    @property
+    def was_busy(self) -> bool:
+        """Whether other processes used the machine: no conclusion may rest on these times.
+
+        Decided by the warning, because older records have nothing else.
+        """
+        return self.warning is not None
