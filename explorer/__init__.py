@@ -1,4 +1,28 @@
-"""Distill Explorer: how small can this model get, and what do we save?"""
+"""Distill Explorer: how small can this model get, and what do we save?
+
+pages/             the dashboard: explore, run, tasks, compare, answers, published, economics, shared
+cli/               the commands, a module a group
+jobs/              the queue: submit, watch, cancel and resume runs on Ray
+search/            successive halving over variants of a run
+pipeline/          a run, stage by stage, from its spec to its record
+students/          student architectures: fewer layers, narrower layers, random weights
+distill/           training: corpus, teacher cache, losses, the loop, several processes
+evaluate/          capability by lm-evaluation-harness; backends/ answer its requests
+latency/           TTFT, TPOT, load, memory and energy; runtimes/ run the model
+models/            names, weights, sizes and quantisation of models; gguf/ for llama.cpp
+tasks/             the task index, custom tasks, presets and the starter/ suite
+analysis/          pure functions on frames: stats/ cost/ planning/ published/ tables/
+charts/            Plotly figures and their export
+catalogue/         published facts with dates and sources: models, scores, prices, devices
+lm_eval_io/        lm-eval's result files, read and written
+store/             the results folder
+records/           what a run leaves, versioned
+specs/             what a run is asked
+cli_subprocess.py  a command of ours in a process of its own
+paths.py           the folders that we write to
+errors.py          errors that say what to do
+__main__.py        the entry point of `explorer` and `python -m explorer`
+"""
 
 import logging
 

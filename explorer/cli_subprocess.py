@@ -1,6 +1,6 @@
-"""A command of ours in a process of its own: model libraries stay out of the dashboard's.
+"""Runs a command of ours in a process of its own, so that the dashboard loads no model library.
 
-aside.output(["tasks", "preview", "--json", "piqa"], "The prompts of piqa", timeout_s=300)
+cli_subprocess.output(["tasks", "preview", "--json", "piqa"], "The prompts of piqa", timeout_s=300)
 """
 
 import subprocess
@@ -11,16 +11,16 @@ from explorer.errors import BadInput, ExplorerError
 
 
 def output(arguments: Sequence[str], what: str, *, timeout_s: float) -> str:
-    """What `explorer ARGUMENTS` writes to its standard output.
+    """The standard output of `explorer ARGUMENTS`.
 
     Args:
         arguments: The command and its options.
-        what: What is wanted, in the plural, for a sentence about its absence.
-        timeout_s: Seconds until it is given up.
+        what: What the command is to find out, in the plural, for the error message.
+        timeout_s: Seconds after which the command is stopped.
 
     Raises:
-        BadInput: The command refused something, with its own sentence.
-        ExplorerError: It failed otherwise, or took too long.
+        BadInput: The command refused its input; the message is the command's own.
+        ExplorerError: The command failed otherwise, or took too long.
     """
     command = [sys.executable, "-m", "explorer", *arguments]
     try:
@@ -29,11 +29,11 @@ def output(arguments: Sequence[str], what: str, *, timeout_s: float) -> str:
         )
     except subprocess.TimeoutExpired as error:
         raise ExplorerError(
-            f"{what} were not there after {timeout_s:g} s. In a shell it may take longer: explorer "
+            f"{what} did not arrive within {timeout_s:g} s. A shell has no such limit: explorer "
             + " ".join(arguments)
         ) from error
     if done.returncode == 0:
         return done.stdout
-    said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-    kind = BadInput if said.startswith("error: ") else ExplorerError
-    raise kind(said.removeprefix("error: "))
+    last_line = (done.stderr.strip().splitlines() or [f"{what} failed without a message."])[-1]
+    kind = BadInput if last_line.startswith("error: ") else ExplorerError
+    raise kind(last_line.removeprefix("error: "))

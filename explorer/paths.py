@@ -1,31 +1,44 @@
-"""The folders we write to, and the user's own configuration, each movable by one variable."""
+"""The folders that we write to, and the user's configuration. A variable moves each of them."""
 
 import os
 from pathlib import Path
 
 import platformdirs
 
+APP_NAME = "distill-explorer"
+
 
 def store_root() -> Path:
-    """The results folder: `EXPLORER_RESULTS`, or `results/` in the working directory."""
-    return Path(os.environ.get("EXPLORER_RESULTS", "results"))
+    """The results folder of every command and page.
+
+    `EXPLORER_RESULTS` where it is set, else `results/` in the working directory where there is
+    one, else the user's own store.
+    """
+    if stated := os.environ.get("EXPLORER_RESULTS"):
+        return Path(stated)
+    local = Path("results")
+    return local if local.is_dir() else user_store()
+
+
+def user_store() -> Path:
+    """The store in the user's data folder, for work from a folder without `results/`."""
+    return Path(platformdirs.user_data_dir(APP_NAME)) / "results"
 
 
 def own_tasks() -> Path:
-    """Tasks of the user's own: in the store, so that every machine that works on it has them."""
+    """The user's own tasks. In the store, so that every machine that works on it has them."""
     return store_root() / ".tasks"
 
 
 def cache_dir() -> Path:
-    """Downloads and other things that can be made again: `EXPLORER_CACHE` or the user's cache."""
-    default = platformdirs.user_cache_dir("distill-explorer")
-    return Path(os.environ.get("EXPLORER_CACHE", default))
+    """Downloads and whatever can be made again: `EXPLORER_CACHE` or the user's cache folder."""
+    return Path(os.environ.get("EXPLORER_CACHE", platformdirs.user_cache_dir(APP_NAME)))
 
 
 def config_file() -> Path:
-    """The user's own configuration: `EXPLORER_CONFIG`, or config.yaml in the user's own folder.
+    """The user's configuration: `EXPLORER_CONFIG`, or config.yaml in the user's own folder.
 
-    It lies outside any store, since a store may come from somebody else.
+    It lies outside every store, since a store may come from somebody else.
     """
-    default = Path(platformdirs.user_config_dir("distill-explorer")) / "config.yaml"
+    default = Path(platformdirs.user_config_dir(APP_NAME)) / "config.yaml"
     return Path(os.environ.get("EXPLORER_CONFIG") or default)

@@ -1,4 +1,4 @@
-"""What all commands share: the application, the console, the store they work on."""
+"""What all commands share: the application, its console, common options and the store."""
 
 import os
 import sys
@@ -8,41 +8,62 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+import explorer
 from explorer import paths
 
 Out = Annotated[
-    Path | None, typer.Option("--out", "-o", help="A file; standard output when left out.")
+    Path | None, typer.Option("--out", "-o", help="The file to write; standard output by default.")
 ]
 
 app = typer.Typer(
-    help="The same actions as the pages, from a shell.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_show_locals=False,
     rich_markup_mode=None,
 )
-# A terminal gets its lines broken between words; a file or a pipe gets them whole.
+# Wraps at word boundaries on a terminal, not at all in a file or a pipe.
 console = Console(soft_wrap=not sys.stdout.isatty())
 ResultsDir = Annotated[
     Path | None,
-    typer.Option("--results", help="The store; EXPLORER_RESULTS or results/ by default."),
+    typer.Option(
+        "--results",
+        help="The results folder. By default EXPLORER_RESULTS, else results/ in this folder if it "
+        "exists, else distill-explorer/results in your data folder.",
+    ),
 ]
 Wide = Annotated[
-    bool, typer.Option("--wide", help="Every column of a table, however narrow the terminal.")
+    bool, typer.Option("--wide", help="Show every column, even where the terminal is too narrow.")
 ]
 Utilisation = Annotated[
     float,
     typer.Option(
-        help="Share of the paid hours in which the device is busy, above 0 and up to 1: the cost "
-        "per token is stated at it."
+        help="Share of the paid hours in which the device is busy, above 0 and up to 1. The cost "
+        "per token depends on it."
     ),
 ]
 
 
-def output_width() -> int | None:
-    """Characters of a line of the output; None for a file or a pipe, whose lines have no end.
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"explorer {explorer.__version__}")
+        raise typer.Exit
 
-    COLUMNS, where it is set, counts for all of them.
+
+@app.callback()
+def common_options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """The same actions as the pages, from a shell."""
+
+
+def output_width() -> int | None:
+    """The width of the output in characters; None for a file or a pipe, where lines do not wrap.
+
+    COLUMNS overrides it everywhere.
     """
     stated = os.environ.get("COLUMNS", "")
     if stated.isdigit() and int(stated) > 0:
@@ -51,7 +72,7 @@ def output_width() -> int | None:
 
 
 def say_engine_start(step: str, done: int, total: int) -> None:
-    """Say on standard error why a command that submits takes a while."""
+    """Explain on standard error why submitting takes a while: the queue's engine starts."""
     from explorer.jobs import ray_head
 
     if step == ray_head.STARTING:
@@ -59,7 +80,12 @@ def say_engine_start(step: str, done: int, total: int) -> None:
 
 
 def root_of(results: Path | None, default: Path | None = None) -> Path:
-    """The store of this command; what runs under it finds it in EXPLORER_RESULTS."""
+    """The store of this command, which its child processes find in EXPLORER_RESULTS.
+
+    Args:
+        results: The option `--results`.
+        default: The folder for a command with a default of its own, as `demo`.
+    """
     if results is not None:
         os.environ["EXPLORER_RESULTS"] = str(results)
     elif default is not None and "EXPLORER_RESULTS" not in os.environ:

@@ -1,4 +1,4 @@
-"""Commands about the explorer itself: its specs, health, starter and dashboard."""
+"""The commands schema, spec, fetch-starter, doctor and app."""
 
 import importlib.metadata
 import json
@@ -12,72 +12,88 @@ from typing import Annotated
 
 import typer
 
+import explorer
 from explorer import paths, specs
+from explorer.cli import machine_report
 from explorer.cli.common import ResultsDir, app, console, root_of
 from explorer.cli.tables import print_facts
-from explorer.errors import BadInput, ExplorerError
-from explorer.store import disk
+from explorer.errors import BadInput
+from explorer.store import disk, example_study
 from explorer.tasks import user_config
+
+DASHBOARD = Path(explorer.__file__).parent / "pages" / "dashboard" / "app.py"
 
 
 @app.command()
 def schema(
     kind: Annotated[str, typer.Argument(help="run, sweep or tune.")] = "run",
 ) -> None:
-    """Print the JSON Schema of a spec, for editors and checks."""
-    known: dict[str, type[specs.Spec]] = {
+    """Print the JSON Schema of a spec, for editors and validators."""
+    schemas: dict[str, type[specs.Spec]] = {
         "run": specs.RunSpec,
         "sweep": specs.SweepSpec,
         "tune": specs.TuneSpec,
     }
-    if kind not in known:
+    if kind not in schemas:
         raise BadInput(f"schema knows run, sweep and tune, got {kind!r}.")
-    print(json.dumps(known[kind].model_json_schema(), indent=1))
+    print(json.dumps(schemas[kind].model_json_schema(), indent=1))
 
 
 @app.command()
 def spec(
     name: Annotated[str, typer.Argument(help="starter or demo.")] = "starter",
 ) -> None:
-    """Print a sweep that ships with us as YAML, to change and run."""
-    known = {"starter": specs.starter_sweep, "demo": specs.demo_sweep}
-    if name not in known:
+    """Print a sweep of the explorer as YAML, to edit and run."""
+    sweeps = {"starter": specs.starter_sweep, "demo": specs.demo_sweep}
+    if name not in sweeps:
         raise BadInput(f"spec knows starter and demo, got {name!r}.")
-    print(known[name]().to_yaml(), end="")
+    print(sweeps[name]().to_yaml(), end="")
 
 
 @app.command("fetch-starter")
 def fetch_starter() -> None:
-    """Fetch the starter teacher once, and check it."""
+    """Download the starter teacher (98 MB) once, and verify its checksum."""
     from explorer.models import starter
 
     console.print(f"The starter teacher is at {starter.fetch()}")
 
 
 @app.command()
-def doctor(results: ResultsDir = None) -> None:
-    """Say what this machine has and what is missing, with what to do."""
+def doctor(
+    results: ResultsDir = None,
+    as_report: Annotated[
+        bool,
+        typer.Option(
+            "--report",
+            help="Print facts for a bug report instead, without paths, names, hosts or keys.",
+        ),
+    ] = False,
+) -> None:
+    """Check this machine: what is installed, what is missing, and what to do about it."""
     root = root_of(results)
+    if as_report:
+        print(machine_report.report(root))
+        return
     facts = {}
     for package in ("torch", "transformers", "lm-eval", "accelerate", "streamlit", "ray", "plotly"):
         try:
             facts[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            facts[package] = "missing: make install"
+            facts[package] = "missing: install the explorer again"
     import torch
 
     from explorer.charts import export
     from explorer.models import starter
 
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "none, so the CPU is used"
-    facts["GPU"] = name
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none; runs use the CPU"
+    facts["GPU"] = gpu
     facts["CPU cores"] = str(os.cpu_count())
-    here = starter.starter_path().exists()
-    facts["starter teacher"] = "here" if here else "missing: explorer fetch-starter"
-    nearest = next(p for p in (root.resolve(), *root.resolve().parents) if p.exists())
-    writable = os.access(nearest, os.W_OK)
+    present = starter.starter_path().exists()
+    facts["starter teacher"] = "present" if present else "missing: explorer fetch-starter"
+    folder = machine_report.nearest_folder(root)
+    writable = os.access(folder, os.W_OK)
     facts["store"] = f"{root.resolve()}" + ("" if writable else ": no permission to write")
-    free = shutil.disk_usage(nearest).free
+    free = shutil.disk_usage(folder).free
     facts["free disk"] = f"{free / 1e9:.0f} GB" + (" (a run needs 2 GB)" if free < 2e9 else "")
     facts["configuration"] = _configuration()
     missing = "missing: install Chromium, or export HTML"
@@ -92,16 +108,16 @@ def _configuration() -> str:
     """Where the user's configuration is, and what it holds or why it cannot be read."""
     path = paths.config_file()
     try:
-        held = user_config.read()
+        configuration = user_config.read()
         folders = user_config.task_folders().values()
     except BadInput as error:
         return str(error)
     if not path.exists():
-        return f"{path} is not there, so no task code is allowed but ours and lm-eval's"
+        return f"{path} is not there, so only lm-eval's and the explorer's task code may run"
     missing = [str(folder) for folder in folders if not folder.is_dir()]
     return (
-        f"{path}: {len(held.task_folders)} task folders, {len(held.allowed_task_code)} places "
-        "whose task code may run"
+        f"{path}: {len(configuration.task_folders)} task folders, "
+        f"{len(configuration.allowed_task_code)} places whose task code may run"
     ) + (f"; not there: {', '.join(missing)}" if missing else "")
 
 
@@ -110,47 +126,49 @@ def open_dashboard(
     port: Annotated[int, typer.Option(min=1, max=65_535)] = 8501,
     results: ResultsDir = None,
 ) -> None:
-    """Open the dashboard."""
-    script = Path(__file__).parents[2] / "app.py"
-    if not script.exists():
-        raise ExplorerError(f"The dashboard's script {script} is missing; run from a checkout.")
+    """Open the dashboard, in a fresh installation on a copy of the example study."""
+    root = root_of(results)
     _refuse_taken_port(port)
-    environment = {**os.environ, "EXPLORER_RESULTS": str(root_of(results).resolve())}
-    command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.port", str(port)]
-    raise typer.Exit(
-        subprocess.run(command, env=environment, cwd=script.parent, check=False).returncode
-    )
+    if root == paths.user_store() and example_study.copy_to_new_store(root):
+        console.print("First start: the example study was copied to your results folder.")
+    console.print(f"Results: {root.resolve()}", markup=False)
+    environment = {**os.environ, "EXPLORER_RESULTS": str(root.resolve())}
+    # -P: a streamlit.py or explorer/ in the working directory is not imported.
+    command = [sys.executable, "-P", "-m", "streamlit", "run", str(DASHBOARD)]
+    command += ["--server.port", str(port)]
+    raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)
 
 
 def _refuse_taken_port(port: int) -> None:
-    """Say what holds the port, where something does.
+    """Check that the dashboard can listen on the port.
 
     Raises:
-        BadInput: Something listens there, and what to do about it.
+        BadInput: It cannot. The message names the program on the port if it is the queue's.
     """
-    with socket.socket() as trial:
-        # As the server binds it: a connection that has just ended does not keep it.
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket() as probe:
+        # As the server binds it: a connection that has just ended does not block the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            trial.bind(("127.0.0.1", port))
+            probe.bind(("127.0.0.1", port))
             return
         except PermissionError as error:
-            raise BadInput(f"Port {port} needs an administrator. Choose one from 1024.") from error
+            raise BadInput(
+                f"Port {port} requires administrator rights. Choose 1024 or higher."
+            ) from error
         except OSError:
             pass
     from explorer import jobs
 
-    other = (
-        f"or choose another port: explorer app --port {port - 1 if port == 65_535 else port + 1}"
-    )
+    free = port - 1 if port == 65_535 else port + 1
+    choose_another = f"or choose another port: explorer app --port {free}"
     process = jobs.listener_on(port)
     if process is not None:
         raise BadInput(
             f"Port {port} is held by the queue's Ray head (process {process}), which an older "
-            f"version of the explorer started. Stop it with `explorer jobs --stop`, {other}. "
-            "Runs that it is doing are interrupted; `explorer resume` continues them."
+            f"version of the explorer started. Stop it with `explorer jobs --stop`, "
+            f"{choose_another}. Stopping it interrupts its runs; `explorer resume` continues them."
         )
     raise BadInput(
         f"Port {port} is in use. If it is a dashboard, it is at http://127.0.0.1:{port}. "
-        f"End that program, {other}."
+        f"End that program, {choose_another}."
     )

@@ -1,12 +1,13 @@
 """The dashboard's process stays light: no model library, and no queue until it is needed."""
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from explorer.pages.dashboard import navigation
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ["torch", "transformers", "lm_eval", "accelerate", "datasets"]
@@ -30,10 +31,8 @@ assert not page.exception, page.exception
 
 
 def pages() -> list[str]:
-    """Scripts that app.py shows as pages."""
-    found = re.findall(r"explorer/pages/\w+/\w+\.py", (ROOT / "app.py").read_text(encoding="utf-8"))
-    assert len(found) >= 3, "app.py should name its pages as explorer/pages/NAME/NAME.py"
-    return found
+    """Scripts that the dashboard shows as pages."""
+    return [str(navigation.script(name)) for name in navigation.PAGES]
 
 
 def loaded_after(code: str, names: list[str]) -> list[str]:

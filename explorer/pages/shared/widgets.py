@@ -14,6 +14,7 @@ import streamlit as st
 from explorer import paths
 from explorer.charts import theme
 from explorer.errors import ExplorerError
+from explorer.pages.dashboard import navigation
 from explorer.pages.shared import text_format
 from explorer.pages.shared.store_cache import Index, Shelf
 
@@ -22,7 +23,7 @@ T = TypeVar("T")
 PICKED = "run"
 """The picked run, in the session and in the page's address."""
 EXPLORE, RUN, COMPARE, ANSWERS, TASKS = (
-    f"explorer/pages/{name}/{name}.py" for name in ("explore", "run", "compare", "answers", "tasks")
+    str(navigation.script(name)) for name in ("explore", "run", "compare", "answers", "tasks")
 )
 
 STYLE = """<style>

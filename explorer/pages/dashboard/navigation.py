@@ -1,0 +1,39 @@
+"""The pages in the order of the menu. A page's address is its folder's name, Explore's is `/`."""
+
+from pathlib import Path
+
+import streamlit as st
+
+PAGES = {
+    "explore": ("Explore", ":material/scatter_plot:"),
+    "run": ("Run", ":material/play_circle:"),
+    "tasks": ("Tasks", ":material/checklist:"),
+    "compare": ("Compare", ":material/table_chart:"),
+    "answers": ("Answers", ":material/quiz:"),
+    "published": ("Published", ":material/menu_book:"),
+    "economics": ("Economics", ":material/payments:"),
+}
+"""Folder of each page to its title and icon."""
+
+HERE = Path(__file__).parent
+
+
+def script(name: str) -> Path:
+    """The file of a page, absolute: it is found wherever the package is installed."""
+    return HERE.parent / name / f"{name}.py"
+
+
+def show_dashboard() -> None:
+    """Draw the menu and the page that the address names."""
+    st.set_page_config(
+        page_title="Distill Explorer",
+        # A file in the package. For a Material symbol the browser would ask another server.
+        page_icon=HERE / "icon.svg",
+        layout="wide",
+        initial_sidebar_state="collapsed",
+    )
+    pages = [
+        st.Page(script(name), title=title, icon=icon, default=name == "explore")
+        for name, (title, icon) in PAGES.items()
+    ]
+    st.navigation(pages, position="top").run()
