@@ -1,6 +1,6 @@
 """Distill Explorer: how small can this model get, and what do we save?
 
-pages/             the dashboard: explore, run, tasks, compare, answers, published, economics, shared
+pages/             dashboard: explore, run, tasks, compare, answers, published, economics, shared
 cli/               the commands, a module a group
 jobs/              the queue: submit, watch, cancel and resume runs on Ray
 search/            successive halving over variants of a run

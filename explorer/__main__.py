@@ -29,7 +29,7 @@ def unsupported(platform: str, python: "tuple[int, ...]") -> "str | None":
 
 def main() -> None:
     """Run the command line, or say why it cannot run here."""
-    reason = unsupported(sys.platform, sys.version_info)
+    reason = unsupported(sys.platform, sys.version_info[:3])
     if reason:
         print(f"error: {reason}", file=sys.stderr)
         sys.exit(1)

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import time
 import venv
 import zipfile
 from collections.abc import Iterator
@@ -106,16 +107,20 @@ def dashboard(explorer: Path, stranger: dict[str, str]) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [str(explorer), "app", "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout is not None
+    log = Path("log.txt")
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [str(explorer), "app", "--port", str(port)], stdout=output, stderr=output
+        )
     try:
-        first, results = process.stdout.readline(), process.stdout.readline()
+        deadline = time.monotonic() + PATIENCE_MS / 1e3
+        while "http://" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        first, results, *_ = log.read_text().splitlines()
         assert "the example study was copied" in first
         assert results.startswith(f"Results: {stranger['HOME']}")
-        for line in process.stdout:
-            if "http://" in line:
-                break
         yield f"http://127.0.0.1:{port}"
     finally:
         for child in psutil.Process(process.pid).children():
