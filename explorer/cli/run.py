@@ -81,7 +81,7 @@ def _say_ahead(runs: list[specs.RunSpec], root: Path, wide: bool) -> None:
 
         asked = [spec for one in served for spec in (one.teacher_run(), one) if spec]
         # Tasks and targets are asked for once, whatever the number of students.
-        said = dict.fromkeys(endpoint_stage.ahead(spec, root) for spec in asked)
+        said = dict.fromkeys(endpoint_stage.describe_requests(spec, root) for spec in asked)
         console.print(f"{' '.join(said)} Nothing was asked.", markup=False)
     here = [one for one in runs if one not in served or one.student is not None]
     if here:

@@ -1,22 +1,26 @@
-"""One run, stage by stage: prepare, text, targets, distil, capability, latency, record.
+"""Runs one spec stage by stage, from its checks to its record.
 
-A stage's output is keyed by what decides it. A finished stage is never done twice and
-an interrupted one continues from its checkpoint, so to resume is to run the same spec
-again. A student's run first makes sure that its teacher's run is there.
+A stage stores its output under a key of everything that decides it. A finished stage is never
+repeated and an interrupted one continues from its checkpoint, so to resume is to run the same
+spec again.
 
     explorer run spec.yaml
 
-| module | holds |
-| --- | --- |
-| doing.py | a run from its spec to its record, whatever happens on the way |
-| making.py | the student: cut, taught and kept for all runs of the same one |
-| teaching.py | the text, the teacher's targets, the training |
-| measuring.py | a model asked and timed: in torch, in llama.cpp |
-| serving.py | a model behind an endpoint asked and timed, and what its tokens cost |
-| scoring.py | a teacher behind an endpoint: its targets, and what they cost |
-| state.py | what the stages of a run share: its models, its clock, its folders |
+stages.py            a run as the list of its stages
+run_record.py        the record a run leaves, whether it finished, failed or was cancelled
+context.py           what the stages of a run share: its models, folders, clock and record parts
+preflight.py         whether a run fits, how long it takes and what it costs, before it starts
+student_stage.py     the student: built, trained and stored once for all runs that need it
+student_build.py     the untrained student, and the corpus in blocks of its tokens
+corpus_stage.py      the training text, read or written by the teacher, packed into blocks
+targets_stage.py     the teacher's cached targets, and the training data made from them
+evaluation_stage.py  a model evaluated and timed here, in torch or in llama.cpp
+endpoint_stage.py    a model behind an endpoint, evaluated and timed
+endpoint_teacher.py  a teacher behind an endpoint: its targets and what they cost
+environment.py       the machine and the library versions a record names
+run_guard.py         locks, the log file, SIGTERM, and errors a user can act on
 """
 
-from explorer.pipeline.stages import do as run
+from explorer.pipeline.stages import run
 
 __all__ = ["run"]

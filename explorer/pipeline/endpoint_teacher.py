@@ -1,4 +1,4 @@
-"""A teacher behind an endpoint: who it is, what its targets cost, and its answers."""
+"""A teacher behind an endpoint: whether it can teach, its targets, and what they cost."""
 
 import contextlib
 import logging
@@ -17,7 +17,7 @@ from explorer.latency.runtimes import endpoint_logprobs
 from explorer.models import endpoint
 from explorer.models.endpoint import Endpoint
 from explorer.models.loading import load_tokenizer
-from explorer.pipeline.state import Run
+from explorer.pipeline.context import RunContext
 from explorer.records import Usage
 from explorer.specs import ApiSpec, RunSpec
 from explorer.students.vocabulary import check_same_tokens
@@ -25,11 +25,11 @@ from explorer.students.vocabulary import check_same_tokens
 log = logging.getLogger("explorer")
 
 
-def check(spec: RunSpec) -> None:
-    """Refuse, before anything is asked, what an endpoint cannot teach.
+def check_can_teach(spec: RunSpec) -> None:
+    """Refuse a run whose endpoint cannot teach, before any request is sent.
 
     Raises:
-        BadInput: It does not score given text, or wants a key.
+        BadInput: The endpoint does not score given text, or its key is missing.
     """
     if spec.student is None or not _wants_targets(spec):
         return
@@ -37,31 +37,31 @@ def check(spec: RunSpec) -> None:
     if where.is_chat:
         raise BadInput(
             f"{where.url} takes chats, and a chat endpoint does not score given text. Name an "
-            "endpoint of plain completions that echoes them "
+            "endpoint of plain completions that echoes the prompt "
             f"(endpoint:http://HOST/v1/completions#MODEL), or {endpoint_logprobs.BY_TEXT}."
         )
     endpoint.key_of(where, _api(spec).key_variable)
 
 
-def has_targets(run: Run) -> bool:
-    """Whether this run's endpoint is asked for targets; its tokenizer is then the student's.
+def uses_targets(run: RunContext) -> bool:
+    """Whether this run's endpoint computes targets, which needs the student's tokenizer.
 
     Raises:
-        BadInput: The spec names another one.
+        BadInput: The spec names another tokenizer for the endpoint.
     """
     if not _wants_targets(run.spec):
         return False
-    named = _api(run.spec).tokenizer
-    if named is not None:
-        check_same_tokens(run.spec.teacher, load_tokenizer(named), run.start)
+    tokenizer = _api(run.spec).tokenizer
+    if tokenizer is not None:
+        check_same_tokens(run.spec.teacher, load_tokenizer(tokenizer), run.start)
     return True
 
 
-def scorer(run: Run, where: Endpoint, targets: Targets) -> Scorer:
-    """The endpoint as a teacher; every reply's tokens are counted beside the targets.
+def scorer(run: RunContext, where: Endpoint, targets: Targets) -> Scorer:
+    """Computes targets by requests; the tokens of every reply are counted beside them.
 
     Raises:
-        BadInput: It cannot name as many tokens as are asked for.
+        BadInput: `distill.top_k` is not below the size of the vocabulary.
     """
     api, root = _api(run.spec), run.root
     num_tokens = run.vocab_size
@@ -70,8 +70,8 @@ def scorer(run: Run, where: Endpoint, targets: Targets) -> Scorer:
             f"distill.top_k must be below the {num_tokens:,} tokens of the vocabulary, so that "
             "something is left for the tail."
         )
-    spent = Spent(_counted(targets))
-    asked = endpoint_logprobs.Scorer(
+    spent = Spent(_usage_file(targets))
+    client = endpoint_logprobs.Scorer(
         where, run.tokenizer, api, endpoint.key_of(where, api.key_variable), spent.add
     )
 
@@ -80,45 +80,45 @@ def scorer(run: Run, where: Endpoint, targets: Targets) -> Scorer:
     ) -> Generator[Answer, None, None]:
         assert temperature == 1, "refused in the spec"
         price = api_prices.of_endpoint(root, where.url, where.model)
-        ahead = _usage(len(numbers), blocks_NT.shape[1])
-        log.info("%s", api_prices.ahead_in_words(ahead, price))
-        api_prices.affordable(ahead, price, api, where, root)
+        expected = _expected_usage(len(numbers), blocks_NT.shape[1])
+        log.info("%s", api_prices.ahead_in_words(expected, price))
+        api_prices.affordable(expected, price, api, where, root)
         texts = [blocks_NT[number].tolist() for number in numbers]
-        with contextlib.closing(asked.score(texts, top_k)) as found:
-            for place, one in found:
-                ids_TK, log_p_TE = endpoint_topk.kept(one.likely, top_k, num_tokens)
+        with contextlib.closing(client.score(texts, top_k)) as replies:
+            for place, reply in replies:
+                ids_TK, log_p_TE = endpoint_topk.kept(reply.likely, top_k, num_tokens)
                 yield Answer(
-                    [numbers[place]], ids_TK[None], log_p_TE[None], [None], one.num_unknown
+                    [numbers[place]], ids_TK[None], log_p_TE[None], [None], reply.num_unknown
                 )
 
     return score
 
 
-def spent(targets: Targets) -> Usage:
-    """What these targets took of an API, whichever run asked."""
-    return Spent(_counted(targets)).total()
+def usage(targets: Targets) -> Usage:
+    """Replies and tokens these targets have cost so far, over all runs that share them."""
+    return Spent(_usage_file(targets)).total()
 
 
-def ahead(spec: RunSpec, root: Path) -> str | None:
-    """What a student's targets will take, in a sentence; None where none are wanted.
+def describe_requests(spec: RunSpec, root: Path) -> str | None:
+    """Requests, tokens and price of a student's targets, in a sentence; None if it has none.
 
     Raises:
-        BadInput: They cannot be had; the message says why.
+        BadInput: The endpoint cannot compute them; the message says why.
     """
     distill = spec.distill
     if spec.student is None or distill is None or not _wants_targets(spec):
         return None
-    check(spec)
+    check_can_teach(spec)
     where = endpoint.parse(spec.teacher)
     num_blocks = distill.heldout_blocks
     if distill.method == "cached":
         num_blocks += num_steps(distill) * distill.blocks_per_step
     price = api_prices.of_endpoint(root, where.url, where.model)
-    return api_prices.ahead_in_words(_usage(num_blocks, distill.block_tokens), price)
+    return api_prices.ahead_in_words(_expected_usage(num_blocks, distill.block_tokens), price)
 
 
 def _wants_targets(spec: RunSpec) -> bool:
-    """Text teaches without them: it is the way for servers that give no log-probabilities."""
+    """Whether the method needs them; `text` is for servers without log-probabilities."""
     return spec.distill is not None and spec.distill.method != "text"
 
 
@@ -126,12 +126,12 @@ def _api(spec: RunSpec) -> ApiSpec:
     return (spec.capability and spec.capability.api) or ApiSpec()
 
 
-def _usage(num_blocks: int, block_tokens: int) -> Usage:
-    """A request a block, and one token written, which no server does without."""
+def _expected_usage(num_blocks: int, block_tokens: int) -> Usage:
+    """One request per block; servers write at least one token per request."""
     return Usage(
         num_replies=num_blocks, prompt_tokens=num_blocks * block_tokens, output_tokens=num_blocks
     )
 
 
-def _counted(targets: Targets) -> Path:
+def _usage_file(targets: Targets) -> Path:
     return targets.folder / "usage.jsonl"

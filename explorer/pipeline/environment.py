@@ -1,4 +1,4 @@
-"""Where and with what a run is made: the machine, the libraries, our own commit."""
+"""Where a run happens: the machine, the library versions and the commit of the explorer."""
 
 import contextlib
 import functools
@@ -28,17 +28,17 @@ LIBRARIES = (
     "numpy",
     "torchao",
 )
-"""The ones that decide numbers."""
+"""Libraries whose version can change a result."""
 BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-"""Flags of processors that multiply in bfloat16: two of x86, one of ARM."""
+"""CPU flags for bfloat16 matrix products: two of x86, one of ARM."""
 
 
 def environment(device: torch.device, threads: int) -> Environment:
     """Describe this machine and its software for a record.
 
     Args:
-        device: The one that the run computes on.
-        threads: CPU threads that torch uses.
+        device: The device the run computes on.
+        threads: CPU threads torch uses.
     """
     versions = {"explorer": explorer.__version__}
     for library in LIBRARIES:
@@ -61,36 +61,36 @@ def environment(device: torch.device, threads: int) -> Environment:
 
 
 def num_cpus() -> int:
-    """Processors that this process may use, which containers make fewer than the machine's."""
+    """CPUs this process may use; a container may have fewer than the machine."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def device_name(device: torch.device) -> str:
-    """A GPU's name as its driver says it, or as in `AMD EPYC 7B13 (2 cores)`."""
+    """Name of a GPU from its driver, or of the CPU as in `AMD EPYC 7B13 (2 cores)`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_processor() or platform.processor() or platform.machine() or 'CPU'} ({_cores()})"
+    return f"{_cpu_brand() or platform.processor() or platform.machine() or 'CPU'} ({_cores()})"
 
 
 @functools.cache
-def _about_processor() -> dict[str, Any]:
-    """What the system says of it, or nothing; cached, since asking takes a second."""
+def _cpu_info() -> dict[str, Any]:
+    """What py-cpuinfo knows, or nothing; cached because it takes a second."""
     with contextlib.suppress(Exception):
-        # cpuinfo asks the system in a dozen ways, and has failed on new ones.
+        # It reads the system in a dozen ways and has failed on new ones.
         return dict(cpuinfo.get_cpu_info())
     return {}
 
 
-def _processor() -> str:
-    """The processor's brand, or nothing."""
-    return " ".join(str(_about_processor().get("brand_raw", "")).split())
+def _cpu_brand() -> str:
+    """The CPU's brand; empty if unknown."""
+    return " ".join(str(_cpu_info().get("brand_raw", "")).split())
 
 
 def computes_bfloat16() -> bool:
-    """Whether the processor says that it has instructions for products in bfloat16."""
-    return not BFLOAT16.isdisjoint(_about_processor().get("flags", ()))
+    """Whether the CPU has instructions for bfloat16 matrix products."""
+    return not BFLOAT16.isdisjoint(_cpu_info().get("flags", ()))
 
 
 def _cores() -> str:
@@ -98,14 +98,14 @@ def _cores() -> str:
 
 
 def memory_bytes(device: torch.device) -> int:
-    """All memory of the GPU, or of the machine."""
+    """Total memory of the GPU, or of the machine."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     return int(psutil.virtual_memory().total)
 
 
 def commit() -> str | None:
-    """The checkout's commit, with `+changes` when files differ; None outside a checkout."""
+    """Commit of the checkout, with `+changes` if files differ; None outside a checkout."""
     root = Path(explorer.__file__).parents[1]
     if not (root / ".git").exists():
         return None
@@ -130,7 +130,7 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def _driver() -> str | None:
-    """NVIDIA's driver version, which torch does not tell."""
+    """Version of the NVIDIA driver, which torch does not report."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)

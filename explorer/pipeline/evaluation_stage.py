@@ -1,4 +1,4 @@
-"""A model asked and timed on this machine: in torch, or as GGUF in llama.cpp."""
+"""A model evaluated and timed on this machine: in torch, or as GGUF in llama.cpp."""
 
 import logging
 from pathlib import Path
@@ -19,7 +19,7 @@ from explorer.models.gguf import header
 from explorer.models.gguf.convert import to_gguf
 from explorer.models.loading import Loaded, pick_dtype
 from explorer.pipeline import run_guard
-from explorer.pipeline.state import Run
+from explorer.pipeline.context import RunContext
 from explorer.records import Capability, Latency, ModelFacts
 from explorer.specs import GgufType
 from explorer.store import disk
@@ -27,66 +27,73 @@ from explorer.store import disk
 log = logging.getLogger("explorer")
 
 
-def _gguf_file(run: Run, model: Loaded, kind: GgufType) -> Path:
-    """The model as GGUF, written once for all runs of the same weights."""
+def measure_in_torch(run: RunContext, model: Loaded, stored_as: str) -> None:
+    """Evaluate and time a model in transformers; `stored_as` names its files."""
+    model_facts = facts(model)
+    run.record_parts["model"] = model_facts
+    if run.spec.capability:
+        run.record_parts["capability"] = evaluate(run, model, model_facts.fingerprint)
+    if run.spec.latency:
+        runtime = open_runtime.of_loaded(model, run.spec.latency, stored_as=stored_as)
+        run.record_parts["latency"] = _time(run, runtime, model_facts, stored_as)
+
+
+def measure_as_gguf(run: RunContext, model: Loaded, kind: GgufType) -> None:
+    """Write a model as GGUF, once for all runs of the same weights; evaluate and time the file."""
     path = run.work / "gguf" / f"{fingerprint(model)}-{kind}.gguf"
-    with run_guard.alone(run.root, f"gguf-{path.stem}", run.progress):
+    with run_guard.exclusive(run.root, f"gguf-{path.stem}", run.progress):
         if not path.exists():
             run.progress("convert")
             with run.timed("convert"):
                 to_gguf(model, kind, path)
-    return path
+    measure_in_llama_cpp(run, model.name, path, model.tokenizer)
 
 
-def in_torch(run: Run, model: Loaded, load_name: str) -> None:
-    """Test and time a model in transformers; `load_name` is where its files are."""
-    run.parts["model"] = facts(model)
-    if run.spec.capability:
-        run.parts["capability"] = evaluate(run, model, run.parts["model"].fingerprint)
-    if run.spec.latency:
-        runtime = open_runtime.of_loaded(model, run.spec.latency, stored_as=load_name)
-        run.parts["latency"] = _latency(run, runtime, run.parts["model"], load_name)
+def measure_in_llama_cpp(
+    run: RunContext, name: str, path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Evaluate a GGUF file, then time it, each in a llama.cpp context of its own.
 
-
-def as_gguf(run: Run, model: Loaded, kind: GgufType) -> None:
-    """Write a model as GGUF, then test and time that file."""
-    in_llama_cpp(run, model.name, _gguf_file(run, model, kind), model.tokenizer)
-
-
-def in_llama_cpp(run: Run, name: str, path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Test and time a GGUF file as it is; each in a context of its own."""
+    Raises:
+        BadInput: The run's device is not the CPU.
+    """
     if run.device.type != "cpu":
         raise BadInput(
-            "llama.cpp is measured on the processor, and this run's device is "
-            f"{run.device}. Write device: cpu, so that the teacher is timed there too."
+            f"llama.cpp is measured on the CPU, and this run's device is {run.device}. Write "
+            "device: cpu, so that the teacher is timed there too."
         )
-    load_name = f"{open_runtime.LLAMA_CPP}{path}"
-    run.parts["model"] = header.facts(name, path)
+    model_facts = header.facts(name, path)
+    run.record_parts["model"] = model_facts
     if run.spec.capability:
-        asked = LlamaCpp(path)
-        # The evaluation wants only a name, a tokenizer, the number format and the size.
-        described = Loaded(name, cast(Any, asked), tokenizer)
-        run.parts["capability"] = evaluate(
-            run,
-            described,
-            run.parts["model"].fingerprint,
-            capability.BackEnd(
-                llama_lm.NAME,
-                llama_lm.VERSION,
-                lambda on_progress: LlamaLM(asked, tokenizer, on_progress=on_progress),
-            ),
+        runtime = LlamaCpp(path)
+        back_end = capability.BackEnd(
+            llama_lm.NAME,
+            llama_lm.VERSION,
+            lambda on_progress: LlamaLM(runtime, tokenizer, on_progress=on_progress),
         )
-        asked.close()
+        # An evaluation reads only the name, the tokenizer, the number format and the size.
+        model = Loaded(name, cast(Any, runtime), tokenizer)
+        fingerprint = model_facts.fingerprint
+        run.record_parts["capability"] = evaluate(run, model, fingerprint, back_end)
+        runtime.close()
     if run.spec.latency:
         timed = LlamaCpp(path)
-        run.parts["latency"] = _latency(run, timed, run.parts["model"], load_name)
+        stored_as = f"{open_runtime.LLAMA_CPP}{path}"
+        run.record_parts["latency"] = _time(run, timed, model_facts, stored_as)
         timed.close()
 
 
 def evaluate(
-    run: Run, model: Loaded, fingerprint: str, back_end: capability.BackEnd | None = None
+    run: RunContext, model: Loaded, fingerprint: str, back_end: capability.BackEnd | None = None
 ) -> Capability:
-    """Ask a model the spec's tasks and keep its answers."""
+    """Evaluate a model on the spec's tasks and store its answers.
+
+    Args:
+        run: The run; its spec has a capability part.
+        model: The model, or what stands for one behind a server.
+        fingerprint: Identifies its weights; the answers are stored under it.
+        back_end: Answers the requests; None is the one for models in torch.
+    """
     run.stage = "capability"
     spec = run.spec.capability
     assert spec is not None, "skipped otherwise"
@@ -107,29 +114,29 @@ def evaluate(
     return scores
 
 
-def _latency(run: Run, runtime: Runtime, what: ModelFacts, load_name: str) -> Latency:
+def _time(run: RunContext, runtime: Runtime, model: ModelFacts, stored_as: str) -> Latency:
+    """Time a model in turns with its teacher."""
     run.stage = "latency"
     spec = run.spec.latency
     assert spec is not None, "skipped otherwise"
-    # A server cannot be timed in turns with this device.
-    teacher = None if run.spec.is_teacher or run.served else run.teacher
+    # A teacher on a server cannot take turns with a student on this device.
+    teacher = None if run.spec.is_teacher or run.teacher_endpoint else run.teacher
     decides = {
-        "model": what.fingerprint,
+        "model": model.fingerprint,
         "teacher": teacher and run.teacher_fingerprint,
         "spec": spec.decisive(),
         "environment": run.environment.model_dump(),
     }
 
     def measure() -> Latency:
-        stored_as = run.spec.teacher
         return timing.time_in_turns(
             runtime,
-            open_runtime.of_loaded(teacher, spec, stored_as=stored_as) if teacher else None,
+            open_runtime.of_loaded(teacher, spec, stored_as=run.spec.teacher) if teacher else None,
             spec,
             run.progress,
-            load_name=load_name,
+            load_name=stored_as,
             dtype=pick_dtype(run.spec.dtype, run.device),
             bits=run.spec.torch_bits,
         )
 
-    return run.keyed("latency", decides, Latency, measure)
+    return run.cached_stage("latency", decides, Latency, measure)

@@ -1,4 +1,4 @@
-"""What a run is wrapped in: alone with its work, logged, stoppable, failing in words."""
+"""What wraps a run: locks, the log file, SIGTERM, and errors that a user can act on."""
 
 import errno
 import logging
@@ -18,8 +18,8 @@ from explorer.store.progress import Progress
 log = logging.getLogger("explorer")
 
 
-def as_known(error: Exception) -> ExplorerError | None:
-    """What the user can do something about, in words; None for a bug."""
+def as_explorer_error(error: Exception) -> ExplorerError | None:
+    """The error as a sentence that says what to do; None for a bug."""
     if isinstance(error, ExplorerError):
         return error
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
@@ -35,8 +35,8 @@ def as_known(error: Exception) -> ExplorerError | None:
 
 
 @contextmanager
-def alone(root: Path, name: str, progress: Progress) -> Iterator[None]:
-    """Hold the lock of this name; while another process holds it, say that we wait."""
+def exclusive(root: Path, name: str, progress: Progress) -> Iterator[None]:
+    """Hold the lock of this name; the status says so while another process holds it."""
     path = root / ".work" / "locks" / f"{name}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def alone(root: Path, name: str, progress: Progress) -> Iterator[None]:
 
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
-    """Append what the explorer and its libraries say to the run's log."""
+    """Append our log messages and Python's warnings to the run's log file."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     before = log.level
@@ -76,13 +76,13 @@ def logged(path: Path) -> Iterator[None]:
 
 @contextmanager
 def stoppable(progress: Progress) -> Iterator[None]:
-    """Turn SIGTERM into a stop at the next update, after a checkpoint."""
+    """Turn SIGTERM into a stop at the next progress update, which saves a checkpoint."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set signal handlers
         return
 
     def stop(number: int, frame: Any) -> None:
-        progress.stop_reason = "The process was told to end. Resume the run to continue."
+        progress.stop_reason = "The process was told to end (SIGTERM). Resume the run to continue."
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

@@ -1,151 +1,169 @@
-"""The student: cut, taught and kept, once for all runs that ask for the same one.
+"""The student of a run: built, trained and stored once for all runs that need the same one.
 
-    results/.work/students/<key>/  while it is made: checkpoint, model
+    results/.work/students/<key>/  in progress: checkpoint, model
     results/.students/<key>/       finished: model, student.json
 
-One rename moves it from there to here. A run that was killed on the way goes on where it was.
+One rename moves it from the first to the second. After a kill the next run continues.
 """
 
-import hashlib
 import json
 import logging
 import shutil
-import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from explorer import students
-from explorer.distill import corpus, teacher_signal
-from explorer.distill.teacher_cache import Targets
-from explorer.distill.teacher_signal import Course
-from explorer.distill.train import State
+from explorer.distill.corpus import Corpus
+from explorer.distill.schedule import num_steps
+from explorer.distill.train import OnStep, State, train
 from explorer.distill.train_state import untrained
-from explorer.errors import BadInput
 from explorer.evaluate import contamination
 from explorer.models.facts import fingerprint
 from explorer.models.loading import Loaded, quiet
-from explorer.pipeline import endpoint_teacher, run_guard, training_stage
-from explorer.pipeline.state import Run, key
-from explorer.records import CorpusFacts, Distillation, TargetsFacts
-from explorer.specs import DistillSpec, RunSpec, StudentSpec
+from explorer.pipeline import (
+    corpus_stage,
+    environment,
+    run_guard,
+    student_build,
+    targets_stage,
+)
+from explorer.pipeline.context import RunContext, stage_key
+from explorer.records import CorpusFacts, CurvePoint, Distillation, TargetsFacts
+from explorer.specs import DistillSpec, RunSpec
 from explorer.store import disk
 
 log = logging.getLogger("explorer")
 
 STUDENT = "student.json"
-"""In a student's folder: how it was taught. The checkpoint stays until it is written."""
+"""In a student's folder, written last: how it was trained, or null if it was not."""
 
 
-def student_folder(run: Run) -> Path:
-    """Make and teach the student, unless a run has made the same one before."""
-    spec, distill = run.spec, run.spec.distill
+def ensure_student(run: RunContext) -> Path:
+    """Return the folder of the student's weights; build and train it if no run has yet.
+
+    Training continues from the checkpoint of an interrupted run.
+    """
+    spec, distill = run.spec, run.spec.distill or DistillSpec()
     assert spec.student is not None, "only a student's run comes here"
-    text = training_stage.read_text(run, distill or DistillSpec())
-    name = student_key(
+    text = corpus_stage.ensure_corpus(run, distill)
+    key = student_key(
         spec,
         teacher=run.teacher_fingerprint,
         corpus=text.digest,
         start=fingerprint(run.start) if spec.student.start else None,
     )
-    unfinished, finished = run.work / "students" / name, run.root / disk.STUDENTS / name
-    with run_guard.alone(run.root, f"student-{name}", run.progress):
-        if not _is_finished(finished):
-            # Finished in the folder of unfinished ones: by an earlier version, or before a kill.
-            if not _is_finished(unfinished):
-                taught = _make(run, text, unfinished)
-                distillation = json.dumps(taught.model_dump() if taught else None)
-                disk.write_text(unfinished / STUDENT, distillation)
-            _drop_all_but_student(unfinished)
+    unfinished, finished = run.work / "students" / key, run.root / disk.STUDENTS / key
+    with run_guard.exclusive(run.root, f"student-{key}", run.progress):
+        # Complete in the first folder: finished by an older version, or killed before the move.
+        if not _is_complete(finished) and not _is_complete(unfinished):
+            student, blocks, has_teacher = student_build.build_student(run, distill, text)
+            distillation = None
+            if spec.distill:
+                data, targets = targets_stage.training_data(
+                    run, distill, student, text, blocks, has_teacher=has_teacher
+                )
+                on_step = _start_training(run, student, distill)
+                with run.timed("distil"):
+                    state = train(student.model, data, distill, unfinished / "checkpoint", on_step)
+                facts = targets_stage.targets_facts(run, targets, blocks) if targets else None
+                corpus_facts = text.facts(blocks.num_tokens)
+                distillation = _distillation(state, corpus_facts, facts, student, distill)
+            _save(student, distillation, unfinished)
+            if spec.student.start or run.teacher_bits:
+                # Training or a cut vocabulary changed the start model; bits are for training only.
+                run.unload_models()
+        if not _is_complete(finished):
+            _delete_all_but_student(unfinished)
             disk.move_folder(unfinished, finished)
-        found = json.loads((finished / STUDENT).read_text(encoding="utf-8"))
-    if found:
-        taught = Distillation.model_validate(found)
-        run.parts["distillation"] = _with_overlap(run, taught, text)
+        stored = json.loads((finished / STUDENT).read_text(encoding="utf-8"))
+    if stored:
+        distillation = Distillation.model_validate(stored)
+        run.record_parts["distillation"] = _with_overlap(run, distillation, text)
     disk.write_weights(run.root, spec.run_id, finished / "model")
     return finished / "model"
 
 
 def student_key(spec: RunSpec, *, teacher: str, corpus: str, start: str | None) -> str:
-    """The name of a student's folder: sixteen hex digits over all that decides its weights.
+    """Name of a student's folder: sixteen hex digits over everything that decides its weights.
 
     Args:
         spec: The student's run.
         teacher: Fingerprint of the teacher.
         corpus: Digest of the text.
-        start: Fingerprint of the model that it is made from; None for the teacher.
+        start: Fingerprint of the model the student is made from; None for the teacher.
     """
     assert spec.student is not None, "only a student's run has one"
     decides = {
         "teacher": teacher,
         "student": spec.student.decisive(),
-        "distill": _decisive(spec.distill) if spec.distill else None,
+        "distill": _decides_weights(spec.distill) if spec.distill else None,
         "corpus": corpus,
     }
-    return key(decides | ({"start": start} if start else {}))
+    return stage_key(decides | ({"start": start} if start else {}))
 
 
-def _is_finished(folder: Path) -> bool:
-    """Whether a student's folder has its weights and how it was taught, which is written last."""
+def _decides_weights(distill: DistillSpec) -> dict[str, Any]:
+    """Everything but how often a checkpoint is saved."""
+    return {k: v for k, v in distill.decisive().items() if k != "checkpoint_every_s"}
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether a student's folder holds its weights and `STUDENT`."""
     return all((folder / name).is_file() for name in (STUDENT, "model/config.json"))
 
 
-def _drop_all_but_student(folder: Path) -> None:
-    """Remove checkpoints and half-written weights, which a finished student needs no more."""
-    for path in folder.iterdir():
-        if path.name not in (STUDENT, "model"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _make(run: Run, text: corpus.Corpus, folder: Path) -> Distillation | None:
-    spec, distill = run.spec, run.spec.distill or DistillSpec()
-    assert spec.student is not None, "only a student's run comes here"
-    num_needed = distill.heldout_blocks + 1
-    blocks_NT, num_tokens = corpus.pack(text, run.tokenizer, distill.block_tokens, num_needed)
-    heldout, training = corpus.split(len(blocks_NT), distill.heldout_blocks, distill.seed)
-
-    def measured(done: int, total: int, unit: str) -> None:
-        run.progress("prepare", done, total, unit)
-
-    if spec.student.kind == "fresh" and spec.distill and not spec.distill.train_embeddings:
-        raise BadInput(
-            "A fresh student's embedding is random and would stay so: write "
-            "distill.train_embeddings: true."
+def _start_training(run: RunContext, student: Loaded, distill: DistillSpec) -> OnStep:
+    """Say that training begins, and return what reports each of its steps."""
+    run.stage = "distil"
+    on_cpu = run.device.type == "cpu" and distill.in_bfloat16("cpu")
+    if on_cpu and not environment.computes_bfloat16():
+        log.warning(
+            "This CPU has no bfloat16 instructions, so distill.precision: bfloat16 is likely "
+            "slower here than float32."
         )
-    began = time.monotonic()
-    shared = True
-    if run.served:
-        shared = endpoint_teacher.has_targets(run)
-    elif spec.distill and spec.student.start:
-        shared = _share_vocabulary(run, run.start, required=distill.uses_distributions)
-    sample = students.sample_numbers(spec.student, heldout, training)
-    student = students.build(
-        run.original,
-        run.start,
-        spec.student,
-        blocks_NT[sample],
-        measured,
-        _drop_order(run, spec.student, blocks_NT[sample]),
+    if layers := untrained(student.model, distill):
+        log.info("Layers before the first cut, which stay as they are: %d.", len(layers))
+    num_logged = 0
+    losses: deque[float] = deque(maxlen=120)
+
+    def report(state: State, total: int, loss: float, rate: float) -> None:
+        nonlocal num_logged
+        for point in state.curve[num_logged:]:
+            log.info("step %d of %d: %s", point.step, total, _in_words(point))
+        num_logged = len(state.curve)
+        losses.append(round(loss, 4))
+        run.progress(
+            "distil",
+            state.step,
+            total,
+            "steps",
+            loss=round(loss, 4),
+            tokens_per_s=round(rate, 1),
+            losses=list(losses),
+        )
+
+    run.progress("distil", 0, num_steps(distill), "steps")
+    return report
+
+
+def _in_words(point: CurvePoint) -> str:
+    """A point of the loss curve for the log, such as `loss 2.1034, kd loss 1.9021`."""
+    names = (
+        "loss",
+        "kd_loss",
+        "label_loss",
+        "hidden_loss",
+        "heldout_kl",
+        "heldout_top1",
+        "heldout_label_loss",
     )
-    run.stage_seconds["prepare"] = time.monotonic() - began
-    taught = None
-    if spec.distill:
-        targets: Targets | None = None
-        if shared:
-            course, targets = training_stage.course(
-                run, student, blocks_NT, text, heldout, training
-            )
-        else:
-            blocks_NT, num_tokens = corpus.pack(
-                text, student.tokenizer, distill.block_tokens, num_needed
-            )
-            heldout, training = corpus.split(len(blocks_NT), distill.heldout_blocks, distill.seed)
-            plain = teacher_signal.Text(blocks_NT)
-            course = Course(plain, training, plain, heldout)
-        state = training_stage.distil(run, student, course, folder)
-        of_targets = training_stage.targets_facts(run, targets, heldout) if targets else None
-        taught = _distillation(state, text.facts(num_tokens), of_targets, student, distill)
+    values = {name: getattr(point, name) for name in names}
+    known = {name: value for name, value in values.items() if value is not None}
+    return ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in known.items())
+
+
+def _save(student: Loaded, distillation: Distillation | None, folder: Path) -> None:
+    """Write the weights, then how the student was trained; a kill leaves no half-written model."""
     partial = folder / "model.partial"
     shutil.rmtree(partial, ignore_errors=True)
     with quiet():
@@ -154,64 +172,20 @@ def _make(run: Run, text: corpus.Corpus, folder: Path) -> Distillation | None:
     disk.flush_folder(partial)
     shutil.rmtree(folder / "model", ignore_errors=True)
     partial.replace(folder / "model")
-    if spec.student.start or run.teacher_bits:
-        # Changed by another model's training or vocabulary, or rounded only to teach.
-        run.forget_models()
-    return taught
+    facts = distillation.model_dump() if distillation else None
+    disk.write_text(folder / STUDENT, json.dumps(facts))
 
 
-def _drop_order(run: Run, spec: StudentSpec, sample_BT: torch.Tensor) -> students.DropOrder | None:
-    """The layers that a model loses one by one on a sample, kept for students of all sizes."""
-    if getattr(spec, "choice", None) != "greedy":
-        return None
-    decides = {
-        "teacher": run.teacher_fingerprint,
-        "start": fingerprint(run.start) if spec.start else run.teacher_fingerprint,
-        "sample": hashlib.sha256(sample_BT.numpy().tobytes()).hexdigest(),
-    }
-    return students.DropOrder(run.work / "drop_order" / f"{key(decides)}.json")
-
-
-def _share_vocabulary(run: Run, student: Loaded, *, required: bool) -> bool:
-    """Cut embeddings of other lengths to the tokens they share; whether there are such.
-
-    Raises:
-        BadInput: The tokenizers differ, and the method needs the same one.
-    """
-    models = (run.teacher.model, student.model)
-    try:
-        num_tokens = students.check_same_vocabulary(run.teacher, student)
-    except BadInput:
-        if required:
-            raise
-        return False
-    rows = [int(model.config.vocab_size) for model in models]
-    if rows[0] != rows[1]:
-        for model in models:
-            students.slice_vocabulary(model, num_tokens)
-        log.info(
-            "The teacher's embedding has %d rows and the student's %d; both are cut to the %d "
-            "tokens of their common vocabulary.",
-            *rows,
-            num_tokens,
-        )
-    return True
-
-
-def _with_overlap(run: Run, taught: Distillation, text: corpus.Corpus) -> Distillation:
-    """Count which test documents share a run of 13 words with the corpus."""
-    spec = run.spec.capability
-    if spec is None:
-        return taught
-    documents = contamination.task_documents(spec.tasks, spec.include_path)
-    counts = contamination.overlap(text.texts, documents)
-    with_counts = taught.corpus.model_copy(update={"overlap_13grams": counts})
-    return taught.model_copy(update={"corpus": with_counts})
+def _delete_all_but_student(folder: Path) -> None:
+    """Delete checkpoints and half-written weights beside a complete student."""
+    for path in folder.iterdir():
+        if path.name not in (STUDENT, "model"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _distillation(
     state: State,
-    text: CorpusFacts,
+    corpus: CorpusFacts,
     targets: TargetsFacts | None,
     student: Loaded,
     distill: DistillSpec,
@@ -219,7 +193,7 @@ def _distillation(
     first, last = state.curve[0], state.curve[-1]
     trained = sum(p.numel() for p in student.model.parameters() if p.requires_grad)
     return Distillation(
-        corpus=text,
+        corpus=corpus,
         targets=targets,
         scored_tokens=state.scored_tokens,
         steps=state.step,
@@ -236,6 +210,12 @@ def _distillation(
     )
 
 
-def _decisive(distill: DistillSpec) -> dict[str, Any]:
-    """What decides the student's weights: everything but how often its state is saved."""
-    return {k: v for k, v in distill.decisive().items() if k != "checkpoint_every_s"}
+def _with_overlap(run: RunContext, distillation: Distillation, text: Corpus) -> Distillation:
+    """Count the test documents that share 13 words in a row with the corpus."""
+    spec = run.spec.capability
+    if spec is None:
+        return distillation
+    documents = contamination.task_documents(spec.tasks, spec.include_path)
+    counts = contamination.overlap(text.texts, documents)
+    corpus = distillation.corpus.model_copy(update={"overlap_13grams": counts})
+    return distillation.model_copy(update={"corpus": corpus})

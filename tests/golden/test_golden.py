@@ -116,7 +116,7 @@ def test_committed_runs_keep_their_ids_and_the_keys_of_what_they_share(golden):
     Of each committed run: its id, its teacher's run, recipe and control arm, the folder of its
     student, and the part of a timing's key that the spec decides.
     """
-    from explorer.pipeline.state import key
+    from explorer.pipeline.context import stage_key
     from explorer.pipeline.student_stage import student_key
 
     store_root = ROOT / "results"
@@ -130,7 +130,7 @@ def test_committed_runs_keep_their_ids_and_the_keys_of_what_they_share(golden):
             "teacher_run": teacher and teacher.run_id,
             "recipe": spec.recipe(),
             "arm": spec.arm(),
-            "timing": key(spec.latency.decisive()) if spec.latency else None,
+            "timing": stage_key(spec.latency.decisive()) if spec.latency else None,
         }
         start = getattr(spec.student, "start", None)
         if taught and teacher and not start and not spec.teacher.startswith("endpoint:"):

@@ -40,9 +40,9 @@ def test_environment_names_no_machine():
 )
 def test_a_processor_says_whether_it_multiplies_in_bfloat16(monkeypatch, flags, known):
     """By the flags that x86 and ARM have for it; one that says nothing has none."""
-    monkeypatch.setattr(environment, "_about_processor", lambda: {"flags": flags})
+    monkeypatch.setattr(environment, "_cpu_info", lambda: {"flags": flags})
     assert environment.computes_bfloat16() is known
-    monkeypatch.setattr(environment, "_about_processor", dict)
+    monkeypatch.setattr(environment, "_cpu_info", dict)
     assert not environment.computes_bfloat16()
 
 

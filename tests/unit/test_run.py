@@ -23,7 +23,7 @@ from explorer.errors import (
 from explorer.jobs import states
 from explorer.latency import interference, timing
 from explorer.models.loading import load
-from explorer.pipeline import training_stage
+from explorer.pipeline import student_stage
 from explorer.records import RunRecord
 from explorer.specs import RunSpec
 from explorer.store import disk
@@ -266,7 +266,7 @@ def test_a_machine_at_its_limit_is_told_in_words(spec, store_root, monkeypatch, 
     def fail(*arguments, **options):
         raise raised
 
-    monkeypatch.setattr(training_stage, "train", fail)
+    monkeypatch.setattr(student_stage, "train", fail)
     engine.run(spec.teacher_run(), store_root)
 
     with pytest.raises(kind, match=says):
@@ -281,7 +281,7 @@ def test_a_bug_keeps_its_traceback(spec, store_root, monkeypatch):
     def fail(*arguments, **options):
         raise ZeroDivisionError("surprise")
 
-    monkeypatch.setattr(training_stage, "train", fail)
+    monkeypatch.setattr(student_stage, "train", fail)
     with pytest.raises(ZeroDivisionError):
         engine.run(spec, store_root)
 
@@ -339,7 +339,7 @@ def test_every_way_of_teaching_runs_end_to_end(spec, store_root, changes):
 @pytest.mark.parametrize("has_instructions", [True, False])
 def test_shortcuts_run_end_to_end(spec, store_root, monkeypatch, caplog, has_instructions):
     """Tokens drawn and narrow products teach from the same targets; a slow processor is told."""
-    monkeypatch.setattr(training_stage.environment, "computes_bfloat16", lambda: has_instructions)
+    monkeypatch.setattr(student_stage.environment, "computes_bfloat16", lambda: has_instructions)
     plain = _taught(spec, top_k=8)
     exact = engine.run(plain, store_root).distillation
     quick = _taught(spec, top_k=8, vocab_sample=20, precision="bfloat16")
@@ -350,7 +350,7 @@ def test_shortcuts_run_end_to_end(spec, store_root, monkeypatch, caplog, has_ins
     assert taught.targets.key == exact.targets.key
     assert taught.kl_before == exact.kl_before
     assert taught.kl_after != exact.kl_after
-    assert ("no instructions for bfloat16" in caplog.text) is not has_instructions
+    assert ("no bfloat16 instructions" in caplog.text) is not has_instructions
 
 
 def test_layers_left_alone_are_counted_and_said(spec, store_root, caplog):

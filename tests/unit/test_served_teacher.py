@@ -21,7 +21,7 @@ from explorer.latency.runtimes import endpoint_logprobs
 from explorer.models import endpoint
 from explorer.models.loading import load, load_tokenizer
 from explorer.pipeline import endpoint_teacher
-from explorer.pipeline.state import Run
+from explorer.pipeline.context import RunContext
 from explorer.records import Usage
 from explorer.specs import ApiSpec, RunSpec, SweepSpec
 from explorer.store import disk, frames
@@ -321,11 +321,11 @@ def test_a_tokenizer_that_is_named_has_to_be_the_students(asked, tiny_llama, tmp
     (other / "config.json").write_text("{}")
     spec = asked()
     tested = {"tasks": ["tiny_pairs"], "api": {"tokenizer": str(other)}}
-    run = Run(spec.with_(capability=tested), store_root, Progress(store_root, spec.run_id))
-    run.take_device()
+    run = RunContext(spec.with_(capability=tested), store_root, Progress(store_root, spec.run_id))
+    run.choose_device()
 
     with pytest.raises(BadInput, match=r"different vocabularies: 1 of .*<extra>.*method: text"):
-        endpoint_teacher.has_targets(run)
+        endpoint_teacher.uses_targets(run)
 
 
 def test_a_price_limit_stops_the_capture_before_its_first_request(
@@ -337,15 +337,15 @@ def test_a_price_limit_stops_the_capture_before_its_first_request(
         f"{where.host}/tiny: {{input_usd_per_mtok: 100, output_usd_per_mtok: 200}}\n"
     )
     spec = asked().with_(capability={"api": {"max_usd": 1e-4}})
-    run = Run(spec, store_root, Progress(store_root, spec.run_id))
-    run.take_device()
+    run = RunContext(spec, store_root, Progress(store_root, spec.run_id))
+    run.choose_device()
     identity = {"top_k": 8, "temperature": 1.0, "vocab_size": VOCABULARY}
     blocks = torch.zeros(9, 16, dtype=torch.long)
     targets = Targets(store_root / "targets", blocks, identity)
 
     with pytest.raises(BadInput, match=r"9 requests with 144 tokens.*\$.*nothing was asked"):
         targets.fill(
-            lambda: endpoint_teacher.scorer(run, run.served, targets),
+            lambda: endpoint_teacher.scorer(run, run.teacher_endpoint, targets),
             list(range(9)),
             lambda *told: None,
         )
@@ -360,8 +360,8 @@ def test_a_dry_run_says_tokens_and_room_and_asks_nothing(asked, server, tmp_path
     said = call("run", str(path), "--dry-run")
 
     # 4 held-out blocks and 5 steps of 4.
-    assert "Nothing is tested" in said
-    assert "The targets of all its students: About 24 requests with 384 tokens" in said
+    assert "No tasks to evaluate" in said
+    assert "Targets of all students: About 24 requests with 384 tokens" in said
     assert "no price is known. Nothing was asked." in said
     assert re.search(r"served-\w+ .*MB", said)
     assert not server.asked

@@ -58,7 +58,7 @@ def test_a_tournament_goes_on_where_it_stopped(order, store_root, monkeypatch):
     del order["variants"][1]
     first, _ = hold(order, store_root)
     monkeypatch.setattr(
-        "explorer.pipeline.training_stage.train", lambda *told: pytest.fail("trained again")
+        "explorer.pipeline.student_stage.train", lambda *told: pytest.fail("trained again")
     )
 
     again, _ = hold(order, store_root)

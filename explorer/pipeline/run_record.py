@@ -1,0 +1,95 @@
+"""The record a run leaves: finished, failed or cancelled; an interrupted run leaves none."""
+
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from explorer.errors import RunCancelled
+from explorer.pipeline import environment, run_guard
+from explorer.pipeline.context import RunContext, utc_now
+from explorer.records import ErrorFacts, RunRecord
+from explorer.store import disk
+
+log = logging.getLogger("explorer")
+
+
+def finished(root: Path, run_id: str) -> RunRecord | None:
+    """The record of a finished run; None if it has none or did not finish."""
+    if not (disk.run_folder(root, run_id) / disk.RECORD).exists():
+        return None
+    record = disk.load(root, run_id)
+    return record if record.status == "finished" else None
+
+
+@contextmanager
+def failures_recorded(run: RunContext) -> Iterator[None]:
+    """Save a record of whatever ends the stages early, then let it pass.
+
+    Raises:
+        ExplorerError: Instead of errors that a user can act on, such as a full disk.
+    """
+    try:
+        yield
+    except Exception as error:
+        known = run_guard.as_explorer_error(error)
+        if isinstance(known, RunCancelled) and not disk.cancel_requested(run.root, run.spec.run_id):
+            # SIGTERM, not a cancel request: without a record, running again continues.
+            run.progress.write(state="interrupted", stage=run.stage, error=str(known))
+            log.warning("Interrupted in %s: %s", run.stage, known)
+            raise
+        _save_failure(run, known or error, is_bug=known is None)
+        if known is None:
+            raise
+        raise known from error
+    except KeyboardInterrupt:
+        run.progress.write(state="interrupted", stage=run.stage, error="Interrupted by hand.")
+        raise
+
+
+def save_finished(run: RunContext) -> RunRecord:
+    """Save and return the record of a run whose stages all ended well."""
+    record = _record(run, "finished")
+    disk.save(run.root, record)
+    run.progress.write(state="finished", stage="record")
+    log.info("Finished %s", run.spec.run_id)
+    return record
+
+
+def _save_failure(run: RunContext, error: Exception, *, is_bug: bool) -> None:
+    cancelled = isinstance(error, RunCancelled)
+    text = traceback.format_exc() if is_bug else None
+    log.error("%s in %s: %s", "Cancelled" if cancelled else "Failed", run.stage, text or error)
+    failure = ErrorFacts(
+        kind=type(error).__name__,
+        message=str(error) or type(error).__name__,
+        stage=run.stage,
+        traceback=text,
+    )
+    status = "cancelled" if cancelled else "failed"
+    if not hasattr(run, "environment"):
+        run.environment = environment.environment(torch.device("cpu"), torch.get_num_threads())
+    path = disk.save(run.root, _record(run, status, failure))
+    if path.name != disk.RECORD:
+        log.warning("The earlier result still counts; this attempt is in %s.", path.name)
+    run.progress.write(state=status, stage=run.stage, error=failure.message)
+
+
+def _record(run: RunContext, status: Any, error: ErrorFacts | None = None) -> RunRecord:
+    teacher = run.spec.teacher_run()
+    return RunRecord(
+        run_id=run.spec.run_id,
+        teacher_run_id=teacher.run_id if teacher else None,
+        spec=run.spec,
+        status=status,
+        started_at=run.started_at,
+        finished_at=utc_now(),
+        environment=run.environment,
+        stage_seconds=run.stage_seconds,
+        error=error,
+        **run.record_parts,
+    )

@@ -1,0 +1,97 @@
+"""The teacher's cached targets, and the training data that a distillation method needs."""
+
+from explorer.distill import teacher_signal
+from explorer.distill.corpus import Corpus
+from explorer.distill.schedule import num_steps
+from explorer.distill.teacher_cache import Scorer, Targets, by_weights
+from explorer.distill.teacher_signal import Course
+from explorer.models.facts import tokenizer_digest
+from explorer.models.loading import Loaded
+from explorer.pipeline import endpoint_teacher
+from explorer.pipeline.context import RunContext
+from explorer.pipeline.corpus_stage import Blocks
+from explorer.records import TargetsFacts
+from explorer.specs import DistillSpec
+from explorer.students import slice_vocabulary
+
+
+def training_data(
+    run: RunContext,
+    distill: DistillSpec,
+    student: Loaded,
+    text: Corpus,
+    blocks: Blocks,
+    *,
+    has_teacher: bool,
+) -> tuple[Course, Targets | None]:
+    """What a distillation method trains on, and the cached targets behind it.
+
+    Held-out blocks always have the teacher's cached targets, whatever the training blocks have.
+    Without a teacher (its tokens are not the student's) there is only the text.
+    """
+    only_text = teacher_signal.Text(blocks.tokens_NT)
+    if not has_teacher:
+        return Course(only_text, blocks.training, only_text, blocks.heldout), None
+    if run.teacher_bits:
+        _load_quantized_teacher(run, student)
+    num_training = num_steps(distill) * distill.blocks_per_step
+    cached = blocks.training[:num_training] if distill.method == "cached" else []
+    targets = _ensure_targets(run, distill, text, blocks, [*blocks.heldout, *cached])
+    source: teacher_signal.Source = only_text
+    if distill.method == "cached":
+        source = teacher_signal.Cached(targets, distill)
+    elif distill.method == "live":
+        teacher = run.training_teacher.model
+        teacher_signal.check_head(teacher, blocks.tokens_NT[blocks.heldout[:1], :8])
+        if distill.hidden_weight > 0:
+            teacher_signal.check_hidden(teacher, student.model)
+        source = teacher_signal.Live(teacher, blocks.tokens_NT, distill)
+    return Course(source, blocks.training, teacher_signal.Cached(targets), blocks.heldout), targets
+
+
+def targets_facts(run: RunContext, targets: Targets, blocks: Blocks) -> TargetsFacts:
+    """What the record says about the targets, an endpoint's token usage included."""
+    facts = targets.facts(blocks.heldout)
+    if run.teacher_endpoint:
+        return facts.model_copy(update={"usage": endpoint_teacher.usage(targets)})
+    return facts
+
+
+def _load_quantized_teacher(run: RunContext, student: Loaded) -> None:
+    """Replace the teacher in memory by its quantised copy, cut to the student's vocabulary."""
+    run.unload_models()
+    # The fingerprint is that of the weights as loaded, so it comes before the cut.
+    _ = run.training_teacher_fingerprint
+    num_rows = int(student.model.config.vocab_size)
+    if int(run.training_teacher.model.config.vocab_size) != num_rows:
+        slice_vocabulary(run.training_teacher.model, num_rows)
+
+
+def _ensure_targets(
+    run: RunContext, distill: DistillSpec, text: Corpus, blocks: Blocks, numbers: list[int]
+) -> Targets:
+    """Compute the targets of these blocks that are not cached yet."""
+    run.stage = "targets"
+    identity = {
+        "teacher": run.training_teacher_fingerprint,
+        "tokenizer": tokenizer_digest(run.training_teacher.tokenizer),
+        "corpus": text.digest,
+        "block_tokens": distill.block_tokens,
+        "top_k": distill.top_k,
+        "temperature": distill.temperature,
+        "vocab_size": run.vocab_size,
+    }
+    about = {"teacher": run.spec.teacher, "corpus": text.name}
+    targets = Targets(run.work / "targets", blocks.tokens_NT, identity, about)
+
+    def report(done: int, total: int, rate: float) -> None:
+        run.progress("targets", done, total, "tokens", tokens_per_s=round(rate, 1))
+
+    def scorer() -> Scorer:
+        if run.teacher_endpoint:
+            return endpoint_teacher.scorer(run, run.teacher_endpoint, targets)
+        return by_weights(run.training_teacher)
+
+    with run.timed("targets"):
+        targets.fill(scorer, numbers, report)
+    return targets
