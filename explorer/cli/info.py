@@ -161,7 +161,7 @@ def _refuse_taken_port(port: int) -> None:
 
     free = port - 1 if port == 65_535 else port + 1
     choose_another = f"or choose another port: explorer app --port {free}"
-    process = jobs.listener_on(port)
+    process = jobs.engine_process_on(port)
     if process is not None:
         raise BadInput(
             f"Port {port} is held by the queue's Ray head (process {process}), which an older "

@@ -41,7 +41,7 @@ def list_runs(
     from explorer.jobs.states import ACTIVE
 
     root = root_of(results)
-    listing = jobs.listing(root)
+    listing = jobs.status_table(root)
     found, problems = disk.records(root)
     names = ["num_layers", "num_parameters", "tpot_ms", "machine_busy", "finished_at"]
     frame = frames.runs(found)[["run_id", *names]]
@@ -132,7 +132,7 @@ def show(
             if value is not None
         }
     )
-    if (row := jobs.row_of(root, run_id)) and row["state"] != record.status:
+    if (row := jobs.status_row(root, run_id)) and row["state"] != record.status:
         console.print(f"Now: {row['state']}.", markup=False)
     elif row and record.status == "finished" and row["error"]:
         console.print(row["error"], markup=False)

@@ -170,7 +170,7 @@ def show_engine(
     if stop:
         console.print("Stopped." if jobs.stop_engine() else "There was none of ours to stop.")
         return
-    print(json.dumps(jobs.engine(), indent=1))
+    print(json.dumps(jobs.engine_status(), indent=1))
 
 
 @app.command()

@@ -14,23 +14,23 @@ does, and a run in the foreground needs nothing of this. Importing this package 
 import Ray.
 """
 
-from explorer.jobs.queue import cancel, delete, resume, stop, submit, submit_command
-from explorer.jobs.ray_head import engine, listener_on, stop_engine
-from explorer.jobs.states import listing, log_tail, row_of, state_of, wait
+from explorer.jobs.queue import cancel, delete, request_stop, resume, submit, submit_command
+from explorer.jobs.ray_head import engine_process_on, engine_status, stop_engine
+from explorer.jobs.states import log_tail, state_of, status_row, status_table, wait_until_done
 
 __all__ = [
     "cancel",
     "delete",
-    "engine",
-    "listener_on",
-    "listing",
+    "engine_status",
+    "engine_process_on",
+    "status_table",
     "log_tail",
     "resume",
-    "row_of",
+    "status_row",
     "state_of",
-    "stop",
+    "request_stop",
     "stop_engine",
     "submit",
     "submit_command",
-    "wait",
+    "wait_until_done",
 ]

@@ -132,10 +132,10 @@ def cancel(root: Path, run_id: str) -> None:
         BadInput: There is no such run.
     """
     disk.read_spec(root, run_id)
-    stop(root, run_id)
+    request_stop(root, run_id)
 
 
-def stop(said_in: Path, job_id: str) -> None:
+def request_stop(said_in: Path, job_id: str) -> None:
     """Ask whatever says in this folder what it does to stop, as `cancel` does with a run."""
     # First of all: a job that Ray starts in spite of our stopping it looks for this.
     disk.request_cancel(said_in, job_id)
@@ -224,7 +224,7 @@ def _hand_over(client: "Client", job: Job) -> None:
         "EXPLORER_CACHE": str(paths.cache_dir().resolve()),
         "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
     }
-    if "EXPLORER_CONFIG" in os.environ or not ray_head.remote_address():
+    if "EXPLORER_CONFIG" in os.environ or not ray_head.cluster_address():
         # Another machine has a configuration of its own, unless one is named.
         environment["EXPLORER_CONFIG"] = str(paths.config_file().resolve())
     command = f"cd {shlex.quote(_here())} && exec {shlex.join(job.command)}"
@@ -236,10 +236,10 @@ def _hand_over(client: "Client", job: Job) -> None:
         num_cpus, num_gpus = _needs(job.spec, ray_head.nodes_of(client))
     else:
         # Ray names its own address to a job, which would hide ours and its token.
-        cluster = ray_head.remote_address()
+        cluster = ray_head.cluster_address()
         where = f"export RAY_ADDRESS={shlex.quote(cluster)}" if cluster else "unset RAY_ADDRESS"
         command = f"{where}; {command}"
-    with ray_head.speaking_to_ray():
+    with ray_head.ray_errors_in_words():
         client.submit_when_ready(
             entrypoint=command,
             submission_id=f"{job.id}-{secrets.token_hex(4)}",

@@ -66,7 +66,7 @@ class Head:
         return process if ours and process.status() != psutil.STATUS_ZOMBIE else None
 
 
-def remote_address() -> str | None:
+def cluster_address() -> str | None:
     """The cluster that the user named, as Ray reads it."""
     return os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or None
 
@@ -81,7 +81,7 @@ def connect(*, start: bool = False, on_start: Callable[[], None] = lambda: None)
     Raises:
         JobError: The server does not answer, refuses us, or our head did not start.
     """
-    remote = remote_address()
+    remote = cluster_address()
     if remote:
         return _client(remote, None)
     head = _remembered()
@@ -95,16 +95,16 @@ def connect(*, start: bool = False, on_start: Callable[[], None] = lambda: None)
     return _await(_start())
 
 
-def engine() -> dict[str, Any]:
+def engine_status() -> dict[str, Any]:
     """What runs the jobs now: running, address, local, pid, num_nodes, num_cpus, num_gpus, error.
 
     Starts nothing, and does not import Ray where no head was ever started.
     """
-    head = None if remote_address() else _remembered()
+    head = None if cluster_address() else _remembered()
     found: dict[str, Any] = {
         "running": False,
-        "local": remote_address() is None,
-        "address": remote_address() or (head.address if head else None),
+        "local": cluster_address() is None,
+        "address": cluster_address() or (head.address if head else None),
         "pid": head.pid if head else None,
         "num_nodes": None,
         "num_cpus": None,
@@ -139,7 +139,7 @@ def stop_engine() -> bool:
         return running
 
 
-def listener_on(port: int) -> int | None:
+def engine_process_on(port: int) -> int | None:
     """The process of our head that listens on this port; None where none does.
 
     An older version's head keeps the port of the dashboard that started it.
@@ -159,12 +159,12 @@ def nodes_of(client: "Client") -> list[dict[str, float]]:
     Raises:
         JobError: The server does not answer.
     """
-    with speaking_to_ray():
+    with ray_errors_in_words():
         return client.nodes()
 
 
 @contextmanager
-def speaking_to_ray() -> Iterator[None]:
+def ray_errors_in_words() -> Iterator[None]:
     """Turn whatever Ray's client raises into one sentence.
 
     Raises:
@@ -176,10 +176,11 @@ def speaking_to_ray() -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError, RayError) as error:
-        where = f"the Ray cluster {remote_address()}" if remote_address() else "the local Ray head"
+        cluster = cluster_address()
+        where = f"the Ray cluster {cluster}" if cluster else "the local Ray head"
         advice = (
             "Check RAY_ADDRESS and that cluster, or unset it to use this machine."
-            if remote_address()
+            if cluster_address()
             else "The machine may be busy: wait a moment and try again."
         )
         said = " ".join(str(error).split())[:300]
@@ -238,9 +239,9 @@ def submitting_since() -> float | None:
         return _latest_submission_s()
 
 
-def never_had(queued_s: float) -> bool:
+def began_after(queued_s: float) -> bool:
     """Whether our own head began after a job was queued then, so that the job is lost."""
-    head = None if remote_address() else _remembered()
+    head = None if cluster_address() else _remembered()
     return head is not None and queued_s < head.submission_s
 
 
@@ -259,7 +260,7 @@ def _connected(address: str, token: str | None) -> "Client":
 
 
 def _client(address: str, token: str | None) -> "Client":
-    with speaking_to_ray():
+    with ray_errors_in_words():
         return _connected(address, token)
 
 

@@ -56,13 +56,13 @@ KILLED = (
 )
 LOST = "The queue has lost the run, most likely with its Ray head. Resume queues it again."
 
-Words = dict[str, Any]
+StatusRow = dict[str, Any]
 
-_heard: dict[str, tuple[tuple[int, int], Words]] = {}
+_heard: dict[str, tuple[tuple[int, int], StatusRow]] = {}
 """Path of a file to its stamp and what it said, so that only changed files are read."""
 
 
-def listing(root: Path) -> pd.DataFrame:
+def status_table(root: Path) -> pd.DataFrame:
     """A row a run that has a status or a record: running, queued in order, then latest first.
 
     States: running, queued, finished, failed, cancelled, interrupted. `updated_at` is in
@@ -86,17 +86,17 @@ def state_of(root: Path, run_id: str, *, submitting: bool | None = None) -> str 
         submitting: Whether a queued run's job may still be on its way to Ray. None finds out;
             who holds the lock of submission says False, since before it all have arrived.
     """
-    row = row_of(root, run_id, submitting=submitting)
+    row = status_row(root, run_id, submitting=submitting)
     return str(row["state"]) if row else None
 
 
-def row_of(root: Path, run_id: str, *, submitting: bool | None = None) -> Words | None:
+def status_row(root: Path, run_id: str, *, submitting: bool | None = None) -> StatusRow | None:
     """The row of one run in `listing`; None when it has neither a status nor a record."""
     rows = _rows(root, [run_id], submitting)
     return rows[0] if rows else None
 
 
-def wait(
+def wait_until_done(
     root: Path,
     run_ids: list[str],
     timeout_s: float,
@@ -133,7 +133,7 @@ def stop_jobs(root: Path, run_ids: list[str]) -> None:
         for run_id in run_ids:
             job = jobs.get(run_id)
             if client and job and not job.status.is_terminal():
-                with ray_head.speaking_to_ray():
+                with ray_head.ray_errors_in_words():
                     client.stop_job(str(job.submission_id))
 
 
@@ -145,14 +145,14 @@ def log_tail(root: Path, run_id: str, num_lines: int = 200) -> str:
     with suppress(JobError):
         client = ray_head.connect()
         if client:
-            with ray_head.speaking_to_ray():
+            with ray_head.ray_errors_in_words():
                 job = client.jobs_of(root.resolve()).get(run_id)
                 said = client.get_job_logs(str(job.submission_id)) if job else ""
             return "\n".join(said.splitlines()[-num_lines:])
     return ""
 
 
-def _rows(root: Path, run_ids: list[str], submitting: bool | None = None) -> list[Words]:
+def _rows(root: Path, run_ids: list[str], submitting: bool | None = None) -> list[StatusRow]:
     said = {run_id: words for run_id in run_ids if (words := _words(root, run_id))}
     active = {run_id: words for run_id, words in said.items() if words["state"] in ACTIVE}
     queued = {run_id: words for run_id, words in active.items() if words["state"] == "queued"}
@@ -166,7 +166,7 @@ def _rows(root: Path, run_ids: list[str], submitting: bool | None = None) -> lis
     lost = {
         run_id
         for run_id, words in queued.items()
-        if run_id not in on_their_way and ray_head.never_had(words["updated_at"])
+        if run_id not in on_their_way and ray_head.began_after(words["updated_at"])
     }
     # A head that is starting takes seconds to answer: it is asked only what it can know.
     for_ray = [
@@ -189,7 +189,7 @@ def _rows(root: Path, run_ids: list[str], submitting: bool | None = None) -> lis
     return list(said.values())
 
 
-def _words(root: Path, run_id: str) -> Words | None:
+def _words(root: Path, run_id: str) -> StatusRow | None:
     """What a run said last, in its status or else in its record, as a row."""
     folder = f"{root}/{run_id}/"
     words = _read(folder + disk.STATUS, _from_status)
@@ -198,7 +198,7 @@ def _words(root: Path, run_id: str) -> Words | None:
     return _read(folder + disk.RECORD, _from_record) or words
 
 
-def _with_result(root: Path, run_id: str, words: Words) -> Words:
+def _with_result(root: Path, run_id: str, words: StatusRow) -> StatusRow:
     """A run whose last attempt ended without a result has its earlier one, if there is one."""
     if words["state"] not in ("failed", "cancelled"):
         return words
@@ -212,7 +212,7 @@ def _with_result(root: Path, run_id: str, words: Words) -> Words:
     return {**record, "error": f"Measuring it again {ended}{why}. The earlier result counts."}
 
 
-def _read(path: str, row: Any) -> Words | None:
+def _read(path: str, row: Any) -> StatusRow | None:
     """A file's row, read again only when the file has changed; None when it holds none."""
     try:
         stat = os.stat(path)
@@ -221,15 +221,15 @@ def _read(path: str, row: Any) -> Words | None:
         if heard and heard[0] == stamp:
             return heard[1]
         with open(path, encoding="utf-8") as file:
-            words: Words = row(json.load(file), path)
+            words: StatusRow = row(json.load(file), path)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     _heard[path] = (stamp, words)
     return words
 
 
-def _from_status(status: Words, path: str) -> Words:
-    row: Words = dict.fromkeys(COLUMNS) | {name: status[name] for name in COLUMNS if name in status}
+def _from_status(status: StatusRow, path: str) -> StatusRow:
+    row: StatusRow = {name: status.get(name) for name in COLUMNS}
     run_id = path.split("/")[-2]
     row |= {"run_id": run_id, "name": run_id.rpartition("-")[0], "cancel_requested": False}
     row |= {name: status.get(name) for name in ("pid", "host")}
@@ -239,7 +239,7 @@ def _from_status(status: Words, path: str) -> Words:
     return row
 
 
-def _from_record(record: Words, path: str) -> Words:
+def _from_record(record: StatusRow, path: str) -> StatusRow:
     error = record.get("error") or {}
     status = {
         "state": record["status"],
@@ -249,7 +249,7 @@ def _from_record(record: Words, path: str) -> Words:
     return _from_status(status, path)
 
 
-def _only_ray_knows(words: Words) -> bool:
+def _only_ray_knows(words: StatusRow) -> bool:
     if words["state"] == "queued":
         return True
     return bool(words["host"] != socket.gethostname()) and not _fresh(words)
@@ -264,13 +264,13 @@ def _jobs(root: Path) -> "tuple[dict[str, JobDetails], str | None]":
         client = ray_head.connect()
         if client is None:
             return {}, None
-        with ray_head.speaking_to_ray():
+        with ray_head.ray_errors_in_words():
             return client.jobs_of(root.resolve()), None
     except JobError as error:
         return {}, str(error)
 
 
-def _settled(root: Path, run_id: str, words: Words, job: "JobDetails | None") -> Words:
+def _settled(root: Path, run_id: str, words: StatusRow, job: "JobDetails | None") -> StatusRow:
     """The row of a run that calls itself queued or running, corrected where it cannot know."""
     asked_to_stop = disk.cancel_requested(root, run_id)
     words = {**words, "cancel_requested": asked_to_stop}
@@ -301,11 +301,11 @@ def _settled(root: Path, run_id: str, words: Words, job: "JobDetails | None") ->
     return {**words, "state": "interrupted", "error": why}
 
 
-def _fresh(words: Words) -> bool:
+def _fresh(words: StatusRow) -> bool:
     return time.time() - float(words["updated_at"]) < HEARTBEAT_S
 
 
-def _lives(words: Words) -> bool:
+def _lives(words: StatusRow) -> bool:
     """Whether the process that wrote these words, on this host, still lives."""
     try:
         process = psutil.Process(int(words["pid"]))
@@ -316,7 +316,7 @@ def _lives(words: Words) -> bool:
         return False
 
 
-def _stubborn(root: Path, run_id: str, words: Words) -> bool:
+def _stubborn(root: Path, run_id: str, words: StatusRow) -> bool:
     if words["state"] != "running" or not words["cancel_requested"]:
         return False
     with suppress(OSError):
@@ -325,7 +325,7 @@ def _stubborn(root: Path, run_id: str, words: Words) -> bool:
     return False
 
 
-def _place(row: Words) -> tuple[int, float]:
+def _place(row: StatusRow) -> tuple[int, float]:
     """Running first, then the queue in its order, then the rest, the latest first."""
     if row["state"] == "queued":
         return 1, float(row["queued_at"])

@@ -107,7 +107,7 @@ def find(root: Path, key: str) -> Submission | None:
     return _known.get((root, key))
 
 
-def under_way(root: Path) -> list[Submission]:
+def running(root: Path) -> list[Submission]:
     """The submissions of a store that are not over, in the order of their presses."""
     return [each for each in _of(root) if each.is_running]
 
@@ -117,7 +117,7 @@ def failed(root: Path) -> list[Submission]:
     return [each for each in _of(root) if not each.is_running and each.error]
 
 
-def forget(root: Path, key: str) -> None:
+def dismiss(root: Path, key: str) -> None:
     """Take a submission that is over out of the list."""
     with _lock:
         current = _known.get((root, key))

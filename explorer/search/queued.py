@@ -48,7 +48,7 @@ def cancel(root: Path, tune_id: str) -> None:
         BadInput: There is no such tournament.
     """
     spec = read(root, tune_id)
-    jobs.stop(folder(root), tune_id)
+    jobs.request_stop(folder(root), tune_id)
     try:
         now = standings(spec, root)
     except ExplorerError:
@@ -58,7 +58,7 @@ def cancel(root: Path, tune_id: str) -> None:
 
 def listing(root: Path) -> pd.DataFrame:
     """A row a tournament, as `jobs.listing` has them for runs."""
-    return jobs.listing(folder(root))
+    return jobs.status_table(folder(root))
 
 
 def train(now: Round, root: Path, progress: Progress) -> None:
@@ -76,7 +76,7 @@ def train(now: Round, root: Path, progress: Progress) -> None:
 
     try:
         jobs.submit(list(runs.values()), root)
-        states = jobs.wait(root, list(runs), math.inf, look)
+        states = jobs.wait_until_done(root, list(runs), math.inf, look)
     except RunCancelled:
         _cancel_runs(now, root)
         raise

@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 
 from explorer import jobs
 from explorer.cli import app
-from explorer.jobs import queue, states
-from explorer.jobs import ray_head as head
+from explorer.jobs import queue, ray_head, states
 from explorer.search import queued, successive_halving
 from explorer.specs import DepthStudent, LatencySpec, RunSpec, TuneSpec
 from explorer.store import disk
@@ -27,7 +26,7 @@ STAND_IN = """
 import sys, time
 from explorer import paths
 from explorer.errors import RunCancelled
-from explorer.progress import Progress
+from explorer.store.progress import Progress
 
 run_id, num_steps = sys.argv[1], int(sys.argv[2])
 progress = Progress(paths.store_root(), run_id)
@@ -44,7 +43,7 @@ except RunCancelled as error:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def ray_head(tmp_path_factory):
+def private_engine(tmp_path_factory):
     """One head for the whole module, ended with everything it started."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EXPLORER_CACHE", str(tmp_path_factory.mktemp("cache")))
@@ -52,8 +51,8 @@ def ray_head(tmp_path_factory):
         # A proxy that the environment names must not come between us and loopback.
         patch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
         yield
-        remembered = head._remembered()
-        processes = head._processes_of(remembered) if remembered else []
+        remembered = ray_head._remembered()
+        processes = ray_head._processes_of(remembered) if remembered else []
         jobs.stop_engine()
         left = [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
         assert not left
@@ -78,22 +77,22 @@ def until(root, run_id, state, timeout_s=60):
     """Look until a run is in a state, as the page does."""
     deadline = time.monotonic() + timeout_s
     while states.state_of(root, run_id) != state:
-        assert time.monotonic() < deadline, jobs.listing(root).to_dict("records")
+        assert time.monotonic() < deadline, jobs.status_table(root).to_dict("records")
         time.sleep(0.2)
 
 
 def row_of(root, run_id):
-    return jobs.listing(root).set_index("run_id").loc[run_id]
+    return jobs.status_table(root).set_index("run_id").loc[run_id]
 
 
 def test_first_job_starts_a_private_head(tmp_path, last):
     """The first job starts a head that only loopback reaches and only our token opens."""
-    assert not jobs.engine()["running"]
+    assert not jobs.engine_status()["running"]
 
     (run_id,) = jobs.submit([RunSpec(name="first")], tmp_path)
 
-    assert jobs.wait(tmp_path, [run_id], 60) == {run_id: "finished"}
-    engine = jobs.engine()
+    assert jobs.wait_until_done(tmp_path, [run_id], 60) == {run_id: "finished"}
+    engine = jobs.engine_status()
     assert engine["running"]
     assert engine["local"]
     assert engine["num_cpus"] >= 1
@@ -103,11 +102,11 @@ def test_first_job_starts_a_private_head(tmp_path, last):
     wrong = {"Authorization": "Bearer " + "0" * 64}
     assert requests.get(url, timeout=10, proxies=direct, headers=wrong).status_code == 403
 
-    token_file = head._folder() / "token"
+    token_file = ray_head._folder() / "token"
     assert stat.S_IMODE(token_file.stat().st_mode) == 0o600
-    assert stat.S_IMODE(os.stat(head._remembered().session_folder).st_mode) == 0o700
+    assert stat.S_IMODE(os.stat(ray_head._remembered().session_folder).st_mode) == 0o700
     token = token_file.read_text()
-    processes = head._processes_of(head._remembered())
+    processes = ray_head._processes_of(ray_head._remembered())
     assert len(processes) > 3
     listening = set()
     for process in processes:
@@ -118,7 +117,7 @@ def test_first_job_starts_a_private_head(tmp_path, last):
             listening |= {c.laddr.ip for c in found if c.status == psutil.CONN_LISTEN}
     assert listening
     assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
-    assert token not in (head._folder() / "head.log").read_text()
+    assert token not in (ray_head._folder() / "head.log").read_text()
 
 
 def test_a_job_reads_the_configuration_of_whoever_submits_it(
@@ -136,7 +135,7 @@ def test_a_job_reads_the_configuration_of_whoever_submits_it(
 
     (run_id,) = jobs.submit([RunSpec(name="configured")], store_root)
 
-    assert jobs.wait(store_root, [run_id], 60) == {run_id: "finished"}
+    assert jobs.wait_until_done(store_root, [run_id], 60) == {run_id: "finished"}
     assert (tmp_path / "said.txt").read_text() == str(tmp_path / "mine")
 
 
@@ -145,13 +144,13 @@ def test_the_head_keeps_nothing_of_the_page_that_started_it(tmp_path):
     jobs.stop_engine()
     page = """
 import os, socket, sys
-from explorer.jobs import head
+from explorer.jobs import ray_head
 server = socket.socket()
 server.bind(("127.0.0.1", 0))
 server.listen()
 server.set_inheritable(True)
-with head.submitting():
-    head.connect(start=True)
+with ray_head.submitting():
+    ray_head.connect(start=True)
 print(server.getsockname()[1], os.readlink(f"/proc/self/fd/{server.fileno()}"))
 server.close()
 """
@@ -165,9 +164,9 @@ server.close()
     )
     port, link = done.stdout.split()
 
-    assert jobs.engine()["running"]
+    assert jobs.engine_status()["running"]
     assert done.stderr == ""
-    own = psutil.Process(head._remembered().pid)
+    own = psutil.Process(ray_head._remembered().pid)
     for process in [own, *own.children()]:
         folder = f"/proc/{process.pid}/fd"
         assert link not in [os.readlink(f"{folder}/{number}") for number in os.listdir(folder)]
@@ -178,7 +177,7 @@ server.close()
 
 def test_a_port_that_the_head_holds_is_said():
     """`explorer app` on a port of the queue's head names the head and how to stop it."""
-    port = int(jobs.engine()["address"].rpartition(":")[2])
+    port = int(jobs.engine_status()["address"].rpartition(":")[2])
 
     result = CliRunner().invoke(app, ["app", "--port", str(port)])
 
@@ -197,9 +196,9 @@ def test_runs_wait_for_each_other_and_teachers_go_first(tmp_path, last):
 
     assert ids == [student.run_id, teacher.run_id, later.run_id]
     until(tmp_path, teacher.run_id, "running")
-    queued = jobs.listing(tmp_path).query("state == 'queued'")
+    queued = jobs.status_table(tmp_path).query("state == 'queued'")
     assert list(queued["run_id"]) == [student.run_id, later.run_id]
-    assert set(jobs.wait(tmp_path, ids, 90).values()) == {"finished"}
+    assert set(jobs.wait_until_done(tmp_path, ids, 90).values()) == {"finished"}
     in_order = [disk.read_status(tmp_path, s.run_id) for s in (teacher, student, later)]
     for before, after in zip(in_order, in_order[1:], strict=False):
         assert before["ended"] <= after["began"]
@@ -214,10 +213,12 @@ def test_submitting_again_makes_no_second_job(tmp_path, last):
     jobs.submit([spec], tmp_path)
     jobs.resume(tmp_path, spec.run_id)
 
-    jobs.wait(tmp_path, [spec.run_id], 60)
+    jobs.wait_until_done(tmp_path, [spec.run_id], 60)
     jobs.submit([spec], tmp_path)
     mine = [
-        job for job in head.connect().list_jobs() if job.metadata.get("results") == str(tmp_path)
+        job
+        for job in ray_head.connect().list_jobs()
+        if job.metadata.get("results") == str(tmp_path)
     ]
     assert len(mine) == 1
     assert row_of(tmp_path, spec.run_id)["state"] == "finished"
@@ -236,15 +237,15 @@ def test_cancelled_in_the_queue_stays_cancelled(tmp_path, last):
     jobs.cancel(tmp_path, running.run_id)
     assert time.monotonic() - began < 10
 
-    assert jobs.wait(tmp_path, [running.run_id], 30) == {running.run_id: "cancelled"}
+    assert jobs.wait_until_done(tmp_path, [running.run_id], 30) == {running.run_id: "cancelled"}
     last(3)
     (after,) = jobs.submit([RunSpec(name="after")], tmp_path)
-    assert jobs.wait(tmp_path, [after], 60) == {after: "finished"}
+    assert jobs.wait_until_done(tmp_path, [after], 60) == {after: "finished"}
     assert row_of(tmp_path, waiting.run_id)["state"] == "cancelled"
     assert "began" not in disk.read_status(tmp_path, waiting.run_id)
 
     jobs.resume(tmp_path, waiting.run_id)
-    assert jobs.wait(tmp_path, [waiting.run_id], 60) == {waiting.run_id: "finished"}
+    assert jobs.wait_until_done(tmp_path, [waiting.run_id], 60) == {waiting.run_id: "finished"}
 
 
 def test_run_that_ignores_a_cancel_is_stopped(tmp_path, last, monkeypatch):
@@ -273,7 +274,7 @@ def test_crash_before_the_first_word_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(queue, "run_command", lambda _: [sys.executable, "-c", "1 / 0"])
     (run_id,) = jobs.submit([RunSpec(name="crash")], tmp_path)
 
-    assert jobs.wait(tmp_path, [run_id], 60) == {run_id: "interrupted"}
+    assert jobs.wait_until_done(tmp_path, [run_id], 60) == {run_id: "interrupted"}
     assert "ZeroDivisionError" in row_of(tmp_path, run_id)["error"]
     assert "ZeroDivisionError" in jobs.log_tail(tmp_path, run_id, 5)
 
@@ -287,8 +288,8 @@ def test_dead_head_interrupts_and_resume_finishes(tmp_path, last):
     running, waiting = RunSpec(name="running"), RunSpec(name="waiting")
     jobs.submit([running, waiting], tmp_path)
     until(tmp_path, running.run_id, "running")
-    old = head._remembered()
-    for process in head._processes_of(old):
+    old = ray_head._remembered()
+    for process in ray_head._processes_of(old):
         # Some end by themselves when their parent does.
         with suppress(psutil.NoSuchProcess):
             process.kill()
@@ -296,7 +297,7 @@ def test_dead_head_interrupts_and_resume_finishes(tmp_path, last):
     until(tmp_path, running.run_id, "interrupted", 10)
     assert row_of(tmp_path, waiting.run_id)["state"] == "interrupted"
     assert "Resume" in row_of(tmp_path, waiting.run_id)["error"]
-    assert not jobs.engine()["running"]
+    assert not jobs.engine_status()["running"]
 
     page = f"""
 import sys
@@ -309,9 +310,9 @@ for run_id in sys.argv[2:]:
 """
     ids = [running.run_id, waiting.run_id]
     subprocess.run([sys.executable, "-c", page, str(tmp_path), *ids], check=True, timeout=280)
-    found = jobs.wait(tmp_path, ids, 60)
-    assert set(found.values()) == {"finished"}, jobs.listing(tmp_path).to_dict("records")
-    assert head._remembered().pid != old.pid
+    found = jobs.wait_until_done(tmp_path, ids, 60)
+    assert set(found.values()) == {"finished"}, jobs.status_table(tmp_path).to_dict("records")
+    assert ray_head._remembered().pid != old.pid
     assert not os.path.exists(old.session_folder)
 
 
@@ -322,7 +323,7 @@ def test_real_run_goes_through_the_queue(tmp_path, tiny_llama):
 
     jobs.submit([spec], tmp_path)
 
-    assert jobs.wait(tmp_path, [spec.run_id], 240) == {spec.run_id: "finished"}
+    assert jobs.wait_until_done(tmp_path, [spec.run_id], 240) == {spec.run_id: "finished"}
     assert disk.load(tmp_path, spec.run_id).latency.own.turns
     assert jobs.log_tail(tmp_path, spec.run_id)
 
@@ -346,14 +347,14 @@ def test_head_that_cannot_start_says_why(tmp_path, last, monkeypatch):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        monkeypatch.setattr(head, "_free_port", lambda: port)
-        with pytest.raises(head.JobError, match="did not start"):
+        monkeypatch.setattr(ray_head, "_free_port", lambda: port)
+        with pytest.raises(ray_head.JobError, match="did not start"):
             jobs.submit([RunSpec(name="unlucky")], tmp_path)
 
     run_id = RunSpec(name="unlucky").run_id
     assert row_of(tmp_path, run_id)["state"] == "interrupted"
     assert "did not start" in row_of(tmp_path, run_id)["error"]
-    assert head._remembered() is None
+    assert ray_head._remembered() is None
 
 
 def test_a_tournament_holds_its_runs_side_by_side(tmp_path, tiny_run):
@@ -370,7 +371,7 @@ def test_a_tournament_holds_its_runs_side_by_side(tmp_path, tiny_run):
     tune_id = queued.submit(spec, tmp_path)
 
     folder = successive_halving.folder(tmp_path)
-    assert jobs.wait(folder, [tune_id], 240) == {tune_id: "finished"}, jobs.log_tail(
+    assert jobs.wait_until_done(folder, [tune_id], 240) == {tune_id: "finished"}, jobs.log_tail(
         folder, tune_id
     )
     began = [disk.load(tmp_path, run_id).started_at for run_id in runs]

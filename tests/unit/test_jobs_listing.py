@@ -37,7 +37,7 @@ def record(root, run_id, status, finished_at="2026-01-02T03:04:05+00:00", messag
 
 
 def row_of(root, run_id):
-    return jobs.listing(root).set_index("run_id").loc[run_id]
+    return jobs.status_table(root).set_index("run_id").loc[run_id]
 
 
 def dead_pid():
@@ -48,7 +48,7 @@ def dead_pid():
 
 def test_without_runs_there_is_an_empty_table(tmp_path):
     """A store that does not exist lists nothing, with the columns that a page needs."""
-    rows = jobs.listing(tmp_path / "none")
+    rows = jobs.status_table(tmp_path / "none")
 
     assert rows.empty
     assert list(rows.columns) == states.COLUMNS
@@ -59,7 +59,7 @@ def test_looking_never_loads_ray(tmp_path, store_root):
     say(store_root, "queued-00000000", "queued")
     code = (
         "import sys; from pathlib import Path; from explorer import jobs;"
-        "jobs.listing(Path(sys.argv[1])); assert not jobs.engine()['running'];"
+        "jobs.status_table(Path(sys.argv[1])); assert not jobs.engine()['running'];"
         "assert not jobs.stop_engine();"
         "heavy = {'ray', 'torch', 'transformers', 'streamlit'} & set(sys.modules);"
         "assert not heavy, heavy"
@@ -156,7 +156,7 @@ def test_silent_cluster_leaves_a_run_queued(store_root, monkeypatch):
 
     assert row["state"] == "queued"
     assert "RAY_ADDRESS" in row["error"]
-    assert "RAY_ADDRESS" in jobs.engine()["error"]
+    assert "RAY_ADDRESS" in jobs.engine_status()["error"]
 
 
 def test_submission_to_a_silent_cluster_is_one_sentence(store_root, monkeypatch):
@@ -207,7 +207,7 @@ def test_damaged_and_foreign_folders_are_passed_over(store_root):
     disk.write_text(store_root / "old-00000000" / "status.json", '{"state": "running"}')
     (store_root / "foreign").mkdir()
 
-    rows = jobs.listing(store_root).set_index("run_id")["state"]
+    rows = jobs.status_table(store_root).set_index("run_id")["state"]
 
     assert dict(rows) == {"good-00000000": "finished", "old-00000000": "interrupted"}
 
@@ -228,7 +228,7 @@ def test_order_is_running_then_queue_then_latest(store_root):
     with ray_head.submitting():
         say(store_root, "second-00000000", "queued", queued_at=20)
         say(store_root, "first-00000000", "queued", queued_at=10)
-        order = [run_id.partition("-")[0] for run_id in jobs.listing(store_root)["run_id"]]
+        order = [run_id.partition("-")[0] for run_id in jobs.status_table(store_root)["run_id"]]
 
     assert order == ["now", "first", "second", "new", "old"]
 
@@ -241,13 +241,13 @@ def test_ten_thousand_runs_are_listed_every_second(store_root):
         folder = store_root / f"run-{number:08d}"
         folder.mkdir()
         (folder / "status.json").write_text(text)
-    jobs.listing(store_root)
+    jobs.status_table(store_root)
 
     # The best of a few: the machine may be busy with something else.
     looks = []
     for _ in range(5):
         began = time.process_time()
-        rows = jobs.listing(store_root)
+        rows = jobs.status_table(store_root)
         looks.append(time.process_time() - began)
 
     assert len(rows) == 10_000
@@ -260,9 +260,9 @@ def test_wait_gives_up_but_the_run_goes_on(store_root):
     say(store_root, "b-00000000", "finished")
 
     with pytest.raises(JobError, match="a-00000000"):
-        jobs.wait(store_root, ["a-00000000", "b-00000000"], 0)
+        jobs.wait_until_done(store_root, ["a-00000000", "b-00000000"], 0)
 
-    assert jobs.wait(store_root, ["b-00000000"], 0) == {"b-00000000": "finished"}
+    assert jobs.wait_until_done(store_root, ["b-00000000"], 0) == {"b-00000000": "finished"}
     assert not disk.cancel_requested(store_root, "a-00000000")
 
 

@@ -133,14 +133,14 @@ def test_a_result_survives_attempts_that_fail(spec, store_root, monkeypatch):
     assert disk.load(store_root, spec.run_id) == first
     assert {path: path.read_bytes() for path in sorted(folder.glob("capability/*"))} == evidence
     assert disk.answers(store_root, spec.run_id).equals(answers)
-    row = states.row_of(store_root, spec.run_id)
+    row = states.status_row(store_root, spec.run_id)
     assert row["state"] == "finished"
     assert "Measuring it again failed: The disk is full." in row["error"]
 
     disk.request_again(store_root, spec.run_id)
     second = engine.run(spec, store_root)
     assert second.status == "finished"
-    assert states.row_of(store_root, spec.run_id)["error"] is None
+    assert states.status_row(store_root, spec.run_id)["error"] is None
     kept = [RunRecord.from_json(path.read_text()) for path in folder.glob("record.*.json")]
     assert sorted(record.status for record in kept) == ["failed", "failed", "finished"]
     assert first in kept

@@ -35,11 +35,11 @@ def test_a_press_returns_at_once_and_tells_how_far_it_is(tmp_path, gate):
     assert told.wait(SOON_S)
     assert mine.is_running
     assert mine.in_words() == f"{ray_head.STARTING}, 0\u00a0s so far"
-    assert submission.under_way(tmp_path) == [mine]
+    assert submission.running(tmp_path) == [mine]
     gate.set()
     assert mine.wait(SOON_S)
     assert (mine.step, mine.done, mine.total, mine.error) == ("Handed over 3 of 3", 3, 3, None)
-    assert submission.under_way(tmp_path) == submission.failed(tmp_path) == []
+    assert submission.running(tmp_path) == submission.failed(tmp_path) == []
 
 
 def test_a_second_press_starts_nothing(tmp_path, gate):
@@ -81,14 +81,14 @@ def test_an_error_is_kept_until_it_is_closed(tmp_path, error, sentence):
         assert mine.wait(SOON_S)
         assert mine.error.startswith(sentence)
         assert submission.failed(tmp_path) == [mine]
-    submission.forget(tmp_path, "start")
+    submission.dismiss(tmp_path, "start")
     assert submission.failed(tmp_path) == []
 
 
 def test_what_is_under_way_is_not_forgotten(tmp_path, gate):
     """Closing the line of an error never loses sight of a newer press."""
     mine = submission.begin(tmp_path, "start", "3 runs", lambda on_progress: gate.wait(SOON_S))
-    submission.forget(tmp_path, "start")
+    submission.dismiss(tmp_path, "start")
 
     assert submission.find(tmp_path, "start") is mine
     gate.set()
@@ -104,7 +104,7 @@ def test_runs_are_seen_waiting_before_the_engine_runs(store_root, tmp_path, monk
     def on_progress(step, done, total):
         steps.append(step)
         if step == ray_head.STARTING:
-            rows.extend(jobs.listing(store_root).to_dict("records"))
+            rows.extend(jobs.status_table(store_root).to_dict("records"))
             raise JobError("stop here: no engine is wanted")
 
     with pytest.raises(JobError):

@@ -42,7 +42,7 @@ def show(root: Path, *, more_to_come: bool = False) -> None:
 
 def _listing(root: Path) -> pd.DataFrame:
     try:
-        return jobs.listing(root)
+        return jobs.status_table(root)
     except ExplorerError as error:
         st.error(text_format.md(str(error)), icon=":material/error:")
         return pd.DataFrame(columns=["run_id", "state"])

@@ -56,7 +56,7 @@ def key_of(run_id: str) -> str:
 
 def is_running(root: Path, key: str | None = None) -> bool:
     """Whether what this key stands for is under way; without a key, whether anything is."""
-    return any(key in (None, each.key) for each in submission.under_way(root))
+    return any(key in (None, each.key) for each in submission.running(root))
 
 
 def start_button(root: Path, specs: list[RunSpec], label: str, *, ready: bool) -> None:
@@ -101,7 +101,7 @@ def lines(root: Path, *, only: Collection[str] = (), but: Collection[str] = ()) 
         but: Keys that are shown elsewhere.
     """
     _toasts(root)
-    for each in submission.under_way(root):
+    for each in submission.running(root):
         if (not only or each.key in only) and each.key not in but:
             share = each.done / each.total if each.total else 0.0
             title = "" if each.key in only else f"{each.title}: "
@@ -115,14 +115,14 @@ def lines(root: Path, *, only: Collection[str] = (), but: Collection[str] = ()) 
                     key=f"submitting_close_{each.key}",
                     icon=":material/close:",
                     type="tertiary",
-                    on_click=submission.forget,
+                    on_click=submission.dismiss,
                     args=(root, each.key),
                 )
 
 
 def redraw(root: Path) -> None:
     """Draw the whole page anew, once the browser had time to show what this part has drawn."""
-    for each in submission.under_way(root)[:1]:
+    for each in submission.running(root)[:1]:
         each.wait(DRAWN_S)
     st.rerun()
 
