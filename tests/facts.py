@@ -10,4 +10,4 @@ from explorer.catalogue import load
 @functools.cache
 def found() -> Published:
     """What ships, as the page shows it; do not change its frames."""
-    return published_retention.collect(load.all_tables())
+    return published_retention.collect_published(load.all_tables())

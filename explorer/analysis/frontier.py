@@ -13,7 +13,7 @@ def pareto(runs: pd.DataFrame, *, maximise: str, minimise: str) -> pd.DataFrame:
     Runs missing either value are left out, not counted as zero. So are those that were timed on
     a busy machine, whatever the axes: see `interference`.
     """
-    known = interference.quiet(runs).dropna(subset=[maximise, minimise])
+    known = interference.without_busy(runs).dropna(subset=[maximise, minimise])
     known = known.sort_values([minimise, maximise], ascending=[True, False], kind="stable")
     best_so_far = known[maximise].cummax().shift(fill_value=-math.inf)
     return known[known[maximise] > best_so_far]
@@ -36,7 +36,7 @@ def membership(
         timed on a busy machine.
     """
     known = (
-        interference.quiet(runs)
+        interference.without_busy(runs)
         .dropna(subset=[maximise, minimise])
         .sort_values(minimise, kind="stable")
     )

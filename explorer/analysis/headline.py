@@ -1,4 +1,4 @@
-"""The finding in words, and the models that meet a wish."""
+"""The finding of a study in one to three sentences."""
 
 import pandas as pd
 
@@ -32,7 +32,7 @@ def headline(runs: pd.DataFrame, *, target: float = TARGET_RETENTION) -> str:
         reasons = students["excluded_tasks"].replace("", pd.NA).dropna()
         why = f" ({reasons.iloc[0]})" if len(reasons) else ""
         return f"What the students keep is not known yet{why}."
-    quiet = interference.quiet(known)
+    quiet = interference.without_busy(known)
     num_busy = len(known) - len(quiet)
     if quiet.empty:
         which = "The only student was" if num_busy == 1 else f"All {num_busy:,} students were"
@@ -48,7 +48,7 @@ def headline(runs: pd.DataFrame, *, target: float = TARGET_RETENTION) -> str:
         best, _ = _best(quiet[converted], target)
         sentences.append(f"The teacher itself{_format(best)} {_keeps(best, runs)}.")
     if num_busy:
-        sentences.append(f"{interference.left_out(num_busy)}.")
+        sentences.append(f"{interference.left_out_sentence(num_busy)}.")
     return " ".join(sentences)
 
 
@@ -84,27 +84,6 @@ def _best(known: pd.DataFrame, target: float) -> tuple[pd.Series, bool]:
         whole_percent = fit["retention"].round(2)
         fit = fit[whole_percent == whole_percent.max()]
     return fit.sort_values(by, kind="stable").iloc[0], not reaching.empty
-
-
-def pick(
-    runs: pd.DataFrame,
-    min_retention: float | None = None,
-    max_tpot_ms: float | None = None,
-    max_usd_per_mtok: float | None = None,
-) -> pd.DataFrame:
-    """The runs that meet every limit, smallest model first; the first row is the pick.
-
-    None sets no limit. A run whose value is missing does not meet a limit on it, and one that was
-    timed on a busy machine is never picked.
-    """
-    meets = (runs["status"] == "finished") & ~interference.busy(runs)
-    if min_retention is not None:
-        meets &= runs["retention"] >= min_retention
-    if max_tpot_ms is not None:
-        meets &= runs["tpot_ms"] <= max_tpot_ms
-    if max_usd_per_mtok is not None:
-        meets &= runs["usd_per_mtok"] <= max_usd_per_mtok
-    return runs[meets].sort_values(["num_parameters", "tpot_ms"], kind="stable")
 
 
 def _keeps(one: pd.Series, runs: pd.DataFrame) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 
 MARK = "machine was busy"
 """How such a run is marked, everywhere."""
-NEEDED = "a timing on an idle machine"
+IDLE_TIMING = "a timing on an idle machine"
 """What is missing where only such a run could tell."""
 TIMED = (
     "ttft_ms",
@@ -39,16 +39,16 @@ TIMED = (
 """Columns of the store's frame that the timing measured."""
 
 
-def busy(runs: pd.DataFrame) -> "pd.Series[bool]":
+def was_busy(runs: pd.DataFrame) -> "pd.Series[bool]":
     """Where a run was timed on a busy machine; False where nothing was timed, or nobody says."""
     if "machine_busy" not in runs:
         return pd.Series(False, index=runs.index, dtype=bool)
     return runs["machine_busy"].eq(True)
 
 
-def quiet(runs: pd.DataFrame) -> pd.DataFrame:
+def without_busy(runs: pd.DataFrame) -> pd.DataFrame:
     """The other runs: those on whose times a conclusion may rest."""
-    return runs[~busy(runs)]
+    return runs[~was_busy(runs)]
 
 
 def rests_on_times(column: str) -> bool:
@@ -62,10 +62,10 @@ def rests_on_times(column: str) -> bool:
 def without_times(runs: pd.DataFrame) -> pd.DataFrame:
     """All runs; of those timed on a busy machine, what the timing measured is missing."""
     timed = [name for name in TIMED if name in runs]
-    return runs.assign(**{name: runs[name].where(~busy(runs)) for name in timed})
+    return runs.assign(**{name: runs[name].where(~was_busy(runs)) for name in timed})
 
 
-def left_out(number: int, done: str = "left out") -> str:
+def left_out_sentence(number: int, done: str = "left out") -> str:
     """`1 run timed on a busy machine is left out`; nothing where there is none."""
     if not number:
         return ""
@@ -73,7 +73,7 @@ def left_out(number: int, done: str = "left out") -> str:
     return f"{runs} timed on a busy machine {verb} {done}"
 
 
-def advice(run_ids: list[str]) -> str:
+def retiming_advice(run_ids: list[str]) -> str:
     """How to time these runs again, a command a line; nothing where there is none."""
     if not run_ids:
         return ""

@@ -23,7 +23,7 @@ KINDS = {"batch": "sequences", "clients": "clients", "poisson": "requests/s"}
 """What a level counts."""
 
 
-def table(timing: Timing) -> pd.DataFrame:
+def load_table(timing: Timing) -> pd.DataFrame:
     """A row a level of load, in the order in which they were measured.
 
     Returns:
@@ -52,7 +52,7 @@ def table(timing: Timing) -> pd.DataFrame:
     return frame.astype({name: float for name in COLUMNS[4:]})
 
 
-def runtime(timing: Timing) -> str:
+def runtime_sentence(timing: Timing) -> str:
     """What ran the model, how long it loaded, its bytes, its energy, what failed."""
     facts, energy = timing.runtime, timing.energy
     said = []

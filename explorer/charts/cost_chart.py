@@ -36,7 +36,7 @@ def break_even_chart(
             x=60 * line["traffic_per_s"],
             y=line["usd_per_month"],
             mode="lines",
-            name=theme.safe(name),
+            name=theme.escape(name),
             line={
                 "color": colour,
                 "width": 2,
@@ -45,13 +45,13 @@ def break_even_chart(
             },
             customdata=line[["replicas"]],
             hovertemplate=(
-                f"{theme.safe(name)}: $%{{y:,.0f}} a month at %{{x:.1f}} requests a minute"
+                f"{theme.escape(name)}: $%{{y:,.0f}} a month at %{{x:.1f}} requests a minute"
                 + ("" if name == API else ", %{customdata[0]:.0f} devices")
                 + "<extra></extra>"
             ),
         )
     if known.empty:
-        theme.say(figure, _nothing(num_busy), ink)
+        theme.add_empty_note(figure, _nothing(num_busy), ink)
     else:
         figure.add_vline(
             x=60 * traffic_per_s, line={"color": ink["quiet"], "width": 1, "dash": "dot"}
@@ -103,9 +103,9 @@ def payback_chart(
             x=line["hours"] / hours_each,
             y=line["usd"],
             mode="lines",
-            name=theme.safe(name),
+            name=theme.escape(name),
             line={"color": colour, "width": 2},
-            hovertemplate=f"{theme.safe(name)}: $%{{y:,.3r}} after %{{x:.3r}} {unit}"
+            hovertemplate=f"{theme.escape(name)}: $%{{y:,.3r}} after %{{x:.3r}} {unit}"
             "<extra></extra>",
         )
     crossings = paid.dropna(subset=["payback_hours", "bill_usd", "fleet_usd_per_hour"])
@@ -125,13 +125,13 @@ def payback_chart(
                 "line": {"width": 1.5, "color": ink["halo"]},
             },
             customdata=[
-                f"{theme.safe(name)}: paid back after {numbers.duration(3600 * hours)}"
+                f"{theme.escape(name)}: paid back after {numbers.duration(3600 * hours)}"
                 for name, hours in zip(crossings["label"], at, strict=True)
             ],
             hovertemplate="%{customdata}<extra></extra>",
         )
     if known.empty:
-        theme.say(figure, _nothing(num_busy), ink)
+        theme.add_empty_note(figure, _nothing(num_busy), ink)
     else:
         _say_busy(figure, num_busy, ink)
     figure.update_layout(height=420)
@@ -172,7 +172,7 @@ def rent_chart(fitted: pd.DataFrame, *, template: Template = "light") -> go.Figu
             x=group["usd_per_hour"],
             y=ys,
             mode="markers",
-            name=theme.safe(model),
+            name=theme.escape(model),
             marker={
                 "symbol": theme.SYMBOLS["estimated"],
                 "size": 12,
@@ -190,7 +190,7 @@ def rent_chart(fitted: pd.DataFrame, *, template: Template = "light") -> go.Figu
                 "color": theme.faded(colour, 0.6),
             },
             customdata=[
-                f"<b>{theme.safe(model)}</b>, estimated<br>{row['num_devices']:.0f} "
+                f"<b>{theme.escape(model)}</b>, estimated<br>{row['num_devices']:.0f} "
                 f"{row['hardware']} at {row['bits']} bits, "
                 f"{numbers.significant(row['memory_gb'])} GB<br>"
                 f"{numbers.dollars(row['usd_per_hour'])} to "
@@ -200,7 +200,7 @@ def rent_chart(fitted: pd.DataFrame, *, template: Template = "light") -> go.Figu
             hovertemplate="%{customdata}<extra></extra>",
         )
     if known.empty:
-        theme.say(figure, "No device with a price holds it.", ink)
+        theme.add_empty_note(figure, "No device with a price holds it.", ink)
     figure.update_layout(height=150 + 38 * max(2, len(rows)), margin={"l": 10})
     high = float(known["usd_per_hour_high"].max()) if len(known) else 1.0
     figure.update_xaxes(
@@ -221,14 +221,14 @@ def _nothing(num_busy: int) -> str:
     """Why a chart of money is empty."""
     needs = "a price of the device"
     if num_busy:
-        needs += f" and {interference.NEEDED}"
+        needs += f" and {interference.IDLE_TIMING}"
     return f"Nothing to draw: this chart needs {needs}."
 
 
 def _say_busy(figure: go.Figure, num_busy: int, ink: dict[str, str]) -> None:
     """Count the runs that have no line because the machine was busy."""
     if num_busy:
-        theme.left_out(figure, interference.left_out(num_busy, "not drawn"), ink)
+        theme.add_corner_note(figure, interference.left_out_sentence(num_busy, "not drawn"), ink)
 
 
 def _colours(known: pd.DataFrame, template: Template, ink: dict[str, str]) -> dict[str, str]:

@@ -28,7 +28,7 @@ FIGURE_FORMATS = {"html": "text/html", "png": "image/png", "svg": "image/svg+xml
 """Formats of `figure`, with their MIME types."""
 
 
-def write(runs: pd.DataFrame, format: str) -> bytes:
+def write_runs(runs: pd.DataFrame, format: str) -> bytes:
     """Runs as the bytes of a file.
 
     csv, xlsx, parquet and json hold raw numbers, a row a run, units in the column names; md
@@ -37,7 +37,7 @@ def write(runs: pd.DataFrame, format: str) -> bytes:
     Raises:
         BadInput: A format that is not offered.
     """
-    return write_table(run_table.raw(runs), run_table.comparison(runs), format)
+    return write_table(run_table.raw_table(runs), run_table.comparison_table(runs), format)
 
 
 def write_table(raw: pd.DataFrame, words: pd.DataFrame, format: str) -> bytes:
@@ -64,7 +64,9 @@ def write_table(raw: pd.DataFrame, words: pd.DataFrame, format: str) -> bytes:
     return writers[format](words if format in ("md", "latex") else raw)
 
 
-def figure(fig: go.Figure, format: str, *, width: int = 1200, height: int | None = None) -> bytes:
+def write_figure(
+    fig: go.Figure, format: str, *, width: int = 1200, height: int | None = None
+) -> bytes:
     """A figure as the bytes of a file; PNG has twice the pixels that `width` says.
 
     Raises:
@@ -93,14 +95,14 @@ def figure(fig: go.Figure, format: str, *, width: int = 1200, height: int | None
     return bytes(image)
 
 
-def browser() -> str | None:
+def find_browser() -> str | None:
     """The Chrome or Chromium that draws PNG and SVG; None where there is none."""
     from choreographer.browsers.chromium import Chromium  # kaleido's own way to look
 
     return Chromium.find_browser(skip_local=False)
 
 
-def harmless(value: Any) -> Any:
+def escape_formula(value: Any) -> Any:
     """The value; text that a spreadsheet would run gets an apostrophe in front.
 
     Source: OWASP, CSV Injection.
@@ -115,7 +117,7 @@ def _csv(plain: pd.DataFrame) -> bytes:
     for name in plain.columns[plain.map(lambda cell: isinstance(cell, str)).any()]:
         # A carriage return would end the line for some readers, quotes or not.
         plain[name] = [
-            harmless(cell).replace("\r", " ") if isinstance(cell, str) else cell
+            escape_formula(cell).replace("\r", " ") if isinstance(cell, str) else cell
             for cell in plain[name]
         ]
     return plain.to_csv(index=False, lineterminator="\n").encode()

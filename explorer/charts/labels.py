@@ -49,7 +49,9 @@ class Label:
     """Whether the point is a teacher's star, which stands on a line at 100 %."""
 
 
-def taken(figure: go.Figure, points: Iterable[tuple[float, float]], view: View) -> list[Box]:
+def occupied_boxes(
+    figure: go.Figure, points: Iterable[tuple[float, float]], view: View
+) -> list[Box]:
     """The places of the points, and of the target line and its name, which are there already."""
     boxes = [_around(view.pixel(x, y), 9, 9) for x, y in points]
     for note in figure.layout.annotations:
@@ -59,13 +61,13 @@ def taken(figure: go.Figure, points: Iterable[tuple[float, float]], view: View) 
     return boxes
 
 
-def corner(notes: list[str], view: View) -> Box:
+def corner_box(notes: list[str], view: View) -> Box:
     """The place of small notes, a line each, in the corner at the bottom on the right."""
     wide = 6.0 * max(map(len, notes), default=0)
     return (view.width - wide, view.height - 15.0 * len(notes) - 4, view.width, view.height)
 
 
-def place(
+def place_labels(
     figure: go.Figure, wanted: list[Label], taken: list[Box], view: View, ink: dict[str, str]
 ) -> None:
     """Write each label where nothing stands yet, the first ones first; leave out the others."""
@@ -88,7 +90,7 @@ def place(
         figure.add_annotation(
             x=math.log10(label.x) if view.log else label.x,
             y=label.y,
-            text=theme.safe(label.text),
+            text=theme.escape(label.text),
             showarrow=False,
             xshift=dx,
             yshift=-dy,

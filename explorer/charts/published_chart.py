@@ -49,7 +49,7 @@ MANY_LABELS = 30
 """Above so many points names are on hover alone."""
 
 
-def kept_chart(
+def published_chart(
     rows: pd.DataFrame,
     x: str = "params_b",
     *,
@@ -100,10 +100,10 @@ def kept_chart(
     if len(shown) <= MANY_LABELS:
         best = shown.sort_values(y, ascending=False).drop_duplicates("student")
         wanted = [Label(row[x], row[y], row["student"]) for row in row_dicts(best)]
-        taken = labels.taken(figure, zip(shown[x], shown[y], strict=True), view)
-        labels.place(figure, wanted, taken, view, ink)
+        taken = labels.occupied_boxes(figure, zip(shown[x], shown[y], strict=True), view)
+        labels.place_labels(figure, wanted, taken, view, ink)
     if selected is not None and selected in shown.index:
-        theme.ring(figure, shown.loc[[selected]], x, y, ink)
+        theme.add_ring(figure, shown.loc[[selected]], x, y, ink)
     _add_note(figure, len(rows) - len(shown), shown, x, ink)
     figure.update_xaxes(title_text=AXES[x], range=view.x_axis, type="log" if view.log else "linear")
     figure.update_yaxes(title_text=HEIGHTS[y], range=view.y_range, ticksuffix=" %")
@@ -244,7 +244,7 @@ def _add_family(
         x=group[x],
         y=group[y],
         mode="markers",
-        name=theme.safe(family),
+        name=theme.escape(family),
         cliponaxis=False,
         marker={
             "symbol": symbols,
@@ -277,7 +277,7 @@ def _add_teachers(figure: go.Figure, shown: pd.DataFrame, x: str, ink: dict[str,
             "opacity": 1,
             "line": {"width": 1.3},
         },
-        text=[theme.safe(name) for name in stars["compared_to"]],
+        text=[theme.escape(name) for name in stars["compared_to"]],
         hovertemplate="%{text}: what the others are compared with<extra></extra>",
         legendrank=1100,
     )
@@ -307,13 +307,13 @@ def _hover(group: pd.DataFrame, x: str) -> list[str]:
     texts = []
     for row in row_dicts(group):
         facts = [
-            f"<b>{theme.safe(row['student'])}</b>",
-            f"compared with {theme.safe(row['compared_to'])}: {row['relation']}",
+            f"<b>{theme.escape(row['student'])}</b>",
+            f"compared with {theme.escape(row['compared_to'])}: {row['relation']}",
             f"{_means(row)}, mean of {row['num_benchmarks']} benchmarks",
-            f"worst {theme.safe(row['worst'])} {numbers.percent(row['raw_min'])}, "
-            f"best {theme.safe(row['best'])} {numbers.percent(row['raw_max'])}",
+            f"worst {theme.escape(row['worst'])} {numbers.percent(row['raw_min'])}, "
+            f"best {theme.escape(row['best'])} {numbers.percent(row['raw_max'])}",
             *_about(row, x),
-            theme.safe(row["source_title"]),
+            theme.escape(row["source_title"]),
         ]
         texts.append("<br>".join(facts))
     return texts
@@ -337,12 +337,12 @@ def _about(row: dict[Any, Any], x: str) -> list[str]:
         lines.append(
             f"API price {numbers.dollars(row['api_usd_per_mtok_output'])} per million output "
             f"tokens at "
-            f"{theme.safe(row['seller'])}"
+            f"{theme.escape(row['seller'])}"
         )
     if x == "usd_per_hour":
         lines.append(
             f"estimated {numbers.dollars(row['usd_per_hour'])} per hour on "
-            f"{theme.safe(row['devices'])}"
+            f"{theme.escape(row['devices'])}"
         )
     return lines
 
@@ -357,9 +357,9 @@ def _add_note(
         "usd_per_hour": "a published size and a price of a device that holds it",
     }[x]
     if shown.empty:
-        theme.say(figure, f"Nothing to draw: this axis needs {needs}.", ink)
+        theme.add_empty_note(figure, f"Nothing to draw: this axis needs {needs}.", ink)
     elif left_out:
-        theme.left_out(figure, f"{left_out} without {needs} not shown", ink)
+        theme.add_corner_note(figure, f"{left_out} without {needs} not shown", ink)
 
 
 def per_benchmark_bars(detail: pd.DataFrame, *, template: Template = "light") -> go.Figure:
@@ -406,5 +406,5 @@ def per_benchmark_bars(detail: pd.DataFrame, *, template: Template = "light") ->
     )
     figure.update_yaxes(showgrid=False, automargin=True, ticksuffix="  ")
     if known.empty:
-        theme.say(figure, "No benchmark counts.", ink)
+        theme.add_empty_note(figure, "No benchmark counts.", ink)
     return figure

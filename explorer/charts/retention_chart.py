@@ -112,12 +112,12 @@ def retention_chart(
     best = pd.concat([shown.iloc[:0], *fronts.values()])
     _add_labels(figure, shown, best, x, y, view, notes, ink)
     if selected is not None:
-        theme.ring(figure, shown[shown["run_id"] == selected], x, y, ink)
+        theme.add_ring(figure, shown[shown["run_id"] == selected], x, y, ink)
     if shown.empty:
         needs = "a price for the device" if x.startswith("usd") else "a finished, measured run"
-        theme.say(figure, f"Nothing to draw: this axis needs {needs}.", ink)
+        theme.add_empty_note(figure, f"Nothing to draw: this axis needs {needs}.", ink)
     elif notes:
-        theme.left_out(figure, "<br>".join(notes), ink)
+        theme.add_corner_note(figure, "<br>".join(notes), ink)
     figure.update_xaxes(
         title_text=_title(x, runs, width), range=view.x_axis, type="log" if view.log else "linear"
     )
@@ -139,7 +139,9 @@ def _title(x: str, runs: pd.DataFrame, width: int) -> str:
     """The horizontal axis in words, in two lines on a phone; a cost per token says how busy."""
     title = AXES[x]
     if x == "usd_per_mtok":
-        title = title.replace("output tokens", f"output tokens {unit_cost.busy_of(runs)}")
+        title = title.replace(
+            "output tokens", f"output tokens {unit_cost.utilisation_text_of(runs)}"
+        )
     return "<br>".join(textwrap.wrap(title, max(20, width // PIXELS_PER_LETTER)))
 
 
@@ -152,7 +154,7 @@ def _view(shown: pd.DataFrame, x: str, y: str, target: float, width: int) -> Vie
     if shown.empty:
         return View((0, 1), (0, 110), False, plot_width, plot_height)
     low_name, high_name, _ = HEIGHTS[y]
-    quiet = interference.quiet(shown)
+    quiet = interference.without_busy(shown)
     costs = shown[x]
     if interference.rests_on_times(x) and not quiet.empty:
         costs = costs[costs <= quiet[x].max()]
@@ -172,7 +174,7 @@ def _view(shown: pd.DataFrame, x: str, y: str, target: float, width: int) -> Vie
 
 def _kind(shown: pd.DataFrame) -> "pd.Series[str]":
     """A key of `look.SYMBOLS`, or teacher: how a point is known, and what it is a point of."""
-    is_teacher, was_busy = shown["role"] == "teacher", interference.busy(shown)
+    is_teacher, was_busy = shown["role"] == "teacher", interference.was_busy(shown)
     kinds = shown["basis"].where(~is_teacher, "teacher").mask(was_busy, "busy")
     return kinds.mask(was_busy & is_teacher, "busy teacher").rename("kind")
 
@@ -236,7 +238,7 @@ def _points(
         mode="markers",
         marker=marker,
         cliponaxis=False,
-        name=theme.safe(name),
+        name=theme.escape(name),
         customdata=np.stack([group["run_id"], _hover_lines(group, y)], axis=-1),
         hovertemplate="%{customdata[1]}<extra></extra>",
         error_y={
@@ -268,7 +270,7 @@ def _add_shape_legend(figure: go.Figure, kinds: list[str], ink: dict[str, str]) 
 def _hover_lines(group: pd.DataFrame, y: str) -> list[str]:
     """What a point says when it is hovered: who, what it keeps, how fast, what it costs."""
     low_name, high_name, _ = HEIGHTS[y]
-    per_token = unit_cost.label_of(group)
+    per_token = unit_cost.heading_of(group)
     lines = []
     for row in row_dicts(group):
         facts = [
@@ -277,18 +279,21 @@ def _hover_lines(group: pd.DataFrame, y: str) -> list[str]:
             ("TTFT", numbers.milliseconds(row.get("ttft_ms"))),
             ("parameters", numbers.parameters(row.get("num_parameters"))),
             (per_token, numbers.dollars(row.get("usd_per_mtok"))),
-            ("timed with", unit_cost.lengths(row.get("prompt_tokens"), row.get("output_tokens"))),
+            (
+                "timed with",
+                unit_cost.lengths_text(row.get("prompt_tokens"), row.get("output_tokens")),
+            ),
         ]
         known = [f"{name} {value}" for name, value in facts if value != numbers.MISSING]
         who = (
-            f"<b>{theme.safe(row['label'])}</b> of {theme.safe(row['teacher'])}, "
-            f"{theme.safe(row['basis'])}"
+            f"<b>{theme.escape(row['label'])}</b> of {theme.escape(row['teacher'])}, "
+            f"{theme.escape(row['basis'])}"
         )
         if row["role"] == "teacher":
-            who = f"<b>{theme.safe(row['teacher'])}</b>, the teacher"
+            who = f"<b>{theme.escape(row['teacher'])}</b>, the teacher"
         if row.get("machine_busy") is True:
             known.append(f"{interference.MARK}: no conclusion uses these times")
-        lines.append("<br>".join([who, *known, theme.safe(row["run_id"])]))
+        lines.append("<br>".join([who, *known, theme.escape(row["run_id"])]))
     return lines
 
 
@@ -350,8 +355,8 @@ def _add_labels(
     ink: dict[str, str],
 ) -> None:
     """Names beside the frontier's points, each once, where they hide nothing; others on hover."""
-    taken = labels.taken(figure, zip(shown[x], shown[y], strict=True), view)
-    taken.append(labels.corner(notes, view))
+    taken = labels.occupied_boxes(figure, zip(shown[x], shown[y], strict=True), view)
+    taken.append(labels.corner_box(notes, view))
     named = best.assign(
         text=best["label"].where(best["role"] != "teacher", best["teacher"]).astype(str)
     )
@@ -361,7 +366,7 @@ def _add_labels(
         labels.Label(row[x], row[y], row["text"], of_star=row["role"] == "teacher")
         for row in row_dicts(named.iloc[::-1])
     ]
-    labels.place(figure, wanted, taken, view, ink)
+    labels.place_labels(figure, wanted, taken, view, ink)
 
 
 def _notes(runs: pd.DataFrame, shown: pd.DataFrame, x: str, view: View) -> list[str]:

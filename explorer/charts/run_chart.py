@@ -54,7 +54,7 @@ def per_task_bars(per_task: pd.DataFrame, *, template: Template = "light") -> go
     figure.update_xaxes(title_text="Score (more is better)", range=[0, 1.08], tickformat=".1f")
     figure.update_yaxes(showgrid=False, automargin=True, ticksuffix="  ")
     if known.empty:
-        theme.say(figure, "No task was answered by both.", ink)
+        theme.add_empty_note(figure, "No task was answered by both.", ink)
     return figure
 
 
@@ -83,7 +83,7 @@ def latency_histogram(
         sides.append(("its teacher", teacher_turns[column].dropna(), theme.OTHERS))
     everything = np.concatenate([values.to_numpy(dtype=float) for _, values, _ in sides])
     if not len(everything):
-        theme.say(figure, "Nothing was timed.", ink)
+        theme.add_empty_note(figure, "Nothing was timed.", ink)
     else:
         low, high = float(everything.min()), float(everything.max())
         step = max((high - low) / 30, 1e-3 * high, 1e-9)
@@ -133,7 +133,7 @@ def load_curve(levels: pd.DataFrame, *, template: Template = "light") -> go.Figu
             hovertemplate=f"%{{x}} at once: {name} %{{y:.3g}}<extra></extra>",
         )
     if shown.empty:
-        theme.say(figure, "No level of load was measured.", ink)
+        theme.add_empty_note(figure, "No level of load was measured.", ink)
     _two_axes(figure, ink, 300, {"rangemode": "tozero"})
     figure.update_layout(
         yaxis2_title_text="TPOT (ms, less is better)",
@@ -176,7 +176,7 @@ def training_curve(points: pd.DataFrame, *, template: Template = "light") -> go.
             "<extra></extra>",
         )
     if points.empty:
-        theme.say(figure, "No training step is done yet.", ink)
+        theme.add_empty_note(figure, "No training step is done yet.", ink)
     ticks = {"tickmode": "array", "tickvals": [0, 25, 50, 75, 100], "ticksuffix": " %"}
     _two_axes(figure, ink, 320, {"range": [0, 102], **ticks})
     figure.update_layout(

@@ -94,7 +94,7 @@ def check_axes(*chosen: tuple[str, Mapping[str, Any]]) -> None:
             raise BadInput(f"The chart has no axis {given!r}; it offers {', '.join(offered)}.")
 
 
-def ring(figure: go.Figure, one: pd.DataFrame, x: str, y: str, ink: dict[str, str]) -> None:
+def add_ring(figure: go.Figure, one: pd.DataFrame, x: str, y: str, ink: dict[str, str]) -> None:
     """A ring around the point whose facts are shown below."""
     figure.add_scatter(
         x=one[x],
@@ -111,7 +111,7 @@ def ring(figure: go.Figure, one: pd.DataFrame, x: str, y: str, ink: dict[str, st
     )
 
 
-def left_out(figure: go.Figure, text: str, ink: dict[str, str]) -> None:
+def add_corner_note(figure: go.Figure, text: str, ink: dict[str, str]) -> None:
     """A small note in the corner on what is not in the chart: nothing goes missing silently."""
     figure.add_annotation(
         x=1,
@@ -128,7 +128,7 @@ def left_out(figure: go.Figure, text: str, ink: dict[str, str]) -> None:
     )
 
 
-def say(figure: go.Figure, text: str, ink: dict[str, str]) -> None:
+def add_empty_note(figure: go.Figure, text: str, ink: dict[str, str]) -> None:
     """Words in the middle of a chart that has nothing to draw."""
     figure.add_annotation(
         x=0.5,
@@ -141,7 +141,7 @@ def say(figure: go.Figure, text: str, ink: dict[str, str]) -> None:
     )
 
 
-def safe(text: Any) -> str:
+def escape(text: Any) -> str:
     """Text in which Plotly sees no tags."""
     return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 

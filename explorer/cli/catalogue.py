@@ -59,9 +59,9 @@ def published(
     from explorer.analysis.tables import run_table
     from explorer.catalogue import load
 
-    found = analysis.collect(load.all_tables(), bits=bits)
+    found = analysis.collect_published(load.all_tables(), bits=bits)
     if claims:
-        for one in judging.all_claims(
+        for one in judging.check_claims(
             found.rows, found.fitted, load.table("speeds"), load.table("deployments")
         ):
             console.print(f"{one.said}\n{one.verdict}. {one.why}", markup=False, soft_wrap=True)
@@ -82,7 +82,7 @@ def published(
             known = ", ".join(dict.fromkeys(rows["family"]))
             raise BadInput(f"There is no family {', '.join(sorted(unknown))}; choose {known}.")
         rows = rows[rows["family"].isin(family)]
-    words = run_table.published(rows)
+    words = run_table.published_table(rows)
     if format == "table":
         sources = words.drop_duplicates("Table")
         words = words.drop(columns=["Source"])
@@ -110,7 +110,7 @@ def published(
     if format == "table":
         for name, url in zip(sources["Table"], sources["Source"], strict=True):
             console.print(f"{name}: {url}", markup=False, soft_wrap=True)
-        console.print("\n" + analysis.headline(rows), markup=False)
+        console.print("\n" + analysis.published_headline(rows), markup=False)
 
 
 @app.command()
@@ -153,14 +153,14 @@ def fit(
     from explorer.analysis.tables import run_table
     from explorer.catalogue import load
 
-    sized = analysis.with_shapes(load.table("models"), load.table("shapes"))
+    sized = analysis.sized_models(load.table("models"), load.table("shapes"))
     names = models or list(analysis.EXAMPLE_MODELS)
     if run is not None:
         reached = _reached(run, run_tflops, run_bandwidth, results)
     else:
-        reached = roofline.stated(prefill_efficiency, decode_efficiency)
-    rows = analysis.fit(
-        analysis.named(names, sized),
+        reached = roofline.stated_efficiency(prefill_efficiency, decode_efficiency)
+    rows = analysis.device_fit(
+        analysis.models_named(names, sized),
         analysis.devices_named(
             device or list(analysis.EXAMPLE_DEVICES), load.table("hardware_specs")
         ),
@@ -173,7 +173,7 @@ def fit(
     )
     give(
         rows,
-        run_table.fitted(rows),
+        run_table.device_fit_table(rows),
         format,
         out,
         wide=wide,
@@ -183,7 +183,8 @@ def fit(
     if format == "table":
         console.print(
             f"\nAll of it estimated: {concurrency} requests at once, {prompt_tokens} tokens in and "
-            f"{output_tokens} out; {reached.in_words()}; {unit_cost.busy(utilisation)}; "
+            f"{output_tokens} out; {reached.in_words()}; "
+            f"{unit_cost.utilisation_text(utilisation)}; "
             f"{analysis.USABLE_MEMORY:.0%} of the memory used. From the cheapest to the dearest "
             "offer of the price book.",
             markup=False,
@@ -214,4 +215,4 @@ def _reached(
             f"The peak of {device_name} is not in the catalogue: state it with --run-tflops "
             "and --run-bandwidth."
         )
-    return roofline.calibrated(row, tflops=tflops, bandwidth_gb_s=bandwidth_gb_s)
+    return roofline.calibrated_efficiency(row, tflops=tflops, bandwidth_gb_s=bandwidth_gb_s)

@@ -55,7 +55,7 @@ def gather(
         named = [run_id for run_id in by_id if run_id not in hidden]
     for run, reference in _couples(by_id, named, against, chosen=bool(run_ids)):
         own_teacher = by_id[run].teacher_run_id == reference
-        rows, suite = differences.between(
+        rows, suite = differences.compare_runs(
             scores[scores["run_id"] == run],
             scores[scores["run_id"] == reference],
             disk.answers(root, run),
@@ -115,23 +115,23 @@ def print_tables(gathered: list[dict[str, Any]], *, wide: bool = False) -> None:
             note=False,
             importance=[DIFFERENCE, "Verdict", "p (Holm)", "Documents", "Run", "Reference"],
         )
-        for line in said.notes(one["tasks"], suite):
+        for line in said.difference_notes(one["tasks"], suite):
             console.print(line, markup=False, soft_wrap=True)
     say_left_out(left_out)
 
 
 def _task_in_words(row: dict[str, Any]) -> dict[str, str]:
-    shows = said.would_show(row)
+    shows = said.detectable_cell(row)
     return {
         "Task": row["task"],
-        "Documents": said.documents(row),
+        "Documents": said.documents_cell(row),
         "Reference": numbers.significant(row["teacher"]),
         "Run": numbers.significant(row["student"]),
-        DIFFERENCE: said.difference(row),
-        "Only run / reference right": said.discordant(row),
-        "p": said.p_value(row["p_value"]),
-        "p (Holm)": said.p_value(row["p_holm"]),
-        "Verdict": said.verdict(row) + (f" ({shows})" if shows else ""),
+        DIFFERENCE: said.difference_cell(row),
+        "Only run / reference right": said.discordant_cell(row),
+        "p": said.p_value_cell(row["p_value"]),
+        "p (Holm)": said.p_value_cell(row["p_holm"]),
+        "Verdict": said.verdict_cell(row) + (f" ({shows})" if shows else ""),
     }
 
 
@@ -141,9 +141,9 @@ def _suite_in_words(suite: dict[str, Any]) -> dict[str, str]:
         "Documents": f"{suite['num_documents']:,}",
         "Reference": numbers.significant(suite["teacher"]),
         "Run": numbers.significant(suite["student"]),
-        DIFFERENCE: said.difference(suite),
+        DIFFERENCE: said.difference_cell(suite),
         "Only run / reference right": "",
-        "p": said.p_value(suite["p_value"]),
+        "p": said.p_value_cell(suite["p_value"]),
         "p (Holm)": "",
-        "Verdict": said.verdict(suite),
+        "Verdict": said.verdict_cell(suite),
     }

@@ -51,7 +51,7 @@ def economics(
     from explorer.analysis import interference
     from explorer.analysis.cost import economics as analysis
     from explorer.analysis.cost import unit_cost
-    from explorer.analysis.cost.fleet import Limits
+    from explorer.analysis.cost.fleet import LatencyLimits
     from explorer.analysis.cost.serving_cost import Workload
     from explorer.analysis.tables import run_table
     from explorer.catalogue import api_prices
@@ -84,7 +84,7 @@ def economics(
         traffic_per_s=traffic / 60,
         utilisation=utilisation,
         usd_per_hour={name: price.usd_per_hour for name, price in book.items()},
-        limits=Limits(max_ttft, max_tpot),
+        limits=LatencyLimits(max_ttft, max_tpot),
         api_usd_per_mtok_input=offer.input_usd_per_mtok if offer else None,
         api_usd_per_mtok_output=offer.output_usd_per_mtok if offer else None,
     )
@@ -93,7 +93,7 @@ def economics(
     rows = analysis.candidates(found, labels, assumed).merge(
         runs[["run_id", "retention", "retention_low", "retention_high"]], on="run_id", how="left"
     )
-    cells = run_table.economics(rows)
+    cells = run_table.economics_table(rows)
     if format == "table":
         cells = run_table.without_equal_lengths(cells)
         cells = cells if offer else cells.drop(columns="API break-even")
@@ -108,7 +108,7 @@ def economics(
             "Retention [95 %]",
             "Fleet $/month",
             "Devices",
-            unit_cost.label_of(rows),
+            unit_cost.heading_of(rows),
             "Paid back after",
             "API break-even",
             "Bill",
@@ -116,10 +116,10 @@ def economics(
     )
     if format != "table":
         return
-    lines = [analysis.headline(rows, assumed)]
+    lines = [analysis.cost_headline(rows, assumed)]
     if rows["usd_per_mtok"].notna().any():
         lines.append(
-            f"{unit_cost.conditions_of(rows)}. Cost of a request, prefill and decode: for "
+            f"{unit_cost.conditions_text(rows)}. Cost of a request, prefill and decode: for "
             f"{assumed.workload.in_words()}."
         )
     lines.append(f"Prices: {price_set.lower()}.")
@@ -133,7 +133,7 @@ def economics(
         )
     lines += [f"Note: {note}." for note in dict.fromkeys(rows["notes"]) if note]
     lines += [f"Not known without {what}." for what in dict.fromkeys(rows["missing"]) if what]
-    busy = rows.loc[interference.busy(rows), "run_id"].tolist()
+    busy = rows.loc[interference.was_busy(rows), "run_id"].tolist()
     if busy:
-        lines.append(interference.advice(busy))
+        lines.append(interference.retiming_advice(busy))
     console.print("\n" + "\n".join(lines), markup=False)

@@ -97,7 +97,7 @@ def doctor(
     facts["free disk"] = f"{free / 1e9:.0f} GB" + (" (a run needs 2 GB)" if free < 2e9 else "")
     facts["configuration"] = _configuration()
     missing = "missing: install Chromium, or export HTML"
-    facts["browser for PNG and SVG"] = export.browser() or missing
+    facts["browser for PNG and SVG"] = export.find_browser() or missing
     print_facts(facts)
     _, problems = disk.records(root)
     for problem in problems:

@@ -163,7 +163,7 @@ def show(
     if record.latency and record.latency.own.curve:
         _print_levels(record.latency.own, wide)
     if record.latency and record.latency.was_busy:
-        console.print(interference.advice([run_id]), markup=False, soft_wrap=True)
+        console.print(interference.retiming_advice([run_id]), markup=False, soft_wrap=True)
     print_effects(disk.records(root)[0], root, [run_id])
 
 
@@ -178,7 +178,7 @@ def _print_levels(timing: Timing, wide: bool) -> None:
             "TTFT (ms)": numbers.significant(row["ttft_ms"]),
             "TPOT (ms)": numbers.significant(row["tpot_ms"]),
         }
-        for row in row_dicts(load_table.table(timing))
+        for row in row_dicts(load_table.load_table(timing))
     ]
     print_table(
         pd.DataFrame(words),
@@ -270,7 +270,7 @@ def export(
     named = named_runs(root, run_ids or [])
     if format not in export_run.FORMATS:
         runs = analysed(root, named, utilisation)
-        write_out(report_export.write(runs, format), out)
+        write_out(report_export.write_runs(runs, format), out)
         return
     if len(named) != 1:
         raise BadInput(f"The format {format} takes one run: explorer export RUN --format {format}")

@@ -314,7 +314,9 @@ def _do(
             )
             # A sweep's comparison names all such runs at its end.
             if record.latency and record.latency.was_busy and len(runs) == 1:
-                console.print(interference.advice([one.run_id]), markup=False, soft_wrap=True)
+                console.print(
+                    interference.retiming_advice([one.run_id]), markup=False, soft_wrap=True
+                )
     finally:
         distributed.dismiss()
 

@@ -213,8 +213,8 @@ def _analysed(
         found = [r for r in found if r.run_id in {*run_ids, *teachers}]
     runs = frames.runs(found)
     answers = {record.run_id: disk.answers(root, record.run_id) for record in found}
-    runs = retention.add(runs, frames.scores(found), answers)
-    runs = unit_cost.add(runs, prices.prices_for(runs, root), utilisation=utilisation)
+    runs = retention.add_retention(runs, frames.scores(found), answers)
+    runs = unit_cost.add_costs(runs, prices.prices_for(runs, root), utilisation=utilisation)
     if run_ids:
         return runs[runs["run_id"].isin(run_ids)]
     return runs[~runs["run_id"].isin(hidden_runs(root))]
@@ -243,7 +243,7 @@ def print_comparison(
     if runs.empty:
         console.print("No finished runs yet. Start some: explorer demo")
         return
-    words = run_table.without_equal_lengths(run_table.comparison(runs))
+    words = run_table.without_equal_lengths(run_table.comparison_table(runs))
     words["Run"] = runs["run_id"]
     print_table(
         words,
@@ -253,7 +253,7 @@ def print_comparison(
             "Retention [95 %]",
             "TPOT (ms)",
             "Latency vs teacher",
-            unit_cost.label_of(runs),
+            unit_cost.heading_of(runs),
             "Parameters",
             "Layers",
             "TTFT (ms)",
@@ -262,7 +262,7 @@ def print_comparison(
         ],
     )
     if runs["usd_per_mtok"].notna().any():
-        console.print(f"\n{unit_cost.conditions_of(runs)}.", markup=False)
+        console.print(f"\n{unit_cost.conditions_text(runs)}.", markup=False)
     console.print("\n" + headline.headline(runs), markup=False)
     if warning := retention.over_different_tasks(runs):
         console.print(warning, markup=False)
@@ -273,9 +273,9 @@ def print_comparison(
             "explorer price.",
             markup=False,
         )
-    busy = runs.loc[interference.busy(runs), "run_id"].tolist()
+    busy = runs.loc[interference.was_busy(runs), "run_id"].tolist()
     if busy:
-        console.print(interference.advice(busy), markup=False, soft_wrap=True)
+        console.print(interference.retiming_advice(busy), markup=False, soft_wrap=True)
     print_effects(found, root, list(runs["run_id"]))
 
 
@@ -285,9 +285,11 @@ def print_effects(found: list[RunRecord], root: Path, run_ids: list[str]) -> Non
 
     runs, scores = frames.runs(found), frames.scores(found)
     for run_id in run_ids:
-        ids = control_pairs.needed(runs, run_id)
+        ids = control_pairs.runs_compared(runs, run_id)
         answers = {one: disk.answers(root, one) for one in ids}
-        known = control_pairs.effect(runs, scores[scores["run_id"].isin(ids)], answers, run_id)
+        known = control_pairs.distillation_effect(
+            runs, scores[scores["run_id"].isin(ids)], answers, run_id
+        )
         if known:
             console.print(f"{run_id}: {known.in_words()}", markup=False, soft_wrap=True)
 
@@ -298,7 +300,7 @@ def print_forecasts(runs: list[RunSpec], root: Path, *, wide: bool = False) -> N
     Raises:
         NoRoom: One of them cannot be done here; the message says what could.
     """
-    from explorer.analysis.planning.run_time import MEASURED
+    from explorer.analysis.planning.run_time import NOTHING_TO_RUN
     from explorer.pipeline import preflight
 
     found = preflight.forecasts(runs, root)
@@ -327,10 +329,12 @@ def print_forecasts(runs: list[RunSpec], root: Path, *, wide: bool = False) -> N
         markup=False,
     )
     bases = [told.seconds_basis for told in found]
-    if 0 < bases.count(MEASURED) < len(bases):
-        verb = "is" if bases.count(MEASURED) == 1 else "are"
-        console.print(f"{bases.count(MEASURED)} of the {len(bases)} runs {verb} already measured.")
-        bases = [basis for basis in bases if basis != MEASURED]
+    if 0 < bases.count(NOTHING_TO_RUN) < len(bases):
+        verb = "is" if bases.count(NOTHING_TO_RUN) == 1 else "are"
+        console.print(
+            f"{bases.count(NOTHING_TO_RUN)} of the {len(bases)} runs {verb} already measured."
+        )
+        bases = [basis for basis in bases if basis != NOTHING_TO_RUN]
     for basis in dict.fromkeys(bases):
         console.print(basis, markup=False)
     problems = [told.problem for told in found if told.problem]

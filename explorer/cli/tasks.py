@@ -77,7 +77,7 @@ def list_tasks(
         return
     shown = found if everything else found.head(SHOWN)
     print_table(
-        words.in_words(shown).drop(columns=["Groups", "Description"]),
+        words.task_table(shown).drop(columns=["Groups", "Description"]),
         identifying=["Task"],
         importance=["Type", "Here", "Data", "Kind", "Metric", "Shots"],
         wide=wide,

@@ -20,7 +20,7 @@ import torch
 from transformers import PreTrainedModel
 
 from explorer.analysis.planning import run_memory, run_time
-from explorer.analysis.planning.run_memory import Place, Planned
+from explorer.analysis.planning.run_memory import Machine, ModelSize
 from explorer.catalogue import prices
 from explorer.distill import distributed
 from explorer.errors import ExplorerError, NoRoom
@@ -40,7 +40,7 @@ INSIST = "EXPLORER_INSIST"
 SHARE_OF_PEAK = 0.5
 """The rule where no run tells: training takes 6, the teacher's pass 2 operations a parameter
 and token, at this share of the speed that a matrix product reaches here now."""
-SERVED = Planned(num_parameters=0, num_layers=1, hidden_size=0, intermediate_size=0, vocab_size=0)
+SERVED = ModelSize(num_parameters=0, num_layers=1, hidden_size=0, intermediate_size=0, vocab_size=0)
 """A teacher behind an endpoint takes nothing of this machine."""
 
 
@@ -58,7 +58,7 @@ class Forecast:
     """Why it cannot be done here, and what could."""
 
 
-def check(spec: RunSpec, root: Path) -> None:
+def refuse_oversized(spec: RunSpec, root: Path) -> None:
     """Refuse a run that cannot fit, unless told to try.
 
     A model whose size cannot be read from its configuration is let through: loading it says
@@ -72,8 +72,8 @@ def check(spec: RunSpec, root: Path) -> None:
     if os.environ.get(INSIST) == "1":
         return
     try:
-        teacher, student = planned(spec)
-        problem = run_memory.verdict(spec, teacher, student, place_of(spec, root))
+        teacher, student = model_sizes(spec)
+        problem = run_memory.refusal(spec, teacher, student, machine_of(spec, root))
     except ExplorerError:
         return
     if problem:
@@ -98,17 +98,17 @@ def forecasts(specs: list[RunSpec], root: Path) -> list[Forecast]:
 def _forecast(
     spec: RunSpec, before: list[RunSpec], runs: pd.DataFrame, scores: pd.DataFrame, root: Path
 ) -> Forecast:
-    teacher, student = planned(spec)
-    place = place_of(spec, root)
+    teacher, student = model_sizes(spec)
+    place = machine_of(spec, root)
     where = pick_device(spec.device)
     name = machine.device_name(where)
-    told = run_time.estimate([spec], runs, scores, name, before=before)
+    told = run_time.estimate_runs([spec], runs, scores, name, before=before)
     seconds, basis = told.seconds, told.basis
     if told.unknown:
         basis += f" Without {', '.join(told.unknown)}."
-    taught = run_time.lesson(spec) in map(run_time.lesson, before)
+    taught = run_time.training_key(spec) in map(run_time.training_key, before)
     if seconds is None and spec.distill is not None and not taught:
-        seconds = by_rule(spec, teacher, student, matmul_flops(where), before)
+        seconds = training_seconds_by_rule(spec, teacher, student, matmul_flops(where), before)
         basis = (
             "No earlier run to go by. Assumes 6 FLOPs per parameter and token at "
             f"{SHARE_OF_PEAK:.0%} of the matmul speed measured here; excludes evaluation and "
@@ -118,16 +118,16 @@ def _forecast(
     (_, known, suggested), *_ = prices.devices(here, root)
     price = known or (suggested[0] if suggested else None)
     return Forecast(
-        memory=run_memory.memory(spec, teacher, student, place),
-        disk_bytes=run_memory.disk(spec, student, place),
+        memory=run_memory.memory_parts(spec, teacher, student, place),
+        disk_bytes=run_memory.disk_bytes(spec, student, place),
         seconds=seconds,
         seconds_basis=basis,
         usd=price.usd_per_hour * seconds / 3600 if price and seconds is not None else None,
-        problem=run_memory.verdict(spec, teacher, student, place),
+        problem=run_memory.refusal(spec, teacher, student, place),
     )
 
 
-def planned(spec: RunSpec) -> tuple[Planned, Planned]:
+def model_sizes(spec: RunSpec) -> tuple[ModelSize, ModelSize]:
     """Sizes of the teacher and of the student; the teacher twice where there is no student.
 
     Raises:
@@ -161,9 +161,9 @@ def planned(spec: RunSpec) -> tuple[Planned, Planned]:
     return whole, _planned(start, shape)
 
 
-def _planned(model: PreTrainedModel, shape: Shape | None = None) -> Planned:
+def _planned(model: PreTrainedModel, shape: Shape | None = None) -> ModelSize:
     own = shape or shape_of(model)
-    return Planned(
+    return ModelSize(
         num_parameters=count_parameters(model, [own])[0] if shape else model.num_parameters(),
         num_layers=own.num_layers,
         hidden_size=own.hidden_size,
@@ -172,11 +172,11 @@ def _planned(model: PreTrainedModel, shape: Shape | None = None) -> Planned:
     )
 
 
-def place_of(spec: RunSpec, root: Path) -> Place:
+def machine_of(spec: RunSpec, root: Path) -> Machine:
     """The device that the spec asks for, and the disk under the store."""
     where = pick_device(spec.device)
     at = next(folder for folder in (root, *root.resolve().parents) if folder.exists())
-    return Place(
+    return Machine(
         device=where.type,
         memory_bytes=machine.memory_bytes(where),
         disk_bytes=shutil.disk_usage(at).free,
@@ -185,10 +185,10 @@ def place_of(spec: RunSpec, root: Path) -> Place:
     )
 
 
-def by_rule(
+def training_seconds_by_rule(
     spec: RunSpec,
-    teacher: Planned,
-    student: Planned,
+    teacher: ModelSize,
+    student: ModelSize,
     flops: float,
     before: Sequence[RunSpec] = (),
 ) -> float:

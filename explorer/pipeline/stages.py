@@ -68,7 +68,7 @@ def _prepare(context: RunContext) -> None:
         task_loading.check(spec.capability.tasks, spec.capability.include_path)
     if context.teacher_endpoint:
         endpoint_teacher.check_can_teach(spec)
-    preflight.check(spec, context.root)
+    preflight.refuse_oversized(spec, context.root)
 
 
 def _ensure_teacher_run(context: RunContext) -> None:

@@ -128,7 +128,7 @@ def test_outcomes_are_a_partition():
     """Every shared document is in exactly one outcome."""
     answers = records.make_answers(10), records.make_answers(30)
 
-    found = answer_flips.outcomes(*answers, "starter_facts", "acc_norm")
+    found = answer_flips.answer_flips(*answers, "starter_facts", "acc_norm")
 
     assert len(found) == 240
     assert found["doc_id"].is_monotonic_increasing

@@ -126,7 +126,7 @@ def test_a_downloaded_csv_has_one_row_a_run(root, study):
     reader = Index(root)
     runs = reader.with_retention(reader.shelf().runs)
 
-    table = pd.read_csv(io.BytesIO(export.write(runs, "csv")))
+    table = pd.read_csv(io.BytesIO(export.write_runs(runs, "csv")))
 
     assert sorted(table["run_id"]) == sorted(study)
 

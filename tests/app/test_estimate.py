@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from explorer.analysis.planning.run_time import estimate, large_steps
+from explorer.analysis.planning.run_time import estimate_runs, large_steps
 from explorer.specs import (
     BothStudent,
     CapabilitySpec,
@@ -33,7 +33,7 @@ def planned(**changes):
 def test_without_an_earlier_run_nothing_is_said(past):
     """No run of this teacher means no number, but a reason."""
     runs, scores = past
-    found = estimate([planned(teacher="org/other")], runs, scores)
+    found = estimate_runs([planned(teacher="org/other")], runs, scores)
 
     assert found.seconds is None
     assert found.memory_bytes is None
@@ -44,7 +44,7 @@ def test_a_size_between_two_measured_ones_costs_between_them(past):
     """Training 12 layers takes longer than 10 and less than 15, per token."""
     runs, scores = past
     only_training = {"capability": None, "latency": None}
-    found = estimate([planned(**only_training)], runs, scores)
+    found = estimate_runs([planned(**only_training)], runs, scores)
 
     seconds = runs.set_index("label")["train_seconds"]
     assert seconds["10 layers"] < found.seconds < seconds["15 layers"]
@@ -54,7 +54,7 @@ def test_twice_the_tokens_take_twice_the_time(past):
     """Training time is proportional to the budget."""
     runs, scores = past
     once, twice = (
-        estimate(
+        estimate_runs(
             [planned(capability=None, latency=None, distill=DistillSpec(max_tokens=tokens))],
             runs,
             scores,
@@ -71,7 +71,7 @@ def test_a_shortcut_is_judged_by_students_that_took_it(past, shortcut):
     runs, scores = past
     exact = planned(capability=None, latency=None, distill={"max_tokens": 10_000})
     quick = exact.with_(distill={"max_tokens": 10_000, **shortcut})
-    guess = estimate([quick], runs, scores)
+    guess = estimate_runs([quick], runs, scores)
     before = guess.seconds
     ten = runs[runs["label"] == "10 layers"].assign(
         run_id="quick",
@@ -82,22 +82,24 @@ def test_a_shortcut_is_judged_by_students_that_took_it(past, shortcut):
     more = pd.concat([runs, ten], ignore_index=True)
 
     assert (
-        before == estimate([exact], runs, scores).seconds == estimate([exact], more, scores).seconds
+        before
+        == estimate_runs([exact], runs, scores).seconds
+        == estimate_runs([exact], more, scores).seconds
     )
-    known = estimate([quick], more, scores)
+    known = estimate_runs([quick], more, scores)
     assert known.seconds == pytest.approx(
         10_000 * float((ten["train_seconds"] / ten["scored_tokens"]).iloc[0])
     )
     assert "rough guess" in guess.basis
     assert "rough guess" not in known.basis
-    assert "rough guess" not in estimate([exact], runs, scores).basis
+    assert "rough guess" not in estimate_runs([exact], runs, scores).basis
 
 
 def test_a_limit_shortens_the_test(past):
     """Eight documents per task are 32 of 1,080."""
     runs, scores = past
     whole, part = (
-        estimate(
+        estimate_runs(
             [planned(distill=None, latency=None, capability=CapabilitySpec(limit=limit))],
             runs,
             scores,
@@ -111,7 +113,7 @@ def test_a_limit_shortens_the_test(past):
 def test_an_unknown_task_is_named_as_missing(past):
     """A task that never ran here is said to be left out, not guessed."""
     runs, scores = past
-    found = estimate([planned(capability=CapabilitySpec(tasks=("mmlu",)))], runs, scores)
+    found = estimate_runs([planned(capability=CapabilitySpec(tasks=("mmlu",)))], runs, scores)
 
     assert found.unknown == ("testing",)
     assert found.seconds > 0
@@ -122,14 +124,14 @@ def test_a_finished_run_takes_nothing(root, study, past):
     runs, scores = past
     done = disk.read_spec(root, study[1])
 
-    assert estimate([done], runs, scores).seconds == 0
+    assert estimate_runs([done], runs, scores).seconds == 0
 
 
 def test_timing_counts_student_and_teacher(past):
     """A student's turns alternate with its teacher's, so both are counted."""
     runs, scores = past
     asked = LatencySpec(repeats=10, warmup=2)
-    found = estimate([planned(distill=None, capability=None, latency=asked)], runs, scores)
+    found = estimate_runs([planned(distill=None, capability=None, latency=asked)], runs, scores)
 
     teacher_ms = runs["teacher_latency_ms"].median()
     assert found.seconds > 12 * teacher_ms / 1e3
@@ -139,7 +141,7 @@ def test_a_larger_student_needs_more_memory(past):
     """Training memory grows with the layers that are trained."""
     runs, scores = past
     small, large = (
-        estimate([planned(student=DepthStudent(num_layers=n))], runs, scores) for n in (3, 28)
+        estimate_runs([planned(student=DepthStudent(num_layers=n))], runs, scores) for n in (3, 28)
     )
 
     assert 0 < small.memory_bytes < large.memory_bytes
@@ -154,8 +156,8 @@ def test_a_student_of_a_size_costs_what_a_depth_student_of_that_size_does(past, 
     size = round(parameters["10 layers"] + 2 * per_layer)
     name = {WidthStudent: "width", BothStudent: "both", FreshStudent: "fresh"}[kind]
 
-    by_layers = estimate([planned()], runs, scores)
-    by_size = estimate([planned(student=kind(kind=name, num_parameters=size))], runs, scores)
+    by_layers = estimate_runs([planned()], runs, scores)
+    by_size = estimate_runs([planned(student=kind(kind=name, num_parameters=size))], runs, scores)
 
     assert by_size.seconds == pytest.approx(by_layers.seconds, rel=1e-3)
     assert by_size.memory_bytes == pytest.approx(by_layers.memory_bytes, rel=1e-3)
@@ -168,7 +170,7 @@ def test_a_measured_checkpoint_is_known_by_its_name(past):
     ten = runs.loc[runs["label"] == "10 layers", "run_id"].iloc[0]
 
     def seconds(student):
-        return estimate([planned(student=student, **only)], runs, scores).seconds
+        return estimate_runs([planned(student=student, **only)], runs, scores).seconds
 
     measured = seconds(CheckpointStudent(kind="checkpoint", model=f"run:{ten}"))
     unknown = seconds(CheckpointStudent(kind="checkpoint", model="org/small"))
@@ -183,7 +185,8 @@ def test_the_greedy_choice_is_named_as_not_estimated(past):
     student = DepthStudent(num_layers=12, choice="greedy")
 
     assert (
-        "the greedy choice of layers" in estimate([planned(student=student)], runs, scores).unknown
+        "the greedy choice of layers"
+        in estimate_runs([planned(student=student)], runs, scores).unknown
     )
 
 
@@ -193,8 +196,8 @@ def test_an_arm_shares_the_choice_of_layers(past):
     taught = planned(student=DepthStudent(num_layers=12, choice="greedy"))
     arm = taught.with_(distill=taught.distill.control().model_dump())
 
-    assert estimate([arm], runs, scores, before=[taught]).unknown == ()
-    assert estimate([taught, arm], runs, scores).unknown == ("the greedy choice of layers",)
+    assert estimate_runs([arm], runs, scores, before=[taught]).unknown == ()
+    assert estimate_runs([taught, arm], runs, scores).unknown == ("the greedy choice of layers",)
 
 
 def test_large_steps_are_found_for_every_cut(past):
@@ -221,8 +224,8 @@ def test_rounded_weights_are_estimated_from_such(past):
     rounded = planned().with_(name="planned-int8", torch_bits=8)
     measured = runs.assign(dtype=runs["dtype"].where(runs["role"] == "teacher", "int8 + float32"))
 
-    assert estimate([rounded], runs, scores).unknown == ("testing", "timing")
-    assert estimate([rounded], measured, scores).unknown == ()
+    assert estimate_runs([rounded], runs, scores).unknown == ("testing", "timing")
+    assert estimate_runs([rounded], measured, scores).unknown == ()
 
 
 def test_gguf_is_estimated_from_gguf_and_taught_once(past):
@@ -231,10 +234,10 @@ def test_gguf_is_estimated_from_gguf_and_taught_once(past):
     plain = planned()
     converted = plain.with_(name="planned-q8", gguf="q8_0")
 
-    without = estimate([plain], runs, scores)
-    both = estimate([plain, converted], runs, scores)
+    without = estimate_runs([plain], runs, scores)
+    both = estimate_runs([plain, converted], runs, scores)
     measured = runs.assign(runtime=runs["runtime"].where(runs["role"] == "teacher", "llama.cpp"))
-    told = estimate([plain, converted], measured, scores)
+    told = estimate_runs([plain, converted], measured, scores)
 
     assert both.seconds == pytest.approx(without.seconds)
     assert both.unknown == ("testing", "timing")

@@ -73,7 +73,7 @@ def test_retention_is_that_of_the_analysis(root, study):
     kept = reader.with_retention(reader.shelf().runs)
 
     runs, scores = reader.shelf().runs, reader.shelf().scores
-    fresh = retention.add(runs, scores, {one: disk.answers(root, one) for one in study})
+    fresh = retention.add_retention(runs, scores, {one: disk.answers(root, one) for one in study})
 
     for column in ("retention", "retention_low", "retention_high", "raw_ratio"):
         assert kept[column].tolist() == pytest.approx(fresh[column].tolist(), nan_ok=True)

@@ -261,14 +261,14 @@ def test_the_readme_says_what_export_says():
     head, _, *rows = ([c.strip() for c in line.strip("|").split("|")] for line in table if line)
     found, _ = disk.records(records.STUDY)
     frame = frames.runs(found)
-    runs = unit_cost.add(frame, prices.prices_for(frame, records.STUDY))
-    lines = export.write(runs, "md").decode().splitlines()
+    runs = unit_cost.add_costs(frame, prices.prices_for(frame, records.STUDY))
+    lines = export.write_runs(runs, "md").decode().splitlines()
     names, _, *cells = ([c.strip() for c in line.strip("|").split("|")] for line in lines)
     # Retention needs all answers; the columns that are compared do not.
     columns = [name for name in head if "[95 %]" not in name]
     exported = [tuple(row[names.index(name)] for name in columns) for row in cells]
 
     assert LABEL in columns
-    assert unit_cost.lengths_of(runs).replace(", ", " and ") in " ".join(readme.split())
+    assert unit_cost.lengths_text_of(runs).replace(", ", " and ") in " ".join(readme.split())
     for row in rows:
         assert tuple(row[head.index(name)] for name in columns) in exported

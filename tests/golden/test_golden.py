@@ -174,7 +174,7 @@ def test_the_chart_of_a_study(store_root, golden):
     records.write_study(store_root)
     found, _ = disk.records(store_root)
     answers = {r.run_id: disk.answers(store_root, r.run_id) for r in found}
-    runs = retention.add(frames.runs(found), frames.scores(found), answers)
+    runs = retention.add_retention(frames.runs(found), frames.scores(found), answers)
 
     figure = retention_chart.retention_chart(runs, x="tpot_ms")
 

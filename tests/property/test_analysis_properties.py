@@ -50,7 +50,7 @@ def test_without_uncertainty_membership_is_the_frontier(frame):
 def test_a_student_that_answers_as_its_teacher_keeps_everything(pair):
     """Equal answers give 100 % in every draw, whatever the task."""
     answers_N, _ = pair
-    one = pairing.Pair("a", "acc", 0.0, answers_N, answers_N)
+    one = pairing.TaskPair("a", "acc", 0.0, answers_N, answers_N)
     if answers_N.mean() == 0:
         assert np.isnan(one.retention)
         return
@@ -68,7 +68,7 @@ def test_a_student_that_answers_as_its_teacher_keeps_everything(pair):
 def test_retention_is_between_the_ends_of_a_sane_interval(pair, chance):
     """Intervals are ordered and finite, however the answers fall."""
     student_N, teacher_N = pair
-    one = pairing.Pair("a", "acc", chance, student_N, teacher_N)
+    one = pairing.TaskPair("a", "acc", chance, student_N, teacher_N)
     if teacher_N.mean() <= chance:
         assert np.isnan(one.retention)
         return
@@ -110,7 +110,9 @@ def test_an_hour_of_tokens_costs_the_rate(rate, speed, utilisation):
         }
     )
 
-    added = unit_cost.add(runs, {"box": Price(usd_per_hour=rate)}, utilisation=utilisation).iloc[0]
+    added = unit_cost.add_costs(
+        runs, {"box": Price(usd_per_hour=rate)}, utilisation=utilisation
+    ).iloc[0]
 
     per_hour = added["usd_per_mtok"] * speed * utilisation * 3600 / 1e6
     np.testing.assert_allclose([per_hour, added["usd_per_hour_at_load"]], rate)

@@ -156,7 +156,7 @@ def test_compare_json_is_what_the_functions_say(explorer, store_root):
 
     (one,) = json.loads(out)
     scores = frames.scores(disk.records(store_root)[0])
-    rows, suite = differences.between(
+    rows, suite = differences.compare_runs(
         scores[scores["run_id"] == a],
         scores[scores["run_id"] == b],
         disk.answers(store_root, a),
@@ -347,7 +347,9 @@ def test_a_dry_run_says_what_it_takes_and_starts_nothing(
     assert all(word in out.decode() for word in ("Memory", "Disk", "Time", "Cost", "tiny-"))
     assert list(store_root.iterdir()) == []
 
-    monkeypatch.setattr(preflight, "place_of", lambda *_: preflight.Place("cpu", 1000, 10**12, 4))
+    monkeypatch.setattr(
+        preflight, "machine_of", lambda *_: preflight.Machine("cpu", 1000, 10**12, 4)
+    )
     code, _, err = explorer("run", str(order), "--dry-run")
     assert code == 1
     assert "too little" in err
@@ -356,19 +358,19 @@ def test_a_dry_run_says_what_it_takes_and_starts_nothing(
 
 def test_a_dry_run_of_a_sweep_counts_what_is_measured(capsys, monkeypatch, tmp_path, tiny_run):
     """Beside runs that will take time, those that are finished are a number of runs, no basis."""
-    from explorer.analysis.planning.run_time import MEASURED
+    from explorer.analysis.planning.run_time import NOTHING_TO_RUN
     from explorer.cli import tables
     from explorer.pipeline import preflight
 
     runs = [specs.RunSpec.parse(tiny_run | {"name": name}) for name in ("one", "two", "three")]
     [told] = preflight.forecasts(runs[:1], tmp_path)
-    over = dataclasses.replace(told, seconds=0.0, seconds_basis=MEASURED)
+    over = dataclasses.replace(told, seconds=0.0, seconds_basis=NOTHING_TO_RUN)
     monkeypatch.setattr(preflight, "forecasts", lambda *_: [told, over, over])
     tables.print_forecasts(runs, tmp_path)
 
     said = capsys.readouterr().out
     assert "2 of the 3 runs are already measured." in said
-    assert MEASURED not in said
+    assert NOTHING_TO_RUN not in said
     assert told.seconds_basis in " ".join(said.split())
 
 

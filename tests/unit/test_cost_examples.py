@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 
 from explorer.analysis.cost import breakeven, fleet, payback, serving_cost, unit_cost
-from explorer.analysis.cost.fleet import Limits
-from explorer.analysis.cost.quantity import Quantity, median
-from explorer.analysis.cost.serving_cost import Measured, Workload
+from explorer.analysis.cost.fleet import LatencyLimits
+from explorer.analysis.cost.quantity import Quantity, median_quantity
+from explorer.analysis.cost.serving_cost import MeasuredTiming, Workload
 from explorer.analysis.numbers import dollars, milliseconds, percent, significant
 from explorer.analysis.planning import roofline
 
 TEXT = " ".join((Path(__file__).parents[2] / "docs" / "cost.md").read_text("utf-8").split())
 CHAT = Workload(input_tokens=512, output_tokens=128)
-AT_ONE = Measured(Quantity(200.0), Quantity(20.0, 19.0, 21.0), 1, 512)
-AT_EIGHT = Measured(Quantity(400.0), Quantity(25.0), 8, 512)
+AT_ONE = MeasuredTiming(Quantity(200.0), Quantity(20.0, 19.0, 21.0), 1, 512)
+AT_EIGHT = MeasuredTiming(Quantity(400.0), Quantity(25.0), 8, 512)
 RATE = Quantity(1.8)
 
 
@@ -26,7 +26,7 @@ def says(*texts):
 
 def test_median_and_its_interval():
     """Ten timings: the second smallest and the second largest are the ends."""
-    one = median([20.0, 19.8, 20.4, 19.0, 20.0, 21.2, 20.2, 19.9, 20.3, 22.0])
+    one = median_quantity([20.0, 19.8, 20.4, 19.0, 20.0, 21.2, 20.2, 19.9, 20.3, 22.0])
 
     assert one.in_words() == "20.1 [19.8, 21.2]"
     says("20.1 [19.8, 21.2]")
@@ -42,7 +42,7 @@ def test_intervals_are_carried_through():
 
 def test_a_request_and_a_million_tokens():
     """Reading and writing are paid by their time."""
-    found = serving_cost.costs(AT_ONE, CHAT, RATE, 0.5)
+    found = serving_cost.request_costs(AT_ONE, CHAT, RATE, 0.5)
 
     assert found.usd_per_request.in_words(dollars) == "$0.00274 [$0.00261, $0.00287]"
     assert found.usd_per_mtok_prefill.in_words(dollars) == "$0.391"
@@ -66,11 +66,11 @@ def test_another_workload_is_in_proportion():
 
 def test_a_fleet_under_limits():
     """The limit on TPOT decides which measured concurrency is used."""
-    curve = fleet.curve([AT_ONE, AT_EIGHT], CHAT)
+    curve = fleet.concurrency_curve([AT_ONE, AT_EIGHT], CHAT)
     asked = {"traffic_per_s": 3.0, "utilisation": 0.6, "usd_per_hour": RATE}
 
-    free = fleet.plan(curve, **asked)
-    strict = fleet.plan(curve, **asked, limits=Limits(ttft_ms=300, tpot_ms=22))
+    free = fleet.plan_fleet(curve, **asked)
+    strict = fleet.plan_fleet(curve, **asked, limits=LatencyLimits(ttft_ms=300, tpot_ms=22))
 
     assert significant(free.requests_per_s.value) == "2.24"
     assert free.replicas.value == 3
@@ -85,8 +85,8 @@ def test_the_bill_and_its_payback():
     """Ten minutes of the teacher, forty of training, fifteen of tests, at $1.80 an hour."""
     seconds = {"teacher pass": 600.0, "training": 2400.0, "evaluation": 900.0, "timing": 300.0}
 
-    one = payback.bill(seconds, RATE)
-    shared = payback.bill(seconds, RATE, shared_by=5)
+    one = payback.distillation_bill(seconds, RATE)
+    shared = payback.distillation_bill(seconds, RATE, shared_by=5)
     hours = payback.payback_hours(one.total, Quantity(5.4), Quantity(1.8))
 
     assert dollars(one.total.value) == "$2.10"
@@ -114,7 +114,7 @@ def test_break_even_with_an_api():
 def test_a_device_that_is_not_at_hand():
     """Memory of a 70B, time of a 7B on a card of 165 TFLOP/s and 1,008 GB/s."""
     assert significant(roofline.weight_bytes(70e9, 4) / 1e9) == "39.4"
-    timed = roofline.speed(
+    timed = roofline.estimated_speed(
         num_parameters=7e9,
         num_active_parameters=7e9,
         kv_bytes=57_344,

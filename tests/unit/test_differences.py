@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from explorer.analysis.stats import differences, pairing, retention
-from explorer.analysis.stats.pairing import Pair
+from explorer.analysis.stats.pairing import TaskPair
 from explorer.store import disk, frames
 from tests import records
 
@@ -16,12 +16,12 @@ def right(both, only_own, only_other, neither):
 
 
 def pair(task, *counts, **more):
-    return Pair(task, "acc", 0.5, *right(*counts), **more)
+    return TaskPair(task, "acc", 0.5, *right(*counts), **more)
 
 
 def test_a_row_says_how_far_apart_and_how_sure():
     """Scores, difference, the documents that decide it, the test and its verdict."""
-    row = differences.tasks([pair("a", 60, 4, 20, 16)]).iloc[0]
+    row = differences.task_differences([pair("a", 60, 4, 20, 16)]).iloc[0]
 
     assert row["student"] == pytest.approx(0.64)
     assert row["teacher"] == pytest.approx(0.80)
@@ -36,8 +36,10 @@ def test_verdicts_mind_how_many_tasks_are_asked():
     """A p-value of 0.022 is a difference on one task, and none among three."""
     clear = pair("a", 60, 2, 11, 27)
 
-    alone = differences.tasks([clear])
-    among = differences.tasks([clear, pair("b", 60, 10, 10, 20), pair("c", 60, 9, 11, 20)])
+    alone = differences.task_differences([clear])
+    among = differences.task_differences(
+        [clear, pair("b", 60, 10, 10, 20), pair("c", 60, 9, 11, 20)]
+    )
 
     assert alone["p_value"][0] == pytest.approx(0.0225, abs=1e-4)
     assert alone["verdict"].tolist() == ["worse"]
@@ -47,10 +49,10 @@ def test_verdicts_mind_how_many_tasks_are_asked():
 
 def test_what_cannot_be_paired_has_a_reason_and_no_numbers():
     """A refused task is in the table with the reason, and out of the suite."""
-    refused = Pair("b", "acc", 0.5, np.empty(0), np.empty(0), "task versions differ")
+    refused = TaskPair("b", "acc", 0.5, np.empty(0), np.empty(0), "task versions differ")
     pairs = [pair("a", 60, 4, 20, 16), refused]
 
-    rows, suite = differences.tasks(pairs), differences.suite(pairs)
+    rows, suite = differences.task_differences(pairs), differences.suite_difference(pairs)
 
     assert rows["reason"].tolist() == ["", "task versions differ"]
     assert rows.loc[1, ["student", "difference", "p_value", "p_holm"]].isna().all()
@@ -62,7 +64,7 @@ def test_what_cannot_be_paired_has_a_reason_and_no_numbers():
 
 def test_the_suite_weighs_tasks_alike():
     """The mean over tasks, whatever their size, with both kinds of error."""
-    suite = differences.suite([pair("a", 60, 4, 20, 16), pair("b", 600, 100, 60, 240)])
+    suite = differences.suite_difference([pair("a", 60, 4, 20, 16), pair("b", 600, 100, 60, 240)])
 
     assert suite["difference"] == pytest.approx((-0.16 + 0.04) / 2)
     assert suite["difference_low"] < suite["difference"] < suite["difference_high"]
@@ -72,7 +74,7 @@ def test_the_suite_weighs_tasks_alike():
 
 def test_a_suite_of_nothing_has_no_verdict():
     """Without a pair there is no number, rather than zero."""
-    suite = differences.suite([])
+    suite = differences.suite_difference([])
 
     assert suite["num_tasks"] == 0
     assert suite["verdict"] is suite["difference"] is suite["p_value"] is None
@@ -85,7 +87,7 @@ def test_exchanging_the_two_runs_turns_every_sign(store_root):
     scores = frames.scores(found)
 
     def against(one, other):
-        return differences.between(
+        return differences.compare_runs(
             scores[scores["run_id"] == one],
             scores[scores["run_id"] == other],
             disk.answers(store_root, one),
@@ -109,7 +111,7 @@ def test_a_run_against_itself_is_inconclusive_everywhere(store_root):
     scores = frames.scores(found)
     own = scores[scores["run_id"] == run_id], disk.answers(store_root, run_id)
 
-    rows, suite = differences.between(own[0], own[0], own[1], own[1])
+    rows, suite = differences.compare_runs(own[0], own[0], own[1], own[1])
 
     assert (rows["difference"] == 0).all()
     assert (rows["p_holm"] == 1).all()

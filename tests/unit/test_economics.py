@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 from explorer import cli
 from explorer.analysis.cost import breakeven, economics, fleet, payback, serving_cost
 from explorer.analysis.cost.economics import Assumptions
-from explorer.analysis.cost.fleet import Limits
-from explorer.analysis.cost.quantity import Quantity, median, of, unknown
-from explorer.analysis.cost.serving_cost import Measured, Workload
+from explorer.analysis.cost.fleet import LatencyLimits
+from explorer.analysis.cost.quantity import Quantity, from_value, median_quantity, unknown
+from explorer.analysis.cost.serving_cost import MeasuredTiming, Workload
 from explorer.errors import BadInput
 from explorer.records import LoadPoint
 from explorer.store import frames
 from tests import records
 
 CHAT = Workload(512, 128)
-POINT = Measured(Quantity(200.0), Quantity(20.0), 1, 512)
+POINT = MeasuredTiming(Quantity(200.0), Quantity(20.0), 1, 512)
 RATE = Quantity(1.8)
-CURVE = fleet.curve([POINT], CHAT)
+CURVE = fleet.concurrency_curve([POINT], CHAT)
 POSITIVE = st.floats(0.01, 1e6)
 
 
@@ -58,21 +58,21 @@ def test_nothing_is_divided_by_zero():
 
 def test_few_timings_have_a_median_and_no_interval():
     """Below six values no two of them hold the median with 95 %."""
-    assert median([1.0, 2.0, 3.0, 4.0, 5.0]) == Quantity(3.0)
-    assert median([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == Quantity(3.5, 1.0, 6.0)
-    assert not median([]).known
-    assert of(math.nan, "a price").missing == ("a price",)
+    assert median_quantity([1.0, 2.0, 3.0, 4.0, 5.0]) == Quantity(3.0)
+    assert median_quantity([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == Quantity(3.5, 1.0, 6.0)
+    assert not median_quantity([]).known
+    assert from_value(math.nan, "a price").missing == ("a price",)
 
 
 def test_an_unknown_price_leaves_the_cost_blank_and_the_devices_known():
     """How many devices does not depend on their price."""
-    plan = fleet.plan(
+    plan = fleet.plan_fleet(
         CURVE, traffic_per_s=1, utilisation=0.5, usd_per_hour=unknown("the price of box")
     )
 
     assert plan.replicas.value == 6
     assert plan.usd_per_month.missing == ("the price of box",)
-    assert serving_cost.costs(
+    assert serving_cost.request_costs(
         POINT, CHAT, unknown("the price of box"), 1
     ).usd_per_request.missing == ("the price of box",)
 
@@ -81,9 +81,9 @@ def test_an_unknown_price_leaves_the_cost_blank_and_the_devices_known():
 def test_a_utilisation_that_cannot_be_is_refused(utilisation):
     """0 or 2 are no shares of the time."""
     with pytest.raises(BadInput, match="utilisation must be above 0 and at most 1"):
-        serving_cost.costs(POINT, CHAT, RATE, utilisation)
+        serving_cost.request_costs(POINT, CHAT, RATE, utilisation)
     with pytest.raises(BadInput, match="utilisation"):
-        fleet.plan(CURVE, traffic_per_s=1, utilisation=utilisation, usd_per_hour=RATE)
+        fleet.plan_fleet(CURVE, traffic_per_s=1, utilisation=utilisation, usd_per_hour=RATE)
     with pytest.raises(BadInput, match="utilisation"):
         breakeven.break_even(Quantity(1.0), RATE, Quantity(1.0), utilisation)
 
@@ -94,21 +94,21 @@ def test_an_amount_that_cannot_be_is_refused(dollars):
     price = Quantity(dollars)
 
     with pytest.raises(BadInput, match="convert other currencies first"):
-        serving_cost.costs(POINT, CHAT, price, 1)
+        serving_cost.request_costs(POINT, CHAT, price, 1)
     with pytest.raises(BadInput, match="US dollars"):
         breakeven.api_usd_per_request(CHAT, price, RATE)
     with pytest.raises(BadInput, match="US dollars"):
-        payback.bill({}, price)
+        payback.distillation_bill({}, price)
 
 
 @pytest.mark.parametrize(
     ("make", "said"),
     [
         (lambda: Workload(0, 128), "at least 1 input token"),
-        (lambda: Limits(ttft_ms=0), "limit on TTFT must be above 0"),
-        (lambda: payback.bill({}, RATE, shared_by=0), "shared by 1 student or more"),
+        (lambda: LatencyLimits(ttft_ms=0), "limit on TTFT must be above 0"),
+        (lambda: payback.distillation_bill({}, RATE, shared_by=0), "shared by 1 student or more"),
         (
-            lambda: fleet.plan(CURVE, traffic_per_s=0, utilisation=1, usd_per_hour=RATE),
+            lambda: fleet.plan_fleet(CURVE, traffic_per_s=0, utilisation=1, usd_per_hour=RATE),
             "traffic must be above 0",
         ),
     ],
@@ -121,8 +121,8 @@ def test_other_requests_that_cannot_be_are_refused(make, said):
 
 def test_limits_that_nothing_meets_say_what_was_measured():
     """No fleet, and the medians at the smallest concurrency."""
-    plan = fleet.plan(
-        CURVE, traffic_per_s=1, utilisation=1, usd_per_hour=RATE, limits=Limits(tpot_ms=5)
+    plan = fleet.plan_fleet(
+        CURVE, traffic_per_s=1, utilisation=1, usd_per_hour=RATE, limits=LatencyLimits(tpot_ms=5)
     )
 
     assert plan.concurrency is None
@@ -132,18 +132,21 @@ def test_limits_that_nothing_meets_say_what_was_measured():
 
 def test_one_measured_concurrency_is_never_extrapolated_in_silence():
     """The plan says that it knows of no more."""
-    plan = fleet.plan(CURVE, traffic_per_s=100, utilisation=1, usd_per_hour=RATE)
+    plan = fleet.plan_fleet(CURVE, traffic_per_s=100, utilisation=1, usd_per_hour=RATE)
 
     assert plan.notes[0].startswith("only concurrency 1 was measured")
 
 
 def test_a_curve_that_turned_down_ends_before_its_end():
     """Past saturation more requests at once finish fewer: the peak is used, without a note."""
-    slow = Measured(Quantity(4000.0), Quantity(900.0), 16, 512)
-    best = Measured(Quantity(400.0), Quantity(25.0), 8, 512)
+    slow = MeasuredTiming(Quantity(4000.0), Quantity(900.0), 16, 512)
+    best = MeasuredTiming(Quantity(400.0), Quantity(25.0), 8, 512)
 
-    plan = fleet.plan(
-        fleet.curve([slow, POINT, best], CHAT), traffic_per_s=1, utilisation=1, usd_per_hour=RATE
+    plan = fleet.plan_fleet(
+        fleet.concurrency_curve([slow, POINT, best], CHAT),
+        traffic_per_s=1,
+        utilisation=1,
+        usd_per_hour=RATE,
     )
 
     assert plan.concurrency == 8
@@ -152,7 +155,7 @@ def test_a_curve_that_turned_down_ends_before_its_end():
 
 def test_a_month_at_each_traffic_is_a_staircase():
     """A second device is needed as soon as the first one is full."""
-    frame = fleet.monthly(CURVE, [0.1, 0.3, 0.5], utilisation=1.0, usd_per_hour=RATE)
+    frame = fleet.monthly_costs(CURVE, [0.1, 0.3, 0.5], utilisation=1.0, usd_per_hour=RATE)
 
     assert frame["replicas"].tolist() == [1, 1, 2]
     assert frame["usd_per_month"].tolist() == [1.8 * 730, 1.8 * 730, 3.6 * 730]
@@ -172,15 +175,17 @@ def test_a_payback_needs_a_saving():
 def test_the_bill_comes_from_what_a_run_measured():
     """Teacher's pass, training and evaluation as the record has them; a part unknown is named."""
     record = records.make_record(num_layers=15)
-    seconds = payback.seconds_of(record)
+    seconds = payback.part_seconds(record)
 
     assert seconds["teacher pass"] == 290.0
     assert seconds["training"] == record.distillation.seconds
-    assert payback.bill(seconds, RATE).total.value == pytest.approx(
+    assert payback.distillation_bill(seconds, RATE).total.value == pytest.approx(
         1.8 * sum(seconds.values()) / 3600
     )
-    failed = payback.seconds_of(records.make_record(num_layers=15, status="failed"))
-    assert payback.bill(failed, RATE).total.missing == ("the seconds of the teacher pass",)
+    failed = payback.part_seconds(records.make_record(num_layers=15, status="failed"))
+    assert payback.distillation_bill(failed, RATE).total.missing == (
+        "the seconds of the teacher pass",
+    )
 
 
 def test_money_over_time_begins_with_the_bill_and_crosses_at_the_payback():
@@ -188,11 +193,11 @@ def test_money_over_time_begins_with_the_bill_and_crosses_at_the_payback():
     bill, teacher, student = Quantity(1460.0), Quantity(3.0), Quantity(1.0)
     paid = payback.payback_hours(bill, teacher, student).value
 
-    spent = payback.over_time(bill, student, [0.0, paid])
+    spent = payback.spent_after(bill, student, [0.0, paid])
 
     assert paid == pytest.approx(730)
     assert spent == pytest.approx([1460.0, teacher.value * paid])
-    assert math.isnan(payback.over_time(unknown("x"), teacher, [1.0])[0])
+    assert math.isnan(payback.spent_after(unknown("x"), teacher, [1.0])[0])
 
 
 def test_a_free_api_is_never_beaten_and_an_unknown_one_is_named():
@@ -235,7 +240,7 @@ def test_each_run_becomes_a_candidate_with_its_fleet_and_its_cost():
     assert rows["label"].tolist() == ["teacher", "15 layers", "6 layers"]
     assert rows["usd_per_month"].is_monotonic_decreasing
     teacher = rows.iloc[0]
-    seconds = median([t.latency_ms / 1e3 for t in made[0].latency.own.turns]).value
+    seconds = median_quantity([t.latency_ms / 1e3 for t in made[0].latency.own.turns]).value
     assert teacher["replicas"] == pytest.approx(math.ceil(seconds / 0.5), abs=1)
     assert teacher["fleet_usd_per_hour"] == pytest.approx(0.05 * teacher["replicas"])
     assert teacher["usd_per_request_low"] < teacher["usd_per_request"]
@@ -289,7 +294,7 @@ def test_without_a_price_the_fleet_is_counted_and_the_cost_is_blank():
 
     assert rows["replicas"].notna().all()
     assert rows["usd_per_month"].isna().all()
-    assert f"needs the price of {records.DEVICE_NAME}" in economics.headline(rows, assumed)
+    assert f"needs the price of {records.DEVICE_NAME}" in economics.cost_headline(rows, assumed)
 
 
 def test_an_api_has_a_month_and_a_break_even_for_each_candidate():
@@ -301,8 +306,8 @@ def test_an_api_has_a_month_and_a_break_even_for_each_candidate():
 
     assert low["api_usd_per_month"].iloc[0] == pytest.approx(192 * 0.1 / 1e6 * 3600 * 730)
     assert (high["break_even_utilisation"] < low["break_even_utilisation"]).all()
-    assert "API" in set(economics.by_traffic(made, labels, dear)["name"])
-    assert "API" not in set(economics.by_traffic(made, labels, study()[2])["name"])
+    assert "API" in set(economics.cost_by_traffic(made, labels, dear)["name"])
+    assert "API" not in set(economics.cost_by_traffic(made, labels, study()[2])["name"])
 
 
 def test_the_sentence_speaks_of_the_cheapest_and_of_the_teacher():
@@ -310,13 +315,13 @@ def test_the_sentence_speaks_of_the_cheapest_and_of_the_teacher():
     made, labels, assumed = study()
     rows = economics.candidates(made, labels, assumed).assign(retention=[1.0, 0.6, 0.25])
 
-    said = economics.headline(rows, assumed)
+    said = economics.cost_headline(rows, assumed)
 
     assert said.startswith("60 requests a minute cost $")
     assert "with 6 layers" in said
     assert "the former keeps 25 % and has paid for itself after" in said
-    assert economics.headline(rows.iloc[:1], assumed).endswith("a month with teacher.")
-    assert "No finished run" in economics.headline(rows.iloc[:0], assumed)
+    assert economics.cost_headline(rows.iloc[:1], assumed).endswith("a month with teacher.")
+    assert "No finished run" in economics.cost_headline(rows.iloc[:0], assumed)
 
 
 def test_money_is_drawn_as_far_as_the_paybacks_can_be_seen():
@@ -324,8 +329,8 @@ def test_money_is_drawn_as_far_as_the_paybacks_can_be_seen():
     made, labels, assumed = study()
     rows = economics.candidates(made, labels, assumed)
 
-    spent = economics.over_time(rows)
-    nothing_saved = economics.over_time(rows.assign(payback_hours=math.nan))
+    spent = economics.spending_over_time(rows)
+    nothing_saved = economics.spending_over_time(rows.assign(payback_hours=math.nan))
 
     assert spent["hours"].max() == pytest.approx(1.6 * rows["payback_hours"].max())
     assert nothing_saved["hours"].max() == 12 * 730
@@ -341,7 +346,7 @@ def test_price_sets_stand_side_by_side():
     made, labels, assumed = study()
     sets = {"one": {records.DEVICE_NAME: 0.05}, "two": {records.DEVICE_NAME: 0.1}, "none": {}}
 
-    frame = economics.by_price_set(made, labels, assumed, sets)
+    frame = economics.cost_by_price_set(made, labels, assumed, sets)
 
     assert frame["two"].tolist() == pytest.approx([2 * usd for usd in frame["one"]])
     assert frame["none"].isna().all()
@@ -405,12 +410,12 @@ def test_a_sweep_of_load_decides_the_fleet():
         update={"latency": made[0].latency.model_copy(update={"own": timing})}
     )
 
-    found = economics.curve(record, assumed.workload)
+    found = economics.run_curve(record, assumed.workload)
     plan = economics.candidates([record], {record.run_id: "teacher"}, assumed)
 
     assert found["concurrency"].tolist() == [1, 4, 8]
     assert plan["concurrency"].tolist() == [8]
-    tight = dataclasses.replace(assumed, limits=Limits(tpot_ms=2.5 * own.turns[0].tpot_ms))
+    tight = dataclasses.replace(assumed, limits=LatencyLimits(tpot_ms=2.5 * own.turns[0].tpot_ms))
     assert economics.candidates([record], {record.run_id: "t"}, tight)["concurrency"].tolist() == [
         4
     ]

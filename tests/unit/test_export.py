@@ -38,7 +38,7 @@ def runs():
 )
 def test_raw_formats_give_the_numbers_back(runs, format, read):
     """One row a run, every digit kept, a missing value missing."""
-    again = read(io.BytesIO(export.write(runs, format)))
+    again = read(io.BytesIO(export.write_runs(runs, format)))
 
     assert again["run_id"].tolist() == ["t", "s"]
     assert again["retention"].tolist() == pytest.approx([1.0, -0.123456789012345], abs=1e-15)
@@ -48,7 +48,7 @@ def test_raw_formats_give_the_numbers_back(runs, format, read):
 
 def test_json_has_null_for_what_is_missing(runs):
     """Never NaN, which is no JSON."""
-    rows = json.loads(export.write(runs, "json"), parse_constant=pytest.fail)
+    rows = json.loads(export.write_runs(runs, "json"), parse_constant=pytest.fail)
 
     assert rows[1]["tpot_ms"] is None
     assert rows[1]["label"] == FORMULA
@@ -59,7 +59,7 @@ def test_a_csv_cell_is_never_a_formula(runs, text):
     """A name that a spreadsheet would run arrives as text; numbers keep their minus."""
     runs["label"] = ["teacher", text]
 
-    again = pd.read_csv(io.BytesIO(export.write(runs, "csv")))
+    again = pd.read_csv(io.BytesIO(export.write_runs(runs, "csv")))
 
     assert again["label"].tolist() == ["teacher", "'" + text.replace("\r", " ")]
     assert again["retention"].iloc[1] < 0
@@ -67,7 +67,7 @@ def test_a_csv_cell_is_never_a_formula(runs, text):
 
 def test_xlsx_has_text_as_text_and_a_frozen_bold_header(runs):
     """No formula, no link; the header stays in view."""
-    with zipfile.ZipFile(io.BytesIO(export.write(runs, "xlsx"))) as book:
+    with zipfile.ZipFile(io.BytesIO(export.write_runs(runs, "xlsx"))) as book:
         sheet = book.read("xl/worksheets/sheet1.xml").decode()
         strings = book.read("xl/sharedStrings.xml").decode()
         styles = book.read("xl/styles.xml").decode()
@@ -81,8 +81,8 @@ def test_xlsx_has_text_as_text_and_a_frozen_bold_header(runs):
 
 def test_markdown_and_latex_are_the_comparison_with_specials_escaped(runs):
     """A pipe does not end a cell, a percent sign does not begin a TeX comment."""
-    markdown = export.write(runs, "md").decode()
-    latex = export.write(runs, "latex").decode()
+    markdown = export.write_runs(runs, "md").decode()
+    latex = export.write_runs(runs, "latex").decode()
 
     assert "=cmd\\|" in markdown
     assert len({line.replace("\\|", "").count("|") for line in markdown.strip().splitlines()}) == 1
@@ -94,20 +94,20 @@ def test_markdown_and_latex_are_the_comparison_with_specials_escaped(runs):
 def test_an_empty_table_is_written_in_every_format(runs):
     """No runs make a file with a header, not an error."""
     for format in export.TABLE_FORMATS:
-        assert export.write(runs.iloc[:0], format), format
+        assert export.write_runs(runs.iloc[:0], format), format
 
 
 def test_an_unknown_format_is_refused_with_those_there_are(runs):
     """The sentence lists what can be chosen."""
     with pytest.raises(BadInput, match="csv, xlsx, parquet, md, latex, json"):
-        export.write(runs, "docx")
+        export.write_runs(runs, "docx")
     with pytest.raises(BadInput, match="html, png, svg"):
-        export.figure(go.Figure(), "gif")
+        export.write_figure(go.Figure(), "gif")
 
 
 def test_a_figure_as_html_needs_no_network():
     """The page carries its own Plotly."""
-    page = export.figure(go.Figure(go.Scatter(x=[1], y=[2])), "html").decode()
+    page = export.write_figure(go.Figure(go.Scatter(x=[1], y=[2])), "html").decode()
 
     assert "<html" in page
     assert 'src="http' not in page
@@ -118,11 +118,11 @@ def test_a_picture_without_a_browser_says_what_to_install(monkeypatch, tmp_path)
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "none"))
 
     with pytest.raises(ExplorerError, match="Chromium.* or choose HTML"):
-        export.figure(go.Figure(), "png")
+        export.write_figure(go.Figure(), "png")
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("format", "start"), [("png", b"\x89PNG"), ("svg", b"<svg")])
 def test_a_picture_is_drawn_by_the_browser(format, start):
     """A figure becomes a picture of its own kind."""
-    assert export.figure(go.Figure(go.Scatter(x=[1], y=[2])), format).startswith(start)
+    assert export.write_figure(go.Figure(go.Scatter(x=[1], y=[2])), format).startswith(start)

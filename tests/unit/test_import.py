@@ -69,14 +69,14 @@ def test_an_imported_student_is_held_against_a_measured_teacher(store_root):
     runs, scores = frames.runs(found), frames.scores(found)
     answers = {one.run_id: disk.answers(store_root, one.run_id) for one in found}
 
-    added = retention.add(runs, scores, answers).set_index("run_id").loc[run_id]
+    added = retention.add_retention(runs, scores, answers).set_index("run_id").loc[run_id]
 
     assert problems == []
     assert (added["basis"], added["role"], added["label"]) == ("imported", "student", "brought")
     assert added["num_tasks"] == 5
     assert added["retention"] == pytest.approx(0.7238, abs=1e-3)
     assert np.isnan(added["tpot_ms"])
-    rows, _ = differences.between(
+    rows, _ = differences.compare_runs(
         scores[scores["run_id"] == run_id],
         scores[scores["run_id"] == TEACHER],
         answers[run_id],

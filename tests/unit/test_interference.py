@@ -10,7 +10,7 @@ from explorer.analysis.cost import economics, unit_cost
 from explorer.analysis.cost.economics import Assumptions
 from explorer.analysis.cost.serving_cost import Workload
 from explorer.analysis.planning import roofline
-from explorer.analysis.planning.run_time import estimate
+from explorer.analysis.planning.run_time import estimate_runs
 from explorer.analysis.stats import retention
 from explorer.analysis.tables import run_table
 from explorer.catalogue.prices import Price
@@ -41,9 +41,9 @@ def analysed(root):
     """The store's frame with what is kept and what it costs."""
     found, _ = disk.records(root)
     answers = {record.run_id: disk.answers(root, record.run_id) for record in found}
-    runs = retention.add(frames.runs(found), frames.scores(found), answers)
+    runs = retention.add_retention(frames.runs(found), frames.scores(found), answers)
     price = Price(usd_per_hour=0.05, provider="Cloud")
-    return unit_cost.add(runs, {records.DEVICE_NAME: price}, utilisation=0.5)
+    return unit_cost.add_costs(runs, {records.DEVICE_NAME: price}, utilisation=0.5)
 
 
 def priced(root):
@@ -92,8 +92,8 @@ def test_a_run_without_a_timing_is_not_busy(store_root):
     frame = frames.runs(disk.records(store_root)[0])
 
     assert frame["machine_busy"].tolist() == [False]
-    assert not interference.busy(frame).any()
-    assert not interference.busy(pd.DataFrame({"run_id": ["published"]})).any()
+    assert not interference.was_busy(frame).any()
+    assert not interference.was_busy(pd.DataFrame({"run_id": ["published"]})).any()
 
 
 def test_every_column_of_a_timing_is_known_as_one(store_root, study):
@@ -185,23 +185,13 @@ def test_the_load_is_not_taken_from_a_busy_teacher(store_root, study):
     assert students["usd_per_mtok"].notna().all()
 
 
-def test_a_busy_run_is_not_picked(store_root, study):
-    """A limit on time or cost is met only by what was measured on an idle machine."""
-    records.make_busy(store_root, study["6 layers"])
-
-    picked = headline.pick(analysed(store_root), max_tpot_ms=1e9)["run_id"].tolist()
-
-    assert study["6 layers"] not in picked
-    assert study["10 layers"] in picked
-
-
 def test_estimates_of_timing_and_memory_leave_busy_runs_out(store_root, study):
     """A slow moment makes no plan longer; the seconds of training and testing stay known."""
     planned = records.study("planned", layers=(12,))[1]
 
     def estimated():
         found, _ = disk.records(store_root)
-        return estimate([planned], frames.runs(found), frames.scores(found))
+        return estimate_runs([planned], frames.runs(found), frames.scores(found))
 
     before = estimated()
     records.make_busy(store_root, study["15 layers"], times_slower=50)
@@ -233,19 +223,19 @@ def test_no_cost_rests_on_busy_times(store_root, study):
     row = rows.set_index("label").loc["6 layers"]
 
     assert row["machine_busy"]
-    assert row["missing"] == interference.NEEDED
+    assert row["missing"] == interference.IDLE_TIMING
     assert row[["usd_per_month", "usd_per_request", "usd_per_mtok_decode", "replicas"]].isna().all()
     assert row["bill_usd"] > 0
     compared = analysed(store_root).set_index("label").loc["6 layers", "usd_per_mtok"]
     assert row["usd_per_mtok"] == pytest.approx(compared)
-    sentence = economics.headline(rows, ASSUMED)
+    sentence = economics.cost_headline(rows, ASSUMED)
     assert "6 layers" not in sentence
     assert sentence.endswith("1 run timed on a busy machine is left out.")
-    months = economics.by_traffic(found, labels, ASSUMED)
+    months = economics.cost_by_traffic(found, labels, ASSUMED)
     assert months[months["name"] == "6 layers"]["usd_per_month"].isna().all()
-    spent = economics.over_time(rows)
+    spent = economics.spending_over_time(rows)
     assert spent[spent["name"] == "6 layers"]["usd"].isna().all()
-    by_set = economics.by_price_set(found, labels, ASSUMED, {"yours": ASSUMED.usd_per_hour})
+    by_set = economics.cost_by_price_set(found, labels, ASSUMED, {"yours": ASSUMED.usd_per_hour})
     assert by_set.set_index("label")["yours"].isna().tolist() == [
         label == "6 layers" for label in by_set["label"]
     ]
@@ -270,11 +260,11 @@ def test_where_all_is_busy_the_cost_says_what_is_needed(store_root, study):
 
     _, _, rows = priced(store_root)
 
-    assert economics.headline(rows, ASSUMED) == (
+    assert economics.cost_headline(rows, ASSUMED) == (
         "What 60 requests a minute cost is not known: this needs a timing on an idle machine."
     )
     assert (
-        charts.payback_chart(economics.over_time(rows), rows, num_busy=6)
+        charts.payback_chart(economics.spending_over_time(rows), rows, num_busy=6)
         .layout.annotations[0]
         .text.endswith("a price of the device and a timing on an idle machine.")
     )
@@ -285,8 +275,10 @@ def test_money_charts_count_what_they_do_not_draw(store_root, study):
     records.make_busy(store_root, study["6 layers"])
     found, labels, rows = priced(store_root)
 
-    months = charts.break_even_chart(economics.by_traffic(found, labels, ASSUMED), 1, num_busy=1)
-    spent = charts.payback_chart(economics.over_time(rows), rows, num_busy=1)
+    months = charts.break_even_chart(
+        economics.cost_by_traffic(found, labels, ASSUMED), 1, num_busy=1
+    )
+    spent = charts.payback_chart(economics.spending_over_time(rows), rows, num_busy=1)
 
     for figure in (months, spent):
         assert "6 layers" not in {trace.name for trace in figure.data if trace.x is not None}
@@ -301,7 +293,7 @@ def test_a_busy_run_calibrates_no_device(store_root, study):
     row = frames.row(disk.load(store_root, study["15 layers"]))
 
     with pytest.raises(BadInput, match=r"busy machine.*explorer run \S+ --again"):
-        roofline.calibrated(row, tflops=1e3, bandwidth_gb_s=1e5)
+        roofline.calibrated_efficiency(row, tflops=1e3, bandwidth_gb_s=1e5)
 
 
 def test_tables_mark_a_busy_run_beside_its_name(store_root, study):
@@ -310,8 +302,8 @@ def test_tables_mark_a_busy_run_beside_its_name(store_root, study):
     records.make_busy(store_root, study["teacher"])
     runs = analysed(store_root)
 
-    names = run_table.comparison(runs)["Model"].tolist()
-    raw = run_table.raw(runs).set_index("label")
+    names = run_table.comparison_table(runs)["Model"].tolist()
+    raw = run_table.raw_table(runs).set_index("label")
 
     assert "15 layers (machine was busy)" in names
     assert "starter (teacher, machine was busy)" in names
@@ -319,13 +311,13 @@ def test_tables_mark_a_busy_run_beside_its_name(store_root, study):
     assert raw["machine_busy"].to_dict()["15 layers"]
     assert raw.loc["15 layers", "busy_share_during"] == 0.63
     _, _, rows = priced(store_root)
-    assert "15 layers (machine was busy)" in run_table.economics(rows)["Model"].tolist()
+    assert "15 layers (machine was busy)" in run_table.economics_table(rows)["Model"].tolist()
 
 
 def test_how_to_time_again_is_a_command():
     """One run or several, each with the line to type."""
-    assert interference.advice([]) == ""
-    assert interference.advice(["a-1"]).endswith("\n  explorer run a-1 --again")
-    assert interference.advice(["a-1", "b-2"]).count("--again") == 2
-    assert interference.left_out(0) == ""
-    assert interference.left_out(2) == "2 runs timed on a busy machine are left out"
+    assert interference.retiming_advice([]) == ""
+    assert interference.retiming_advice(["a-1"]).endswith("\n  explorer run a-1 --again")
+    assert interference.retiming_advice(["a-1", "b-2"]).count("--again") == 2
+    assert interference.left_out_sentence(0) == ""
+    assert interference.left_out_sentence(2) == "2 runs timed on a busy machine are left out"

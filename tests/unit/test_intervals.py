@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from explorer.analysis.stats import bootstrap, intervals, retention
-from explorer.analysis.stats.pairing import Pair
+from explorer.analysis.stats.pairing import TaskPair
 
 REPEATS = 1000
 TOLERANCE = 3 * np.sqrt(0.05 * 0.95 / REPEATS)
@@ -21,7 +21,7 @@ def simulated(rng, count=250, chance=0.25, teacher=0.7, student=0.55, num_cluste
     from scipy import special
 
     right = (special.ndtr(die) < np.array([[student], [teacher]])).astype(float)
-    return Pair("a", "acc", chance, right[0], right[1], clusters_N=clusters)
+    return TaskPair("a", "acc", chance, right[0], right[1], clusters_N=clusters)
 
 
 @pytest.mark.parametrize(("right", "count"), [(0, 10), (3, 10), (10, 10), (712, 1000), (0, 0)])
@@ -65,7 +65,7 @@ def test_passages_that_are_ignored_make_intervals_too_narrow():
     for _ in range(REPEATS):
         one = simulated(rng, num_clusters=50)
         low, high = intervals.fieller(
-            Pair(one.task, one.metric, one.chance, one.student_N, one.teacher_N)
+            TaskPair(one.task, one.metric, one.chance, one.student_N, one.teacher_N)
         )
         covered += low <= truth <= high
 
@@ -77,7 +77,7 @@ def test_formula_and_bootstrap_agree(num_clusters):
     """Two ways to the same interval: ends within a tenth of its width, widths alike."""
     one = simulated(np.random.default_rng(15), count=1000, num_clusters=num_clusters)
     kept_D, _ = retention._draw({"s": [one]}, 4000, 0)["s"]
-    drawn, by_formula = bootstrap.interval(kept_D), intervals.fieller(one)
+    drawn, by_formula = bootstrap.percentile_interval(kept_D), intervals.fieller(one)
     width = drawn[1] - drawn[0]
 
     np.testing.assert_allclose(drawn, by_formula, atol=0.1 * width)
@@ -89,7 +89,7 @@ def test_a_chance_level_for_each_document_counts_as_it_should():
     rng = np.random.default_rng(16)
     chance_N = np.where(np.arange(400) < 200, 1 / 3, 1 / 5)
     plain = simulated(rng, count=400)
-    one = Pair(
+    one = TaskPair(
         "a", "acc", float(chance_N.mean()), plain.student_N, plain.teacher_N, chance_N=chance_N
     )
     kept_D, _ = retention._draw({"s": [one]}, 4000, 0)["s"]
@@ -103,7 +103,7 @@ def test_a_chance_level_for_each_document_counts_as_it_should():
 def test_fieller_has_no_end_where_the_teacher_may_be_at_chance():
     """No bounded interval has 95 % there, so none is given."""
     right = np.array([1.0] * 28 + [0.0] * 72)
-    low, high = intervals.fieller(Pair("a", "acc", 0.25, right, right[::-1].copy()))
+    low, high = intervals.fieller(TaskPair("a", "acc", 0.25, right, right[::-1].copy()))
 
     assert np.isnan([low, high]).all()
 
@@ -177,7 +177,7 @@ def test_clustered_draws_have_the_clustered_spread():
     clusters = np.repeat(np.arange(120), rng.integers(1, 6, 120))
     values = (rng.uniform(size=120)[clusters] < rng.uniform(0, 1, len(clusters))).astype(float)
 
-    drawn = bootstrap.means(values[None, :], "a", 4000, 0, clusters)[:, 0].std()
+    drawn = bootstrap.bootstrap_means(values[None, :], "a", 4000, 0, clusters)[:, 0].std()
 
     expected = np.sqrt(bootstrap.covariance(values[None, :], clusters)[0, 0])
     assert drawn == pytest.approx(expected, rel=0.06)

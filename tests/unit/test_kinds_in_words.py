@@ -70,8 +70,8 @@ def test_a_student_is_called_by_its_kind_and_size(kind):
 
     assert frame["label"][0] == label
     assert frame["kind"][0] == record.spec.student.kind
-    assert run_table.comparison(frame)["Model"].tolist() == [label]
-    assert run_table.comparison(frame)["Parameters"].tolist() == ["81.3 M"]
+    assert run_table.comparison_table(frame)["Model"].tolist() == [label]
+    assert run_table.comparison_table(frame)["Parameters"].tolist() == ["81.3 M"]
 
 
 def test_how_a_student_was_made_is_one_sentence(kind):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from explorer.analysis.stats import differences, paired_tests
-from explorer.analysis.stats.pairing import Pair
+from explorer.analysis.stats.pairing import TaskPair
 
 REPEATS = 1000
 TOLERANCE = 3 * np.sqrt(0.05 * 0.95 / REPEATS)
@@ -98,7 +98,7 @@ def test_the_paired_t_test_is_scipys():
 
     own, other = np.random.default_rng(8).uniform(size=(2, 30))
 
-    p_value, name = paired_tests.paired(own, other)
+    p_value, name = paired_tests.paired_test(own, other)
 
     assert name == "t, paired"
     assert p_value == pytest.approx(stats.ttest_rel(own, other).pvalue)
@@ -114,7 +114,7 @@ def test_the_clustered_test_is_statsmodels():
     fitted = sm.OLS(own - other, np.ones(80)).fit(
         cov_type="cluster", cov_kwds={"groups": clusters, "df_correction": True}, use_t=True
     )
-    p_value, name = paired_tests.paired(own, other, clusters)
+    p_value, name = paired_tests.paired_test(own, other, clusters)
 
     assert name == "t, clustered"
     assert p_value == pytest.approx(float(fitted.pvalues[0]))
@@ -126,7 +126,7 @@ def test_the_clustered_test_is_statsmodels():
 )
 def test_edges_of_the_t_test(own, other, expected):
     """One document tells nothing, equal answers are equal, a constant gap is a gap."""
-    assert paired_tests.paired(np.array(own), np.array(other))[0] == expected
+    assert paired_tests.paired_test(np.array(own), np.array(other))[0] == expected
 
 
 def equal_models(rng, count, num_clusters=None, share=0.7):
@@ -157,7 +157,7 @@ def test_mcnemar_errs_at_most_5_times_in_100():
 def test_the_t_test_errs_5_times_in_100():
     """On graded answers the error rate is the nominal one."""
     rng = np.random.default_rng(1)
-    p_values = [paired_tests.paired(*rng.beta(2, 1, (2, 60)))[0] for _ in range(REPEATS)]
+    p_values = [paired_tests.paired_test(*rng.beta(2, 1, (2, 60)))[0] for _ in range(REPEATS)]
 
     assert abs(rejected(p_values) - 0.05) < TOLERANCE
 
@@ -167,7 +167,7 @@ def test_shared_passages_need_the_clustered_test():
     rng = np.random.default_rng(2)
     cases = [equal_models(rng, 400, num_clusters=40) for _ in range(REPEATS)]
 
-    clustered = rejected([paired_tests.paired(*case)[0] for case in cases])
+    clustered = rejected([paired_tests.paired_test(*case)[0] for case in cases])
     naive = rejected([paired_tests.mcnemar(own, other) for own, other, _ in cases])
 
     assert abs(clustered - 0.05) < TOLERANCE
@@ -194,8 +194,8 @@ def test_the_suite_errs_5_times_in_100():
         pairs = []
         for task, count, num_clusters in (("a", 120, None), ("b", 300, None), ("c", 240, 60)):
             own, other, clusters = equal_models(rng, count, num_clusters)
-            pairs.append(Pair(task, "acc", 0.0, own, other, clusters_N=clusters))
-        p_values.append(differences.suite(pairs, draws=1)["p_value"])
+            pairs.append(TaskPair(task, "acc", 0.0, own, other, clusters_N=clusters))
+        p_values.append(differences.suite_difference(pairs, draws=1)["p_value"])
 
     assert abs(rejected(p_values) - 0.05) < TOLERANCE
 

@@ -42,7 +42,7 @@ RIGHT = [1.0] * 90 + [0.0] * 10
 
 
 def paired(own, other, **options):
-    (one,) = pairing.pair(own[0], other[0], own[1], other[1], **options)
+    (one,) = pairing.pair_tasks(own[0], other[0], own[1], other[1], **options)
     return one
 
 

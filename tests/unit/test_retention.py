@@ -68,7 +68,7 @@ def two(student, teacher, chance=0.5, **student_changes):
 
 def test_retention_is_the_share_of_what_lies_above_chance():
     """0.70 where the teacher has 0.90 and a guesser 0.50 keeps half, and 78 % of the raw score."""
-    added = retention.add(*two(answers("a", first(70)), answers("a", first(90))))
+    added = retention.add_retention(*two(answers("a", first(70)), answers("a", first(90))))
 
     student = added.loc[added["run_id"] == "s"].iloc[0]
     assert student["retention"] == pytest.approx(0.5)
@@ -80,7 +80,7 @@ def test_retention_is_the_share_of_what_lies_above_chance():
 
 def test_a_teacher_keeps_all_of_itself_without_an_interval():
     """A teacher's own row is exactly 100 %, and there is nothing uncertain about it."""
-    added = retention.add(*two(answers("a", first(70)), answers("a", first(90))))
+    added = retention.add_retention(*two(answers("a", first(70)), answers("a", first(90))))
 
     teacher = added.loc[added["run_id"] == "t"].iloc[0]
     assert teacher["retention"] == teacher["raw_ratio"] == 1.0
@@ -93,7 +93,7 @@ def test_the_suite_is_the_mean_over_tasks_whatever_their_size():
     large = answers("b", first(600, 1000)), answers("b", first(700, 1000))
     teacher, student = [small[1], large[1]], [small[0], large[0]]
 
-    added = retention.add(
+    added = retention.add_retention(
         frame("t", "s"),
         pd.concat([scores("t", teacher), scores("s", student)]),
         {"t": pd.concat(teacher), "s": pd.concat(student)},
@@ -107,7 +107,7 @@ def test_a_task_at_chance_is_left_out_and_named():
     good = answers("a", first(70)), answers("a", first(90))
     guessed = answers("b", first(50)), answers("b", first(54))
 
-    added = retention.add(
+    added = retention.add_retention(
         frame("t", "s"),
         pd.concat([scores("t", [good[1], guessed[1]]), scores("s", [good[0], guessed[0]])]),
         {"t": pd.concat([good[1], guessed[1]]), "s": pd.concat([good[0], guessed[0]])},
@@ -124,7 +124,7 @@ def test_a_task_at_chance_is_left_out_and_named():
 
 def test_a_teacher_at_chance_everywhere_leaves_retention_missing_with_the_reason():
     """No number is shown where none can exist, for the teacher neither."""
-    added = retention.add(*two(answers("a", first(50)), answers("a", first(52))))
+    added = retention.add_retention(*two(answers("a", first(50)), answers("a", first(52))))
 
     assert added["retention"].isna().all()
     assert (added["num_tasks"] == 0).all()
@@ -151,7 +151,7 @@ OTHER_HASHES = [f"other-{i}" for i in range(100)]
 )
 def test_what_cannot_be_paired_is_left_out_with_the_reason(student, changes, reason):
     """Two scores are compared only where both answered the same questions in the same way."""
-    added = retention.add(*two(student, answers("a", first(90)), **changes))
+    added = retention.add_retention(*two(student, answers("a", first(90)), **changes))
 
     assert np.isnan(added["retention"].iloc[1])
     assert reason in added["excluded_tasks"].iloc[1]
@@ -160,7 +160,9 @@ def test_what_cannot_be_paired_is_left_out_with_the_reason(student, changes, rea
 
 def test_an_unknown_chance_level_is_no_zero():
     """Without a known chance level there is no retention, rather than one against 0."""
-    added = retention.add(*two(answers("a", first(70)), answers("a", first(90)), chance=np.nan))
+    added = retention.add_retention(
+        *two(answers("a", first(70)), answers("a", first(90)), chance=np.nan)
+    )
 
     assert "chance level is not known" in added["excluded_tasks"].iloc[1]
 
@@ -170,7 +172,7 @@ def test_runs_without_scores_or_without_a_teacher_say_so():
     student = answers("a", first(70))
     runs = frame("t", "s", "failed")
 
-    added = retention.add(runs, scores("s", [student]), {"s": student})
+    added = retention.add_retention(runs, scores("s", [student]), {"s": student})
 
     assert added["excluded_tasks"].tolist() == [
         "all tasks: this run has no scores",
@@ -183,7 +185,7 @@ def test_runs_without_scores_or_without_a_teacher_say_so():
 
 def test_no_runs_give_no_rows_but_all_columns():
     """An empty store does not break the page."""
-    added = retention.add(frame("t").iloc[:0], scores("t", []), {})
+    added = retention.add_retention(frame("t").iloc[:0], scores("t", []), {})
 
     assert added.empty
     assert set(retention.COLUMNS) <= set(added.columns)
@@ -193,12 +195,14 @@ def test_the_same_seed_gives_the_same_interval():
     """Numbers on the page do not flicker between two visits."""
     case = two(answers("a", first(70)), answers("a", first(90)))
 
-    pd.testing.assert_frame_equal(retention.add(*case, seed=3), retention.add(*case, seed=3))
+    pd.testing.assert_frame_equal(
+        retention.add_retention(*case, seed=3), retention.add_retention(*case, seed=3)
+    )
 
 
 def test_an_interval_stays_finite_where_the_teacher_is_barely_above_chance():
     """Draws in which the teacher falls to chance widen the interval; they do not explode it."""
-    added = retention.add(*two(answers("a", first(60)), answers("a", first(61))))
+    added = retention.add_retention(*two(answers("a", first(60)), answers("a", first(61))))
 
     student = added.iloc[1]
     assert np.isfinite(student[["retention_low", "retention_high"]].astype(float)).all()
@@ -223,7 +227,7 @@ def test_the_interval_covers_the_truth_about_95_times_in_100():
         pairs = []
         for task, (chance, teacher, student, count) in tasks.items():
             teacher_N, student_N = simulated(rng, count, teacher, student, shared=0.6)
-            pairs.append(pairing.Pair(task, "acc", chance, student_N, teacher_N))
+            pairs.append(pairing.TaskPair(task, "acc", chance, student_N, teacher_N))
         drawn = retention._draw({"s": pairs}, 300, seed=int(rng.integers(2**31)))
         row = retention._suite(pairs, drawn["s"])
         covered += row["retention_low"] <= truth <= row["retention_high"]
@@ -238,7 +242,7 @@ def test_pairing_narrows_the_interval():
     for shared in (0.0, 0.9):
         teacher_N, student_N = simulated(rng, 2000, 0.8, 0.75, shared)
         case = two(answers("a", student_N), answers("a", teacher_N))
-        student = retention.add(*case).iloc[1]
+        student = retention.add_retention(*case).iloc[1]
         widths.append(student["retention_high"] - student["retention_low"])
     assert widths[1] < 0.6 * widths[0]
 
@@ -312,10 +316,10 @@ def test_old_answers_and_new_ones_give_the_same_numbers():
         one.assign(chance=0.5, cluster=[f"text {i}" for i in range(100)])
         for one in (student, teacher)
     ]
-    plain = retention.add(*two(student, teacher))
+    plain = retention.add_retention(*two(student, teacher))
 
     for pair in ((newer[0], newer[1]), (newer[0], teacher), (student, newer[1])):
-        pd.testing.assert_frame_equal(retention.add(*two(*pair)), plain)
+        pd.testing.assert_frame_equal(retention.add_retention(*two(*pair)), plain)
 
 
 def test_shared_passages_widen_the_interval():
@@ -325,8 +329,8 @@ def test_shared_passages_widen_the_interval():
     student, teacher = answers("a", right[:, 0]), answers("a", right[:, 1])
     texts = [f"text {i // 5}" for i in range(100)]
 
-    plain = retention.add(*two(student, teacher)).iloc[1]
-    clustered = retention.add(*two(student.assign(cluster=texts), teacher)).iloc[1]
+    plain = retention.add_retention(*two(student, teacher)).iloc[1]
+    clustered = retention.add_retention(*two(student.assign(cluster=texts), teacher)).iloc[1]
 
     assert clustered["retention"] == plain["retention"]
     width = [one["retention_high"] - one["retention_low"] for one in (clustered, plain)]
@@ -342,9 +346,9 @@ def test_means_over_different_tasks_are_warned_of():
     all_scores = pd.concat([scores(run_id, of) for run_id, of in per_run.items()])
     of_all = {run_id: pd.concat(of) for run_id, of in per_run.items()}
 
-    same = retention.add(runs, all_scores, of_all)
+    same = retention.add_retention(runs, all_scores, of_all)
     all_scores.loc[(all_scores["run_id"] == "v") & (all_scores["task"] == "b"), "num_fewshot"] = 5
-    other = retention.add(runs, all_scores, of_all)
+    other = retention.add_retention(runs, all_scores, of_all)
 
     assert retention.over_different_tasks(same) == ""
     assert retention.over_different_tasks(other).startswith("The retention of v is a mean over")

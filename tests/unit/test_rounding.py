@@ -182,26 +182,26 @@ def test_the_planned_bytes_are_those_in_memory(tiny_llama, store_root):
     """Of a model with rows as long as a real one's, within a twentieth."""
     name = str(tiny_llama(hidden_size=512))
     spec = RunSpec(teacher=name, torch_bits=8, device="cpu")
-    planned, _ = preflight.planned(spec)
+    planned, _ = preflight.model_sizes(spec)
 
     found = facts(loading.load(name, bits=8)).weight_bytes
 
-    assert planned.rounded_bytes(preflight.place_of(spec, store_root), 8) == pytest.approx(
+    assert planned.rounded_bytes(preflight.machine_of(spec, store_root), 8) == pytest.approx(
         found, rel=0.05
     )
 
 
 def test_a_rounded_teacher_needs_less_memory_while_it_teaches():
     """On a GPU by half or three quarters of its linear weights; not below what cutting needs."""
-    teacher = run_memory.Planned(7_000_000_000, 32, 4096, 11_008, 32_000)
+    teacher = run_memory.ModelSize(7_000_000_000, 32, 4096, 11_008, 32_000)
     student = teacher.with_layers(4)
-    where = run_memory.Place("cuda", 80 * 10**9, 10**12, 2)
+    where = run_memory.Machine("cuda", 80 * 10**9, 10**12, 2)
     student_spec = {"student": {"num_layers": 4}, "distill": {"corpus": "starter"}}
 
     def need(bits):
         spec = RunSpec.parse(student_spec)
         spec = spec.with_(distill=spec.distill.with_(teacher_bits=bits).model_dump())
-        return sum(run_memory.memory(spec, teacher, student, where).values())
+        return sum(run_memory.memory_parts(spec, teacher, student, where).values())
 
     linear = teacher.num_parameters - 32_000 * 4096
     assert need(None) - need(8) == pytest.approx(linear, rel=0.02)
@@ -210,12 +210,12 @@ def test_a_rounded_teacher_needs_less_memory_while_it_teaches():
 
 def test_a_rounded_copy_counts_beside_its_teacher():
     """A variant is timed in turns with the whole model; on a processor it is loaded whole first."""
-    teacher = run_memory.Planned(7_000_000_000, 32, 4096, 11_008, 32_000)
+    teacher = run_memory.ModelSize(7_000_000_000, 32, 4096, 11_008, 32_000)
     spec = RunSpec(torch_bits=8)
 
     def need(device):
-        parts = run_memory.memory(
-            spec, teacher, teacher, run_memory.Place(device, 10**12, 10**12, 2)
+        parts = run_memory.memory_parts(
+            spec, teacher, teacher, run_memory.Machine(device, 10**12, 10**12, 2)
         )
         return sum(parts.values()) - parts["libraries"]
 
@@ -225,15 +225,17 @@ def test_a_rounded_copy_counts_beside_its_teacher():
 
 def test_a_refusal_offers_a_rounded_teacher():
     """Where that is what fits."""
-    teacher = run_memory.Planned(7_000_000_000, 32, 4096, 11_008, 32_000)
+    teacher = run_memory.ModelSize(7_000_000_000, 32, 4096, 11_008, 32_000)
     student = teacher.with_layers(1)
     spec = RunSpec.parse({"student": {"num_layers": 1}, "distill": {"method": "cached"}})
     need = sum(
-        run_memory.memory(spec, teacher, student, run_memory.Place("cuda", 0, 0, 2)).values()
+        run_memory.memory_parts(
+            spec, teacher, student, run_memory.Machine("cuda", 0, 0, 2)
+        ).values()
     )
-    where = run_memory.Place("cuda", int(need - 10**9), 10**12, 2)
+    where = run_memory.Machine("cuda", int(need - 10**9), 10**12, 2)
 
-    assert "distill.teacher_bits: 8 (" in run_memory.verdict(spec, teacher, student, where)
+    assert "distill.teacher_bits: 8 (" in run_memory.refusal(spec, teacher, student, where)
 
 
 @needs_torchao

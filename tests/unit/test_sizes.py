@@ -258,7 +258,7 @@ def test_every_way_to_start_refuses_before_anything_is_written(store_root, tmp_p
     for start in (
         lambda: jobs.submit([taught], store_root),
         lambda: queued.submit(tune, store_root),
-        lambda: preflight.check(taught, store_root),
+        lambda: preflight.refuse_oversized(taught, store_root),
     ):
         with pytest.raises(BadInput, match="Choose fewer than 30"):
             start()

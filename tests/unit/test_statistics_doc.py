@@ -9,7 +9,7 @@ from scipy import special
 
 from explorer.analysis import frontier
 from explorer.analysis.stats import bootstrap, intervals, paired_tests
-from explorer.analysis.stats.pairing import Pair
+from explorer.analysis.stats.pairing import TaskPair
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = " ".join(
@@ -23,11 +23,11 @@ def answers(both, teacher_only, student_only, neither):
     """A task of four choices with so many documents of each kind."""
     student = [1] * both + [0] * teacher_only + [1] * student_only + [0] * neither
     teacher = [1] * both + [1] * teacher_only + [0] * student_only + [0] * neither
-    return Pair("a", "acc", 0.25, np.array(student, float), np.array(teacher, float))
+    return TaskPair("a", "acc", 0.25, np.array(student, float), np.array(teacher, float))
 
 
 def half():
-    one = Pair("a", "acc", 0.5, np.array([1.0] * 7 + [0] * 3), np.array([1.0] * 9 + [0]))
+    one = TaskPair("a", "acc", 0.5, np.array([1.0] * 7 + [0] * 3), np.array([1.0] * 9 + [0]))
     return one.retention, one.raw_ratio
 
 
@@ -55,7 +55,7 @@ def discordant(better, worse):
 
 def two_tasks():
     found = intervals.suite_mean([-0.05, -0.03], [0.02, 0.01])
-    p_value = paired_tests.normal(found.mean, found.within_stderr)
+    p_value = paired_tests.normal_p_value(found.mean, found.within_stderr)
     return found.mean, found.within_stderr, -found.mean / found.within_stderr, p_value
 
 

@@ -32,7 +32,7 @@ def runs():
 
 def test_the_teacher_is_on_top_and_students_follow_by_what_they_keep():
     """The reader starts at what is to be kept; what is not known comes last."""
-    table = run_table.comparison(runs())
+    table = run_table.comparison_table(runs())
 
     assert table["Model"].tolist() == ["starter (teacher)", "15 layers", "6 layers", "10 layers"]
     assert table.index.tolist() == [3, 5, 7, 9]
@@ -40,7 +40,7 @@ def test_the_teacher_is_on_top_and_students_follow_by_what_they_keep():
 
 def test_cells_have_three_digits_units_and_intervals():
     """A cell can be read alone."""
-    row = run_table.comparison(runs()).loc[5]
+    row = run_table.comparison_table(runs()).loc[5]
 
     assert row["Retention [95 %]"] == "83.4 % [79.1, 87.2]"
     assert row["Raw ratio [95 %]"] == "90.0 %"
@@ -52,7 +52,7 @@ def test_cells_have_three_digits_units_and_intervals():
 
 def test_a_missing_value_is_an_en_dash():
     """Never a zero, never `nan`."""
-    table = run_table.comparison(runs())
+    table = run_table.comparison_table(runs())
 
     assert table.loc[5, "$/1M output tokens at 50 % busy"] == numbers.MISSING
     assert set(table.loc[9].drop("Model")) == {numbers.MISSING}
@@ -63,12 +63,12 @@ def test_a_frame_without_analysis_still_makes_a_table():
     """Runs fresh from the store have no retention and no cost yet."""
     bare = runs().drop(columns=["retention", "retention_low", "retention_high", "usd_per_mtok"])
 
-    assert len(run_table.comparison(bare)) == 4
+    assert len(run_table.comparison_table(bare)) == 4
 
 
 def test_raw_has_numbers_in_the_same_order():
     """The table for programs is the table for people without the rounding."""
-    raw = run_table.raw(runs())
+    raw = run_table.raw_table(runs())
 
     assert raw["run_id"].tolist() == ["t", "s15", "s6", "failed"]
     assert raw["retention"].iloc[1] == 0.834

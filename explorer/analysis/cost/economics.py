@@ -7,9 +7,9 @@ import pandas as pd
 
 from explorer.analysis import interference, numbers
 from explorer.analysis.cost import breakeven, fleet, payback, serving_cost, unit_cost
-from explorer.analysis.cost.fleet import Limits
-from explorer.analysis.cost.quantity import Quantity, median, of, unknown
-from explorer.analysis.cost.serving_cost import Measured, Workload
+from explorer.analysis.cost.fleet import LatencyLimits
+from explorer.analysis.cost.quantity import Quantity, from_value, median_quantity, unknown
+from explorer.analysis.cost.serving_cost import MeasuredTiming, Workload
 from explorer.records import LoadPoint, RunRecord, Timing
 from explorer.records.rows import row_dicts
 
@@ -76,53 +76,55 @@ class Assumptions:
     """Share of a device's measured throughput that is planned with."""
     usd_per_hour: Mapping[str, float]
     """Device name to its price; a device that is not there has none."""
-    limits: Limits = Limits()  # noqa: RUF009 frozen, so shared safely
+    limits: LatencyLimits = LatencyLimits()  # noqa: RUF009 frozen, so shared safely
     api_usd_per_mtok_input: float | None = None
     api_usd_per_mtok_output: float | None = None
 
     def price(self, device_name: str) -> Quantity:
         """Dollars per hour of a device."""
-        return of(self.usd_per_hour.get(device_name), f"the price of {device_name}")
+        return from_value(self.usd_per_hour.get(device_name), f"the price of {device_name}")
 
     def api_usd_per_request(self) -> Quantity:
         """What the API asks for a request."""
         return breakeven.api_usd_per_request(
             self.workload,
-            of(self.api_usd_per_mtok_input, "an API's price"),
-            of(self.api_usd_per_mtok_output, "an API's price"),
+            from_value(self.api_usd_per_mtok_input, "an API's price"),
+            from_value(self.api_usd_per_mtok_output, "an API's price"),
         )
 
 
-def measured(timing: Timing) -> Measured:
+def timing_medians(timing: Timing) -> MeasuredTiming:
     """The medians of a timing, with their intervals."""
-    return Measured(
-        median([turn.ttft_ms for turn in timing.turns]),
-        median([turn.tpot_ms for turn in timing.turns if turn.tpot_ms is not None]),
+    return MeasuredTiming(
+        median_quantity([turn.ttft_ms for turn in timing.turns]),
+        median_quantity([turn.tpot_ms for turn in timing.turns if turn.tpot_ms is not None]),
         timing.batch_size,
         timing.prompt_tokens,
     )
 
 
-def at_level(timing: Timing, point: LoadPoint) -> Measured:
+def level_medians(timing: Timing, point: LoadPoint) -> MeasuredTiming:
     """The medians of one level of a sweep, with their intervals."""
     alike = timing.model_copy(update={"turns": point.turns, "batch_size": int(point.level)})
-    return measured(alike)
+    return timing_medians(alike)
 
 
-def curve(record: RunRecord, workload: Workload) -> pd.DataFrame:
+def run_curve(record: RunRecord, workload: Workload) -> pd.DataFrame:
     """A run's concurrency curve for these requests: its own timing and the levels of its sweep.
 
     Requests that arrive at random have no concurrency, and a level at which half of them failed
     serves nobody: neither is in it. A run that was timed on a busy machine has no curve.
     """
     if record.latency is None or record.latency.was_busy:
-        return fleet.curve([], workload)
+        return fleet.concurrency_curve([], workload)
     own = record.latency.own
-    points = {own.batch_size: measured(own)}
+    points = {own.batch_size: timing_medians(own)}
     for level in own.curve:
         if level.kind != "poisson" and level.num_failed < len(level.turns):
-            points[int(level.level)] = at_level(own, level)
-    return fleet.curve([point for point in points.values() if point.ttft_ms.known], workload)
+            points[int(level.level)] = level_medians(own, level)
+    return fleet.concurrency_curve(
+        [point for point in points.values() if point.ttft_ms.known], workload
+    )
 
 
 def candidates(
@@ -155,7 +157,7 @@ def candidates(
     )
 
 
-def headline(rows: pd.DataFrame, assumed: Assumptions) -> str:
+def cost_headline(rows: pd.DataFrame, assumed: Assumptions) -> str:
     """What the traffic costs with the teacher and with the cheapest student, in a sentence.
 
     A second one counts the runs that were timed on a busy machine: neither is one of them.
@@ -173,8 +175,8 @@ def headline(rows: pd.DataFrame, assumed: Assumptions) -> str:
         return f"What {per_minute} cost is not known: this needs {why}."
     cheapest = known.sort_values("usd_per_month", kind="stable").iloc[0]
     teachers = known[known["role"] == "teacher"].sort_values("usd_per_month")
-    num_busy = int(interference.busy(rows).sum())
-    others = f" {interference.left_out(num_busy)}." if num_busy else ""
+    num_busy = int(interference.was_busy(rows).sum())
+    others = f" {interference.left_out_sentence(num_busy)}." if num_busy else ""
     said = f"{per_minute} cost {numbers.dollars(cheapest['usd_per_month'])} a month with "
     if teachers.empty or cheapest["role"] == "teacher":
         return f"{said}{cheapest['label']}.{others}"
@@ -188,7 +190,7 @@ def headline(rows: pd.DataFrame, assumed: Assumptions) -> str:
     return f"{said}.{others}"
 
 
-def by_price_set(
+def cost_by_price_set(
     found: Sequence[RunRecord],
     labels: Mapping[str, str],
     assumed: Assumptions,
@@ -212,7 +214,7 @@ def by_price_set(
     return pd.DataFrame({"label": names, **columns})
 
 
-def over_time(rows: pd.DataFrame, points: int = 60) -> pd.DataFrame:
+def spending_over_time(rows: pd.DataFrame, points: int = 60) -> pd.DataFrame:
     """Dollars spent while serving: `name`, `hours`, `usd`; a student's begin with its bill.
 
     As far as the slowest payback is plain to see, and a year where nothing is paid back.
@@ -227,29 +229,31 @@ def over_time(rows: pd.DataFrame, points: int = 60) -> pd.DataFrame:
     hours = [end * i / (points - 1) for i in range(points)]
     parts = []
     for row in row_dicts(rows):
-        start = of(row["bill_usd"], "the bill") if row["role"] == "student" else Quantity(0.0)
-        spent = payback.over_time(start, of(row["fleet_usd_per_hour"], "a price"), hours)
+        start = (
+            from_value(row["bill_usd"], "the bill") if row["role"] == "student" else Quantity(0.0)
+        )
+        spent = payback.spent_after(start, from_value(row["fleet_usd_per_hour"], "a price"), hours)
         parts.append(pd.DataFrame({"name": row["label"], "hours": hours, "usd": spent}))
     columns = ["name", "hours", "usd"]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
-def traffics(assumed: Assumptions, points: int = 160) -> list[float]:
+def traffic_grid(assumed: Assumptions, points: int = 160) -> list[float]:
     """Requests a second to draw: from nothing to four times the stated traffic."""
     return [4 * assumed.traffic_per_s * (i + 1) / points for i in range(points)]
 
 
-def by_traffic(
+def cost_by_traffic(
     found: Sequence[RunRecord], labels: Mapping[str, str], assumed: Assumptions
 ) -> pd.DataFrame:
     """Dollars a month by traffic: `name`, `traffic_per_s`, `usd_per_month`, `replicas`.
 
     The API, if it has a price, is the row named API.
     """
-    grid = traffics(assumed)
+    grid = traffic_grid(assumed)
     parts = [
-        fleet.monthly(
-            curve(record, assumed.workload),
+        fleet.monthly_costs(
+            run_curve(record, assumed.workload),
             grid,
             utilisation=assumed.utilisation,
             usd_per_hour=assumed.price(_device_name(record)),
@@ -280,9 +284,9 @@ def _was_busy(record: RunRecord) -> bool:
 
 def _plan(record: RunRecord, assumed: Assumptions) -> fleet.Fleet:
     if _was_busy(record):
-        return fleet.unplanned(interference.NEEDED)
-    return fleet.plan(
-        curve(record, assumed.workload),
+        return fleet.no_fleet(interference.IDLE_TIMING)
+    return fleet.plan_fleet(
+        run_curve(record, assumed.workload),
         traffic_per_s=assumed.traffic_per_s,
         utilisation=assumed.utilisation,
         usd_per_hour=assumed.price(_device_name(record)),
@@ -337,7 +341,7 @@ def _row(
     }
     if record.latency and record.latency.own.turns:
         timing = record.latency.own
-        output_tokens_per_s = of(timing.output_tokens_per_s, "a measured throughput")
+        output_tokens_per_s = from_value(timing.output_tokens_per_s, "a measured throughput")
         row |= {
             "usd_per_mtok": unit_cost.usd_per_mtok(
                 price, output_tokens_per_s, assumed.utilisation
@@ -346,8 +350,8 @@ def _row(
             "output_tokens": timing.output_tokens,
         }
     if record.latency and record.latency.own.turns and not _was_busy(record):
-        each = serving_cost.costs(
-            measured(record.latency.own), assumed.workload, price, assumed.utilisation
+        each = serving_cost.request_costs(
+            timing_medians(record.latency.own), assumed.workload, price, assumed.utilisation
         )
         row |= {
             "usd_per_request": each.usd_per_request.value,
@@ -371,11 +375,13 @@ def _against_the_teacher(
     if record.spec.is_teacher:
         return {}
     shared_by = shared.get(_pass_of(record), 1)
-    total = payback.bill(payback.seconds_of(record), price, shared_by=shared_by).total
+    total = payback.distillation_bill(
+        payback.part_seconds(record), price, shared_by=shared_by
+    ).total
     teacher = plans.get(record.teacher_run_id or "")
     theirs = teacher.usd_per_hour if teacher else unknown("the teacher's own run")
-    if interference.NEEDED in theirs.missing:
-        theirs = unknown(f"{interference.NEEDED} of the teacher")
+    if interference.IDLE_TIMING in theirs.missing:
+        theirs = unknown(f"{interference.IDLE_TIMING} of the teacher")
     hours = payback.payback_hours(total, theirs, plans[record.run_id].usd_per_hour)
     return {
         "bill_usd": total.value,

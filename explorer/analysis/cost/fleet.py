@@ -12,7 +12,7 @@ import pandas as pd
 
 from explorer.analysis.cost.quantity import Quantity, unknown
 from explorer.analysis.cost.serving_cost import (
-    Measured,
+    MeasuredTiming,
     Workload,
     check_dollars,
     requests_per_s,
@@ -34,7 +34,7 @@ CURVE_COLUMNS = [
 
 
 @dataclasses.dataclass(frozen=True)
-class Limits:
+class LatencyLimits:
     """What a user may have to wait; None is no limit."""
 
     ttft_ms: float | None = None
@@ -68,7 +68,7 @@ class Fleet:
     """What a reader should know of the measured curve."""
 
 
-def curve(points: Sequence[Measured], workload: Workload) -> pd.DataFrame:
+def concurrency_curve(points: Sequence[MeasuredTiming], workload: Workload) -> pd.DataFrame:
     """A concurrency curve for these requests from timings of one model on one device.
 
     Returns:
@@ -90,13 +90,13 @@ def curve(points: Sequence[Measured], workload: Workload) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=CURVE_COLUMNS).astype(float)
 
 
-def plan(
+def plan_fleet(
     measured: pd.DataFrame,
     *,
     traffic_per_s: float,
     utilisation: float,
     usd_per_hour: Quantity,
-    limits: Limits = Limits(),  # noqa: B008 frozen, so shared safely
+    limits: LatencyLimits = LatencyLimits(),  # noqa: B008 frozen, so shared safely
 ) -> Fleet:
     """The fewest devices that serve a traffic within the limits.
 
@@ -116,7 +116,7 @@ def plan(
         raise BadInput(f"The traffic must be above 0 requests a second, got {traffic_per_s}.")
     known = measured.dropna(subset=["requests_per_s"])
     if known.empty:
-        return unplanned("a measured throughput")
+        return no_fleet("a measured throughput")
     fits = known
     for name in ("ttft_ms", "tpot_ms"):
         limit = getattr(limits, name)
@@ -124,7 +124,7 @@ def plan(
             fits = fits[fits[name] <= limit]
     if fits.empty:
         least = known.sort_values("concurrency").iloc[0]
-        return unplanned(
+        return no_fleet(
             f"a measured concurrency within the limits: at {least['concurrency']:.0f} the medians "
             f"are TTFT {least['ttft_ms']:.0f} ms and TPOT {least['tpot_ms']:.1f} ms"
         )
@@ -155,17 +155,17 @@ def plan(
     )
 
 
-def monthly(
+def monthly_costs(
     measured: pd.DataFrame,
     traffics_per_s: Sequence[float],
     *,
     utilisation: float,
     usd_per_hour: Quantity,
-    limits: Limits = Limits(),  # noqa: B008 frozen, so shared safely
+    limits: LatencyLimits = LatencyLimits(),  # noqa: B008 frozen, so shared safely
 ) -> pd.DataFrame:
     """Dollars a month at each traffic: `traffic_per_s`, `replicas`, `usd_per_month`."""
     # Which concurrency is best does not depend on the traffic, so one plan tells for all.
-    one = plan(
+    one = plan_fleet(
         measured,
         traffic_per_s=1.0,
         utilisation=utilisation,
@@ -181,7 +181,7 @@ def monthly(
     return pd.DataFrame(rows, columns=["traffic_per_s", "replicas", "usd_per_month"]).astype(float)
 
 
-def unplanned(missing: str) -> Fleet:
+def no_fleet(missing: str) -> Fleet:
     """No plan, for want of something."""
     blank = unknown(missing)
     return Fleet(blank, blank, blank, None, blank, ())

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from explorer.analysis.cost.quantity import Quantity, of, unknown
+from explorer.analysis.cost.quantity import Quantity, from_value, unknown
 from explorer.analysis.cost.serving_cost import check_dollars
 from explorer.analysis.cost.unit_cost import SECONDS_PER_HOUR
 from explorer.errors import BadInput
@@ -31,7 +31,7 @@ class Bill:
         return found
 
 
-def seconds_of(record: RunRecord) -> dict[str, float | None]:
+def part_seconds(record: RunRecord) -> dict[str, float | None]:
     """Seconds of the device for each part, as a run measured them.
 
     A stage that was found finished took no time in that run, so the stage's own result comes
@@ -47,7 +47,9 @@ def seconds_of(record: RunRecord) -> dict[str, float | None]:
     }
 
 
-def bill(seconds: dict[str, float | None], usd_per_hour: Quantity, *, shared_by: int = 1) -> Bill:
+def distillation_bill(
+    seconds: dict[str, float | None], usd_per_hour: Quantity, *, shared_by: int = 1
+) -> Bill:
     """Device-hours and dollars of a distillation.
 
     Args:
@@ -63,7 +65,7 @@ def bill(seconds: dict[str, float | None], usd_per_hour: Quantity, *, shared_by:
         raise BadInput(f"The teacher's pass is shared by 1 student or more, got {shared_by}.")
     hours = {}
     for part in PARTS:
-        known = of(seconds.get(part), f"the seconds of the {part}")
+        known = from_value(seconds.get(part), f"the seconds of the {part}")
         share = shared_by if part == "teacher pass" else 1
         hours[part] = known / SECONDS_PER_HOUR / share
     return Bill(hours, {part: usd_per_hour * one for part, one in hours.items()})
@@ -90,7 +92,7 @@ def payback_hours(
     return total_usd / saving
 
 
-def over_time(start_usd: Quantity, usd_per_hour: Quantity, hours: Sequence[float]) -> list[float]:
+def spent_after(start_usd: Quantity, usd_per_hour: Quantity, hours: Sequence[float]) -> list[float]:
     """Dollars spent after so many hours of serving, a bill at the start included.
 
     Not a number where the bill or the fleet's cost is not known.

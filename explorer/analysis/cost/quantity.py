@@ -69,12 +69,12 @@ def unknown(*missing: str) -> Quantity:
     return Quantity(None, missing=missing)
 
 
-def of(value: Any, name: str) -> Quantity:
+def from_value(value: Any, name: str) -> Quantity:
     """A number of a frame or an input; None, NaN and NA are unknown for want of `name`."""
     return unknown(name) if numbers.missing(value) else Quantity(float(value))
 
 
-def median(values: Sequence[float], name: str = "a timing") -> Quantity:
+def median_quantity(values: Sequence[float], name: str = "a timing") -> Quantity:
     """The median with its 95 % interval, whatever the distribution.
 
     The interval is that of `quantiles.median_interval`; below six values there is none.

@@ -8,7 +8,7 @@ rest. The cost of an output token, prefill included, is `cost.usd_per_mtok`.
 import dataclasses
 import math
 
-from explorer.analysis.cost.quantity import Quantity, of
+from explorer.analysis.cost.quantity import Quantity, from_value
 from explorer.analysis.cost.unit_cost import SECONDS_PER_HOUR, check_utilisation
 from explorer.errors import BadInput
 
@@ -38,7 +38,7 @@ class Workload:
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
+class MeasuredTiming:
     """What a timing says of a model on a device."""
 
     ttft_ms: Quantity
@@ -50,7 +50,7 @@ class Measured:
 
 
 @dataclasses.dataclass(frozen=True)
-class Costs:
+class RequestCosts:
     """Dollars; each a quantity that may be unknown."""
 
     usd_per_request: Quantity
@@ -62,25 +62,25 @@ class Costs:
     """The whole request, per million input and output tokens."""
 
 
-def ttft_ms(measured: Measured, workload: Workload) -> Quantity:
+def ttft_ms(measured: MeasuredTiming, workload: Workload) -> Quantity:
     """Time to the first token of a prompt of this length, in proportion to the measured one."""
-    measured_tokens = of(measured.prompt_tokens, "the length of the timed prompts")
+    measured_tokens = from_value(measured.prompt_tokens, "the length of the timed prompts")
     return measured.ttft_ms * (workload.input_tokens / measured_tokens)
 
 
-def latency_ms(measured: Measured, workload: Workload) -> Quantity:
+def latency_ms(measured: MeasuredTiming, workload: Workload) -> Quantity:
     """Time of a whole request of these lengths."""
     return ttft_ms(measured, workload) + measured.tpot_ms * (workload.output_tokens - 1)
 
 
-def requests_per_s(measured: Measured, workload: Workload) -> Quantity:
+def requests_per_s(measured: MeasuredTiming, workload: Workload) -> Quantity:
     """Requests that one device finishes in a second, with `concurrency` of them always there."""
     return 1e3 * measured.concurrency / latency_ms(measured, workload)
 
 
-def costs(
-    measured: Measured, workload: Workload, usd_per_hour: Quantity, utilisation: float
-) -> Costs:
+def request_costs(
+    measured: MeasuredTiming, workload: Workload, usd_per_hour: Quantity, utilisation: float
+) -> RequestCosts:
     """Dollars per request, and their split into prefill and decode per million tokens.
 
     Args:
@@ -98,7 +98,7 @@ def costs(
     prefill_s = ttft_ms(measured, workload) / 1e3
     decode_s = measured.tpot_ms * (workload.output_tokens - 1) / 1e3
     request = usd_per_s * (prefill_s + decode_s)
-    return Costs(
+    return RequestCosts(
         request,
         usd_per_s * prefill_s * (1e6 / workload.input_tokens),
         usd_per_s * decode_s * (1e6 / workload.output_tokens),

@@ -50,34 +50,34 @@ def usd_per_mtok(
     return usd_per_hour / (output_tokens_per_s * (utilisation * SECONDS_PER_HOUR)) * 1e6
 
 
-def busy(utilisation: float = UTILISATION) -> str:
+def utilisation_text(utilisation: float = UTILISATION) -> str:
     """A utilisation in words: `at 50 % busy`."""
     return f"at {100 * utilisation:g} % busy"
 
 
-def label(utilisation: float = UTILISATION) -> str:
+def heading(utilisation: float = UTILISATION) -> str:
     """Heading of `usd_per_mtok`: `$/1M output tokens at 50 % busy`."""
-    return f"$/1M output tokens {busy(utilisation)}"
+    return f"$/1M output tokens {utilisation_text(utilisation)}"
 
 
-def busy_of(runs: pd.DataFrame) -> str:
+def utilisation_text_of(runs: pd.DataFrame) -> str:
     """The utilisation of a frame's costs in words; the default where the frame has none."""
-    return busy(_stated(runs))
+    return utilisation_text(_stated(runs))
 
 
-def label_of(runs: pd.DataFrame) -> str:
+def heading_of(runs: pd.DataFrame) -> str:
     """Heading of a frame's `usd_per_mtok`; the default's where the frame has no costs."""
-    return label(_stated(runs))
+    return heading(_stated(runs))
 
 
-def lengths(prompt_tokens: float | None, output_tokens: float | None) -> str:
+def lengths_text(prompt_tokens: float | None, output_tokens: float | None) -> str:
     """Of a run's timed requests: `128-token prompts, 64-token answers`; an en dash for none."""
     if numbers.missing(prompt_tokens) or numbers.missing(output_tokens):
         return numbers.MISSING
     return f"{prompt_tokens:,.0f}-token prompts, {output_tokens:,.0f}-token answers"
 
 
-def lengths_of(runs: pd.DataFrame) -> str:
+def lengths_text_of(runs: pd.DataFrame) -> str:
     """The lengths at which runs were timed; says so where they differ. Empty for no timed run.
 
     Args:
@@ -87,9 +87,9 @@ def lengths_of(runs: pd.DataFrame) -> str:
     if not pairs:
         return ""
     if len(pairs) == 1:
-        return lengths(*pairs[0][:2])
+        return lengths_text(*pairs[0][:2])
     listed = [
-        f"{lengths(prompt, answer)} ({num_runs:,} {'run' if num_runs == 1 else 'runs'})"
+        f"{lengths_text(prompt, answer)} ({num_runs:,} {'run' if num_runs == 1 else 'runs'})"
         for prompt, answer, num_runs in pairs[:MAX_LENGTHS]
     ]
     if len(pairs) > MAX_LENGTHS:
@@ -97,15 +97,15 @@ def lengths_of(runs: pd.DataFrame) -> str:
     return f"different lengths, so compare costs at equal lengths only: {'; '.join(listed)}"
 
 
-def conditions_of(runs: pd.DataFrame) -> str:
+def conditions_text(runs: pd.DataFrame) -> str:
     """What a frame's costs per token hold for: utilisation, TTFT, lengths; without a full stop.
 
     Args:
         runs: With the columns of `add`, at least one of them timed.
     """
     return (
-        f"Cost per million output tokens {busy_of(runs)}, time to first token included; "
-        f"{lengths_of(runs)}"
+        f"Cost per million output tokens {utilisation_text_of(runs)}, time to first token "
+        f"included; {lengths_text_of(runs)}"
     )
 
 
@@ -133,7 +133,7 @@ def _pairs(runs: pd.DataFrame) -> list[tuple[int, int, int]]:
     return sorted(((*pair, num) for pair, num in counts.items()), key=lambda row: (-row[2], row))
 
 
-def add(
+def add_costs(
     runs: pd.DataFrame, prices: Mapping[str, Price], *, utilisation: float = UTILISATION
 ) -> pd.DataFrame:
     """Add the device's rate and what follows from it to a frame of runs.
@@ -202,7 +202,7 @@ def _teacher_tokens_per_s(runs: pd.DataFrame) -> "pd.Series[float]":
         * runs["output_tokens"].astype(float)
         / runs["teacher_latency_ms"].astype(float)
     )
-    quiet = own.where(~interference.busy(runs))
+    quiet = own.where(~interference.was_busy(runs))
     by_run = dict(zip(runs["run_id"], quiet, strict=True))
     elsewhere = runs["teacher_run_id"].map(by_run).astype(float)
     return in_turns.fillna(elsewhere).where(runs["role"] != "teacher", own)

@@ -48,7 +48,7 @@ PROMPT_TOKENS, OUTPUT_TOKENS = 512, 128
 """Of each request, where nobody says."""
 
 
-def fit(
+def device_fit(
     models: pd.DataFrame,
     devices: pd.DataFrame,
     prices: pd.DataFrame,
@@ -104,7 +104,7 @@ def fit(
                 }
                 if row["num_devices"] is not None:
                     row |= _price(row["num_devices"], offers.get(device["hardware"], []))
-                    timed = roofline.speed(
+                    timed = roofline.estimated_speed(
                         num_parameters=1e9 * model["params_b"],
                         num_active_parameters=1e9 * _active(model),
                         kv_bytes=_kv(model) or 0.0,
@@ -139,14 +139,14 @@ def fit(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def cheapest(fitted: pd.DataFrame, model: str, bits: int) -> pd.Series | None:
+def cheapest_devices(fitted: pd.DataFrame, model: str, bits: int) -> pd.Series | None:
     """The cheapest devices that hold a model at a precision; None where none has a price."""
     rows = fitted[(fitted["model"] == model) & (fitted["bits"] == bits)]
     rows = rows.dropna(subset=["usd_per_hour"])
     return None if rows.empty else rows.sort_values("usd_per_hour", kind="stable").iloc[0]
 
 
-def with_shapes(models: pd.DataFrame, shapes: pd.DataFrame) -> pd.DataFrame:
+def sized_models(models: pd.DataFrame, shapes: pd.DataFrame) -> pd.DataFrame:
     """The catalogue's models as `fit` wants them: those whose size is known.
 
     Args:
@@ -168,7 +168,7 @@ def with_shapes(models: pd.DataFrame, shapes: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def named(names: list[str], sized: pd.DataFrame) -> pd.DataFrame:
+def models_named(names: list[str], sized: pd.DataFrame) -> pd.DataFrame:
     """The models of these names; `7B` or `0.5B` is a dense model of that size.
 
     Args:

@@ -56,7 +56,7 @@ class Efficiency:
 CEILING = Efficiency()
 
 
-def stated(prefill: float, decode: float) -> Efficiency:
+def stated_efficiency(prefill: float, decode: float) -> Efficiency:
     """Shares that a person states; the ceiling where both are 1."""
     if (prefill, decode) == (1, 1):
         return CEILING
@@ -64,7 +64,7 @@ def stated(prefill: float, decode: float) -> Efficiency:
 
 
 @dataclasses.dataclass(frozen=True)
-class Speed:
+class EstimatedSpeed:
     """An estimated speed at a stated concurrency."""
 
     ttft_ms: float
@@ -89,7 +89,7 @@ def kv_bytes_per_token(num_layers: int, kv_values_per_layer: int) -> float:
     return float(num_layers * kv_values_per_layer * KV_BYTES)
 
 
-def speed(
+def estimated_speed(
     *,
     num_parameters: float,
     num_active_parameters: float,
@@ -102,7 +102,7 @@ def speed(
     bandwidth_gb_s: float,
     num_devices: int = 1,
     efficiency: Efficiency = CEILING,
-) -> Speed:
+) -> EstimatedSpeed:
     """Times of a request on devices that share the work evenly, links between them free.
 
     Args:
@@ -128,10 +128,14 @@ def speed(
         (read + concurrency * context_tokens * kv_bytes) / bytes_per_s,
         2 * num_active_parameters * concurrency / operations_per_s,
     )
-    return Speed(1e3 * max(prefill_s, read / bytes_per_s), 1e3 * step_s, concurrency / step_s)
+    return EstimatedSpeed(
+        1e3 * max(prefill_s, read / bytes_per_s), 1e3 * step_s, concurrency / step_s
+    )
 
 
-def calibrated(run: Mapping[str, Any], *, tflops: float, bandwidth_gb_s: float) -> Efficiency:
+def calibrated_efficiency(
+    run: Mapping[str, Any], *, tflops: float, bandwidth_gb_s: float
+) -> Efficiency:
     """What a measured run reached of its own device's peak.
 
     Args:

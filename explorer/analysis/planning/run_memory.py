@@ -25,7 +25,7 @@ numbers that a group of 32 has."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Planned:
+class ModelSize:
     """A model's size, before it is in memory."""
 
     num_parameters: int
@@ -39,7 +39,7 @@ class Planned:
         """Parameters of a layer, the embedding taken as tied."""
         return (self.num_parameters - self.vocab_size * self.hidden_size) / self.num_layers
 
-    def rounded_bytes(self, place: "Place", bits: int | None) -> float:
+    def rounded_bytes(self, place: "Machine", bits: int | None) -> float:
         """Bytes of the weights, all but the embedding rounded to so many bits; None rounds none."""
         if bits is None:
             return float(self.num_parameters * place.weight_bytes)
@@ -47,7 +47,7 @@ class Planned:
         linear = (self.num_parameters - embedding) * STORED_BITS[bits] / 8
         return embedding * place.weight_bytes + linear
 
-    def with_layers(self, num_layers: int) -> "Planned":
+    def with_layers(self, num_layers: int) -> "ModelSize":
         """The size with fewer layers."""
         gone = (self.num_layers - num_layers) * self.per_layer
         size = int(self.num_parameters - gone)
@@ -55,7 +55,7 @@ class Planned:
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class Machine:
     """Where a run would be done."""
 
     device: str
@@ -69,7 +69,9 @@ class Place:
     """Devices over which a student's layers are spread while it is trained."""
 
 
-def memory(spec: RunSpec, teacher: Planned, student: Planned, place: Place) -> dict[str, float]:
+def memory_parts(
+    spec: RunSpec, teacher: ModelSize, student: ModelSize, place: Machine
+) -> dict[str, float]:
     """Bytes that are needed at one time, by what they are for, where the need is highest."""
     libraries = {"libraries": LIBRARIES_BYTES[place.device]}
     moments = _moments(spec, teacher, student, place)
@@ -77,7 +79,7 @@ def memory(spec: RunSpec, teacher: Planned, student: Planned, place: Place) -> d
 
 
 def _moments(
-    spec: RunSpec, teacher: Planned, student: Planned, place: Place
+    spec: RunSpec, teacher: ModelSize, student: ModelSize, place: Machine
 ) -> Iterator[dict[str, float]]:
     """What is in memory in turn: to cut and to time, to ask the teacher, to train."""
     whole = {"the teacher's weights": teacher.rounded_bytes(place, None)}
@@ -99,14 +101,14 @@ def _moments(
     yield teaching | _training(distill, teacher, student, place)
 
 
-def _asking(distill: DistillSpec, teacher: Planned, place: Place) -> float:
+def _asking(distill: DistillSpec, teacher: ModelSize, place: Machine) -> float:
     """The teacher's logits of some blocks at once, and one block's in float32 three times."""
     per_token = teacher.vocab_size * (TARGET_BLOCKS * place.weight_bytes + 3 * 4)
     return float(distill.block_tokens * per_token)
 
 
 def _training(
-    distill: DistillSpec, teacher: Planned, student: Planned, place: Place
+    distill: DistillSpec, teacher: ModelSize, student: ModelSize, place: Machine
 ) -> dict[str, float]:
     tokens = (distill.micro_blocks or distill.blocks_per_step) * distill.block_tokens
     hidden, vocabulary = student.hidden_size, student.vocab_size
@@ -145,7 +147,7 @@ def _training(
     }
 
 
-def disk(spec: RunSpec, student: Planned, place: Place) -> float:
+def disk_bytes(spec: RunSpec, student: ModelSize, place: Machine) -> float:
     """Bytes of targets, two checkpoints (the new one before the old goes) and the student."""
     if spec.student is None:
         return 0.0
@@ -160,9 +162,9 @@ def disk(spec: RunSpec, student: Planned, place: Place) -> float:
     return weights + targets + 2 * student.num_parameters * 12
 
 
-def verdict(spec: RunSpec, teacher: Planned, student: Planned, place: Place) -> str | None:
+def refusal(spec: RunSpec, teacher: ModelSize, student: ModelSize, place: Machine) -> str | None:
     """Why a run cannot be done here, by how much, and what could; None where it fits."""
-    parts = memory(spec, teacher, student, place)
+    parts = memory_parts(spec, teacher, student, place)
     need = sum(parts.values())
     if need > place.memory_bytes:
         largest = sorted(parts, key=lambda name: -parts[name])[:3]
@@ -174,7 +176,7 @@ def verdict(spec: RunSpec, teacher: Planned, student: Planned, place: Place) -> 
             f"has {numbers.size(place.memory_bytes)}: {numbers.size(need - place.memory_bytes)} "
             f"too little. {advice}."
         )
-    room = disk(spec, student, place)
+    room = disk_bytes(spec, student, place)
     if room > place.disk_bytes:
         return (
             f"{spec.name} needs about {numbers.size(room)} of disk, and "
@@ -184,12 +186,14 @@ def verdict(spec: RunSpec, teacher: Planned, student: Planned, place: Place) -> 
     return None
 
 
-def _that_fit(spec: RunSpec, teacher: Planned, student: Planned, place: Place) -> Iterator[str]:
+def _that_fit(
+    spec: RunSpec, teacher: ModelSize, student: ModelSize, place: Machine
+) -> Iterator[str]:
     """Changes that bring a run into this memory, the gentlest first."""
 
-    def need(distill: DistillSpec | None = spec.distill, size: Planned = student) -> float:
+    def need(distill: DistillSpec | None = spec.distill, size: ModelSize = student) -> float:
         return sum(
-            memory(
+            memory_parts(
                 spec.with_(distill=distill and distill.model_dump()), teacher, size, place
             ).values()
         )
@@ -210,7 +214,7 @@ def _that_fit(spec: RunSpec, teacher: Planned, student: Planned, place: Place) -
             yield f"{words} ({numbers.size(bytes_needed)})"
     for num_shards in (2, 4, 8) if place.device == "cuda" and spec.distill else ():
         spread = dataclasses.replace(place, num_shards=num_shards)
-        bytes_needed = sum(memory(spec, teacher, student, spread).values())
+        bytes_needed = sum(memory_parts(spec, teacher, student, spread).values())
         if num_shards > place.num_shards and bytes_needed <= place.memory_bytes:
             yield (
                 f"{num_shards} such devices with accelerate launch --config_file "

@@ -29,7 +29,7 @@ OTHER_SHORTCUTS = (
 )
 """Where only students with other shortcuts tell of a training's time."""
 
-MEASURED = "All of it is already measured."
+NOTHING_TO_RUN = "All of it is already measured."
 """The basis of an estimate of nothing."""
 
 
@@ -46,7 +46,7 @@ class Estimate:
     """The parts that are missing in `seconds`, in words."""
 
 
-def estimate(
+def estimate_runs(
     specs: list[RunSpec],
     runs: pd.DataFrame,
     scores: pd.DataFrame,
@@ -67,29 +67,32 @@ def estimate(
     """
     todo, past = _split(specs, runs, device_name)
     if not todo:
-        return Estimate(0.0, None, MEASURED, ())
+        return Estimate(0.0, None, NOTHING_TO_RUN, ())
     if past.empty:
         return Estimate(
             None, None, "No run of this teacher on this machine yet: the first run will tell.", ()
         )
-    num_busy = int(interference.busy(past).sum())
+    num_busy = int(interference.was_busy(past).sum())
     past = interference.without_times(past)
     total, unknown = 0.0, set[str]()
     over = [spec for spec in (*before, *specs) if spec not in todo]
-    taught, chosen = {lesson(spec) for spec in over}, {choice_of_layers(spec) for spec in over}
+    taught, chosen = (
+        {training_key(spec) for spec in over},
+        {layer_choice_key(spec) for spec in over},
+    )
     for spec in todo:
         alike = _same_runtime(spec, past)
         size = parameters_of(spec, runs) or parameters_of(_teacher_of(spec), runs)
         parts = {
-            "training": 0.0 if lesson(spec) in taught else _training_s(spec, size, past),
+            "training": 0.0 if training_key(spec) in taught else _training_s(spec, size, past),
             "testing": _testing_s(spec, size, alike, scores),
             "timing": _timing_s(spec, size, alike),
         }
         greedy = getattr(spec.student, "choice", None) == "greedy"
-        if greedy and choice_of_layers(spec) not in chosen:
+        if greedy and layer_choice_key(spec) not in chosen:
             parts["the greedy choice of layers"] = None
-        taught.add(lesson(spec))
-        chosen.add(choice_of_layers(spec))
+        taught.add(training_key(spec))
+        chosen.add(layer_choice_key(spec))
         total += sum(seconds for seconds in parts.values() if seconds is not None)
         unknown |= {name for name, seconds in parts.items() if seconds is None}
     memory = [_memory_bytes(spec, parameters_of(spec, runs), past) for spec in todo]
@@ -104,7 +107,7 @@ def estimate(
         max(known_memory) if known_memory else None,
         f"From {how_many} on {names}."
         + (
-            f" {interference.left_out(num_busy, 'used for training and testing only')}."
+            f" {interference.left_out_sentence(num_busy, 'used for training and testing only')}."
             if num_busy
             else ""
         )
@@ -128,12 +131,12 @@ def _split(
     return todo, past
 
 
-def lesson(spec: RunSpec) -> tuple[object, ...]:
+def training_key(spec: RunSpec) -> tuple[object, ...]:
     """What decides a student; runs that measure the same one, as GGUF say, teach it once."""
     return spec.teacher, spec.student, spec.distill
 
 
-def choice_of_layers(spec: RunSpec) -> tuple[object, ...]:
+def layer_choice_key(spec: RunSpec) -> tuple[object, ...]:
     """What decides which layers a student keeps; the teaching does not, so arms share it."""
     return spec.teacher, spec.student, spec.distill.control() if spec.distill else None
 
@@ -152,7 +155,7 @@ def parameters_of(spec: RunSpec, runs: pd.DataFrame) -> float | None:
     """Parameters of the model that a spec measures, as it says itself or as earlier runs tell."""
     student = spec.student
     if student is None or isinstance(student, CheckpointStudent):
-        return measured(spec.teacher if student is None else student.model, runs)
+        return measured_value(spec.teacher if student is None else student.model, runs)
     if isinstance(student, DepthStudent):
         alike = _uncut_widths(spec.teacher, runs)
         return _line(alike["num_layers"], alike["num_parameters"], float(student.num_layers))
@@ -168,7 +171,7 @@ def large_steps(specs: list[RunSpec], runs: pd.DataFrame) -> dict[str, float]:
     for spec in specs:
         if spec.student is None or spec.student.kind not in {"depth", "width", "both"}:
             continue
-        whole = measured(spec.student.start or spec.teacher, runs)
+        whole = measured_value(spec.student.start or spec.teacher, runs)
         size = parameters_of(spec, runs)
         if whole and size and 1 - size / whole > ONE_STEP:
             found[spec.student.label()] = 1 - size / whole
@@ -179,7 +182,7 @@ def _teacher_of(spec: RunSpec) -> RunSpec:
     return spec.teacher_run() or spec
 
 
-def measured(model: str, runs: pd.DataFrame, what: str = "num_parameters") -> float | None:
+def measured_value(model: str, runs: pd.DataFrame, what: str = "num_parameters") -> float | None:
     """A column of a model by its name: of a run's student, or of a teacher that was measured."""
     if model.startswith("run:"):
         rows = runs["run_id"] == model.removeprefix("run:")
@@ -247,7 +250,7 @@ def _testing_s(
     timed = scores[scores["headline"]].merge(past[["run_id", "num_parameters"]], on="run_id")
     total = 0.0
     for name in spec.capability.tasks:
-        rows = rows_of(name, timed)
+        rows = task_rows(name, timed)
         if rows.empty:
             return None
         for _, one in rows.groupby("task"):
@@ -259,7 +262,7 @@ def _testing_s(
     return total
 
 
-def rows_of(name: str, scores: pd.DataFrame) -> pd.DataFrame:
+def task_rows(name: str, scores: pd.DataFrame) -> pd.DataFrame:
     """The rows of a task, or of a group: its tasks begin with its name, as lm-eval's own do."""
     exactly = scores["task"] == name
     return scores[exactly if exactly.any() else scores["task"].str.startswith(f"{name}_")]

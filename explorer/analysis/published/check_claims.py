@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from explorer.analysis import numbers
-from explorer.analysis.planning.device_fit import cheapest
+from explorer.analysis.planning.device_fit import cheapest_devices
 from explorer.analysis.published import published_retention
 from explorer.records.rows import row_dicts
 
@@ -44,7 +44,7 @@ class Claim:
     """Points that do not."""
 
 
-def all_claims(
+def check_claims(
     rows: pd.DataFrame,
     fitted: pd.DataFrame,
     speeds: pd.DataFrame,
@@ -59,14 +59,14 @@ def all_claims(
         deployments: Of the catalogue.
     """
     return [
-        capability(rows),
-        cost(rows, fitted, deployments),
-        consumer_rent(fitted),
-        gemini(rows, speeds),
+        capability_claim(rows),
+        cost_claim(rows, fitted, deployments),
+        consumer_rent_claim(fitted),
+        gemini_claim(rows, speeds),
     ]
 
 
-def capability(rows: pd.DataFrame) -> Claim:
+def capability_claim(rows: pd.DataFrame) -> Claim:
     """A distilled student keeps 95 % of its teacher."""
     distilled = rows[published_retention.is_distilled(rows)]
     points = _points(
@@ -94,7 +94,7 @@ def capability(rows: pd.DataFrame) -> Claim:
     )
 
 
-def cost(rows: pd.DataFrame, fitted: pd.DataFrame, deployments: pd.DataFrame) -> Claim:
+def cost_claim(rows: pd.DataFrame, fitted: pd.DataFrame, deployments: pd.DataFrame) -> Claim:
     """A 7B to 70B student of a 700B teacher costs a tenth."""
     students = rows[rows["compared_to"] == LARGE_TEACHER].drop_duplicates("student")
     students = students[students["params_b"].between(7, 70)]
@@ -119,7 +119,7 @@ def cost(rows: pd.DataFrame, fitted: pd.DataFrame, deployments: pd.DataFrame) ->
     teacher = _deployed(LARGE_TEACHER, fitted, deployments)
     for row in row_dicts(students):
         for bits in (16, 4):
-            own = cheapest(fitted, row["student"], bits)
+            own = cheapest_devices(fitted, row["student"], bits)
             if own is not None and teacher is not None:
                 found.append(
                     (
@@ -154,7 +154,7 @@ def cost(rows: pd.DataFrame, fitted: pd.DataFrame, deployments: pd.DataFrame) ->
     )
 
 
-def consumer_rent(fitted: pd.DataFrame) -> Claim:
+def consumer_rent_claim(fitted: pd.DataFrame) -> Claim:
     """A 70B model on consumer hardware costs $2 an hour."""
     rows = fitted[(fitted["model"] == SEVENTY) & fitted["hardware"].isin(CONSUMER)]
     words = [
@@ -207,7 +207,7 @@ def consumer_rent(fitted: pd.DataFrame) -> Claim:
     )
 
 
-def gemini(rows: pd.DataFrame, speeds: pd.DataFrame) -> Claim:
+def gemini_claim(rows: pd.DataFrame, speeds: pd.DataFrame) -> Claim:
     """A distilled Gemini keeps 90 % at a tenth of the latency."""
     pairs = rows[(rows["family"] == "Gemini") & rows["student"].str.contains("Flash")]
     kept = pairs["raw_ratio"] >= GEMINI_KEPT

@@ -72,7 +72,7 @@ class Published:
     """Which devices hold these models: `fit.fit`."""
 
 
-def collect(
+def collect_published(
     tables: Mapping[str, pd.DataFrame], *, bits: int = 16, concurrency: int = 8
 ) -> Published:
     """Put the catalogue together.
@@ -83,10 +83,10 @@ def collect(
         concurrency: Requests held in memory at once, for the estimated rent.
     """
     pairs, scores, chance = tables["pairs"], tables["scores"], tables["chance"]
-    rows = retention(pairs, scores, chance, tables["models"], tables["tables"])
-    sized = device_fit.with_shapes(tables["models"], tables["shapes"])
+    rows = published_retention(pairs, scores, chance, tables["models"], tables["tables"])
+    sized = device_fit.sized_models(tables["models"], tables["shapes"])
     wanted = set(rows["student"]) | set(rows["compared_to"])
-    fitted = device_fit.fit(
+    fitted = device_fit.device_fit(
         sized[sized["model"].isin(wanted)],
         tables["hardware_specs"],
         tables["hardware"],
@@ -95,9 +95,10 @@ def collect(
     rows = add_api_prices(rows, tables["api_prices"])
     rows = add_estimated_rent(rows, fitted, bits)
     rows.index = pd.Index(
-        [label(*one) for one in zip(rows["student"], rows["table_id"], strict=True)], name="point"
+        [point_label(*one) for one in zip(rows["student"], rows["table_id"], strict=True)],
+        name="point",
     )
-    return Published(rows, benchmarks(pairs, scores, chance), fitted)
+    return Published(rows, benchmark_pairs(pairs, scores, chance), fitted)
 
 
 def relation(method: str, disclosed: str, declared: str) -> str:
@@ -120,7 +121,9 @@ def is_distilled(rows: pd.DataFrame) -> "pd.Series[bool]":
     return rows["relation"].str.startswith("distilled")
 
 
-def benchmarks(pairs: pd.DataFrame, scores: pd.DataFrame, chance: pd.DataFrame) -> pd.DataFrame:
+def benchmark_pairs(
+    pairs: pd.DataFrame, scores: pd.DataFrame, chance: pd.DataFrame
+) -> pd.DataFrame:
     """A row a pair and benchmark that both were scored on in the pair's table.
 
     Args:
@@ -159,7 +162,7 @@ def benchmarks(pairs: pd.DataFrame, scores: pd.DataFrame, chance: pd.DataFrame) 
     return both
 
 
-def retention(
+def published_retention(
     pairs: pd.DataFrame,
     scores: pd.DataFrame,
     chance: pd.DataFrame,
@@ -171,7 +174,7 @@ def retention(
     All arguments are tables of the catalogue. `raw_ratio` and `retention` are plain means,
     1.0 is the teacher's; a student may pass it. Pairs that share no benchmark are left out.
     """
-    detail = benchmarks(pairs, scores, chance)
+    detail = benchmark_pairs(pairs, scores, chance)
     keys = ["student", "compared_to", "table_id"]
     rows = []
     for key, group in detail.groupby(keys, sort=False):
@@ -279,7 +282,7 @@ def _api_price(own: pd.DataFrame | None, teacher: pd.DataFrame | None) -> dict[s
     return found
 
 
-def label(student: str, table_id: str) -> str:
+def point_label(student: str, table_id: str) -> str:
     """The name of a point: one student in one table."""
     return f"{student} · {table_id}"
 
@@ -308,7 +311,7 @@ def add_estimated_rent(rows: pd.DataFrame, fitted: pd.DataFrame, bits: int) -> p
     return merged
 
 
-def headline(rows: pd.DataFrame, target: float = 0.95) -> str:
+def published_headline(rows: pd.DataFrame, target: float = 0.95) -> str:
     """One sentence that says what these rows show.
 
     Args:

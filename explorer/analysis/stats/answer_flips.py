@@ -7,7 +7,7 @@ LOST, GAINED, BOTH_RIGHT, BOTH_WRONG, EQUAL = "lost", "gained", "both right", "b
 OUTCOMES = (LOST, GAINED, BOTH_RIGHT, BOTH_WRONG, EQUAL)
 
 
-def outcomes(
+def answer_flips(
     answers: pd.DataFrame, reference: pd.DataFrame, task: str, metric: str
 ) -> pd.DataFrame:
     """A row a document of one task that both answered, ascending by id.

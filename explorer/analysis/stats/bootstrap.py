@@ -21,7 +21,7 @@ BLOCK_CELLS = 4_000_000
 """Numbers of a resampling that are in memory at once."""
 
 
-def means(
+def bootstrap_means(
     values_RN: Values,
     task: str,
     draws: int,
@@ -56,7 +56,7 @@ def means(
     return np.concatenate(parts)
 
 
-def interval(values_D: Values) -> tuple[float, float]:
+def percentile_interval(values_D: Values) -> tuple[float, float]:
     """The middle 95 % of the draws."""
     low, high = np.quantile(values_D, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

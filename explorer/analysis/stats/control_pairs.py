@@ -17,7 +17,7 @@ from explorer.analysis.stats import bootstrap, retention
 
 
 @dataclasses.dataclass(frozen=True)
-class Effect:
+class DistillationEffect:
     """What the teacher's distributions added, in shares of the teacher's capability."""
 
     difference: float
@@ -51,7 +51,7 @@ class Effect:
         )
 
 
-def effect(
+def distillation_effect(
     runs: pd.DataFrame,
     scores: pd.DataFrame,
     answers: Mapping[str, pd.DataFrame],
@@ -59,7 +59,7 @@ def effect(
     *,
     draws: int = 2000,
     seed: int = 0,
-) -> Effect | None:
+) -> DistillationEffect | None:
     """Compare a student with its control arm; None where there is nothing to compare.
 
     Args:
@@ -70,15 +70,17 @@ def effect(
         draws: Bootstrap draws.
         seed: Same seed, same interval.
     """
-    own, controls = members(runs, run_id)
+    own, controls = students_and_controls(runs, run_id)
     if own.empty or controls.empty:
         return None
     both = pd.concat([own, controls])
     # A task that one of them was asked in another way would be in one mean and not in the other.
-    counted = [tasks for tasks in retention.counted(both, scores, answers).values() if tasks]
+    counted = [tasks for tasks in retention.counted_tasks(both, scores, answers).values() if tasks]
     shared = set(scores["task"]).intersection(*counted)
     scores = scores[scores["task"].isin(shared)]
-    kept = retention.add(both, scores, answers, draws=draws, seed=seed).set_index("run_id")
+    kept = retention.add_retention(both, scores, answers, draws=draws, seed=seed).set_index(
+        "run_id"
+    )
     drawn = retention.draws_by_run(both, scores, answers, draws=draws, seed=seed)
     ids = [one for one in own["run_id"] if one in drawn]
     control_ids = [one for one in controls["run_id"] if one in drawn]
@@ -88,12 +90,12 @@ def effect(
     difference_D = _over_seeds(drawn[ids].to_numpy(), rng) - _over_seeds(
         drawn[control_ids].to_numpy(), rng
     )
-    low, high = bootstrap.interval(difference_D)
+    low, high = bootstrap.percentile_interval(difference_D)
     mean = kept.loc[ids, "retention"].mean() - kept.loc[control_ids, "retention"].mean()
-    return Effect(float(mean), low, high, len(ids), len(control_ids))
+    return DistillationEffect(float(mean), low, high, len(ids), len(control_ids))
 
 
-def members(runs: pd.DataFrame, run_id: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def students_and_controls(runs: pd.DataFrame, run_id: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The finished runs of a student's recipe and of its control arm, each perhaps empty."""
     finished = runs[runs["status"] == "finished"]
     mine = finished[finished["run_id"] == run_id]
@@ -104,9 +106,9 @@ def members(runs: pd.DataFrame, run_id: str) -> tuple[pd.DataFrame, pd.DataFrame
     return finished[finished["recipe"] == recipe], finished[controls]
 
 
-def needed(runs: pd.DataFrame, run_id: str) -> list[str]:
+def runs_compared(runs: pd.DataFrame, run_id: str) -> list[str]:
     """The runs whose answers `effect` looks at: a student's recipe, its control arm, teachers."""
-    both = pd.concat(members(runs, run_id))
+    both = pd.concat(students_and_controls(runs, run_id))
     return sorted({*both["run_id"], *both["teacher_run_id"].dropna()})
 
 

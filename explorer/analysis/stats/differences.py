@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from explorer.analysis.stats import bootstrap, intervals, paired_tests, pairing
-from explorer.analysis.stats.pairing import Pair
+from explorer.analysis.stats.pairing import TaskPair
 
 # Shape letters: R rows of values (the two runs), D draws.
 
@@ -37,7 +37,7 @@ COLUMNS = [
 ]
 
 
-def between(
+def compare_runs(
     scores: pd.DataFrame,
     reference_scores: pd.DataFrame,
     answers: pd.DataFrame,
@@ -58,7 +58,7 @@ def between(
         draws: Bootstrap draws.
         seed: Same seed, same interval.
     """
-    pairs = pairing.pair(
+    pairs = pairing.pair_tasks(
         scores,
         reference_scores,
         answers,
@@ -66,10 +66,14 @@ def between(
         allow=allow,
         names=("run", "reference"),
     )
-    return tasks(pairs, draws=draws, seed=seed), suite(pairs, draws=draws, seed=seed)
+    return task_differences(pairs, draws=draws, seed=seed), suite_difference(
+        pairs, draws=draws, seed=seed
+    )
 
 
-def tasks(pairs: Sequence[Pair], *, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
+def task_differences(
+    pairs: Sequence[TaskPair], *, draws: int = 2000, seed: int = 0
+) -> pd.DataFrame:
     """A row a task; the run is called student, the reference teacher.
 
     Returns:
@@ -97,7 +101,9 @@ def tasks(pairs: Sequence[Pair], *, draws: int = 2000, seed: int = 0) -> pd.Data
     return rows
 
 
-def suite(pairs: Sequence[Pair], *, draws: int = 2000, seed: int = 0) -> dict[str, Any]:
+def suite_difference(
+    pairs: Sequence[TaskPair], *, draws: int = 2000, seed: int = 0
+) -> dict[str, Any]:
     """The mean of the tasks' differences, each task with the same weight.
 
     Returns:
@@ -137,8 +143,8 @@ def suite(pairs: Sequence[Pair], *, draws: int = 2000, seed: int = 0) -> dict[st
         [float((one.student_N - one.teacher_N).mean()) for one in used], stderrs
     )
     drawn_D = np.mean([_drawn(one, draws, seed) for one in used], axis=0)
-    low, high = bootstrap.interval(drawn_D)
-    p_value = paired_tests.normal(mean.mean, mean.within_stderr)
+    low, high = bootstrap.percentile_interval(drawn_D)
+    p_value = paired_tests.normal_p_value(mean.mean, mean.within_stderr)
     return row | {
         "num_documents": sum(len(one.teacher_N) for one in used),
         "student": float(np.mean([one.student_N.mean() for one in used])),
@@ -154,7 +160,7 @@ def suite(pairs: Sequence[Pair], *, draws: int = 2000, seed: int = 0) -> dict[st
     }
 
 
-def _row(one: Pair, draws: int, seed: int) -> dict[str, Any]:
+def _row(one: TaskPair, draws: int, seed: int) -> dict[str, Any]:
     row: dict[str, Any] = {
         "task": one.task,
         "metric": one.metric,
@@ -164,8 +170,8 @@ def _row(one: Pair, draws: int, seed: int) -> dict[str, Any]:
     }
     if not len(one.teacher_N):
         return row
-    low, high = bootstrap.interval(_drawn(one, draws, seed))
-    p_value, test = paired_tests.paired(one.student_N, one.teacher_N, one.clusters_N)
+    low, high = bootstrap.percentile_interval(_drawn(one, draws, seed))
+    p_value, test = paired_tests.paired_test(one.student_N, one.teacher_N, one.clusters_N)
     row |= {
         "num_clusters": one.num_clusters,
         "student": float(one.student_N.mean()),
@@ -176,7 +182,7 @@ def _row(one: Pair, draws: int, seed: int) -> dict[str, Any]:
         "test": test,
         "p_value": p_value,
     }
-    if paired_tests.binary(one.student_N) and paired_tests.binary(one.teacher_N):
+    if paired_tests.is_binary(one.student_N) and paired_tests.is_binary(one.teacher_N):
         row["num_only_student"] = int((one.student_N > one.teacher_N).sum())
         row["num_only_teacher"] = int((one.student_N < one.teacher_N).sum())
         apart = float((one.student_N != one.teacher_N).mean())
@@ -187,10 +193,10 @@ def _row(one: Pair, draws: int, seed: int) -> dict[str, Any]:
     return row
 
 
-def _drawn(one: Pair, draws: int, seed: int) -> bootstrap.Values:
+def _drawn(one: TaskPair, draws: int, seed: int) -> bootstrap.Values:
     """The difference in each draw; student and teacher bring the same documents."""
     values_RN = np.stack([one.student_N, one.teacher_N])
-    means_DR = bootstrap.means(values_RN, one.task, draws, seed, one.clusters_N)
+    means_DR = bootstrap.bootstrap_means(values_RN, one.task, draws, seed, one.clusters_N)
     difference_D: bootstrap.Values = means_DR[:, 0] - means_DR[:, 1]
     return difference_D
 

@@ -11,7 +11,7 @@ from scipy import special  # scipy.stats takes over a second of the page's first
 
 from explorer.analysis.stats import bootstrap
 from explorer.analysis.stats.bootstrap import LEVEL
-from explorer.analysis.stats.pairing import Pair
+from explorer.analysis.stats.pairing import TaskPair
 
 
 def wilson(num_right: float, num_documents: int) -> tuple[float, float]:
@@ -32,7 +32,7 @@ def wilson(num_right: float, num_documents: int) -> tuple[float, float]:
     return float(max(0.0, middle - half)), float(min(1.0, middle + half))
 
 
-def retention_stderr(one: Pair) -> float:
+def retention_stderr(one: TaskPair) -> float:
     """Standard error of a task's retention by the delta method.
 
     With u = student - chance and v = teacher - chance, document by document, R = u / v has
@@ -51,7 +51,7 @@ def retention_stderr(one: Pair) -> float:
     return float(np.sqrt(max(0.0, weights @ spread @ weights)) / above)
 
 
-def fieller(one: Pair) -> tuple[float, float]:
+def fieller(one: TaskPair) -> tuple[float, float]:
     """95 % interval of a task's retention by Fieller's theorem.
 
     All ratios R for which the mean of u - R v is not clearly different from zero. Unlike the
@@ -118,7 +118,7 @@ def suite_mean(values: Sequence[float], stderrs: Sequence[float]) -> SuiteMean:
     )
 
 
-def _above_chance(one: Pair) -> bootstrap.Values:
+def _above_chance(one: TaskPair) -> bootstrap.Values:
     """Student and teacher less chance, document by document; shape [2, N]."""
     chance = one.chance if one.chance_N is None else one.chance_N
     return np.stack([one.student_N - chance, one.teacher_N - chance])

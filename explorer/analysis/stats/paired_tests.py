@@ -14,7 +14,7 @@ from explorer.analysis.stats.bootstrap import ALPHA, Values
 Verdict = Literal["better", "worse", "inconclusive"]
 
 
-def paired(
+def paired_test(
     own_N: Values, other_N: Values, clusters_N: npt.NDArray[Any] | None = None
 ) -> tuple[float, str]:
     """Two-sided p-value of no difference, and the name of the test that fits the answers.
@@ -28,7 +28,7 @@ def paired(
     if clusters_N is not None:
         num_clusters = len(np.unique(clusters_N))
         return _t(own_N - other_N, num_clusters, clusters_N), "t, clustered"
-    if binary(own_N) and binary(other_N):
+    if is_binary(own_N) and is_binary(other_N):
         return mcnemar(own_N, other_N), "McNemar, exact"
     return _t(own_N - other_N, len(own_N), None), "t, paired"
 
@@ -65,7 +65,7 @@ def holm(p_values_T: Values) -> Values:
     return adjusted_T
 
 
-def normal(difference: float, stderr: float) -> float:
+def normal_p_value(difference: float, stderr: float) -> float:
     """Two-sided p-value of a difference with this standard error, by the normal law."""
     if difference == 0:
         return 1.0
@@ -116,7 +116,7 @@ def smallest_detectable_difference(
     return float(min(1.0, np.sqrt(disagreement) * root / (num_documents + z_b**2)))
 
 
-def binary(values_N: Values) -> bool:
+def is_binary(values_N: Values) -> bool:
     """Whether all answers are right (1) or wrong (0)."""
     return bool(np.isin(values_N, (0.0, 1.0)).all())
 

@@ -37,7 +37,7 @@ NAMES = ("student", "teacher")
 
 
 @dataclasses.dataclass(frozen=True)
-class Pair:
+class TaskPair:
     """Student and teacher on one task, document by document; or why they cannot be paired.
 
     The teacher may be any run that another one is held against.
@@ -79,7 +79,7 @@ class Pair:
         return float(self.student_N.mean() / score) if score > 0 else np.nan
 
 
-def pair(
+def pair_tasks(
     student_scores: pd.DataFrame,
     teacher_scores: pd.DataFrame,
     student_answers: pd.DataFrame,
@@ -87,7 +87,7 @@ def pair(
     *,
     allow: Collection[str] = OF_A_STUDENT,
     names: tuple[str, str] = NAMES,
-) -> list[Pair]:
+) -> list[TaskPair]:
     """Student and teacher on every headline task of the teacher, document by document.
 
     A task that cannot be compared, or says nothing, comes with its reason.
@@ -101,14 +101,14 @@ def pair(
         names: What the reasons call the two.
     """
     students, teachers = (
-        side(student_scores, student_answers),
-        side(teacher_scores, teacher_answers),
+        scored_model(student_scores, student_answers),
+        scored_model(teacher_scores, teacher_answers),
     )
-    return pair_sides(students, teachers, allow, names)
+    return pair_models(students, teachers, allow, names)
 
 
 @dataclasses.dataclass(frozen=True)
-class Answers:
+class TaskAnswers:
     """One model's values on one task, by document id."""
 
     ids_N: npt.NDArray[Any]
@@ -121,44 +121,44 @@ class Answers:
         """Id and hash of every document."""
         return list(zip(self.ids_N.tolist(), self.hashes_N.tolist(), strict=True))
 
-    def same_documents(self, other: "Answers") -> bool:
+    def same_documents(self, other: "TaskAnswers") -> bool:
         """Whether both are about the same documents, in the same order."""
         same_ids = np.array_equal(self.ids_N, other.ids_N)
         return same_ids and np.array_equal(self.hashes_N, other.hashes_N)
 
-    def only(self, wanted: set[tuple[Any, Any]]) -> "Answers":
+    def only(self, wanted: set[tuple[Any, Any]]) -> "TaskAnswers":
         """The answers to these documents."""
         chosen = np.array([document in wanted for document in self.documents()])
         chance = None if self.chance_N is None else self.chance_N[chosen]
         clusters = None if self.clusters_N is None else self.clusters_N[chosen]
-        return Answers(
+        return TaskAnswers(
             self.ids_N[chosen], self.hashes_N[chosen], self.values_N[chosen], chance, clusters
         )
 
 
 @dataclasses.dataclass(frozen=True)
-class Side:
+class ScoredModel:
     """One model's headline scores, by task, and the answers behind them."""
 
     scores: dict[str, dict[str, Any]]
-    answers: dict[tuple[str, str], Answers]
+    answers: dict[tuple[str, str], TaskAnswers]
 
 
-def side(scores: pd.DataFrame, answers: pd.DataFrame) -> Side:
+def scored_model(scores: pd.DataFrame, answers: pd.DataFrame) -> ScoredModel:
     """One model's rows of `frames.scores` and `disk.answers`, ready to be paired."""
     chosen = scores[scores["headline"]].sort_values(["task", "metric"])
     rows = row_dicts(chosen)
     found = {}
     for (task, metric), group in answers.groupby(["task", "metric"], sort=False):
         group = group.iloc[np.argsort(group["doc_id"].to_numpy(), kind="stable")]
-        found[str(task), str(metric)] = Answers(
+        found[str(task), str(metric)] = TaskAnswers(
             group["doc_id"].to_numpy(),
             group["doc_hash"].to_numpy(dtype=object),
             np.asarray(group["value"], dtype=np.float64),
             _chances(group),
             _clusters(group),
         )
-    return Side({row["task"]: row for row in rows}, found)
+    return ScoredModel({row["task"]: row for row in rows}, found)
 
 
 def _chances(group: pd.DataFrame) -> Values | None:
@@ -177,23 +177,27 @@ def _clusters(group: pd.DataFrame) -> npt.NDArray[Any] | None:
     return names_N if len(np.unique(names_N)) < len(names_N) else None
 
 
-def pair_sides(
-    students: Side,
-    teachers: Side,
+def pair_models(
+    students: ScoredModel,
+    teachers: ScoredModel,
     allow: Collection[str] = OF_A_STUDENT,
     names: tuple[str, str] = NAMES,
-) -> list[Pair]:
+) -> list[TaskPair]:
     """`pair` of two sides that were made ready before: a teacher has many students."""
     return [_pair_task(task, students, teachers, allow, names) for task in teachers.scores]
 
 
 def _pair_task(
-    task: str, students: Side, teachers: Side, allow: Collection[str], names: tuple[str, str]
-) -> Pair:
+    task: str,
+    students: ScoredModel,
+    teachers: ScoredModel,
+    allow: Collection[str],
+    names: tuple[str, str],
+) -> TaskPair:
     theirs, own = teachers.scores[task], students.scores.get(task)
     metric = theirs["metric"]
     chance = np.nan if pd.isna(theirs["chance"]) else float(theirs["chance"])
-    nothing = Pair(task, metric, chance, np.empty(0), np.empty(0))
+    nothing = TaskPair(task, metric, chance, np.empty(0), np.empty(0))
     reason = _incomparable(own, theirs, allow, names)
     if own is None or reason:
         return dataclasses.replace(nothing, reason=reason)
@@ -216,7 +220,7 @@ def _pair_task(
     if np.isnan(chance):
         reason = "the chance level is not known"
     reason = reason or _at_chance(teacher.values_N, chance, clusters_N)
-    return Pair(
+    return TaskPair(
         task,
         metric,
         chance,
@@ -265,8 +269,8 @@ def _differ(ours: Any, other: Any, key: str) -> bool:
 
 
 def _unpaired(
-    student: Answers | None,
-    teacher: Answers | None,
+    student: TaskAnswers | None,
+    teacher: TaskAnswers | None,
     allow: Collection[str],
     names: tuple[str, str],
 ) -> str:
@@ -305,7 +309,7 @@ def _at_chance(teacher_N: Values, chance: float, clusters_N: npt.NDArray[Any] | 
     differ in chance, the binomial test at their mean errs on the side of leaving out.
     """
     count, mean = len(teacher_N), float(teacher_N.mean())
-    if clusters_N is None and paired_tests.binary(teacher_N):
+    if clusters_N is None and paired_tests.is_binary(teacher_N):
         p_value = special.bdtrc(int(teacher_N.sum()) - 1, count, chance)
         clear = bool(p_value < ALPHA)
     else:

@@ -18,7 +18,7 @@ import pandas as pd
 
 from explorer.analysis.stats import bootstrap, differences, intervals, pairing
 from explorer.analysis.stats.bootstrap import Values
-from explorer.analysis.stats.pairing import Pair
+from explorer.analysis.stats.pairing import TaskPair
 from explorer.records.rows import missing, row_dicts
 
 # Shape letters: D draws, N documents of a task, R rows of values.
@@ -50,7 +50,7 @@ TASK_COLUMNS = [
 ]
 
 
-def add(
+def add_retention(
     runs: pd.DataFrame,
     scores: pd.DataFrame,
     answers: Mapping[str, pd.DataFrame],
@@ -96,7 +96,7 @@ def add(
     return pd.concat([kept, columns], axis=1)
 
 
-def counted(
+def counted_tasks(
     runs: pd.DataFrame, scores: pd.DataFrame, answers: Mapping[str, pd.DataFrame]
 ) -> dict[str, set[str]]:
     """Run id to the tasks that count in its retention; arguments as of `add`."""
@@ -176,13 +176,13 @@ def per_task(
         (bootstrapped), `fieller_low`, `fieller_high` and `stderr` (by formula),
         `raw_ratio`, `used` (whether the task counts in the suite).
     """
-    pairs = pairing.pair(student_scores, teacher_scores, student_answers, teacher_answers)
-    shown = differences.tasks(pairs, draws=draws, seed=seed)
+    pairs = pairing.pair_tasks(student_scores, teacher_scores, student_answers, teacher_answers)
+    shown = differences.task_differences(pairs, draws=draws, seed=seed)
     kept = pd.DataFrame([_task_row(one, draws, seed) for one in pairs], index=shown.index)
     return pd.concat([shown, kept], axis=1).reindex(columns=TASK_COLUMNS)
 
 
-def _task_row(one: Pair, draws: int, seed: int) -> dict[str, Any]:
+def _task_row(one: TaskPair, draws: int, seed: int) -> dict[str, Any]:
     """The part of a task's row that speaks of the share kept."""
     row: dict[str, Any] = {"chance": one.chance, "used": not one.reason}
     if len(one.teacher_N):
@@ -191,26 +191,26 @@ def _task_row(one: Pair, draws: int, seed: int) -> dict[str, Any]:
         kept_D, _ = _draw({"": [one]}, draws, seed)[""]
         assert kept_D is not None, "a task without a reason is drawn"
         row["retention"], row["stderr"] = one.retention, intervals.retention_stderr(one)
-        row["low"], row["high"] = bootstrap.interval(kept_D)
+        row["low"], row["high"] = bootstrap.percentile_interval(kept_D)
         row["fieller_low"], row["fieller_high"] = intervals.fieller(one)
     return row
 
 
 def _pairs_by_run(
     runs: pd.DataFrame, scores: pd.DataFrame, answers: Mapping[str, pd.DataFrame]
-) -> dict[str, list[Pair]]:
+) -> dict[str, list[TaskPair]]:
     """Pairs of every run whose teacher's scores are known; a teacher pairs with itself."""
     by_run = dict(tuple(scores.groupby("run_id", sort=False))) if len(scores) else {}
     nothing = pd.DataFrame(columns=["task", "metric", "doc_id", "doc_hash", "value"])
-    sides: dict[str, pairing.Side] = {}
+    sides: dict[str, pairing.ScoredModel] = {}
     found = {}
     for row in row_dicts(runs[["run_id", "role", "teacher_run_id"]]):
         run_id = row["run_id"]
         teacher_id = run_id if row["role"] == "teacher" else row["teacher_run_id"]
         if run_id in by_run and teacher_id in by_run:
             for one in {run_id, teacher_id} - sides.keys():
-                sides[one] = pairing.side(by_run[one], answers.get(one, nothing))
-            found[run_id] = pairing.pair_sides(sides[run_id], sides[teacher_id])
+                sides[one] = pairing.scored_model(by_run[one], answers.get(one, nothing))
+            found[run_id] = pairing.pair_models(sides[run_id], sides[teacher_id])
             if run_id != teacher_id:
                 del sides[run_id]  # only a teacher is met again
     return found
@@ -227,14 +227,14 @@ def _why_unpaired(runs: pd.DataFrame, run_id: str, scores: pd.DataFrame) -> str:
 
 
 def _draw(
-    batch: dict[str, list[Pair]], draws: int, seed: int
+    batch: dict[str, list[TaskPair]], draws: int, seed: int
 ) -> dict[str, tuple[Values | None, Values | None]]:
     """Draws of the suite's retention and raw ratio for several runs, each shape [D].
 
     Runs that share a task's documents share their resampling: documents are in the same
     order, so the same draw holds the same documents for all of them.
     """
-    groups: dict[tuple[str, int, bytes], list[tuple[str, Pair]]] = {}
+    groups: dict[tuple[str, int, bytes], list[tuple[str, TaskPair]]] = {}
     for run_id, pairs in batch.items():
         for one in pairs:
             if not one.reason:
@@ -244,7 +244,9 @@ def _draw(
     raw: dict[str, list[Values]] = {run_id: [] for run_id in batch}
     for (task, _, _), members in groups.items():
         rows = [row for _, one in members for row in _rows(one)]
-        means_DR = bootstrap.means(np.stack(rows), task, draws, seed, members[0][1].clusters_N)
+        means_DR = bootstrap.bootstrap_means(
+            np.stack(rows), task, draws, seed, members[0][1].clusters_N
+        )
         place = 0
         for run_id, one in members:
             student_D, teacher_D = means_DR[:, place], means_DR[:, place + 1]
@@ -255,14 +257,14 @@ def _draw(
     return {run_id: (_mean_of(kept[run_id]), _mean_of(raw[run_id])) for run_id in batch}
 
 
-def _rows(one: Pair) -> list[Values]:
+def _rows(one: TaskPair) -> list[Values]:
     """What is drawn of a pair: both models' answers and, where it varies, the chance level."""
     drawn = [one.student_N, one.teacher_N]
     return drawn if one.chance_N is None else [*drawn, one.chance_N]
 
 
 def _ratio(
-    student_D: Values, teacher_D: Values, one: Pair, chance_D: float | Values | None
+    student_D: Values, teacher_D: Values, one: TaskPair, chance_D: float | Values | None
 ) -> Values:
     """(student - chance) / (teacher - chance) draw by draw, with the denominator's floor.
 
@@ -285,7 +287,7 @@ def _mean_of(parts: list[Values]) -> Values | None:
     return np.mean(parts, axis=0) if parts else None
 
 
-def _suite(pairs: list[Pair], drawn: tuple[Values | None, Values | None]) -> dict[str, Any]:
+def _suite(pairs: list[TaskPair], drawn: tuple[Values | None, Values | None]) -> dict[str, Any]:
     """One run's columns."""
     used = [one for one in pairs if not one.reason]
     row: dict[str, Any] = {
@@ -300,12 +302,12 @@ def _suite(pairs: list[Pair], drawn: tuple[Values | None, Values | None]) -> dic
         return row
     row["retention"] = float(np.mean([one.retention for one in used]))
     row["raw_ratio"] = float(np.mean([one.raw_ratio for one in used]))
-    row["retention_low"], row["retention_high"] = bootstrap.interval(kept_D)
-    row["raw_low"], row["raw_high"] = bootstrap.interval(raw_D)
+    row["retention_low"], row["retention_high"] = bootstrap.percentile_interval(kept_D)
+    row["raw_low"], row["raw_high"] = bootstrap.percentile_interval(raw_D)
     return row
 
 
-def _batches(items: dict[str, list[Pair]], size: int) -> Iterable[dict[str, list[Pair]]]:
+def _batches(items: dict[str, list[TaskPair]], size: int) -> Iterable[dict[str, list[TaskPair]]]:
     rest = iter(items.items())
     while batch := dict(itertools.islice(rest, size)):
         yield batch

@@ -20,7 +20,7 @@ INTERVAL_ENDS = {
 }
 
 
-def comparison(runs: pd.DataFrame) -> pd.DataFrame:
+def comparison_table(runs: pd.DataFrame) -> pd.DataFrame:
     """A row a model in words and units: teachers on top, students by what they keep.
 
     Args:
@@ -31,7 +31,7 @@ def comparison(runs: pd.DataFrame) -> pd.DataFrame:
         token says its utilisation: `cost.label_of`.
     """
     ordered = ordered_for_people(runs)
-    per_token = unit_cost.label_of(ordered)
+    per_token = unit_cost.heading_of(ordered)
     rows = [_row(row, per_token) for row in row_dicts(ordered)]
     return pd.DataFrame(rows, columns=list(_row({}, per_token)), index=ordered.index)
 
@@ -46,7 +46,7 @@ def without_equal_lengths(cells: pd.DataFrame) -> pd.DataFrame:
     return cells if len(stated) > 1 else cells.drop(columns=LENGTHS)
 
 
-def published(rows: pd.DataFrame) -> pd.DataFrame:
+def published_table(rows: pd.DataFrame) -> pd.DataFrame:
     """A row a published student and table, in words and units, the source's address last.
 
     Args:
@@ -74,14 +74,14 @@ def published(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(cells, index=rows.index)
 
 
-def economics(rows: pd.DataFrame) -> pd.DataFrame:
+def economics_table(rows: pd.DataFrame) -> pd.DataFrame:
     """A row a candidate in words and units, each figure with its interval where it has one.
 
     Args:
         rows: As `economics.candidates`, with `retention` and its ends where known.
     """
     cells = []
-    per_token = unit_cost.label_of(rows)
+    per_token = unit_cost.heading_of(rows)
     for row in row_dicts(rows):
         student = row["role"] == "student"
         whole = "" if numbers.missing(row["replicas"]) else f"{row['replicas']:.0f}"
@@ -130,13 +130,13 @@ def _thousand(value: Any) -> Any:
     return None if numbers.missing(value) else 1e3 * value
 
 
-def fitted(rows: pd.DataFrame) -> pd.DataFrame:
+def device_fit_table(rows: pd.DataFrame) -> pd.DataFrame:
     """A row a model, device and precision, in words and units; every figure is estimated.
 
     Args:
         rows: As `fit.fit` gives them.
     """
-    per_token = f"Estimated {unit_cost.label_of(rows)}"
+    per_token = f"Estimated {unit_cost.heading_of(rows)}"
     cells = [
         {
             "Model": row["model"],
@@ -164,7 +164,7 @@ def _billions(value: Any) -> Any:
     return None if numbers.missing(value) else 1e9 * value
 
 
-def raw(runs: pd.DataFrame) -> pd.DataFrame:
+def raw_table(runs: pd.DataFrame) -> pd.DataFrame:
     """The same rows as numbers with their units in the names, a row a run, lists as text."""
     plain = ordered_for_people(runs).reset_index(drop=True)
     if "kept_layers" in plain:

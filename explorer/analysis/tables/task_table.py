@@ -8,7 +8,7 @@ import pandas as pd
 from explorer.analysis import numbers
 
 
-def in_words(found: pd.DataFrame) -> pd.DataFrame:
+def task_table(found: pd.DataFrame) -> pd.DataFrame:
     """The table as people read it, with a dash for what is not known."""
 
     def said(name: str, how: Callable[[Any], str]) -> list[str]:

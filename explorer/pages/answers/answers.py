@@ -60,7 +60,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
     )
 
 index = widgets.index(root)
-found = answer_flips.outcomes(index.answers(run_id), index.answers(against), task, tasks[task])
+found = answer_flips.answer_flips(index.answers(run_id), index.answers(against), task, tasks[task])
 names = paired_answers.names(known, run_id, against)
 counts = found["outcome"].value_counts()
 sentence.html(f'<p class="finding">{widgets.text(paired_answers.said(task, counts, names))}</p>')

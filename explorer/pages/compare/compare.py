@@ -66,19 +66,19 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
     utilisation = pricing.utilisation(glossary.TERMS["utilisation"])
     known_prices = widgets.attempt(lambda: prices.prices_for(runs, root)) or {}
     runs = widgets.index(root).with_retention(runs)
-    runs = unit_cost.add(runs, known_prices, utilisation=utilisation)
+    runs = unit_cost.add_costs(runs, known_prices, utilisation=utilisation)
     runs = run_table.ordered_for_people(runs)
     chart = retention_chart.retention_chart(runs, template="light", width=1100)
-    downloads.button(partial(export.write, runs), chart, "compare", "comparison")
+    downloads.button(partial(export.write_runs, runs), chart, "compare", "comparison")
     import_results.button(root, finished["run_id"].tolist())
 
 is_teacher = (runs["role"] == "teacher").tolist()
 if mode == MODES[0]:
-    cells = run_table.without_equal_lengths(run_table.comparison(runs))
+    cells = run_table.without_equal_lengths(run_table.comparison_table(runs))
     groups = {name: GROUPS[name] for name in ["", *wanted]}
     if "Cost" in groups:
         beside = [run_table.LENGTHS] if run_table.LENGTHS in cells else []
-        groups["Cost"] = [unit_cost.label_of(runs), *beside, *GROUPS["Cost"]]
+        groups["Cost"] = [unit_cost.heading_of(runs), *beside, *GROUPS["Cost"]]
     hover, marks = html_table.reasons(cells, runs), html_table.busy_marks(cells, runs)
     st.html(html_table.table(cells, groups, pinned=is_teacher, hover=hover, marks=marks))
     st.caption(study_summary.footnote(runs))
@@ -86,5 +86,5 @@ else:
     differences.show(root, runs, differences.reference(runs))
 
 with st.expander("Markdown of this table", icon=":material/markdown:"):
-    st.code(export.write(runs, "md").decode(), language="markdown", wrap_lines=False)
+    st.code(export.write_runs(runs, "md").decode(), language="markdown", wrap_lines=False)
 widgets.problems_shown(shelf.problems)

@@ -55,7 +55,7 @@ def show(root: Path, runs: pd.DataFrame, against: str) -> None:
         texts.append({"Run": name} | {task: _cell(one) for task, one in rows.items()})
         marks.append({"Run": ""} | {task: _mark(one) for task, one in rows.items()})
         hover.append({"Run": f"{run_id} against {other}"} | {t: _said(o) for t, o in rows.items()})
-        notes += [f"{name}: {note}" for note in said.notes(tasks, suite)]
+        notes += [f"{name}: {note}" for note in said.difference_notes(tasks, suite)]
     cells = pd.DataFrame(texts).fillna(numbers.MISSING)
     if cells.empty:
         st.info("Choose two runs, or a student whose teacher is in the store, to see differences.")
@@ -118,7 +118,7 @@ def _between_cached(
     """The versions are only part of the key: another record is another table."""
     index = widgets.index(root)
     scores = index.shelf().scores
-    rows, suite = differences.between(
+    rows, suite = differences.compare_runs(
         scores[scores["run_id"] == run_id],
         scores[scores["run_id"] == other],
         index.answers(run_id),
@@ -130,8 +130,8 @@ def _between_cached(
 
 def _cell(row: dict[Any, Any]) -> str:
     """`-12.5 worse [-16.0, -9.1]`."""
-    number, _, ends = said.difference(row).partition(" ")
-    return f"{number} {said.verdict(row)} {ends}" if ends else number
+    number, _, ends = said.difference_cell(row).partition(" ")
+    return f"{number} {said.verdict_cell(row)} {ends}" if ends else number
 
 
 def _mark(row: dict[Any, Any]) -> str:
@@ -147,12 +147,14 @@ def _said(row: dict[Any, Any]) -> str:
         f"{numbers.significant(row['teacher'])} on {row['num_documents']:,} documents"
     )
     if "test" not in row:
-        return f"{scores}; mean over {row['num_tasks']} tasks, p = {said.p_value(row['p_value'])}"
+        return (
+            f"{scores}; mean over {row['num_tasks']} tasks, p = {said.p_value_cell(row['p_value'])}"
+        )
     parts = [
         scores,
-        f"{row['test']}: p = {said.p_value(row['p_value'])}",
-        f"adjusted for the number of tasks (Holm) {said.p_value(row['p_holm'])}",
-        said.would_show(row),
+        f"{row['test']}: p = {said.p_value_cell(row['p_value'])}",
+        f"adjusted for the number of tasks (Holm) {said.p_value_cell(row['p_holm'])}",
+        said.detectable_cell(row),
         row["note"],
     ]
     return "; ".join(part for part in parts if part)

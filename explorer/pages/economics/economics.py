@@ -7,7 +7,7 @@ import streamlit as st
 from explorer.analysis import interference, numbers
 from explorer.analysis.cost import economics, unit_cost
 from explorer.analysis.cost.economics import Assumptions
-from explorer.analysis.cost.fleet import Limits
+from explorer.analysis.cost.fleet import LatencyLimits
 from explorer.analysis.cost.serving_cost import Workload
 from explorer.analysis.tables import run_table
 from explorer.catalogue import prices
@@ -113,7 +113,7 @@ assumed = Assumptions(
     traffic_per_s=traffic / 60,
     utilisation=utilisation,
     usd_per_hour={name: price.usd_per_hour for name, price in book.items()},
-    limits=Limits(max_ttft_ms, max_tpot_ms),
+    limits=LatencyLimits(max_ttft_ms, max_tpot_ms),
     api_usd_per_mtok_input=api.input_usd_per_mtok if api else None,
     api_usd_per_mtok_output=api.output_usd_per_mtok if api else None,
 )
@@ -127,12 +127,12 @@ rows = rows.merge(
     kept[["run_id", "retention", "retention_low", "retention_high"]], on="run_id", how="left"
 )
 
-said = economics.headline(rows, assumed)
+said = economics.cost_headline(rows, assumed)
 with sentence:
     st.html(f'<p class="finding">{widgets.text(said)}</p>')
 
-months = economics.by_traffic(found, labels, assumed)
-num_busy = int(interference.busy(rows).sum())
+months = economics.cost_by_traffic(found, labels, assumed)
+num_busy = int(interference.was_busy(rows).sum())
 left, right = st.columns(2)
 with left:
     st.subheader("Cost by traffic", anchor=False)
@@ -147,19 +147,19 @@ with right:
     st.subheader("Payback of the distillation", anchor=False)
     widgets.chart(
         charts.payback_chart(
-            economics.over_time(rows), rows, num_busy=num_busy, template=widgets.template()
+            economics.spending_over_time(rows), rows, num_busy=num_busy, template=widgets.template()
         ),
         "economics_payback",
         "Dollars spent while serving, distillation included",
     )
 
-cells = run_table.economics(rows)
+cells = run_table.economics_table(rows)
 shown = run_table.without_equal_lengths(cells)
 groups = {
     "": ["Model", "Retention [95 %]"],
     "Fleet": ["Devices", "Fleet $/hour", "Fleet $/month"],
     "As timed": [
-        unit_cost.label_of(rows),
+        unit_cost.heading_of(rows),
         *([run_table.LENGTHS] if run_table.LENGTHS in shown else []),
     ],
     f"Requests of {assumed.workload.in_words()}": [
@@ -179,11 +179,11 @@ is_teacher = (rows["role"] == "teacher").tolist()
 hover, marks = parts.reasons(shown, rows), html_table.busy_marks(shown, rows)
 st.html(html_table.table(shown, groups, pinned=is_teacher, hover=hover, marks=marks))
 if rows["usd_per_mtok"].notna().any():
-    st.caption(text_format.md(f"{unit_cost.conditions_of(rows)}. {TERMS['split']}"))
+    st.caption(text_format.md(f"{unit_cost.conditions_text(rows)}. {TERMS['split']}"))
 if api:
     st.caption(text_format.md(TERMS["api_break_even"]))
 with st.expander("Under each price set", icon=":material/payments:"):
-    by_set = economics.by_price_set(
+    by_set = economics.cost_by_price_set(
         found,
         labels,
         assumed,
@@ -199,7 +199,9 @@ with st.expander("Under each price set", icon=":material/payments:"):
 notes = list(dict.fromkeys(note for note in rows["notes"] if note))
 missing = list(dict.fromkeys(f"not known: {m}" for m in rows["missing"] if m))
 busy = [
-    interference.left_out(num_busy, "without fleet or payback: Explore offers to time it again")
+    interference.left_out_sentence(
+        num_busy, "without fleet or payback: Explore offers to time it again"
+    )
 ]
 parts.rests_on(runs, book, api, [*notes, *missing, *(busy if num_busy else [])])
 

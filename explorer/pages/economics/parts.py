@@ -96,7 +96,7 @@ def reasons(cells: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
                     "Devices",
                     "Fleet $/hour",
                     "Fleet $/month",
-                    unit_cost.label(row["utilisation"]),
+                    unit_cost.heading(row["utilisation"]),
                     "$/1,000 requests",
                     run_table.PREFILL,
                     run_table.DECODE,
@@ -154,7 +154,7 @@ def elsewhere(utilisation: float) -> None:
         utilisation: Of the estimated cost per token.
     """
     st.subheader("On devices that are not at hand: estimated", anchor=False)
-    sized = device_fit.with_shapes(load.table("models"), load.table("shapes"))
+    sized = device_fit.sized_models(load.table("models"), load.table("shapes"))
     specs = load.table("hardware_specs")
     left, right = st.columns(2)
     with left:
@@ -211,9 +211,9 @@ def elsewhere(utilisation: float) -> None:
     if not models or not devices:
         st.info("Choose a model and a device above.")
         return
-    reached = roofline.stated(reading / 100, writing / 100)
-    rows = device_fit.fit(
-        device_fit.named(models, sized),
+    reached = roofline.stated_efficiency(reading / 100, writing / 100)
+    rows = device_fit.device_fit(
+        device_fit.models_named(models, sized),
         device_fit.devices_named(devices, specs),
         load.table("hardware"),
         concurrency=together,
@@ -225,11 +225,12 @@ def elsewhere(utilisation: float) -> None:
         "economics_rent",
         "Estimated rent of the devices that hold each model",
     )
-    st.dataframe(run_table.fitted(rows), hide_index=True)
+    st.dataframe(run_table.device_fit_table(rows), hide_index=True)
     st.caption(
         text_format.md(
             f"Estimated, not measured: {device_fit.PROMPT_TOKENS} tokens in and "
-            f"{device_fit.OUTPUT_TOKENS} out, {reached.in_words()}, {unit_cost.busy(utilisation)}, "
+            f"{device_fit.OUTPUT_TOKENS} out, {reached.in_words()}, "
+            f"{unit_cost.utilisation_text(utilisation)}, "
             f"{device_fit.USABLE_MEMORY:.0%} of the memory used, links between devices free. Rent "
             "runs from the cheapest to the dearest offer of the dated price book; 8 and 4 bits take"
             " some capability that is not shown here."

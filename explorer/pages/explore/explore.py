@@ -104,7 +104,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
     pricing.popover(root, chosen, known_prices)
 
 runs = widgets.index(root).with_retention(finished, task)
-runs = unit_cost.add(runs, known_prices, utilisation=utilisation)
+runs = unit_cost.add_costs(runs, known_prices, utilisation=utilisation)
 if y == "retention":
     runs["frontier_share"] = widgets.index(root).frontier_share(runs, x, task)
 
@@ -128,7 +128,7 @@ else:
     )
     widgets.chart(figure, "explore_chart", said, pick=True)
     if x == "usd_per_mtok":
-        st.caption(text_format.md(f"{unit_cost.conditions_of(runs)}."))
+        st.caption(text_format.md(f"{unit_cost.conditions_text(runs)}."))
     run_detail.strip(root, runs, known_prices)
 
 run_detail.failures(root, chosen)

@@ -99,7 +99,7 @@ def said(runs: pd.DataFrame, all_runs: pd.DataFrame, shown: pd.DataFrame, task: 
         if len(devices) == 1
         else f"timed on {len(devices)} devices: compare latency within one",
     ]
-    if num_busy := int(interference.busy(shown).sum()):
+    if num_busy := int(interference.was_busy(shown).sum()):
         parts.append(f"{num_busy:,} timed on a busy machine")
     line = " · ".join(widgets.text(part) for part in parts if part)
     newest = runs["finished_at"].dropna().max()

@@ -134,10 +134,10 @@ def _facts(
     price = known_prices.get(record.environment.device_name) if record.environment else None
     if price:
         source = html.escape(price.in_words(), quote=True)
-        timed = unit_cost.lengths(row["prompt_tokens"], row["output_tokens"])
+        timed = unit_cost.lengths_text(row["prompt_tokens"], row["output_tokens"])
         costs = (
             f"{numbers.dollars(row['usd_per_mtok'])} per million output tokens "
-            f"{unit_cost.busy(row['utilisation'])} ({timed}), "
+            f"{unit_cost.utilisation_text(row['utilisation'])} ({timed}), "
             f"{numbers.dollars(row['usd_per_hour_at_load'])} per hour at the teacher's load"
         )
         rate = numbers.dollars(price.usd_per_hour)
@@ -284,23 +284,23 @@ def _tasks_cached(
     )
 
 
-def effect_of(root: Path, run_id: str) -> control_pairs.Effect | None:
+def effect_of(root: Path, run_id: str) -> control_pairs.DistillationEffect | None:
     """What distillation added to a student, where its control arm is in the store."""
     shelf = widgets.load(root)
-    ids = control_pairs.needed(shelf.runs, run_id)
+    ids = control_pairs.runs_compared(shelf.runs, run_id)
     return _effect_cached(root, run_id, {one: shelf.versions.get(one, "") for one in ids})
 
 
 @st.cache_data(show_spinner=False, max_entries=500)
 def _effect_cached(
     root: Path, run_id: str, versions: dict[str, str]
-) -> control_pairs.Effect | None:
+) -> control_pairs.DistillationEffect | None:
     """The versions are only part of the key, and name the runs that count."""
     index = widgets.index(root)
     shelf = index.shelf()
     scores = shelf.scores[shelf.scores["run_id"].isin(versions)]
     answers = {one: index.answers(one) for one in versions}
-    return control_pairs.effect(shelf.runs, scores, answers, run_id)
+    return control_pairs.distillation_effect(shelf.runs, scores, answers, run_id)
 
 
 def _timing(record: RunRecord) -> None:
@@ -334,10 +334,10 @@ def _load(record: RunRecord) -> None:
         st.caption("Nothing was timed.")
         return
     own = record.latency.own
-    st.caption(text_format.md(load_table.runtime(own)))
+    st.caption(text_format.md(load_table.runtime_sentence(own)))
     if record.latency.warning:
         st.caption(f":orange[{text_format.md(record.latency.warning)}]")
-    measured = load_table.table(own)
+    measured = load_table.load_table(own)
     if measured.empty:
         st.caption(
             "No level of load was measured: `latency.concurrency` in the spec, or Levels of load "

@@ -28,14 +28,16 @@ MOST_POINTS = 8
 @st.cache_data(show_spinner="Reading the catalogue…")
 def collected(bits: int, concurrency: int) -> Published:
     """The catalogue put together; it ships with us and does not change while we run."""
-    return published_retention.collect(load.all_tables(), bits=bits, concurrency=concurrency)
+    return published_retention.collect_published(
+        load.all_tables(), bits=bits, concurrency=concurrency
+    )
 
 
 @st.cache_data(show_spinner=False)
 def judged(bits: int, concurrency: int) -> list[Claim]:
     """The four claims."""
     found = collected(bits, concurrency)
-    return check_claims.all_claims(
+    return check_claims.check_claims(
         found.rows, found.fitted, load.table("speeds"), load.table("deployments")
     )
 

@@ -89,7 +89,7 @@ if relations:
     wanted = tuple(RELATIONS[name] for name in relations)
     rows = rows[rows["relation"].str.startswith(wanted)]
 
-said = published_retention.headline(rows)
+said = published_retention.published_headline(rows)
 with sentence:
     st.html(f'<p class="finding">{widgets.text(said)}</p>')
     st.html(
@@ -102,7 +102,7 @@ if rows.empty:
     st.info("No published comparison fits the filters. Take one away above.")
 else:
     picked = st.session_state.get("pair", st.query_params.get("pair"))
-    figure = charts.kept_chart(
+    figure = charts.published_chart(
         rows,
         x,
         y=y,
@@ -120,9 +120,11 @@ else:
             key="pair",
             bind="query-params",
         )
-        light = charts.kept_chart(rows, x, y=y, width=1100)
+        light = charts.published_chart(rows, x, y=y, width=1100)
         downloads.button(
-            partial(export.write_table, rows.reset_index(drop=True), run_table.published(rows)),
+            partial(
+                export.write_table, rows.reset_index(drop=True), run_table.published_table(rows)
+            ),
             light,
             "published",
             "published",
@@ -145,7 +147,7 @@ st.caption(
 
 if not rows.empty:
     st.subheader("All comparisons", anchor=False)
-    words_table: pd.DataFrame = run_table.published(rows)
+    words_table: pd.DataFrame = run_table.published_table(rows)
     st.dataframe(
         words_table,
         hide_index=True,

@@ -18,7 +18,7 @@ from explorer.specs import RunSpec
 
 def show(specs: list[RunSpec], new: list[RunSpec], shelf: Shelf, root: Path) -> None:
     """Time, memory, money and the smallest difference that the order can show."""
-    taken = run_time.estimate(new, shelf.runs, shelf.scores)
+    taken = run_time.estimate_runs(new, shelf.runs, shelf.scores)
     with st.container(border=True, key="run_preview"):
         hover = html.escape(glossary.TERMS["detectable"], quote=True)
         st.html(

@@ -185,7 +185,7 @@ def _actions(root: Path, run_id: str, state: str, cancelling: bool) -> None:
 def _time_again(root: Path, run_id: str) -> None:
     """Offer to measure a finished run anew where the machine was busy."""
     runs = widgets.load(root).runs
-    was_busy = interference.busy(runs[runs["run_id"] == run_id]).any()
+    was_busy = interference.was_busy(runs[runs["run_id"] == run_id]).any()
     if (
         was_busy
         and not widgets.read_only()

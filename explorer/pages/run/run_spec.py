@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from explorer.analysis.planning import run_time
-from explorer.analysis.planning.run_time import num_documents, rows_of
+from explorer.analysis.planning.run_time import num_documents, task_rows
 from explorer.errors import BadInput
 from explorer.models import sizes as model_sizes
 from explorer.models.starter import SIZES as STARTER
@@ -46,7 +46,9 @@ def teachers(root: Path, runs: pd.DataFrame) -> list[str]:
 
 def layers_of(teacher: str, runs: pd.DataFrame) -> int | None:
     """The teacher's layers, where its configuration is here or a run has measured it."""
-    known = model_sizes.read(teacher).num_layers or run_time.measured(teacher, runs, "num_layers")
+    known = model_sizes.read(teacher).num_layers or run_time.measured_value(
+        teacher, runs, "num_layers"
+    )
     return int(known) if known else None
 
 
@@ -129,7 +131,7 @@ def check_corpus(corpus: str) -> None:
 def parameters_of(teacher: str, runs: pd.DataFrame) -> int | None:
     """The teacher's parameters, where its files are here or a run has measured it."""
     teacher = teacher or "starter"
-    known = model_sizes.read(teacher).num_parameters or run_time.measured(teacher, runs)
+    known = model_sizes.read(teacher).num_parameters or run_time.measured_value(teacher, runs)
     return int(known) if known else None
 
 
@@ -218,7 +220,7 @@ def documents_asked(specs: list[RunSpec], scores: pd.DataFrame) -> int | None:
         return None
     total = 0
     for name in asked.tasks:
-        rows = rows_of(name, scores[scores["headline"]])
+        rows = task_rows(name, scores[scores["headline"]])
         if not rows.empty:
             total += num_documents(rows, asked.limit)
             continue

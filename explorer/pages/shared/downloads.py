@@ -78,7 +78,7 @@ def of_run(root: Path, run_id: str) -> None:
 def _drawn(figure: go.Figure, format: str) -> bytes:
     """The figure on white."""
     white = go.Figure(figure).update_layout(paper_bgcolor="white", plot_bgcolor="white")
-    return export.figure(white, format)
+    return export.write_figure(white, format)
 
 
 def _download(format: str, mime: str, make: partial[bytes], page: str, name: str) -> None:

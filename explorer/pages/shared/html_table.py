@@ -105,7 +105,7 @@ def reasons(cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         else:
             said.loc[missing[name], name] = "This run was not timed."
         if name.startswith(TIMED):
-            busy = interference.busy(runs).to_numpy()
+            busy = interference.was_busy(runs).to_numpy()
             warnings = runs.loc[busy, "latency_warning"].tolist()
             reasons_so_far = said.loc[busy, name].tolist()
             said.loc[busy, name] = [
@@ -124,5 +124,5 @@ def busy_marks(cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """
     marks = pd.DataFrame("", index=cells.index, columns=cells.columns)
     timed = [name for name in cells.columns if name.startswith(TIMED)]
-    marks.loc[interference.busy(runs).to_numpy(), timed] = "busy"
+    marks.loc[interference.was_busy(runs).to_numpy(), timed] = "busy"
     return marks

@@ -150,7 +150,7 @@ class Index:
     def _compute(self, shelf: Shelf, runs: pd.DataFrame, task: str | None) -> None:
         """Fill the retention of these runs."""
         scores, answers = self._evidence(shelf, runs, task)
-        for row in row_dicts(retention.add(runs, scores, answers)):
+        for row in row_dicts(retention.add_retention(runs, scores, answers)):
             self._retention[self._key(shelf, row, task)] = {
                 name: row[name] for name in RETENTION_COLUMNS
             }

@@ -21,7 +21,7 @@ def newest_study(finished: pd.DataFrame) -> list[str]:
     converted = headline.is_converted(students)
     own = students[~converted]
     candidates = students if own.empty else own
-    quiet = interference.quiet(candidates)
+    quiet = interference.without_busy(candidates)
     newest = (candidates if quiet.empty else quiet).iloc[-1]
     of_study = converted | (students.apply(_study, axis=1) == _study(newest))
     same = students[of_study & (students["teacher_run_id"] == newest["teacher_run_id"])]
@@ -71,13 +71,13 @@ def footnote(runs: pd.DataFrame) -> str:
     if len(devices) > 1:
         parts.append("Compare latency within one device.")
     if runs["usd_per_mtok"].notna().any():
-        parts.append(f"{unit_cost.conditions_of(runs)}.")
-    num_busy = int(interference.busy(runs).sum())
+        parts.append(f"{unit_cost.conditions_text(runs)}.")
+    num_busy = int(interference.was_busy(runs).sum())
     if num_busy:
         them = "it" if num_busy == 1 else "them"
         parts.append(
-            f"{interference.left_out(num_busy, 'in italics')}: no conclusion uses these times. "
-            f"Explore offers to time {them} again."
+            f"{interference.left_out_sentence(num_busy, 'in italics')}: no conclusion uses these "
+            f"times. Explore offers to time {them} again."
         )
     notes = sorted(set(runs.loc[runs["usd_per_hour"].notna(), "price_note"]))
     parts += [f"Price: {note}." for note in notes]

@@ -112,7 +112,7 @@ names = head["task"].to_list()
 # Rows are selected by their place, so other rows are another table.
 table_key = f"tasks_table_{zlib.crc32(' '.join(names).encode())}"
 st.dataframe(
-    tables.in_words(head),
+    tables.task_table(head),
     hide_index=True,
     height=min(36 * len(head) + 40, 420),
     key=table_key,

@@ -6,20 +6,20 @@ import pytest
 
 from explorer.analysis import numbers
 from explorer.analysis.planning import run_memory
-from explorer.analysis.planning.run_memory import Place, Planned
+from explorer.analysis.planning.run_memory import Machine, ModelSize
 from explorer.distill import teacher_cache, train_step
 from explorer.errors import NoRoom
 from explorer.pipeline import preflight, run
 from explorer.specs import DistillSpec, RunSpec, SweepSpec
 
 GB = 10**9
-STARTER = Planned(134_515_008, 30, 576, 1536, 49_152)
+STARTER = ModelSize(134_515_008, 30, 576, 1536, 49_152)
 TEN = STARTER.with_layers(10)
 
 
 def place(memory_gb=24.0, disk_gb=100.0, device="cpu"):
     weight_bytes = 4 if device == "cpu" else 2
-    return Place(device, int(memory_gb * GB), int(disk_gb * GB), weight_bytes)
+    return Machine(device, int(memory_gb * GB), int(disk_gb * GB), weight_bytes)
 
 
 def ordered(**changes):
@@ -27,7 +27,7 @@ def ordered(**changes):
 
 
 def need(spec, where=None, student=TEN):
-    return sum(run_memory.memory(spec, STARTER, student, where or place()).values())
+    return sum(run_memory.memory_parts(spec, STARTER, student, where or place()).values())
 
 
 def test_the_arithmetic_knows_the_loop():
@@ -60,11 +60,11 @@ def test_what_saves_memory_is_seen_to_save_it(changes):
 
 def test_a_sample_of_the_vocabulary_makes_fewer_logits():
     """Whatever is drawn, a chunk holds no more than that and the tokens that the teacher kept."""
-    whole = run_memory.memory(ordered(), STARTER, TEN, place())["a chunk of logits"]
-    drawn = run_memory.memory(ordered(vocab_sample=4_096), STARTER, TEN, place())[
+    whole = run_memory.memory_parts(ordered(), STARTER, TEN, place())["a chunk of logits"]
+    drawn = run_memory.memory_parts(ordered(vocab_sample=4_096), STARTER, TEN, place())[
         "a chunk of logits"
     ]
-    all_of_it = run_memory.memory(ordered(vocab_sample=49_152), STARTER, TEN, place())
+    all_of_it = run_memory.memory_parts(ordered(vocab_sample=49_152), STARTER, TEN, place())
 
     assert drawn == 256 * 12_544 * 4 * 3 + 12_544 * 576 * 4
     assert drawn < whole / 4
@@ -81,12 +81,12 @@ def test_a_trained_embedding_and_a_live_teacher_cost_more():
 
 def test_what_fits_is_not_refused():
     """A machine with room has no verdict."""
-    assert run_memory.verdict(ordered(), STARTER, TEN, place()) is None
+    assert run_memory.refusal(ordered(), STARTER, TEN, place()) is None
 
 
 def test_a_refusal_says_by_how_much_and_what_fits():
     """Every option that it names fits, by the same arithmetic."""
-    said = run_memory.verdict(ordered(), STARTER, TEN, place(2.2))
+    said = run_memory.refusal(ordered(), STARTER, TEN, place(2.2))
 
     assert "half needs about 2.46 GB of memory" in said
     assert f"{numbers.size(need(ordered()) - 2.2e9)} too little" in said
@@ -102,34 +102,34 @@ def test_both_savings_are_offered_only_where_one_is_not_enough():
     """Between the two single savings and both together."""
     single = min(need(ordered(micro_blocks=1)), need(ordered(gradient_checkpointing=True)))
     both = need(ordered(micro_blocks=1, gradient_checkpointing=True))
-    said = run_memory.verdict(ordered(), STARTER, TEN, place((single + both) / 2 / GB))
+    said = run_memory.refusal(ordered(), STARTER, TEN, place((single + both) / 2 / GB))
 
     assert "micro_blocks: 1 with distill.gradient_checkpointing: true" in said
 
 
 def test_shards_are_offered_where_a_student_is_too_large_for_one_device():
     """The least number of devices that will do, whose need is the one that was said."""
-    large = Planned(8_000_000_000, 32, 4096, 14_336, 128_256)
+    large = ModelSize(8_000_000_000, 32, 4096, 14_336, 128_256)
     spec = RunSpec(student={"num_layers": 16}, distill=DistillSpec(micro_blocks=1))
     half = large.with_layers(16)
-    said = run_memory.verdict(spec, large, half, place(48, 1000, "cuda"))
+    said = run_memory.refusal(spec, large, half, place(48, 1000, "cuda"))
     spread = dataclasses.replace(place(48, 1000, "cuda"), num_shards=4)
-    need = sum(run_memory.memory(spec, large, half, spread).values())
+    need = sum(run_memory.memory_parts(spec, large, half, spread).values())
 
     assert "4 such devices with accelerate launch --config_file docs/accelerate/shards.yaml" in said
     assert numbers.size(need) in said
     assert need < 48 * GB
-    assert run_memory.verdict(spec, large, half, spread) is None
+    assert run_memory.refusal(spec, large, half, spread) is None
 
 
 def test_where_nothing_fits_it_says_so():
     """The teacher alone is too large."""
-    assert "Nothing smaller fits here" in run_memory.verdict(ordered(), STARTER, TEN, place(0.5))
+    assert "Nothing smaller fits here" in run_memory.refusal(ordered(), STARTER, TEN, place(0.5))
 
 
 def test_a_full_disk_is_refused_too():
     """Checkpoints, targets and the student have to lie somewhere."""
-    said = run_memory.verdict(ordered(), STARTER, TEN, place(disk_gb=1.0))
+    said = run_memory.refusal(ordered(), STARTER, TEN, place(disk_gb=1.0))
 
     assert "of disk, and 1.00 GB are free" in said
 
@@ -144,7 +144,7 @@ def test_sizes_are_read_without_weights(tiny_llama):
         ({"kind": "checkpoint", "model": str(tiny_llama(num_layers=2))}, 2),
         ({"kind": "both", "num_parameters": 30_000}, None),
     ):
-        whole, found = preflight.planned(RunSpec(teacher=teacher, student=student))
+        whole, found = preflight.model_sizes(RunSpec(teacher=teacher, student=student))
         assert layers in (found.num_layers, None)
         assert found.num_parameters < whole.num_parameters
     assert found.num_parameters == pytest.approx(30_000, rel=0.1)
@@ -153,8 +153,8 @@ def test_sizes_are_read_without_weights(tiny_llama):
 def test_a_run_that_cannot_fit_is_refused_before_it_starts(tiny_run, store_root, monkeypatch):
     """And done when its owner insists."""
     spec = RunSpec.parse(tiny_run)
-    small = dataclasses.replace(preflight.place_of(spec, store_root), memory_bytes=1000)
-    monkeypatch.setattr(preflight, "place_of", lambda spec, root: small)
+    small = dataclasses.replace(preflight.machine_of(spec, store_root), memory_bytes=1000)
+    monkeypatch.setattr(preflight, "machine_of", lambda spec, root: small)
 
     with pytest.raises(NoRoom, match=r"tiny needs about .* To try all the same: explorer run"):
         run(spec, store_root)
@@ -175,7 +175,7 @@ def test_a_forecast_has_memory_time_and_money(tiny_run, store_root):
 def test_the_rule_is_proportional_to_tokens_and_size():
     """Six FLOPs per parameter and token of the student, two of the teacher."""
     spec = ordered(max_tokens=1000)
-    seconds = preflight.by_rule(spec, STARTER, TEN, 1e12)
+    seconds = preflight.training_seconds_by_rule(spec, STARTER, TEN, 1e12)
 
     assert seconds == 1000 * (6 * TEN.num_parameters + 2 * STARTER.num_parameters) / 0.5e12
 
@@ -194,8 +194,8 @@ def test_what_several_runs_share_is_counted_once(tiny_llama, store_root):
     _, large, small, *converted = (forecast.seconds for forecast in told)
 
     spec = sweep.runs()[2]
-    alone = preflight.by_rule(spec, STARTER, TEN, 1e12)
-    shared = preflight.by_rule(spec, STARTER, TEN, 1e12, before=sweep.runs()[:2])
+    alone = preflight.training_seconds_by_rule(spec, STARTER, TEN, 1e12)
+    shared = preflight.training_seconds_by_rule(spec, STARTER, TEN, 1e12, before=sweep.runs()[:2])
     assert alone - shared == pytest.approx(1000 * 2 * STARTER.num_parameters / 0.5e12)
     assert large > small > 0
     assert converted == [None, None, None]

@@ -28,7 +28,7 @@ def _effect(root, run_id):
     found, _ = disk.records(root)
     runs, scores = frames.runs(found), frames.scores(found)
     answers = {one: disk.answers(root, one) for one in runs["run_id"]}
-    return control_pairs.effect(runs, scores, answers, run_id)
+    return control_pairs.distillation_effect(runs, scores, answers, run_id)
 
 
 def test_a_control_arm_is_the_same_order_without_the_teacher():
@@ -126,7 +126,7 @@ def test_the_interval_is_that_of_a_plain_bootstrap():
         by_hand.append((own[picks].mean() - plain[picks].mean()) / teacher[picks].mean())
 
     runs, scores, answers = _frames({"t": teacher, "s": own, "c": plain})
-    found = control_pairs.effect(runs, scores, answers, "s", draws=num_draws)
+    found = control_pairs.distillation_effect(runs, scores, answers, "s", draws=num_draws)
 
     np.testing.assert_allclose(
         [found.low, found.high], np.quantile(by_hand, [0.025, 0.975]), atol=0.02

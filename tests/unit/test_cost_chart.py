@@ -57,9 +57,9 @@ def test_a_payback_is_marked_where_the_lines_cross():
 
 def test_rents_are_estimated_marks_with_their_dearest_offer():
     """Dotted hollow circles, a bar to the dearest offer, and the word estimated."""
-    sized = device_fit.with_shapes(load.table("models"), load.table("shapes"))
-    fitted = device_fit.fit(
-        device_fit.named(["DeepSeek-R1-Distill-Llama-70B", "7B"], sized),
+    sized = device_fit.sized_models(load.table("models"), load.table("shapes"))
+    fitted = device_fit.device_fit(
+        device_fit.models_named(["DeepSeek-R1-Distill-Llama-70B", "7B"], sized),
         device_fit.devices_named(["RTX 4090", "H100 SXM"], load.table("hardware_specs")),
         load.table("hardware"),
     )

@@ -1,6 +1,5 @@
 import numpy as np
 import pandas as pd
-import pytest
 
 from explorer.analysis import headline
 
@@ -124,20 +123,3 @@ def test_with_several_teachers_the_sentence_says_whose_capability():
     frame.loc[2, "teacher"] = "other"
 
     assert "of starter's capability" in headline.headline(frame)
-
-
-@pytest.mark.parametrize(
-    ("limits", "picked"),
-    [
-        ({"min_retention": 0.8}, ["s15", "s20", "t"]),
-        ({"min_retention": 0.8, "max_tpot_ms": 16.0}, ["s15"]),
-        ({"min_retention": 0.99, "max_tpot_ms": 5.0}, []),
-        ({"max_usd_per_mtok": 1.0}, []),
-        ({}, ["s6", "s15", "s20", "t"]),
-    ],
-)
-def test_a_pick_meets_every_limit_smallest_first(limits, picked):
-    """A missing value meets no limit on it."""
-    frame = runs((20, 0.9, 0.72), (15, 0.83, 0.52), (6, 0.2, 0.3))
-
-    assert headline.pick(frame, **limits)["run_id"].tolist() == picked

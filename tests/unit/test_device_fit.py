@@ -39,7 +39,7 @@ OFFERS = pd.DataFrame(
 
 def test_memory_is_weights_and_cache():
     """7 B at 16 bits are 14 GB; 8 requests of 640 tokens at 57,344 bytes are 0.29 GB more."""
-    one = device_fit.fit(SEVEN, CARD, OFFERS, bits=(16,), concurrency=8).iloc[0]
+    one = device_fit.device_fit(SEVEN, CARD, OFFERS, bits=(16,), concurrency=8).iloc[0]
 
     assert one["weights_gb"] == pytest.approx(14.0)
     assert one["kv_gb"] == pytest.approx(8 * 640 * 57_344 / 1e9)
@@ -52,7 +52,7 @@ def test_a_70b_needs_several_consumer_cards(bits, count):
     """140, 74 and 39 GB on cards of 24 GB, of which nine tenths are used."""
     seventy = SEVEN.assign(model="70B", params_b=70.0, active_params_b=70.0)
 
-    one = device_fit.fit(seventy, CARD, OFFERS, bits=(bits,)).iloc[0]
+    one = device_fit.device_fit(seventy, CARD, OFFERS, bits=(bits,)).iloc[0]
 
     assert one["num_devices"] == count
     assert one["usd_per_hour"] == pytest.approx(0.34 * count)
@@ -62,7 +62,7 @@ def test_what_no_number_of_devices_holds_is_blank_and_says_so():
     """671 B at 16 bits on cards of 24 GB: no count, no price, no speed."""
     large = SEVEN.assign(params_b=671.0)
 
-    one = device_fit.fit(large, CARD, OFFERS, bits=(16,)).iloc[0]
+    one = device_fit.device_fit(large, CARD, OFFERS, bits=(16,)).iloc[0]
 
     assert pd.isna(one["num_devices"])
     assert pd.isna(one["usd_per_hour"])
@@ -72,9 +72,9 @@ def test_what_no_number_of_devices_holds_is_blank_and_says_so():
 
 def test_an_unknown_cache_and_an_unknown_price_are_named():
     """Only weights are counted then, and there is no cost."""
-    one = device_fit.fit(SEVEN.assign(kv_bytes_per_token=float("nan")), CARD, OFFERS.iloc[:0]).iloc[
-        0
-    ]
+    one = device_fit.device_fit(
+        SEVEN.assign(kv_bytes_per_token=float("nan")), CARD, OFFERS.iloc[:0]
+    ).iloc[0]
 
     assert "KV cache of this model is not known" in one["missing"]
     assert "no price for card" in one["missing"]
@@ -86,8 +86,10 @@ def test_bundles_are_rented_whole():
     """Eight is the least at one seller: it counts where eight are needed, or nobody sells fewer."""
     bundle = OFFERS.iloc[[0]].assign(min_units=8, usd_per_unit_hour=0.1, provider="Bundle")
 
-    with_others = device_fit.fit(SEVEN, CARD, pd.concat([OFFERS, bundle]), bits=(16,)).iloc[0]
-    alone = device_fit.fit(SEVEN, CARD, bundle, bits=(16,)).iloc[0]
+    with_others = device_fit.device_fit(SEVEN, CARD, pd.concat([OFFERS, bundle]), bits=(16,)).iloc[
+        0
+    ]
+    alone = device_fit.device_fit(SEVEN, CARD, bundle, bits=(16,)).iloc[0]
 
     assert with_others["usd_per_hour"] == 0.34
     assert alone["usd_per_hour"] == pytest.approx(0.8)
@@ -95,7 +97,7 @@ def test_bundles_are_rented_whole():
 
 def test_the_worked_example_of_the_roofline():
     """docs/cost.md: 7 B at 16 bits on 165 TFLOP/s and 1,008 GB/s, 512 tokens in, 128 out."""
-    timed = roofline.speed(
+    timed = roofline.estimated_speed(
         num_parameters=7e9,
         num_active_parameters=7e9,
         kv_bytes=57_344,
@@ -126,9 +128,9 @@ def test_half_the_efficiency_takes_twice_the_time():
         "tflops": 165.0,
         "bandwidth_gb_s": 1008.0,
     }
-    ceiling = roofline.speed(**asked)
+    ceiling = roofline.estimated_speed(**asked)
 
-    half = roofline.speed(**asked, efficiency=Efficiency(0.5, 0.5, "half"))
+    half = roofline.estimated_speed(**asked, efficiency=Efficiency(0.5, 0.5, "half"))
 
     assert half.ttft_ms == pytest.approx(2 * ceiling.ttft_ms)
     assert half.tpot_ms == pytest.approx(2 * ceiling.tpot_ms)
@@ -138,7 +140,7 @@ def test_a_mixture_of_experts_reads_its_active_part_alone_and_the_whole_in_a_cro
     """One request reads 37 B of 671 B; a hundred read no more than all."""
 
     def step_ms(concurrency):
-        return roofline.speed(
+        return roofline.estimated_speed(
             num_parameters=671e9,
             num_active_parameters=37e9,
             kv_bytes=0,
@@ -168,7 +170,7 @@ RUN = {
 
 def test_a_measured_run_says_what_is_reached():
     """2 GFLOP a token, 100 tokens in 0.1 s are 2 TFLOP/s; 4 GB in 50 ms are 80 GB/s."""
-    reached = roofline.calibrated(RUN, tflops=4, bandwidth_gb_s=100)
+    reached = roofline.calibrated_efficiency(RUN, tflops=4, bandwidth_gb_s=100)
 
     assert (reached.prefill, reached.decode) == (pytest.approx(0.5), pytest.approx(0.8))
     assert reached.in_words() == (
@@ -179,9 +181,9 @@ def test_a_measured_run_says_what_is_reached():
 def test_a_run_faster_than_the_stated_peak_shows_the_peak_is_wrong():
     """No program reaches more than the peak."""
     with pytest.raises(BadInput, match=r"1\.60 times the stated peak .* more than 50 GB/s"):
-        roofline.calibrated(RUN, tflops=4, bandwidth_gb_s=50)
+        roofline.calibrated_efficiency(RUN, tflops=4, bandwidth_gb_s=50)
     with pytest.raises(BadInput, match="has no tpot_ms"):
-        roofline.calibrated({**RUN, "tpot_ms": None}, tflops=4, bandwidth_gb_s=100)
+        roofline.calibrated_efficiency({**RUN, "tpot_ms": None}, tflops=4, bandwidth_gb_s=100)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +198,7 @@ def test_a_run_faster_than_the_stated_peak_shows_the_peak_is_wrong():
 def test_what_cannot_be_is_refused(changes, said):
     """In words, before anything is computed."""
     with pytest.raises(BadInput, match=said):
-        device_fit.fit(SEVEN, CARD, OFFERS, **changes)
+        device_fit.device_fit(SEVEN, CARD, OFFERS, **changes)
 
 
 def test_an_efficiency_that_cannot_be_is_refused():
@@ -207,13 +209,13 @@ def test_an_efficiency_that_cannot_be_is_refused():
 
 def test_models_are_named_or_have_a_size():
     """A name of the catalogue in any case, a size, and a clear word for what is neither."""
-    sized = device_fit.with_shapes(load.table("models"), load.table("shapes"))
+    sized = device_fit.sized_models(load.table("models"), load.table("shapes"))
 
-    found = device_fit.named(["deepseek-r1-distill-llama-70b", "7B"], sized)
+    found = device_fit.models_named(["deepseek-r1-distill-llama-70b", "7B"], sized)
 
     assert found["params_b"].tolist() == [70.0, 7.0]
     assert found["kv_bytes_per_token"].iloc[0] == 80 * 2048 * 2
     with pytest.raises(BadInput, match="'many' is neither a model"):
-        device_fit.named(["many"], sized)
+        device_fit.models_named(["many"], sized)
     with pytest.raises(BadInput, match="no device 'RTX 1'; it has H200 SXM"):
         device_fit.devices_named(["RTX 1"], load.table("hardware_specs"))

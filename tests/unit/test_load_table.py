@@ -12,22 +12,22 @@ from tests import records
 
 def test_every_level_is_a_row_and_what_is_not_known_is_missing():
     """Medians of the answered requests; no interval below six, nothing where all failed."""
-    frame = load_table.table(records.with_levels(records.make_record()).latency.own)
+    frame = load_table.load_table(records.with_levels(records.make_record()).latency.own)
 
     assert frame["level"].tolist() == [1, 4, 8, 0.5]
     assert frame["num_requests"].tolist() == [10, 4, 0, 10]
     assert frame["num_failed"].tolist() == [0, 1, 3, 0]
     assert frame["tpot_low_ms"].notna().tolist() == [True, False, False, True]
     assert frame["tpot_ms"].notna().tolist() == [True, True, False, True]
-    assert load_table.table(records.make_record().latency.own).empty
+    assert load_table.load_table(records.make_record().latency.own).empty
 
 
 def test_the_chart_counts_only_requests_at_once():
     """Arrivals at random have no place on its axis; without levels it says so."""
     figure = run_chart.load_curve(
-        load_table.table(records.with_levels(records.make_record()).latency.own)
+        load_table.load_table(records.with_levels(records.make_record()).latency.own)
     )
-    empty = run_chart.load_curve(load_table.table(records.make_record().latency.own))
+    empty = run_chart.load_curve(load_table.load_table(records.make_record().latency.own))
 
     assert [list(trace.x) for trace in figure.data] == [[1, 4], [1, 4]]
     assert list(figure.data[0].y) == [20.0, 60.0]
@@ -36,12 +36,12 @@ def test_the_chart_counts_only_requests_at_once():
 
 def test_a_sentence_says_what_ran_the_model():
     """Runtime, load time, bytes, energy or why not, and the failed requests."""
-    said = load_table.runtime(records.with_levels(records.make_record()).latency.own)
+    said = load_table.runtime_sentence(records.with_levels(records.make_record()).latency.own)
 
     assert said.startswith("llama.cpp 0.3; loaded in ")
     assert "energy not known: There is no counter;" in said
     assert said.endswith("2 requests failed (2 refused).")
-    assert load_table.runtime(records.make_record().latency.own) == (
+    assert load_table.runtime_sentence(records.make_record().latency.own) == (
         "What ran the model was not recorded."
     )
 

@@ -37,7 +37,7 @@ def test_every_row_with_both_values_can_be_clicked(found, x, template):
     rows = found.rows
     shown = rows.dropna(subset=[x, "retention"])
 
-    figure = charts.kept_chart(rows, x, y="retention", template=template)
+    figure = charts.published_chart(rows, x, y="retention", template=template)
 
     at = points(figure)
     assert set(at) == set(shown.index)
@@ -50,7 +50,7 @@ def test_models_without_a_published_size_stand_in_a_band_of_their_own(found):
     """Gemini and OpenAI are right of all sizes, at what they keep; nobody is left out."""
     rows = found.rows
 
-    figure = charts.kept_chart(rows)
+    figure = charts.published_chart(rows)
 
     at = points(figure)
     assert set(at) == set(rows.index)
@@ -64,13 +64,13 @@ def test_models_without_a_published_size_stand_in_a_band_of_their_own(found):
 
 def test_published_points_are_hollow_and_the_shape_says_more(found):
     """Diamonds: a cross where it is not distilled, a dot where the cost is estimated."""
-    by_size = points(charts.kept_chart(found.rows, "params_b"))
-    by_rent = points(charts.kept_chart(found.rows, "usd_per_hour"))
+    by_size = points(charts.published_chart(found.rows, "params_b"))
+    by_rent = points(charts.published_chart(found.rows, "usd_per_hour"))
 
     assert by_size["DeepSeek-R1-Distill-Qwen-7B · deepseek-r1-readme"][2] == "diamond-open"
     assert by_size["Llama 3.1 8B · llama31-base"][2] == "diamond-cross-open"
     assert {symbol for _, _, symbol in by_rent.values()} == {"diamond-open-dot"}
-    axis = charts.kept_chart(found.rows, "usd_per_hour").layout.xaxis.title.text
+    axis = charts.published_chart(found.rows, "usd_per_hour").layout.xaxis.title.text
     assert "Estimated" in axis
 
 
@@ -78,8 +78,8 @@ def test_few_points_are_named_in_the_chart_and_many_are_not(found):
     """Names stand beside points only where they can be read."""
     rows = found.rows
 
-    few = texts(charts.kept_chart(rows[rows["family"] == "DeepSeek-R1"]))
-    many = texts(charts.kept_chart(rows))
+    few = texts(charts.published_chart(rows[rows["family"] == "DeepSeek-R1"]))
+    many = texts(charts.published_chart(rows))
 
     assert "DeepSeek-R1-Distill-Llama-70B" in few
     assert "DeepSeek-R1-Distill-Llama-70B" not in many
@@ -89,7 +89,7 @@ def test_the_chosen_point_is_ringed(found):
     """One ring, around that point."""
     name = "DeepSeek-R1-Distill-Qwen-7B · deepseek-r1-readme"
 
-    figure = charts.kept_chart(found.rows, selected=name)
+    figure = charts.published_chart(found.rows, selected=name)
 
     rings = [trace for trace in figure.data if trace.marker.symbol == "circle-open"]
     assert [list(ring.x) for ring in rings] == [[7.0]]
@@ -99,9 +99,9 @@ def test_an_axis_that_nobody_has_says_what_it_needs(found):
     """Gemini has no published size, so there is nothing to draw."""
     rows = found.rows[found.rows["family"] == "Gemini"]
 
-    assert any("needs a published size" in text for text in texts(charts.kept_chart(rows)))
+    assert any("needs a published size" in text for text in texts(charts.published_chart(rows)))
     with pytest.raises(BadInput, match="no axis 'speed'"):
-        charts.kept_chart(rows, "speed")
+        charts.published_chart(rows, "speed")
 
 
 def test_bars_show_each_benchmark_that_counts(found):
@@ -121,7 +121,7 @@ def test_bars_show_each_benchmark_that_counts(found):
 
 def test_the_table_has_a_source_in_every_row_and_a_dash_for_the_unknown(found):
     """Words and units; a size that is not published is an en dash."""
-    words = run_table.published(found.rows)
+    words = run_table.published_table(found.rows)
 
     assert words["Source"].str.startswith("https://").all()
     assert words.loc["Gemini 1.5 Flash · deepmind-gemini15-page", "Parameters"] == "–"
@@ -131,7 +131,7 @@ def test_the_table_has_a_source_in_every_row_and_a_dash_for_the_unknown(found):
 
 def test_on_a_telephone_the_legend_is_below_the_chart(found):
     """Above, it would leave nothing of the chart; half the ticks are enough."""
-    wide, narrow = (charts.kept_chart(found.rows, width=width) for width in (1300, 380))
+    wide, narrow = (charts.published_chart(found.rows, width=width) for width in (1300, 380))
 
     assert narrow.layout.legend.y < 0 < wide.layout.legend.y
     assert narrow.layout.height > wide.layout.height

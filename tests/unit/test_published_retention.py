@@ -30,7 +30,7 @@ def test_the_ratio_is_raw_and_corrected_where_chance_is_known():
         ("b", "free", 60.0, "0-shot", "%", 1),
     )
 
-    detail = published_retention.benchmarks(PAIRS, rows, CHANCE).set_index("benchmark")
+    detail = published_retention.benchmark_pairs(PAIRS, rows, CHANCE).set_index("benchmark")
 
     assert detail.loc["MMLU", "raw_ratio"] == pytest.approx(55 / 85)
     assert detail.loc["MMLU", "retention"] == pytest.approx(0.5)
@@ -42,7 +42,7 @@ def test_less_perplexity_is_more_kept():
     """A perplexity of 20 against 15 keeps 75 %."""
     rows = scores(("s", "ppl", 20.0, "", "ppl", 0), ("b", "ppl", 15.0, "", "ppl", 0))
 
-    assert published_retention.benchmarks(PAIRS, rows, CHANCE)["raw_ratio"].tolist() == [0.75]
+    assert published_retention.benchmark_pairs(PAIRS, rows, CHANCE)["raw_ratio"].tolist() == [0.75]
 
 
 def test_another_setting_another_table_or_a_rating_does_not_count():
@@ -56,7 +56,7 @@ def test_another_setting_another_table_or_a_rating_does_not_count():
     elsewhere = scores(("b", "free", 60.0, "", "%", 1)).assign(table_id="other")
     rows = pd.concat([rows, elsewhere, scores(("s", "free", 30.0, "", "%", 1))])
 
-    detail = published_retention.benchmarks(PAIRS, rows, CHANCE).set_index("benchmark")
+    detail = published_retention.benchmark_pairs(PAIRS, rows, CHANCE).set_index("benchmark")
 
     assert detail.loc["MMLU", "left_out"] == "the settings differ"
     assert detail.loc["code", "left_out"] == "a rating has no ratio"
@@ -67,7 +67,7 @@ def test_a_larger_model_that_guesses_has_nothing_to_keep():
     """Four points above chance are too few to divide by."""
     rows = scores(("s", "hard", 27.0, "", "%", 1), ("b", "hard", 29.0, "", "%", 1))
 
-    assert published_retention.benchmarks(PAIRS, rows, CHANCE)["retention"].isna().all()
+    assert published_retention.benchmark_pairs(PAIRS, rows, CHANCE)["retention"].isna().all()
 
 
 @pytest.mark.parametrize(
@@ -153,9 +153,9 @@ def test_the_sentence_speaks_of_what_is_shown(found):
     """How many reach 95 %, the smallest of them; the best one where none does; none at all."""
     rows = found.rows
 
-    assert published_retention.headline(rows).startswith(
+    assert published_retention.published_headline(rows).startswith(
         "14 of 74 published comparisons keep 95 % or more"
     )
-    r1 = published_retention.headline(rows[rows["family"] == "DeepSeek-R1"])
+    r1 = published_retention.published_headline(rows[rows["family"] == "DeepSeek-R1"])
     assert "DeepSeek-R1-Distill-Llama-70B comes closest with 92.0 %" in r1
-    assert "No published comparison" in published_retention.headline(rows.iloc[:0])
+    assert "No published comparison" in published_retention.published_headline(rows.iloc[:0])
