@@ -48,7 +48,7 @@ def report(root: Path) -> str:
         "store": _store(root),
         "configuration": _configuration(),
         "starter teacher": "present" if starter.starter_path().exists() else "missing",
-        "browser for PNG and SVG": "present" if export.browser() else "missing",
+        "browser for PNG and SVG": "present" if export.find_browser() else "missing",
         "variables set (values left out)": ", ".join(
             sorted(name for name in os.environ if VARIABLES.fullmatch(name))
         )
