@@ -81,23 +81,23 @@ def call(work: Path, side: str, minutes: int) -> dict[str, Any]:
 
 def measured(work: Path) -> tuple[Any, Any]:
     """The course on cached targets, and a function that gives a student's held-out KL."""
-    from explorer.distill.teacher_signal import Cached, Course
-    from explorer.distill.train_step import examine
+    from explorer.distill.teacher_signal import CachedTeacher, TrainingData
+    from explorer.distill.train_step import evaluate_heldout
 
-    source = Cached(base.targets(work))
+    source = CachedTeacher(base.targets(work))
     _, heldout, training = base.blocks()
     known = set(source.targets.done)
-    course = Course(source, [n for n in training if n in known], source, heldout[:NUM_HELDOUT])
-    return course, lambda student: examine(student, course, 1.0).kl
+    data = TrainingData(source, [n for n in training if n in known], source, heldout[:NUM_HELDOUT])
+    return data, lambda student: evaluate_heldout(student, data, 1.0).kl
 
 
 def teach_ours(work: Path, minutes: int, side: str) -> dict[str, Any]:
     """Our loop, with the teacher's targets or with labels alone."""
     from explorer.distill import train
-    from explorer.distill.teacher_signal import Cached, Text
+    from explorer.distill.teacher_signal import CachedTeacher, NoTeacher
     from explorer.models.loading import load
 
-    course, _ = measured(work)
+    data, _ = measured(work)
     # So large a budget that the cosine's rate is constant for these minutes.
     one = base.spec(
         max_tokens=100_000_000,
@@ -105,10 +105,10 @@ def teach_ours(work: Path, minutes: int, side: str) -> dict[str, Any]:
         method="labels" if side == "labels" else "cached",
         **(base.RECIPE if side == "ours" else {}),
     )
-    source: Any = Cached(course.exam.targets, one)
+    source: Any = CachedTeacher(data.heldout_signal.targets, one)
     if side == "labels":
-        source = Text(source.blocks_NT)
-    course = dataclasses.replace(course, source=source)
+        source = NoTeacher(source.blocks_NT)
+    data = dataclasses.replace(data, signal=source)
     seen: list[Any] = []
 
     def stop(state: Any, *told: Any) -> None:
@@ -117,7 +117,7 @@ def teach_ours(work: Path, minutes: int, side: str) -> dict[str, Any]:
             raise Over
 
     with contextlib.suppress(Over):
-        train.train(load(str(work / str(LAYERS))).model, course, one, work / side, stop)
+        train.train(load(str(work / str(LAYERS))).model, data, one, work / side, stop)
     return {
         "seconds": [point.seconds for point in seen],
         "tokens": [point.scored_tokens for point in seen],

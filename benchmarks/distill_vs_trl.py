@@ -207,22 +207,24 @@ def blocks() -> tuple[Any, list[int], list[int]]:
     from explorer.distill import corpus
     from explorer.models.loading import load_tokenizer
 
-    packed, _ = corpus.pack(corpus.read("starter"), load_tokenizer("starter"), 256, HELDOUT)
-    return packed, *corpus.split(len(packed), 24, 0)
+    packed, _ = corpus.pack_blocks(
+        corpus.read_corpus("starter"), load_tokenizer("starter"), 256, HELDOUT
+    )
+    return packed, *corpus.split_heldout(len(packed), 24, 0)
 
 
 def targets(work: Path) -> Any:
     """The targets of both benchmarks, empty at first."""
-    from explorer.distill.teacher_cache import Targets
+    from explorer.distill.teacher_cache import TeacherCache
 
     identity = {"teacher": "starter", "top_k": 32, "temperature": 1.0, "vocab_size": 49_152}
-    return Targets(work / "targets", blocks()[0], identity)
+    return TeacherCache(work / "targets", blocks()[0], identity)
 
 
 def prepare(work: Path, sizes: tuple[int, ...], num_blocks: int, num_heldout: int) -> float:
     """Cut the students, fill the targets; the teacher's pass in tokens/s."""
     from explorer import students
-    from explorer.distill.teacher_cache import by_weights
+    from explorer.distill.teacher_cache import local_teacher
     from explorer.models.loading import load
     from explorer.specs import DepthStudent
 
@@ -234,7 +236,7 @@ def prepare(work: Path, sizes: tuple[int, ...], num_blocks: int, num_heldout: in
         student.model.save_pretrained(work / str(layers))
         student.tokenizer.save_pretrained(work / str(layers))
     made = targets(work)
-    asked = by_weights(teacher)
+    asked = local_teacher(teacher)
     made.fill(lambda: asked, heldout[:num_heldout], lambda *told: None)  # warm-up
     rates: list[float] = []
     made.fill(lambda: asked, training[:num_blocks], lambda done, total, rate: rates.append(rate))
@@ -254,7 +256,7 @@ def text_rows(num_steps: int) -> list[list[int]]:
 
     tokenizer = load_tokenizer("starter")
     texts = random.Random(0).sample(
-        corpus.read("starter").texts, num_steps * spec().blocks_per_step
+        corpus.read_corpus("starter").texts, num_steps * spec().blocks_per_step
     )
     documents = tokenizer(texts, add_special_tokens=False).input_ids
     return [[*document, tokenizer.eos_token_id] for document in documents]
@@ -346,7 +348,7 @@ class Clock:
 
 def time_ours(work: Path, layers: int, steps: int, side: str) -> dict[str, Any]:
     from explorer.distill import train, train_step
-    from explorer.distill.teacher_signal import Cached, Course, Live
+    from explorer.distill.teacher_signal import CachedTeacher, LiveTeacher, TrainingData
     from explorer.models.loading import load
 
     # One step more than is timed: the last one's clock includes a measurement.
@@ -356,26 +358,28 @@ def time_ours(work: Path, layers: int, steps: int, side: str) -> dict[str, Any]:
         max_tokens=4 * 255 * (steps + 2),
         eval_every_steps=1000,
     )
-    exam = Cached(targets(work))
-    source = Cached(exam.targets, one)
+    heldout_signal = CachedTeacher(targets(work))
+    source = CachedTeacher(heldout_signal.targets, one)
     _, heldout, training = blocks()
-    course = Course(source, training, exam, heldout[:1])
+    data = TrainingData(source, training, heldout_signal, heldout[:1])
     model = load(str(work / str(layers))).model
     clock = Clock()
     before = matmul_peak()
-    train.train(model, course, one, work / "checkpoint", lambda *told: clock.tick())
+    train.train(model, data, one, work / "checkpoint", lambda *told: clock.tick())
     peak_bytes = peak_memory()
     peak_flops = max(before, matmul_peak())
     # Only now, since it needs the teacher: what TRL's loss should be.
     model = load(str(work / str(layers))).model
     live = one.with_(method="live", vocab_sample=None)
-    course = dataclasses.replace(course, source=Live(load("starter").model, source.blocks_NT, live))
-    terms, _ = train_step.gradients(model, course, 0, training[:4], live)
+    data = dataclasses.replace(
+        data, signal=LiveTeacher(load("starter").model, source.blocks_NT, live)
+    )
+    terms, _ = train_step.gradients(model, data, 0, training[:4], live)
     return {
         **clock.rates(),
         "peak_bytes": peak_bytes,
         "peak_flops": peak_flops,
-        "flops_per_token": flops_per_token(model, source.lesson(training[:4], 0, model)),
+        "flops_per_token": flops_per_token(model, source.batch(training[:4], 0, model)),
         "dense_loss": terms["loss"],
     }
 
@@ -443,7 +447,7 @@ def matmul_peak() -> float:
     return 2 * 2048**3 / best
 
 
-def flops_per_token(model: Any, lesson: Any) -> float:
+def flops_per_token(model: Any, batch: Any) -> float:
     """Useful arithmetic of one training step on cached targets, per token.
 
     Two for each weight of a layer forward and four backward; the frozen head, of the tokens that
@@ -453,7 +457,7 @@ def flops_per_token(model: Any, lesson: Any) -> float:
     config = model.config
     layer = sum(p.numel() for p in model.model.layers[0].parameters())
     attention = 2 * 256 * config.hidden_size
-    sizes = [len(shortlist.ids_S) for shortlist in lesson.shortlists or []]
+    sizes = [len(vocab.ids_S) for vocab in batch.vocabs or []]
     head = (statistics.mean(sizes) if sizes else config.vocab_size) * config.hidden_size
     return config.num_hidden_layers * 3 * (2 * layer + attention) + 4 * head
 

@@ -46,7 +46,9 @@ def main() -> None:
     device = loading.pick_device()
     plain = loading.load(asked.model, device=device)
     rounded = loading.load(asked.model, device=device, bits=asked.bits)
-    blocks_NT, _ = corpus.pack(corpus.read(asked.corpus), plain.tokenizer, 256, asked.blocks)
+    blocks_NT, _ = corpus.pack_blocks(
+        corpus.read_corpus(asked.corpus), plain.tokenizer, 256, asked.blocks
+    )
     kl, top1 = answers(plain, rounded, blocks_NT[: asked.blocks].to(device))
 
     spec = LatencySpec(repeats=asked.turns)

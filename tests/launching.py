@@ -14,7 +14,7 @@ import pytest
 
 from explorer import cli
 from explorer.distill.distributed import Crew
-from explorer.distill.train_state import Pupil
+from explorer.distill.train_state import TrainState
 
 # Loaded once, by the process that all others are forks of.
 _FORKS = multiprocessing.get_context("forkserver")
@@ -103,5 +103,5 @@ def _die_in_round(number: int) -> None:
 
         return counted
 
-    for owner, name in ((Crew, "each"), (Pupil, "step")):
+    for owner, name in ((Crew, "each"), (TrainState, "step")):
         setattr(owner, name, dying(getattr(owner, name)))

@@ -28,7 +28,7 @@ def list_targets(results: ResultsDir = None, as_json: AsJson = False, wide: Wide
     """List the cached targets: of which teacher and corpus, and their size."""
     from explorer.distill import teacher_cache_files
 
-    found = teacher_cache_files.listing(_root(results))
+    found = teacher_cache_files.list_caches(_root(results))
     if as_json:
         print(json.dumps(found, indent=1))
         return
@@ -67,7 +67,7 @@ def show_targets(key: Key, results: ResultsDir = None) -> None:
 
     root = _root(results)
     key = teacher_cache_files.resolve_key(root, key)
-    row = next(row for row in teacher_cache_files.listing(root) if row["key"] == key)
+    row = next(row for row in teacher_cache_files.list_caches(root) if row["key"] == key)
     print_facts(
         {
             name: f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -77,7 +77,7 @@ def show_targets(key: Key, results: ResultsDir = None) -> None:
     )
     if "problem" in row:
         return
-    damaged = teacher_cache_files.check(root, key)
+    damaged = teacher_cache_files.damaged_shards(root, key)
     for sentence in damaged:
         console.print(f"{sentence} The next run that needs it computes it again.", markup=False)
     if not damaged:
@@ -91,5 +91,5 @@ def remove_targets(key: Key, results: ResultsDir = None) -> None:
 
     root = _root(results)
     key = teacher_cache_files.resolve_key(root, key)
-    teacher_cache_files.remove(root, key)
+    teacher_cache_files.remove_cache(root, key)
     console.print(f"Removed {key}.")

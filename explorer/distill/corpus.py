@@ -44,7 +44,7 @@ class Corpus:
         )
 
 
-def read(name: str) -> Corpus:
+def read_corpus(name: str) -> Corpus:
     """Read `starter`, or a .txt, .jsonl (key `text`) or .parquet (column `text`) file.
 
     A .txt file holds one document, or several between blank lines.
@@ -73,7 +73,7 @@ def read(name: str) -> Corpus:
     return Corpus(name if name == "starter" else path.name, texts, digest.hexdigest()[:16])
 
 
-def pack(
+def pack_blocks(
     corpus: Corpus, tokenizer: PreTrainedTokenizerBase, block_tokens: int, num_needed: int
 ) -> tuple[Tensor, int]:
     """Token ids of all whole blocks, shape [N, T], int64, and the corpus's number of tokens.
@@ -96,7 +96,7 @@ def pack(
     return torch.tensor(ids[: num_blocks * block_tokens]).view(num_blocks, block_tokens), len(ids)
 
 
-def split(num_blocks: int, heldout_blocks: int, seed: int) -> tuple[list[int], list[int]]:
+def split_heldout(num_blocks: int, heldout_blocks: int, seed: int) -> tuple[list[int], list[int]]:
     """Block numbers (held-out, training), each in the order they are used.
 
     The held-out blocks do not depend on the seed, so that every run on a corpus is

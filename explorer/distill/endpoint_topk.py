@@ -17,7 +17,7 @@ from explorer.distill.losses import LEAST_TAIL
 # Shape letters: T tokens of a block, K kept tokens, E kept tokens and bucket, V vocabulary.
 
 
-def kept(
+def top_k_from_endpoint(
     likely: Sequence[Mapping[int, float]], top_k: int, vocab_size: int
 ) -> tuple[Tensor, Tensor]:
     """The k likeliest of the named tokens at each position, and the bucket.

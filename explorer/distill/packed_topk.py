@@ -12,10 +12,10 @@ import numpy.typing as npt
 # Shape letters: B blocks, T tokens of a block, K kept tokens, E kept tokens and bucket,
 # R bytes of a row.
 
-Rows = npt.NDArray[np.uint8]
+PackedRows = npt.NDArray[np.uint8]
 
 
-class Row:
+class PackedTopK:
     """How one position lies on disk."""
 
     def __init__(self, top_k: int, vocab_size: int) -> None:
@@ -26,7 +26,9 @@ class Row:
         self._plane_bytes = -(-top_k // 8)
         self.num_bytes = 2 * top_k + (self.id_bits - 16) * self._plane_bytes + 2 * self.num_events
 
-    def pack(self, ids_BTK: npt.NDArray[np.int64], log_p_BTE: npt.NDArray[np.float16]) -> Rows:
+    def pack(
+        self, ids_BTK: npt.NDArray[np.int64], log_p_BTE: npt.NDArray[np.float16]
+    ) -> PackedRows:
         """Rows of bytes, shape [B, T, R]."""
         parts = [np.ascontiguousarray(ids_BTK & 0xFFFF).astype("<u2").view(np.uint8)]
         for bit in range(16, self.id_bits):
@@ -34,7 +36,7 @@ class Row:
         parts.append(np.ascontiguousarray(log_p_BTE).astype("<f2").view(np.uint8))
         return np.concatenate(parts, axis=-1)
 
-    def unpack(self, rows_BTR: Rows) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]:
+    def unpack(self, rows_BTR: PackedRows) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float16]]:
         """The inverse of `pack`."""
         end = 2 * self.top_k
         ids_BTK = rows_BTR[..., :end].copy().view("<u2").astype(np.int64)

@@ -22,14 +22,14 @@ from torch.nn.functional import embedding, linear
 
 
 @dataclasses.dataclass(frozen=True)
-class Shortlist:
+class SampledVocab:
     """Tokens in ascending order, and for each the log of how many it stands for."""
 
     ids_S: Tensor
     log_weights_S: Tensor
 
     @classmethod
-    def draw(cls, always: Tensor, vocab_size: int, num_drawn: int, seed: int) -> "Shortlist":
+    def draw(cls, always: Tensor, vocab_size: int, num_drawn: int, seed: int) -> "SampledVocab":
         """The given tokens, and as many of the others as asked for, or all where they are fewer.
 
         Args:
@@ -50,9 +50,9 @@ class Shortlist:
         ids_S = (~rest_V).nonzero().flatten()
         return cls(ids_S, log_weights_V[ids_S])
 
-    def to(self, device: torch.device) -> "Shortlist":
+    def to(self, device: torch.device) -> "SampledVocab":
         """The same on a device."""
-        return Shortlist(self.ids_S.to(device), self.log_weights_S.to(device))
+        return SampledVocab(self.ids_S.to(device), self.log_weights_S.to(device))
 
     def places(self, ids: Tensor) -> Tensor:
         """Where these tokens, which are always in, stand in the shortlist; same shape."""

@@ -24,7 +24,7 @@ from explorer.store import disk
 
 # Shape letters: B documents of a batch, T tokens, V vocabulary, K most likely tokens kept.
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Called with (tokens done, tokens asked)."""
 
 
@@ -38,7 +38,7 @@ def synthesise(
     temperature: float = 0.9,
     top_k: int = 50,
     seed: int = 0,
-    progress: Progress = lambda done, total: None,
+    progress: OnProgress = lambda done, total: None,
 ) -> dict[str, Any]:
     """Write `out` (JSON lines with a `text`) and `out`.recipe.json; return the recipe.
 
@@ -75,7 +75,7 @@ def synthesise(
         ) -> None:
             progress(before + now * step, num_tokens)
 
-        texts = sample(
+        texts = sample_documents(
             teacher,
             opening,
             num_documents=size,
@@ -117,7 +117,7 @@ def user_turn_opening(teacher: Loaded) -> str:
 
 
 @torch.inference_mode()
-def sample(
+def sample_documents(
     teacher: Loaded,
     opening: str,
     *,
@@ -134,7 +134,7 @@ def sample(
     """
     tokenizer, model = teacher.tokenizer, teacher.model
     opening_ids = tokenizer(opening, return_tensors="pt", add_special_tokens=False).input_ids
-    ids_BT = continued(
+    ids_BT = generate(
         model,
         opening_ids.to(model.device).repeat(num_documents, 1),
         num_tokens=num_tokens,
@@ -149,7 +149,7 @@ def sample(
 
 
 @torch.no_grad()
-def continued(
+def generate(
     model: PreTrainedModel,
     ids_BT: Tensor,
     *,

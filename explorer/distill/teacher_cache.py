@@ -33,7 +33,7 @@ from torch.nn.functional import log_softmax
 
 from explorer.distill import heap, products
 from explorer.distill.losses import kept_log_softmax
-from explorer.distill.packed_topk import Row, Rows
+from explorer.distill.packed_topk import PackedRows, PackedTopK
 from explorer.errors import DamagedStore, NoRoom
 from explorer.models.loading import Loaded
 from explorer.records import TargetsFacts
@@ -54,7 +54,7 @@ log = logging.getLogger("explorer")
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
+class TopK:
     """What a teacher says of some blocks."""
 
     numbers: list[int]
@@ -67,11 +67,11 @@ class Answer:
     """Tokens that a server named and the tokenizer does not know; None for weights."""
 
 
-Scorer = Callable[[Tensor, list[int], int, float], Generator[Answer, None, None]]
+TopKPass = Callable[[Tensor, list[int], int, float], Generator[TopK, None, None]]
 """A teacher: answers for these numbers of blocks [N, T] with k tokens at a temperature."""
 
 
-class Targets:
+class TeacherCache:
     """A folder of cached targets, opened for one teacher and corpus."""
 
     def __init__(
@@ -100,7 +100,7 @@ class Targets:
         self.blocks_NT = blocks_NT
         vocab_size = int(identity["vocab_size"])
         self.top_k = min(int(identity["top_k"]), vocab_size)
-        self.row = Row(self.top_k, vocab_size)
+        self.row = PackedTopK(self.top_k, vocab_size)
         self._about = about or {}
         self._lock = FileLock(root / f"{self.key}.lock")
         try:
@@ -112,7 +112,7 @@ class Targets:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process opens the same folder; locks and maps do not travel."""
-        return Targets, (self.folder.parent, self.blocks_NT, self.identity, self._about)
+        return TeacherCache, (self.folder.parent, self.blocks_NT, self.identity, self._about)
 
     def _open(self) -> None:
         meta = self.folder / "meta.json"
@@ -140,7 +140,7 @@ class Targets:
             for shard in self._shards
             for place, block in enumerate(shard["blocks"])
         }
-        self._maps: dict[str, Rows] = {}
+        self._maps: dict[str, PackedRows] = {}
 
     @property
     def done(self) -> list[int]:
@@ -151,7 +151,7 @@ class Targets:
     @products.by_onednn()
     def fill(
         self,
-        load_teacher: Callable[[], Scorer],
+        load_teacher: Callable[[], TopKPass],
         wanted: list[int],
         on_progress: Callable[[int, int, float], None],
     ) -> None:
@@ -196,7 +196,7 @@ class Targets:
                 if parts:
                     self._commit(parts, time.monotonic() - shard_began)
 
-    def _part(self, answer: Answer) -> "_Part":
+    def _part(self, answer: TopK) -> "_Part":
         mass_B = answer.log_p_BTE[..., : self.top_k].exp().sum(-1).mean(-1)
         rows_BTR = self.row.pack(answer.ids_BTK.numpy(), answer.log_p_BTE.half().numpy())
         return _Part(answer, rows_BTR, mass_B.tolist())
@@ -242,7 +242,7 @@ class Targets:
         sound = []
         for shard in self._shards:
             needed = not wanted.isdisjoint(shard["blocks"])
-            why = damage(self.folder / shard["name"], shard) if needed else ""
+            why = shard_damage(self.folder / shard["name"], shard) if needed else ""
             if why:
                 log.warning(
                     "%s %s; its %d blocks are computed again.",
@@ -261,12 +261,12 @@ class Targets:
         ids_BTK, log_p_BTE = self.row.unpack(rows_BTR)
         return self.blocks_NT[numbers], torch.from_numpy(ids_BTK), torch.from_numpy(log_p_BTE)
 
-    def _block(self, number: int) -> Rows:
+    def _block(self, number: int) -> PackedRows:
         name, place = self._where[number]
         if name not in self._maps:
             shape = (-1, self.blocks_NT.shape[1], self.row.num_bytes)
             self._maps[name] = np.memmap(self.folder / name, np.uint8, "r").reshape(shape)
-        block_TR: Rows = self._maps[name][place]
+        block_TR: PackedRows = self._maps[name][place]
         return block_TR
 
     def facts(self, numbers: list[int]) -> TargetsFacts:
@@ -297,21 +297,21 @@ class Targets:
 class _Part:
     """Blocks that are answered and not yet on disk."""
 
-    answer: Answer
-    rows_BTR: Rows
+    answer: TopK
+    rows_BTR: PackedRows
     mass: list[float]
 
 
-def by_weights(teacher: Loaded) -> Scorer:
+def local_teacher(teacher: Loaded) -> TopKPass:
     """A teacher whose weights are here."""
 
     def score(
         blocks_NT: Tensor, numbers: list[int], top_k: int, temperature: float
-    ) -> Generator[Answer, None, None]:
+    ) -> Generator[TopK, None, None]:
         for start in range(0, len(numbers), BATCH_BLOCKS):
             some = numbers[start : start + BATCH_BLOCKS]
             ids, log_p, lost = top_k_of(teacher, blocks_NT[some], top_k, temperature)
-            yield Answer(some, ids.cpu(), log_p.cpu(), lost.tolist())
+            yield TopK(some, ids.cpu(), log_p.cpu(), lost.tolist())
 
     return score
 
@@ -354,7 +354,7 @@ def _truncation_kl(log_p_TV: Tensor, log_p_TE: Tensor, num_hidden: int) -> Tenso
     return lost_T
 
 
-def damage(path: Path, shard: dict[str, Any]) -> str:
+def shard_damage(path: Path, shard: dict[str, Any]) -> str:
     """Why a shard is not what was written, or nothing."""
     if not path.exists():
         return "is missing"

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from explorer.distill.packed_topk import Row
-from explorer.distill.teacher_cache import damage, read_json
+from explorer.distill.packed_topk import PackedTopK
+from explorer.distill.teacher_cache import read_json, shard_damage
 from explorer.errors import BadInput, DamagedStore, JobError
 from explorer.store import disk
 
 
-def listing(root: Path) -> list[dict[str, Any]]:
+def list_caches(root: Path) -> list[dict[str, Any]]:
     """A row for each folder of targets, largest first: key, what it is of, how much there is."""
     rows = []
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
@@ -30,7 +30,7 @@ def _contents(folder: Path) -> dict[str, Any]:
     except DamagedStore:
         return {"problem": "written by an earlier explorer, or damaged: no run reads it any more"}
     identity, shards = meta["identity"], index["shards"]
-    row = Row(min(identity["top_k"], identity["vocab_size"]), identity["vocab_size"])
+    row = PackedTopK(min(identity["top_k"], identity["vocab_size"]), identity["vocab_size"])
     lost = [value for shard in shards for value in shard["truncation_kl"] if value is not None]
     unknown = [shard["num_unknown"] for shard in shards if "num_unknown" in shard]
     mass = [value for shard in shards for value in shard["mass"]]
@@ -60,18 +60,18 @@ def resolve_key(root: Path, text: str) -> str:
     """
     return disk.resolve_id(
         text,
-        [row["key"] for row in listing(root)],
+        [row["key"] for row in list_caches(root)],
         "folders of targets",
         f"There are no targets {text!r} in {root}.",
         "`explorer targets ls` lists them.",
     )
 
 
-def check(root: Path, key: str) -> list[str]:
+def damaged_shards(root: Path, key: str) -> list[str]:
     """One sentence for each shard of a folder that is not what was written."""
     folder = folder_of(root, key)
     shards = read_json(folder / "index.json")["shards"]
-    found = ((shard["name"], damage(folder / shard["name"], shard)) for shard in shards)
+    found = ((shard["name"], shard_damage(folder / shard["name"], shard)) for shard in shards)
     return [f"{name} {why}." for name, why in found if why]
 
 
@@ -86,7 +86,7 @@ def folder_of(root: Path, key: str) -> Path:
     return root / key
 
 
-def remove(root: Path, key: str) -> None:
+def remove_cache(root: Path, key: str) -> None:
     """Remove a folder of targets; a run that needs them makes them again.
 
     Raises:

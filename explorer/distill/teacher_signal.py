@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from explorer.distill.losses import events
-from explorer.distill.sampled_vocab import Shortlist
-from explorer.distill.synthesise import continued
-from explorer.distill.teacher_cache import Targets
+from explorer.distill.sampled_vocab import SampledVocab
+from explorer.distill.synthesise import generate
+from explorer.distill.teacher_cache import TeacherCache
 from explorer.errors import BadInput
 from explorer.models.layers import KEPT_LAYERS
 from explorer.specs import DistillSpec
@@ -37,14 +37,14 @@ class Chunk:
     """Scored positions whose logits exist at one time."""
 
     positions: slice
-    shortlist: Shortlist | None = None
+    vocab: SampledVocab | None = None
     """The tokens that they have logits of; None where these are all."""
 
     def logits(self, head: nn.Module, hidden_PH: Tensor) -> Tensor:
         """A model's logits, from its hidden states at all scored positions."""
         hidden_CH = hidden_PH[self.positions]
-        if self.shortlist:
-            return self.shortlist.logits(head, hidden_CH)
+        if self.vocab:
+            return self.vocab.logits(head, hidden_CH)
         logits_CV: Tensor = head(hidden_CH)
         return logits_CV
 
@@ -56,15 +56,15 @@ class Chunk:
         logits_CV = logits_CV.float()
         if temperature != 1:
             logits_CV = logits_CV / temperature
-        return logits_CV + self.shortlist.log_weights_S if self.shortlist else logits_CV
+        return logits_CV + self.vocab.log_weights_S if self.vocab else logits_CV
 
     def of(self, ids_P: Tensor) -> Tensor:
         """These positions' tokens [C, ...], as columns of their logits."""
         ids_C = ids_P[self.positions]
-        return self.shortlist.places(ids_C) if self.shortlist else ids_C
+        return self.vocab.places(ids_C) if self.vocab else ids_C
 
 
-EVERYTHING = Chunk(slice(None))
+WHOLE_BATCH = Chunk(slice(None))
 """All scored positions with all tokens."""
 
 
@@ -79,7 +79,7 @@ class Distributions(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Lesson:
+class Batch:
     """Some blocks and what the teacher says of them."""
 
     blocks_BT: Tensor
@@ -90,7 +90,7 @@ class Lesson:
     """Whether the text is worth imitating; what the student wrote itself is not."""
     hidden: list[Tensor] | None = None
     """For each layer of the student, the teacher's state [P, H] that it should reach."""
-    shortlists: list[Shortlist] | None = None
+    vocabs: list[SampledVocab] | None = None
     """For each block, the tokens that the student has logits of; None where these are all."""
 
     @property
@@ -103,70 +103,70 @@ class Lesson:
         return states_BTH[:, self.first : -1].flatten(0, 1)
 
     def chunks(self, num_positions: int) -> Iterator[Chunk]:
-        """The scored positions, at most so many at a time; no two shortlists in one chunk."""
+        """The scored positions, at most so many at a time; no two vocabs in one chunk."""
         num_scored = len(self.labels_P)
-        lists: Sequence[Shortlist | None] = self.shortlists or [None]
+        lists: Sequence[SampledVocab | None] = self.vocabs or [None]
         per_list = num_scored // len(lists)
-        for i, shortlist in enumerate(lists):
+        for i, vocab in enumerate(lists):
             end = (i + 1) * per_list
             for start in range(i * per_list, end, num_positions):
-                yield Chunk(slice(start, min(start + num_positions, end)), shortlist)
+                yield Chunk(slice(start, min(start + num_positions, end)), vocab)
 
 
-class Source(Protocol):
+class TeacherSignal(Protocol):
     """Turns block numbers into a lesson."""
 
     @property
     def blocks_NT(self) -> Tensor:
         """Token ids of the corpus."""
 
-    def lesson(self, numbers: list[int], step: int, student: PreTrainedModel) -> Lesson:
+    def batch(self, numbers: list[int], step: int, student: PreTrainedModel) -> Batch:
         """What is taught with these blocks at this step."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Course:
+class TrainingData:
     """What a student is taught with and what it is measured on."""
 
-    source: Source
+    signal: TeacherSignal
     training: list[int]
     """Blocks to learn from, in this order."""
-    exam: Source
+    heldout_signal: TeacherSignal
     heldout: list[int]
     """Blocks to measure on; never trained on."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Text:
+class NoTeacher:
     """Blocks without a teacher."""
 
     blocks_NT: Tensor
 
-    def lesson(self, numbers: list[int], step: int, student: PreTrainedModel) -> Lesson:
+    def batch(self, numbers: list[int], step: int, student: PreTrainedModel) -> Batch:
         """Only the labels."""
-        return Lesson(self.blocks_NT[numbers].to(student.device), None)
+        return Batch(self.blocks_NT[numbers].to(student.device), None)
 
 
 @dataclasses.dataclass(frozen=True)
-class Cached:
+class CachedTeacher:
     """Targets that were computed before, once for all students."""
 
-    targets: Targets
+    targets: TeacherCache
     spec: DistillSpec | None = None
-    """Decides the shortlists, where there are any; None makes none, as an exam wants it."""
+    """Decides the vocabs, where there are any; None makes none, as an exam wants it."""
 
     @property
     def blocks_NT(self) -> Tensor:
         """Token ids of the corpus."""
         return self.targets.blocks_NT
 
-    def lesson(self, numbers: list[int], step: int, student: PreTrainedModel) -> Lesson:
+    def batch(self, numbers: list[int], step: int, student: PreTrainedModel) -> Batch:
         """The kept tokens of every position, and the bucket."""
         blocks_BT, ids_BTK, log_p_BTE = self.targets.batch(numbers)
-        shortlists = None
+        vocabs = None
         if self.spec and self.spec.vocab_sample:
-            shortlists = [
-                Shortlist.draw(
+            vocabs = [
+                SampledVocab.draw(
                     torch.cat([ids_TK[:-1].flatten(), block_T[1:]]),
                     int(self.targets.identity["vocab_size"]),
                     self.spec.vocab_sample,
@@ -178,11 +178,11 @@ class Cached:
         ids_PK, log_p_PE = (
             t[:, :-1].flatten(0, 1).to(student.device) for t in (ids_BTK, log_p_BTE)
         )
-        return Lesson(blocks_BT.to(student.device), _Kept(ids_PK, log_p_PE), shortlists=shortlists)
+        return Batch(blocks_BT.to(student.device), _Kept(ids_PK, log_p_PE), vocabs=vocabs)
 
 
 @dataclasses.dataclass(frozen=True)
-class Live:
+class LiveTeacher:
     """The teacher itself, asked anew for every batch.
 
     A share of the batches (`on_policy_fraction`) is written by the student: it continues the
@@ -195,7 +195,7 @@ class Live:
     blocks_NT: Tensor
     spec: DistillSpec
 
-    def lesson(self, numbers: list[int], step: int, student: PreTrainedModel) -> Lesson:
+    def batch(self, numbers: list[int], step: int, student: PreTrainedModel) -> Batch:
         """The teacher's dense distributions, and its hidden states where they are asked for."""
         blocks_BT = self.blocks_NT[numbers].to(self.teacher.device)
         # Decided by the seed and the step alone, so that a resumed training decides the same.
@@ -209,14 +209,14 @@ class Live:
             output = self.teacher.base_model(
                 blocks_BT, use_cache=False, output_hidden_states=wants_hidden
             )
-        lesson = Lesson(blocks_BT, None, first, labelled=not on_policy)
+        batch = Batch(blocks_BT, None, first, labelled=not on_policy)
         states = output.hidden_states
         return dataclasses.replace(
-            lesson,
+            batch,
             teacher=_Dense(
-                lesson.scored(output.last_hidden_state), self.teacher.get_output_embeddings()
+                batch.scored(output.last_hidden_state), self.teacher.get_output_embeddings()
             ),
-            hidden=[lesson.scored(states[i]) for i in matched_states(student, len(states) - 1)]
+            hidden=[batch.scored(states[i]) for i in matched_states(student, len(states) - 1)]
             if wants_hidden
             else None,
         )
@@ -228,7 +228,7 @@ class Live:
         generator.manual_seed(random.Random(seed).getrandbits(62))
         was_training = student.training
         student.eval()
-        written_BT = continued(
+        written_BT = generate(
             student,
             blocks_BT[:, :num_prompt],
             num_tokens=blocks_BT.shape[1] - num_prompt,
@@ -270,7 +270,7 @@ class _Dense:
         return student_CV, teacher_CV
 
     def top1(self) -> Tensor:
-        return self._logits(EVERYTHING).argmax(-1)
+        return self._logits(WHOLE_BATCH).argmax(-1)
 
 
 def matched_states(student: PreTrainedModel, num_teacher_layers: int) -> list[int]:
@@ -292,7 +292,7 @@ def matched_states(student: PreTrainedModel, num_teacher_layers: int) -> list[in
     return [*kept[1:], num_teacher_layers]
 
 
-def check_hidden(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
+def check_hidden_states(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
     """Refuse hidden-state matching where the states cannot be compared.
 
     Raises:
@@ -308,7 +308,7 @@ def check_hidden(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
 
 
 @torch.inference_mode()
-def check_head(model: PreTrainedModel, ids_BT: Tensor) -> None:
+def check_plain_head(model: PreTrainedModel, ids_BT: Tensor) -> None:
     """The loop calls layers and head apart: refuse models that do something between or after.
 
     Raises:

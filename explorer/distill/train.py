@@ -19,20 +19,20 @@ from transformers import PreTrainedModel
 from explorer.distill import distributed as together
 from explorer.distill import heap, products
 from explorer.distill.schedule import blocks_of_step, learning_rate, num_steps
-from explorer.distill.teacher_signal import Course, check_head
-from explorer.distill.train_state import WEIGHTS, Pupil, helper
-from explorer.distill.train_step import Exam
+from explorer.distill.teacher_signal import TrainingData, check_plain_head
+from explorer.distill.train_state import WEIGHTS, TrainState, helper
+from explorer.distill.train_step import HeldOut
 from explorer.errors import NoRoom, RunFailed
 from explorer.records import CurvePoint
 from explorer.specs import DistillSpec
 from explorer.store import disk
 
 STATE = "state.json"
-"""In a checkpoint: the `State`, written last."""
+"""In a checkpoint: the `TrainingProgress`, written last."""
 
 
 @dataclasses.dataclass
-class State:
+class TrainingProgress:
     """Where a training is; all of it lies in the checkpoint."""
 
     step: int = 0
@@ -59,12 +59,12 @@ class State:
             self.sum_tokens[name] = self.sum_tokens.get(name, 0) + num_scored
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "State":
+    def from_dict(cls, data: dict[str, Any]) -> "TrainingProgress":
         """The inverse of `to_dict`."""
         return cls(**{**data, "curve": [CurvePoint(**point) for point in data["curve"]]})
 
 
-OnStep = Callable[[State, int, float, float], None]
+OnStep = Callable[[TrainingProgress, int, float, float], None]
 """Called after each step with (state, all steps, loss, tokens per second); may raise to stop."""
 
 
@@ -72,16 +72,16 @@ OnStep = Callable[[State, int, float, float], None]
 @products.by_onednn()
 def train(
     student: PreTrainedModel,
-    course: Course,
+    data: TrainingData,
     spec: DistillSpec,
     checkpoint: Path,
     on_step: OnStep = lambda state, total, loss, rate: None,
-) -> State:
+) -> TrainingProgress:
     """Teach the student in place and return the curve; continue from a checkpoint if there is one.
 
     Args:
         student: Its parameters change; it is trained in float32 and handed back as it came.
-        course: What it learns from and is measured on.
+        data: What it learns from and is measured on.
         spec: Everything that decides the training.
         checkpoint: A folder that this training owns; removed by the caller when done with it.
         on_step: Progress; an exception from it stops the training after a checkpoint.
@@ -91,9 +91,9 @@ def train(
             taken.
         BadInput: The model's logits are more than a projection of its hidden states.
     """
-    check_head(student, course.exam.blocks_NT[course.heldout[:1], :8])
-    together.crew().order(together.Begin(helper, (student.config, course, spec)))
-    pupil = Pupil(student, student.config, course, spec)
+    check_plain_head(student, data.heldout_signal.blocks_NT[data.heldout[:1], :8])
+    together.crew().order(together.Begin(helper, (student.config, data, spec)))
+    pupil = TrainState(student, student.config, data, spec)
     state = _resume(pupil, checkpoint)
     total = num_steps(spec)
     began = time.monotonic() - state.seconds
@@ -101,7 +101,7 @@ def train(
 
     def measure(step: int) -> None:
         paused = time.monotonic()
-        exam = pupil.all_do("examine")
+        exam = pupil.all_do("evaluate_heldout")
         _add_point(state, step, learning_rate(spec, min(step, total - 1)), exam)
         nonlocal began
         began += time.monotonic() - paused
@@ -114,7 +114,7 @@ def train(
             loss = terms["loss"]
             for what, value in (("loss", loss), ("gradient", norm)):
                 if not math.isfinite(value):
-                    numbers = blocks_of_step(spec, course.training, state.step)
+                    numbers = blocks_of_step(spec, data.training, state.step)
                     raise RunFailed(
                         f"The {what} became {value} at step {state.step + 1} (blocks {numbers}). "
                         "No step was taken. Lower distill.learning_rate (now "
@@ -138,7 +138,7 @@ def train(
     return state
 
 
-def _add_point(state: State, step: int, rate: float, exam: Exam) -> None:
+def _add_point(state: TrainingProgress, step: int, rate: float, exam: HeldOut) -> None:
     means = {name: value / state.sum_tokens[name] for name, value in state.sums.items()}
     at_start = exam.label_loss if exam.kl is None else exam.kl
     state.curve.append(
@@ -159,7 +159,7 @@ def _add_point(state: State, step: int, rate: float, exam: Exam) -> None:
     state.sums, state.sum_tokens = {}, {}
 
 
-def _save(pupil: Pupil, checkpoint: Path, state: State) -> None:
+def _save(pupil: TrainState, checkpoint: Path, state: TrainingProgress) -> None:
     """Replace the checkpoint by the present state; whenever a kill comes, a whole one is on disk.
 
     The state is written last and through fsync, so a folder that has one is whole.
@@ -180,13 +180,13 @@ def _save(pupil: Pupil, checkpoint: Path, state: State) -> None:
         raise NoRoom(f"Could not write the checkpoint {checkpoint}: {reason}.") from error
 
 
-def _resume(pupil: Pupil, checkpoint: Path) -> State:
+def _resume(pupil: TrainState, checkpoint: Path) -> TrainingProgress:
     """Load the checkpoint into the pupil, when there is one."""
     _settle(checkpoint)
     if not _is_whole(checkpoint):
-        return State()
+        return TrainingProgress()
     pupil.all_do("load", checkpoint)
-    state = State.from_dict(json.loads((checkpoint / STATE).read_text(encoding="utf-8")))
+    state = TrainingProgress.from_dict(json.loads((checkpoint / STATE).read_text(encoding="utf-8")))
     state.num_resumes += 1
     return state
 

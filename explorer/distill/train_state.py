@@ -27,8 +27,8 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from explorer.distill import distributed as together
 from explorer.distill import products, sharding, train_step
 from explorer.distill.schedule import blocks_of_step, learning_rate
-from explorer.distill.teacher_signal import Course, Live
-from explorer.distill.train_step import Exam
+from explorer.distill.teacher_signal import LiveTeacher, TrainingData
+from explorer.distill.train_step import HeldOut
 from explorer.errors import BadInput
 from explorer.models.layers import KEPT_LAYERS, KEPT_WIDTHS, intact_layers, layer_list
 from explorer.specs import DistillSpec
@@ -39,14 +39,14 @@ MAX_NORM = 1.0
 """Of a step's gradient; a longer one is scaled down."""
 
 
-class Pupil:
+class TrainState:
     """What every process of a training holds; `all_do` lets all of them do the same."""
 
     def __init__(
         self,
         student: PreTrainedModel | None,
         config: PretrainedConfig,
-        course: Course,
+        data: TrainingData,
         spec: DistillSpec,
     ) -> None:
         """Set the student up; every process does this.
@@ -54,13 +54,13 @@ class Pupil:
         Args:
             student: At the first process, which trains it in place; None at the others.
             config: The student's configuration.
-            course: What it learns from and is measured on.
+            data: What it learns from and is measured on.
             spec: Everything that decides the training.
 
         Raises:
             BadInput: The blocks of a step cannot be shared evenly where the shards need it.
         """
-        self.course, self.spec = course, spec
+        self.data, self.spec = data, spec
         self.crew = together.crew()
         self.sharded = self.crew.sharded
         self.busy = False
@@ -77,7 +77,7 @@ class Pupil:
             self.student = student
             self.student.to(torch.float32)
         self.student.get_input_embeddings().requires_grad_(spec.train_embeddings)
-        for layer in untrained(self.student, spec):
+        for layer in untrained_layers(self.student, spec):
             layer.requires_grad_(False)
         if spec.gradient_checkpointing:
             self.student.activation_checkpointing_enable(
@@ -118,14 +118,14 @@ class Pupil:
             The mean loss and its terms as `passes.gradients`, the number of scored tokens and the
             gradient's norm; at a process that only helps, those of its share.
         """
-        numbers = blocks_of_step(self.spec, self.course.training, number)
+        numbers = blocks_of_step(self.spec, self.data.training, number)
         # Of dropout, where a family has it: a training that goes on later draws the same.
         draw = random.Random(f"{self.spec.seed} {number} {self.crew.rank}")
         torch.manual_seed(draw.getrandbits(62))
         if not self.sharded:
             self.crew.same_parameters(self.student)
         terms, num_scored = train_step.gradients(
-            self.student, self.course, number, self.crew.share(numbers), self.spec, len(numbers)
+            self.student, self.data, number, self.crew.share(numbers), self.spec, len(numbers)
         )
         norm = math.nan
         if self.sharded:
@@ -145,9 +145,9 @@ class Pupil:
         self.student.zero_grad()
         return terms, num_scored, norm
 
-    def examine(self) -> Exam:
+    def evaluate_heldout(self) -> HeldOut:
         """The student on the held-out blocks."""
-        return train_step.examine(self.student, self.course, self.spec.temperature)
+        return train_step.evaluate_heldout(self.student, self.data, self.spec.temperature)
 
     def save(self, folder: Path) -> None:
         """Write parameters and the optimiser's state, whole, whatever the number of processes.
@@ -189,13 +189,13 @@ class Pupil:
         student.to(self._dtype)
 
 
-def helper(order: tuple[PretrainedConfig, Course, DistillSpec]) -> Callable[[Any], None]:
+def helper(order: tuple[PretrainedConfig, TrainingData, DistillSpec]) -> Callable[[Any], None]:
     """What a process that only helps does in the training that it was told of."""
-    config, course, spec = order
-    if isinstance(course.source, Live):
-        teacher: Any = course.source.teacher
+    config, data, spec = order
+    if isinstance(data.signal, LiveTeacher):
+        teacher: Any = data.signal.teacher
         teacher.to(together.crew().device)
-    pupil = Pupil(None, config, course, spec)
+    pupil = TrainState(None, config, data, spec)
 
     def do(what: tuple[Any, ...]) -> None:
         if not pupil.sharded:
@@ -207,7 +207,7 @@ def helper(order: tuple[PretrainedConfig, Course, DistillSpec]) -> Callable[[Any
     return do
 
 
-def untrained(student: PreTrainedModel, spec: DistillSpec) -> list[nn.Module]:
+def untrained_layers(student: PreTrainedModel, spec: DistillSpec) -> list[nn.Module]:
     """The layers that the training leaves as they are."""
     kept = getattr(student.config, KEPT_LAYERS, None)
     if spec.train_layers == "all" or not kept or hasattr(student.config, KEPT_WIDTHS):

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from explorer.distill.losses import HIDDEN, divergence, forward_kl, label_cross_entropy
-from explorer.distill.teacher_signal import EVERYTHING, Chunk, Course, Lesson
+from explorer.distill.teacher_signal import WHOLE_BATCH, Batch, Chunk, TrainingData
 from explorer.specs import DistillSpec
 
 # Shape letters: B blocks, T tokens of a block, P scored positions, C positions of a chunk,
@@ -25,7 +25,7 @@ CHUNK_POSITIONS = 512
 
 def gradients(
     model: PreTrainedModel,
-    course: Course,
+    data: TrainingData,
     step: int,
     numbers: list[int],
     spec: DistillSpec,
@@ -35,7 +35,7 @@ def gradients(
 
     Args:
         model: The student.
-        course: Where the lessons come from.
+        data: Where the lessons come from.
         step: The step, which decides what is random.
         numbers: The blocks.
         spec: Loss and sizes.
@@ -50,18 +50,18 @@ def gradients(
     num_scored = 0
     for start in range(0, len(numbers), size):
         part = numbers[start : start + size]
-        lesson = course.source.lesson(part, step, model)
+        batch = data.signal.batch(part, step, model)
         # Every block of a step has as many scored positions, so blocks are the weights.
-        sums = _micro_step(model, lesson, spec, share=len(part) / (num_blocks or len(numbers)))
+        sums = _micro_step(model, batch, spec, share=len(part) / (num_blocks or len(numbers)))
         for name, value in sums.items():
             means[name] = means.get(name, 0.0) + value
-        num_scored += len(lesson.labels_P)
+        num_scored += len(batch.labels_P)
     return means, num_scored
 
 
 def _micro_step(
     model: PreTrainedModel,
-    lesson: Lesson,
+    batch: Batch,
     spec: DistillSpec,
     share: float,
 ) -> dict[str, float]:
@@ -70,17 +70,17 @@ def _micro_step(
     narrow = torch.autocast(where, torch.bfloat16, enabled=spec.in_bfloat16(where))
     with narrow:
         output = model.base_model(
-            lesson.blocks_BT, use_cache=False, output_hidden_states=lesson.hidden is not None
+            batch.blocks_BT, use_cache=False, output_hidden_states=batch.hidden is not None
         )
-    hidden_PH, labels_P = lesson.scored(output.last_hidden_state), lesson.labels_P
+    hidden_PH, labels_P = batch.scored(output.last_hidden_state), batch.labels_P
     per_token = share / len(labels_P)
     leaf_PH = hidden_PH.detach().requires_grad_()
     head = model.get_output_embeddings()
     sums: dict[str, float] = {"loss": 0.0}
-    for chunk in lesson.chunks(CHUNK_POSITIONS):
+    for chunk in batch.chunks(CHUNK_POSITIONS):
         with narrow:
             logits_CV = chunk.logits(head, leaf_PH)
-        terms = _terms(logits_CV, lesson, chunk, spec)
+        terms = _terms(logits_CV, batch, chunk, spec)
         weighted = [weight * loss_C.sum() for weight, loss_C in terms.values()]
         loss = torch.stack(weighted).sum() * per_token
         loss.backward()
@@ -89,10 +89,10 @@ def _micro_step(
             sums[name] = sums.get(name, 0.0) + float(loss_C.detach().sum()) * per_token
     assert leaf_PH.grad is not None, "every chunk adds to the hidden states' gradient"
     ends, gradients = [hidden_PH], [leaf_PH.grad]
-    if lesson.hidden is not None:
-        layers = zip(output.hidden_states[1:], lesson.hidden, strict=True)
+    if batch.hidden is not None:
+        layers = zip(output.hidden_states[1:], batch.hidden, strict=True)
         compare = HIDDEN[spec.hidden_loss]
-        by_layer = [compare(lesson.scored(own), theirs).mean() for own, theirs in layers]
+        by_layer = [compare(batch.scored(own), theirs).mean() for own, theirs in layers]
         matched = torch.stack(by_layer).mean() * share
         sums["hidden"] = float(matched.detach())
         sums["loss"] += spec.hidden_weight * sums["hidden"]
@@ -103,24 +103,24 @@ def _micro_step(
 
 
 def _terms(
-    logits_CV: Tensor, lesson: Lesson, chunk: Chunk, spec: DistillSpec
+    logits_CV: Tensor, batch: Batch, chunk: Chunk, spec: DistillSpec
 ) -> dict[str, tuple[float, Tensor]]:
     """Each term's weight and its loss, one number a position; terms without weight are absent."""
     terms = {}
-    kd_weight = spec.kd_weight if lesson.teacher else 0.0
-    if lesson.teacher and kd_weight > 0:
-        pair = lesson.teacher.pair(logits_CV, chunk, spec.temperature)
+    kd_weight = spec.kd_weight if batch.teacher else 0.0
+    if batch.teacher and kd_weight > 0:
+        pair = batch.teacher.pair(logits_CV, chunk, spec.temperature)
         # T squared keeps the gradient's size when the temperature changes (Hinton et al.).
         terms["kd"] = (kd_weight * spec.temperature**2, divergence(spec)(*pair))
-    if lesson.labelled and kd_weight < 1:
+    if batch.labelled and kd_weight < 1:
         logits_CV = chunk.softened(logits_CV, 1.0)
-        loss_C = label_cross_entropy(logits_CV, chunk.of(lesson.labels_P))
+        loss_C = label_cross_entropy(logits_CV, chunk.of(batch.labels_P))
         terms["label"] = (1 - kd_weight, loss_C)
     return terms
 
 
 @dataclasses.dataclass(frozen=True)
-class Exam:
+class HeldOut:
     """A student on the held-out blocks; None where there is no teacher to compare with."""
 
     kl: float | None
@@ -132,25 +132,25 @@ class Exam:
 
 
 @torch.no_grad()
-def examine(student: PreTrainedModel, course: Course, temperature: float) -> Exam:
+def evaluate_heldout(student: PreTrainedModel, data: TrainingData, temperature: float) -> HeldOut:
     """Measure the student on the held-out blocks."""
     was_training = student.training
     student.eval()
     kl_sum, agree, label_sum, num_scored, compared = 0.0, 0, 0.0, 0, 0
     head = student.get_output_embeddings()
-    for number in course.heldout:
-        lesson = course.exam.lesson([number], 0, student)
-        hidden_BTH = student.base_model(lesson.blocks_BT, use_cache=False).last_hidden_state
-        logits_PV = head(lesson.scored(hidden_BTH))
-        label_sum += float(label_cross_entropy(logits_PV, lesson.labels_P).sum())
-        num_scored += len(lesson.labels_P)
-        if lesson.teacher:
-            kl_P = forward_kl(*lesson.teacher.pair(logits_PV, EVERYTHING, temperature))
+    for number in data.heldout:
+        batch = data.heldout_signal.batch([number], 0, student)
+        hidden_BTH = student.base_model(batch.blocks_BT, use_cache=False).last_hidden_state
+        logits_PV = head(batch.scored(hidden_BTH))
+        label_sum += float(label_cross_entropy(logits_PV, batch.labels_P).sum())
+        num_scored += len(batch.labels_P)
+        if batch.teacher:
+            kl_P = forward_kl(*batch.teacher.pair(logits_PV, WHOLE_BATCH, temperature))
             kl_sum += float(kl_P.sum())
-            agree += int((logits_PV.argmax(-1) == lesson.teacher.top1()).sum())
+            agree += int((logits_PV.argmax(-1) == batch.teacher.top1()).sum())
             compared += len(kl_P)
     student.train(was_training)
-    return Exam(
+    return HeldOut(
         kl=kl_sum / compared if compared else None,
         top1=agree / compared if compared else None,
         label_loss=label_sum / num_scored,

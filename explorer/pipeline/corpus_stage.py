@@ -30,7 +30,7 @@ class Blocks:
 def ensure_corpus(run: RunContext, distill: DistillSpec) -> corpus.Corpus:
     """Read the corpus; where the spec asks for it, have the teacher write it first."""
     if distill.corpus != "teacher":
-        return corpus.read(distill.corpus)
+        return corpus.read_corpus(distill.corpus)
     run.stage = "text"
     num_blocks = num_steps(distill) * distill.blocks_per_step + distill.heldout_blocks + 1
     num_tokens = num_blocks * distill.block_tokens
@@ -53,7 +53,7 @@ def ensure_corpus(run: RunContext, distill: DistillSpec) -> corpus.Corpus:
                 )
     if run.teacher_bits:
         run.unload_models()  # The unquantised teacher is next.
-    return corpus.read(str(path))
+    return corpus.read_corpus(str(path))
 
 
 def pack(text: corpus.Corpus, tokenizer: PreTrainedTokenizerBase, distill: DistillSpec) -> Blocks:
@@ -62,8 +62,8 @@ def pack(text: corpus.Corpus, tokenizer: PreTrainedTokenizerBase, distill: Disti
     Raises:
         BadCorpus: It is too short for the held-out blocks and one more.
     """
-    tokens_NT, num_tokens = corpus.pack(
+    tokens_NT, num_tokens = corpus.pack_blocks(
         text, tokenizer, distill.block_tokens, distill.heldout_blocks + 1
     )
-    heldout, training = corpus.split(len(tokens_NT), distill.heldout_blocks, distill.seed)
+    heldout, training = corpus.split_heldout(len(tokens_NT), distill.heldout_blocks, distill.seed)
     return Blocks(tokens_NT, num_tokens, heldout, training)

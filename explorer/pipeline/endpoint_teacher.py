@@ -10,7 +10,7 @@ import torch
 from explorer.catalogue import api_prices
 from explorer.distill import endpoint_topk
 from explorer.distill.schedule import num_steps
-from explorer.distill.teacher_cache import Answer, Scorer, Targets
+from explorer.distill.teacher_cache import TeacherCache, TopK, TopKPass
 from explorer.errors import BadInput
 from explorer.evaluate.backends.api_cost import Spent
 from explorer.latency.runtimes import endpoint_logprobs
@@ -57,7 +57,7 @@ def uses_targets(run: RunContext) -> bool:
     return True
 
 
-def scorer(run: RunContext, where: Endpoint, targets: Targets) -> Scorer:
+def scorer(run: RunContext, where: Endpoint, targets: TeacherCache) -> TopKPass:
     """Computes targets by requests; the tokens of every reply are counted beside them.
 
     Raises:
@@ -77,7 +77,7 @@ def scorer(run: RunContext, where: Endpoint, targets: Targets) -> Scorer:
 
     def score(
         blocks_NT: torch.Tensor, numbers: list[int], top_k: int, temperature: float
-    ) -> Generator[Answer, None, None]:
+    ) -> Generator[TopK, None, None]:
         assert temperature == 1, "refused in the spec"
         price = api_prices.of_endpoint(root, where.url, where.model)
         expected = _expected_usage(len(numbers), blocks_NT.shape[1])
@@ -86,15 +86,17 @@ def scorer(run: RunContext, where: Endpoint, targets: Targets) -> Scorer:
         texts = [blocks_NT[number].tolist() for number in numbers]
         with contextlib.closing(client.score(texts, top_k)) as replies:
             for place, reply in replies:
-                ids_TK, log_p_TE = endpoint_topk.kept(reply.likely, top_k, num_tokens)
-                yield Answer(
+                ids_TK, log_p_TE = endpoint_topk.top_k_from_endpoint(
+                    reply.likely, top_k, num_tokens
+                )
+                yield TopK(
                     [numbers[place]], ids_TK[None], log_p_TE[None], [None], reply.num_unknown
                 )
 
     return score
 
 
-def usage(targets: Targets) -> Usage:
+def usage(targets: TeacherCache) -> Usage:
     """Replies and tokens these targets have cost so far, over all runs that share them."""
     return Spent(_usage_file(targets)).total()
 
@@ -133,5 +135,5 @@ def _expected_usage(num_blocks: int, block_tokens: int) -> Usage:
     )
 
 
-def _usage_file(targets: Targets) -> Path:
+def _usage_file(targets: TeacherCache) -> Path:
     return targets.folder / "usage.jsonl"

@@ -15,8 +15,8 @@ from typing import Any
 
 from explorer.distill.corpus import Corpus
 from explorer.distill.schedule import num_steps
-from explorer.distill.train import OnStep, State, train
-from explorer.distill.train_state import untrained
+from explorer.distill.train import OnStep, TrainingProgress, train
+from explorer.distill.train_state import untrained_layers
 from explorer.evaluate import contamination
 from explorer.models.facts import fingerprint
 from explorer.models.loading import Loaded, quiet
@@ -121,12 +121,12 @@ def _start_training(run: RunContext, student: Loaded, distill: DistillSpec) -> O
             "This CPU has no bfloat16 instructions, so distill.precision: bfloat16 is likely "
             "slower here than float32."
         )
-    if layers := untrained(student.model, distill):
+    if layers := untrained_layers(student.model, distill):
         log.info("Layers before the first cut, which stay as they are: %d.", len(layers))
     num_logged = 0
     losses: deque[float] = deque(maxlen=120)
 
-    def report(state: State, total: int, loss: float, rate: float) -> None:
+    def report(state: TrainingProgress, total: int, loss: float, rate: float) -> None:
         nonlocal num_logged
         for point in state.curve[num_logged:]:
             log.info("step %d of %d: %s", point.step, total, _in_words(point))
@@ -184,7 +184,7 @@ def _delete_all_but_student(folder: Path) -> None:
 
 
 def _distillation(
-    state: State,
+    state: TrainingProgress,
     corpus: CorpusFacts,
     targets: TargetsFacts | None,
     student: Loaded,
@@ -200,7 +200,7 @@ def _distillation(
         seconds=round(state.seconds, 3),
         device_hours=state.seconds / 3600,
         num_trained_parameters=trained,
-        num_untrained_layers=len(untrained(student.model, distill)),
+        num_untrained_layers=len(untrained_layers(student.model, distill)),
         kl_before=first.heldout_kl,
         kl_after=last.heldout_kl,
         top1_before=first.heldout_top1,

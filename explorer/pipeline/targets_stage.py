@@ -3,8 +3,8 @@
 from explorer.distill import teacher_signal
 from explorer.distill.corpus import Corpus
 from explorer.distill.schedule import num_steps
-from explorer.distill.teacher_cache import Scorer, Targets, by_weights
-from explorer.distill.teacher_signal import Course
+from explorer.distill.teacher_cache import TeacherCache, TopKPass, local_teacher
+from explorer.distill.teacher_signal import TrainingData
 from explorer.models.facts import tokenizer_digest
 from explorer.models.loading import Loaded
 from explorer.pipeline import endpoint_teacher
@@ -23,33 +23,35 @@ def training_data(
     blocks: Blocks,
     *,
     has_teacher: bool,
-) -> tuple[Course, Targets | None]:
+) -> tuple[TrainingData, TeacherCache | None]:
     """What a distillation method trains on, and the cached targets behind it.
 
     Held-out blocks always have the teacher's cached targets, whatever the training blocks have.
     Without a teacher (its tokens are not the student's) there is only the text.
     """
-    only_text = teacher_signal.Text(blocks.tokens_NT)
+    only_text = teacher_signal.NoTeacher(blocks.tokens_NT)
     if not has_teacher:
-        return Course(only_text, blocks.training, only_text, blocks.heldout), None
+        return TrainingData(only_text, blocks.training, only_text, blocks.heldout), None
     if run.teacher_bits:
         _load_quantized_teacher(run, student)
     num_training = num_steps(distill) * distill.blocks_per_step
     cached = blocks.training[:num_training] if distill.method == "cached" else []
     targets = _ensure_targets(run, distill, text, blocks, [*blocks.heldout, *cached])
-    source: teacher_signal.Source = only_text
+    source: teacher_signal.TeacherSignal = only_text
     if distill.method == "cached":
-        source = teacher_signal.Cached(targets, distill)
+        source = teacher_signal.CachedTeacher(targets, distill)
     elif distill.method == "live":
         teacher = run.training_teacher.model
-        teacher_signal.check_head(teacher, blocks.tokens_NT[blocks.heldout[:1], :8])
+        teacher_signal.check_plain_head(teacher, blocks.tokens_NT[blocks.heldout[:1], :8])
         if distill.hidden_weight > 0:
-            teacher_signal.check_hidden(teacher, student.model)
-        source = teacher_signal.Live(teacher, blocks.tokens_NT, distill)
-    return Course(source, blocks.training, teacher_signal.Cached(targets), blocks.heldout), targets
+            teacher_signal.check_hidden_states(teacher, student.model)
+        source = teacher_signal.LiveTeacher(teacher, blocks.tokens_NT, distill)
+    return TrainingData(
+        source, blocks.training, teacher_signal.CachedTeacher(targets), blocks.heldout
+    ), targets
 
 
-def targets_facts(run: RunContext, targets: Targets, blocks: Blocks) -> TargetsFacts:
+def targets_facts(run: RunContext, targets: TeacherCache, blocks: Blocks) -> TargetsFacts:
     """What the record says about the targets, an endpoint's token usage included."""
     facts = targets.facts(blocks.heldout)
     if run.teacher_endpoint:
@@ -69,7 +71,7 @@ def _load_quantized_teacher(run: RunContext, student: Loaded) -> None:
 
 def _ensure_targets(
     run: RunContext, distill: DistillSpec, text: Corpus, blocks: Blocks, numbers: list[int]
-) -> Targets:
+) -> TeacherCache:
     """Compute the targets of these blocks that are not cached yet."""
     run.stage = "targets"
     identity = {
@@ -82,15 +84,15 @@ def _ensure_targets(
         "vocab_size": run.vocab_size,
     }
     about = {"teacher": run.spec.teacher, "corpus": text.name}
-    targets = Targets(run.work / "targets", blocks.tokens_NT, identity, about)
+    targets = TeacherCache(run.work / "targets", blocks.tokens_NT, identity, about)
 
     def report(done: int, total: int, rate: float) -> None:
         run.progress("targets", done, total, "tokens", tokens_per_s=round(rate, 1))
 
-    def scorer() -> Scorer:
+    def scorer() -> TopKPass:
         if run.teacher_endpoint:
             return endpoint_teacher.scorer(run, run.teacher_endpoint, targets)
-        return by_weights(run.training_teacher)
+        return local_teacher(run.training_teacher)
 
     with run.timed("targets"):
         targets.fill(scorer, numbers, report)

@@ -64,8 +64,8 @@ def test_a_tiny_distillation_gives_the_losses_it_always_gave(tiny_llama, tmp_pat
     """Refactoring the loop leaves every loss as it was, to four digits."""
     from explorer import students
     from explorer.distill import train
-    from explorer.distill.teacher_cache import Targets, by_weights
-    from explorer.distill.teacher_signal import Cached, Course
+    from explorer.distill.teacher_cache import TeacherCache, local_teacher
+    from explorer.distill.teacher_signal import CachedTeacher, TrainingData
     from explorer.models.loading import load
     from explorer.specs import DistillSpec
 
@@ -73,8 +73,8 @@ def test_a_tiny_distillation_gives_the_losses_it_always_gave(tiny_llama, tmp_pat
     teacher = load(str(tiny_llama(num_layers=6)))
     blocks = torch.randint(0, 320, (24, 16), generator=torch.Generator().manual_seed(0))
     identity = {"teacher": "t", "top_k": 16, "temperature": 1.0, "vocab_size": 320}
-    targets = Targets(tmp_path / "targets", blocks, identity)
-    targets.fill(lambda: by_weights(teacher), list(range(24)), lambda *told: None)
+    targets = TeacherCache(tmp_path / "targets", blocks, identity)
+    targets.fill(lambda: local_teacher(teacher), list(range(24)), lambda *told: None)
     spec = DistillSpec(
         max_tokens=900, block_tokens=16, blocks_per_step=2, learning_rate=3e-3, kd_weight=0.7
     )
@@ -82,7 +82,9 @@ def test_a_tiny_distillation_gives_the_losses_it_always_gave(tiny_llama, tmp_pat
 
     train.train(
         students.keep_layers(teacher.model, [0, 2, 5]),
-        Course(Cached(targets), list(range(4, 24)), Cached(targets), [0, 1, 2, 3]),
+        TrainingData(
+            CachedTeacher(targets), list(range(4, 24)), CachedTeacher(targets), [0, 1, 2, 3]
+        ),
         spec,
         tmp_path / "checkpoint",
         lambda state, total, loss, rate: losses.append(f"{loss:.4g}"),

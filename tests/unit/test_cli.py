@@ -311,13 +311,13 @@ def test_targets_are_listed_and_removed_from_the_shell(explorer, store_root):
     """The three commands on a store that has some, and on one that has none."""
     import torch
 
-    from explorer.distill.teacher_cache import Targets
+    from explorer.distill.teacher_cache import TeacherCache
 
     assert "No targets yet" in explorer("targets", "ls")[1].decode()
     identity = {"teacher": "t", "top_k": 8, "temperature": 1.0, "vocab_size": 320}
     about = {"teacher": "my-teacher", "corpus": "my-text"}
     blocks = torch.zeros((3, 8), dtype=torch.int64)
-    key = Targets(store_root / ".work" / "targets", blocks, identity, about).key
+    key = TeacherCache(store_root / ".work" / "targets", blocks, identity, about).key
 
     code, out, _ = explorer("targets", "ls", "--json")
     assert code == 0

@@ -27,7 +27,7 @@ def test_the_same_documents_are_the_same_corpus_in_every_format(tmp_path, suffix
     else:
         pd.DataFrame({"text": texts}).to_parquet(path)
 
-    found = corpus.read(str(path))
+    found = corpus.read_corpus(str(path))
 
     assert found.texts == texts
     assert found.digest == corpus.Corpus("x", texts, found.digest).digest
@@ -40,7 +40,7 @@ def test_a_text_may_hold_any_line_end(tmp_path):
     lines = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
-    assert corpus.read(str(path)).texts == texts
+    assert corpus.read_corpus(str(path)).texts == texts
 
 
 @pytest.mark.parametrize(
@@ -59,20 +59,20 @@ def test_an_unreadable_corpus_is_refused_in_one_sentence(tmp_path, name, content
     (tmp_path / name).write_bytes(content)
 
     with pytest.raises(BadCorpus, match=says):
-        corpus.read(str(tmp_path / name))
+        corpus.read_corpus(str(tmp_path / name))
 
 
 def test_a_missing_corpus_is_named(tmp_path):
     """The path that was looked for is in the message."""
     with pytest.raises(BadCorpus, match=r"no corpus at .*gone\.txt"):
-        corpus.read(str(tmp_path / "gone.txt"))
+        corpus.read_corpus(str(tmp_path / "gone.txt"))
 
 
 def test_blocks_hold_every_token_once_with_an_end_between_documents(tokenizer):
     """Packing adds one end-of-text token a document and no padding."""
     texts = ["abc", "defgh", "ij"]
 
-    blocks, num_tokens = corpus.pack(corpus.Corpus("x", texts, ""), tokenizer, 4, 1)
+    blocks, num_tokens = corpus.pack_blocks(corpus.Corpus("x", texts, ""), tokenizer, 4, 1)
 
     assert num_tokens == 10 + 3
     assert blocks.shape == (3, 4)
@@ -83,13 +83,13 @@ def test_blocks_hold_every_token_once_with_an_end_between_documents(tokenizer):
 def test_too_little_text_is_refused_with_the_numbers(tokenizer):
     """The message says how many blocks there are and how many are needed."""
     with pytest.raises(BadCorpus, match=r"2 whole blocks of 4; this run needs at least 5"):
-        corpus.pack(corpus.Corpus("x", ["abcdefg"], ""), tokenizer, 4, 5)
+        corpus.pack_blocks(corpus.Corpus("x", ["abcdefg"], ""), tokenizer, 4, 5)
 
 
 def test_heldout_blocks_are_the_same_for_every_seed_and_never_trained_on():
     """Runs with other seeds are measured on the same blocks."""
-    heldout_a, training_a = corpus.split(50, 8, seed=0)
-    heldout_b, training_b = corpus.split(50, 8, seed=1)
+    heldout_a, training_a = corpus.split_heldout(50, 8, seed=0)
+    heldout_b, training_b = corpus.split_heldout(50, 8, seed=1)
 
     assert heldout_a == heldout_b
     assert training_a != training_b
@@ -99,7 +99,7 @@ def test_heldout_blocks_are_the_same_for_every_seed_and_never_trained_on():
 def test_the_starter_corpus_is_what_its_recipe_says():
     """About 300,000 tokens that the starter wrote itself, no document twice, under 3 MB."""
     recipe = json.loads(corpus.STARTER.with_name(corpus.STARTER.name + ".recipe.json").read_text())
-    found = corpus.read("starter")
+    found = corpus.read_corpus("starter")
 
     assert recipe["teacher"] == "starter"
     assert len(found.texts) == recipe["num_documents"] == len(set(found.texts))

@@ -13,9 +13,9 @@ import torch
 from explorer import cli
 from explorer import pipeline as engine
 from explorer.catalogue import api_prices
-from explorer.distill.endpoint_topk import kept
-from explorer.distill.packed_topk import Row
-from explorer.distill.teacher_cache import Targets
+from explorer.distill.endpoint_topk import top_k_from_endpoint
+from explorer.distill.packed_topk import PackedTopK
+from explorer.distill.teacher_cache import TeacherCache
 from explorer.errors import BadInput, RunFailed
 from explorer.latency.runtimes import endpoint_logprobs
 from explorer.models import endpoint
@@ -139,7 +139,7 @@ def test_what_a_server_says_is_what_its_weights_say(server, folder, texts):
     assert sorted(answers) == list(range(6))
     expected = log_p_of(server, texts)
     for number, answer in answers.items():
-        ids, log_p = kept(answer.likely, 8, VOCABULARY)
+        ids, log_p = top_k_from_endpoint(answer.likely, 8, VOCABULARY)
         best = expected[number].topk(8)
         torch.testing.assert_close(log_p[:, :8], best.values, rtol=0, atol=1e-4)
         torch.testing.assert_close(expected[number].gather(-1, ids), best.values)
@@ -166,7 +166,7 @@ def test_words_that_are_no_token_go_into_the_tail(server, folder):
         assert all(endpoint_logprobs.NO_CHARACTER not in words[token] for token in likely)
         for token, value in likely.items():
             assert value == pytest.approx(float(expected[place, token]), abs=1e-4)
-    ids, log_p = kept(answer.likely, 200, VOCABULARY)
+    ids, log_p = top_k_from_endpoint(answer.likely, 200, VOCABULARY)
     assert all(len(set(row.tolist())) == 200 for row in ids)
     torch.testing.assert_close(log_p.exp().sum(-1), torch.ones(len(text)))
     named = torch.tensor([sum(map(math.exp, likely.values())) for likely in answer.likely])
@@ -179,7 +179,7 @@ def test_kept_tokens_by_hand():
     """The two likeliest of three named ones, and the rest; one named, and one that is not."""
     half, quarter, eighth = (math.log(p) for p in (0.5, 0.25, 0.125))
 
-    ids, log_p = kept([{7: quarter, 0: half, 3: eighth}, {0: half}, {}], 2, 6)
+    ids, log_p = top_k_from_endpoint([{7: quarter, 0: half, 3: eighth}, {0: half}, {}], 2, 6)
 
     assert ids.tolist() == [[0, 7], [0, 1], [0, 1]]
     expected = torch.tensor([[0.5, 0.25, 0.25], [0.5, 0.1, 0.4], [1 / 6, 1 / 6, 4 / 6]])
@@ -191,7 +191,7 @@ def rows_of(root, record):
     facts = record.distillation.targets
     folder = root / ".work" / "targets" / facts.key
     identity = json.loads((folder / "meta.json").read_text())["identity"]
-    row, found = Row(facts.top_k, identity["vocab_size"]), {}
+    row, found = PackedTopK(facts.top_k, identity["vocab_size"]), {}
     for shard in json.loads((folder / "index.json").read_text())["shards"]:
         rows = np.fromfile(folder / shard["name"], np.uint8).reshape(-1, 16, row.num_bytes)
         ids, log_p = map(torch.from_numpy, row.unpack(rows))
@@ -341,7 +341,7 @@ def test_a_price_limit_stops_the_capture_before_its_first_request(
     run.choose_device()
     identity = {"top_k": 8, "temperature": 1.0, "vocab_size": VOCABULARY}
     blocks = torch.zeros(9, 16, dtype=torch.long)
-    targets = Targets(store_root / "targets", blocks, identity)
+    targets = TeacherCache(store_root / "targets", blocks, identity)
 
     with pytest.raises(BadInput, match=r"9 requests with 144 tokens.*\$.*nothing was asked"):
         targets.fill(

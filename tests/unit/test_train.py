@@ -9,9 +9,15 @@ from torch.nn.functional import log_softmax
 from explorer import students
 from explorer.distill import schedule, train, train_step
 from explorer.distill.losses import DIVERGENCES, forward_kl
-from explorer.distill.teacher_cache import Targets, by_weights
-from explorer.distill.teacher_signal import Cached, Course, Live, Text, check_hidden
-from explorer.distill.train_state import Pupil, untrained
+from explorer.distill.teacher_cache import TeacherCache, local_teacher
+from explorer.distill.teacher_signal import (
+    CachedTeacher,
+    LiveTeacher,
+    NoTeacher,
+    TrainingData,
+    check_hidden_states,
+)
+from explorer.distill.train_state import TrainState, untrained_layers
 from explorer.errors import BadInput, RunCancelled, RunFailed
 from explorer.models.layers import layer_list
 from explorer.models.loading import load
@@ -48,8 +54,8 @@ def few(tmp_path, teacher):
 def _filled(tmp_path, teacher, top_k):
     blocks = torch.randint(0, 320, (20, 16), generator=torch.Generator().manual_seed(0))
     identity = {"teacher": "t", "top_k": top_k, "temperature": 1.0, "vocab_size": 320}
-    made = Targets(tmp_path / "targets", blocks, identity)
-    made.fill(lambda: by_weights(teacher), [*HELDOUT, *TRAINING], lambda *told: None)
+    made = TeacherCache(tmp_path / "targets", blocks, identity)
+    made.fill(lambda: local_teacher(teacher), [*HELDOUT, *TRAINING], lambda *told: None)
     return made
 
 
@@ -69,28 +75,28 @@ def _student(teacher):
     return students.keep_layers(teacher.model, [0, 3])
 
 
-def _course(teacher, targets, spec):
+def _data(teacher, targets, spec):
     sources = {
-        "cached": lambda: Cached(targets, spec),
-        "live": lambda: Live(teacher.model, targets.blocks_NT, spec),
-        "text": lambda: Text(targets.blocks_NT),
-        "labels": lambda: Text(targets.blocks_NT),
+        "cached": lambda: CachedTeacher(targets, spec),
+        "live": lambda: LiveTeacher(teacher.model, targets.blocks_NT, spec),
+        "text": lambda: NoTeacher(targets.blocks_NT),
+        "labels": lambda: NoTeacher(targets.blocks_NT),
     }
-    return Course(sources[spec.method](), TRAINING, Cached(targets), HELDOUT)
+    return TrainingData(sources[spec.method](), TRAINING, CachedTeacher(targets), HELDOUT)
 
 
 def _train(teacher, targets, spec, checkpoint, on_step=lambda *told: None):
     student = _student(teacher)
-    course = _course(teacher, targets, spec)
-    state = train.train(student, course, spec, checkpoint, on_step)
+    data = _data(teacher, targets, spec)
+    state = train.train(student, data, spec, checkpoint, on_step)
     return student, state
 
 
 def _gradients(teacher, targets, spec, numbers, student=None):
     """One step's terms and gradients, without an update."""
     student = student or _student(teacher)
-    course = _course(teacher, targets, spec)
-    terms, num_scored = train_step.gradients(student, course, 0, numbers, spec)
+    data = _data(teacher, targets, spec)
+    terms, num_scored = train_step.gradients(student, data, 0, numbers, spec)
     gradients = {n: p.grad for n, p in student.named_parameters() if p.grad is not None}
     return terms, num_scored, gradients
 
@@ -159,9 +165,9 @@ def test_a_narrower_student_has_no_layer_to_leave_alone(teacher):
     blocks = torch.arange(32).view(2, 16)
     narrow = students.build(teacher, teacher, spec, blocks).model
 
-    assert untrained(narrow, _spec(train_layers="auto")) == []
-    assert len(untrained(_student(teacher), _spec(train_layers="auto"))) == 1
-    assert untrained(_student(teacher), _spec()) == []
+    assert untrained_layers(narrow, _spec(train_layers="auto")) == []
+    assert len(untrained_layers(_student(teacher), _spec(train_layers="auto"))) == 1
+    assert untrained_layers(_student(teacher), _spec()) == []
 
 
 WAYS = {
@@ -295,7 +301,7 @@ def test_dropout_draws_the_same_when_a_training_goes_on(teacher, targets, tmp_pa
         student = _student(teacher)
         for layer in student.model.layers:
             layer.self_attn.attention_dropout = 0.5
-        train.train(student, _course(teacher, targets, spec), spec, tmp_path / folder, on_step)
+        train.train(student, _data(teacher, targets, spec), spec, tmp_path / folder, on_step)
         return student
 
     def stop_at_two(state, total, loss, rate):
@@ -318,7 +324,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(teacher, targets, tmp_p
     before = student.model.layers[0].mlp.up_proj.weight.clone()
 
     with pytest.raises(RunFailed, match=r"loss became nan at step 1 \(blocks \[2, 3\]\)"):
-        train.train(student, _course(teacher, targets, _spec()), _spec(), tmp_path / "c")
+        train.train(student, _data(teacher, targets, _spec()), _spec(), tmp_path / "c")
     torch.testing.assert_close(student.model.layers[0].mlp.up_proj.weight, before, rtol=0, atol=0)
 
 
@@ -338,7 +344,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(wrong, teacher, tar
         seen.append(weight.detach().clone())
 
     with pytest.raises(RunFailed, match=r"gradient became (nan|inf) at step 2 \(blocks \[4, 5\]\)"):
-        train.train(student, _course(teacher, targets, _spec()), _spec(), tmp_path / "c", remember)
+        train.train(student, _data(teacher, targets, _spec()), _spec(), tmp_path / "c", remember)
     torch.testing.assert_close(weight.detach(), seen[0], rtol=0, atol=0)
 
 
@@ -354,7 +360,7 @@ def test_a_head_that_caps_its_logits_is_refused(teacher, targets, tmp_path):
 
     student.forward = capped
     with pytest.raises(BadInput, match="caps or scales its logits"):
-        train.train(student, _course(teacher, targets, _spec()), _spec(), tmp_path / "c")
+        train.train(student, _data(teacher, targets, _spec()), _spec(), tmp_path / "c")
 
 
 def test_labels_only_is_plain_language_modelling(teacher, targets, tmp_path):
@@ -387,9 +393,11 @@ def test_every_way_of_teaching_brings_the_student_closer(changes, teacher, targe
     """After nine rounds of two blocks the student has less of the loss that it was taught with."""
     student, spec = _student(teacher), _spec(max_tokens=18 * 30, learning_rate=3e-3, **changes)
     targets = few if spec.vocab_sample else targets
-    course = Course(_course(teacher, targets, spec).source, [2, 3], Cached(targets), HELDOUT)
+    data = TrainingData(
+        _data(teacher, targets, spec).signal, [2, 3], CachedTeacher(targets), HELDOUT
+    )
 
-    state = train.train(student, course, spec, tmp_path / "c")
+    state = train.train(student, data, spec, tmp_path / "c")
 
     assert state.curve[-1].loss < 0.95 * state.curve[1].loss
 
@@ -411,10 +419,10 @@ def test_products_in_bfloat16_give_the_gradient_to_its_digits(teacher, few):
     whole, _, ours = _gradients(teacher, few, _spec(**changes), [2, 3])
     student = _student(teacher)
     spec = _spec(precision="bfloat16", **changes)
-    pupil = Pupil(student, student.config, _course(teacher, few, spec), spec)
+    pupil = TrainState(student, student.config, _data(teacher, few, spec), spec)
 
-    exam = pupil.examine()
-    terms, num_scored = train_step.gradients(pupil.student, pupil.course, 0, [2, 3], spec)
+    exam = pupil.evaluate_heldout()
+    terms, num_scored = train_step.gradients(pupil.student, pupil.data, 0, [2, 3], spec)
 
     assert num_scored == 30
     assert terms == pytest.approx(whole, rel=2e-2)
@@ -425,7 +433,7 @@ def test_products_in_bfloat16_give_the_gradient_to_its_digits(teacher, few):
         assert parameter.dtype == parameter.grad.dtype == torch.float32
         assert (parameter.grad - ours[name]).norm() < 0.1 * ours[name].norm() + 1e-6, name
     plain = _spec(**changes)
-    assert Pupil(student, student.config, pupil.course, plain).examine() == exam
+    assert TrainState(student, student.config, pupil.data, plain).evaluate_heldout() == exam
 
 
 @pytest.mark.parametrize("vocab_sample", [None, 50])
@@ -475,9 +483,9 @@ def test_the_mean_loss_of_many_samples_is_near_that_of_all_tokens(temperature, t
 
 def test_a_block_has_its_own_sample_in_whatever_company(teacher, few):
     """Alone or with others a block draws the same, at another step another sample."""
-    student, source = _student(teacher), Cached(few, _spec(vocab_sample=20))
+    student, source = _student(teacher), CachedTeacher(few, _spec(vocab_sample=20))
     together, alone, later = (
-        source.lesson(numbers, step, student).shortlists
+        source.batch(numbers, step, student).vocabs
         for numbers, step in (([2, 3], 0), ([3], 0), ([3], 1))
     )
 
@@ -534,19 +542,19 @@ def test_hidden_states_of_strangers_are_refused(teacher, tiny_llama):
     """Without a map of kept layers, or with another hidden size, there is nothing to match."""
     stranger = load(str(tiny_llama(num_layers=2))).model
     with pytest.raises(BadInput, match="keeps layers of its teacher"):
-        check_hidden(teacher.model, stranger)
+        check_hidden_states(teacher.model, stranger)
     stranger.config.explorer_kept_layers = [0, 1]
     stranger.config.hidden_size = 16
     with pytest.raises(BadInput, match="the student's have 16 numbers and the teacher's 32"):
-        check_hidden(teacher.model, stranger)
+        check_hidden_states(teacher.model, stranger)
 
 
 def test_what_the_student_writes_begins_with_the_text_and_is_scored_after_it(teacher, targets):
     """On-policy text is drawn anew each step, from the seed, and has no labels to imitate."""
     spec = _spec(method="live", on_policy_fraction=1.0, prompt_tokens=4, kd_weight=0.5)
-    source, student = Live(teacher.model, targets.blocks_NT, spec), _student(teacher)
+    source, student = LiveTeacher(teacher.model, targets.blocks_NT, spec), _student(teacher)
 
-    first, again, later = (source.lesson([2, 3], step, student) for step in (0, 0, 1))
+    first, again, later = (source.batch([2, 3], step, student) for step in (0, 0, 1))
 
     torch.testing.assert_close(first.blocks_BT, again.blocks_BT)
     torch.testing.assert_close(first.blocks_BT[:, :4], targets.blocks_NT[[2, 3], :4])
@@ -562,9 +570,9 @@ def test_what_the_student_writes_begins_with_the_text_and_is_scored_after_it(tea
 def test_the_asked_share_of_steps_is_written_by_the_student(teacher, targets):
     """Decided by seed and step alone."""
     spec = _spec(method="live", on_policy_fraction=0.3, prompt_tokens=15)
-    source, student = Live(teacher.model, targets.blocks_NT, spec), _student(teacher)
+    source, student = LiveTeacher(teacher.model, targets.blocks_NT, spec), _student(teacher)
 
-    own = [not source.lesson([2], step, student).labelled for step in range(100)]
+    own = [not source.batch([2], step, student).labelled for step in range(100)]
 
     assert 20 <= sum(own) <= 40
 
@@ -578,7 +586,7 @@ def test_a_half_precision_student_is_trained_in_full_and_handed_back_as_it_came(
 
     train.train(
         student,
-        _course(teacher, targets, _spec()),
+        _data(teacher, targets, _spec()),
         _spec(),
         tmp_path / "c",
         lambda *told: dtypes.add(student.dtype),

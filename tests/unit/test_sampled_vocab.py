@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from explorer.distill.losses import events, forward_kl, kept_log_softmax
-from explorer.distill.sampled_vocab import Shortlist
+from explorer.distill.sampled_vocab import SampledVocab
 
 VOCABULARY, HIDDEN, POSITIONS, KEPT = 500, 8, 6, 4
 
@@ -28,7 +28,7 @@ def test_what_is_always_in_stands_for_itself_and_the_rest_for_all():
     """The weights of a shortlist add up to the vocabulary, each given token's is one."""
     always = torch.tensor([[7, 3], [3, 499]])
 
-    found = Shortlist.draw(always, VOCABULARY, num_drawn=50, seed=0)
+    found = SampledVocab.draw(always, VOCABULARY, num_drawn=50, seed=0)
 
     weights = dict(zip(found.ids_S.tolist(), found.log_weights_S.exp().tolist(), strict=True))
     assert len(weights) == 53
@@ -40,7 +40,7 @@ def test_what_is_always_in_stands_for_itself_and_the_rest_for_all():
 
 def test_a_shortlist_is_drawn_by_its_seed():
     """Same seed, same tokens; another seed draws others."""
-    draws = [Shortlist.draw(torch.tensor([1]), VOCABULARY, 50, seed).ids_S for seed in (0, 0, 1)]
+    draws = [SampledVocab.draw(torch.tensor([1]), VOCABULARY, 50, seed).ids_S for seed in (0, 0, 1)]
 
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
@@ -49,7 +49,7 @@ def test_a_shortlist_is_drawn_by_its_seed():
 def test_fewer_tokens_than_asked_for_are_all_in():
     """With all tokens in it a shortlist changes nothing."""
     for always in (torch.tensor([5, 9]), torch.arange(VOCABULARY)):
-        found = Shortlist.draw(always, VOCABULARY, VOCABULARY, seed=0)
+        found = SampledVocab.draw(always, VOCABULARY, VOCABULARY, seed=0)
 
         assert torch.equal(found.ids_S, torch.arange(VOCABULARY))
         assert not found.log_weights_S.any()
@@ -59,7 +59,7 @@ def test_given_tokens_are_found_again_at_their_places():
     """A token's place is its column."""
     ids = torch.tensor([[40, 2], [499, 40]])
 
-    found = Shortlist.draw(ids, VOCABULARY, 20, seed=3)
+    found = SampledVocab.draw(ids, VOCABULARY, 20, seed=3)
 
     assert torch.equal(found.ids_S[found.places(ids)], ids)
 
@@ -68,7 +68,7 @@ def test_given_tokens_are_found_again_at_their_places():
 def test_logits_are_the_heads_at_these_tokens(bias):
     """Column by column what the whole head gives."""
     head, hidden = _head(bias), _seeded(POSITIONS, HIDDEN, seed=4)
-    found = Shortlist.draw(torch.tensor([1, 2]), VOCABULARY, 30, seed=0)
+    found = SampledVocab.draw(torch.tensor([1, 2]), VOCABULARY, 30, seed=0)
 
     torch.testing.assert_close(found.logits(head, hidden), head(hidden)[:, found.ids_S])
 
@@ -81,7 +81,7 @@ def test_the_estimated_sum_is_right_on_average():
     sums = []
 
     for seed in range(2_000):
-        found = Shortlist.draw(always, VOCABULARY, 100, seed)
+        found = SampledVocab.draw(always, VOCABULARY, 100, seed)
         sums.append((logits_TV[:, found.ids_S] + found.log_weights_S).exp().sum(-1))
 
     mean, error = torch.stack(sums).mean(0), torch.stack(sums).std(0) / 2_000**0.5
@@ -110,7 +110,7 @@ def test_losses_and_gradients_are_near_the_whole_ones_on_average():
     exact = gradient(leaf, whole)
     losses, gradients = [], []
     for seed in range(300):
-        found = Shortlist.draw(torch.cat([ids.flatten(), labels]), VOCABULARY, 150, seed)
+        found = SampledVocab.draw(torch.cat([ids.flatten(), labels]), VOCABULARY, 150, seed)
         loss = both(leaf, found.places, lambda h, f=found: f.logits(head, h) + f.log_weights_S)
         losses.append(float(loss.detach()))
         gradients.append(gradient(leaf, loss))

@@ -9,9 +9,9 @@ import torch
 from filelock import FileLock
 from torch.nn.functional import log_softmax
 
-from explorer.distill.packed_topk import Row
-from explorer.distill.teacher_cache import Targets, by_weights
-from explorer.distill.teacher_cache_files import check, listing, remove
+from explorer.distill.packed_topk import PackedTopK
+from explorer.distill.teacher_cache import TeacherCache, local_teacher
+from explorer.distill.teacher_cache_files import damaged_shards, list_caches, remove_cache
 from explorer.errors import BadInput, DamagedStore, JobError
 from explorer.models.loading import load
 from tests import killing
@@ -29,12 +29,12 @@ def blocks():
 
 def _open(tmp_path, blocks, **changes):
     identity = {"teacher": "t", "top_k": 8, "temperature": 1.0, "vocab_size": 320, **changes}
-    return Targets(tmp_path / "targets", blocks, identity)
+    return TeacherCache(tmp_path / "targets", blocks, identity)
 
 
 def _fill(targets, teacher, wanted):
     calls = []
-    targets.fill(lambda: by_weights(teacher), wanted, lambda *told: calls.append(told))
+    targets.fill(lambda: local_teacher(teacher), wanted, lambda *told: calls.append(told))
     return calls
 
 
@@ -130,7 +130,7 @@ def test_a_killed_pass_keeps_its_shards(tmp_path, teacher, blocks, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        targets.fill(lambda: by_weights(teacher), list(range(12)), kill)
+        targets.fill(lambda: local_teacher(teacher), list(range(12)), kill)
 
     again = _open(tmp_path, blocks)
     assert again.done == list(range(8))
@@ -167,7 +167,7 @@ def test_the_facts_say_what_truncation_costs(tmp_path, teacher, blocks):
 )
 def test_ids_are_packed_into_as_few_bits_as_they_need(vocab_size, id_bits, num_bytes):
     """Whatever the vocabulary, what is read is what was written."""
-    row = Row(32, vocab_size)
+    row = PackedTopK(32, vocab_size)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, vocab_size, (2, 3, 32), generator=generator).numpy()
     ids[0, 0, :2] = 0, vocab_size - 1
@@ -190,7 +190,7 @@ def test_targets_are_listed_looked_at_and_removed(tmp_path, teacher, blocks):
     old.mkdir()
     (old / "ids.bin").write_bytes(bytes(9999))
 
-    first, second = listing(root)
+    first, second = list_caches(root)
     assert first["key"] == old.name
     assert "earlier explorer" in first["problem"]
     assert (second["key"], second["num_blocks"], second["num_blocks_of_corpus"]) == (
@@ -198,17 +198,17 @@ def test_targets_are_listed_looked_at_and_removed(tmp_path, teacher, blocks):
         2,
         12,
     )
-    assert check(root, targets.key) == []
+    assert damaged_shards(root, targets.key) == []
     os.truncate(targets.folder / "shard-00000.bin", 5)
-    assert check(root, targets.key) == ["shard-00000.bin has 5 bytes of 1,088."]
+    assert damaged_shards(root, targets.key) == ["shard-00000.bin has 5 bytes of 1,088."]
     with FileLock(root / f"{targets.key}.lock"), pytest.raises(JobError, match="being written"):
-        remove(root, targets.key)
-    remove(root, targets.key)
-    assert [row["key"] for row in listing(root)] == [old.name]
+        remove_cache(root, targets.key)
+    remove_cache(root, targets.key)
+    assert [row["key"] for row in list_caches(root)] == [old.name]
     for key in (targets.key, "../x", ""):
         with pytest.raises(BadInput, match="no targets"):
-            remove(root, key)
-    assert listing(tmp_path / "nowhere") == []
+            remove_cache(root, key)
+    assert list_caches(tmp_path / "nowhere") == []
 
 
 def test_a_removal_that_is_killed_leaves_targets_that_are_made_again(tmp_path, teacher, blocks):
@@ -219,7 +219,7 @@ def test_a_removal_that_is_killed_leaves_targets_that_are_made_again(tmp_path, t
         targets = _open(tmp_path / str(kill.moment), blocks)
         _fill(targets, teacher, [0])
         kill.armed = True
-        remove(targets.folder.parent, targets.key)
+        remove_cache(targets.folder.parent, targets.key)
 
     kills = 0
     for kill in killing.moments(removed):
@@ -227,6 +227,6 @@ def test_a_removal_that_is_killed_leaves_targets_that_are_made_again(tmp_path, t
         again = _open(tmp_path / str(kill.moment), blocks)
         _fill(again, teacher, [0, 1])
         assert again.done == [0, 1]
-        remove(again.folder.parent, again.key)
-        assert listing(again.folder.parent) == []
+        remove_cache(again.folder.parent, again.key)
+        assert list_caches(again.folder.parent) == []
     assert kills > 3
