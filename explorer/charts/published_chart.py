@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from explorer.analysis import numbers
+from explorer.analysis import frontier, numbers
 from explorer.analysis.headline import TARGET_RETENTION
 from explorer.analysis.published import published_retention as analysis
 from explorer.charts import labels, theme
@@ -98,10 +98,7 @@ def published_chart(
     _add_teachers(figure, shown, x, ink)
     _add_shapes(figure, shown, x, ink)
     if len(shown) <= MANY_LABELS:
-        best = shown.sort_values(y, ascending=False).drop_duplicates("student")
-        wanted = [Label(row[x], row[y], row["student"]) for row in row_dicts(best)]
-        taken = labels.occupied_boxes(figure, zip(shown[x], shown[y], strict=True), view)
-        labels.place_labels(figure, wanted, taken, view, ink)
+        _add_labels(figure, shown, x, y, view, ink)
     if selected is not None and selected in shown.index:
         theme.add_ring(figure, shown.loc[[selected]], x, y, ink)
     _add_note(figure, len(rows) - len(shown), shown, x, ink)
@@ -260,9 +257,7 @@ def _add_family(
 
 def _add_teachers(figure: go.Figure, shown: pd.DataFrame, x: str, ink: dict[str, str]) -> None:
     """Hollow stars where the larger models stand, if that is known."""
-    if x not in TEACHER_X:
-        return
-    stars = shown.dropna(subset=[TEACHER_X[x]]).drop_duplicates("compared_to")
+    stars = _teachers(shown, x)
     if stars.empty:
         return
     figure.add_scatter(
@@ -281,6 +276,34 @@ def _add_teachers(figure: go.Figure, shown: pd.DataFrame, x: str, ink: dict[str,
         hovertemplate="%{text}: what the others are compared with<extra></extra>",
         legendrank=1100,
     )
+
+
+def _add_labels(
+    figure: go.Figure, shown: pd.DataFrame, x: str, y: str, view: View, ink: dict[str, str]
+) -> None:
+    """Name the frontier of each larger model and the larger models; hovering names all."""
+    fronts = [
+        frontier.pareto(group, maximise=y, minimise=x)
+        for _, group in shown.groupby("compared_to", sort=False)
+    ]
+    best = pd.concat([shown.iloc[:0], *fronts]).sort_values(y, ascending=False)
+    wanted = [
+        Label(row[x], row[y], row["student"]) for row in row_dicts(best.drop_duplicates("student"))
+    ]
+    points = [*zip(shown[x], shown[y], strict=True)]
+    stars = _teachers(shown, x)
+    for row in row_dicts(stars):
+        points.append((row[TEACHER_X[x]], 100.0))
+        wanted.append(Label(row[TEACHER_X[x]], 100.0, row["compared_to"], of_star=True))
+    boxes = labels.occupied_boxes(figure, points, view)
+    labels.place_labels(figure, wanted, boxes, view, ink)
+
+
+def _teachers(shown: pd.DataFrame, x: str) -> pd.DataFrame:
+    """A row a larger model whose place on this axis is known."""
+    if x not in TEACHER_X:
+        return shown.iloc[:0]
+    return shown.dropna(subset=[TEACHER_X[x]]).drop_duplicates("compared_to")
 
 
 def _add_shapes(figure: go.Figure, shown: pd.DataFrame, x: str, ink: dict[str, str]) -> None:

@@ -18,6 +18,7 @@ from explorer.analysis.headline import TARGET_RETENTION
 from explorer.charts import labels, theme
 from explorer.charts.labels import View
 from explorer.charts.theme import Template
+from explorer.charts.thinning import thin, thinned_text
 from explorer.records.rows import row_dicts
 
 AXES = {
@@ -41,7 +42,9 @@ HEIGHTS = {
 PIXELS_PER_LETTER = 8
 """Of an axis title, about."""
 MANY_POINTS = 60
-"""From here on points are small and their intervals faint, or nothing can be seen."""
+"""Above this many, points are small and their intervals faint, so that they stay readable."""
+MANY_STEPS = 20
+"""Above this many, the steps of a frontier share traces."""
 
 
 def retention_chart(
@@ -79,7 +82,7 @@ def retention_chart(
     ink = theme.INKS[template]
     needed = (x, y, *HEIGHTS[y][:2])
     whole = runs.assign(**{name: np.nan for name in needed if name not in runs})
-    shown = _in_percent(whole.dropna(subset=[x, y]), y)
+    shown = _in_percent(whole.dropna(subset=[x, y]), y).reset_index(drop=True)
     colours = _colours(runs, template)
     figure = go.Figure(layout=theme.layout(ink))
     view = _view(shown, x, y, target, width)
@@ -88,17 +91,20 @@ def retention_chart(
     fronts = _fronts(shown, x, y)
     for owner, best in fronts.items():
         _add_frontier(figure, best, x, y, view, colours[owner] if several else ink["text"])
+    best = pd.concat([shown.iloc[:0], *fronts.values()])
+    chosen = (shown["role"] == "teacher") | (shown["run_id"] == selected)
+    drawn = thin(shown, x, y, first=[*best.index, *shown.index[chosen]])
     named: set[str] = set()
-    kinds = _kind(shown)
+    kinds = _kind(drawn)
     # Busy ones first, so that they lie below the others.
     for kind in sorted(dict.fromkeys(kinds), key=lambda kind: kind not in _BUSY):
-        for teacher, group in shown[kinds == kind].groupby("teacher", sort=False):
+        for teacher, group in drawn[kinds == kind].groupby("teacher", sort=False):
             colour = ink["quiet"] if kind in _BUSY else colours[str(teacher)]
-            style = _marker(kind, colour, len(shown), ink)
+            style = _marker(kind, colour, len(drawn), ink)
             # One teacher: the legend names shapes. Several: colours, and shapes after them.
             by_teacher = several and kind not in _BUSY
             name = str(teacher) if by_teacher else _KIND_NAMES.get(kind, f"{kind} student")
-            figure.add_trace(_points(group, x, y, style, name, len(shown)))
+            figure.add_trace(_points(group, x, y, style, name, len(drawn)))
             figure.data[-1].update(
                 showlegend=name not in named,
                 legendgroup=name,
@@ -108,11 +114,10 @@ def retention_chart(
     if several:
         shapes = [kind for kind in dict.fromkeys(kinds) if kind not in _BUSY]
         _add_shape_legend(figure, shapes, ink)
-    notes = _notes(runs, shown, x, view)
-    best = pd.concat([shown.iloc[:0], *fronts.values()])
-    _add_labels(figure, shown, best, x, y, view, notes, ink)
+    notes = _notes(runs, shown, drawn, x, view)
+    _add_labels(figure, drawn, best, x, y, view, notes, ink)
     if selected is not None:
-        theme.add_ring(figure, shown[shown["run_id"] == selected], x, y, ink)
+        theme.add_ring(figure, drawn[drawn["run_id"] == selected], x, y, ink)
     if shown.empty:
         needs = "a price for the device" if x.startswith("usd") else "a finished, measured run"
         theme.add_empty_note(figure, f"Nothing to draw: this axis needs {needs}.", ink)
@@ -323,30 +328,42 @@ def _add_frontier(
 ) -> None:
     """A thin step line: the most that can be kept at this cost or less.
 
-    Each step is as strong as its run is sure to be on the frontier.
+    Each step is as strong as its run is sure to be on the frontier. Many steps share one trace
+    for each tenth of certainty, because a trace costs the browser more than a point.
     """
     shares = best["frontier_share"].fillna(1) if "frontier_share" in best else best[y] * 0 + 1
+    shares = shares.round(1) if len(best) > MANY_STEPS else shares
     xs = [*best[x].astype(float), view.x_range[1]]
     ys = [*best[y].astype(float)]
-    shown = any(trace.name == "frontier" for trace in figure.data)
-    for i, share in enumerate(shares):
-        end_y = ys[min(i + 1, len(ys) - 1)]
+    lines: dict[object, tuple[list[float | None], list[float | None], float]] = {}
+    for step, share in enumerate(shares):
+        line_x, line_y, _ = lines.setdefault(
+            share if len(best) > MANY_STEPS else step, ([], [], float(share))
+        )
+        if line_x:
+            line_x.append(None)
+            line_y.append(None)
+        line_x += [xs[step], xs[step + 1], xs[step + 1]]
+        line_y += [ys[step], ys[step], ys[min(step + 1, len(ys) - 1)]]
+    named = any(trace.name == "frontier" for trace in figure.data)
+    for line_x, line_y, share in lines.values():
         figure.add_scatter(
-            x=[xs[i], xs[i + 1], xs[i + 1]],
-            y=[ys[i], ys[i], end_y],
+            x=line_x,
+            y=line_y,
             mode="lines",
-            line={"color": theme.faded(colour, 0.1 + 0.35 * float(share)), "width": 1.2},
+            line={"color": theme.faded(colour, 0.1 + 0.35 * share), "width": 1.2},
             name="frontier",
             legendgroup="frontier",
             legendrank=3,
             hoverinfo="skip",
-            showlegend=not shown and i == 0,
+            showlegend=not named,
         )
+        named = True
 
 
 def _add_labels(
     figure: go.Figure,
-    shown: pd.DataFrame,
+    drawn: pd.DataFrame,
     best: pd.DataFrame,
     x: str,
     y: str,
@@ -354,13 +371,16 @@ def _add_labels(
     notes: list[str],
     ink: dict[str, str],
 ) -> None:
-    """Names beside the frontier's points, each once, where they hide nothing; others on hover."""
-    taken = labels.occupied_boxes(figure, zip(shown[x], shown[y], strict=True), view)
+    """Name the frontier and the teachers, each once, where there is room; hovering names all."""
+    taken = labels.occupied_boxes(figure, zip(drawn[x], drawn[y], strict=True), view)
     taken.append(labels.corner_box(notes, view))
-    named = best.assign(
-        text=best["label"].where(best["role"] != "teacher", best["teacher"]).astype(str)
+    teachers = drawn[(drawn["role"] == "teacher") & ~drawn.index.isin(best.index)]
+    # The frontier's best point comes last and is named first.
+    named = pd.concat([teachers.iloc[::-1], best])
+    named = named.assign(
+        text=named["label"].where(named["role"] != "teacher", named["teacher"]).astype(str)
     )
-    # Of several runs of one size, the name stands at the best, which comes last.
+    # Of several runs with one label, the name stands at the best.
     named = named.drop_duplicates(["teacher", "text"], keep="last")
     wanted = [
         labels.Label(row[x], row[y], row["text"], of_star=row["role"] == "teacher")
@@ -369,10 +389,12 @@ def _add_labels(
     labels.place_labels(figure, wanted, taken, view, ink)
 
 
-def _notes(runs: pd.DataFrame, shown: pd.DataFrame, x: str, view: View) -> list[str]:
-    """What is not in the chart, a line each, so that nothing goes missing silently."""
-    notes = []
-    num_outside = int((~shown[x].between(*view.x_range)).sum())
+def _notes(
+    runs: pd.DataFrame, shown: pd.DataFrame, drawn: pd.DataFrame, x: str, view: View
+) -> list[str]:
+    """What the chart leaves out, a line each."""
+    notes = [text] if (text := thinned_text(len(drawn), len(shown))) else []
+    num_outside = int((~drawn[x].between(*view.x_range)).sum())
     if num_outside:
         which = "1 run" if num_outside == 1 else f"{num_outside} runs"
         verb = "lies" if num_outside == 1 else "lie"

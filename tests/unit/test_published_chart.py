@@ -75,7 +75,7 @@ def test_published_points_are_hollow_and_the_shape_says_more(found):
 
 
 def test_few_points_are_named_in_the_chart_and_many_are_not(found):
-    """Names stand beside points only where they can be read."""
+    """Names stand beside the frontier's points, and only where they can be read."""
     rows = found.rows
 
     few = texts(charts.published_chart(rows[rows["family"] == "DeepSeek-R1"]))

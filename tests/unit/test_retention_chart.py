@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from explorer.charts import retention_chart, theme
+from explorer.charts.thinning import MOST_POINTS
 from explorer.errors import BadInput
 
 
@@ -323,7 +324,7 @@ def test_an_unknown_axis_is_refused_with_those_there_are():
 
 @pytest.mark.parametrize("template", ["light", "dark"])
 def test_ten_thousand_runs_make_a_chart(template):
-    """A large store is drawn in one piece, points small."""
+    """As many points as can be read, small, and the chart says how many of how many."""
     many = (
         runs()
         .iloc[[1]]
@@ -331,7 +332,41 @@ def test_ten_thousand_runs_make_a_chart(template):
         .assign(run_id=[f"r{i}" for i in range(10_000)], tpot_ms=np.linspace(5, 40, 10_000))
     )
 
-    figure = retention_chart.retention_chart(many, template=template)
+    figure = retention_chart.retention_chart(many, template=template, selected="r5000")
 
-    assert len(points(figure)) == 10_000
-    assert figure.data[-1].marker.size < 10
+    assert len(points(figure)) == MOST_POINTS
+    assert {"r0", "r5000"} <= points(figure).keys()
+    assert figure.data[-2].marker.size < 10
+    assert any("300 of 10,000 runs drawn" in text for text in texts(figure))
+
+
+def test_a_frontier_of_many_steps_is_a_few_lines():
+    """However many runs are on it: a line for each tenth of certainty."""
+    count = 200
+    rising = (
+        runs()
+        .iloc[[1] * count]
+        .assign(
+            run_id=[f"r{i}" for i in range(count)],
+            tpot_ms=np.linspace(5, 40, count),
+            retention=np.linspace(0.2, 0.9, count),
+            frontier_share=np.linspace(0, 1, count),
+        )
+    )
+
+    figure = retention_chart.retention_chart(rising)
+
+    lines = [trace for trace in figure.data if trace.name == "frontier"]
+    assert len(lines) == 11
+    assert sum(value is not None for trace in lines for value in trace.x) == 3 * count
+    assert [trace.showlegend for trace in lines].count(True) == 1
+
+
+def test_a_teacher_that_is_not_on_the_frontier_has_its_name_too():
+    """A teacher is what all others are held against, wherever it stands."""
+    frame = runs()
+    frame.loc[frame["role"] == "teacher", "retention"] = 0.5
+
+    assert frame.loc[frame["role"] == "teacher", "teacher"].iloc[0] in texts(
+        retention_chart.retention_chart(frame)
+    )
