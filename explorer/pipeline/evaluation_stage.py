@@ -20,8 +20,8 @@ from explorer.models.gguf.convert import to_gguf
 from explorer.models.loading import Loaded, pick_dtype
 from explorer.pipeline import run_guard
 from explorer.pipeline.context import RunContext
-from explorer.records import Capability, Latency, ModelFacts
-from explorer.specs import GgufType
+from explorer.records import Capability, Environment, Latency, ModelFacts
+from explorer.specs import GgufType, LatencySpec
 from explorer.store import disk
 
 log = logging.getLogger("explorer")
@@ -114,6 +114,26 @@ def evaluate(
     return scores
 
 
+def latency_inputs(
+    spec: LatencySpec, environment: Environment, model: str, teacher: str | None
+) -> dict[str, Any]:
+    """Everything that decides a timing, which is repeated if any of it changes.
+
+    Args:
+        spec: How the model is timed.
+        environment: The machine and its software.
+        model: Fingerprint of the timed model.
+        teacher: Fingerprint of the teacher that is timed in turns with it; None for no teacher.
+    """
+    return {
+        "model": model,
+        "teacher": teacher,
+        "spec": spec.decisive(),
+        # One process times a model, however many trained it.
+        "environment": environment.model_dump(exclude={"num_processes"}),
+    }
+
+
 def _time(run: RunContext, runtime: Runtime, model: ModelFacts, stored_as: str) -> Latency:
     """Time a model in turns with its teacher."""
     run.stage = "latency"
@@ -121,12 +141,9 @@ def _time(run: RunContext, runtime: Runtime, model: ModelFacts, stored_as: str) 
     assert spec is not None, "skipped otherwise"
     # A teacher on a server cannot take turns with a student on this device.
     teacher = None if run.spec.is_teacher or run.teacher_endpoint else run.teacher
-    decides = {
-        "model": model.fingerprint,
-        "teacher": teacher and run.teacher_fingerprint,
-        "spec": spec.decisive(),
-        "environment": run.environment.model_dump(),
-    }
+    decides = latency_inputs(
+        spec, run.environment, model.fingerprint, run.teacher_fingerprint if teacher else None
+    )
 
     def measure() -> Latency:
         return timing.time_in_turns(

@@ -116,9 +116,10 @@ def test_committed_runs_keep_their_ids_and_the_keys_of_what_they_share(golden):
     """A store is found again after any change of the code: specs, students and arms are named so.
 
     Of each committed run: its id, its teacher's run, recipe and control arm, the folder of its
-    student, and the part of a timing's key that the spec decides.
+    student, the part of a timing's key that the spec decides, and the timing's whole key.
     """
     from explorer.pipeline.context import stage_key
+    from explorer.pipeline.evaluation_stage import latency_inputs
     from explorer.pipeline.student_stage import student_key
 
     store_root = ROOT / "results"
@@ -134,6 +135,14 @@ def test_committed_runs_keep_their_ids_and_the_keys_of_what_they_share(golden):
             "arm": spec.arm(),
             "timing": stage_key(spec.latency.decisive()) if spec.latency else None,
         }
+        if spec.latency:
+            measured = by_id[teacher.run_id].model if teacher else None
+            model, of_teacher = record.model and record.model.fingerprint, None
+            if measured and record.latency.teacher:
+                of_teacher = measured.fingerprint
+            names["latency"] = stage_key(
+                latency_inputs(spec.latency, record.environment, model, of_teacher)
+            )
         start = getattr(spec.student, "start", None)
         if taught and teacher and not start and not spec.teacher.startswith("endpoint:"):
             names["student"] = student_key(
@@ -146,6 +155,44 @@ def test_committed_runs_keep_their_ids_and_the_keys_of_what_they_share(golden):
     assert len(identities) > 20
 
     golden("identities.json", json.dumps(identities, indent=1) + "\n")
+
+
+def test_specs_that_ship_with_us_expand_to_the_runs_they_always_did(golden):
+    """Every file in docs/studies and every built-in study names the same runs in any version.
+
+    Of each run: its id, its teacher's run, recipe, control arm and number format, and the hashes
+    of its parts. The student's folder is named for a fixed teacher, corpus and starting model.
+    """
+    from explorer import specs
+    from explorer.pipeline.context import stage_key
+    from explorer.pipeline.student_stage import student_key
+
+    studies = {path.stem: specs.read(path) for path in (ROOT / "docs/studies").glob("*.yaml")}
+    studies |= {"starter": specs.starter_sweep(), "demo": specs.demo_sweep()}
+    assert len(studies) >= 7
+    identities = {}
+    for name, study in sorted(studies.items()):
+        runs = study.runs() if isinstance(study, specs.SweepSpec) else [study]
+        identities[name] = {"digest": study.digest(), "runs": {}}
+        for run in runs:
+            teacher = run.teacher_run()
+            names = {
+                "teacher_run": teacher and teacher.run_id,
+                "recipe": run.recipe(),
+                "arm": run.arm(),
+                "format": run.format,
+            }
+            for part in ("student", "distill", "capability", "latency"):
+                value = getattr(run, part)
+                names[part] = stage_key(value.decisive()) if value else None
+            if run.student:
+                start = "3" * 16 if run.student.start else None
+                names["folder"] = student_key(run, teacher="1" * 16, corpus="2" * 16, start=start)
+            if run.capability and run.capability.api:
+                names["api"] = stage_key(run.capability.api.decides())
+            identities[name]["runs"][run.run_id] = names
+
+    golden("identities_specs.json", json.dumps(identities, indent=1) + "\n")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
