@@ -104,7 +104,7 @@ def sweep(
 ) -> None:
     """Benchmark a teacher, then make, teach and benchmark several students of it."""
     root = root_of(results)
-    spec = specs.starter_sweep() if what == "starter" else specs.read(Path(what))
+    spec = specs.starter_sweep() if what == "starter" else specs.read_run_or_sweep(Path(what))
     runs = spec.runs() if isinstance(spec, specs.SweepSpec) else [spec]
     if dry_run:
         _say_ahead(runs, root, wide)
@@ -236,7 +236,7 @@ def convert(
 def _spec(root: Path, what: str) -> specs.RunSpec | specs.SweepSpec:
     """A spec by its file or by the id of a run in the store."""
     if what.endswith((".yaml", ".yml")) or Path(what).is_file():
-        return specs.read(Path(what))
+        return specs.read_run_or_sweep(Path(what))
     return disk.read_spec(root, disk.resolve_run_id(root, what))
 
 

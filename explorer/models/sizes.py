@@ -26,7 +26,7 @@ from huggingface_hub import try_to_load_from_cache
 from explorer import paths
 from explorer.errors import BadInput, ExplorerError
 from explorer.models.starter import SIZES as STARTER
-from explorer.specs import DepthStudent, FreshStudent, RunSpec, Sizes, StudentSpec
+from explorer.specs import DepthStudent, FreshStudent, RunSpec, StudentSpec, Widths
 from explorer.store import disk
 
 T = TypeVar("T")
@@ -158,7 +158,7 @@ def check_student(student: StudentSpec, teacher: str, root: Path | None = None) 
             f"{num_parameters:,} parameters asked for, but {whose} has {most:,}. "
             f"Choose {'at most' if fresh else 'fewer than'} {most:,}."
         )
-    for size in sorted(Sizes.model_fields):
+    for size in sorted(Widths.model_fields):
         asked, of = getattr(student, size, None), getattr(whole, size)
         if asked and of and asked > of:
             raise BadInput(

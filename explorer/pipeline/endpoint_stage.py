@@ -124,7 +124,7 @@ class _ApiEvaluation:
         return cls(
             Loaded(spec.teacher, model, model),
             # Nothing a server says identifies its weights, so its address and name have to do.
-            stage_key({"endpoint": where.url, "model": where.model, "api": api.decides()}),
+            stage_key({"endpoint": where.url, "model": where.model, "api": api.answer_settings()}),
             capability.BackEnd(
                 api_lm.kind(where, api),
                 api_lm.VERSION,

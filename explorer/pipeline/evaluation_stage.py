@@ -128,7 +128,7 @@ def latency_inputs(
     return {
         "model": model,
         "teacher": teacher,
-        "spec": spec.decisive(),
+        "spec": spec.identity(),
         # One process times a model, however many trained it.
         "environment": environment.model_dump(exclude={"num_processes"}),
     }

@@ -95,7 +95,7 @@ def student_key(spec: RunSpec, *, teacher: str, corpus: str, start: str | None) 
     assert spec.student is not None, "only a student's run has one"
     decides = {
         "teacher": teacher,
-        "student": spec.student.decisive(),
+        "student": spec.student.identity(),
         "distill": _decides_weights(spec.distill) if spec.distill else None,
         "corpus": corpus,
     }
@@ -104,7 +104,7 @@ def student_key(spec: RunSpec, *, teacher: str, corpus: str, start: str | None) 
 
 def _decides_weights(distill: DistillSpec) -> dict[str, Any]:
     """Everything but how often a checkpoint is saved."""
-    return {k: v for k, v in distill.decisive().items() if k != "checkpoint_every_s"}
+    return {k: v for k, v in distill.identity().items() if k != "checkpoint_every_s"}
 
 
 def _is_complete(folder: Path) -> bool:

@@ -1,75 +1,65 @@
-"""What is asked: a run, or a sweep of runs, as one frozen value that YAML holds.
+"""What to run: one run, a sweep or a search, as one frozen value that YAML holds.
 
-A spec decides its run completely, so the run's id carries the spec's hash: the same
-spec is the same run, and running it again continues or does nothing.
+A spec decides its run completely, and the run's id carries the spec's hash. So the same spec is
+the same run, and running it again continues it or does nothing.
 
     explorer schema            # the JSON Schema
     explorer run spec.yaml
 
-| module | holds |
-| --- | --- |
-| runs.py | a run, a sweep, the studies that ship with us |
-| students.py | the kinds of students |
-| distill.py | how a student is taught |
-| measure.py | what a model is asked, how it is timed |
-| tune.py | a tournament of variants of a run |
-| base.py | what every spec is, and its errors in words |
+base.py         the base of every spec; its hash; its errors in words
+runs.py         a run
+sweeps.py       a sweep of runs; the included studies; reading a YAML file
+students.py     the kinds of students
+distill.py      how a student is trained
+evaluation.py   what a model is evaluated on, how it is timed
+search.py       a search over variants of a run
 """
 
 from explorer.specs.base import Bits, Spec
 from explorer.specs.distill import DistillSpec
 from explorer.specs.evaluation import WORKLOADS, ApiSpec, CapabilitySpec, LatencySpec
-from explorer.specs.runs import (
-    ELSEWHERE,
-    NAME_PATTERN,
-    Conditions,
-    GgufType,
-    RunSpec,
-    SweepSpec,
-    demo_sweep,
-    read,
-    starter_sweep,
-)
+from explorer.specs.runs import NAME_PATTERN, CommonSpec, GgufType, RunSpec, outside_torch
 from explorer.specs.search import TuneSpec
 from explorer.specs.students import (
-    ONE_STEP,
+    MAX_SHARE_PER_CUT,
     BothStudent,
     CheckpointStudent,
     DepthStudent,
     FreshStudent,
-    Sizes,
     Student,
     StudentSpec,
+    Widths,
     WidthStudent,
-    rounded,
+    format_count,
 )
+from explorer.specs.sweeps import SweepSpec, demo_sweep, read_run_or_sweep, starter_sweep
 
 __all__ = [
-    "ELSEWHERE",
+    "MAX_SHARE_PER_CUT",
     "NAME_PATTERN",
-    "ONE_STEP",
     "WORKLOADS",
     "ApiSpec",
     "Bits",
     "BothStudent",
     "CapabilitySpec",
     "CheckpointStudent",
-    "Conditions",
+    "CommonSpec",
     "DepthStudent",
     "DistillSpec",
     "FreshStudent",
     "GgufType",
     "LatencySpec",
     "RunSpec",
-    "Sizes",
     "Spec",
     "Student",
     "StudentSpec",
     "SweepSpec",
     "TuneSpec",
     "WidthStudent",
+    "Widths",
     "demo_sweep",
-    "read",
-    "rounded",
+    "format_count",
+    "outside_torch",
+    "read_run_or_sweep",
     "starter_sweep",
 ]

@@ -1,10 +1,9 @@
-"""What every spec is: frozen, strict about its keys, YAML in and out, refused in words."""
+"""The base of every spec: frozen, strict about its keys, YAML in and out, errors in words."""
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import pydantic
 import yaml
@@ -13,24 +12,29 @@ from pydantic import BaseModel, ConfigDict
 from explorer.errors import BadInput
 
 Bits = Literal[8, 4]
-"""Bits of a linear weight that torchao rounds; 4 only on CUDA."""
+"""Bits of a linear weight that torchao quantises; 4 only on CUDA."""
+
+_ADDED = object()
+ValueT = TypeVar("ValueT")
+Added = Annotated[ValueT, _ADDED]
+"""The type of a field that is younger than the first records, as in `Added[int]`.
+
+At its default such a field is left out of the spec's hash, so older runs keep their ids. Its
+default may therefore never change.
+"""
 
 
 class Spec(BaseModel):
-    """The base of every spec: frozen, and a key it does not know is an error."""
+    """The base of every spec: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    added: ClassVar[Mapping[str, Any]] = {}
-    """Fields younger than the first records, each with the value that changes nothing: a spec
-    that leaves them so is the same run as before they came."""
-
     @classmethod
     def parse(cls, data: Any, source: str = "the spec") -> Self:
-        """Build a spec from plain data; say in words what is wrong with it.
+        """Build a spec from plain data.
 
         Raises:
-            BadInput: A key is unknown or a value impossible. The message names every one.
+            BadInput: A key is unknown or a value impossible. The message names each of them.
         """
         try:
             return cls.model_validate(data)
@@ -42,7 +46,7 @@ class Spec(BaseModel):
         """Read a spec from YAML text.
 
         Raises:
-            BadInput: The text is no YAML mapping, or no valid spec.
+            BadInput: The text is not a YAML mapping, or not a valid spec.
         """
         try:
             data = yaml.safe_load(text)
@@ -60,28 +64,33 @@ class Spec(BaseModel):
         """A copy with these fields changed, validated again."""
         return type(self).parse({**self.model_dump(), **changes})
 
-    def decisive(self) -> dict[str, Any]:
-        """Every field that makes this spec another run than one without it."""
+    @classmethod
+    def default(cls, name: str) -> Any:
+        """The default of a field."""
+        return cls.model_fields[name].default
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that count in the hash: all but `Added` ones at their default."""
         values = self.model_dump(mode="json")
-        for name in type(self).model_fields:
+        for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            if name in self.added and value == self.added[name]:
+            if _ADDED in field.metadata and value == field.default:
                 del values[name]
             elif isinstance(value, Spec):
-                values[name] = value.decisive()
+                values[name] = value.identity()
         return values
 
     def digest(self) -> str:
-        """Eight hex digits that differ when any field does."""
-        text = json.dumps(self.decisive(), sort_keys=True)
+        """Eight hex digits that differ when any field differs."""
+        text = json.dumps(self.identity(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def text_of(path: Path) -> str:
+def read_spec_text(path: Path) -> str:
     """The text of a spec's file.
 
     Raises:
-        BadInput: It cannot be read.
+        BadInput: The file cannot be read.
     """
     try:
         return path.read_text(encoding="utf-8")
@@ -90,16 +99,16 @@ def text_of(path: Path) -> str:
 
 
 def _in_words(error: pydantic.ValidationError, cls: type[BaseModel]) -> list[str]:
-    """One sentence an error: the key, what it should be, what came."""
+    """One sentence per error: the key, what it should be, what came."""
     sentences = []
     for problem in error.errors():
-        parts, owner = _place(cls, problem["loc"])
+        parts, owner = _key_and_owner(cls, problem["loc"])
         key = ".".join(parts)
         shown = repr(problem["input"])
-        # A key that was written where its variable's name belongs is not repeated.
-        secret = "key" in parts[-1] if parts else False
-        got = f", got {shown}" if len(shown) < 80 and not secret else ""
-        said = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        # Somebody may have written an API key where the name of its variable belongs.
+        may_be_secret = "key" in parts[-1] if parts else False
+        got = f", got {shown}" if len(shown) < 80 and not may_be_secret else ""
+        reason = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
         if problem["type"] == "extra_forbidden":
             sentences.append(f"unknown key {key}; known here: {', '.join(owner.model_fields)}.")
         elif problem["type"] == "missing":
@@ -109,19 +118,19 @@ def _in_words(error: pydantic.ValidationError, cls: type[BaseModel]) -> list[str
             sentences.append(f"{key}.kind should be one of {kinds}, got {problem['ctx']['tag']!r}.")
         elif problem["type"] == "string_pattern_mismatch":
             field = owner.model_fields[parts[-1]]
-            meaning = (field.description or said).rstrip(".")
+            meaning = (field.description or reason).rstrip(".")
             sentences.append(f"{key} is not possible{got}. It is: {meaning}.")
         elif key:
-            sentences.append(f"{key} {said}{got}.")
+            sentences.append(f"{key} {reason}{got}.")
         else:
-            sentences.append(f"{said}.")
+            sentences.append(f"{reason}.")
     return sentences
 
 
-def _place(cls: type[BaseModel], loc: tuple[Any, ...]) -> tuple[list[str], type[BaseModel]]:
-    """An error's key as people write it, and the spec that owns the key.
+def _key_and_owner(cls: type[BaseModel], loc: tuple[Any, ...]) -> tuple[list[str], type[BaseModel]]:
+    """The parts of an error's key as people write it, and the spec that has the key.
 
-    pydantic names the kind of a student as a step of its own; a file has no such step.
+    pydantic puts a student's kind into the key as a part of its own; a file does not.
     """
     parts: list[str] = []
     owner, within = cls, [cls]
@@ -141,12 +150,12 @@ def _place(cls: type[BaseModel], loc: tuple[Any, ...]) -> tuple[list[str], type[
 
 
 def _default_kind(spec: type[BaseModel]) -> str:
-    """The one value that this spec's `kind` may have."""
+    """The only value that this spec's `kind` may have."""
     return str(get_args(spec.model_fields["kind"].annotation)[0])
 
 
 def _specs_in(annotation: Any) -> list[type[BaseModel]]:
-    """The specs that a field may hold, wherever its annotation names them."""
+    """The specs that a field may hold, at any depth of its annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [spec for one in get_args(annotation) for spec in _specs_in(one)]
+    return [spec for part in get_args(annotation) for spec in _specs_in(part)]

@@ -1,4 +1,4 @@
-"""A tournament: variants of one run, of which the better ones get more training."""
+"""A search over variants of one run: the better ones get more training."""
 
 import math
 from collections.abc import Mapping
@@ -9,11 +9,14 @@ import pydantic
 from pydantic import Field
 
 from explorer.errors import BadInput
-from explorer.specs.base import Spec, text_of
+from explorer.specs.base import Spec, read_spec_text
 from explorer.specs.runs import RunSpec
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,76}$"
-"""As a run's name, which is this one and the number of a round."""
+"""What a search may be called: a run's name is this one and the number of a round."""
+
+UNCHANGED = "as it is"
+"""What the run without changes is called."""
 
 FIXED = {
     "distill": (
@@ -28,7 +31,8 @@ FIXED = {
     ),
     "student": (),
 }
-"""What a variant may change, but for these: they decide what the held-out KL is measured on."""
+"""The parts of a run that a variant may change, each with the fields that it may not: those decide
+what the held-out KL is measured on."""
 
 
 class TuneSpec(Spec):
@@ -40,18 +44,18 @@ class TuneSpec(Spec):
     name: str = Field("tune", pattern=NAME_PATTERN)
     """The beginning of every run's id."""
     run: RunSpec
-    """The run to improve; it takes part as it is, and its budget is the last round's."""
+    """The run to improve. It takes part unchanged, and its budget is that of the last round."""
     variants: tuple[dict[str, Any], ...] = Field(min_length=1)
-    """Each a part of a run's spec, as in {distill: {learning_rate: 0.001}}."""
+    """Changes to the run's spec, as in {distill: {learning_rate: 0.001}}."""
     rounds: int = Field(3, ge=1, le=10)
-    """Rounds, each of them with `keep` times as much training for one variant in `keep`."""
+    """Number of rounds. Each trains the surviving variants `keep` times longer than the last."""
     keep: int = Field(2, ge=2, le=10)
-    """Keeps 1 in N variants each round."""
+    """Keeps 1 in N variants each round and trains the survivors N times longer."""
 
     @pydantic.model_validator(mode="after")
-    def _variants_can_be_compared(self) -> Self:
+    def _refuse_variants_that_cannot_be_compared(self) -> Self:
         if self.run.distill is None:
-            raise ValueError("run needs distill: a tournament compares ways of teaching")
+            raise ValueError("run needs distill: a tournament compares ways of training")
         for changes in self.variants:
             for part, fields in changes.items():
                 if part not in FIXED or not isinstance(fields, Mapping):
@@ -68,18 +72,18 @@ class TuneSpec(Spec):
         return self
 
     def contenders(self) -> dict[str, RunSpec]:
-        """The whole spec of each contender, by what it changes in words; as it is comes first.
+        """Each contender's changes in words to its whole spec; the unchanged run comes first.
 
         Raises:
             ValueError: A variant makes an impossible spec.
         """
-        found = {"as it is": self.run}
+        specs = {UNCHANGED: self.run}
         for changes in self.variants:
             try:
-                found[_in_words(changes)] = RunSpec.parse(_merged(self.run, changes), "variants")
+                specs[_in_words(changes)] = RunSpec.parse(_merged(self.run, changes), "variants")
             except BadInput as error:
                 raise ValueError(str(error)) from error
-        return found
+        return specs
 
     @property
     def tune_id(self) -> str:
@@ -87,44 +91,44 @@ class TuneSpec(Spec):
         return f"{self.name}-{self.digest()}"
 
     def in_round(self, contender: RunSpec, number: int) -> RunSpec:
-        """A contender's run of a round: its training alone, with the round's budget."""
-        assert contender.distill is not None, "checked when the spec was made"
-        taught = contender.distill.with_(max_tokens=self.tokens_of_round(number))
+        """A contender's run in a round, counted from 0: training alone, with the round's budget."""
+        assert contender.distill is not None, "checked by the validator"
+        distill = contender.distill.with_(max_tokens=self.tokens_of_round(number))
         return contender.with_(
             name=f"{self.name}-{number + 1}",
-            distill=taught.model_dump(),
+            distill=distill.model_dump(),
             capability=None,
             latency=None,
         )
 
     def tokens_of_round(self, number: int) -> int:
-        """Scored tokens of each run of a round; rounds count from 0, the last has all."""
-        assert self.run.distill is not None, "checked when the spec was made"
+        """Scored tokens of each run in a round, counted from 0. The last round has them all."""
+        assert self.run.distill is not None, "checked by the validator"
         return max(1, self.run.distill.max_tokens // int(self.keep ** (self.rounds - 1 - number)))
 
     def survivors(self, num_contenders: int) -> int:
-        """How many of so many go on."""
+        """How many of this many contenders go on to the next round."""
         return math.ceil(num_contenders / self.keep)
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a tournament's YAML file.
+        """Read a tournament from its YAML file.
 
         Raises:
             BadInput: No such file, or no valid tournament in it.
         """
-        return cls.from_yaml(text_of(path), str(path))
+        return cls.from_yaml(read_spec_text(path), str(path))
 
 
 def _merged(run: RunSpec, changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The run's plain data with the changes; a student of another kind replaces the whole one."""
-    plain = run.model_dump()
+    """The run's plain data with the changes. A student with a `kind` replaces the whole student."""
+    data = run.model_dump()
     for part, fields in changes.items():
-        before = {} if "kind" in fields else plain[part]
-        plain[part] = {**before, **fields}
-    return plain
+        unchanged = {} if "kind" in fields else data[part]
+        data[part] = {**unchanged, **fields}
+    return data
 
 
 def _in_words(changes: Mapping[str, Mapping[str, Any]]) -> str:
     pairs = [f"{name} {value}" for fields in changes.values() for name, value in fields.items()]
-    return ", ".join(pairs) or "as it is"
+    return ", ".join(pairs) or UNCHANGED

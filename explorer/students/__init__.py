@@ -23,7 +23,7 @@ from explorer.models.families import Shape, count_parameters, shape_of
 from explorer.models.layers import KEPT_LAYERS, layer_list
 from explorer.models.loading import Loaded
 from explorer.specs import (
-    ONE_STEP,
+    MAX_SHARE_PER_CUT,
     BothStudent,
     CheckpointStudent,
     DepthStudent,
@@ -216,7 +216,7 @@ def _say_target(model: PreTrainedModel, shape: Shape, asked: int) -> None:
 def _warn_of_a_large_step(start: Loaded, num_parameters: int) -> None:
     whole = start.model.num_parameters()
     cut = 1 - num_parameters / whole
-    if cut > ONE_STEP:
+    if cut > MAX_SHARE_PER_CUT:
         log.warning(
             "This cuts %.0f %% of the parameters of %s in one step; a student rarely recovers from "
             "more than half. Two steps: first a student of about %s parameters, taught, then this "

@@ -21,7 +21,7 @@ from explorer.errors import BadInput
 from explorer.models import families
 from explorer.models.families import Shape, family_of, shape_of
 from explorer.models.layers import layer_list
-from explorer.specs import Sizes
+from explorer.specs import Widths
 from explorer.students.depth import filled
 
 # Shape letters: B blocks, T tokens of a block, L layers, H hidden size, F channels of the MLP,
@@ -52,13 +52,13 @@ class Kept:
     """Key-value heads, one list a layer."""
 
 
-def asked_shape(model: PreTrainedModel, sizes: Sizes) -> Shape:
+def asked_shape(model: PreTrainedModel, sizes: Widths) -> Shape:
     """The model's shape with the sizes that a spec names.
 
     Raises:
         BadInput: A size is larger than the model's, or the heads do not fit together.
     """
-    whole, asked = shape_of(model), sizes.asked()
+    whole, asked = shape_of(model), sizes.given_widths()
     for name, size in asked.items():
         if size > getattr(whole, name):
             raise BadInput(

@@ -133,7 +133,7 @@ def test_committed_runs_keep_their_ids_and_the_keys_of_what_they_share(golden):
             "teacher_run": teacher and teacher.run_id,
             "recipe": spec.recipe(),
             "arm": spec.arm(),
-            "timing": stage_key(spec.latency.decisive()) if spec.latency else None,
+            "timing": stage_key(spec.latency.identity()) if spec.latency else None,
         }
         if spec.latency:
             measured = by_id[teacher.run_id].model if teacher else None
@@ -167,7 +167,9 @@ def test_specs_that_ship_with_us_expand_to_the_runs_they_always_did(golden):
     from explorer.pipeline.context import stage_key
     from explorer.pipeline.student_stage import student_key
 
-    studies = {path.stem: specs.read(path) for path in (ROOT / "docs/studies").glob("*.yaml")}
+    studies = {
+        path.stem: specs.read_run_or_sweep(path) for path in (ROOT / "docs/studies").glob("*.yaml")
+    }
     studies |= {"starter": specs.starter_sweep(), "demo": specs.demo_sweep()}
     assert len(studies) >= 7
     identities = {}
@@ -184,12 +186,12 @@ def test_specs_that_ship_with_us_expand_to_the_runs_they_always_did(golden):
             }
             for part in ("student", "distill", "capability", "latency"):
                 value = getattr(run, part)
-                names[part] = stage_key(value.decisive()) if value else None
+                names[part] = stage_key(value.identity()) if value else None
             if run.student:
                 start = "3" * 16 if run.student.start else None
                 names["folder"] = student_key(run, teacher="1" * 16, corpus="2" * 16, start=start)
             if run.capability and run.capability.api:
-                names["api"] = stage_key(run.capability.api.decides())
+                names["api"] = stage_key(run.capability.api.answer_settings())
             identities[name]["runs"][run.run_id] = names
 
     golden("identities_specs.json", json.dumps(identities, indent=1) + "\n")

@@ -31,14 +31,14 @@ from explorer.specs import (
     RunSpec,
     SweepSpec,
     WidthStudent,
+    outside_torch,
 )
-from explorer.specs.runs import ELSEWHERE
 
 positive = st.floats(1e-9, 1e9)
 share = st.floats(0, 1)
 names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True)
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
-teachers = texts.filter(lambda name: name.partition(":")[0] not in ELSEWHERE)
+teachers = texts.filter(lambda name: outside_torch(name) is None)
 """Names of models that torch runs: of others no student can be cut."""
 counts = st.integers(1, 10**9)
 

@@ -7,6 +7,7 @@ import pytest
 from explorer import specs
 from explorer.errors import BadInput
 from explorer.specs import DepthStudent, DistillSpec, RunSpec, SweepSpec
+from explorer.specs.base import Added
 
 
 @pytest.mark.parametrize(
@@ -146,16 +147,16 @@ def test_a_file_that_is_no_spec_says_so(tmp_path, text, says):
     path.write_text(text)
 
     with pytest.raises(BadInput, match=says):
-        specs.read(path)
+        specs.read_run_or_sweep(path)
 
 
 def test_a_sweep_and_a_run_are_told_apart_by_their_keys(tmp_path):
     """`students` makes it a sweep."""
     path = tmp_path / "spec.yaml"
     path.write_text(specs.demo_sweep().to_yaml())
-    assert isinstance(specs.read(path), SweepSpec)
+    assert isinstance(specs.read_run_or_sweep(path), SweepSpec)
     path.write_text(RunSpec().to_yaml())
-    assert isinstance(specs.read(path), RunSpec)
+    assert isinstance(specs.read_run_or_sweep(path), RunSpec)
 
 
 def test_the_same_spec_is_the_same_run():
@@ -210,8 +211,7 @@ def test_a_younger_field_leaves_older_runs_their_id():
         old: int = 1
 
     class Younger(Part):
-        added = {"new": 0}
-        new: int = 0
+        new: Added[int] = 0
 
     class Whole(specs.Spec):
         part: Part
@@ -336,9 +336,43 @@ def test_a_sweep_that_cannot_be_is_refused(asked, says):
         SweepSpec.parse(asked)
 
 
+@pytest.mark.parametrize("teacher", ["llamacpp", "endpoint", "endpoints/mine"])
+def test_only_a_colon_makes_a_name_that_of_a_model_outside_torch(teacher):
+    """A folder may be called endpoint or llamacpp: runs and sweeps cut students of both."""
+    student = {"num_layers": 2}
+
+    run = RunSpec.parse({"teacher": teacher, "student": student, "distill": {}})
+    sweep = SweepSpec.parse({"teacher": teacher, "students": [student], "distill": {}})
+
+    assert run.teacher_run() == sweep.runs()[1].teacher_run()
+    for kind, key in ((RunSpec, "student"), (SweepSpec, "students")):
+        asked = student if key == "student" else [student]
+        with pytest.raises(BadInput, match="timed, but not cut"):
+            kind.parse({"teacher": "llamacpp:model.gguf", key: asked})
+        with pytest.raises(BadInput, match="carries a user, a password or a query"):
+            kind.parse({"teacher": "endpoint:http://me:secret@h/v1#m", key: asked})
+
+
+def test_the_committed_gguf_study_has_nothing_left_to_run(capsys, monkeypatch):
+    """`explorer sweep docs/studies/starter_gguf.yaml --dry-run` finds every run in results/."""
+    from explorer.analysis.planning.run_time import MEASURED
+    from explorer.cli import main
+
+    monkeypatch.setenv("EXPLORER_RESULTS", str(Path("results").resolve()))
+    arguments = ["explorer", "sweep", "docs/studies/starter_gguf.yaml", "--dry-run"]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert ended.value.code == 0
+    assert MEASURED in capsys.readouterr().out
+
+
 def test_every_study_that_ships_with_us_can_be_started():
     """Each file is a valid order; the plain runs of the GGUF study are the committed ones."""
-    found = {path.stem: specs.read(path) for path in Path("docs/studies").glob("*.yaml")}
+    found = {
+        path.stem: specs.read_run_or_sweep(path) for path in Path("docs/studies").glob("*.yaml")
+    }
 
     assert {"starter_gguf", "starter_curve", "starter_endpoint"} <= set(found)
     runs = found["starter_gguf"].runs()

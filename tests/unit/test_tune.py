@@ -88,7 +88,7 @@ def test_the_winner_is_written_as_a_spec(order, store_root, tmp_path, monkeypatc
     assert stopped.value.code == 0
     assert "as it is" in said
     assert "KL at 600 tokens" in said
-    assert specs.read(out) == RunSpec.parse(order["run"])
+    assert specs.read_run_or_sweep(out) == RunSpec.parse(order["run"])
     assert disk.records(store_root)[1] == []
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from explorer.analysis import interference
-from explorer.specs import ONE_STEP, CheckpointStudent, DepthStudent, DistillSpec, RunSpec
+from explorer.specs import MAX_SHARE_PER_CUT, CheckpointStudent, DepthStudent, DistillSpec, RunSpec
 
 BYTES_PER_TRAINED_PARAMETER = 16
 """float32 weight, its gradient and AdamW's two moments."""
@@ -173,7 +173,7 @@ def large_steps(specs: list[RunSpec], runs: pd.DataFrame) -> dict[str, float]:
             continue
         whole = measured_value(spec.student.start or spec.teacher, runs)
         size = parameters_of(spec, runs)
-        if whole and size and 1 - size / whole > ONE_STEP:
+        if whole and size and 1 - size / whole > MAX_SHARE_PER_CUT:
             found[spec.student.label()] = 1 - size / whole
     return found
 

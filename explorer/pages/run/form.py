@@ -22,7 +22,8 @@ from explorer.specs import (
     LatencySpec,
     RunSpec,
     SweepSpec,
-    rounded,
+    format_count,
+    outside_torch,
 )
 from explorer.tasks import user_config
 
@@ -80,7 +81,7 @@ def ask(root: Path, shelf: Shelf) -> SweepSpec | RunSpec:
         BadInput: Something that was typed cannot be.
     """
     head = _teacher_and_sizes(root, shelf)
-    elsewhere = run_spec.runs_elsewhere(head["teacher"])
+    elsewhere = outside_torch(head["teacher"])
     untaught: dict[str, Any] = {"corpus": None, "control": False}
     taught = untaught if elsewhere else _corpus_and_budget()
     if elsewhere == "endpoint":
@@ -109,7 +110,7 @@ def _teacher_and_sizes(root: Path, shelf: Shelf) -> dict[str, Any]:
     )
     name = right.text_input("Name", "my-study", key="run_name", max_chars=60, help=HELP["name"])
     asked = {"teacher": (teacher or "").strip(), "name": name.strip(), "kind": "depth"}
-    elsewhere = run_spec.runs_elsewhere(asked["teacher"])
+    elsewhere = outside_torch(asked["teacher"])
     if elsewhere:
         st.caption(ELSEWHERE[elsewhere])
         return {**asked, "sizes": [], "start_from": None}
@@ -188,7 +189,7 @@ def _parameters(left: DeltaGenerator, right: DeltaGenerator, shelf: Shelf, model
             offered,
             selection_mode="multi",
             default=offered[1:4:2],
-            format_func=rounded,
+            format_func=format_count,
             key=f"run_targets_{'_'.join(map(str, offered))}",
             help=HELP["target"],
         )
@@ -484,7 +485,7 @@ def _spec(
     }
     if not head["teacher"]:
         raise BadInput("Name a teacher: starter, a hub id (org/name), a folder or gguf:FILE.")
-    if run_spec.runs_elsewhere(head["teacher"]):
+    if outside_torch(head["teacher"]):
         return RunSpec.parse(shared, "The order")
     if not students and not any(head["formats"].values()):
         # The same run that any student's order would start: measured once, used by all.

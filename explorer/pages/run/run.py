@@ -15,6 +15,7 @@ from explorer.pages.run import (
 )
 from explorer.pages.shared import submitting, text_format, widgets
 from explorer.pages.tasks import task_browser
+from explorer.specs import outside_torch
 
 widgets.style()
 root = widgets.results_dir()
@@ -49,7 +50,7 @@ else:
             if (
                 last
                 and (last.capability or last.student)
-                and run_spec.runs_elsewhere(last.teacher) == "endpoint"
+                and outside_torch(last.teacher) == "endpoint"
             ):
                 endpoint_form.cost(last, root)
         runs = text_format.plural(len(new), "run")

@@ -14,7 +14,7 @@ from explorer.analysis.planning.run_time import num_documents, task_rows
 from explorer.errors import BadInput
 from explorer.models import sizes as model_sizes
 from explorer.models.starter import SIZES as STARTER
-from explorer.specs import ELSEWHERE, RunSpec, Student, SweepSpec
+from explorer.specs import RunSpec, Student, SweepSpec
 from explorer.store import disk
 from explorer.tasks.index import SHIPPED
 
@@ -81,12 +81,6 @@ def whole_numbers(text: str, wanted: str) -> list[int]:
             raise BadInput(f"{wanted}; got {word!r}.")
         found.append(int(word))
     return found
-
-
-def runs_elsewhere(teacher: str) -> str | None:
-    """`endpoint` or `llamacpp` where the name says that torch does not run the model."""
-    place, colon, _ = teacher.partition(":")
-    return place if colon and place in ELSEWHERE else None
 
 
 def save_upload(folder: Path, name: str, content: bytes) -> Path:
