@@ -35,6 +35,11 @@ def cache_dir() -> Path:
     return Path(os.environ.get("EXPLORER_CACHE", platformdirs.user_cache_dir(APP_NAME)))
 
 
+def index_dir() -> Path:
+    """Indexes of stores: `EXPLORER_INDEX`, or `index/` in the cache. Best on a local disk."""
+    return Path(os.environ.get("EXPLORER_INDEX") or cache_dir() / "index")
+
+
 def config_file() -> Path:
     """The user's configuration: `EXPLORER_CONFIG`, or config.yaml in the user's own folder.
 

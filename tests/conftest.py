@@ -26,10 +26,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(autouse=True)
-def store_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty store of the test's own; the committed results are out of reach."""
+def store_root(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """An empty store of the test's own, and its index; the committed results are out of reach."""
     root = tmp_path / "results"
     root.mkdir()
+    # Not in tmp_path, where tests look for what a command leaves behind.
+    monkeypatch.setenv("EXPLORER_INDEX", str(tmp_path_factory.mktemp("index")))
     monkeypatch.setenv("EXPLORER_RESULTS", str(root))
     return root
 

@@ -353,8 +353,12 @@ def weights_folder(root: Path, run_id: str) -> Path | None:
     path = run_folder(root, run_id) / WEIGHTS
     if not path.is_file():
         return None
-    named = path.read_text(encoding="utf-8").strip()
-    for place in dict.fromkeys([named, named.replace(STUDENTS_BEFORE, STUDENTS, 1)]):
+    return weights_named(root, path.read_text(encoding="utf-8").strip())
+
+
+def weights_named(root: Path, name: str) -> Path | None:
+    """The folder that a run's WEIGHTS names, or None when it is not on this machine."""
+    for place in dict.fromkeys([name, name.replace(STUDENTS_BEFORE, STUDENTS, 1)]):
         folder = (root / place).resolve()
         inside = folder.is_relative_to(root.resolve())
         if inside and (folder / "config.json").is_file():

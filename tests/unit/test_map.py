@@ -41,7 +41,6 @@ NOT_YET = {
     "explorer/records",
     "explorer/search",
     "explorer/specs",
-    "explorer/store",
     "explorer/students",
     "explorer/tasks",
 }

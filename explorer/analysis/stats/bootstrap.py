@@ -4,7 +4,9 @@ Documents that share a passage (five questions on one text) are no independent e
 they carry a cluster, and whole clusters are drawn, or summed, instead of documents.
 """
 
+import threading
 import zlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,11 @@ ALPHA = 0.05
 """Error rate of every test: 1 - LEVEL, which is not the same float."""
 BLOCK_CELLS = 4_000_000
 """Numbers of a resampling that are in memory at once."""
+KEPT_CELLS = 8_000_000
+"""Numbers of recent resamplings that stay in memory, 8 bytes each."""
+
+_KEPT: dict[tuple[str, int, int, int, int], Values] = {}
+_KEPT_LOCK = threading.Lock()
 
 
 def bootstrap_means(
@@ -38,22 +45,50 @@ def bootstrap_means(
         clusters_N: The passage of each document; None when every document stands alone.
     """
     count = values_RN.shape[1]
-    generator = np.random.default_rng([seed, zlib.crc32(task.encode()), count])
     if clusters_N is None:
         sums_RG, sizes_G = values_RN, np.ones(count)
     else:
         sums_RG, sizes_G = cluster_sums(values_RN, clusters_N)
-    num_clusters = len(sizes_G)
+    parts = [
+        times_DG @ sums_RG.T / (times_DG @ sizes_G)[:, None]
+        for times_DG in _resamplings(task, draws, seed, count, len(sizes_G))
+    ]
+    return np.concatenate(parts)
+
+
+def _resamplings(
+    task: str, draws: int, seed: int, num_documents: int, num_clusters: int
+) -> Iterable[Values]:
+    """How often each draw holds each document or cluster, [D, G]; in blocks where that is large.
+
+    Comparing a hundred runs draws the same documents a hundred times: the last few small
+    resamplings are kept.
+    """
+    if draws * num_clusters > BLOCK_CELLS:
+        return _drawn_blocks(task, draws, seed, num_documents, num_clusters)
+    key = task, draws, seed, num_documents, num_clusters
+    with _KEPT_LOCK:
+        times_DG = _KEPT.pop(key, None)
+    if times_DG is None:
+        (times_DG,) = _drawn_blocks(*key)
+    with _KEPT_LOCK:
+        _KEPT[key] = times_DG  # the latest stands last
+        while sum(kept.size for kept in _KEPT.values()) > KEPT_CELLS:
+            del _KEPT[next(iter(_KEPT))]
+    return [times_DG]
+
+
+def _drawn_blocks(
+    task: str, draws: int, seed: int, num_documents: int, num_clusters: int
+) -> Iterator[Values]:
+    generator = np.random.default_rng([seed, zlib.crc32(task.encode()), num_documents])
     block = max(1, BLOCK_CELLS // num_clusters)
-    parts = []
     for start in range(0, draws, block):
         size = min(block, draws - start)
         picks = generator.integers(0, num_clusters, (size, num_clusters), dtype=np.int32)
         offsets = np.arange(size, dtype=np.int64)[:, None] * num_clusters
         times = np.bincount((picks + offsets).ravel(), minlength=size * num_clusters)
-        times_DG = times.reshape(size, num_clusters).astype(np.float64)
-        parts.append(times_DG @ sums_RG.T / (times_DG @ sizes_G)[:, None])
-    return np.concatenate(parts)
+        yield times.reshape(size, num_clusters).astype(np.float64)
 
 
 def percentile_interval(values_D: Values) -> tuple[float, float]:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from explorer.analysis import numbers
 from explorer.analysis.stats import bootstrap, retention
+from explorer.analysis.stats.pairing import TaskPair
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,25 +74,49 @@ def distillation_effect(
     own, controls = students_and_controls(runs, run_id)
     if own.empty or controls.empty:
         return None
-    both = pd.concat([own, controls])
+    pairs = retention.pairs_by_run(pd.concat([own, controls]), scores, answers)
+    return effect_of_pairs(own, controls, pairs, draws=draws, seed=seed)
+
+
+def effect_of_pairs(
+    own: pd.DataFrame,
+    controls: pd.DataFrame,
+    pairs: Mapping[str, list[TaskPair]],
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+) -> DistillationEffect | None:
+    """`distillation_effect` of runs that are paired with their teachers already.
+
+    Args:
+        own: The runs of the student's recipe.
+        controls: Those of its control arm.
+        pairs: Run id to its tasks beside its teacher's.
+        draws: Bootstrap draws.
+        seed: Same seed, same interval.
+    """
     # A task that one of them was asked in another way would be in one mean and not in the other.
-    counted = [tasks for tasks in retention.counted_tasks(both, scores, answers).values() if tasks]
-    shared = set(scores["task"]).intersection(*counted)
-    scores = scores[scores["task"].isin(shared)]
-    kept = retention.add_retention(both, scores, answers, draws=draws, seed=seed).set_index(
-        "run_id"
-    )
-    drawn = retention.draws_by_run(both, scores, answers, draws=draws, seed=seed)
-    ids = [one for one in own["run_id"] if one in drawn]
-    control_ids = [one for one in controls["run_id"] if one in drawn]
+    counted = [tasks for tasks in map(retention.counted_tasks, pairs.values()) if tasks]
+    if not counted:
+        return None
+    shared = set.intersection(*counted)
+    pairs = {
+        run_id: [pair for pair in of_run if pair.task in shared] for run_id, of_run in pairs.items()
+    }
+    both = pd.concat([own, controls])
+    columns, drawn = retention.of_pairs(both, pairs, set(pairs), draws=draws, seed=seed)
+    kept = columns["retention"].set_axis(both["run_id"])
+    ids = [run_id for run_id in own["run_id"] if run_id in drawn]
+    control_ids = [run_id for run_id in controls["run_id"] if run_id in drawn]
     if not ids or not control_ids:
         return None
     rng = np.random.default_rng([seed, draws])
-    difference_D = _over_seeds(drawn[ids].to_numpy(), rng) - _over_seeds(
-        drawn[control_ids].to_numpy(), rng
+    own_DR, controls_DR = (
+        np.stack([drawn[run_id] for run_id in group], axis=1) for group in (ids, control_ids)
     )
+    difference_D = _over_seeds(own_DR, rng) - _over_seeds(controls_DR, rng)
     low, high = bootstrap.percentile_interval(difference_D)
-    mean = kept.loc[ids, "retention"].mean() - kept.loc[control_ids, "retention"].mean()
+    mean = kept.loc[ids].mean() - kept.loc[control_ids].mean()
     return DistillationEffect(float(mean), low, high, len(ids), len(control_ids))
 
 
@@ -107,7 +132,7 @@ def students_and_controls(runs: pd.DataFrame, run_id: str) -> tuple[pd.DataFrame
 
 
 def runs_compared(runs: pd.DataFrame, run_id: str) -> list[str]:
-    """The runs whose answers `effect` looks at: a student's recipe, its control arm, teachers."""
+    """The runs whose answers `distillation_effect` reads: the recipe, its control arm, teachers."""
     both = pd.concat(students_and_controls(runs, run_id))
     return sorted({*both["run_id"], *both["teacher_run_id"].dropna()})
 

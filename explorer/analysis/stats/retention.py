@@ -10,7 +10,7 @@ answer along, so what is hard for both cancels. Worked examples are in docs/stat
 """
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import pandas as pd
 from explorer.analysis.stats import bootstrap, differences, intervals, pairing
 from explorer.analysis.stats.bootstrap import Values
 from explorer.analysis.stats.pairing import TaskPair
-from explorer.records.rows import missing, row_dicts
+from explorer.records.rows import row_dicts
 
 # Shape letters: D draws, N documents of a task, R rows of values.
 
@@ -72,43 +72,75 @@ def add_retention(
         `raw_high` (1.0 is the teacher), `num_tasks`, and `excluded_tasks`: in words, which
         tasks were left out and why. What cannot be computed is missing.
     """
-    pairs = _pairs_by_run(runs, scores, answers)
-    filled: dict[str, dict[str, Any]] = {}
+    pairs = pairs_by_run(runs, scores, answers)
+    scored = set(scores["run_id"]) if len(scores) else set()
+    columns, _ = of_pairs(runs, pairs, scored, draws=draws, seed=seed)
+    return pd.concat([runs.drop(columns=COLUMNS, errors="ignore"), columns], axis=1)
+
+
+def of_pairs(
+    runs: pd.DataFrame,
+    pairs: Mapping[str, list[TaskPair]],
+    scored: Collection[str],
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, dict[str, Values]]:
+    """`add_retention` of runs that are paired already: its columns, and the draws behind them.
+
+    Args:
+        runs: With `run_id`, `role` and `teacher_run_id`.
+        pairs: Run id to its tasks beside its teacher's; a teacher stands beside itself.
+        scored: The runs, teachers among them, that have any score.
+        draws: Bootstrap draws.
+        seed: Same seed, same interval.
+
+    Returns:
+        `COLUMNS` on the index of `runs`; and of each run that has a retention its draws, shape
+        [D].
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    drawn: dict[str, Values] = {}
     for batch in _batches(pairs, RUNS_AT_ONCE):
-        drawn = _draw(batch, draws, seed)
-        filled |= {
-            run_id: _suite(pairs_of_run, drawn[run_id]) for run_id, pairs_of_run in batch.items()
-        }
-    roles = dict(zip(runs["run_id"], runs["role"], strict=True))
-    for run_id, row in filled.items():
-        if roles[run_id] == "teacher" and row["num_tasks"]:
-            ends = ("retention_low", "retention_high", "raw_low", "raw_high")
-            filled[run_id] = row | dict.fromkeys(ends, np.nan)
-    for run_id in runs["run_id"]:
-        if run_id not in filled:
-            filled[run_id] = {"num_tasks": 0, "excluded_tasks": _why_unpaired(runs, run_id, scores)}
-    columns = pd.DataFrame([filled[run_id] for run_id in runs["run_id"]], columns=COLUMNS)
-    columns.index = runs.index
+        for run_id, both in _draw(batch, draws, seed).items():
+            rows[run_id] = _suite(batch[run_id], both)
+            if both[0] is not None:
+                drawn[run_id] = both[0]
+    frame = pd.DataFrame(
+        [
+            _row_of(row, rows.get(row["run_id"]), scored)
+            for row in row_dicts(runs[["run_id", "role", "teacher_run_id"]])
+        ],
+        columns=COLUMNS,
+        index=runs.index,
+    )
     numbers = [name for name in COLUMNS if name not in ("num_tasks", "excluded_tasks")]
-    columns[numbers] = columns[numbers].astype(float)
-    columns["num_tasks"] = columns["num_tasks"].astype(int)
-    kept = runs.drop(columns=[name for name in COLUMNS if name in runs])
-    return pd.concat([kept, columns], axis=1)
+    return frame.astype(dict.fromkeys(numbers, float) | {"num_tasks": int}), drawn
 
 
-def counted_tasks(
-    runs: pd.DataFrame, scores: pd.DataFrame, answers: Mapping[str, pd.DataFrame]
-) -> dict[str, set[str]]:
-    """Run id to the tasks that count in its retention; arguments as of `add`."""
-    pairs = _pairs_by_run(runs, scores, answers)
-    return {run_id: {one.task for one in of if not one.reason} for run_id, of in pairs.items()}
+def _row_of(
+    run: Mapping[str, Any], row: dict[str, Any] | None, scored: Collection[str]
+) -> dict[str, Any]:
+    """A run's columns: a teacher has no interval, a run without a pair has the reason."""
+    if row is None:
+        return {"num_tasks": 0, "excluded_tasks": _why_unpaired(run, scored)}
+    if run["role"] == "teacher" and row["num_tasks"]:
+        return row | dict.fromkeys(
+            ("retention_low", "retention_high", "raw_low", "raw_high"), np.nan
+        )
+    return row
+
+
+def counted_tasks(pairs: Iterable[TaskPair]) -> set[str]:
+    """The tasks that count in a run's retention."""
+    return {pair.task for pair in pairs if not pair.reason}
 
 
 def over_different_tasks(runs: pd.DataFrame) -> str:
     """A warning where retentions of one teacher's students are means over different tasks.
 
     Args:
-        runs: With the columns of `add`.
+        runs: With the columns of `add_retention`.
 
     Returns:
         One sentence that names the runs; empty where all counted the same tasks.
@@ -145,7 +177,7 @@ def draws_by_run(
     compared draw by draw; `frontier.membership` does. A teacher's column is 1.0 throughout.
     """
     columns: dict[str, Values] = {}
-    for batch in _batches(_pairs_by_run(runs, scores, answers), RUNS_AT_ONCE):
+    for batch in _batches(pairs_by_run(runs, scores, answers), RUNS_AT_ONCE):
         for run_id, (kept_D, _) in _draw(batch, draws, seed).items():
             if kept_D is not None:
                 columns[run_id] = kept_D
@@ -172,14 +204,22 @@ def per_task(
         seed: Same seed, same interval.
 
     Returns:
-        The columns of `differences.tasks`, and `chance`, `retention`, `low`, `high`
+        The columns of `differences.task_differences`, and `chance`, `retention`, `low`, `high`
         (bootstrapped), `fieller_low`, `fieller_high` and `stderr` (by formula),
         `raw_ratio`, `used` (whether the task counts in the suite).
     """
-    pairs = pairing.pair_tasks(student_scores, teacher_scores, student_answers, teacher_answers)
+    return per_task_of_pairs(
+        pairing.pair_tasks(student_scores, teacher_scores, student_answers, teacher_answers),
+        draws=draws,
+        seed=seed,
+    )
+
+
+def per_task_of_pairs(pairs: list[TaskPair], *, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """`per_task` of two models that are paired already."""
     shown = differences.task_differences(pairs, draws=draws, seed=seed)
-    kept = pd.DataFrame([_task_row(one, draws, seed) for one in pairs], index=shown.index)
-    return pd.concat([shown, kept], axis=1).reindex(columns=TASK_COLUMNS)
+    shares = pd.DataFrame([_task_row(pair, draws, seed) for pair in pairs], index=shown.index)
+    return pd.concat([shown, shares], axis=1).reindex(columns=TASK_COLUMNS)
 
 
 def _task_row(one: TaskPair, draws: int, seed: int) -> dict[str, Any]:
@@ -196,7 +236,7 @@ def _task_row(one: TaskPair, draws: int, seed: int) -> dict[str, Any]:
     return row
 
 
-def _pairs_by_run(
+def pairs_by_run(
     runs: pd.DataFrame, scores: pd.DataFrame, answers: Mapping[str, pd.DataFrame]
 ) -> dict[str, list[TaskPair]]:
     """Pairs of every run whose teacher's scores are known; a teacher pairs with itself."""
@@ -216,14 +256,13 @@ def _pairs_by_run(
     return found
 
 
-def _why_unpaired(runs: pd.DataFrame, run_id: str, scores: pd.DataFrame) -> str:
+def _why_unpaired(run: Mapping[str, Any], scored: Collection[str]) -> str:
     """One sentence on a run that has no pair at all."""
-    if run_id not in set(scores["run_id"]):
+    if run["run_id"] not in scored:
         return "all tasks: this run has no scores"
-    teacher = runs.loc[runs["run_id"] == run_id, "teacher_run_id"].iloc[0]
-    if missing(teacher):
+    if run["teacher_run_id"] is None:
         return "all tasks: this run names no teacher's run"
-    return f"all tasks: the teacher's run {teacher} has no scores here"
+    return f"all tasks: the teacher's run {run['teacher_run_id']} has no scores here"
 
 
 def _draw(
@@ -307,7 +346,7 @@ def _suite(pairs: list[TaskPair], drawn: tuple[Values | None, Values | None]) ->
     return row
 
 
-def _batches(items: dict[str, list[TaskPair]], size: int) -> Iterable[dict[str, list[TaskPair]]]:
+def _batches(items: Mapping[str, list[TaskPair]], size: int) -> Iterable[dict[str, list[TaskPair]]]:
     rest = iter(items.items())
     while batch := dict(itertools.islice(rest, size)):
         yield batch
