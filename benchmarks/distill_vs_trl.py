@@ -223,16 +223,16 @@ def targets(work: Path) -> Any:
 
 def prepare(work: Path, sizes: tuple[int, ...], num_blocks: int, num_heldout: int) -> float:
     """Cut the students, fill the targets; the teacher's pass in tokens/s."""
-    from explorer import students
     from explorer.distill.teacher_cache import local_teacher
     from explorer.models.loading import load
     from explorer.specs import DepthStudent
+    from explorer.students import create
 
     teacher = load("starter")
     packed, heldout, training = blocks()
     for layers in sizes:
         wanted = DepthStudent(num_layers=layers, sample_blocks=4)
-        student = students.build(teacher, teacher, wanted, packed[heldout])
+        student = create.create_student(teacher, teacher, wanted, packed[heldout])
         student.model.save_pretrained(work / str(layers))
         student.tokenizer.save_pretrained(work / str(layers))
     made = targets(work)

@@ -23,8 +23,8 @@ import torch
 
 from explorer.errors import BadInput
 from explorer.latency import timing
-from explorer.latency.runtimes.in_torch import Eager
-from explorer.latency.runtimes.llamacpp import LlamaCpp
+from explorer.latency.runtimes.llamacpp import LlamaCppRuntime
+from explorer.latency.runtimes.pytorch import EagerRuntime
 from explorer.models import loading
 from explorer.models.gguf import convert
 from explorer.specs import LatencySpec
@@ -34,7 +34,7 @@ Times = tuple[float, float]
 
 
 def ours(runtime, prompt_BT: torch.Tensor, num_tokens: int) -> Times:
-    turn = timing.answer(runtime, prompt_BT, num_tokens)
+    turn = timing.time_request(runtime, prompt_BT, num_tokens)
     return turn.ttft_ms, turn.tpot_ms
 
 
@@ -120,7 +120,7 @@ def main() -> None:
     asked = parser.parse_args()
     spec = LatencySpec(prompt_tokens=asked.prompt_tokens, output_tokens=asked.output_tokens)
     loaded = loading.load(asked.model, device="cpu", dtype="float32")
-    runtime = Eager(loaded)
+    runtime = EagerRuntime(loaded)
     prompt_BT = timing.random_prompt([runtime], spec, 1)
     length = spec.output_tokens
     print(f"{'peer':32}{'':6}{'ours ms':>10}{'peer ms':>10}{'ratio':>9}   range over the turns")
@@ -135,7 +135,7 @@ def main() -> None:
             path = Path(folder) / "model.gguf"
             convert.to_gguf(loaded, "q8_0", path)
             threads = torch.get_num_threads()
-            in_llama = LlamaCpp(path, threads=threads)
+            in_llama = LlamaCppRuntime(path, threads=threads)
             peer = LlamaBench(path, spec.prompt_tokens + length, threads)
             mine, theirs = in_turns(
                 lambda: ours(in_llama, prompt_BT, length),

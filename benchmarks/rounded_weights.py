@@ -17,9 +17,9 @@ import torch
 from explorer.distill import corpus
 from explorer.latency import peak_memory
 from explorer.latency import timing as latency
-from explorer.latency.runtimes.in_torch import Eager
+from explorer.latency.runtimes.pytorch import EagerRuntime
 from explorer.models import loading
-from explorer.models.facts import facts
+from explorer.models.facts import model_facts
 from explorer.specs import LatencySpec
 from explorer.store.progress import Progress
 
@@ -54,7 +54,7 @@ def main() -> None:
     spec = LatencySpec(repeats=asked.turns)
     with tempfile.TemporaryDirectory() as folder:
         timed = latency.time_in_turns(
-            Eager(rounded), Eager(plain), spec, Progress(Path(folder), "rounded")
+            EagerRuntime(rounded), EagerRuntime(plain), spec, Progress(Path(folder), "rounded")
         )
     found = {"kl": kl, "top1": top1}
     for name in ("ttft_ms", "tpot_ms"):
@@ -63,7 +63,7 @@ def main() -> None:
         found[f"{name.removesuffix('_ms')}_ratio"] = statistics.median(ratios)
     print(f"{'weights':<18} {'bytes':>14} {'peak memory':>14} {'TTFT ms':>9} {'TPOT ms':>9}")
     for model, timing, bits in ((plain, timed.teacher, None), (rounded, timed.own, asked.bits)):
-        about = facts(model)
+        about = model_facts(model)
         peak = timing.peak_memory_bytes
         if device.type == "cpu":
             peak = peak_memory.peak_memory_bytes(asked.model, spec, device, model.model.dtype, bits)

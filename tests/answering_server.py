@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from explorer.latency.runtimes import endpoint_completions
+from explorer.latency.runtimes import endpoint_client
 from explorer.models import endpoint
 from explorer.pipeline import environment
 from tests.openai_server import SECRET, Server, _Handler
@@ -153,8 +153,8 @@ class AnsweringServer(Server):
 def fresh(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the server had just begun: nothing asked, no key known, no waiting between tries."""
     server.asked.clear()
-    monkeypatch.setattr(endpoint_completions, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(endpoint_client, "FIRST_WAIT_S", 0.001)
     # Asking for the processor's name takes longer than the whole run.
     monkeypatch.setattr(environment, "device_name", lambda _: "a processor")
-    for name in (endpoint.KEY_VARIABLE, *endpoint.SELLERS_KEYS.values()):
+    for name in (endpoint.KEY_VARIABLE, *endpoint.PROVIDER_KEYS.values()):
         monkeypatch.delenv(name, raising=False)

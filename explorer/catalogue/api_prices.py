@@ -260,7 +260,7 @@ def spent(record: RunRecord, root: Path) -> str | None:
     if not found:
         return None
     (usage,) = found
-    where = endpoint.parse(record.spec.teacher)
+    where = endpoint.parse_endpoint(record.spec.teacher)
     return spent_in_words(usage, of_endpoint(root, where.url, where.model))
 
 

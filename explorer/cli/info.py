@@ -55,7 +55,7 @@ def fetch_starter() -> None:
     """Download the starter teacher (98 MB) once, and verify its checksum."""
     from explorer.models import starter
 
-    console.print(f"The starter teacher is at {starter.fetch()}")
+    console.print(f"The starter teacher is at {starter.fetch_starter()}")
 
 
 @app.command()

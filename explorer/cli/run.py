@@ -221,11 +221,11 @@ def convert(
     if out.exists() and not force:
         raise BadInput(f"{out} exists. Choose another name, or --force to overwrite it.")
     from explorer.models.gguf.convert import to_gguf
-    from explorer.models.gguf.header import facts
+    from explorer.models.gguf.header import gguf_facts
     from explorer.models.loading import load
 
     to_gguf(load(model, device="cpu", dtype="float32"), to, out)
-    written = facts(model, out)
+    written = gguf_facts(model, out)
     console.print(
         f"Wrote {out}: {out.stat().st_size:,} bytes, {written.num_layers} layers, {written.dtype}. "
         f"Time it: teacher: llamacpp:{out}",

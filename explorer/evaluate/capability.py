@@ -39,8 +39,8 @@ from explorer.evaluate.backends import api_cost, api_lm, parallel, prefix_lm
 from explorer.evaluate.backends.api_lm import ApiLM
 from explorer.evaluate.backends.llama_lm import LlamaLM
 from explorer.evaluate.backends.prefix_lm import PrefixLM
-from explorer.evaluate.backends.request_progress import Work
-from explorer.evaluate.response_cache import AnswerLog
+from explorer.evaluate.backends.request_progress import RequestProgress
+from explorer.evaluate.response_cache import ResponseCache
 from explorer.evaluate.task_output import TaskFiles
 from explorer.models.loading import Loaded
 from explorer.records import Capability, TaskScore, Usage
@@ -53,15 +53,15 @@ BOOTSTRAP_DRAWS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
-class BackEnd:
+class Backend:
     """What answers lm-eval's requests: its name and version for the files, and how it is made."""
 
     name: str
     version: int
     """Bump it to invalidate cached answers."""
-    make: Callable[[Callable[[Work], None]], PrefixLM | LlamaLM | ApiLM]
+    make: Callable[[Callable[[RequestProgress], None]], PrefixLM | LlamaLM | ApiLM]
     """Given whom to tell how far it is."""
-    answers: frozenset[str] = api_lm.EVERYTHING
+    answers: frozenset[str] = api_lm.ALL_OUTPUT_TYPES
     """lm-eval's output types that it can answer."""
     why_not: str = ""
     """Why it cannot answer the others, and what to do."""
@@ -69,10 +69,10 @@ class BackEnd:
     """Told what an API will count at most, before the first request; may refuse it."""
 
 
-def in_torch(loaded: Loaded, spec: CapabilitySpec, fingerprint: str) -> BackEnd:
+def torch_backend(loaded: Loaded, spec: CapabilitySpec, fingerprint: str) -> Backend:
     """A model in torch, asked as trees by all processes of a launch."""
 
-    def make(on_progress: Callable[[Work], None]) -> PrefixLM:
+    def make(on_progress: Callable[[RequestProgress], None]) -> PrefixLM:
         return PrefixLM(
             loaded.model,
             tokenizer=loaded.tokenizer,
@@ -81,7 +81,7 @@ def in_torch(loaded: Loaded, spec: CapabilitySpec, fingerprint: str) -> BackEnd:
             shared_with=parallel.share(loaded, fingerprint, spec.batch_size),
         )
 
-    return BackEnd(prefix_lm.NAME, prefix_lm.VERSION, make)
+    return Backend(prefix_lm.NAME, prefix_lm.VERSION, make)
 
 
 def evaluate(
@@ -92,7 +92,7 @@ def evaluate(
     *,
     fingerprint: str,
     device: torch.device,
-    back_end: BackEnd | None = None,
+    back_end: Backend | None = None,
 ) -> tuple[Capability, pd.DataFrame]:
     """Ask the model all tasks of the spec that `folder` does not hold yet.
 
@@ -121,7 +121,7 @@ def evaluate(
             f"apply_chat_template is on, but {loaded.name} has no chat template. Switch it off, or "
             "use an instruction-tuned model."
         )
-    back_end = back_end or in_torch(loaded, spec, fingerprint)
+    back_end = back_end or torch_backend(loaded, spec, fingerprint)
     progress("capability", 0, 0, "requests")
     plans = _planned(loaded, spec, folder, fingerprint, back_end)
     count = _Count(progress)
@@ -138,11 +138,11 @@ def evaluate(
                     if back_end.before:
                         back_end.before(_ahead(plans, lm, spec))
             count.start(plan.name)
-            lm.set_cache_hook(AnswerLog(plan.files.asked, plan.files.key, count.answered))
+            lm.set_cache_hook(ResponseCache(plan.files.asked, plan.files.key, count.answered))
             done = _ask(lm, plan, spec, loaded, fingerprint, device, back_end)
         count.finish(plan.name)
         scores += done[0]
-        answers.append(task_scores.answers(plan.task, plan.name, done[1]))
+        answers.append(task_scores.answer_rows(plan.task, plan.name, done[1]))
     capability = Capability(
         lm_eval_version=lm_eval.__version__,
         scores=scores,
@@ -151,8 +151,8 @@ def evaluate(
     return capability, pd.concat(answers, ignore_index=True)
 
 
-def ahead(
-    loaded: Loaded, spec: CapabilitySpec, folder: Path, *, fingerprint: str, back_end: BackEnd
+def estimate_usage(
+    loaded: Loaded, spec: CapabilitySpec, folder: Path, *, fingerprint: str, back_end: Backend
 ) -> Usage:
     """What an API will count at most for the tasks that `folder` does not hold yet.
 
@@ -166,17 +166,17 @@ def ahead(
 def _ahead(plans: "list[_Plan]", lm: TemplateLM, spec: CapabilitySpec) -> Usage:
     left = [(plan.task, plan.doc_ids) for plan in plans if plan.files.read() is None]
     with task_loading.quiet():
-        return api_cost.estimate(left, lm, spec)
+        return api_cost.estimate_request_usage(left, lm, spec)
 
 
 def _planned(
-    loaded: Loaded, spec: CapabilitySpec, folder: Path, fingerprint: str, back_end: BackEnd
+    loaded: Loaded, spec: CapabilitySpec, folder: Path, fingerprint: str, back_end: Backend
 ) -> "list[_Plan]":
     """The tasks with their documents, each refused here where it cannot be asked."""
     plans = []
     for name, task in task_loading.load(spec.tasks, spec.include_path).items():
         _settle(task, spec)
-        task_scores.check(task, name)
+        task_scores.check_metadata_fields(task, name)
         if task.OUTPUT_TYPE not in back_end.answers:
             raise BadInput(
                 f"The task {name} is of the type {task.OUTPUT_TYPE}, which {loaded.name} cannot "
@@ -184,7 +184,9 @@ def _planned(
             )
         doc_ids = list(range(len(task.eval_docs)))
         if spec.limit is not None:
-            doc_ids = subset.choose(name, subset.strata(task), spec.limit, spec.seed)
+            doc_ids = subset.choose_documents(
+                name, subset.document_strata(task), spec.limit, spec.seed
+            )
         key = _key(task, doc_ids, spec, loaded, fingerprint, back_end)
         plans.append(_Plan(name, task, doc_ids, TaskFiles(folder, name, key)))
     return plans
@@ -207,13 +209,13 @@ class _Count:
         self.planned: dict[str, int] = {}
         self._progress = progress
         self._done, self._task = 0, ""
-        self._work: Work | None = None
+        self._work: RequestProgress | None = None
 
     def start(self, task: str) -> None:
         self._task, self._work = task, None
         self._tell()
 
-    def worked(self, work: Work) -> None:
+    def worked(self, work: RequestProgress) -> None:
         """The plan is an estimate; this is the number."""
         self._work = work
         self.planned[self._task] = max(self.planned[self._task], work.total_requests)
@@ -273,7 +275,7 @@ def _key(
     spec: CapabilitySpec,
     loaded: Loaded,
     fingerprint: str,
-    back_end: BackEnd,
+    back_end: Backend,
 ) -> str:
     """A hash of everything that decides the answers."""
     digest, documents = hashlib.sha256(), task.eval_docs
@@ -304,7 +306,7 @@ def _ask(
     loaded: Loaded,
     fingerprint: str,
     device: torch.device,
-    back_end: BackEnd,
+    back_end: Backend,
 ) -> tuple[list[TaskScore], list[dict[str, Any]]]:
     """Evaluate one task and put its files on disk, the marker last."""
     began, began_at = time.monotonic(), time.time()
@@ -352,8 +354,8 @@ def _ask(
         "chat_template": loaded.tokenizer.chat_template if spec.apply_chat_template else None,
         "total_evaluation_time_seconds": str(seconds),
     }
-    samples = [task_output.as_written(one) for one in samples]
-    scores = task_scores.scores(plan.task, plan.name, results, samples, seconds)
+    samples = [task_output.as_logged_sample(one) for one in samples]
+    scores = task_scores.score_rows(plan.task, plan.name, results, samples, seconds)
     plan.files.write(results, samples, scores)
     return scores, samples
 

@@ -22,7 +22,9 @@ BREAK = "\x1e"
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
-def overlap(texts: Iterable[str], documents: dict[str, list[str]], n: int = 13) -> dict[str, int]:
+def count_overlaps(
+    texts: Iterable[str], documents: dict[str, list[str]], n: int = 13
+) -> dict[str, int]:
     """Number of each task's documents that share a run of `n` words with the texts.
 
     Args:

@@ -20,7 +20,7 @@ from lm_eval.api.model import CacheHook, hash_args
 from explorer.store import disk
 
 
-class AnswerLog(CacheHook):
+class ResponseCache(CacheHook):
     """What lm-eval tells every answer, and what knows the answers of before."""
 
     def __init__(self, path: Path, key: str, on_answer: Callable[[], None]) -> None:
@@ -83,18 +83,20 @@ def _batch(attr: str, requests: Sequence[Any]) -> str:
     return hashlib.sha256(hashes.encode()).hexdigest()
 
 
-def known(hook: CacheHook, attr: str, requests: Sequence[Any]) -> list[Any] | None:
+def cached_answers(hook: CacheHook, attr: str, requests: Sequence[Any]) -> list[Any] | None:
     """Answers of before to a whole batch."""
-    if not isinstance(hook, AnswerLog) or None in requests:
+    if not isinstance(hook, ResponseCache) or None in requests:
         return None
     return hook.find(attr, requests)
 
 
-def keep(hook: CacheHook, attr: str, requests: Sequence[Any], answers: Sequence[Any]) -> None:
+def cache_answers(
+    hook: CacheHook, attr: str, requests: Sequence[Any], answers: Sequence[Any]
+) -> None:
     """Tell a new batch to lm-eval's cache or to our log; a request without its text to neither."""
     if None in requests:
         return
     for request, answer in zip(requests, answers, strict=True):
         hook.add_partial(attr, request, answer)
-    if isinstance(hook, AnswerLog):
+    if isinstance(hook, ResponseCache):
         hook.keep(attr, requests, answers)

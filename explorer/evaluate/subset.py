@@ -10,18 +10,18 @@ from lm_eval.api.task import Task
 
 from explorer.tasks import task_loading
 
-FIELDS = ("subject", "category", "level", "type")
+STRATUM_FIELDS = ("subject", "category", "level", "type")
 """What documents of lm-eval's tasks say of their kind; the first that all of them have counts."""
 
 
-def strata(task: Task) -> list[str]:
+def document_strata(task: Task) -> list[str]:
     """The stratum of each document: its kind, and which choice is the right one.
 
     The kind is the field that the task's metadata names (`stratum`), else one of `FIELDS`.
     """
     documents = task.eval_docs
     said = task_loading.metadata(task).get("stratum")
-    names = FIELDS if said is None else (said,)
+    names = STRATUM_FIELDS if said is None else (said,)
     field = next((name for name in names if all(name in one for one in documents)), None)
     return [f"{one[field] if field else ''}/{_right(task, one)}" for one in documents]
 
@@ -38,7 +38,7 @@ def _right(task: Task, document: dict[str, object]) -> str:
     return str(target) if isinstance(target, int) else ""
 
 
-def choose(task: str, strata: Sequence[str], limit: int | None, seed: int) -> list[int]:
+def choose_documents(task: str, strata: Sequence[str], limit: int | None, seed: int) -> list[int]:
     """Positions of the documents to ask, ascending.
 
     Each stratum gives its share of the sample, up to rounding. Documents are ranked by a hash,

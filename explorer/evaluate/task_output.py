@@ -89,7 +89,7 @@ def _dump(value: Any, indent: int | None = None) -> str:
     return json.dumps(value, default=handle_non_serializable, ensure_ascii=False, indent=indent)
 
 
-def as_written(sample: dict[str, Any]) -> dict[str, Any]:
+def as_logged_sample(sample: dict[str, Any]) -> dict[str, Any]:
     """A sample in the form of lm-eval's samples_*.jsonl, as it will be read again."""
     arguments = {
         f"gen_args_{i}": {f"arg_{j}": part for j, part in enumerate(argument)}

@@ -22,7 +22,7 @@ def _metric_name(metric: str, filter_name: str, filters: set[str]) -> str:
     return metric if len(filters) == 1 else f"{metric},{filter_name}"
 
 
-def check(task: Task, name: str) -> None:
+def check_metadata_fields(task: Task, name: str) -> None:
     """Look, before anything is asked, at what the task's file says of its documents.
 
     Raises:
@@ -38,7 +38,7 @@ def check(task: Task, name: str) -> None:
             )
 
 
-def answers(task: Task, name: str, lines: list[dict[str, Any]]) -> pd.DataFrame:
+def answer_rows(task: Task, name: str, lines: list[dict[str, Any]]) -> pd.DataFrame:
     """A row a document and metric, as `harness.results.answers` has them.
 
     Args:
@@ -58,7 +58,7 @@ def answers(task: Task, name: str, lines: list[dict[str, Any]]) -> pd.DataFrame:
     return results.answers(name, lines, names, task.dump_config())
 
 
-def scores(
+def score_rows(
     task: Task, name: str, found: dict[str, Any], lines: list[dict[str, Any]], seconds: float
 ) -> list[TaskScore]:
     """A row a metric of one task; metrics whose value is no finite number are left out.

@@ -13,7 +13,7 @@ BUSY_SHARE = 0.2
 """Share of all processors' time that others may take before the machine counts as busy."""
 BUSY_GPU_SHARE = 0.05
 """Share of the time in which a GPU may compute before we begin."""
-LOOK_S = 0.5
+WATCH_BEFORE_S = 0.5
 """How long we look before we begin."""
 
 
@@ -27,7 +27,7 @@ def busy_and_total_s() -> tuple[float, float]:
     return busy, total
 
 
-class Watch:
+class InterferenceWatch:
     """What other processes and guests take of the device, before and during a timing."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Watch:
         """
         self._device, self._only_before, self._counter = device, only_before, counter
         first = counter()
-        time.sleep(LOOK_S)
+        time.sleep(WATCH_BEFORE_S)
         self._began = counter()
         is_gpu = device.type == "cuda"
         self.before = Interference(

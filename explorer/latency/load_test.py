@@ -19,9 +19,10 @@ from collections.abc import Callable
 import torch
 
 from explorer.errors import BadInput, RunFailed
-from explorer.latency.interference import Watch
-from explorer.latency.runtimes.endpoint import Client, Failed
-from explorer.latency.timing import said_before, why_saturated
+from explorer.latency.interference import InterferenceWatch
+from explorer.latency.runtimes.endpoint_client import RequestFailed
+from explorer.latency.runtimes.endpoint_stream import StreamingClient
+from explorer.latency.timing import saturation_note, warn_if_busy
 from explorer.models.endpoint import Endpoint
 from explorer.records import Energy, Latency, LoadPoint, RuntimeFacts, TimedRequest, Timing
 from explorer.specs import LatencySpec
@@ -94,7 +95,7 @@ WORDS = (
     "system",
 )
 """Frequent words, about a token each for most tokenizers."""
-GROWING = 1.5
+QUEUE_GROWTH = 1.5
 """In an open loop, times that grow by so much from the first to the last third mean a queue."""
 
 
@@ -116,12 +117,12 @@ def time_endpoint(endpoint: Endpoint, spec: LatencySpec, progress: Progress) -> 
             "concurrency for requests at the same time."
         )
     began = time.monotonic()
-    watch = Watch(torch.device("cpu"), only_before=endpoint.is_local)
+    watch = InterferenceWatch(torch.device("cpu"), only_before=endpoint.is_local)
     # A collection passes over all that libraries have made, and would be timed with an answer.
     gc.collect()
     gc.freeze()
     try:
-        timing = asyncio.run(_Load(endpoint, spec, progress, said_before(watch)).timing())
+        timing = asyncio.run(_Load(endpoint, spec, progress, warn_if_busy(watch)).timing())
     finally:
         gc.unfreeze()
     interference = watch.interference()
@@ -148,7 +149,7 @@ class _Load:
         self._total = spec.warmup + spec.repeats + levels
 
     async def timing(self) -> Timing:
-        async with Client(self._endpoint, timeout_s=self._spec.timeout_s) as client:
+        async with StreamingClient(self._endpoint, timeout_s=self._spec.timeout_s) as client:
             await self._fit_prompt(client)
             alone = await self._closed(client, 1, self._spec.repeats, self._spec.warmup)
             if not alone.turns:
@@ -172,24 +173,24 @@ class _Load:
             curve_note=note,
         )
 
-    async def _fit_prompt(self, client: Client) -> None:
+    async def _fit_prompt(self, client: StreamingClient) -> None:
         """Choose the number of words that the server counts as `prompt_tokens`."""
         wanted = self._spec.prompt_tokens
         small, large = max(1, wanted // 4), max(2, wanted // 2)
         counts = []
         for num_words in (small, large):
-            turn = await client.agree(self._prompt(num_words), 2)
+            turn = await client.negotiate(self._prompt(num_words), 2)
             counts.append(turn.num_prompt_tokens or num_words)
         per_word = max((counts[1] - counts[0]) / (large - small), 0.1)
         fixed = counts[0] - per_word * small
         self._num_words = max(1, round((wanted - fixed) / per_word))
 
-    async def _sweep(self, client: Client) -> tuple[list[LoadPoint], str | None]:
+    async def _sweep(self, client: StreamingClient) -> tuple[list[LoadPoint], str | None]:
         curve: list[LoadPoint] = []
         notes = []
         for num_clients in self._spec.concurrency:
             curve.append(await self._closed(client, num_clients, self._wanted(num_clients), 1))
-            note = _why_failed(curve[-1]) or why_saturated(curve)
+            note = _why_failed(curve[-1]) or saturation_note(curve)
             if note:
                 notes.append(note)
                 break
@@ -202,7 +203,7 @@ class _Load:
         return curve, " ".join(notes) or None
 
     async def _closed(
-        self, client: Client, num_clients: int, num_counted: int, warmup: int
+        self, client: StreamingClient, num_clients: int, num_counted: int, warmup: int
     ) -> LoadPoint:
         """Keep `num_clients` requests under way until enough were answered.
 
@@ -234,7 +235,7 @@ class _Load:
         await self._finished(workers, is_full)
         return level.point("clients", num_clients)
 
-    async def _open(self, client: Client, rate: float) -> LoadPoint:
+    async def _open(self, client: StreamingClient, rate: float) -> LoadPoint:
         """Send requests at random moments, `rate` a second on average."""
         level = _Level()
         level.counts_from_now()
@@ -271,11 +272,13 @@ class _Load:
             if isinstance(error, Exception):
                 raise error
 
-    async def _ask(self, client: Client, level: "_Level") -> TimedRequest | Failed:
+    async def _ask(self, client: StreamingClient, level: "_Level") -> TimedRequest | RequestFailed:
         began = time.monotonic()
         try:
-            turn = await client.ask(self._prompt(self._num_words), self._spec.output_tokens)
-        except Failed as failed:
+            turn = await client.time_request(
+                self._prompt(self._num_words), self._spec.output_tokens
+            )
+        except RequestFailed as failed:
             return failed
         finally:
             self._done += 1
@@ -306,9 +309,9 @@ class _Level:
         self.counting = True
         self.began = self._ended = self._clock()
 
-    def add(self, result: TimedRequest | Failed) -> None:
+    def add(self, result: TimedRequest | RequestFailed) -> None:
         self._ended = self._clock()
-        if isinstance(result, Failed):
+        if isinstance(result, RequestFailed):
             self.failures[result.kind] += 1
         else:
             self.turns.append(result)
@@ -354,7 +357,7 @@ def _why_growing(point: LoadPoint) -> str | None:
         statistics.median(turn.latency_ms for turn in part)
         for part in (ordered[:third], ordered[-third:])
     )
-    if last <= GROWING * first:
+    if last <= QUEUE_GROWTH * first:
         return None
     return (
         f"Saturated: at {point.level:g} requests/s the last third took {last:.3g} ms, the first "

@@ -1,82 +1,55 @@
-"""The few questions that we ask NVIDIA's management library, by ctypes; None where it is not.
+"""Energy, utilisation and processes of an NVIDIA GPU, from the driver's NVML library.
+
+Every function returns None where there is no driver, or where this GPU has no such counter.
 
 Source: docs.nvidia.com/deploy/nvml-api, "Device Queries".
 """
 
-import ctypes
 import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
+import pynvml
 import torch
 
 
-class _Utilisation(ctypes.Structure):
-    _fields_ = [("gpu", ctypes.c_uint), ("memory", ctypes.c_uint)]
-
-
-class _Process(ctypes.Structure):
-    """nvmlProcessInfo_t of the calls that end in _v3."""
-
-    _fields_ = [
-        ("pid", ctypes.c_uint),
-        ("used_bytes", ctypes.c_ulonglong),
-        ("gpu_instance", ctypes.c_uint),
-        ("compute_instance", ctypes.c_uint),
-    ]
-
-
 def energy_joules(device: torch.device) -> float | None:
-    """Energy of the whole GPU since its driver was loaded; Volta and later know it."""
-    millijoules = ctypes.c_ulonglong()
-    if not _ask(device, "nvmlDeviceGetTotalEnergyConsumption", ctypes.byref(millijoules)):
-        return None
-    return millijoules.value / 1e3
+    """Energy in joules that the whole GPU has used since its driver was loaded.
+
+    Volta and newer GPUs count it.
+    """
+    millijoules = _query(device, pynvml.nvmlDeviceGetTotalEnergyConsumption)
+    return None if millijoules is None else float(millijoules) / 1e3
 
 
 def busy_share(device: torch.device) -> float | None:
-    """Share of the last sampling period in which a kernel ran."""
-    found = _Utilisation()
-    if not _ask(device, "nvmlDeviceGetUtilizationRates", ctypes.byref(found)):
+    """Share of the last sampling period in which a kernel ran, in [0, 1]."""
+    utilisation = _query(device, pynvml.nvmlDeviceGetUtilizationRates)
+    return None if utilisation is None else float(utilisation.gpu) / 100
+
+
+def num_other_processes(device: torch.device) -> int | None:
+    """Number of processes that compute on the GPU, without this one."""
+    processes = _query(device, pynvml.nvmlDeviceGetComputeRunningProcesses)
+    if processes is None:
         return None
-    return float(found.gpu) / 100
+    other_pids = {process.pid for process in processes} - {os.getpid()}
+    # In a container the pids are the host's and ours is not among them, yet one of them is us.
+    own_is_listed = len(other_pids) < len(processes)
+    return len(other_pids) if own_is_listed else max(len(other_pids) - 1, 0)
 
 
-def num_other_processes(device: torch.device) -> int:
-    """Processes beside this one that compute on the GPU; 0 where nobody tells."""
-    room = 64
-    count, found = ctypes.c_uint(room), (_Process * room)()
-    if not _ask(device, "nvmlDeviceGetComputeRunningProcesses_v3", ctypes.byref(count), found):
-        return 0
-    # In a container the pids are the host's, and ours is not among them: one of them is us.
-    pids = {found[i].pid for i in range(count.value)} - {os.getpid()}
-    ours_is_named = len(pids) < count.value
-    return len(pids) if ours_is_named else max(len(pids) - 1, 0)
-
-
-def _ask(device: torch.device, function: str, *arguments: Any) -> bool:
-    library, handle = _library(), None
-    if library is not None:
-        handle = _handle(str(torch.cuda.get_device_properties(device).uuid))
-    if library is None or handle is None or not hasattr(library, function):
-        return False
-    return bool(getattr(library, function)(handle, *arguments) == 0)
-
-
-@functools.cache
-def _library() -> ctypes.CDLL | None:
+def _query(device: torch.device, function: Callable[[Any], Any]) -> Any:
+    """What one NVML function returns for this device; None where NVML cannot answer."""
     try:
-        library = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
+        return function(_handle(str(torch.cuda.get_device_properties(device).uuid)))
+    except pynvml.NVMLError:
         return None
-    return library if library.nvmlInit_v2() == 0 else None
 
 
 @functools.cache
-def _handle(uuid: str) -> ctypes.c_void_p | None:
-    """By UUID, since CUDA_VISIBLE_DEVICES renumbers torch's devices but not NVML's."""
-    library, handle = _library(), ctypes.c_void_p()
-    name = (uuid if uuid.startswith("GPU-") else f"GPU-{uuid}").encode()
-    if library is None or library.nvmlDeviceGetHandleByUUID(name, ctypes.byref(handle)):
-        return None
-    return handle
+def _handle(uuid: str) -> Any:
+    """NVML's handle of a GPU, by UUID: CUDA_VISIBLE_DEVICES renumbers torch's devices only."""
+    pynvml.nvmlInit()
+    return pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")

@@ -19,7 +19,7 @@ from explorer.latency.runtimes import open_runtime
 from explorer.specs import LatencySpec
 
 
-def measure(asked: dict[str, Any]) -> int:
+def measure_peak_bytes(asked: dict[str, Any]) -> int:
     """Bytes that a model took while it answered; the process must be fresh."""
     torch.set_num_threads(asked["threads"])
     spec = LatencySpec.parse(asked["spec"])
@@ -38,7 +38,7 @@ def measure(asked: dict[str, Any]) -> int:
         # Loading can take more than answering: 5 forgets the peak so far (man 5 proc).
         if runtime.device.type == "cpu":
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        timing.answer(runtime, prompt_BT, spec.output_tokens)
+        timing.time_request(runtime, prompt_BT, spec.output_tokens)
     if peak.num_bytes is not None:
         return peak.num_bytes
     return _highest_resident_bytes() - before
@@ -52,4 +52,4 @@ def _highest_resident_bytes() -> int:
 
 
 if __name__ == "__main__":
-    print(measure(json.loads(sys.argv[1])))
+    print(measure_peak_bytes(json.loads(sys.argv[1])))

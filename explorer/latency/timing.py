@@ -18,8 +18,8 @@ import torch
 
 from explorer.errors import BadInput, NoRoom
 from explorer.latency import peak_memory
-from explorer.latency.energy import Meter
-from explorer.latency.interference import Watch
+from explorer.latency.energy import EnergyMeter, EnergyUse
+from explorer.latency.interference import InterferenceWatch
 from explorer.latency.runtimes.protocol import Runtime
 from explorer.records import Latency, LoadPoint, TimedRequest, Timing
 from explorer.specs import Bits, LatencySpec
@@ -75,9 +75,9 @@ def time_in_turns(
     runtimes = [own] + ([teacher] if teacher else [])
     for each in runtimes:
         _check_context(each, spec)
-    watch, meter = Watch(own.device), Meter(own.device)
+    watch, meter = InterferenceWatch(own.device), EnergyMeter(own.device)
     num_turns = (spec.warmup + spec.repeats) * len(runtimes)
-    tell = _Tell(progress, num_turns, **said_before(watch))
+    tell = _Tell(progress, num_turns, **warn_if_busy(watch))
     levels = [_timed_level(runtimes, spec, spec.batch_size, meter, tell)]
     peaks = [timed.peak_bytes for timed in levels[0]]
     curves, notes = _sweep(runtimes, spec, meter, tell)
@@ -108,7 +108,7 @@ def time_in_turns(
     )
 
 
-def said_before(watch: Watch) -> dict[str, bool]:
+def warn_if_busy(watch: InterferenceWatch) -> dict[str, bool]:
     """What the progress of a timing says all along: `busy`, where others use the machine.
 
     The log says it too, once. The timing goes on: its record says how busy the machine was.
@@ -130,7 +130,7 @@ def random_prompt(
     return torch.randint(num_known, shape, generator=generator).to(runtimes[0].device)
 
 
-def answer(runtime: Runtime, prompt_BT: torch.Tensor, num_output_tokens: int) -> TimedRequest:
+def time_request(runtime: Runtime, prompt_BT: torch.Tensor, num_output_tokens: int) -> TimedRequest:
     """Time one request; the answer always has `num_output_tokens`, end-of-text or not.
 
     The clock starts with the prompt on the device and the device idle, and is read when a
@@ -175,7 +175,7 @@ class _Timed:
 
     def __init__(self) -> None:
         self.turns: list[TimedRequest] = []
-        self.spent: list[tuple[float, float]] = []
+        self.spent: list[EnergyUse | None] = []
         self.peak_bytes: int | None = None
 
     @property
@@ -185,7 +185,11 @@ class _Timed:
 
 
 def _timed_level(
-    runtimes: Sequence[Runtime], spec: LatencySpec, num_sequences: int, meter: Meter, tell: _Tell
+    runtimes: Sequence[Runtime],
+    spec: LatencySpec,
+    num_sequences: int,
+    meter: EnergyMeter,
+    tell: _Tell,
 ) -> list[_Timed]:
     """Let the models answer in turns with one batch size."""
     prompt_BT = random_prompt(runtimes, spec, num_sequences)
@@ -200,7 +204,7 @@ def _timed_level(
                 gc.disable()
                 with runtimes[which].watch_memory() as peak:
                     meter.start()
-                    turn = answer(runtimes[which], prompt_BT, spec.output_tokens)
+                    turn = time_request(runtimes[which], prompt_BT, spec.output_tokens)
                     spent = meter.stop()
                 if collecting:
                     gc.enable()
@@ -225,7 +229,7 @@ def _timed_level(
 
 
 def _sweep(
-    runtimes: Sequence[Runtime], spec: LatencySpec, meter: Meter, tell: _Tell
+    runtimes: Sequence[Runtime], spec: LatencySpec, meter: EnergyMeter, tell: _Tell
 ) -> tuple[list[list[LoadPoint]], list[str | None]]:
     """The levels of concurrency as batch sizes, each model until it is saturated.
 
@@ -246,7 +250,7 @@ def _sweep(
             break
         for i, one in zip(list(going), timed, strict=True):
             curves[i].append(_batch_point(level, one.turns))
-            notes[i] = why_saturated(curves[i])
+            notes[i] = saturation_note(curves[i])
             if notes[i]:
                 going.remove(i)
     return curves, notes
@@ -263,7 +267,7 @@ def _batch_point(level: int, turns: list[TimedRequest]) -> LoadPoint:
     )
 
 
-def why_saturated(curve: Sequence[LoadPoint]) -> str | None:
+def saturation_note(curve: Sequence[LoadPoint]) -> str | None:
     """A sentence when the last level makes hardly more tokens than the one before."""
     rates = [point.output_tokens_per_s for point in curve[-2:]]
     if len(rates) < 2 or rates[0] is None or rates[1] is None:

@@ -14,7 +14,7 @@ from explorer.errors import BadInput
 PREFIX = "endpoint:"
 KEY_VARIABLE = "EXPLORER_ENDPOINT_KEY"
 """Where the key comes from; it never reaches a record, a log or a command line."""
-SELLERS_KEYS = {"api.openai.com": "OPENAI_API_KEY", "api.anthropic.com": "ANTHROPIC_API_KEY"}
+PROVIDER_KEYS = {"api.openai.com": "OPENAI_API_KEY", "api.anthropic.com": "ANTHROPIC_API_KEY"}
 """Where the keys of these hosts are as well; no other host gets them."""
 
 
@@ -29,10 +29,10 @@ class Endpoint:
     @property
     def is_chat(self) -> bool:
         """Whether prompts are messages of a chat, or plain text."""
-        return self.url.endswith("/chat/completions") or self.speaks_anthropic
+        return self.url.endswith("/chat/completions") or self.is_anthropic
 
     @property
-    def speaks_anthropic(self) -> bool:
+    def is_anthropic(self) -> bool:
         """Whether it takes Anthropic's messages rather than OpenAI's."""
         return self.url.endswith("/messages")
 
@@ -47,7 +47,7 @@ class Endpoint:
         return urlsplit(self.url).hostname in {"127.0.0.1", "localhost", "::1"}
 
 
-def parse(name: str) -> Endpoint:
+def parse_endpoint(name: str) -> Endpoint:
     """The endpoint that a name means.
 
     Raises:
@@ -78,18 +78,18 @@ def parse(name: str) -> Endpoint:
     return Endpoint(f"{parts.scheme}://{parts.netloc}{path}", model)
 
 
-def key() -> str | None:
+def default_key() -> str | None:
     """The key for the endpoint, from the environment; None where there is none."""
     return os.environ.get(KEY_VARIABLE) or None
 
 
-def key_of(where: Endpoint, variable: str | None = None) -> str | None:
+def key_for(where: Endpoint, variable: str | None = None) -> str | None:
     """The key for this endpoint, from the environment variable of that name or the usual ones.
 
     Raises:
         BadInput: The variable that was named is not set, or a seller wants a key and none is.
     """
-    seller = SELLERS_KEYS.get(urlsplit(where.url).hostname or "")
+    seller = PROVIDER_KEYS.get(urlsplit(where.url).hostname or "")
     names = [variable] if variable else [KEY_VARIABLE, *([seller] if seller else [])]
     found = next((os.environ[name] for name in names if os.environ.get(name)), None)
     if found is None and (variable or seller):

@@ -9,11 +9,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from explorer.errors import UnknownModel
 from explorer.models.layers import KEPT_LAYERS, kept_widths
 from explorer.models.loading import Loaded, load_config
-from explorer.models.quantize import dtype_name, plain_tensors
+from explorer.models.quantize import dtype_name, stored_tensors
 from explorer.records import ModelFacts
 
 
-def skeleton(name: str) -> PreTrainedModel:
+def model_without_weights(name: str) -> PreTrainedModel:
     """A model without its weights, on torch's meta device, which takes no memory.
 
     Raises:
@@ -28,7 +28,7 @@ def skeleton(name: str) -> PreTrainedModel:
     return made
 
 
-def facts(loaded: Loaded) -> ModelFacts:
+def model_facts(loaded: Loaded) -> ModelFacts:
     """What a record keeps of a model in memory."""
     model = loaded.model
     config = model.config
@@ -45,7 +45,7 @@ def facts(loaded: Loaded) -> ModelFacts:
         weight_bytes=sum(
             stored.nbytes
             for name, weight in model.named_parameters()
-            for _, stored in plain_tensors(name, weight)
+            for _, stored in stored_tensors(name, weight)
         ),
         kept_layers=getattr(config, KEPT_LAYERS, None),
         kept_widths=kept_widths(config),
@@ -59,7 +59,7 @@ def fingerprint(loaded: Loaded) -> str:
     """
     digest = hashlib.sha256(tokenizer_digest(loaded.tokenizer).encode())
     weights = sorted(loaded.model.state_dict().items())
-    for name, tensor in (one for weight in weights for one in plain_tensors(*weight)):
+    for name, tensor in (one for weight in weights for one in stored_tensors(*weight)):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(memoryview(tensor.detach().cpu().contiguous().view(torch.uint8).numpy()))
     return digest.hexdigest()[:16]

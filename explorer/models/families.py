@@ -17,7 +17,7 @@ from explorer.models.layers import layer_list
 
 
 @dataclasses.dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """The sizes that a student may have smaller than its teacher."""
 
     num_layers: int
@@ -139,11 +139,11 @@ def family_of(model: PreTrainedModel) -> Family:
     return FAMILIES[kind]
 
 
-def shape_of(model: PreTrainedModel) -> Shape:
+def shape_of(model: PreTrainedModel) -> ModelShape:
     """A model's sizes, from its configuration."""
     config = model.config
     hidden, heads = int(config.hidden_size), int(config.num_attention_heads)
-    return Shape(
+    return ModelShape(
         num_layers=int(config.num_hidden_layers),
         hidden_size=hidden,
         intermediate_size=int(
@@ -157,7 +157,7 @@ def shape_of(model: PreTrainedModel) -> Shape:
     )
 
 
-def config_for(model: PreTrainedModel, shape: Shape) -> Any:
+def resized_config(model: PreTrainedModel, shape: ModelShape) -> Any:
     """The model's configuration at other widths, and as many layers as it has."""
     config = copy.deepcopy(model.config)
     config.hidden_size = shape.hidden_size
@@ -171,7 +171,7 @@ def config_for(model: PreTrainedModel, shape: Shape) -> Any:
     return config
 
 
-def check(model: PreTrainedModel, shape: Shape) -> None:
+def check_shape(model: PreTrainedModel, shape: ModelShape) -> None:
     """Refuse a shape that the family's attention cannot have.
 
     Raises:
@@ -199,7 +199,7 @@ def check(model: PreTrainedModel, shape: Shape) -> None:
         )
 
 
-def axes(model: PreTrainedModel) -> dict[str, tuple[int | None, str]]:
+def weight_axes(model: PreTrainedModel) -> dict[str, tuple[int | None, str]]:
     """Each weight's layer (None outside the layers) and axes, by its name in the state dict.
 
     Raises:
@@ -224,9 +224,9 @@ def axes(model: PreTrainedModel) -> dict[str, tuple[int | None, str]]:
     return found
 
 
-def count_parameters(model: PreTrainedModel, shapes: Iterable[Shape]) -> list[int]:
+def count_parameters(model: PreTrainedModel, shapes: Iterable[ModelShape]) -> list[int]:
     """Parameters that the model would have in each of these shapes, tied weights once."""
-    places = axes(model)
+    places = weight_axes(model)
     # named_parameters lists a tied weight once.
     outer: list[tuple[str, tuple[int, ...]]] = []
     layer: list[tuple[str, tuple[int, ...]]] = []
@@ -235,7 +235,7 @@ def count_parameters(model: PreTrainedModel, shapes: Iterable[Shape]) -> list[in
         if number in (None, 0):
             (outer if number is None else layer).append((letters, tuple(weight.shape)))
 
-    def count(weights: list[tuple[str, tuple[int, ...]]], shape: Shape) -> int:
+    def count(weights: list[tuple[str, tuple[int, ...]]], shape: ModelShape) -> int:
         total = 0
         for letters, sizes in weights:
             size = 1

@@ -98,12 +98,12 @@ def load(
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     numbers = pick_dtype(dtype, where)
     if bits:
-        quantize.check(bits, where, numbers)
+        quantize.check_quantization(bits, where, numbers)
     began = time.perf_counter()
     if source.gguf_file:
         options["gguf_file"] = source.gguf_file
     try:
-        with quiet():
+        with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(source.path, **options)
             model: Any = AutoModelForCausalLM.from_pretrained(
                 source.path,
@@ -114,7 +114,7 @@ def load(
         if source.gguf_file:
             model = _plain(model)
         if bits:
-            quantize.round_weights(model, bits, where)
+            quantize.quantize_weights(model, bits, where)
         model = model.to(where).eval()
     except torch.OutOfMemoryError as error:
         raise NoRoom(f"{name} does not fit into the memory of {where}: {error}") from error
@@ -130,7 +130,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     source = locate(name)
     options = {"gguf_file": source.gguf_file} if source.gguf_file else {}
     try:
-        with quiet():
+        with quiet_transformers():
             return AutoTokenizer.from_pretrained(source.path, **options)
     except (OSError, ValueError, KeyError) as error:
         raise UnknownModel(
@@ -139,14 +139,14 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class ModelSource:
     """Where `from_pretrained` finds a model: a folder or hub id, perhaps a GGUF in it."""
 
     path: str
     gguf_file: str | None = None
 
 
-def locate(name: str) -> Source:
+def locate(name: str) -> ModelSource:
     """Turn a name into what `from_pretrained` wants, without loading anything.
 
     Raises:
@@ -159,12 +159,12 @@ def locate(name: str) -> Source:
                 "for torch: starter, a hub id, a folder, gguf:FILE or run:RUN_ID."
             )
     if name == "starter":
-        return Source(str(_starter_folder()))
+        return ModelSource(str(_starter_folder()))
     if name.startswith("gguf:"):
         path = Path(name.removeprefix("gguf:")).expanduser()
         if not path.is_file():
             raise UnknownModel(f"No GGUF file at {path}. Give gguf: and the path of a .gguf file.")
-        return Source(str(path.parent), path.name)
+        return ModelSource(str(path.parent), path.name)
     if name.startswith("run:"):
         run_id = name.removeprefix("run:")
         weights = disk.weights_folder(store_root(), run_id)
@@ -173,18 +173,18 @@ def locate(name: str) -> Source:
                 f"The run {run_id!r} has no student's weights here. Weights are not committed: "
                 f"make them again with explorer run {run_id} --again."
             )
-        return Source(str(weights))
+        return ModelSource(str(weights))
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UnknownModel(f"The folder {folder} has no config.json, so it holds no model.")
-        return Source(str(folder))
+        return ModelSource(str(folder))
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
         raise UnknownModel(
             f"There is no folder {name!r}. Name a model as starter, a hub id (org/name), a folder, "
             "gguf:FILE or run:RUN_ID."
         )
-    return Source(name)
+    return ModelSource(name)
 
 
 def disk_bytes(name: str) -> int | None:
@@ -204,14 +204,14 @@ def disk_bytes(name: str) -> int | None:
 
 def _starter_folder() -> Path:
     """The starter as a folder of safetensors: converted once, then it loads in a second."""
-    gguf = starter.fetch()
+    gguf = starter.fetch_starter()
     folder = gguf.parent / "float32"
     with FileLock(str(folder) + ".lock"):
         if not (folder / "config.json").is_file():
             converted = load(f"gguf:{gguf}", dtype="float32")
             with tempfile.TemporaryDirectory(dir=gguf.parent) as partial:
                 whole = Path(partial) / "float32"
-                with quiet():
+                with quiet_transformers():
                     converted.model.save_pretrained(whole)
                 converted.tokenizer.save_pretrained(whole)
                 # A folder that lost its files would be in the way of the new one.
@@ -225,7 +225,7 @@ def load_config(name: str) -> Any:
     source = locate(name)
     options = {"gguf_file": source.gguf_file} if source.gguf_file else {}
     try:
-        with quiet():
+        with quiet_transformers():
             return AutoConfig.from_pretrained(source.path, **options)
     except (OSError, ValueError, KeyError) as error:
         raise UnknownModel(f"Could not find the model {name!r}: {_first_line(error)}") from error
@@ -254,7 +254,7 @@ def _plain(model: PreTrainedModel) -> PreTrainedModel:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """No progress bars from transformers: our own progress says what is going on."""
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()

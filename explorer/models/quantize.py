@@ -20,20 +20,20 @@ from transformers import PreTrainedModel
 from explorer.errors import BadInput
 from explorer.specs import Bits
 
-GROUP = 32
+GROUP_SIZE = 32
 """Weights of a row that share a scale in 4 bits, as in GGUF."""
-LEAST_CAPABILITY = (8, 0)
+MIN_CUDA_CAPABILITY = (8, 0)
 """CUDA's compute capability from which torch has a product with 4-bit weights."""
 
 
-def check(bits: Bits, device: torch.device, dtype: torch.dtype) -> None:
+def check_quantization(bits: Bits, device: torch.device, dtype: torch.dtype) -> None:
     """Refuse what cannot be rounded, before anything is loaded.
 
     Raises:
         BadInput: torchao is not installed, or this device or dtype has no such product.
     """
     if bits == 4:
-        if device.type != "cuda" or torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
+        if device.type != "cuda" or torch.cuda.get_device_capability(device) < MIN_CUDA_CAPABILITY:
             raise BadInput(
                 "4-bit weights need an NVIDIA GPU of compute capability 8.0 or newer, and this "
                 f"run's device is {device}. Take 8 bits, or on a processor gguf: q4_k_m."
@@ -46,7 +46,7 @@ def check(bits: Bits, device: torch.device, dtype: torch.dtype) -> None:
     _torchao()
 
 
-def round_weights(model: PreTrainedModel, bits: Bits, device: torch.device) -> None:
+def quantize_weights(model: PreTrainedModel, bits: Bits, device: torch.device) -> None:
     """Round a model's linear weights in place, each layer on `device`, one after the other.
 
     Args:
@@ -61,7 +61,9 @@ def round_weights(model: PreTrainedModel, bits: Bits, device: torch.device) -> N
         how = torchao.Int8WeightOnlyConfig(set_inductor_config=False)
     else:
         how = torchao.Int4WeightOnlyConfig(
-            group_size=GROUP, int4_packing_format="tile_packed_to_4d", set_inductor_config=False
+            group_size=GROUP_SIZE,
+            int4_packing_format="tile_packed_to_4d",
+            set_inductor_config=False,
         )
 
     def is_rounded(module: torch.nn.Module, name: str) -> bool:
@@ -70,14 +72,14 @@ def round_weights(model: PreTrainedModel, bits: Bits, device: torch.device) -> N
     torchao.quantize_(model, how, is_rounded, device=device)
 
 
-def plain_tensors(name: str, tensor: Any) -> Iterator[tuple[str, Any]]:
+def stored_tensors(name: str, tensor: Any) -> Iterator[tuple[str, Any]]:
     """What a weight is stored as: itself, or its rounded numbers, scales and offsets."""
     if not is_traceable_wrapper_subclass(tensor):
         yield name, tensor
         return
     parts, _ = tensor.__tensor_flatten__()
     for part in parts:
-        yield from plain_tensors(f"{name}.{part}", getattr(tensor, part))
+        yield from stored_tensors(f"{name}.{part}", getattr(tensor, part))
 
 
 def dtype_name(dtype: torch.dtype, bits: Bits | None = None) -> str:

@@ -25,7 +25,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from explorer import paths
 from explorer.errors import BadInput, ExplorerError
-from explorer.models.starter import SIZES as STARTER
+from explorer.models.starter import STARTER_SIZES as STARTER
 from explorer.specs import DepthStudent, FreshStudent, RunSpec, StudentSpec, Widths
 from explorer.store import disk
 
@@ -90,7 +90,7 @@ class ModelSizes:
 UNKNOWN = ModelSizes()
 
 
-def read(name: str, root: Path | None = None) -> ModelSizes:
+def read_sizes(name: str, root: Path | None = None) -> ModelSizes:
     """The sizes of a model by its name, as far as files on this machine state them.
 
     Args:
@@ -141,7 +141,7 @@ def check_student(student: StudentSpec, teacher: str, root: Path | None = None) 
     if student.kind == "checkpoint" or start.startswith("endpoint:"):
         return
     whose = f"the teacher {teacher}" if student.start is None else start
-    whole = read(start, root)
+    whole = read_sizes(start, root)
     if not isinstance(student, DepthStudent) and whole.model_type not in (None, *WIDTH_TYPES):
         raise BadInput(
             f"The widths of {whose} (model type {whole.model_type}) cannot be cut; known are "
@@ -149,7 +149,7 @@ def check_student(student: StudentSpec, teacher: str, root: Path | None = None) 
         )
     fresh = isinstance(student, FreshStudent)
     if isinstance(student, DepthStudent | FreshStudent):
-        check_layers(student.num_layers, whole.num_layers, whose, as_many=fresh)
+        check_num_layers(student.num_layers, whole.num_layers, whose, as_many=fresh)
     num_parameters = getattr(student, "num_parameters", None)
     most = whole.num_parameters
     # Nothing would be cut of as many, but a fresh model of the teacher's size is a baseline.
@@ -166,7 +166,7 @@ def check_student(student: StudentSpec, teacher: str, root: Path | None = None) 
             )
 
 
-def check_layers(
+def check_num_layers(
     asked: int | None, num_layers: int | None, whose: str, *, as_many: bool = False
 ) -> None:
     """Refuse a student with as many or more layers than the model that it is cut from.

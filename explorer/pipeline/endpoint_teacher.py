@@ -12,7 +12,7 @@ from explorer.distill import endpoint_topk
 from explorer.distill.schedule import num_steps
 from explorer.distill.teacher_cache import TeacherCache, TopK, TopKPass
 from explorer.errors import BadInput
-from explorer.evaluate.backends.api_cost import Spent
+from explorer.evaluate.backends.api_cost import UsageLog
 from explorer.latency.runtimes import endpoint_logprobs
 from explorer.models import endpoint
 from explorer.models.endpoint import Endpoint
@@ -33,14 +33,14 @@ def check_can_teach(spec: RunSpec) -> None:
     """
     if spec.student is None or not _wants_targets(spec):
         return
-    where = endpoint.parse(spec.teacher)
+    where = endpoint.parse_endpoint(spec.teacher)
     if where.is_chat:
         raise BadInput(
             f"{where.url} takes chats, and a chat endpoint does not score given text. Name an "
             "endpoint of plain completions that echoes the prompt "
-            f"(endpoint:http://HOST/v1/completions#MODEL), or {endpoint_logprobs.BY_TEXT}."
+            f"(endpoint:http://HOST/v1/completions#MODEL), or {endpoint_logprobs.TEXT_ONLY_ADVICE}."
         )
-    endpoint.key_of(where, _api(spec).key_variable)
+    endpoint.key_for(where, _api(spec).key_variable)
 
 
 def uses_targets(run: RunContext) -> bool:
@@ -70,9 +70,9 @@ def scorer(run: RunContext, where: Endpoint, targets: TeacherCache) -> TopKPass:
             f"distill.top_k must be below the {num_tokens:,} tokens of the vocabulary, so that "
             "something is left for the tail."
         )
-    spent = Spent(_usage_file(targets))
-    client = endpoint_logprobs.Scorer(
-        where, run.tokenizer, api, endpoint.key_of(where, api.key_variable), spent.add
+    spent = UsageLog(_usage_file(targets))
+    client = endpoint_logprobs.PromptScorer(
+        where, run.tokenizer, api, endpoint.key_for(where, api.key_variable), spent.add
     )
 
     def score(
@@ -98,7 +98,7 @@ def scorer(run: RunContext, where: Endpoint, targets: TeacherCache) -> TopKPass:
 
 def usage(targets: TeacherCache) -> Usage:
     """Replies and tokens these targets have cost so far, over all runs that share them."""
-    return Spent(_usage_file(targets)).total()
+    return UsageLog(_usage_file(targets)).total()
 
 
 def describe_requests(spec: RunSpec, root: Path) -> str | None:
@@ -111,7 +111,7 @@ def describe_requests(spec: RunSpec, root: Path) -> str | None:
     if spec.student is None or distill is None or not _wants_targets(spec):
         return None
     check_can_teach(spec)
-    where = endpoint.parse(spec.teacher)
+    where = endpoint.parse_endpoint(spec.teacher)
     num_blocks = distill.heldout_blocks
     if distill.method == "cached":
         num_blocks += num_steps(distill) * distill.blocks_per_step

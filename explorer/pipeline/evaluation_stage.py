@@ -12,9 +12,10 @@ from explorer.evaluate.backends import llama_lm
 from explorer.evaluate.backends.llama_lm import LlamaLM
 from explorer.latency import timing
 from explorer.latency.runtimes import open_runtime
-from explorer.latency.runtimes.llamacpp import LlamaCpp
+from explorer.latency.runtimes.llamacpp import LlamaCppRuntime
 from explorer.latency.runtimes.protocol import Runtime
-from explorer.models.facts import facts, fingerprint
+from explorer.models import facts
+from explorer.models.facts import fingerprint
 from explorer.models.gguf import header
 from explorer.models.gguf.convert import to_gguf
 from explorer.models.loading import Loaded, pick_dtype
@@ -29,12 +30,12 @@ log = logging.getLogger("explorer")
 
 def measure_in_torch(run: RunContext, model: Loaded, stored_as: str) -> None:
     """Evaluate and time a model in transformers; `stored_as` names its files."""
-    model_facts = facts(model)
+    model_facts = facts.model_facts(model)
     run.record_parts["model"] = model_facts
     if run.spec.capability:
         run.record_parts["capability"] = evaluate(run, model, model_facts.fingerprint)
     if run.spec.latency:
-        runtime = open_runtime.of_loaded(model, run.spec.latency, stored_as=stored_as)
+        runtime = open_runtime.from_loaded(model, run.spec.latency, stored_as=stored_as)
         run.record_parts["latency"] = _time(run, runtime, model_facts, stored_as)
 
 
@@ -62,11 +63,11 @@ def measure_in_llama_cpp(
             f"llama.cpp is measured on the CPU, and this run's device is {run.device}. Write "
             "device: cpu, so that the teacher is timed there too."
         )
-    model_facts = header.facts(name, path)
+    model_facts = header.gguf_facts(name, path)
     run.record_parts["model"] = model_facts
     if run.spec.capability:
-        runtime = LlamaCpp(path)
-        back_end = capability.BackEnd(
+        runtime = LlamaCppRuntime(path)
+        back_end = capability.Backend(
             llama_lm.NAME,
             llama_lm.VERSION,
             lambda on_progress: LlamaLM(runtime, tokenizer, on_progress=on_progress),
@@ -77,14 +78,14 @@ def measure_in_llama_cpp(
         run.record_parts["capability"] = evaluate(run, model, fingerprint, back_end)
         runtime.close()
     if run.spec.latency:
-        timed = LlamaCpp(path)
+        timed = LlamaCppRuntime(path)
         stored_as = f"{open_runtime.LLAMA_CPP}{path}"
         run.record_parts["latency"] = _time(run, timed, model_facts, stored_as)
         timed.close()
 
 
 def evaluate(
-    run: RunContext, model: Loaded, fingerprint: str, back_end: capability.BackEnd | None = None
+    run: RunContext, model: Loaded, fingerprint: str, back_end: capability.Backend | None = None
 ) -> Capability:
     """Evaluate a model on the spec's tasks and store its answers.
 
@@ -148,7 +149,9 @@ def _time(run: RunContext, runtime: Runtime, model: ModelFacts, stored_as: str) 
     def measure() -> Latency:
         return timing.time_in_turns(
             runtime,
-            open_runtime.of_loaded(teacher, spec, stored_as=run.spec.teacher) if teacher else None,
+            open_runtime.from_loaded(teacher, spec, stored_as=run.spec.teacher)
+            if teacher
+            else None,
             spec,
             run.progress,
             load_name=stored_as,

@@ -25,15 +25,15 @@ from explorer.catalogue import prices
 from explorer.distill import distributed
 from explorer.errors import ExplorerError, NoRoom
 from explorer.models import endpoint, sizes
-from explorer.models.facts import skeleton
-from explorer.models.families import Shape, count_parameters, shape_of
+from explorer.models.facts import model_without_weights
+from explorer.models.families import ModelShape, count_parameters, shape_of
 from explorer.models.loading import pick_device, pick_dtype
 from explorer.pipeline import environment as machine
 from explorer.specs import BothStudent, CheckpointStudent, DepthStudent, FreshStudent, RunSpec
 from explorer.store import disk, frames
 from explorer.students.fresh import MIN_SHARE
-from explorer.students.size_target import shape_for
-from explorer.students.width import asked_shape
+from explorer.students.size_target import shape_for_size
+from explorer.students.width import requested_shape
 
 INSIST = "EXPLORER_INSIST"
 """Set to 1, a run that will not fit by our arithmetic is tried all the same."""
@@ -136,13 +136,13 @@ def model_sizes(spec: RunSpec) -> tuple[ModelSize, ModelSize]:
     student = spec.student
     if student is not None and spec.teacher.startswith(endpoint.PREFIX):
         assert student.start is not None, "checked when the spec was made"
-        start, whole = skeleton(student.start), SERVED
+        start, whole = model_without_weights(student.start), SERVED
     else:
-        teacher = skeleton(spec.teacher)
+        teacher = model_without_weights(spec.teacher)
         whole = _planned(teacher)
         if student is None:
             return whole, whole
-        start = skeleton(student.start) if student.start else teacher
+        start = model_without_weights(student.start) if student.start else teacher
     if isinstance(student, CheckpointStudent):
         return whole, _planned(start)
     if isinstance(student, DepthStudent):
@@ -153,15 +153,15 @@ def model_sizes(spec: RunSpec) -> tuple[ModelSize, ModelSize]:
         else:
             depth = student.min_depth if isinstance(student, BothStudent) else 1.0
             width = student.min_width
-        shape = shape_for(start, student.num_parameters, min_depth=depth, min_width=width)
+        shape = shape_for_size(start, student.num_parameters, min_depth=depth, min_width=width)
         return whole, _planned(start, shape)
-    shape = asked_shape(start, student)
+    shape = requested_shape(start, student)
     if isinstance(student, FreshStudent) and student.num_layers:
         shape = dataclasses.replace(shape, num_layers=student.num_layers)
     return whole, _planned(start, shape)
 
 
-def _planned(model: PreTrainedModel, shape: Shape | None = None) -> ModelSize:
+def _planned(model: PreTrainedModel, shape: ModelShape | None = None) -> ModelSize:
     own = shape or shape_of(model)
     return ModelSize(
         num_parameters=count_parameters(model, [own])[0] if shape else model.num_parameters(),

@@ -6,7 +6,6 @@ import time
 
 import torch
 
-from explorer import students
 from explorer.distill.corpus import Corpus
 from explorer.errors import BadInput
 from explorer.models.facts import fingerprint
@@ -15,6 +14,7 @@ from explorer.pipeline import corpus_stage, endpoint_teacher
 from explorer.pipeline.context import RunContext, stage_key
 from explorer.pipeline.corpus_stage import Blocks
 from explorer.specs import DistillSpec, StudentSpec
+from explorer.students import create, depth, vocabulary
 
 log = logging.getLogger("explorer")
 
@@ -45,13 +45,13 @@ def build_student(
         has_teacher = endpoint_teacher.uses_targets(run)
     elif run.spec.distill and spec.start:
         has_teacher = _match_vocabularies(run, required=distill.uses_distributions)
-    sample = students.sample_numbers(spec, blocks.heldout, blocks.training)
+    sample = create.importance_blocks(spec, blocks.heldout, blocks.training)
     sample_BT = blocks.tokens_NT[sample]
 
     def report(done: int, total: int, unit: str) -> None:
         run.progress("prepare", done, total, unit)
 
-    student = students.build(
+    student = create.create_student(
         run.local_teacher, run.start, spec, sample_BT, report, _drop_order(run, spec, sample_BT)
     )
     run.stage_seconds["prepare"] = time.monotonic() - began
@@ -62,7 +62,7 @@ def build_student(
 
 def _drop_order(
     run: RunContext, spec: StudentSpec, sample_BT: torch.Tensor
-) -> students.DropOrder | None:
+) -> depth.DropOrder | None:
     """The stored order in which greedy choice drops layers; students of all sizes share it."""
     if getattr(spec, "choice", None) != "greedy":
         return None
@@ -71,7 +71,7 @@ def _drop_order(
         "start": fingerprint(run.start) if spec.start else run.teacher_fingerprint,
         "sample": hashlib.sha256(sample_BT.numpy().tobytes()).hexdigest(),
     }
-    return students.DropOrder(run.work / "drop_order" / f"{stage_key(decides)}.json")
+    return depth.DropOrder(run.work / "drop_order" / f"{stage_key(decides)}.json")
 
 
 def _match_vocabularies(run: RunContext, *, required: bool) -> bool:
@@ -84,7 +84,7 @@ def _match_vocabularies(run: RunContext, *, required: bool) -> bool:
     """
     models = (run.teacher.model, run.start.model)
     try:
-        num_tokens = students.check_same_vocabulary(run.teacher, run.start)
+        num_tokens = vocabulary.check_same_vocabulary(run.teacher, run.start)
     except BadInput:
         if required:
             raise
@@ -92,7 +92,7 @@ def _match_vocabularies(run: RunContext, *, required: bool) -> bool:
     teacher_rows, student_rows = (int(model.config.vocab_size) for model in models)
     if teacher_rows != student_rows:
         for model in models:
-            students.slice_vocabulary(model, num_tokens)
+            vocabulary.slice_vocabulary(model, num_tokens)
         log.info(
             "The teacher's embedding has %d rows and the student's %d; both are cut to the %d "
             "tokens of their common vocabulary.",

@@ -19,7 +19,7 @@ from explorer.distill.train import OnStep, TrainingProgress, train
 from explorer.distill.train_state import untrained_layers
 from explorer.evaluate import contamination
 from explorer.models.facts import fingerprint
-from explorer.models.loading import Loaded, quiet
+from explorer.models.loading import Loaded, quiet_transformers
 from explorer.pipeline import (
     corpus_stage,
     environment,
@@ -166,7 +166,7 @@ def _save(student: Loaded, distillation: Distillation | None, folder: Path) -> N
     """Write the weights, then how the student was trained; a kill leaves no half-written model."""
     partial = folder / "model.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    with quiet():
+    with quiet_transformers():
         student.model.save_pretrained(partial)
     student.tokenizer.save_pretrained(partial)
     disk.flush_folder(partial)
@@ -216,6 +216,6 @@ def _with_overlap(run: RunContext, distillation: Distillation, text: Corpus) -> 
     if spec is None:
         return distillation
     documents = contamination.task_documents(spec.tasks, spec.include_path)
-    counts = contamination.overlap(text.texts, documents)
+    counts = contamination.count_overlaps(text.texts, documents)
     corpus = distillation.corpus.model_copy(update={"overlap_13grams": counts})
     return distillation.model_copy(update={"corpus": corpus})

@@ -12,7 +12,7 @@ from explorer.pipeline.context import RunContext
 from explorer.pipeline.corpus_stage import Blocks
 from explorer.records import TargetsFacts
 from explorer.specs import DistillSpec
-from explorer.students import slice_vocabulary
+from explorer.students.vocabulary import slice_vocabulary
 
 
 def training_data(

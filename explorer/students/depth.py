@@ -208,14 +208,16 @@ def keep_layers(model: PreTrainedModel, kept: list[int]) -> PreTrainedModel:
     """A new model of the same class with only these layers, its weights copied."""
     prefix, _ = layer_list(model)
     config = copy.deepcopy(model.config)
-    config_of_layers(config, kept)
+    keep_config_layers(config, kept)
     setattr(config, KEPT_LAYERS, kept)
     student: PreTrainedModel = type(model)._from_config(config, dtype=model.dtype)
-    filled(student, of_layers(model.state_dict(), prefix, kept), model)
+    load_student_weights(student, select_layer_weights(model.state_dict(), prefix, kept), model)
     return student
 
 
-def of_layers(named: Mapping[str, Tensor], prefix: str, kept: list[int]) -> dict[str, Tensor]:
+def select_layer_weights(
+    named: Mapping[str, Tensor], prefix: str, kept: list[int]
+) -> dict[str, Tensor]:
     """What belongs to these layers or to none, by the names that it has in the student."""
     found = {}
     new_index = {str(old): new for new, old in enumerate(kept)}
@@ -229,7 +231,9 @@ def of_layers(named: Mapping[str, Tensor], prefix: str, kept: list[int]) -> dict
     return found
 
 
-def filled(student: PreTrainedModel, state: Mapping[str, Tensor], model: PreTrainedModel) -> None:
+def load_student_weights(
+    student: PreTrainedModel, state: Mapping[str, Tensor], model: PreTrainedModel
+) -> None:
     """Give a new student its weights, and what else it has of the model that it was cut from."""
     student.load_state_dict(state)
     student.tie_weights()
@@ -238,7 +242,7 @@ def filled(student: PreTrainedModel, state: Mapping[str, Tensor], model: PreTrai
     placed.to(model.device).eval()
 
 
-def config_of_layers(config: Any, kept: list[int]) -> None:
+def keep_config_layers(config: Any, kept: list[int]) -> None:
     """Change a configuration to one with only these layers."""
     total = config.num_hidden_layers
     for key, value in list(vars(config).items()):

@@ -16,9 +16,9 @@ from explorer.models import families, sizes
 from explorer.models.families import shape_of
 from explorer.models.layers import KEPT_LAYERS, KEPT_WIDTHS
 from explorer.specs import FreshStudent
-from explorer.students.depth import config_of_layers, uniform_layers
-from explorer.students.size_target import shape_for
-from explorer.students.width import asked_shape
+from explorer.students.depth import keep_config_layers, uniform_layers
+from explorer.students.size_target import shape_for_size
+from explorer.students.width import requested_shape
 
 log = logging.getLogger("explorer")
 
@@ -26,7 +26,7 @@ MIN_SHARE = 0.1
 """Least share of layers and widths for a target size: nothing is lost that was learned."""
 
 
-def fresh(teacher: PreTrainedModel, spec: FreshStudent) -> PreTrainedModel:
+def create_fresh(teacher: PreTrainedModel, spec: FreshStudent) -> PreTrainedModel:
     """A model like the teacher at the asked sizes; the same seed gives the same weights.
 
     Raises:
@@ -34,13 +34,15 @@ def fresh(teacher: PreTrainedModel, spec: FreshStudent) -> PreTrainedModel:
     """
     whole = shape_of(teacher)
     if spec.num_parameters is not None:
-        shape = shape_for(teacher, spec.num_parameters, min_depth=MIN_SHARE, min_width=MIN_SHARE)
+        shape = shape_for_size(
+            teacher, spec.num_parameters, min_depth=MIN_SHARE, min_width=MIN_SHARE
+        )
     else:
         num_layers = spec.num_layers or whole.num_layers
-        sizes.check_layers(num_layers, whole.num_layers, "the teacher", as_many=True)
-        shape = dataclasses.replace(asked_shape(teacher, spec), num_layers=num_layers)
-    config = families.config_for(teacher, shape)
-    config_of_layers(config, uniform_layers(whole.num_layers, shape.num_layers))
+        sizes.check_num_layers(num_layers, whole.num_layers, "the teacher", as_many=True)
+        shape = dataclasses.replace(requested_shape(teacher, spec), num_layers=num_layers)
+    config = families.resized_config(teacher, shape)
+    keep_config_layers(config, uniform_layers(whole.num_layers, shape.num_layers))
     for key in (KEPT_LAYERS, KEPT_WIDTHS):
         if hasattr(config, key):
             delattr(config, key)

@@ -4,19 +4,19 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from explorer.models.families import Shape, shape_of
+from explorer.models.families import ModelShape, shape_of
 from explorer.models.layers import KEPT_LAYERS, KEPT_WIDTHS, kept_indices, kept_mask
-from explorer.students.width import Kept
+from explorer.students.width import KeptWidths
 
 Masks = dict[str, Any]
 """As a config holds it under `KEPT_WIDTHS`: a mask, or one for each layer."""
 
 
-def remember(
+def write_kept_map(
     student: PreTrainedModel,
     start: PreTrainedModel,
     layers: list[int],
-    widths: Kept | None = None,
+    widths: KeptWidths | None = None,
     *,
     second_step: bool = False,
 ) -> None:
@@ -44,7 +44,7 @@ def remember(
         delattr(student.config, KEPT_WIDTHS)
 
 
-def _masks(kept: Kept, whole: Shape) -> Masks:
+def _masks(kept: KeptWidths, whole: ModelShape) -> Masks:
     sizes = {
         "channels": whole.intermediate_size,
         "heads": whole.num_attention_heads,

@@ -15,17 +15,17 @@ from collections.abc import Iterator
 from transformers import PreTrainedModel
 
 from explorer.errors import BadInput
-from explorer.models.families import Shape, count_parameters, family_of, shape_of
+from explorer.models.families import ModelShape, count_parameters, family_of, shape_of
 
-CLOSE = 0.01
+TOLERANCE = 0.01
 """Shapes this close to the target, as a share of it, are judged by their proportions."""
-STEPS = 32
+NUM_STEPS = 32
 """Sizes tried between nothing and the teacher's."""
 
 
-def shape_for(
+def shape_for_size(
     model: PreTrainedModel, num_parameters: int, *, min_depth: float, min_width: float
-) -> Shape:
+) -> ModelShape:
     """The shape that comes close to so many parameters; the same every time.
 
     Args:
@@ -48,20 +48,20 @@ def shape_for(
             f"{num_parameters:,}. Lower min_depth or min_width to go below."
         )
     misses = [abs(size - num_parameters) / num_parameters for size in sizes]
-    bound = max(CLOSE, min(misses))
+    bound = max(TOLERANCE, min(misses))
     close = [shape for shape, miss in zip(shapes, misses, strict=True) if miss <= bound]
     return min(close, key=lambda shape: _unevenness(shape, whole))
 
 
 def _grid(
-    model: PreTrainedModel, whole: Shape, min_depth: float, min_width: float
-) -> Iterator[Shape]:
+    model: PreTrainedModel, whole: ModelShape, min_depth: float, min_width: float
+) -> Iterator[ModelShape]:
     """Every shape that is tried, the largest first."""
     heads_follow = family_of(model).fixed_head_dim
     # GPT-2's hidden size is made of whole heads; elsewhere it is a multiple of their number.
     unit = whole.head_dim if heads_follow else whole.num_attention_heads
-    hidden_step = unit * max(1, round(whole.hidden_size / STEPS / unit))
-    channel_step = 2 ** max(0, int(math.log2(whole.intermediate_size / STEPS)))
+    hidden_step = unit * max(1, round(whole.hidden_size / NUM_STEPS / unit))
+    channel_step = 2 ** max(0, int(math.log2(whole.intermediate_size / NUM_STEPS)))
     for num_layers, hidden, channels in itertools.product(
         _sizes(whole.num_layers, min_depth, 1),
         _sizes(whole.hidden_size, min_width, hidden_step),
@@ -84,7 +84,7 @@ def _sizes(whole: int, least: float, step: int) -> list[int]:
     return [whole, *(size for size in range(whole - 1, lowest - 1, -1) if size % step == 0)]
 
 
-def _unevenness(shape: Shape, whole: Shape) -> tuple[float, int]:
+def _unevenness(shape: ModelShape, whole: ModelShape) -> tuple[float, int]:
     """How much the kept shares differ, as the sum of squares of their logarithms; then layers."""
     logs = [
         math.log(getattr(shape, name) / getattr(whole, name))

@@ -19,17 +19,17 @@ from transformers import PreTrainedModel
 
 from explorer.errors import BadInput
 from explorer.models import families
-from explorer.models.families import Shape, family_of, shape_of
+from explorer.models.families import ModelShape, family_of, shape_of
 from explorer.models.layers import layer_list
 from explorer.specs import Widths
-from explorer.students.depth import filled
+from explorer.students.depth import load_student_weights
 
 # Shape letters: B blocks, T tokens of a block, L layers, H hidden size, F channels of the MLP,
 # Q query heads, D size of a head.
 
 
 @dataclasses.dataclass(frozen=True)
-class Importance:
+class WidthImportance:
     """How much each part of a model's widths does on a sample; the larger, the more."""
 
     hidden_H: Tensor
@@ -40,7 +40,7 @@ class Importance:
 
 
 @dataclasses.dataclass(frozen=True)
-class Kept:
+class KeptWidths:
     """What stays of each width, counted from 0 and in the model's order."""
 
     hidden: list[int]
@@ -52,7 +52,7 @@ class Kept:
     """Key-value heads, one list a layer."""
 
 
-def asked_shape(model: PreTrainedModel, sizes: Widths) -> Shape:
+def requested_shape(model: PreTrainedModel, sizes: Widths) -> ModelShape:
     """The model's shape with the sizes that a spec names.
 
     Raises:
@@ -69,7 +69,7 @@ def asked_shape(model: PreTrainedModel, sizes: Widths) -> Shape:
     if "num_key_value_heads" not in asked:
         asked["num_key_value_heads"] = _groups_for(whole, heads)
     shape = dataclasses.replace(whole, **asked)
-    families.check(model, shape)
+    families.check_shape(model, shape)
     per_group = whole.num_attention_heads // whole.num_key_value_heads
     if shape.num_attention_heads // shape.num_key_value_heads > per_group:
         raise BadInput(
@@ -79,7 +79,7 @@ def asked_shape(model: PreTrainedModel, sizes: Widths) -> Shape:
     return shape
 
 
-def _groups_for(whole: Shape, heads: int) -> int:
+def _groups_for(whole: ModelShape, heads: int) -> int:
     """Key-value heads for so many query heads: whole groups, else as many heads in every group."""
     per_group = whole.num_attention_heads // whole.num_key_value_heads
     if heads % per_group == 0:
@@ -98,9 +98,9 @@ def _groups_for(whole: Shape, heads: int) -> int:
 
 
 @torch.inference_mode()
-def importance(
+def width_importance(
     model: PreTrainedModel, blocks_BT: Tensor, on_block: Callable[[int], None] = lambda n: None
-) -> Importance:
+) -> WidthImportance:
     """Look at the model's activations on a sample.
 
     Args:
@@ -158,7 +158,7 @@ def importance(
     finally:
         for one in hooks:
             one.remove()
-    return Importance(
+    return WidthImportance(
         sums["hidden"].sqrt(),
         sums["channels"].sqrt(),
         sums["heads"].sqrt(),
@@ -170,17 +170,17 @@ def _last_norm(model: PreTrainedModel) -> str:
     """The name of the norm after the last layer."""
     names = [
         name.removesuffix(".weight")
-        for name, (layer, letters) in families.axes(model).items()
+        for name, (layer, letters) in families.weight_axes(model).items()
         if layer is None and letters == "H" and name.endswith(".weight")
     ]
     assert len(names) == 1, "a family has one norm after its layers"
     return names[0]
 
 
-def most_important(shape: Shape, whole: Shape, seen: Importance) -> Kept:
+def select_widths(shape: ModelShape, whole: ModelShape, seen: WidthImportance) -> KeptWidths:
     """The widths to keep: the largest of each, heads evenly in the groups that weigh most."""
     groups, heads = _heads(shape, whole, seen.heads_LQ)
-    return Kept(
+    return KeptWidths(
         hidden=_largest(seen.hidden_H, shape.hidden_size),
         channels=[_largest(row_F, shape.intermediate_size) for row_F in seen.channels_LF],
         heads=heads,
@@ -188,7 +188,9 @@ def most_important(shape: Shape, whole: Shape, seen: Importance) -> Kept:
     )
 
 
-def _heads(shape: Shape, whole: Shape, heads_LQ: Tensor) -> tuple[list[list[int]], list[list[int]]]:
+def _heads(
+    shape: ModelShape, whole: ModelShape, heads_LQ: Tensor
+) -> tuple[list[list[int]], list[list[int]]]:
     """Key-value heads and query heads to keep in each layer."""
     per_group = whole.num_attention_heads // whole.num_key_value_heads
     stay = shape.num_attention_heads // shape.num_key_value_heads
@@ -209,7 +211,9 @@ def _largest(values: Tensor, number: int) -> list[int]:
     return sorted(order[:number].tolist())
 
 
-def keep_widths(model: PreTrainedModel, kept: Kept, squares: dict[str, Tensor]) -> PreTrainedModel:
+def keep_widths(
+    model: PreTrainedModel, kept: KeptWidths, squares: dict[str, Tensor]
+) -> PreTrainedModel:
     """A new model of the same class with only these widths, its weights copied.
 
     A norm that sees fewer dimensions divides by another number, so its weight is scaled by
@@ -228,11 +232,11 @@ def keep_widths(model: PreTrainedModel, kept: Kept, squares: dict[str, Tensor]) 
         num_attention_heads=len(kept.heads[0]),
         num_key_value_heads=len(kept.groups[0]),
     )
-    config = families.config_for(model, shape)
+    config = families.resized_config(model, shape)
     student: PreTrainedModel = type(model)._from_config(config, dtype=model.dtype)
     state = {}
     weights = model.state_dict()
-    for name, (layer, letters) in families.axes(model).items():
+    for name, (layer, letters) in families.weight_axes(model).items():
         weight = weights[name]
         for axis, letter in enumerate(letters):
             if letter != "-":
@@ -244,11 +248,11 @@ def keep_widths(model: PreTrainedModel, kept: Kept, squares: dict[str, Tensor]) 
             ratio = (square_H[kept.hidden].mean() / square_H.mean()).sqrt()
             weight = weight * ratio.to(weight)
         state[name] = weight
-    filled(student, state, model)
+    load_student_weights(student, state, model)
     return student
 
 
-def _indices(letter: str, layer: int | None, kept: Kept, whole: Shape) -> list[int]:
+def _indices(letter: str, layer: int | None, kept: KeptWidths, whole: ModelShape) -> list[int]:
     """What stays along one axis of a weight."""
     if letter == "H":
         return kept.hidden

@@ -34,7 +34,7 @@ def test_starter_scores_equal_those_of_lm_eval_run(tmp_path, store_root):
     )
     tasks = sorted(set(answers.task))
     samples = {task: sorted(set(answers[answers.task == task].doc_id.tolist())) for task in tasks}
-    gguf = starter.fetch()
+    gguf = starter.fetch_starter()
 
     command = [
         sys.executable,

@@ -62,12 +62,12 @@ COMMANDS = [
 
 def test_a_tiny_distillation_gives_the_losses_it_always_gave(tiny_llama, tmp_path, golden):
     """Refactoring the loop leaves every loss as it was, to four digits."""
-    from explorer import students
     from explorer.distill import train
     from explorer.distill.teacher_cache import TeacherCache, local_teacher
     from explorer.distill.teacher_signal import CachedTeacher, TrainingData
     from explorer.models.loading import load
     from explorer.specs import DistillSpec
+    from explorer.students import depth
 
     torch.set_num_threads(1)
     teacher = load(str(tiny_llama(num_layers=6)))
@@ -81,7 +81,7 @@ def test_a_tiny_distillation_gives_the_losses_it_always_gave(tiny_llama, tmp_pat
     losses = []
 
     train.train(
-        students.keep_layers(teacher.model, [0, 2, 5]),
+        depth.keep_layers(teacher.model, [0, 2, 5]),
         TrainingData(
             CachedTeacher(targets), list(range(4, 24)), CachedTeacher(targets), [0, 1, 2, 3]
         ),

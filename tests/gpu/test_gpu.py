@@ -66,12 +66,12 @@ def test_a_run_told_to_end_on_the_gpu_resumes_there(spec, store_root):
 def test_compiled_decoding_is_eager_decoding(tiny_llama):
     """The compiled step over a static cache gives the tokens that the eager model gives."""
     from explorer.latency import timing
-    from explorer.latency.runtimes.in_torch import Compiled, Eager
+    from explorer.latency.runtimes.pytorch import CompiledRuntime, EagerRuntime
     from explorer.models import loading
     from explorer.specs import LatencySpec
 
     loaded = loading.load(str(tiny_llama(num_layers=2)), device="cuda", dtype="float32")
-    eager, compiled = Eager(loaded), Compiled(loaded)
+    eager, compiled = EagerRuntime(loaded), CompiledRuntime(loaded)
     prompt_BT = timing.random_prompt([eager], LatencySpec(prompt_tokens=8), 2)
     compiled.prepare(2, 24)
 

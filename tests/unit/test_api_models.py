@@ -18,8 +18,8 @@ from explorer.catalogue import api_prices
 from explorer.errors import BadInput, RunFailed
 from explorer.evaluate import capability
 from explorer.evaluate.backends import api_lm
-from explorer.latency.runtimes import endpoint_completions
-from explorer.latency.runtimes.endpoint import Failed
+from explorer.latency.runtimes import endpoint_client
+from explorer.latency.runtimes.endpoint_client import RequestFailed
 from explorer.models import endpoint, loading
 from explorer.records import Usage
 from explorer.specs import ApiSpec, CapabilitySpec, RunSpec
@@ -222,29 +222,29 @@ def test_anthropics_replies_are_text_without_the_thoughts():
         "content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "yes"}],
         "usage": {"input_tokens": 7, "output_tokens": 3},
     }
-    where = endpoint.parse("endpoint:https://api.anthropic.com/v1/messages#claude")
+    where = endpoint.parse_endpoint("endpoint:https://api.anthropic.com/v1/messages#claude")
 
     assert api_lm._answered(reply)["content"] == [{"type": "text", "text": "yes"}]
-    assert endpoint_completions.usage(reply) == Usage(
+    assert endpoint_client.reply_usage(reply) == Usage(
         num_replies=1, prompt_tokens=7, output_tokens=3
     )
-    assert api_lm.kind(where, ApiSpec()) == "anthropic-chat-completions"
-    assert endpoint_completions.headers(where, "k")["x-api-key"] == "k"
+    assert api_lm.lm_eval_model_name(where, ApiSpec()) == "anthropic-chat-completions"
+    assert endpoint_client.auth_headers(where, "k")["x-api-key"] == "k"
 
 
 def test_a_kind_that_speaks_otherwise_than_the_address_is_refused():
     """A class for plain text at a chat's address, and the other way round."""
-    chat = endpoint.parse("endpoint:http://host/v1#m")
-    plain = endpoint.parse("endpoint:http://host/v1/completions#m")
+    chat = endpoint.parse_endpoint("endpoint:http://host/v1#m")
+    plain = endpoint.parse_endpoint("endpoint:http://host/v1/completions#m")
 
     with pytest.raises(BadInput, match="takes chats"):
-        api_lm.kind(chat, ApiSpec(kind="local-completions"))
+        api_lm.lm_eval_model_name(chat, ApiSpec(kind="local-completions"))
     with pytest.raises(BadInput, match="takes plain text"):
-        api_lm.kind(plain, ApiSpec(kind="openai-chat-completions"))
-    scored, why_not = api_lm.output_types(
-        endpoint.parse("endpoint:https://api.openai.com/v1/completions#gpt-x"), ApiSpec()
+        api_lm.lm_eval_model_name(plain, ApiSpec(kind="openai-chat-completions"))
+    scored, why_not = api_lm.supported_output_types(
+        endpoint.parse_endpoint("endpoint:https://api.openai.com/v1/completions#gpt-x"), ApiSpec()
     )
-    assert scored == api_lm.GENERATES
+    assert scored == api_lm.GENERATE_ONLY
     assert "babbage-002" in why_not
 
 
@@ -284,11 +284,11 @@ JSON = st.recursive(
 )
 def test_any_reply_is_an_answer_or_a_failure_that_is_counted(reply, path, generate):
     """Whatever JSON a server sends, nothing else comes out of it."""
-    where = endpoint.parse(f"endpoint:http://host{path}#m")
+    where = endpoint.parse_endpoint(f"endpoint:http://host{path}#m")
     counted = []
-    lm = api_lm.make(where, ApiSpec(), counted.append, lambda work: None)
+    lm = api_lm.make_api_lm(where, ApiSpec(), counted.append, lambda work: None)
 
-    with contextlib.suppress(Failed):
+    with contextlib.suppress(RequestFailed):
         answer = lm._read(reply, generate, [1, 2, 3], 1)
         assert isinstance(answer, str) if generate else math.isfinite(answer[0])
     assert counted[0].num_replies == 1
@@ -333,7 +333,7 @@ def test_a_completions_server_without_log_probabilities_is_named(spec, folder, s
 def test_what_came_before_the_server_died_is_kept(server, spec, store_root):
     """Five answers are on disk; the next run asks only the other seven, and counts all twelve."""
     asked = spec("write", model="dies", num_concurrent=1)
-    with pytest.raises(RunFailed, match="The answers that came are kept"):
+    with pytest.raises(RunFailed, match="answers received so far are kept"):
         engine.run(asked, store_root)
     assert len(server.asked) == 5 + 3
 
@@ -372,14 +372,14 @@ def test_a_key_in_place_of_its_variables_name_is_refused_and_not_repeated():
 
 def test_a_missing_key_is_said_before_anything_is_asked(monkeypatch):
     """Sellers want one, and get only their own."""
-    seller = endpoint.parse("endpoint:https://api.openai.com/v1#gpt-5-mini")
+    seller = endpoint.parse_endpoint("endpoint:https://api.openai.com/v1#gpt-5-mini")
     with pytest.raises(BadInput, match="OPENAI_API_KEY is not set"):
-        endpoint.key_of(seller)
+        endpoint.key_for(seller)
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
 
-    assert endpoint.key_of(seller) == SECRET
-    assert endpoint.key_of(endpoint.parse("endpoint:http://127.0.0.1:8000/v1#m")) is None
-    assert api_lm.kind(seller, ApiSpec()) == "openai-chat-completions"
+    assert endpoint.key_for(seller) == SECRET
+    assert endpoint.key_for(endpoint.parse_endpoint("endpoint:http://127.0.0.1:8000/v1#m")) is None
+    assert api_lm.lm_eval_model_name(seller, ApiSpec()) == "openai-chat-completions"
 
 
 def test_a_price_limit_stops_a_run_before_its_first_request(server, spec, store_root):

@@ -4,7 +4,7 @@ import pytest
 
 from explorer.errors import BadInput, NoRoom
 from explorer.latency import timing
-from explorer.latency.runtimes.in_torch import Eager
+from explorer.latency.runtimes.pytorch import EagerRuntime
 from explorer.models import loading
 from explorer.records import LoadPoint
 from explorer.specs import WORKLOADS, LatencySpec
@@ -15,7 +15,7 @@ SPEC = LatencySpec(prompt_tokens=6, output_tokens=3, warmup=0, repeats=2, concur
 
 @pytest.fixture
 def runtime(tiny_llama):
-    return Eager(loading.load(str(tiny_llama(num_layers=1))))
+    return EagerRuntime(loading.load(str(tiny_llama(num_layers=1))))
 
 
 def test_a_level_is_a_batch_and_its_tokens_are_counted(runtime, store_root, monkeypatch):
@@ -45,7 +45,7 @@ def point(level, rate):
 )
 def test_a_level_that_adds_hardly_a_token_ends_the_sweep(rates, ends):
     """Less than 5 % more than the level before: the note has both rates."""
-    note = timing.why_saturated([point(2**i, rate) for i, rate in enumerate(rates)])
+    note = timing.saturation_note([point(2**i, rate) for i, rate in enumerate(rates)])
 
     assert (note is not None) == ends
     if ends:

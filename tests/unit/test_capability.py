@@ -108,7 +108,9 @@ def test_limit_is_the_same_sample_for_every_model(ask, tiny_llama):
 
     assert first.doc_id.tolist() == second.doc_id.tolist()
     assert first.doc_hash.tolist() == second.doc_hash.tolist()
-    assert sorted(set(first.doc_id)) == subset.choose("local_choice", ["/0", "/1"] * 15, 7, 0)
+    assert sorted(set(first.doc_id)) == subset.choose_documents(
+        "local_choice", ["/0", "/1"] * 15, 7, 0
+    )
 
 
 def test_doc_id_is_the_position_in_the_data(ask, tasks):
@@ -211,7 +213,7 @@ def test_killed_evaluation_continues_with_the_missing_tasks(ask, tmp_path):
 
 def test_killed_at_random_points_the_answers_are_the_same_bytes(ask, tmp_path, monkeypatch):
     """Cut off anywhere, in the middle of a line too, and asked again: every file is the same."""
-    monkeypatch.setattr(prefix_lm, "WINDOWS_TOGETHER", 4)
+    monkeypatch.setattr(prefix_lm, "ROLLING_BATCH", 4)
     folder, draw = tmp_path / "capability", random.Random(0)
 
     def files() -> dict[str, bytes]:
@@ -400,10 +402,10 @@ def test_overlap_counts_documents_that_stand_in_the_corpus():
         "c": [f"zero{contamination.BREAK}{thirteen}", "one two three\x1efour five six seven eight"],
     }
 
-    found = contamination.overlap([f"The text: {thirteen.upper()}!"], documents)
+    found = contamination.count_overlaps([f"The text: {thirteen.upper()}!"], documents)
 
     assert found == {"a": 1, "b": 1, "c": 1}
-    assert contamination.overlap([], documents) == {"a": 0, "b": 0, "c": 0}
+    assert contamination.count_overlaps([], documents) == {"a": 0, "b": 0, "c": 0}
 
 
 def test_task_documents_hold_question_and_choices(tasks):

@@ -53,7 +53,7 @@ def test_facts_are_in_the_header(model, tmp_path):
     path = tmp_path / "model.gguf"
     convert.to_gguf(model, "q8_0", path)
 
-    facts = header.facts("student", path)
+    facts = header.gguf_facts("student", path)
 
     assert (facts.num_layers, facts.hidden_size, facts.vocab_size) == (2, 32, 320)
     assert facts.num_parameters == model.model.num_parameters()
@@ -139,4 +139,4 @@ def test_a_file_that_is_no_gguf_says_so(tmp_path):
     path = tmp_path / "model.gguf"
     path.write_text(json.dumps({}))
     with pytest.raises(UnknownModel, match="no GGUF file"):
-        header.facts("m", path)
+        header.gguf_facts("m", path)

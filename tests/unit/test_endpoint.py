@@ -8,7 +8,8 @@ from explorer import pipeline as engine
 from explorer.errors import BadInput, RunFailed
 from explorer.latency import interference
 from explorer.latency.load_test import time_endpoint
-from explorer.latency.runtimes.endpoint import Client, Failed
+from explorer.latency.runtimes.endpoint_client import RequestFailed
+from explorer.latency.runtimes.endpoint_stream import StreamingClient
 from explorer.models import endpoint
 from explorer.specs import LatencySpec, RunSpec
 from explorer.store import disk
@@ -41,8 +42,8 @@ def ask(name, num_tokens=4):
     """One request to the model of this name."""
 
     async def one():
-        async with Client(endpoint.parse(name), timeout_s=0.3) as client:
-            return await client.ask("time year people", num_tokens)
+        async with StreamingClient(endpoint.parse_endpoint(name), timeout_s=0.3) as client:
+            return await client.time_request("time year people", num_tokens)
 
     return asyncio.run(one())
 
@@ -80,7 +81,7 @@ def test_a_request_is_timed_and_counted_by_the_server(server, path):
 )
 def test_every_way_to_go_wrong_has_its_name(server, model, kind):
     """A request that fails says what happened, and what was seen."""
-    with pytest.raises(Failed) as failed:
+    with pytest.raises(RequestFailed) as failed:
         ask(server.name(model))
 
     assert failed.value.kind == kind
@@ -92,7 +93,7 @@ def test_an_unreachable_server_is_one_sentence(progress):
     name = "endpoint:http://127.0.0.1:9/v1#tiny"
 
     with pytest.raises(RunFailed, match=r"127\.0\.0\.1:9.*unreachable.*Is the server running"):
-        time_endpoint(endpoint.parse(name), SPEC, progress)
+        time_endpoint(endpoint.parse_endpoint(name), SPEC, progress)
 
 
 def test_the_key_comes_from_the_environment_and_stays_secret(server, monkeypatch, store_root):
@@ -124,7 +125,7 @@ def test_the_key_comes_from_the_environment_and_stays_secret(server, monkeypatch
 def test_a_wrong_name_says_what_to_write(name, says):
     """No address, no model, or a secret in the name."""
     with pytest.raises(BadInput, match=says) as refused:
-        endpoint.parse(name)
+        endpoint.parse_endpoint(name)
     assert "pw" not in str(refused.value)
 
 
@@ -187,7 +188,9 @@ def test_a_server_on_this_machine_is_watched_only_before(server, store_root):
 
 def test_failed_requests_are_counted_and_in_no_average(server, progress):
     """Every third request fails: the others are kept, the failed ones have their number."""
-    found = time_endpoint(endpoint.parse(server.name("every_third_fails")), SPEC, progress).own
+    found = time_endpoint(
+        endpoint.parse_endpoint(server.name("every_third_fails")), SPEC, progress
+    ).own
 
     assert found.num_failed >= 1
     assert found.failures == {"refused": found.num_failed}
@@ -196,7 +199,9 @@ def test_failed_requests_are_counted_and_in_no_average(server, progress):
 
 def test_a_server_that_knows_no_extras_is_asked_without(server, progress):
     """ignore_eos is no part of the official interface: it is left away where it is refused."""
-    found = time_endpoint(endpoint.parse(server.name("refuses_extras")), SPEC, progress).own
+    found = time_endpoint(
+        endpoint.parse_endpoint(server.name("refuses_extras")), SPEC, progress
+    ).own
 
     assert len(found.turns) == 4
     assert "ignore_eos" not in server.asked[-1]
@@ -216,7 +221,7 @@ def test_a_level_that_fails_ends_the_sweep_and_keeps_the_rest(server, progress):
 
     server.asked = Broken()
     try:
-        found = time_endpoint(endpoint.parse(name), spec, progress).own
+        found = time_endpoint(endpoint.parse_endpoint(name), spec, progress).own
     finally:
         server.asked = real
 
@@ -237,7 +242,7 @@ def test_a_server_that_goes_away_leaves_what_was_measured(tiny_llama, store_root
         spec = SPEC.with_(concurrency=[1, 2], requests=60)
         progress = Progress(store_root, "run-1", end_it)
 
-        found = time_endpoint(endpoint.parse(own.name()), spec, progress).own
+        found = time_endpoint(endpoint.parse_endpoint(own.name()), spec, progress).own
 
     assert len(found.turns) == 4
     assert "requests failed: " in found.curve_note
@@ -248,4 +253,4 @@ def test_a_server_that_goes_away_leaves_what_was_measured(tiny_llama, store_root
 def test_batches_are_the_servers_business(server, progress):
     """batch_size means nothing for an endpoint."""
     with pytest.raises(BadInput, match="batch_size has to be 1"):
-        time_endpoint(endpoint.parse(server.name()), SPEC.with_(batch_size=2), progress)
+        time_endpoint(endpoint.parse_endpoint(server.name()), SPEC.with_(batch_size=2), progress)

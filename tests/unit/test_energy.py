@@ -22,7 +22,7 @@ def powercap(tmp_path, monkeypatch):
 
 def test_joules_are_the_counters_also_over_its_end(powercap):
     """From 9 J to 3 J of a counter that starts anew at 10 J are 4 J; parts are in their package."""
-    meter = energy.Meter(CPU, powercap)
+    meter = energy.EnergyMeter(CPU, powercap)
     meter.start()
     (powercap / "intel-rapl:0" / "energy_uj").write_text("3000000\n")
 
@@ -34,7 +34,7 @@ def test_joules_are_the_counters_also_over_its_end(powercap):
 
 def test_idle_power_is_subtracted(powercap):
     """30 J in 2 s on a machine that takes 5 W when idle, for 40 tokens: 0.5 J a token."""
-    meter = energy.Meter(CPU, powercap)
+    meter = energy.EnergyMeter(CPU, powercap)
     meter._idle_watts = 5.0
 
     found = meter.energy([(20.0, 1.0), (10.0, 1.0)], 40)
@@ -45,7 +45,7 @@ def test_idle_power_is_subtracted(powercap):
 
 def test_without_a_counter_there_is_a_reason_and_no_number(tmp_path):
     """Most virtual machines show none: null, never 0."""
-    meter = energy.Meter(CPU, tmp_path)
+    meter = energy.EnergyMeter(CPU, tmp_path)
     meter.start()
 
     found = meter.energy([meter.stop()], 10)
@@ -58,7 +58,7 @@ def test_a_counter_that_may_not_be_read_is_said(powercap):
     """Root alone may read it on most systems: that is the reason that is kept."""
     (powercap / "intel-rapl:0" / "energy_uj").unlink()
 
-    found = energy.Meter(CPU, powercap).energy([], 1)
+    found = energy.EnergyMeter(CPU, powercap).energy([], 1)
 
     assert found.joules_per_token is None
     assert "cannot be read" in found.reason

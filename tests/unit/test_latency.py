@@ -9,7 +9,7 @@ from explorer.errors import BadInput, RunCancelled, RunFailed
 from explorer.latency import interference, peak_memory
 from explorer.latency import timing as latency
 from explorer.latency.runtimes import cuda_peak
-from explorer.latency.runtimes.in_torch import Compiled, Eager
+from explorer.latency.runtimes.pytorch import CompiledRuntime, EagerRuntime
 from explorer.models import loading
 from explorer.records import Interference
 from explorer.specs import LatencySpec
@@ -20,12 +20,12 @@ SPEC = LatencySpec(prompt_tokens=8, output_tokens=5, batch_size=2, warmup=1, rep
 
 @pytest.fixture
 def student(tiny_llama):
-    return Eager(loading.load(str(tiny_llama(num_layers=1))))
+    return EagerRuntime(loading.load(str(tiny_llama(num_layers=1))))
 
 
 @pytest.fixture
 def teacher(tiny_llama):
-    return Eager(loading.load(str(tiny_llama(num_layers=12))))
+    return EagerRuntime(loading.load(str(tiny_llama(num_layers=12))))
 
 
 @pytest.fixture
@@ -80,13 +80,13 @@ def test_a_teacher_is_timed_alone(teacher, progress):
 def test_models_take_turns_and_swap_who_goes_first(student, teacher, progress, monkeypatch):
     """The order is A B, B A, A B: neither model always follows the other."""
     order = []
-    real = latency.answer
+    real = latency.time_request
 
     def spy(runtime, prompt_BT, num_output_tokens):
         order.append("A" if runtime is student else "B")
         return real(runtime, prompt_BT, num_output_tokens)
 
-    monkeypatch.setattr(latency, "answer", spy)
+    monkeypatch.setattr(latency, "time_request", spy)
 
     latency.time_in_turns(student, teacher, SPEC, progress)
 
@@ -98,7 +98,7 @@ def test_answer_is_what_generate_writes(student, runtime):
     """Both runtimes decode greedily with a cache: they give the tokens that `generate` gives."""
     if runtime == "compiled":
         # torch's own backend traces the step without compiling it, which takes a CPU half a minute.
-        student = Compiled(student.loaded, backend="eager")
+        student = CompiledRuntime(student.loaded, backend="eager")
     prompt_BT = latency.random_prompt([student], SPEC, 2)
 
     for _ in range(2):
@@ -123,14 +123,14 @@ def test_end_of_text_does_not_end_an_answer(student):
     student.model.register_forward_hook(lambda module, args, output: calls.append(1))
     student.model.lm_head.weight.data.zero_()
 
-    turn = latency.answer(student, torch.zeros((1, 3), dtype=torch.long), 6)
+    turn = latency.time_request(student, torch.zeros((1, 3), dtype=torch.long), 6)
 
     assert turn.num_output_tokens == len(calls) == 6
 
 
 def test_prompt_is_seeded_and_within_both_vocabularies(student, tiny_llama):
     """The same seed gives the same prompt; no id is beyond the smaller vocabulary."""
-    small = Eager(loading.load(str(tiny_llama(vocab_size=300))))
+    small = EagerRuntime(loading.load(str(tiny_llama(vocab_size=300))))
     spec = SPEC.with_(prompt_tokens=400)
 
     prompt_BT = latency.random_prompt([student, small], spec, 2)
@@ -166,8 +166,8 @@ def test_a_busy_machine_is_recorded_and_said_at_once(student, store_root, monkey
     """The record holds the shares and the threshold; log and progress say it from the start."""
     # Others take a third of two processors before, and half of them from then on.
     readings = iter([(0.0, 0.0), (0.3, 1.0), (4.3, 9.0)])
-    counted = functools.partial(interference.Watch, counter=lambda: next(readings))
-    monkeypatch.setattr(latency, "Watch", counted)
+    counted = functools.partial(interference.InterferenceWatch, counter=lambda: next(readings))
+    monkeypatch.setattr(latency, "InterferenceWatch", counted)
     seen = []
 
     with caplog.at_level("WARNING", logger="explorer"):
@@ -188,8 +188,8 @@ def test_a_busy_machine_is_recorded_and_said_at_once(student, store_root, monkey
 def test_an_idle_machine_is_recorded_too(student, store_root, monkeypatch):
     """The shares are kept also where they are small, and nothing is said."""
     readings = iter([(0.0, 0.0), (0.1, 1.0), (0.9, 9.0)])
-    counted = functools.partial(interference.Watch, counter=lambda: next(readings))
-    monkeypatch.setattr(latency, "Watch", counted)
+    counted = functools.partial(interference.InterferenceWatch, counter=lambda: next(readings))
+    monkeypatch.setattr(latency, "InterferenceWatch", counted)
     seen = []
 
     timed = latency.time_in_turns(
@@ -205,11 +205,13 @@ def test_an_idle_machine_is_recorded_too(student, store_root, monkeypatch):
 
 def test_own_work_is_not_others(monkeypatch):
     """Others' seconds count before and during a timing; a server's own work only before it."""
-    monkeypatch.setattr(interference, "LOOK_S", 0)
+    monkeypatch.setattr(interference, "WATCH_BEFORE_S", 0)
 
     def watched(*counted, **options):
         readings = iter(counted)
-        watch = interference.Watch(torch.device("cpu"), counter=lambda: next(readings), **options)
+        watch = interference.InterferenceWatch(
+            torch.device("cpu"), counter=lambda: next(readings), **options
+        )
         return watch.interference()
 
     idle = watched((10, 100), (10.0, 101), (10.2, 109))

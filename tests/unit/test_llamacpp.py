@@ -7,7 +7,7 @@ import torch
 from explorer import pipeline as engine
 from explorer.errors import BadInput, UnknownModel
 from explorer.latency import timing
-from explorer.latency.runtimes.in_torch import Eager
+from explorer.latency.runtimes.pytorch import EagerRuntime
 from explorer.models import loading
 from explorer.models.gguf import convert, header
 from explorer.specs import LatencySpec, RunSpec
@@ -41,9 +41,9 @@ def gguf_file(model, tmp_path):
 
 @pytest.fixture
 def runtime(gguf_file):
-    from explorer.latency.runtimes.llamacpp import LlamaCpp
+    from explorer.latency.runtimes.llamacpp import LlamaCppRuntime
 
-    made = LlamaCpp(gguf_file, threads=1)
+    made = LlamaCppRuntime(gguf_file, threads=1)
     yield made
     made.close()
 
@@ -80,7 +80,7 @@ def test_two_sequences_answer_as_each_alone(model, runtime):
     for row in range(2):
         alone = list(runtime.stream(prompt_BT[row : row + 1], 5))
         assert [step[row] for step in together] == [step[0] for step in alone]
-    assert together == list(Eager(model).stream(prompt_BT, 5))
+    assert together == list(EagerRuntime(model).stream(prompt_BT, 5))
 
 
 def test_a_gguf_is_timed_in_turns_with_its_teacher(model, runtime, store_root):
@@ -89,7 +89,7 @@ def test_a_gguf_is_timed_in_turns_with_its_teacher(model, runtime, store_root):
         prompt_tokens=8, output_tokens=3, warmup=1, repeats=2, concurrency=[1, 2], seed=3
     )
 
-    found = timing.time_in_turns(runtime, Eager(model), spec, Progress(store_root, "run-1"))
+    found = timing.time_in_turns(runtime, EagerRuntime(model), spec, Progress(store_root, "run-1"))
 
     assert found.own.runtime.name == "llama.cpp"
     assert found.own.runtime.disk_bytes == runtime.path.stat().st_size
@@ -100,16 +100,16 @@ def test_a_gguf_is_timed_in_turns_with_its_teacher(model, runtime, store_root):
 
 def test_q4_k_m_is_smaller_and_close(tiny_llama, tmp_path):
     """llama.cpp's own quantiser over our F16 file."""
-    from explorer.latency.runtimes.llamacpp import LlamaCpp
+    from explorer.latency.runtimes.llamacpp import LlamaCppRuntime
 
     model = merging.load(tiny_llama(num_layers=2, hidden_size=256))
     sizes, found = {}, {}
     for kind in ("f16", "q8_0", "q4_k_m"):
         path = tmp_path / f"{kind}.gguf"
         convert.to_gguf(model, kind, path)
-        assert header.facts("m", path).dtype == kind
+        assert header.gguf_facts("m", path).dtype == kind
         sizes[kind] = path.stat().st_size
-        made = LlamaCpp(path, threads=1)
+        made = LlamaCppRuntime(path, threads=1)
         found[kind] = logits(made, list(range(40)))
         made.close()
 
@@ -183,7 +183,7 @@ def test_answers_of_before_are_not_asked_again(model, runtime, tmp_path, monkeyp
     from lm_eval.api.instance import Instance
 
     from explorer.evaluate.backends.llama_lm import LlamaLM
-    from explorer.evaluate.response_cache import AnswerLog
+    from explorer.evaluate.response_cache import ResponseCache
 
     greedy = {"until": ["Q"], "max_gen_toks": 4, "do_sample": False}
     asked = {
@@ -195,7 +195,7 @@ def test_answers_of_before_are_not_asked_again(model, runtime, tmp_path, monkeyp
     def ask():
         done, answered = [], []
         lm = LlamaLM(runtime, model.tokenizer, on_progress=done.append)
-        lm.set_cache_hook(AnswerLog(tmp_path / "asked", "key", lambda: answered.append(1)))
+        lm.set_cache_hook(ResponseCache(tmp_path / "asked", "key", lambda: answered.append(1)))
         found = [
             getattr(lm, kind)([Instance(kind, {}, one, i) for i, one in enumerate(arguments)])
             for kind, arguments in asked.items()
@@ -212,14 +212,14 @@ def test_answers_of_before_are_not_asked_again(model, runtime, tmp_path, monkeyp
 
 def test_a_damaged_or_missing_file_is_one_sentence(tmp_path):
     """Neither is a crash of the process."""
-    from explorer.latency.runtimes.llamacpp import LlamaCpp
+    from explorer.latency.runtimes.llamacpp import LlamaCppRuntime
 
     with pytest.raises(UnknownModel, match="No GGUF file at"):
-        LlamaCpp(tmp_path / "none.gguf")
+        LlamaCppRuntime(tmp_path / "none.gguf")
     path = tmp_path / "bad.gguf"
     path.write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(UnknownModel, match="llama.cpp cannot load"):
-        LlamaCpp(path)
+        LlamaCppRuntime(path)
 
 
 def test_sampling_is_refused(tiny_llama):

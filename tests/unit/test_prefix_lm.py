@@ -13,7 +13,7 @@ from lm_eval.models.huggingface import HFLM
 
 from explorer.evaluate.backends import prefix_lm
 from explorer.evaluate.backends.prefix_lm import PrefixLM, Work
-from explorer.evaluate.response_cache import AnswerLog
+from explorer.evaluate.response_cache import ResponseCache
 from explorer.models import loading
 from tests import killing
 
@@ -273,17 +273,17 @@ def test_generation_keeps_the_header(tokenizer):
 def test_a_log_of_another_key_is_not_read(tmp_path):
     """Answers of another model never come back, and a torn last line is dropped."""
     path = tmp_path / "asked.jsonl"
-    log = AnswerLog(path, "one", lambda: None)
+    log = ResponseCache(path, "one", lambda: None)
     log.keep("loglikelihood", [("a", "b")], [(-1.25, True)])
     with path.open("a", encoding="utf-8") as file:
         file.write('{"key": "one", "answ')
 
-    assert AnswerLog(path, "two", lambda: None).find("loglikelihood", [("a", "b")]) is None
+    assert ResponseCache(path, "two", lambda: None).find("loglikelihood", [("a", "b")]) is None
     assert not path.read_text(encoding="utf-8")
     log.keep("loglikelihood", [("c", "d")], [(-2.5, False)])
     with path.open("a", encoding="utf-8") as file:
         file.write('{"key": "one", "answ')
-    again = AnswerLog(path, "one", lambda: None)
+    again = ResponseCache(path, "one", lambda: None)
     assert again.find("loglikelihood", [("c", "d")]) == [[-2.5, False]]
     assert again.find("loglikelihood", [("c", "d"), ("e", "f")]) is None
     assert [json.loads(line)["key"] for line in path.read_text(encoding="utf-8").splitlines()] == [
@@ -297,16 +297,18 @@ def test_a_kill_while_a_log_is_mended_loses_no_answer(tmp_path):
     def mended(kill):
         path = tmp_path / f"{kill.moment}.jsonl"
         kill.armed = False
-        AnswerLog(path, "one", lambda: None).keep("loglikelihood", [("a", "b")], [(-1.25, True)])
+        ResponseCache(path, "one", lambda: None).keep(
+            "loglikelihood", [("a", "b")], [(-1.25, True)]
+        )
         with path.open("a", encoding="utf-8") as file:
             file.write('{"key": "one", "answ')
         kill.armed = True
-        AnswerLog(path, "one", lambda: None)
+        ResponseCache(path, "one", lambda: None)
 
     kills = 0
     for kill in killing.moments(mended):
         kills += 1
-        again = AnswerLog(tmp_path / f"{kill.moment}.jsonl", "one", lambda: None)
+        again = ResponseCache(tmp_path / f"{kill.moment}.jsonl", "one", lambda: None)
         assert again.find("loglikelihood", [("a", "b")]) == [[-1.25, True]]
     assert kills > 1
 
@@ -314,7 +316,7 @@ def test_a_kill_while_a_log_is_mended_loses_no_answer(tmp_path):
 @pytest.mark.parametrize("kind", ["loglikelihood", "loglikelihood_rolling", "generate_until"])
 def test_a_killed_call_goes_on_to_the_same_bytes(tokenizer, tmp_path, kind, monkeypatch):
     """Stopped after any batch and asked again, every answer is the same to the last bit."""
-    monkeypatch.setattr(prefix_lm, "WINDOWS_TOGETHER", 2)
+    monkeypatch.setattr(prefix_lm, "ROLLING_BATCH", 2)
     arguments: dict[str, list[tuple[Any, ...]]] = {
         "loglikelihood": questions()[:60],
         "loglikelihood_rolling": [("ab c" * n,) for n in range(1, 10)],
@@ -329,7 +331,7 @@ def test_a_killed_call_goes_on_to_the_same_bytes(tokenizer, tmp_path, kind, monk
     def answers(path: Path, stop_after: int | None = None) -> tuple[Any, int]:
         committed = 0
 
-        class Stops(AnswerLog):
+        class Stops(ResponseCache):
             def keep(self, *batch: Any) -> None:
                 nonlocal committed
                 super().keep(*batch)

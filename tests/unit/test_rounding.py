@@ -13,7 +13,7 @@ from explorer.errors import BadInput
 from explorer.latency import peak_memory
 from explorer.latency.runtimes import cuda_peak
 from explorer.models import loading, quantize
-from explorer.models.facts import facts
+from explorer.models.facts import model_facts
 from explorer.pipeline import preflight
 from explorer.specs import LatencySpec, RunSpec
 from explorer.store import disk, frames
@@ -56,8 +56,8 @@ def test_eight_bits_are_a_quarter_of_the_bytes_and_nearly_the_same_answers(both)
 @needs_torchao
 def test_bits_tell_a_model_apart(both):
     """Fingerprint, dtype and bytes differ, parameters do not; the same bits are the same model."""
-    plain, rounded = (facts(one) for one in both)
-    again = facts(loading.load(both[0].name, bits=8))
+    plain, rounded = (model_facts(one) for one in both)
+    again = model_facts(loading.load(both[0].name, bits=8))
 
     assert rounded.dtype == "int8 + float32"
     assert rounded.fingerprint == again.fingerprint != plain.fingerprint
@@ -152,10 +152,10 @@ def test_four_bits_compute_in_bfloat16(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
 
     with pytest.raises(BadInput, match=r"asks for float16\. Write dtype: auto or bfloat16"):
-        quantize.check(4, torch.device("cuda"), torch.float16)
+        quantize.check_quantization(4, torch.device("cuda"), torch.float16)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     with pytest.raises(BadInput, match="capability 8.0 or newer"):
-        quantize.check(4, torch.device("cuda"), torch.bfloat16)
+        quantize.check_quantization(4, torch.device("cuda"), torch.bfloat16)
 
 
 def test_without_torchao_the_extra_is_named(tiny_llama, tiny_run, store_root, monkeypatch):
@@ -174,7 +174,7 @@ def test_a_weight_that_is_not_rounded_is_stored_as_itself():
     """Fingerprints of before hold: a plain weight keeps its name and bytes."""
     weight = torch.ones(2, 3)
 
-    assert list(quantize.plain_tensors("w", weight)) == [("w", weight)]
+    assert list(quantize.stored_tensors("w", weight)) == [("w", weight)]
 
 
 @needs_torchao
@@ -184,7 +184,7 @@ def test_the_planned_bytes_are_those_in_memory(tiny_llama, store_root):
     spec = RunSpec(teacher=name, torch_bits=8, device="cpu")
     planned, _ = preflight.model_sizes(spec)
 
-    found = facts(loading.load(name, bits=8)).weight_bytes
+    found = model_facts(loading.load(name, bits=8)).weight_bytes
 
     assert planned.rounded_bytes(preflight.machine_of(spec, store_root), 8) == pytest.approx(
         found, rel=0.05

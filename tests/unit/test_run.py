@@ -43,7 +43,9 @@ def test_a_timing_taken_over_from_before_keeps_its_own_shares(spec, store_root, 
     def run_while_others_take(share):
         readings = iter([(0.0, 0.0), (share, 1.0), (9 * share, 9.0)])
         monkeypatch.setattr(
-            timing, "Watch", functools.partial(interference.Watch, counter=lambda: next(readings))
+            timing,
+            "InterferenceWatch",
+            functools.partial(interference.InterferenceWatch, counter=lambda: next(readings)),
         )
         return engine.run(teacher, store_root)
 
@@ -124,7 +126,7 @@ def test_a_result_survives_attempts_that_fail(spec, store_root, monkeypatch):
 
         # With another version of lm-eval all is asked anew, so samples and results are written.
         broken.setattr("lm_eval.__version__", "another")
-        broken.setattr("explorer.evaluate.task_scores.answers", fail)
+        broken.setattr("explorer.evaluate.task_scores.answer_rows", fail)
         for _ in range(2):
             disk.request_again(store_root, spec.run_id)
             with pytest.raises(NoRoom):

@@ -117,11 +117,13 @@ def texts():
 
 def scorer(server, folder, spent=None, model="tiny", **api):
     """Asks the server for scores, as patiently as a test can wait."""
-    where = endpoint.parse(server.name(model, COMPLETIONS))
+    where = endpoint.parse_endpoint(server.name(model, COMPLETIONS))
     # A busy machine must not look like a silent server.
     spec = ApiSpec(**{"num_concurrent": 2, "timeout_s": 60.0, "max_retries": 3, **api})
     counted = [] if spent is None else spent
-    return endpoint_logprobs.Scorer(where, load_tokenizer(str(folder)), spec, None, counted.append)
+    return endpoint_logprobs.PromptScorer(
+        where, load_tokenizer(str(folder)), spec, None, counted.append
+    )
 
 
 def log_p_of(server, texts):
@@ -160,10 +162,10 @@ def test_words_that_are_no_token_go_into_the_tail(server, folder):
     ((_, answer),) = scorer(server, folder, model="words_only").score([text], 200)
 
     expected = log_p_of(server, torch.tensor([text]))[0]
-    words = endpoint_logprobs.spellings(load_tokenizer(str(folder)))[0]
+    words = endpoint_logprobs.token_spellings(load_tokenizer(str(folder)))[0]
     assert answer.num_unknown > 0
     for place, likely in enumerate(answer.likely):
-        assert all(endpoint_logprobs.NO_CHARACTER not in words[token] for token in likely)
+        assert all(endpoint_logprobs.REPLACEMENT_CHARACTER not in words[token] for token in likely)
         for token, value in likely.items():
             assert value == pytest.approx(float(expected[place, token]), abs=1e-4)
     ids, log_p = top_k_from_endpoint(answer.likely, 200, VOCABULARY)
@@ -267,7 +269,7 @@ def test_targets_of_a_server_are_those_of_its_weights(asked, server, folder, sto
 def test_what_was_captured_before_the_server_died_is_kept(asked, server, store_root, monkeypatch):
     """The run fails in a sentence; run again, it asks only for the rest, and counts all."""
     spec = asked(model="dies")
-    with pytest.raises(RunFailed, match=r"HTTP 503.*kept: run again to go on"):
+    with pytest.raises(RunFailed, match=r"HTTP 503.*kept; run again to continue"):
         engine.run(spec, store_root)
     assert disk.load(store_root, spec.run_id).status == "failed"
 
@@ -332,7 +334,7 @@ def test_a_price_limit_stops_the_capture_before_its_first_request(
     asked, server, sibling, store_root
 ):
     """The price is the endpoint's; the estimate is in the sentence."""
-    where = endpoint.parse(server.name("tiny", COMPLETIONS))
+    where = endpoint.parse_endpoint(server.name("tiny", COMPLETIONS))
     (store_root / api_prices.OVERRIDES).write_text(
         f"{where.host}/tiny: {{input_usd_per_mtok: 100, output_usd_per_mtok: 200}}\n"
     )
@@ -418,7 +420,7 @@ def test_a_student_is_held_against_its_served_teacher(asked, server, folder, sto
         "include_path": str(ROOT / "tests" / "tasks"),
         "api": {"tokenizer": str(folder), "num_concurrent": 2},
     }
-    where = endpoint.parse(server.name("tiny", COMPLETIONS))
+    where = endpoint.parse_endpoint(server.name("tiny", COMPLETIONS))
     (store_root / api_prices.OVERRIDES).write_text(
         f"{where.host}/tiny: {{input_usd_per_mtok: 100, output_usd_per_mtok: 200}}\n"
     )

@@ -37,7 +37,7 @@ def test_a_folder_states_the_sizes_of_its_model(family, tmp_path):
     model = tiny_models.FAMILIES[family]()
     model.save_pretrained(tmp_path)
 
-    stated, own = sizes.read(str(tmp_path)), shape_of(model)
+    stated, own = sizes.read_sizes(str(tmp_path)), shape_of(model)
 
     assert (stated.num_layers, stated.hidden_size) == (own.num_layers, own.hidden_size)
     assert stated.num_attention_heads == own.num_attention_heads
@@ -51,10 +51,10 @@ def test_a_model_that_also_sees_states_the_layers_of_its_language_model(part, tm
     """Configurations that keep them in a part of their own, or in a part of that part."""
     inner = {part: {"num_hidden_layers": 26, "hidden_size": 64}, "vision_config": {"depth": 9}}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "sees", **inner}))
-    assert sizes.read(str(tmp_path)).num_layers == 26
+    assert sizes.read_sizes(str(tmp_path)).num_layers == 26
 
     (tmp_path / "config.json").write_text(json.dumps({"thinker_config": inner}))
-    assert sizes.read(str(tmp_path)).num_layers == 26
+    assert sizes.read_sizes(str(tmp_path)).num_layers == 26
 
 
 def test_weights_in_parts_count_only_when_all_are_there(tiny_llama, tmp_path):
@@ -62,11 +62,14 @@ def test_weights_in_parts_count_only_when_all_are_there(tiny_llama, tmp_path):
     merging.load(tiny_llama()).model.save_pretrained(tmp_path, max_shard_size="20KB")
     parts = sorted(tmp_path.glob("model-*.safetensors"))
     assert len(parts) > 1
-    whole = sizes.read(str(tmp_path))
+    whole = sizes.read_sizes(str(tmp_path))
     parts[0].unlink()
 
-    assert whole.num_parameters == sizes.read(str(tiny_llama())).num_parameters
-    assert (sizes.read(str(tmp_path)).num_layers, sizes.read(str(tmp_path)).num_parameters) == (
+    assert whole.num_parameters == sizes.read_sizes(str(tiny_llama())).num_parameters
+    assert (
+        sizes.read_sizes(str(tmp_path)).num_layers,
+        sizes.read_sizes(str(tmp_path)).num_parameters,
+    ) == (
         4,
         None,
     )
@@ -81,8 +84,8 @@ def test_a_hub_id_is_read_from_what_was_downloaded(tiny_llama, tmp_path, monkeyp
     refs.mkdir()
     (refs / "main").write_text("abc")
 
-    assert sizes.read("org/tiny") == sizes.read(str(tiny_llama()))
-    assert sizes.read("org/other") == sizes.UNKNOWN
+    assert sizes.read_sizes("org/tiny") == sizes.read_sizes(str(tiny_llama()))
+    assert sizes.read_sizes("org/other") == sizes.UNKNOWN
 
 
 @pytest.mark.parametrize("kind", ["f16", "q8_0"])
@@ -91,17 +94,17 @@ def test_a_gguf_file_states_its_sizes(kind, tiny_llama, tmp_path):
     path = tmp_path / "model.gguf"
     convert.to_gguf(merging.load(tiny_llama()), kind, path)
 
-    wanted = dataclasses.replace(sizes.read(str(tiny_llama())), model_type=None)
-    assert sizes.read(f"gguf:{path}") == sizes.read(f"llamacpp:{path}") == wanted
+    wanted = dataclasses.replace(sizes.read_sizes(str(tiny_llama())), model_type=None)
+    assert sizes.read_sizes(f"gguf:{path}") == sizes.read_sizes(f"llamacpp:{path}") == wanted
 
 
 def test_a_changed_file_is_read_again(tiny_llama, tmp_path):
     """A folder that another model was written into has that model's sizes."""
     shutil.copytree(tiny_llama(num_layers=4), tmp_path, dirs_exist_ok=True)
-    before = sizes.read(str(tmp_path)).num_layers
+    before = sizes.read_sizes(str(tmp_path)).num_layers
     shutil.copytree(tiny_llama(num_layers=2), tmp_path, dirs_exist_ok=True)
 
-    assert (before, sizes.read(str(tmp_path)).num_layers) == (4, 2)
+    assert (before, sizes.read_sizes(str(tmp_path)).num_layers) == (4, 2)
 
 
 def test_a_run_states_the_sizes_of_its_student(tiny_llama, store_root):
@@ -109,19 +112,19 @@ def test_a_run_states_the_sizes_of_its_student(tiny_llama, store_root):
     spec = records.study("mine", layers=(20,))[1]
     record = records.make_record(spec=spec)
     records.write_run(store_root, record)
-    by_record = sizes.read(f"run:{spec.run_id}", store_root)
+    by_record = sizes.read_sizes(f"run:{spec.run_id}", store_root)
     assert by_record.num_layers == record.model.num_layers
     records.leave_student(store_root, spec.run_id, tiny_llama())
 
-    assert sizes.read(f"run:{spec.run_id}", store_root).num_layers == 4
+    assert sizes.read_sizes(f"run:{spec.run_id}", store_root).num_layers == 4
 
 
 def test_the_starter_is_what_its_file_says():
     """The sizes that are known before it is fetched."""
     if not (path := loading.starter.starter_path()).exists():
         pytest.skip("the starter is not fetched")
-    by_file = dataclasses.replace(sizes.read(f"gguf:{path}"), model_type="llama")
-    assert sizes.read("starter") == by_file
+    by_file = dataclasses.replace(sizes.read_sizes(f"gguf:{path}"), model_type="llama")
+    assert sizes.read_sizes("starter") == by_file
 
 
 @pytest.mark.parametrize(
@@ -142,7 +145,7 @@ def test_a_damaged_file_has_no_sizes(content, tmp_path):
     (tmp_path / "config.json").write_bytes(content)
 
     for name in (f"gguf:{tmp_path}/model.gguf", str(tmp_path)):
-        assert sizes.read(name) == sizes.UNKNOWN
+        assert sizes.read_sizes(name) == sizes.UNKNOWN
     for name in (
         "",
         "/no/such/folder",
@@ -151,7 +154,7 @@ def test_a_damaged_file_has_no_sizes(content, tmp_path):
         "a/b/c",
         "endpoint:http://x#m",
     ):
-        assert sizes.read(name) == sizes.UNKNOWN
+        assert sizes.read_sizes(name) == sizes.UNKNOWN
 
 
 def test_reading_loads_no_model_library(tiny_llama):

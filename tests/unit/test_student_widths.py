@@ -7,14 +7,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, OPTConfig, OPTForCausalLM
 
-from explorer import students
 from explorer.errors import BadInput
-from explorer.models.facts import facts
+from explorer.models.facts import model_facts
 from explorer.models.families import count_parameters, shape_of
 from explorer.models.layers import KEPT_LAYERS, KEPT_WIDTHS, kept_indices, kept_mask, layer_list
 from explorer.models.loading import Loaded, load
 from explorer.specs import BothStudent, DepthStudent, FreshStudent, WidthStudent
-from explorer.students import width
+from explorer.students import create, width
 from tests.tiny_models import FAMILIES, gpt2, llama, qwen3
 
 BLOCKS = torch.randint(0, 64, (3, 16), generator=torch.Generator().manual_seed(0))
@@ -25,7 +24,7 @@ every_family = pytest.mark.parametrize("make", FAMILIES.values(), ids=FAMILIES)
 
 def _build(teacher, spec, start=None):
     whole = Loaded("tiny", teacher, None)
-    return students.build(whole, start or whole, spec, BLOCKS).model
+    return create.create_student(whole, start or whole, spec, BLOCKS).model
 
 
 def _narrow(make):
@@ -87,7 +86,7 @@ def test_cut_channels_and_heads_are_as_if_switched_off(make):
     channels = [sorted(range(i, 64, 2)) for i in (0, 1, 1, 0)]
     if make is gpt2:
         channels = [sorted(range(i, 128, 2)) for i in (0, 1, 1, 0)]
-    kept = width.Kept(list(range(32)), channels, kept_heads, groups)
+    kept = width.KeptWidths(list(range(32)), channels, kept_heads, groups)
 
     student = width.keep_widths(teacher, kept, {})
 
@@ -136,7 +135,7 @@ def test_importance_is_the_mean_over_tokens_and_the_norm_over_blocks():
         teacher(block[None])
     hook.remove()
 
-    seen = width.importance(teacher, BLOCKS)
+    seen = width.width_importance(teacher, BLOCKS)
 
     expected = sum(x[0].double().abs().mean(0) ** 2 for x in entering).sqrt()
     torch.testing.assert_close(seen.channels_LF[1], expected, rtol=1e-5, atol=1e-8)
@@ -151,9 +150,9 @@ def test_a_norm_keeps_the_size_of_what_stays():
                 weight[:, :12] = 0
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 weight[:12] = 0
-    seen = width.importance(teacher, BLOCKS)
+    seen = width.width_importance(teacher, BLOCKS)
     whole = shape_of(teacher)
-    kept = width.most_important(dataclasses.replace(whole, hidden_size=20), whole, seen)
+    kept = width.select_widths(dataclasses.replace(whole, hidden_size=20), whole, seen)
 
     student = width.keep_widths(teacher, kept, seen.squares)
     plain = width.keep_widths(teacher, kept, {})
@@ -188,9 +187,9 @@ def test_heads_without_groups_keep_whole_groups_where_possible(heads, groups):
     spec = WidthStudent(kind="width", num_attention_heads=heads)
     if groups is None:
         with pytest.raises(BadInput, match="whole groups of 2"):
-            width.asked_shape(teacher, spec)
+            width.requested_shape(teacher, spec)
         return
-    assert width.asked_shape(teacher, spec).num_key_value_heads == groups
+    assert width.requested_shape(teacher, spec).num_key_value_heads == groups
 
 
 @pytest.mark.parametrize(
@@ -273,11 +272,11 @@ def test_both_ways_keep_a_map_of_layers_and_widths(tiny_llama, tmp_path):
     teacher = load(str(tiny_llama(num_layers=6)))
     target = round(0.6 * teacher.model.num_parameters())
     spec = BothStudent(kind="both", num_parameters=target, sample_blocks=2)
-    student = students.build(teacher, teacher, spec, BLOCKS)
+    student = create.create_student(teacher, teacher, spec, BLOCKS)
     student.model.save_pretrained(tmp_path)
     teacher.tokenizer.save_pretrained(tmp_path)
 
-    found = facts(load(str(tmp_path)))
+    found = model_facts(load(str(tmp_path)))
 
     assert len(found.kept_layers) == found.num_layers < 6
     assert found.kept_widths["hidden"] == (found.hidden_size, 32)

@@ -5,20 +5,20 @@ import json
 import pytest
 import torch
 
-from explorer import students
 from explorer.distill.losses import sparse_forward_kl
 from explorer.distill.teacher_cache import top_k_of
 from explorer.errors import BadInput
-from explorer.models.facts import facts
+from explorer.models.facts import model_facts
 from explorer.models.layers import KEPT_LAYERS, intact_layers, layer_list
 from explorer.models.loading import Loaded, load
 from explorer.specs import DepthStudent
+from explorer.students import create, depth
 from tests.tiny_models import FAMILIES, gpt2, qwen3
 
 
 def _build(teacher, spec, blocks, start=None, told=lambda done, total, unit: None):
     whole = Loaded("tiny", teacher, None)
-    return students.build(whole, start or whole, spec, blocks, told)
+    return create.create_student(whole, start or whole, spec, blocks, told)
 
 
 @pytest.mark.parametrize("make", FAMILIES.values(), ids=FAMILIES)
@@ -27,7 +27,7 @@ def test_keeping_all_layers_changes_no_answer(make):
     teacher = make()
     ids = torch.arange(10)[None]
 
-    student = students.keep_layers(teacher, [0, 1, 2, 3])
+    student = depth.keep_layers(teacher, [0, 1, 2, 3])
 
     torch.testing.assert_close(student(ids).logits, teacher(ids).logits)
 
@@ -52,7 +52,7 @@ def test_a_student_has_the_layers_it_was_told_to_keep():
     """Layer i of the student is the teacher's kept layer i, and the config remembers the map."""
     teacher = gpt2()
 
-    student = students.keep_layers(teacher, [1, 3])
+    student = depth.keep_layers(teacher, [1, 3])
 
     _, kept = layer_list(student)
     _, all_layers = layer_list(teacher)
@@ -67,22 +67,22 @@ def test_a_student_has_the_layers_it_was_told_to_keep():
 def test_the_layer_map_survives_saving(tiny_llama, tmp_path):
     """A saved student still knows which of the teacher's layers it keeps."""
     teacher = load(str(tiny_llama(num_layers=6)))
-    student = students.keep_layers(teacher.model, [0, 3, 5])
+    student = depth.keep_layers(teacher.model, [0, 3, 5])
     student.save_pretrained(tmp_path / "student")
     teacher.tokenizer.save_pretrained(tmp_path / "student")
 
     again = load(str(tmp_path / "student"))
 
-    assert facts(again).kept_layers == [0, 3, 5]
-    assert facts(again).num_layers == 3
+    assert model_facts(again).kept_layers == [0, 3, 5]
+    assert model_facts(again).num_layers == 3
 
 
 def test_uniform_layers_are_spread_from_first_to_last():
     """The uniform choice keeps both ends."""
-    assert students.uniform_layers(30, 4) == [0, 10, 19, 29]
-    assert students.uniform_layers(30, 30) == list(range(30))
-    assert students.uniform_layers(30, 1) == [0]
-    assert all(len(set(students.uniform_layers(30, n))) == n for n in range(1, 31))
+    assert depth.uniform_layers(30, 4) == [0, 10, 19, 29]
+    assert depth.uniform_layers(30, 30) == list(range(30))
+    assert depth.uniform_layers(30, 1) == [0]
+    assert all(len(set(depth.uniform_layers(30, n))) == n for n in range(1, 31))
 
 
 def _with_an_idle_layer(index):
@@ -104,7 +104,7 @@ def test_a_layer_that_does_nothing_is_dropped_first(choice):
 
     assert getattr(student.model.config, KEPT_LAYERS) == [0, 1, 3]
     torch.testing.assert_close(student.model(blocks).logits, teacher(blocks).logits)
-    influence = students.block_influence(teacher, blocks)
+    influence = depth.block_influence(teacher, blocks)
     assert influence[2] == pytest.approx(0, abs=1e-6)
     assert min(influence[:2] + influence[3:]) > 1e-4
 
@@ -117,7 +117,7 @@ def test_greedy_drops_the_layer_whose_loss_raises_the_kl_least(make):
 
     @torch.inference_mode()
     def kl_without(layers):
-        student, total = students.keep_layers(teacher, layers), 0.0
+        student, total = depth.keep_layers(teacher, layers), 0.0
         for block, (ids, log_p) in zip(blocks, targets, strict=True):
             logits = student(block[None]).logits[0, :-1]
             total += float(sparse_forward_kl(logits, ids[0, :-1], log_p[0, :-1]).sum())
@@ -146,13 +146,13 @@ def test_a_smaller_student_goes_on_from_what_a_larger_one_dropped(tmp_path):
 
     def kept(num_layers, path):
         tries = []
-        student = students.build(
+        student = create.create_student(
             Loaded("t", teacher, None),
             Loaded("t", teacher, None),
             DepthStudent(num_layers=num_layers, choice="greedy"),
             blocks,
             lambda done, total, unit: tries.append(total),
-            students.DropOrder(path),
+            depth.DropOrder(path),
         )
         return getattr(student.model.config, KEPT_LAYERS), tries[-1:]
 

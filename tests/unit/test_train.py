@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.nn.functional import log_softmax
 
-from explorer import students
 from explorer.distill import schedule, train, train_step
 from explorer.distill.losses import DIVERGENCES, forward_kl
 from explorer.distill.teacher_cache import TeacherCache, local_teacher
@@ -22,6 +21,7 @@ from explorer.errors import BadInput, RunCancelled, RunFailed
 from explorer.models.layers import layer_list
 from explorer.models.loading import load
 from explorer.specs import DistillSpec, WidthStudent
+from explorer.students import create, depth
 from tests import killing
 from tests.killing import Killed
 
@@ -72,7 +72,7 @@ def _spec(**changes):
 
 
 def _student(teacher):
-    return students.keep_layers(teacher.model, [0, 3])
+    return depth.keep_layers(teacher.model, [0, 3])
 
 
 def _data(teacher, targets, spec):
@@ -163,7 +163,7 @@ def test_a_narrower_student_has_no_layer_to_leave_alone(teacher):
     """Its first layer stands where the teacher's does and computes something else."""
     spec = WidthStudent(kind="width", intermediate_size=32)
     blocks = torch.arange(32).view(2, 16)
-    narrow = students.build(teacher, teacher, spec, blocks).model
+    narrow = create.create_student(teacher, teacher, spec, blocks).model
 
     assert untrained_layers(narrow, _spec(train_layers="auto")) == []
     assert len(untrained_layers(_student(teacher), _spec(train_layers="auto"))) == 1

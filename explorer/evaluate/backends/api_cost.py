@@ -1,6 +1,6 @@
 """Tokens of an API: about how many a task will take, and how many were counted.
 
-log = Spent(folder / "usage.jsonl")
+log = UsageLog(folder / "usage.jsonl")
 log.add(Usage(num_replies=1, prompt_tokens=120, output_tokens=9))
 log.total()
 """
@@ -23,7 +23,7 @@ CHARACTERS_PER_TOKEN = 4.0
 """Of English text, where the tokenizer is not known."""
 
 
-class Spent:
+class UsageLog:
     """Each reply's tokens, a line each, so that those of an earlier process count too."""
 
     def __init__(self, path: Path) -> None:
@@ -51,7 +51,7 @@ class Spent:
         return found
 
 
-def estimate(
+def estimate_request_usage(
     tasks: Iterable[tuple[Task, list[int]]], lm: TemplateLM, spec: CapabilitySpec
 ) -> Usage:
     """What tasks would take, before anything is asked: the prompts, and answers at their longest.

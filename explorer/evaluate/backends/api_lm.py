@@ -21,10 +21,9 @@ from lm_eval.api.registry import get_model
 
 from explorer.errors import BadInput, RunFailed
 from explorer.evaluate import response_cache
-from explorer.evaluate.backends.request_progress import Count, Work
-from explorer.latency.runtimes import endpoint_completions
-from explorer.latency.runtimes.endpoint import Failed
-from explorer.latency.runtimes.endpoint_completions import Asker
+from explorer.evaluate.backends.request_progress import ProgressCounter, RequestProgress
+from explorer.latency.runtimes import endpoint_client
+from explorer.latency.runtimes.endpoint_client import EndpointClient, RequestFailed
 from explorer.models import endpoint
 from explorer.models.endpoint import Endpoint
 from explorer.models.loading import load_tokenizer
@@ -33,14 +32,14 @@ from explorer.specs import ApiSpec
 
 VERSION = 1
 """Bump it to invalidate cached answers."""
-GENERATES = frozenset({"generate_until"})
-EVERYTHING = GENERATES | {"loglikelihood", "loglikelihood_rolling", "multiple_choice"}
-SCORED_BY_OPENAI = ("babbage-002", "davinci-002")
-NEEDED = ("tenacity", "aiohttp", "requests")
+GENERATE_ONLY = frozenset({"generate_until"})
+ALL_OUTPUT_TYPES = GENERATE_ONLY | {"loglikelihood", "loglikelihood_rolling", "multiple_choice"}
+OPENAI_MODELS_WITH_LOGPROBS = ("babbage-002", "davinci-002")
+REQUIRED_PACKAGES = ("tenacity", "aiohttp", "requests")
 """What lm-eval's API models import."""
 
 
-def kind(where: Endpoint, spec: ApiSpec) -> str:
+def lm_eval_model_name(where: Endpoint, spec: ApiSpec) -> str:
     """lm-eval's name of the model class for an endpoint.
 
     Raises:
@@ -54,42 +53,44 @@ def kind(where: Endpoint, spec: ApiSpec) -> str:
                 "out."
             )
         return spec.kind
-    if where.speaks_anthropic:
+    if where.is_anthropic:
         return "anthropic-chat-completions"
     seller = "openai" if where.host == "api.openai.com" else "local"
     return f"{seller}-chat-completions" if where.is_chat else f"{seller}-completions"
 
 
-def output_types(where: Endpoint, spec: ApiSpec) -> tuple[frozenset[str], str]:
+def supported_output_types(where: Endpoint, spec: ApiSpec) -> tuple[frozenset[str], str]:
     """Which of lm-eval's output types the endpoint can answer, and why not the others.
 
     Raises:
         BadInput: As `kind`.
     """
     if where.is_chat:
-        return GENERATES, (
+        return GENERATE_ONLY, (
             "a chat endpoint gives no log-probabilities of a given answer. Choose tasks in which "
             "the model writes (generate_until, as gsm8k and ifeval), ask an endpoint of plain "
             "completions that echoes them (endpoint:http://HOST/v1/completions#MODEL), or run the "
             "model's weights"
         )
-    if kind(where, spec) == "openai-completions" and where.model not in SCORED_BY_OPENAI:
-        return GENERATES, (
-            f"OpenAI gives log-probabilities of a prompt only for {' and '.join(SCORED_BY_OPENAI)}"
-        )
+    if (
+        lm_eval_model_name(where, spec) == "openai-completions"
+        and where.model not in OPENAI_MODELS_WITH_LOGPROBS
+    ):
+        names = " and ".join(OPENAI_MODELS_WITH_LOGPROBS)
+        return GENERATE_ONLY, f"OpenAI gives log-probabilities of a prompt only for {names}"
     if spec.tokenizer is None:
-        return GENERATES, (
+        return GENERATE_ONLY, (
             "to score a given answer one has to know where its tokens begin. Write the model's "
             "tokenizer (a hub id, a folder, starter) into capability.api.tokenizer"
         )
-    return EVERYTHING, ""
+    return ALL_OUTPUT_TYPES, ""
 
 
-def make(
+def make_api_lm(
     where: Endpoint,
     spec: ApiSpec,
     spent: Callable[[Usage], None],
-    on_progress: Callable[[Work], None],
+    on_progress: Callable[[RequestProgress], None],
 ) -> "ApiLM":
     """lm-eval's model of this kind, with our way of asking.
 
@@ -102,13 +103,13 @@ def make(
     Raises:
         BadInput: A package is missing, or the tokenizer cannot be had.
     """
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    missing = [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise BadInput(
             f"lm-eval's API models need {', '.join(missing)}, which this Python lacks: "
             "pip install 'lm-eval[api]'"
         )
-    name = kind(where, spec)
+    name = lm_eval_model_name(where, spec)
     stock = get_model(name)
     of_kind = type(f"Asked{stock.__name__}", (ApiLM, stock), {})
     return cast(ApiLM, of_kind(where, spec, spent, on_progress))
@@ -124,7 +125,7 @@ class ApiLM(TemplateLM):
         where: Endpoint,
         spec: ApiSpec,
         spent: Callable[[Usage], None],
-        on_progress: Callable[[Work], None],
+        on_progress: Callable[[RequestProgress], None],
     ) -> None:
         thinking = {"think_end_token": spec.think_end_token} if spec.think_end_token else {}
         super().__init__(
@@ -157,13 +158,13 @@ class ApiLM(TemplateLM):
             BadInput: The endpoint wants a key, and none is set.
             RunFailed: A request stayed unanswered; the others' answers are kept.
         """
-        key = endpoint.key_of(self._where, self._spec.key_variable)
+        key = endpoint.key_for(self._where, self._spec.key_variable)
         method = "generate_until" if generate else "loglikelihood"
         gate = asyncio.Semaphore(self._spec.num_concurrent)
-        count = Count(len(requests), len(requests), self._on_progress)
+        count = ProgressCounter(len(requests), len(requests), self._on_progress)
 
         async def one(message: Any, cache_key: Any, ctxlen: int | None) -> list[Any]:
-            known = response_cache.known(self.cache_hook, method, [cache_key])
+            known = response_cache.cached_answers(self.cache_hook, method, [cache_key])
             if known is None:
                 async with gate:
                     body = self._create_payload(
@@ -173,12 +174,12 @@ class ApiLM(TemplateLM):
                         # lm-eval takes what it knows out of them.
                         **copy.deepcopy(options),
                     )
-                    found = await client.insist(
+                    found = await client.complete(
                         body,
                         lambda reply: self._read(reply, generate, message, ctxlen),
                         self._spec.max_retries,
                     )
-                response_cache.keep(self.cache_hook, method, [cache_key], [found])
+                response_cache.cache_answers(self.cache_hook, method, [cache_key], [found])
             else:
                 found = known[0] if generate else tuple(known[0])
             count.add(1, 1, known=known is not None)
@@ -186,7 +187,7 @@ class ApiLM(TemplateLM):
 
         try:
             async with (
-                Asker(self._where, timeout_s=self._spec.timeout_s, key=key) as client,
+                EndpointClient(self._where, timeout_s=self._spec.timeout_s, key=key) as client,
                 asyncio.TaskGroup() as group,
             ):
                 lengths: list[int | None] = [*ctxlens] if ctxlens else [None] * len(requests)
@@ -196,8 +197,8 @@ class ApiLM(TemplateLM):
                 ]
         except BaseExceptionGroup as errors:
             first = errors.exceptions[0]
-            if isinstance(first, Failed):
-                raise RunFailed(endpoint_completions.in_words(self._where, first)) from first
+            if isinstance(first, RequestFailed):
+                raise RunFailed(endpoint_client.explain_unanswered(self._where, first)) from first
             raise first from None
         finally:
             count.close()
@@ -205,7 +206,7 @@ class ApiLM(TemplateLM):
 
     def _read(self, reply: dict[str, Any], generate: bool, message: Any, ctxlen: int | None) -> Any:
         """The answer of a reply, by lm-eval's own reading; its tokens are counted first."""
-        self._spent(endpoint_completions.usage(reply))
+        self._spent(endpoint_client.reply_usage(reply))
         try:
             if not generate:
                 found = self.parse_logprobs(outputs=reply, tokens=[message], ctxlens=[ctxlen])
@@ -218,7 +219,7 @@ class ApiLM(TemplateLM):
         except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
             said = json.dumps(reply)[:80]
             wanted = "text" if generate else "log-probabilities of the prompt (echo, logprobs)"
-            raise Failed("garbage", f"a reply without {wanted}: {said}") from error
+            raise RequestFailed("garbage", f"a reply without {wanted}: {said}") from error
 
 
 def _answered(reply: dict[str, Any]) -> dict[str, Any]:

@@ -23,8 +23,8 @@ from transformers import PreTrainedTokenizerBase
 
 from explorer.errors import BadInput
 from explorer.evaluate import response_cache
-from explorer.evaluate.backends.request_progress import Count, Work
-from explorer.latency.runtimes.llamacpp import BATCH_TOKENS, LlamaCpp, Row
+from explorer.evaluate.backends.request_progress import ProgressCounter, RequestProgress
+from explorer.latency.runtimes.llamacpp import BATCH_TOKENS, BatchToken, LlamaCppRuntime
 
 NAME = "explorer-llama-cpp"
 """What lm-eval's results files name as the back end."""
@@ -48,10 +48,10 @@ class LlamaLM(TemplateLM):
 
     def __init__(
         self,
-        runtime: LlamaCpp,
+        runtime: LlamaCppRuntime,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        on_progress: Callable[[Work], None] | None = None,
+        on_progress: Callable[[RequestProgress], None] | None = None,
     ) -> None:
         """Wrap a runtime.
 
@@ -115,7 +115,7 @@ class LlamaLM(TemplateLM):
         return self._scores(requests, self._on_progress)
 
     def _scores(
-        self, requests: list[Request], tell: Callable[[Work], None] | None
+        self, requests: list[Request], tell: Callable[[RequestProgress], None] | None
     ) -> list[tuple[float, bool]]:
         answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         questions: dict[tuple[int, ...], list[int]] = {}
@@ -131,16 +131,16 @@ class LlamaLM(TemplateLM):
             )
             for pack in packs
         ]
-        count = Count(len(requests), sum(sizes), tell)
+        count = ProgressCounter(len(requests), sum(sizes), tell)
         for pack, num_tokens in zip(packs, sizes, strict=True):
             indices = [index for _, group in pack for index in group]
             texts = [requests[index][0] for index in indices]
-            known = response_cache.known(self.cache_hook, "loglikelihood", texts)
+            known = response_cache.cached_answers(self.cache_hook, "loglikelihood", texts)
             found = known
             if found is None:
                 by_index = self._one_call(pack, requests)
                 found = [by_index[index] for index in indices]
-                response_cache.keep(self.cache_hook, "loglikelihood", texts, found)
+                response_cache.cache_answers(self.cache_hook, "loglikelihood", texts, found)
             for index, (value, greedy) in zip(indices, found, strict=True):
                 answers[index] = value, greedy
             count.add(len(indices), num_tokens, known=known is not None)
@@ -173,7 +173,7 @@ class LlamaLM(TemplateLM):
         return packs
 
     def _one_call(self, pack: Pack, requests: list[Request]) -> dict[int, tuple[float, bool]]:
-        rows: list[Row] = []
+        rows: list[BatchToken] = []
         scored: list[list[tuple[int, int]]] = []
         """For each wanted position: the request and the token that comes next in it."""
         sequence = 0
@@ -246,13 +246,13 @@ class LlamaLM(TemplateLM):
         self, attr: str, requests: list[Instance], lengths: list[int], ask: Callable[[int], Answer]
     ) -> list[Answer]:
         """The answers to requests that share nothing; those of before are not asked again."""
-        count = Count(len(requests), sum(lengths), self._on_progress)
+        count = ProgressCounter(len(requests), sum(lengths), self._on_progress)
         found: list[Answer] = []
         for i, request in enumerate(requests):
-            known = response_cache.known(self.cache_hook, attr, [request.args])
+            known = response_cache.cached_answers(self.cache_hook, attr, [request.args])
             if known is None:
                 found.append(ask(i))
-                response_cache.keep(self.cache_hook, attr, [request.args], found[-1:])
+                response_cache.cache_answers(self.cache_hook, attr, [request.args], found[-1:])
             else:
                 found += known
             count.add(1, lengths[i], known=known is not None)

@@ -28,10 +28,10 @@ from lm_eval.models.huggingface import HFLM
 
 from explorer.distill.distributed import Crew
 from explorer.evaluate import response_cache
-from explorer.evaluate.backends.prefix_trie import Array, Row, Text, plan
-from explorer.evaluate.backends.request_progress import Count, Work
+from explorer.evaluate.backends.prefix_trie import Array, PackedRow, ScoredText, plan_batches
+from explorer.evaluate.backends.request_progress import ProgressCounter, RequestProgress
 from explorer.evaluate.backends.tree_cache import Header
-from explorer.evaluate.backends.tree_generate import Generator
+from explorer.evaluate.backends.tree_generate import GreedyGenerator
 from explorer.evaluate.backends.tree_model import TreeModel
 from explorer.models import loading
 
@@ -44,9 +44,9 @@ VERSION = 2
 TOKENS_PER_REQUEST = 64
 """A batch of n requests is a batch of this many times n tokens."""
 AUTO_BATCH_SIZE = {"cpu": 16, "cuda": 256}
-WINDOWS_TOGETHER = 64
+ROLLING_BATCH = 64
 """Texts of a rolling log-likelihood between two commits."""
-KEPT_PER_TOKEN = 8
+GENERATION_BUDGET_FACTOR = 8
 """Texts generated together hold at most this many tokens, prompt and answer, for one of a batch."""
 
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
@@ -54,7 +54,7 @@ Request = tuple[tuple[str, str] | None, list[int], list[int]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class RequestBatch:
     """Requests that one process computes together."""
 
     places: list[int]
@@ -78,7 +78,7 @@ class PrefixLM(HFLM):
         *,
         batch_size: int | str | None = 16,
         device: str | None = None,
-        on_progress: Callable[[Work], None] | None = None,
+        on_progress: Callable[[RequestProgress], None] | None = None,
         shared_with: Crew | None = None,
         **options: Any,
     ) -> None:
@@ -113,7 +113,7 @@ class PrefixLM(HFLM):
         self._header: Header = []
         self._budget = int(batch_size) * TOKENS_PER_REQUEST
         self._tree = self._checked_tree()
-        self._generator = Generator(self._tree, self.tokenizer) if self._tree else None
+        self._generator = GreedyGenerator(self._tree, self.tokenizer) if self._tree else None
 
     def _checked_tree(self) -> TreeModel | None:
         """The model as trees ask it, or None where only the stock code is right."""
@@ -159,8 +159,8 @@ class PrefixLM(HFLM):
         lengths = [len(self.tok_encode(one.args[0])) for one in requests]
         places = range(len(requests))
         parts = [
-            self._part(requests, list(places[start : start + WINDOWS_TOGETHER]), lengths)
-            for start in places[::WINDOWS_TOGETHER]
+            self._part(requests, list(places[start : start + ROLLING_BATCH]), lengths)
+            for start in places[::ROLLING_BATCH]
         ]
         count = self._count(requests, sum(lengths), quiet, "Scoring")
         return self._answers("loglikelihood_rolling", parts, count)
@@ -178,11 +178,13 @@ class PrefixLM(HFLM):
         count = self._count(requests, sum(lengths), quiet, "Generating")
         return self._answers("generate_until", parts, count)
 
-    def _part(self, requests: list[Instance], places: list[int], lengths: list[int]) -> Part:
+    def _part(
+        self, requests: list[Instance], places: list[int], lengths: list[int]
+    ) -> RequestBatch:
         """Requests that lm-eval's own code takes as they are."""
         asked = [requests[i].args for i in places]
         num_tokens = sum(lengths[i] for i in places)
-        return Part(places, asked, asked, num_tokens, any(map(_drawn, asked)))
+        return RequestBatch(places, asked, asked, num_tokens, any(map(_drawn, asked)))
 
     def _generated_together(
         self, requests: list[Instance], lengths: list[int]
@@ -197,7 +199,7 @@ class PrefixLM(HFLM):
         for i in order:
             most = int(requests[i].args[1].get("max_gen_toks", self.max_gen_toks))
             held = lengths[part[0] if part else i] + most
-            full = (len(part) + 1) * held > self._budget * KEPT_PER_TOKEN
+            full = (len(part) + 1) * held > self._budget * GENERATION_BUDGET_FACTOR
             if part and (full or settings(i) != settings(part[0])):
                 yield part
                 part = []
@@ -223,14 +225,14 @@ class PrefixLM(HFLM):
         """The stock method's answers, from trees."""
         if self._tree is None:
             return super()._loglikelihood_tokens(requests, self._quiet(disable_tqdm), override_bs)  # type: ignore[no-any-return]
-        groups = plan([self._text(request) for request in requests], budget=self._budget)
+        groups = plan_batches([self._text(request) for request in requests], budget=self._budget)
         parts = []
         for group in groups:
             for i, batch in enumerate(group.batches):
                 places = [one.number for row in batch for one in row.asked]
                 header = 0 if i else len(group.header)
                 parts.append(
-                    Part(
+                    RequestBatch(
                         places,
                         [requests[place][0] for place in places],
                         (group.header, batch),
@@ -253,11 +255,11 @@ class PrefixLM(HFLM):
         self._forget_header()
         return [(value, greedy) for value, greedy in found]
 
-    def _answers(self, attr: str, parts: list[Part], count: Count) -> list[Any]:
+    def _answers(self, attr: str, parts: list[RequestBatch], count: ProgressCounter) -> list[Any]:
         """A call's answers in the order of its requests: those of before, and the others now."""
         answers: list[Any] = [None] * sum(len(part.places) for part in parts)
 
-        def settle(part: Part, found: list[Any], *, known: bool) -> None:
+        def settle(part: RequestBatch, found: list[Any], *, known: bool) -> None:
             for place, answer in zip(part.places, found, strict=True):
                 answers[place] = answer
             count.add(len(part.places), part.num_tokens, known=known)
@@ -266,7 +268,7 @@ class PrefixLM(HFLM):
         for part in parts:
             found = None
             if not part.drawn:
-                found = response_cache.known(self.cache_hook, attr, part.requests)
+                found = response_cache.cached_answers(self.cache_hook, attr, part.requests)
             if found is None:
                 left.append(part)
             else:
@@ -274,14 +276,14 @@ class PrefixLM(HFLM):
         for together in self._rounds(left):
             computed = self._computed(attr, [part.work for part in together])
             for part, found in zip(together, computed, strict=True):
-                response_cache.keep(self.cache_hook, attr, part.requests, found)
+                response_cache.cache_answers(self.cache_hook, attr, part.requests, found)
                 settle(part, found, known=False)
         count.close()
         return answers
 
-    def _rounds(self, parts: list[Part]) -> Iterator[list[Part]]:
+    def _rounds(self, parts: list[RequestBatch]) -> Iterator[list[RequestBatch]]:
         """Parts that are computed at the same time, one by each process."""
-        together: list[Part] = []
+        together: list[RequestBatch] = []
         for part in parts:
             together.append(part)
             if part.drawn or self._crew is None or len(together) == self._crew.size:
@@ -317,7 +319,7 @@ class PrefixLM(HFLM):
         """Free the memory of its keys and values."""
         self._header_tokens, self._header = np.zeros(0, dtype=np.int64), []
 
-    def _scores(self, batch: list[Row], header: Header) -> list[tuple[float, bool]]:
+    def _scores(self, batch: list[PackedRow], header: Header) -> list[tuple[float, bool]]:
         """The batch's answers; in halves, when memory is too small for it."""
         try:
             return list(zip(*self._tree_model.scores(batch, header), strict=True))
@@ -328,20 +330,24 @@ class PrefixLM(HFLM):
         half = len(batch) // 2
         return self._scores(batch[:half], header) + self._scores(batch[half:], header)
 
-    def _text(self, request: Request) -> Text:
+    def _text(self, request: Request) -> ScoredText:
         """The tokens that the stock method reads: cut on the left, without the last."""
         _, context, continuation = request
         assert context, "lm-eval gives each request a context"
         assert 0 < len(continuation) <= self.max_length
         whole = np.array((context + continuation)[-(self.max_length + 1) :], dtype=np.int64)
-        return Text(whole[:-1], whole[len(whole) - len(continuation) :])
+        return ScoredText(whole[:-1], whole[len(whole) - len(continuation) :])
 
     def _quiet(self, disable_tqdm: bool) -> bool:
         return disable_tqdm or self._on_progress is not None
 
-    def _count(self, requests: Sequence[Any], num_tokens: int, quiet: bool, what: str) -> Count:
+    def _count(
+        self, requests: Sequence[Any], num_tokens: int, quiet: bool, what: str
+    ) -> ProgressCounter:
         hidden = self._quiet(quiet) or self.rank != 0
-        return Count(len(requests), num_tokens, self._on_progress, bar=None if hidden else what)
+        return ProgressCounter(
+            len(requests), num_tokens, self._on_progress, bar=None if hidden else what
+        )
 
     @contextlib.contextmanager
     def _one_batch_of(self, size: int) -> Iterator[None]:

@@ -31,7 +31,7 @@ MIN_HEADER = 32
 
 
 @dataclasses.dataclass(frozen=True)
-class Text:
+class ScoredText:
     """What a model reads for one request, and what it should say at the end."""
 
     tokens: Array
@@ -46,7 +46,7 @@ class Text:
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class ScoredSpan:
     """Where in a row the targets of a text are judged."""
 
     number: int
@@ -57,7 +57,7 @@ class Asked:
 
 
 @dataclasses.dataclass
-class Row:
+class PackedRow:
     """Trees side by side."""
 
     tokens: Array
@@ -65,7 +65,7 @@ class Row:
     """Place of each token in its text, the header included."""
     ends: Array
     """Index after the last token of the subtree that begins here."""
-    asked: list[Asked]
+    asked: list[ScoredSpan]
 
     def __len__(self) -> int:
         """Number of tokens."""
@@ -73,11 +73,11 @@ class Row:
 
 
 @dataclasses.dataclass
-class Group:
+class PrefixGroup:
     """Batches of rows that all read the same header first."""
 
     header: Array
-    batches: list[list[Row]]
+    batches: list[list[PackedRow]]
 
     @property
     def num_tokens(self) -> int:
@@ -86,7 +86,9 @@ class Group:
         return len(self.header) + sum(padded)
 
 
-def plan(texts: list[Text], *, budget: int, row_tokens: int = ROW_TOKENS) -> list[Group]:
+def plan_batches(
+    texts: list[ScoredText], *, budget: int, row_tokens: int = ROW_TOKENS
+) -> list[PrefixGroup]:
     """Arrange the texts into as few tokens as the rules above find.
 
     Args:
@@ -99,22 +101,24 @@ def plan(texts: list[Text], *, budget: int, row_tokens: int = ROW_TOKENS) -> lis
     order = sorted(range(len(texts)), key=lambda i: (keys[i], len(texts[i].targets), i))
     forest = _Forest([texts[i] for i in order], order, row_tokens)
     return [
-        Group(header, list(_batches(_rows(pieces, max(row_tokens, len(header) // 2)), budget)))
+        PrefixGroup(
+            header, list(_batches(_rows(pieces, max(row_tokens, len(header) // 2)), budget))
+        )
         for header, pieces in forest.groups()
     ]
 
 
-def chain(tokens: Array, first_position: int = 0) -> Row:
+def single_text_row(tokens: Array, first_position: int = 0) -> PackedRow:
     """One text alone in a row."""
     length = len(tokens)
     positions = np.arange(first_position, first_position + length)
-    return Row(tokens, positions, np.full(length, length), [])
+    return PackedRow(tokens, positions, np.full(length, length), [])
 
 
 class _Forest:
     """Texts in the order of a dictionary, where neighbours share most."""
 
-    def __init__(self, texts: list[Text], numbers: list[int], row_tokens: int) -> None:
+    def __init__(self, texts: list[ScoredText], numbers: list[int], row_tokens: int) -> None:
         self.texts, self.numbers, self.row_tokens = texts, numbers, row_tokens
         self.lengths = np.array([len(text.tokens) for text in texts])
         self.first_scored = np.array([text.first_scored for text in texts])
@@ -123,7 +127,7 @@ class _Forest:
         shared = [_num_common(one.tokens, two.tokens) for one, two in pairs]
         self.shared = np.array([0, *shared])
 
-    def groups(self) -> Iterator[tuple[Array, list[Row]]]:
+    def groups(self) -> Iterator[tuple[Array, list[PackedRow]]]:
         """Headers, each with the trees that hang on it."""
         headers = [(0, len(self.texts), 0)] if self.texts else []
         while headers:
@@ -159,7 +163,7 @@ class _Forest:
                 ranges += zip(cuts, cuts[1:], strict=False)
         return sorted(members), deeper
 
-    def _pieces(self, members: list[int], header: int) -> Iterator[Row]:
+    def _pieces(self, members: list[int], header: int) -> Iterator[PackedRow]:
         """Cut the texts into trees of at most `row_tokens`, unless one text is longer."""
         tree: list[int] = []
         num_tokens = 0
@@ -179,7 +183,7 @@ class _Forest:
             num_tokens += own - common if joins else own
         yield self._tree(tree, header)
 
-    def _tree(self, members: list[int], header: int) -> Row:
+    def _tree(self, members: list[int], header: int) -> PackedRow:
         """Lay neighbouring texts out depth first."""
         path = np.zeros(0, dtype=np.int64)
         tokens, positions, asked = [], [], []
@@ -195,12 +199,14 @@ class _Forest:
             path = np.concatenate([path[:kept], np.arange(num_tokens, num_tokens + len(new))])
             num_tokens += len(new)
             slots = path[text.first_scored - header :]
-            asked.append(Asked(self.numbers[i], slots, text.targets))
+            asked.append(ScoredSpan(self.numbers[i], slots, text.targets))
         ends[path] = num_tokens
-        return Row(np.concatenate(tokens), np.concatenate(positions), ends[:num_tokens], asked)
+        return PackedRow(
+            np.concatenate(tokens), np.concatenate(positions), ends[:num_tokens], asked
+        )
 
 
-def _rows(trees: list[Row], row_tokens: int) -> list[Row]:
+def _rows(trees: list[PackedRow], row_tokens: int) -> list[PackedRow]:
     """Fill rows, each with the largest tree that is left and then the largest that still fit."""
     left = sorted(range(len(trees)), key=lambda i: (len(trees[i]), -i))
     lengths = [len(trees[i]) for i in left]
@@ -216,7 +222,7 @@ def _rows(trees: list[Row], row_tokens: int) -> list[Row]:
     return sorted(rows, key=len, reverse=True)
 
 
-def _side_by_side(trees: list[Row]) -> Row:
+def _side_by_side(trees: list[PackedRow]) -> PackedRow:
     starts = np.cumsum([0, *map(len, trees)]).tolist()
     asked = [
         dataclasses.replace(one, slots=one.slots + start)
@@ -224,7 +230,7 @@ def _side_by_side(trees: list[Row]) -> Row:
         for one in tree.asked
     ]
     ends = [tree.ends + start for tree, start in zip(trees, starts, strict=False)]
-    return Row(
+    return PackedRow(
         np.concatenate([tree.tokens for tree in trees]),
         np.concatenate([tree.positions for tree in trees]),
         np.concatenate(ends),
@@ -232,9 +238,9 @@ def _side_by_side(trees: list[Row]) -> Row:
     )
 
 
-def _batches(rows: Iterable[Row], budget: int) -> Iterator[list[Row]]:
+def _batches(rows: Iterable[PackedRow], budget: int) -> Iterator[list[PackedRow]]:
     """Rows of similar length together, longest first, so that memory runs out early or never."""
-    batch: list[Row] = []
+    batch: list[PackedRow] = []
     for row in rows:
         if batch and (len(batch) + 1) * len(batch[0]) > budget:
             yield batch

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
+class RequestProgress:
     """How far a call is."""
 
     requests: int
@@ -32,14 +32,14 @@ class Work:
         return None if pace is None else pace * (self.total_tokens - self.tokens)
 
 
-class Count:
+class ProgressCounter:
     """Requests and tokens done, told to who asked for it, or shown as lm-eval's bar."""
 
     def __init__(
         self,
         num_requests: int,
         num_tokens: int,
-        tell: Callable[[Work], None] | None,
+        tell: Callable[[RequestProgress], None] | None,
         *,
         bar: str | None = None,
     ) -> None:
@@ -52,7 +52,7 @@ class Count:
             bar: What the bar is called; None shows none.
         """
         self._tell = tell
-        self._work = Work(0, num_requests, 0, num_tokens, 0.0)
+        self._work = RequestProgress(0, num_requests, 0, num_tokens, 0.0)
         self._began = time.monotonic()
         self._bar = tqdm(total=num_tokens, unit="tok", desc=bar, disable=bar is None)
 

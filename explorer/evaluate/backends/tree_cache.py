@@ -13,7 +13,7 @@ Header = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer, [1, heads, header tokens, head size]."""
 
 
-class Opening(DynamicLayer):
+class PrefixLayer(DynamicLayer):
     """The header in front of what a layer adds; remembers nothing."""
 
     def __init__(self, keys: Tensor, values: Tensor, num_rows: int) -> None:
@@ -33,7 +33,7 @@ class Opening(DynamicLayer):
         return int(self._keys.shape[-2])
 
 
-class Room(DynamicLayer):
+class PreallocatedLayer(DynamicLayer):
     """Keys and values in tensors made once, so that a step writes its own and copies nothing."""
 
     def __init__(self, num_keys: int, header: tuple[Tensor, Tensor] | None = None) -> None:

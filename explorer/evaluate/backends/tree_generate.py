@@ -13,14 +13,14 @@ from transformers import PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 
 from explorer.evaluate.backends.prefix_trie import MIN_HEADER, Array
-from explorer.evaluate.backends.tree_cache import Header, Room
+from explorer.evaluate.backends.tree_cache import Header, PreallocatedLayer
 from explorer.evaluate.backends.tree_model import TreeModel
 
 # Shape letters: R texts, L tokens of the longest prompt after the header, N new tokens, K keys.
 
-LOOK_BACK = 2
+EXTRA_STOP_TOKENS = 2
 """Tokens more than a stop sequence has that are looked at for it, as lm-eval does."""
-NEUTRAL: dict[str, tuple[Any, ...]] = {
+GREEDY_NEUTRAL_SETTINGS: dict[str, tuple[Any, ...]] = {
     "repetition_penalty": (None, 1.0),
     "no_repeat_ngram_size": (None, 0),
     "encoder_repetition_penalty": (None, 1.0),
@@ -43,7 +43,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 """Settings of a model's generation that change greedy decoding, and the values that do not."""
 
 
-class Generator:
+class GreedyGenerator:
     """Answers prompts of the same settings, and keeps their header for the next call."""
 
     def __init__(self, tree: TreeModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -61,7 +61,9 @@ class Generator:
         if not greedy or set(asked) - {"temperature"}:
             return False
         own = self.tree.model.generation_config
-        return all(getattr(own, name, None) in values for name, values in NEUTRAL.items())
+        return all(
+            getattr(own, name, None) in values for name, values in GREEDY_NEUTRAL_SETTINGS.items()
+        )
 
     @torch.no_grad()
     def generate(
@@ -116,7 +118,7 @@ class Generator:
         num_header = len(self._header_tokens)
         num_keys = num_header + length + num_new
         layers = [
-            Room(num_keys, self._header[i] if self._header else None)
+            PreallocatedLayer(num_keys, self._header[i] if self._header else None)
             for i in range(tree.num_layers)
         ]
         cache = Cache(layers=[*layers])
@@ -170,7 +172,9 @@ class Generator:
         own = self.tree.model.generation_config.eos_token_id
         last = set(own) if isinstance(own, list) else {own}
         encode = self.tokenizer.encode
-        looked_at = [LOOK_BACK + len(encode(text, add_special_tokens=False)) for text in stop]
+        looked_at = [
+            EXTRA_STOP_TOKENS + len(encode(text, add_special_tokens=False)) for text in stop
+        ]
 
         def ends(answer: list[int]) -> bool:
             if answer[-1] in last:

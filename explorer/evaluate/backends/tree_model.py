@@ -22,12 +22,12 @@ from explorer.evaluate.backends.prefix_trie import (
     MIN_HEADER,
     ROW_TOKENS,
     Array,
-    Row,
-    Text,
-    chain,
-    plan,
+    PackedRow,
+    ScoredText,
+    plan_batches,
+    single_text_row,
 )
-from explorer.evaluate.backends.tree_cache import Header, Opening, Room
+from explorer.evaluate.backends.tree_cache import Header, PreallocatedLayer, PrefixLayer
 
 # Shape letters: R rows, L tokens of a row, P of the header, K = P + L keys, S scored positions,
 # H hidden size, V vocabulary.
@@ -61,12 +61,12 @@ class TreeModel:
         """Keys and values of what every row reads first; empty for no tokens."""
         if not len(tokens):
             return []
-        layers = [Room(len(tokens)) for _ in range(self.num_layers)]
-        self.read([chain(tokens)], [], Cache(layers=[*layers]))
+        layers = [PreallocatedLayer(len(tokens)) for _ in range(self.num_layers)]
+        self.read([single_text_row(tokens)], [], Cache(layers=[*layers]))
         return [layer.whole() for layer in layers]
 
     @torch.no_grad()
-    def scores(self, rows: Sequence[Row], header: Header) -> tuple[list[float], list[bool]]:
+    def scores(self, rows: Sequence[PackedRow], header: Header) -> tuple[list[float], list[bool]]:
         """Log-likelihood of each text's targets in nats, and whether greedy decoding gives them.
 
         Args:
@@ -115,7 +115,7 @@ class TreeModel:
             logits = torch.tanh(logits / self._softcap) * self._softcap
         return logits
 
-    def read(self, rows: Sequence[Row], header: Header, cache: Cache | None = None) -> Tensor:
+    def read(self, rows: Sequence[PackedRow], header: Header, cache: Cache | None = None) -> Tensor:
         """Last hidden states [R, L, H] of right-padded rows; padding holds whatever.
 
         Args:
@@ -140,7 +140,7 @@ class TreeModel:
         header_RP = torch.arange(num_header, device=self.device).expand(len(rows), -1)
         keys_RK = torch.cat([header_RP, positions_RL], dim=1)
         if header:
-            cache = Cache(layers=[Opening(*layer, len(rows)) for layer in header])
+            cache = Cache(layers=[PrefixLayer(*layer, len(rows)) for layer in header])
         tokens_RL = torch.from_numpy(tokens).to(self.device)
         return self.forward(tokens_RL, positions_RL, seen_RLK, keys_RK, cache)
 
@@ -191,7 +191,7 @@ class TreeModel:
         opening = MIN_HEADER + 8
         long = draw[: min(len(draw) - 8, self.context_tokens or len(draw))]
         texts = [
-            Text(tokens[:-1], tokens[-4:])
+            ScoredText(tokens[:-1], tokens[-4:])
             for tokens in (long, np.concatenate([draw[:opening], draw[-8:]]))
         ]
         try:
@@ -205,15 +205,15 @@ class TreeModel:
         off = np.abs(np.array(found) - np.array(plain)).max()
         return bool(off < (1e-3 if self.dtype in (torch.float32, torch.float64) else 0.5))
 
-    def _plain(self, text: Text) -> float:
+    def _plain(self, text: ScoredText) -> float:
         output = self.model(input_ids=torch.from_numpy(text.tokens[None]).to(self.device))
         log_p_TV = output.logits[0, text.first_scored :].to(self._softmax_dtype).log_softmax(-1)
         targets = torch.from_numpy(text.targets[:, None]).to(self.device)
         return float(log_p_TV.gather(1, targets).sum())
 
-    def _planned(self, texts: list[Text], row_tokens: int) -> list[float]:
+    def _planned(self, texts: list[ScoredText], row_tokens: int) -> list[float]:
         found = [math.nan] * len(texts)
-        for group in plan(texts, budget=row_tokens, row_tokens=row_tokens):
+        for group in plan_batches(texts, budget=row_tokens, row_tokens=row_tokens):
             header = self.header(group.header)
             for batch in group.batches:
                 numbers = [one.number for row in batch for one in row.asked]

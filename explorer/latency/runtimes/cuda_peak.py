@@ -6,11 +6,11 @@ from typing import Self
 import torch
 from transformers import PreTrainedModel
 
-from explorer.latency.runtimes.protocol import Peak
-from explorer.models.quantize import plain_tensors
+from explorer.latency.runtimes.protocol import PeakMemory
+from explorer.models.quantize import stored_tensors
 
 
-class CudaPeak(Peak):
+class CudaPeakMemory(PeakMemory):
     """Watches the allocator of a model's device; `num_bytes` stays None on a CPU."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -42,6 +42,6 @@ def num_weight_bytes(model: PreTrainedModel) -> int:
     storages = {
         stored.untyped_storage().data_ptr(): stored.untyped_storage().nbytes()
         for tensor in (*model.parameters(), *model.buffers())
-        for _, stored in plain_tensors("", tensor)
+        for _, stored in stored_tensors("", tensor)
     }
     return sum(storages.values())

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from explorer.errors import BadInput, NoRoom, UnknownModel
-from explorer.latency.runtimes.protocol import Peak
+from explorer.latency.runtimes.protocol import PeakMemory
 from explorer.records import RuntimeFacts
 
 # Shape letters: B sequences answered together, T prompt tokens, V vocabulary.
@@ -28,7 +28,7 @@ UBATCH_TOKENS = 512
 """Tokens that llama.cpp computes at a time; its own default."""
 
 
-def library() -> Any:
+def load_llama_cpp() -> Any:
     """The module `llama_cpp`, silent but for errors.
 
     Raises:
@@ -55,7 +55,7 @@ def _silent(module: Any) -> Any:
     return _kept[0]
 
 
-class LlamaCpp:
+class LlamaCppRuntime:
     """One GGUF file, loaded on the CPU."""
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
@@ -65,7 +65,7 @@ class LlamaCpp:
             UnknownModel: No file, or none that llama.cpp reads.
             BadInput: llama.cpp is not installed.
         """
-        self._library = library()
+        self._library = load_llama_cpp()
         if not path.is_file():
             raise UnknownModel(f"No GGUF file at {path}. Give llamacpp: and a .gguf file's path.")
         self.path, self.name = path, path.name
@@ -137,7 +137,7 @@ class LlamaCpp:
     def _stream(self, prompts: list[list[int]], num_tokens: int) -> Iterator[list[int]]:
         self.forget()
         last = len(prompts[0]) - 1
-        rows: list[Row] = [
+        rows: list[BatchToken] = [
             (token, position, (sequence,), position == last)
             for sequence, prompt in enumerate(prompts)
             for position, token in enumerate(prompt)
@@ -153,7 +153,9 @@ class LlamaCpp:
         """Empty the cache."""
         self._library.llama_memory_clear(self._memory, False)
 
-    def decode(self, rows: Sequence["Row"]) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
+    def decode(
+        self, rows: Sequence["BatchToken"]
+    ) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
         """Compute these tokens; yield the logits [V] of those that ask for them, in order.
 
         The array is llama.cpp's own memory, valid until the next step of the iterator.
@@ -178,9 +180,9 @@ class LlamaCpp:
                     pointer = self._library.llama_get_logits_ith(self._context, i)
                     yield np.ctypeslib.as_array(pointer, shape=(self.vocab_size,))
 
-    def watch_memory(self) -> Peak:
+    def watch_memory(self) -> PeakMemory:
         """Only a process of its own can tell; see `speed.memory`."""
-        return Peak()
+        return PeakMemory()
 
     def close(self) -> None:
         """Free the context and the model."""
@@ -191,5 +193,5 @@ class LlamaCpp:
         self._context = self._model = None
 
 
-Row = tuple[int, int, Sequence[int], bool]
+BatchToken = tuple[int, int, Sequence[int], bool]
 """A token, its position, the sequences that it belongs to, and whether its logits are wanted."""

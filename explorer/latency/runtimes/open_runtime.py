@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from explorer.latency.runtimes.in_torch import Compiled, Eager
 from explorer.latency.runtimes.protocol import Runtime
+from explorer.latency.runtimes.pytorch import CompiledRuntime, EagerRuntime
 from explorer.models.loading import Loaded, load
 from explorer.specs import Bits, LatencySpec
 
@@ -17,14 +17,14 @@ def by_name(
 ) -> Runtime:
     """Load a model into its runtime: llamacpp:FILE, or any name that `models.loading` knows."""
     if name.startswith(LLAMA_CPP):
-        from explorer.latency.runtimes.llamacpp import LlamaCpp
+        from explorer.latency.runtimes.llamacpp import LlamaCppRuntime
 
-        return LlamaCpp(Path(name.removeprefix(LLAMA_CPP)))
-    return of_loaded(load(name, device=device, dtype=dtype, bits=bits), spec, stored_as=name)
+        return LlamaCppRuntime(Path(name.removeprefix(LLAMA_CPP)))
+    return from_loaded(load(name, device=device, dtype=dtype, bits=bits), spec, stored_as=name)
 
 
-def of_loaded(loaded: Loaded, spec: LatencySpec, *, stored_as: str | None = None) -> Runtime:
+def from_loaded(loaded: Loaded, spec: LatencySpec, *, stored_as: str | None = None) -> Runtime:
     """The runtime in torch that the spec asks for."""
     if spec.runtime == "compiled":
-        return Compiled(loaded, stored_as=stored_as)
-    return Eager(loaded, stored_as=stored_as)
+        return CompiledRuntime(loaded, stored_as=stored_as)
+    return EagerRuntime(loaded, stored_as=stored_as)

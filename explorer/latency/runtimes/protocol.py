@@ -16,7 +16,7 @@ from explorer.records import RuntimeFacts
 # Shape letters: B sequences answered together, T prompt tokens.
 
 
-class Peak:
+class PeakMemory:
     """The most memory that a model took while it was watched; None where nobody can tell.
 
     This one watches nothing: for devices where a process cannot tell its models apart.
@@ -59,7 +59,7 @@ class Runtime(Protocol):
         a server that streams. The first step is the prompt's pass (prefill).
         """
 
-    def watch_memory(self) -> AbstractContextManager[Peak]:
+    def watch_memory(self) -> AbstractContextManager[PeakMemory]:
         """Watch the device's allocator; on a CPU only a process of its own can tell."""
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from explorer.models.gguf.convert import KEPT_KEY
 from explorer.records import ModelFacts
 
 
-def facts(name: str, path: Path) -> ModelFacts:
+def gguf_facts(name: str, path: Path) -> ModelFacts:
     """What a record keeps of a model that llama.cpp runs from this file.
 
     `weight_bytes` is the size of the tensors as they are stored; `dtype` the file's number

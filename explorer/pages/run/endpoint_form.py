@@ -36,7 +36,7 @@ def ask(root: Path, teacher: str, tasks: list[str]) -> dict[str, Any]:
     Raises:
         BadInput: It is none.
     """
-    where, plain = endpoint.parse(teacher), ApiSpec()
+    where, plain = endpoint.parse_endpoint(teacher), ApiSpec()
     one, two, three = st.columns(3)
     found: dict[str, Any] = {
         "num_concurrent": one.number_input(

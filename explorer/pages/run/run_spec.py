@@ -13,7 +13,7 @@ from explorer.analysis.planning import run_time
 from explorer.analysis.planning.run_time import num_documents, task_rows
 from explorer.errors import BadInput
 from explorer.models import sizes as model_sizes
-from explorer.models.starter import SIZES as STARTER
+from explorer.models.starter import STARTER_SIZES
 from explorer.specs import RunSpec, Student, SweepSpec
 from explorer.store import disk
 from explorer.tasks.index import SHIPPED
@@ -46,7 +46,7 @@ def teachers(root: Path, runs: pd.DataFrame) -> list[str]:
 
 def layers_of(teacher: str, runs: pd.DataFrame) -> int | None:
     """The teacher's layers, where its configuration is here or a run has measured it."""
-    known = model_sizes.read(teacher).num_layers or run_time.measured_value(
+    known = model_sizes.read_sizes(teacher).num_layers or run_time.measured_value(
         teacher, runs, "num_layers"
     )
     return int(known) if known else None
@@ -54,7 +54,7 @@ def layers_of(teacher: str, runs: pd.DataFrame) -> int | None:
 
 def sizes(num_layers: int | None) -> list[int]:
     """Student sizes to offer for a teacher of so many layers, largest first."""
-    of = num_layers or STARTER["num_layers"]
+    of = num_layers or STARTER_SIZES["num_layers"]
     return sorted({max(1, round(share * of)) for share in SHARES} - {of}, reverse=True)
 
 
@@ -125,7 +125,7 @@ def check_corpus(corpus: str) -> None:
 def parameters_of(teacher: str, runs: pd.DataFrame) -> int | None:
     """The teacher's parameters, where its files are here or a run has measured it."""
     teacher = teacher or "starter"
-    known = model_sizes.read(teacher).num_parameters or run_time.measured_value(teacher, runs)
+    known = model_sizes.read_sizes(teacher).num_parameters or run_time.measured_value(teacher, runs)
     return int(known) if known else None
 
 

@@ -12,14 +12,14 @@ import torch
 import transformers
 from transformers import StaticCache
 
-from explorer.latency.runtimes.cuda_peak import CudaPeak
+from explorer.latency.runtimes.cuda_peak import CudaPeakMemory
 from explorer.models.loading import Loaded, disk_bytes
 from explorer.records import RuntimeFacts
 
 # Shape letters: B sequences answered together, T prompt tokens, V vocabulary.
 
 
-class Eager:
+class EagerRuntime:
     """A loaded model, called as it is; its cache grows with the answer."""
 
     kind = "transformers eager"
@@ -61,16 +61,16 @@ class Eager:
             token_B1 = output.logits[:, -1].argmax(-1, keepdim=True)
             yield token_B1[:, 0].tolist()
 
-    def watch_memory(self) -> CudaPeak:
+    def watch_memory(self) -> CudaPeakMemory:
         """The allocator's peak, without what other models hold."""
-        return CudaPeak(self.model)
+        return CudaPeakMemory(self.model)
 
     def close(self) -> None:
         """Let go of the model; whoever else holds it keeps it."""
         del self.model, self.loaded
 
 
-class Compiled(Eager):
+class CompiledRuntime(EagerRuntime):
     """The step of one token compiled over a cache of fixed size; the prompt's pass is eager."""
 
     kind = "transformers compiled"
