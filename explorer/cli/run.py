@@ -253,7 +253,7 @@ def _queued(root: Path, text: str) -> tuple[str, ModuleType]:
     from explorer.search import queued, successive_halving
 
     disk.run_folder(root, text)  # refuses what cannot be an id
-    tournaments = successive_halving.ids(root)
+    tournaments = successive_halving.search_ids(root)
     runs = [run_id for run_id in disk.run_ids(root) if disk.is_run(root, run_id)]
     whole = disk.resolve_id(
         text,

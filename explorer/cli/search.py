@@ -1,4 +1,4 @@
-"""Tournaments: hold one here, hand it to the queue, see how it stands."""
+"""The command for searches by successive halving: tune."""
 
 import contextlib
 from pathlib import Path
@@ -15,6 +15,7 @@ from explorer.cli.tables import print_table, write_out
 from explorer.errors import BadInput
 from explorer.records.rows import row_dicts
 from explorer.search import queued, successive_halving
+from explorer.search.successive_halving import VariantResult
 from explorer.store import disk
 from explorer.store.progress import Listener
 
@@ -27,82 +28,92 @@ def tune(
     ] = None,
     results: ResultsDir = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Where the winner's spec is written.")
+        Path, typer.Option("--out", "-o", help="The file for the winner's spec.")
     ] = Path("tuned.yaml"),
     queue: Queue = False,
-    show: Annotated[
+    standings: Annotated[
         bool,
-        typer.Option("--standings", help="Only print how it stands; without WHAT, list all."),
+        typer.Option(
+            "--standings",
+            help="Only print the standings of this tournament; without WHAT, list all tournaments.",
+        ),
     ] = False,
     wide: Wide = False,
     by_the_queue: Annotated[
-        bool, typer.Option("--queued", hidden=True, help="The queue says this, not a person.")
+        bool, typer.Option("--queued", hidden=True, help="Set by the queue, not by hand.")
     ] = False,
 ) -> None:
-    """Find the better of several ways to teach a student, by a short tournament."""
+    """Find better training settings in a tournament (successive halving).
+
+    Trains every variant of a run briefly, keeps 1 in N by held-out KL each round, and trains the
+    survivors N times longer. Run the same command again to continue.
+    """
     root = root_of(results)
     if what is None:
-        if not show:
-            raise BadInput("tune needs a YAML file, or a tournament's id. --standings lists them.")
-        _list(root, wide)
+        if not standings:
+            raise BadInput(
+                "tune needs a YAML file or the id of a tournament. List tournaments: explorer tune "
+                "--standings"
+            )
+        _list_searches(root, wide)
         return
     spec = _spec(root, what)
-    if show:
-        now = successive_halving.standings(spec, root)
-        _print_standings(spec, now.table, wide)
-        console.print(f"{now.title}, {len(now.missing)} of {now.num_runs} trainings to be done.")
+    if standings:
+        status = successive_halving.round_status(spec, root)
+        _print_results(spec, status.results, wide)
+        console.print(f"{status.title}: {len(status.missing)} of {status.num_runs} trainings left.")
     elif queue:
         tune_id = queued.submit(spec, root, say_engine_start)
         console.print(
-            f"queued {tune_id}\nHow it stands: explorer tune {tune_id} --standings\n"
-            f"When it is done, the winner's spec: explorer tune {tune_id}"
+            f"queued {tune_id}\nStandings: explorer tune {tune_id} --standings\n"
+            f"Write the winner's spec once it is finished: explorer tune {tune_id}"
         )
     elif by_the_queue:
-        _print_standings(spec, successive_halving.hold(spec, root, queued.train), wide)
+        ranking = successive_halving.run_search(spec, root, queued.train_in_queue)
+        _print_results(spec, ranking, wide)
     else:
-        table = _hold_here(spec, root)
-        _print_standings(spec, table, wide)
-        write_out(table[0].spec.to_yaml().encode(), out)
+        ranking = _run_here(spec, root)
+        _print_results(spec, ranking, wide)
+        write_out(ranking[0].spec.to_yaml().encode(), out)
 
 
 def _spec(root: Path, what: str) -> specs.TuneSpec:
-    """A tournament by its file or by its id in the store."""
+    """The spec of a search, from its file or from its id in the store."""
     if what.endswith((".yaml", ".yml")) or Path(what).is_file():
         return specs.TuneSpec.read(Path(what))
-    return successive_halving.read(root, successive_halving.resolve_tune_id(root, what))
+    return successive_halving.read_spec(root, successive_halving.resolve_tune_id(root, what))
 
 
-def _hold_here(spec: specs.TuneSpec, root: Path) -> list[successive_halving.Standing]:
-    """Hold it in this process, a bar a run."""
+def _run_here(spec: specs.TuneSpec, root: Path) -> list[VariantResult]:
+    """Run a search in this process, with a progress bar per run."""
     from explorer.cli.progress_bar import stage_bar
     from explorer.search import local
 
-    # Asked for by hand, so an old request to stop is over.
-    disk.withdraw_cancel(successive_halving.folder(root), successive_halving.begin(spec, root))
+    # Started by hand, which withdraws an earlier request to stop.
+    tune_id = successive_halving.save_spec(spec, root)
+    disk.withdraw_cancel(successive_halving.searches_folder(root), tune_id)
     with contextlib.ExitStack() as bars:
 
-        def bar_of(title: str) -> Listener:
+        def new_bar(title: str) -> Listener:
             bars.close()
             return bars.enter_context(stage_bar(console, title))
 
-        return successive_halving.hold(spec, root, local.train(bar_of))
+        return successive_halving.run_search(spec, root, local.train_here(new_bar))
 
 
-def _print_standings(
-    spec: specs.TuneSpec, table: list[successive_halving.Standing], wide: bool
-) -> None:
-    words = successive_halving.in_words(spec, table)
-    # The last rounds, which had the most tokens, say the most.
-    last_first = [str(name) for name in words.columns[:0:-1]]
-    print_table(words, identifying=["Variant"], importance=last_first, wide=wide)
+def _print_results(spec: specs.TuneSpec, results: list[VariantResult], wide: bool) -> None:
+    table = successive_halving.results_table(spec, results)
+    # The last rounds, which train longest, matter most.
+    last_first = [str(name) for name in table.columns[:0:-1]]
+    print_table(table, identifying=["Variant"], importance=last_first, wide=wide)
 
 
-def _list(root: Path, wide: bool) -> None:
-    rows = row_dicts(queued.listing(root))
+def _list_searches(root: Path, wide: bool) -> None:
+    rows = row_dicts(queued.status_table(root))
     if not rows:
         console.print("No tournaments yet. Start one: explorer tune tune.yaml")
         return
-    words = [
+    cells = [
         {
             "Tournament": row["run_id"],
             "State": row["state"],
@@ -111,7 +122,7 @@ def _list(root: Path, wide: bool) -> None:
         }
         for row in rows
     ]
-    print_table(pd.DataFrame(words), identifying=["Tournament"], wide=wide)
+    print_table(pd.DataFrame(cells), identifying=["Tournament"], wide=wide)
     for row in rows:
         if row["error"]:
             console.print(f"{row['run_id']}: {row['error']}", markup=False)

@@ -1,17 +1,17 @@
 """The queue: submit, watch, cancel and resume runs, on a laptop or on a Ray cluster.
 
-    client.py     Ray's job client, bounded in time
-    head.py       which Ray the jobs go to; starts and stops our own
-    detached.py   starts the head so that it inherits nothing of the page
-    ray_start.py  `ray start` without what no job needs
-    queue.py      submit, cancel, resume
-    submission.py the same in the background of a page, with how far it is
-    states.py     what became of every run: files first, Ray where files cannot know
+A job is one command: `python -m explorer run --queued RUN_ID`, or one that submits runs and waits
+for them. So nothing here knows what a run does, and a run in the foreground needs none of it.
+Importing this package does not import Ray.
 
-A job is one command, `python -m explorer run --queued RUN_ID` or one that submits runs and
-waits for them, so nothing here knows what a run
-does, and a run in the foreground needs nothing of this. Importing this package does not
-import Ray.
+queue.py       submit, cancel, resume and delete runs
+submission.py  the same in the background of a page, with its progress
+states.py      the state of every run: from its files, and from Ray where files cannot know
+submit_lock.py one submission at a time per host
+ray_head.py    the Ray that runs the jobs: a named cluster, or a head of our own
+ray_client.py  Ray's job client with timeouts
+ray_start.py   `ray start` without the dashboard servers that no job needs
+detached.py    starts the head so that it inherits nothing from the page
 """
 
 from explorer.jobs.queue import cancel, delete, request_stop, resume, submit, submit_command
@@ -21,14 +21,14 @@ from explorer.jobs.states import log_tail, state_of, status_row, status_table, w
 __all__ = [
     "cancel",
     "delete",
-    "engine_status",
     "engine_process_on",
-    "status_table",
+    "engine_status",
     "log_tail",
-    "resume",
-    "status_row",
-    "state_of",
     "request_stop",
+    "resume",
+    "state_of",
+    "status_row",
+    "status_table",
     "stop_engine",
     "submit",
     "submit_command",

@@ -1,9 +1,9 @@
-"""Start a process that outlives this one and inherits nothing of it but its environment.
+"""Starts a process that outlives this one and inherits nothing from it but its environment.
 
-A web server's listening socket may be inheritable, and whoever inherits it keeps the port.
-So the process is started by a small Python process of its own, which gets the standard
-streams only and ends at once. The new process leads its own session: a Ctrl-C in our
-terminal does not reach it, and it is never a zombie under the page.
+A web server's listening socket may be inheritable, and a child that inherits it keeps the port
+busy. So a small Python process, which gets only the standard streams and ends at once, starts the
+new process. That one leads its own session: a Ctrl-C in our terminal does not reach it, and it
+never becomes a zombie of the page.
 """
 
 import subprocess
@@ -21,7 +21,7 @@ process = subprocess.Popen(
 )
 print(process.pid)
 """
-"""Its own standard output carries the process id, its standard error is the log."""
+"""Prints the process id to standard output; standard error is the log."""
 
 
 def start(
@@ -31,18 +31,18 @@ def start(
 
     Args:
         command: The program's absolute path and its arguments.
-        environment: All of its environment.
-        folder: Its working directory: ours may be deleted while it runs.
-        log: Gets what it prints; readable by this user only.
+        environment: Its whole environment.
+        folder: Its working directory; ours may be deleted while it runs.
+        log: The file for its output; only this user can read it.
 
     Raises:
         JobError: The process could not be started.
     """
     with log.open("wb") as out:
         log.chmod(0o600)
-        # -I and -S: neither our folder nor our variables change what the small process does.
+        # -I and -S: our folder and our variables do not affect the small process.
         try:
-            done = subprocess.run(
+            finished = subprocess.run(
                 [sys.executable, "-I", "-S", "-c", STARTER, *command],
                 env=dict(environment),
                 cwd=folder,
@@ -55,7 +55,7 @@ def start(
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise JobError(f"Could not start {command[0]}: {error}") from error
-    if done.returncode or not done.stdout.strip().isdecimal():
+    if finished.returncode or not finished.stdout.strip().isdecimal():
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         raise JobError(f"Could not start {command[0]}: {lines[-1] if lines else 'no reason given'}")
-    return int(done.stdout)
+    return int(finished.stdout)

@@ -1,4 +1,4 @@
-"""Ray's job client, bounded in time and kept off proxies."""
+"""Ray's job client with timeouts, and without proxies for our own head."""
 
 import time
 from pathlib import Path
@@ -11,17 +11,17 @@ SUBMIT_TIMEOUT_S = 60.0
 
 
 class Client(JobSubmissionClient):
-    """`JobSubmissionClient` that gives up on a server that hangs; Ray's own waits for ever."""
+    """`JobSubmissionClient` with timeouts; Ray's own waits for ever for a server that hangs."""
 
     def __init__(self, address: str, token: str | None) -> None:
         """Connect to a job server.
 
         Args:
-            address: As Ray takes it: `http://host:8265`, `host:6379`, `ray://`, `auto`.
-            token: Of our own head, which lies on loopback; None leaves the authentication
-                to Ray's own variables.
+            address: In any form Ray takes: `http://host:8265`, `host:6379`, `ray://`, `auto`.
+            token: The token of our own head, which is on loopback; None leaves authentication
+                to Ray's environment variables.
         """
-        # An environment's HTTP proxy would get our token and could not reach loopback.
+        # An HTTP proxy would see our token and could not reach loopback.
         self._proxies = {"http": "", "https": ""} if token else None
         super().__init__(address, headers={"Authorization": f"Bearer {token}"} if token else None)
 
@@ -32,30 +32,30 @@ class Client(JobSubmissionClient):
         )
 
     def submit_when_ready(self, **job: Any) -> None:
-        """Submit a job, also to a head so young that it has not found its own node yet."""
+        """Submit a job; waits for a new head that has not found its own node yet."""
         deadline = time.monotonic() + SUBMIT_TIMEOUT_S
         while True:
             try:
                 self.submit_job(**job)
                 return
             except RuntimeError as error:
-                # Ray said no before it took the job, so asking again makes no second one. It
-                # waits ten seconds for an agent itself, so this loop is no busy one.
+                # Ray refused before it accepted the job, so a retry makes no second one. Ray
+                # itself waits ten seconds for an agent, so this loop does not spin.
                 if "No available agent" not in str(error) or time.monotonic() > deadline:
                     raise
 
     def nodes(self) -> list[dict[str, float]]:
-        """The resources of every living node: `CPU`, `GPU` and others."""
+        """The resources of every live node: `CPU`, `GPU` and others."""
         response = self._do_request("GET", "/api/v0/nodes")
         response.raise_for_status()
-        found = response.json()["data"]["result"]["result"]
-        return [node["resources_total"] for node in found if node["state"] == "ALIVE"]
+        nodes = response.json()["data"]["result"]["result"]
+        return [node["resources_total"] for node in nodes if node["state"] == "ALIVE"]
 
     def jobs_of(self, root: Path) -> dict[str, JobDetails]:
-        """The latest job of every run of a store."""
-        found: dict[str, JobDetails] = {}
+        """The latest job of every run of a store, by run id."""
+        latest: dict[str, JobDetails] = {}
         for job in sorted(self.list_jobs(), key=lambda job: job.start_time or 0):
-            ours = job.metadata or {}
-            if ours.get("results") == str(root):
-                found[ours["run_id"]] = job
-        return found
+            metadata = job.metadata or {}
+            if metadata.get("results") == str(root):
+                latest[metadata["run_id"]] = job
+        return latest

@@ -1,14 +1,12 @@
-"""Which Ray the jobs go to: the cluster that RAY_ADDRESS names, or our own head.
+"""The Ray that runs the jobs: the cluster RAY_ADDRESS names, or a head of our own.
 
-Our own is started by the first job, as a process of its own session that outlives the
-page, bound to loopback, with a token that only this user can read. What is remembered
-of it lies in the cache, a folder a host (homes are shared):
+The first job starts our own head, a process in its own session that outlives the page, listens
+on loopback only and requires a token that only this user can read. What is remembered of it is
+in the cache, one folder per host:
 
     ray/<host>/head.json   its address, process and session folder
                token       mode 0600; given to Ray as a file, never on a command line
                head.log    what `ray start` printed
-               lock        held while a head is started or jobs are submitted
-               since       when the latest submission began
 """
 
 import json
@@ -27,12 +25,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import filelock
 import psutil
 
-from explorer import paths
-from explorer.errors import JobError, NoRoom
-from explorer.jobs import detached
+from explorer.errors import JobError
+from explorer.jobs import detached, submit_lock
 from explorer.store import disk
 
 if TYPE_CHECKING:
@@ -46,18 +42,18 @@ TEN_YEARS_S = 10 * 365 * 24 * 3600
 
 @dataclass(frozen=True)
 class Head:
-    """A Ray head that we started."""
+    """A Ray head we started."""
 
     address: str
     pid: int
     session_folder: str
-    """Ray's temporary folder; its name, which nothing else has, is in the command line."""
+    """Ray's temporary folder. Its unique name is on the command line and identifies the head."""
     submission_s: float = 0.0
-    """When the submission began that started it, in seconds since 1970: it never had a job that
-    was queued before. 0 where an older version started it."""
+    """When the submission that started it began, in seconds since 1970; the head has no job that
+    was queued before. 0 if an older version started it."""
 
     def process(self) -> psutil.Process | None:
-        """The `ray start` process, or None when it is gone."""
+        """The `ray start` process; None if it is gone."""
         try:
             process = psutil.Process(self.pid)
             ours = any(self.session_folder in word for word in process.cmdline())
@@ -67,41 +63,42 @@ class Head:
 
 
 def cluster_address() -> str | None:
-    """The cluster that the user named, as Ray reads it."""
+    """The cluster that RAY_ADDRESS names; None if the queue uses a head of our own."""
     return os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or None
 
 
 def connect(*, start: bool = False, on_start: Callable[[], None] = lambda: None) -> "Client | None":
-    """A client of the Ray that jobs go to; None where none runs and none should be started.
+    """Connect to the Ray that runs the jobs; None if none runs and `start` is false.
 
     Args:
-        start: Start our own head where none runs; only under `submitting()`.
-        on_start: Called before a head is started, which takes a while.
+        start: Start our own head if none runs; the caller holds `submit_lock.submitting`.
+        on_start: Called before a head starts, which can take half a minute.
 
     Raises:
-        JobError: The server does not answer, refuses us, or our head did not start.
+        JobError: The server does not answer or refuses us, or our head did not start.
     """
     remote = cluster_address()
     if remote:
         return _client(remote, None)
-    head = _remembered()
+    head = _saved_head()
     if head and head.process():
-        return _await(head) if start else _client(head.address, _token())
+        return _connect_when_ready(head) if start else _client(head.address, _token())
     if not start:
         return None
     if head:
-        _end(head)
+        _terminate(head)
     on_start()
-    return _await(_start())
+    return _connect_when_ready(_start())
 
 
 def engine_status() -> dict[str, Any]:
-    """What runs the jobs now: running, address, local, pid, num_nodes, num_cpus, num_gpus, error.
+    """The state of the Ray that runs the jobs, as plain data.
 
-    Starts nothing, and does not import Ray where no head was ever started.
+    Keys: running, local, address, pid, num_nodes, num_cpus, num_gpus, error; None if unknown.
+    Starts nothing, and imports Ray only if a head was started or a cluster is named.
     """
-    head = None if cluster_address() else _remembered()
-    found: dict[str, Any] = {
+    head = None if cluster_address() else _saved_head()
+    status: dict[str, Any] = {
         "running": False,
         "local": cluster_address() is None,
         "address": cluster_address() or (head.address if head else None),
@@ -115,36 +112,37 @@ def engine_status() -> dict[str, Any]:
         client = connect()
         nodes = nodes_of(client) if client else []
     except JobError as error:
-        starting = head is not None and submitting_since() is not None
-        return {**found, "error": "It is starting: look again soon." if starting else str(error)}
+        starting = head is not None and submit_lock.submitting_since() is not None
+        message = "The queue engine is starting. Try again soon." if starting else str(error)
+        return {**status, "error": message}
     if client is None:
-        return {**found, "address": None, "pid": None}
+        return {**status, "address": None, "pid": None}
     cpus, gpus = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("CPU", "GPU"))
     counts = {"num_nodes": len(nodes), "num_cpus": cpus, "num_gpus": gpus}
-    return {**found, "running": True, **counts}
+    return {**status, "running": True, **counts}
 
 
 def stop_engine() -> bool:
-    """End the head that we started, and only that; say whether there was one.
+    """Stop the head we started; returns whether it was running.
 
-    Runs that it was running are interrupted and can be resumed. A cluster that
-    RAY_ADDRESS names is never stopped.
+    Its runs are interrupted and can be resumed. A cluster that RAY_ADDRESS names is never
+    stopped.
     """
-    with submitting():
-        head = _remembered()
+    with submit_lock.submitting():
+        head = _saved_head()
         if head is None:
             return False
-        running = head.process() is not None
-        _end(head)
-        return running
+        was_running = head.process() is not None
+        _terminate(head)
+        return was_running
 
 
 def engine_process_on(port: int) -> int | None:
-    """The process of our head that listens on this port; None where none does.
+    """Process id of our head, or of a child, that listens on this port; None if none does.
 
-    An older version's head keeps the port of the dashboard that started it.
+    Heads started by an older version hold the port of the dashboard that started them.
     """
-    head = _remembered()
+    head = _saved_head()
     for process in _processes_of(head) if head else []:
         with suppress(psutil.Error):
             for connection in process.net_connections(kind="tcp"):
@@ -165,12 +163,12 @@ def nodes_of(client: "Client") -> list[dict[str, float]]:
 
 @contextmanager
 def ray_errors_in_words() -> Iterator[None]:
-    """Turn whatever Ray's client raises into one sentence.
+    """Turn the errors of Ray's client into one sentence.
 
     Raises:
-        JobError: Instead of Ray's and the network's own errors.
+        JobError: Instead of the errors of Ray and of the network.
     """
-    # OSError holds the errors of requests; RuntimeError and RayError are Ray's.
+    # The errors of requests are OSErrors; RuntimeError and RayError come from Ray.
     from ray.exceptions import RayError
 
     try:
@@ -180,76 +178,17 @@ def ray_errors_in_words() -> Iterator[None]:
         where = f"the Ray cluster {cluster}" if cluster else "the local Ray head"
         advice = (
             "Check RAY_ADDRESS and that cluster, or unset it to use this machine."
-            if cluster_address()
-            else "The machine may be busy: wait a moment and try again."
+            if cluster
+            else "The machine may be busy. Wait a moment and try again."
         )
-        said = " ".join(str(error).split())[:300]
-        raise JobError(f"Could not speak to {where}: {said} {advice}") from error
-
-
-@contextmanager
-def submitting(on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Be the only one on this host who starts a head or submits jobs.
-
-    Args:
-        on_wait: Called where somebody else is at it, before waiting for them.
-
-    Raises:
-        JobError: Somebody else has been at it for minutes.
-        NoRoom: The cache folder cannot be written.
-    """
-    try:
-        _folder().mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = filelock.FileLock(_folder() / "lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            on_wait()
-            lock.acquire(timeout=2 * START_TIMEOUT_S)
-    except filelock.Timeout as error:
-        raise JobError(
-            f"Somebody else has held {_folder() / 'lock'} for {2 * START_TIMEOUT_S:.0f} s. "
-            "Wait for that submission, or end its process."
-        ) from error
-    except OSError as error:
-        raise NoRoom(
-            f"Could not write {_folder()}: {error.strerror or error}. "
-            "Set EXPLORER_CACHE to a folder that you may write."
-        ) from error
-    try:
-        # In it, not its own time: a shared disk has a clock of its own.
-        disk.write_text(_folder() / "since", repr(time.time()))
-        yield
-    finally:
-        lock.release()
-
-
-def submitting_since() -> float | None:
-    """When the submission began that is under way on this host, in seconds since 1970.
-
-    None where nobody is submitting. What was queued before it has its job, or is lost.
-    """
-    path = _folder() / "lock"
-    if not path.exists():
-        return None
-    try:
-        with filelock.FileLock(path, timeout=0):
-            return None
-    except filelock.Timeout:
-        return _latest_submission_s()
+        reason = " ".join(str(error).split())[:300]
+        raise JobError(f"Could not reach {where}: {reason} {advice}") from error
 
 
 def began_after(queued_s: float) -> bool:
-    """Whether our own head began after a job was queued then, so that the job is lost."""
-    head = None if cluster_address() else _remembered()
+    """Whether our head is younger than a job queued at that time; the job is then lost."""
+    head = None if cluster_address() else _saved_head()
     return head is not None and queued_s < head.submission_s
-
-
-def _latest_submission_s() -> float:
-    try:
-        return float((_folder() / "since").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return 0.0
 
 
 @lru_cache(maxsize=4)
@@ -264,20 +203,17 @@ def _client(address: str, token: str | None) -> "Client":
         return _connected(address, token)
 
 
-def _folder() -> Path:
-    return (paths.cache_dir() / "ray" / socket.gethostname()).resolve()
-
-
-def _remembered() -> Head | None:
+def _saved_head() -> Head | None:
     try:
-        return Head(**json.loads((_folder() / "head.json").read_text(encoding="utf-8")))
+        text = (submit_lock.host_folder() / "head.json").read_text(encoding="utf-8")
+        return Head(**json.loads(text))
     except (OSError, ValueError, TypeError):
         return None
 
 
 def _token() -> str:
-    """Our token, made at the first call and readable by this user only."""
-    path = _folder() / "token"
+    """Our token, created on the first call; only this user can read it."""
+    path = submit_lock.host_folder() / "token"
     with suppress(FileExistsError):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(file, "w", encoding="ascii") as out:
@@ -287,12 +223,12 @@ def _token() -> str:
 
 
 def _start() -> Head:
-    """Start a head and remember it at once, so that it is found even if we die now."""
+    """Start a head and save it at once, so that it is found even if this process dies now."""
     _token()
     session_folder = tempfile.mkdtemp(prefix="explorer-ray-")
     port = _free_port()
     command = [
-        # -P: beside that script lie modules of ours that bear names of Python's own.
+        # -P keeps the script's folder off sys.path: `queue.py` there would shadow Python's own.
         sys.executable,
         "-P",
         str(Path(__file__).with_name("ray_start.py")),
@@ -309,40 +245,39 @@ def _start() -> Head:
         "--dashboard-agent-listen-port=0",
         "--min-worker-port=0",
         "--max-worker-port=0",
-        # Jobs are commands: nothing of ours goes through the object store.
+        # Jobs are commands and put nothing into the object store.
         "--object-store-memory=80000000",
-        # Inside our folder, because Ray opens its own to everyone on the machine.
+        # Inside our own folder, because Ray lets everyone on the machine read its own.
         f"--temp-dir={session_folder}/ray",
     ]
     try:
-        pid = detached.start(
-            command, _environment(), folder=Path(session_folder), log=_folder() / "head.log"
-        )
+        log = submit_lock.host_folder() / "head.log"
+        pid = detached.start(command, _environment(), folder=Path(session_folder), log=log)
     except JobError:
         shutil.rmtree(session_folder, ignore_errors=True)
         raise
-    head = Head(f"http://127.0.0.1:{port}", pid, session_folder, _latest_submission_s())
-    disk.write_text(_folder() / "head.json", json.dumps(asdict(head)))
+    head = Head(f"http://127.0.0.1:{port}", pid, session_folder, submit_lock.latest_submission_s())
+    disk.write_text(submit_lock.host_folder() / "head.json", json.dumps(asdict(head)))
     return head
 
 
 def _environment() -> dict[str, str]:
-    """Our environment, and what makes Ray private and patient."""
-    theirs = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN")
-    return {name: value for name, value in os.environ.items() if name not in theirs} | {
+    """Our environment with settings that make Ray private and patient."""
+    ray_only = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN")
+    return {name: value for name, value in os.environ.items() if name not in ray_only} | {
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(_folder() / "token"),
-        # Without it `ray start` replaces 127.0.0.1 by the machine's address in the network.
+        "RAY_AUTH_TOKEN_PATH": str(submit_lock.host_folder() / "token"),
+        # Otherwise `ray start` replaces 127.0.0.1 by the machine's network address.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        # A job that waits longer than this fails; by default after 15 minutes.
+        # A job that waits longer fails; the default is 15 minutes.
         "RAY_JOB_START_TIMEOUT_SECONDS": str(TEN_YEARS_S),
-        # Ray's own 60 seconds are too few on a machine that is busy with something else.
+        # Ray's 60 seconds are too short on a busy machine.
         "RAY_DASHBOARD_STARTUP_TIMEOUT_S": str(int(START_TIMEOUT_S)),
     }
 
 
-def _await(head: Head) -> "Client":
-    """A client of a head that may still be starting, once it has a node to run jobs on."""
+def _connect_when_ready(head: Head) -> "Client":
+    """Connect to a head that may still be starting; returns once it has a node for jobs."""
     deadline = time.monotonic() + START_TIMEOUT_S
     problem = ""
     while head.process():
@@ -355,18 +290,19 @@ def _await(head: Head) -> "Client":
         if time.monotonic() > deadline:
             break
         time.sleep(0.2)
-    _end(head)
-    log = (_folder() / "head.log").read_text(encoding="utf-8", errors="replace")
+    _terminate(head)
+    log = (submit_lock.host_folder() / "head.log").read_text(encoding="utf-8", errors="replace")
     errors = re.findall(r"^[\w.]*(?:Error|Exception): \S.*$", log, flags=re.MULTILINE)
-    why = errors[-1] if errors else problem or "it did not come up in time"
+    reason = errors[-1] if errors else problem or "it was not ready in time"
     raise JobError(
-        f"The local Ray head did not start: {why[:300]} (all of it: {_folder() / 'head.log'}). "
-        "Try again, or use `explorer run`, which needs no Ray."
+        f"The local Ray head did not start: {reason[:300]} (full log: "
+        f"{submit_lock.host_folder() / 'head.log'}). Try again, or use `explorer run`, which needs "
+        "no Ray."
     )
 
 
-def _end(head: Head) -> None:
-    """End a head with all its processes and forget it; a dead one's leftovers too."""
+def _terminate(head: Head) -> None:
+    """End a head, its processes and what a dead head left behind, then forget it."""
     leftovers = _processes_of(head)
     process = head.process()
     if process:
@@ -378,30 +314,30 @@ def _end(head: Head) -> None:
             left.kill()
     psutil.wait_procs(alive, timeout=STOP_TIMEOUT_S)
     shutil.rmtree(head.session_folder, ignore_errors=True)
-    (_folder() / "head.json").unlink(missing_ok=True)
+    (submit_lock.host_folder() / "head.json").unlink(missing_ok=True)
     _connected.cache_clear()
 
 
 def _processes_of(head: Head) -> list[psutil.Process]:
-    """The members of the head's session and what they started, jobs included.
+    """All processes of the head's session and their children, jobs included.
 
-    A process id is not given out again while a session carries it: if a stranger has the
-    head's, nothing is left of the session.
+    The system does not reuse a process id while a session has it. So if another program has the
+    head's id, the session has ended.
     """
     if psutil.pid_exists(head.pid) and not head.process():
         with suppress(psutil.Error):
             if psutil.Process(head.pid).status() != psutil.STATUS_ZOMBIE:
                 return []
-    found: dict[int, psutil.Process] = {}
+    processes: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             if os.getsid(process.pid) == head.pid:
                 family = [process, *process.children(recursive=True)]
-                found |= {member.pid: member for member in family}
-    return list(found.values())
+                processes |= {member.pid: member for member in family}
+    return list(processes.values())
 
 
 def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

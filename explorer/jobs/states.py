@@ -1,10 +1,9 @@
-"""What became of every run: its own words first, Ray where they cannot know.
+"""The state of every run: from its own files, and from Ray where files cannot know.
 
-A run says in status.json what it does; a killed one cannot say that it died. A running
-state is therefore believed only while its process lives (on this host) or its words are
-fresh (elsewhere), and a queued one only while Ray has its job. Otherwise the run is
-`interrupted`. We never write that down: it is found out again at each look, so a cluster
-that comes back needs no repair.
+A run writes its state to status.json, but a killed run cannot write that it died. So a running
+state counts only while the process lives (on this host) or the file is recent (on others), and a
+queued state only while Ray has the job. Otherwise the run is `interrupted`. That is never stored:
+it is derived at each look, so nothing needs repair when a cluster comes back.
 """
 
 import json
@@ -21,16 +20,16 @@ import pandas as pd
 import psutil
 
 from explorer.errors import JobError
-from explorer.jobs import ray_head
+from explorer.jobs import ray_head, submit_lock
 from explorer.store import disk
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
 
 HEARTBEAT_S = 120.0
-"""A run on another host that has said nothing for so long is asked for at Ray."""
+"""Ray is asked about a run on another host whose status file is older than this."""
 CANCEL_GRACE_S = 30.0
-"""What a running run gets to stop by itself before Ray stops it."""
+"""Time a running run has to stop by itself before Ray stops it."""
 ACTIVE = ("running", "queued")
 STATES = (*ACTIVE, "finished", "failed", "cancelled", "interrupted")
 COLUMNS = [
@@ -51,47 +50,47 @@ COLUMNS = [
     "cancel_requested",
 ]
 KILLED = (
-    "The run's process is gone: it was killed, or the machine was restarted. "
+    "The run's process has ended: it was killed, or the machine was restarted. "
     "Resume continues where it stopped."
 )
-LOST = "The queue has lost the run, most likely with its Ray head. Resume queues it again."
+LOST = "The queue has lost the run, probably when its Ray head ended. Resume queues it again."
 
 StatusRow = dict[str, Any]
 
-_heard: dict[str, tuple[tuple[int, int], StatusRow]] = {}
-"""Path of a file to its stamp and what it said, so that only changed files are read."""
+_cached_rows: dict[str, tuple[tuple[int, int], StatusRow]] = {}
+"""Row of each file with the file's stamp, so that only changed files are read again."""
 
 
 def status_table(root: Path) -> pd.DataFrame:
-    """A row a run that has a status or a record: running, queued in order, then latest first.
+    """One row per run with a status or a record: running, queued in order, the rest latest first.
 
     States: running, queued, finished, failed, cancelled, interrupted. `updated_at` is in
-    seconds since 1970; what is unknown is missing. A run that has been asked to stop and
-    has not done so in `CANCEL_GRACE_S` is stopped through Ray.
+    seconds since 1970; unknown values are missing. Has Ray stop runs that ignored a request to
+    stop for `CANCEL_GRACE_S`.
 
-    Cheap enough to call every second: unchanged files are not read again, and Ray is asked
-    only where files cannot tell.
+    Cheap enough to call every second: unchanged files are not read again, and Ray is asked only
+    where files cannot know.
     """
     rows = _rows(root, disk.run_ids(root))
-    rows.sort(key=_place)
+    rows.sort(key=_sort_key)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def state_of(root: Path, run_id: str, *, submitting: bool | None = None) -> str | None:
-    """The state of one run; None when it has neither a status nor a record.
+    """The state of one run; None if it has neither a status nor a record.
 
     Args:
         root: The store.
         run_id: The run.
-        submitting: Whether a queued run's job may still be on its way to Ray. None finds out;
-            who holds the lock of submission says False, since before it all have arrived.
+        submitting: Whether a queued run's job may not have reached Ray yet. None finds out;
+            the holder of the submission lock passes False, since earlier jobs have arrived.
     """
     row = status_row(root, run_id, submitting=submitting)
     return str(row["state"]) if row else None
 
 
 def status_row(root: Path, run_id: str, *, submitting: bool | None = None) -> StatusRow | None:
-    """The row of one run in `listing`; None when it has neither a status nor a record."""
+    """The row of one run in `status_table`; None if it has neither a status nor a record."""
     rows = _rows(root, [run_id], submitting)
     return rows[0] if rows else None
 
@@ -100,34 +99,36 @@ def wait_until_done(
     root: Path,
     run_ids: list[str],
     timeout_s: float,
-    look: Callable[[dict[str, str]], None] = lambda states: None,
+    on_look: Callable[[dict[str, str]], None] = lambda states: None,
 ) -> dict[str, str]:
-    """Block until none of the runs is queued or running; return their states.
+    """Block until none of the runs is queued or running; returns their states by run id.
 
     Args:
         root: The store.
         run_ids: The runs.
-        timeout_s: How long at most; `math.inf` waits for ever.
-        look: Called twice a second with their states; what it raises ends the waiting.
+        timeout_s: The longest wait; `math.inf` waits for ever.
+        on_look: Called twice a second with their states; an exception from it ends the wait.
 
     Raises:
-        JobError: They are not done in time. They go on.
+        JobError: Some have not ended in time; they continue.
     """
     deadline = time.monotonic() + timeout_s
     while True:
-        found = {row["run_id"]: row["state"] for row in _rows(root, run_ids)}
-        left = [run_id for run_id in run_ids if found.get(run_id) in ACTIVE]
-        if not left:
-            return found
-        look(found)
+        states = {row["run_id"]: row["state"] for row in _rows(root, run_ids)}
+        active = [run_id for run_id in run_ids if states.get(run_id) in ACTIVE]
+        if not active:
+            return states
+        on_look(states)
         if time.monotonic() > deadline:
-            raise JobError(f"Not done after {timeout_s:.0f} s, but going on: {', '.join(left)}.")
+            raise JobError(
+                f"Not finished after {timeout_s:.0f} s, still running: {', '.join(active)}."
+            )
         time.sleep(0.5)
 
 
 def stop_jobs(root: Path, run_ids: list[str]) -> None:
-    """Have Ray stop these runs' jobs, where it has any and answers."""
-    jobs, _ = _jobs(root)
+    """Have Ray stop the jobs of these runs, if it has any and answers."""
+    jobs, _ = _ray_jobs(root)
     with suppress(JobError):
         client = ray_head.connect()
         for run_id in run_ids:
@@ -138,7 +139,7 @@ def stop_jobs(root: Path, run_ids: list[str]) -> None:
 
 
 def log_tail(root: Path, run_id: str, num_lines: int = 200) -> str:
-    """The last lines of a run's log; of Ray's log of its job when it never began its own."""
+    """The last lines of a run's log, or of its job's log in Ray if the run never started."""
     path = disk.run_folder(root, run_id) / disk.LOG
     if path.is_file():
         return "\n".join(_last_lines(path, num_lines))
@@ -147,85 +148,87 @@ def log_tail(root: Path, run_id: str, num_lines: int = 200) -> str:
         if client:
             with ray_head.ray_errors_in_words():
                 job = client.jobs_of(root.resolve()).get(run_id)
-                said = client.get_job_logs(str(job.submission_id)) if job else ""
-            return "\n".join(said.splitlines()[-num_lines:])
+                text = client.get_job_logs(str(job.submission_id)) if job else ""
+            return "\n".join(text.splitlines()[-num_lines:])
     return ""
 
 
 def _rows(root: Path, run_ids: list[str], submitting: bool | None = None) -> list[StatusRow]:
-    said = {run_id: words for run_id in run_ids if (words := _words(root, run_id))}
-    active = {run_id: words for run_id, words in said.items() if words["state"] in ACTIVE}
-    queued = {run_id: words for run_id, words in active.items() if words["state"] == "queued"}
-    # In this order: whatever is queued and not being submitted has its job in the list.
-    since = ray_head.submitting_since() if queued and submitting is None else None
-    on_their_way = {
-        run_id
-        for run_id, words in queued.items()
-        if since is not None and words["updated_at"] >= since
+    """The rows of these runs, each with its real state; runs without a file have no row."""
+    rows = {run_id: row for run_id in run_ids if (row := _last_row(root, run_id))}
+    active = {run_id: row for run_id, row in rows.items() if row["state"] in ACTIVE}
+    queued = {run_id: row for run_id, row in active.items() if row["state"] == "queued"}
+    # Before Ray is asked: a run queued before `since` has its job in Ray's list, or is lost.
+    since = submit_lock.submitting_since() if queued and submitting is None else None
+    being_submitted = {
+        run_id for run_id, row in queued.items() if since is not None and row["updated_at"] >= since
     }
     lost = {
         run_id
-        for run_id, words in queued.items()
-        if run_id not in on_their_way and ray_head.began_after(words["updated_at"])
+        for run_id, row in queued.items()
+        if run_id not in being_submitted and ray_head.began_after(row["updated_at"])
     }
-    # A head that is starting takes seconds to answer: it is asked only what it can know.
+    # A head that is starting takes seconds to answer, so it is asked only about what it can know.
     for_ray = [
         run_id
-        for run_id, words in active.items()
-        if _only_ray_knows(words) and run_id not in on_their_way | lost
+        for run_id, row in active.items()
+        if _needs_ray(row) and run_id not in being_submitted | lost
     ]
-    jobs, silence = _jobs(root) if for_ray else ({}, None)
-    for run_id, words in active.items():
+    jobs, ray_error = _ray_jobs(root) if for_ray else ({}, None)
+    for run_id, row in active.items():
         job = jobs.get(run_id)
-        unknown = run_id in queued and run_id not in lost and job is None and silence
-        if run_id in on_their_way or unknown:
-            said[run_id] = {**words, "error": silence}
+        unknown = run_id in queued and run_id not in lost and job is None and ray_error
+        if run_id in being_submitted or unknown:
+            rows[run_id] = {**row, "error": ray_error}
         else:
-            said[run_id] = _settled(root, run_id, words, job)
-    said = {run_id: _with_result(root, run_id, words) for run_id, words in said.items()}
-    stubborn = [run_id for run_id, words in said.items() if _stubborn(root, run_id, words)]
-    if stubborn:
-        stop_jobs(root, stubborn)
-    return list(said.values())
+            rows[run_id] = _corrected(root, run_id, row, job)
+    rows = {run_id: _with_earlier_result(root, run_id, row) for run_id, row in rows.items()}
+    to_stop = [run_id for run_id, row in rows.items() if _ignores_cancel(root, run_id, row)]
+    if to_stop:
+        stop_jobs(root, to_stop)
+    return list(rows.values())
 
 
-def _words(root: Path, run_id: str) -> StatusRow | None:
-    """What a run said last, in its status or else in its record, as a row."""
+def _last_row(root: Path, run_id: str) -> StatusRow | None:
+    """A run's row as its status file has it, or else its record."""
     folder = f"{root}/{run_id}/"
-    words = _read(folder + disk.STATUS, _from_status)
-    if words and (words["state"] != "failed" or words["error"]):
-        return words
-    return _read(folder + disk.RECORD, _from_record) or words
+    row = _read(folder + disk.STATUS, _from_status)
+    if row and (row["state"] != "failed" or row["error"]):
+        return row
+    return _read(folder + disk.RECORD, _from_record) or row
 
 
-def _with_result(root: Path, run_id: str, words: StatusRow) -> StatusRow:
-    """A run whose last attempt ended without a result has its earlier one, if there is one."""
-    if words["state"] not in ("failed", "cancelled"):
-        return words
+def _with_earlier_result(root: Path, run_id: str, row: StatusRow) -> StatusRow:
+    """A finished run is finished still when measuring it again failed or was cancelled."""
+    if row["state"] not in ("failed", "cancelled"):
+        return row
     record = _read(f"{root}/{run_id}/{disk.RECORD}", _from_record)
     if record is None or record["state"] != "finished":
-        return words
-    if record["updated_at"] > words["updated_at"]:
+        return row
+    if record["updated_at"] > row["updated_at"]:
         return record
-    ended = "failed" if words["state"] == "failed" else "was cancelled"
-    why = f": {words['error']}".rstrip(".") if words["error"] else ""
-    return {**record, "error": f"Measuring it again {ended}{why}. The earlier result counts."}
+    outcome = "failed" if row["state"] == "failed" else "was cancelled"
+    reason = f": {row['error']}".rstrip(".") if row["error"] else ""
+    return {
+        **record,
+        "error": f"Measuring it again {outcome}{reason}. The earlier result still counts.",
+    }
 
 
-def _read(path: str, row: Any) -> StatusRow | None:
-    """A file's row, read again only when the file has changed; None when it holds none."""
+def _read(path: str, row_of: Callable[[StatusRow, str], StatusRow]) -> StatusRow | None:
+    """A file's row, read again only after a change; None if it is missing or damaged."""
     try:
         stat = os.stat(path)
         stamp = (stat.st_mtime_ns, stat.st_ino)
-        heard = _heard.get(path)
-        if heard and heard[0] == stamp:
-            return heard[1]
+        cached = _cached_rows.get(path)
+        if cached and cached[0] == stamp:
+            return cached[1]
         with open(path, encoding="utf-8") as file:
-            words: StatusRow = row(json.load(file), path)
+            row = row_of(json.load(file), path)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    _heard[path] = (stamp, words)
-    return words
+    _cached_rows[path] = (stamp, row)
+    return row
 
 
 def _from_status(status: StatusRow, path: str) -> StatusRow:
@@ -249,16 +252,17 @@ def _from_record(record: StatusRow, path: str) -> StatusRow:
     return _from_status(status, path)
 
 
-def _only_ray_knows(words: StatusRow) -> bool:
-    if words["state"] == "queued":
+def _needs_ray(row: StatusRow) -> bool:
+    """Whether only Ray knows the state: of a queued run, or of a silent one on another host."""
+    if row["state"] == "queued":
         return True
-    return bool(words["host"] != socket.gethostname()) and not _fresh(words)
+    return bool(row["host"] != socket.gethostname()) and not _is_recent(row)
 
 
-def _jobs(root: Path) -> "tuple[dict[str, JobDetails], str | None]":
-    """Ray's latest job of each run, and what keeps Ray from answering.
+def _ray_jobs(root: Path) -> "tuple[dict[str, JobDetails], str | None]":
+    """Ray's latest job of each run, and the error if Ray does not answer.
 
-    A head that is gone has no jobs; one that is only busy may have them.
+    A head that has ended has no jobs; one that is only busy may have some.
     """
     try:
         client = ray_head.connect()
@@ -270,62 +274,63 @@ def _jobs(root: Path) -> "tuple[dict[str, JobDetails], str | None]":
         return {}, str(error)
 
 
-def _settled(root: Path, run_id: str, words: StatusRow, job: "JobDetails | None") -> StatusRow:
-    """The row of a run that calls itself queued or running, corrected where it cannot know."""
-    asked_to_stop = disk.cancel_requested(root, run_id)
-    words = {**words, "cancel_requested": asked_to_stop}
+def _corrected(root: Path, run_id: str, row: StatusRow, job: "JobDetails | None") -> StatusRow:
+    """The row of a queued or running run, corrected by its process and by Ray's job."""
+    cancel_requested = disk.cancel_requested(root, run_id)
+    row = {**row, "cancel_requested": cancel_requested}
     job_state = job.status.value if job else None
-    if words["state"] == "queued":
-        elsewhere = words["host"] != socket.gethostname() and _fresh(words)
+    if row["state"] == "queued":
+        elsewhere = row["host"] != socket.gethostname() and _is_recent(row)
         if job_state == "PENDING" or (job is None and elsewhere):
-            return words
+            return row
         if job_state == "RUNNING":
-            return {**words, "state": "running", "stage": "start"}
-    elif words["host"] == socket.gethostname():
-        if _lives(words):
-            return words
-    elif _fresh(words) or job_state == "RUNNING":
-        return words
-    # It may have ended in good order since we read its words.
-    latest = _words(root, run_id)
-    if latest and (latest["state"] not in ACTIVE or latest["state"] != words["state"]):
+            return {**row, "state": "running", "stage": "start"}
+    elif row["host"] == socket.gethostname():
+        if _is_alive(row):
+            return row
+    elif _is_recent(row) or job_state == "RUNNING":
+        return row
+    # It may have ended normally since its file was read.
+    latest = _last_row(root, run_id)
+    if latest and (latest["state"] not in ACTIVE or latest["state"] != row["state"]):
         return latest
-    recorded = _read(f"{root}/{run_id}/{disk.RECORD}", _from_record)
-    if recorded and recorded["updated_at"] >= words["updated_at"]:
-        return recorded
-    if asked_to_stop:
-        return {**words, "state": "cancelled"}
-    why = KILLED if words["state"] == "running" else words["error"] or LOST
+    record = _read(f"{root}/{run_id}/{disk.RECORD}", _from_record)
+    if record and record["updated_at"] >= row["updated_at"]:
+        return record
+    if cancel_requested:
+        return {**row, "state": "cancelled"}
+    reason = KILLED if row["state"] == "running" else row["error"] or LOST
     if job and job_state == "FAILED" and job.message:
-        why = f"The job failed before the run could say why: {job.message.strip()[-300:]}"
-    return {**words, "state": "interrupted", "error": why}
+        reason = f"The job failed before the run could report why: {job.message.strip()[-300:]}"
+    return {**row, "state": "interrupted", "error": reason}
 
 
-def _fresh(words: StatusRow) -> bool:
-    return time.time() - float(words["updated_at"]) < HEARTBEAT_S
+def _is_recent(row: StatusRow) -> bool:
+    return time.time() - float(row["updated_at"]) < HEARTBEAT_S
 
 
-def _lives(words: StatusRow) -> bool:
-    """Whether the process that wrote these words, on this host, still lives."""
+def _is_alive(row: StatusRow) -> bool:
+    """Whether the process that wrote this row on this host is still alive."""
     try:
-        process = psutil.Process(int(words["pid"]))
-        # Another process may have got the number since; it then began after the last words.
-        began_before = process.create_time() <= float(words["updated_at"]) + 1
+        process = psutil.Process(int(row["pid"]))
+        # Another process may have the number now; it then began after this row was written.
+        began_before = process.create_time() <= float(row["updated_at"]) + 1
         return bool(began_before and process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.Error, TypeError, ValueError):
         return False
 
 
-def _stubborn(root: Path, run_id: str, words: StatusRow) -> bool:
-    if words["state"] != "running" or not words["cancel_requested"]:
+def _ignores_cancel(root: Path, run_id: str, row: StatusRow) -> bool:
+    """Whether a run has not stopped for `CANCEL_GRACE_S` after a request."""
+    if row["state"] != "running" or not row["cancel_requested"]:
         return False
     with suppress(OSError):
-        asked_at = (disk.run_folder(root, run_id) / disk.CANCEL).stat().st_mtime
-        return time.time() - asked_at > CANCEL_GRACE_S
+        requested_at = (disk.run_folder(root, run_id) / disk.CANCEL).stat().st_mtime
+        return time.time() - requested_at > CANCEL_GRACE_S
     return False
 
 
-def _place(row: StatusRow) -> tuple[int, float]:
+def _sort_key(row: StatusRow) -> tuple[int, float]:
     """Running first, then the queue in its order, then the rest, the latest first."""
     if row["state"] == "queued":
         return 1, float(row["queued_at"])
@@ -333,7 +338,7 @@ def _place(row: StatusRow) -> tuple[int, float]:
 
 
 def _last_lines(path: Path, num_lines: int) -> list[str]:
-    """Read a file from its end, block by block, until there are enough lines."""
+    """The last lines of a file, read in blocks from its end."""
     block_bytes, tail = 65_536, b""
     with path.open("rb") as file:
         start = file.seek(0, os.SEEK_END)

@@ -1,17 +1,13 @@
-"""A short tournament: which variant of a run brings its student closest to the teacher.
+"""Finds good training settings by successive halving: variants of one run, ever fewer, ever longer.
 
-Every variant is trained a little; one in `keep` goes on and is trained `keep` times as
-long, from the start, since the schedule of the learning rate depends on the budget. What
-counts is the held-out KL. Each training is a run of the store, so how a tournament stands
-is read from there, and one that was interrupted goes on where it stopped.
+Each variant trains briefly. One in `keep` survives a round and trains `keep` times longer, from
+the start, because the learning rate schedule depends on the budget. The lowest held-out KL wins.
+Every training is a run of the store, so the state of a search is read from there, and an
+interrupted search continues where it stopped. Pages and help call a search a tournament.
 
     explorer tune tune.yaml
 
-| module | holds |
-| --- | --- |
-| tournament.py | how a tournament stands, and its rounds one after another |
-| here.py | a round's trainings one after another in this process |
-| queued.py | a round's trainings side by side in the queue; submit, cancel, resume |
-
-The pages read the first and the last, so nothing is imported here: here.py loads torch.
+successive_halving.py  the state of a search, and its rounds one after another
+local.py               a round's trainings one after another in this process (loads torch)
+queued.py              a round's trainings side by side in the queue; submit, cancel, resume
 """

@@ -8,37 +8,46 @@ from typing import Any
 
 from explorer.errors import RunFailed
 from explorer.pipeline import run
-from explorer.search.successive_halving import Round, Train, ended, told
+from explorer.search.successive_halving import (
+    RoundStatus,
+    TrainRound,
+    final_record,
+    report_progress,
+)
 from explorer.store import disk
 from explorer.store.progress import Listener, Progress
 
 log = logging.getLogger("explorer")
 
 OnRun = Callable[[str], Listener]
-"""Called before each run with a title; gives what hears the run's progress."""
+"""Called with a title before each run; returns what gets the run's progress."""
 
 
-def train(on_run: OnRun) -> Train:
-    """What trains here and tells of each run."""
+def train_here(on_run: OnRun) -> TrainRound:
+    """A function that trains a round in this process, one run at a time."""
 
-    def in_turn(now: Round, root: Path, progress: Progress) -> None:
-        first = now.num_runs - len(now.missing)
-        for number, (words, spec) in enumerate(now.missing.items(), start=first):
-            # Asked for by hand, so an old request to stop is over.
+    def train_round(status: RoundStatus, root: Path, progress: Progress) -> None:
+        num_ended = status.num_runs - len(status.missing)
+        for num_done, (changes, spec) in enumerate(status.missing.items(), start=num_ended):
+            # Started by hand, which withdraws an earlier request to stop.
             disk.withdraw_cancel(root, spec.run_id)
-            listener = on_run(f"{now.title}: {words}")
+            listener = on_run(f"{status.title}: {changes}")
             try:
-                run(spec, root, partial(_tell, listener, progress, now, number))
+                run(spec, root, partial(_report, listener, progress, status, num_done))
             except RunFailed as error:
-                if not ended(root, spec.run_id):
+                if not final_record(root, spec.run_id):
                     raise
                 log.warning("Out of the tournament: %s", error)
 
-    return in_turn
+    return train_round
 
 
-def _tell(
-    listener: Listener, progress: Progress, now: Round, num_done: int, status: dict[str, Any]
+def _report(
+    listener: Listener,
+    progress: Progress,
+    status: RoundStatus,
+    num_done: int,
+    run_status: dict[str, Any],
 ) -> None:
-    told(progress, now, num_done)
-    listener(status)
+    report_progress(progress, status, num_done)
+    listener(run_status)

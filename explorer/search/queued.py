@@ -1,8 +1,8 @@
-"""A tournament in the queue: a round's trainings are runs of the queue, side by side.
+"""A search in the queue: the trainings of a round are queued runs, side by side.
 
-One job holds the tournament: it reserves nothing, submits a round's runs, waits for them
-and submits the next round's. So it goes on when the page is closed, and its runs are seen
-and cancelled where all runs are.
+One job runs the search: it reserves nothing, submits a round's runs, waits for them and submits
+the next round. So the search outlives the page, and its runs can be watched and cancelled like
+all runs.
 """
 
 import math
@@ -15,85 +15,90 @@ from explorer import jobs
 from explorer.errors import ExplorerError, RunCancelled, RunFailed
 from explorer.jobs.queue import OnProgress, no_progress
 from explorer.jobs.states import ACTIVE
-from explorer.search.successive_halving import Round, begin, ended, folder, read, standings, told
+from explorer.search.successive_halving import (
+    RoundStatus,
+    final_record,
+    read_spec,
+    report_progress,
+    round_status,
+    save_spec,
+    searches_folder,
+)
 from explorer.specs import TuneSpec
 from explorer.store.progress import Progress
 
 
 def submit(spec: TuneSpec, root: Path, on_progress: OnProgress = no_progress) -> str:
-    """Queue a tournament and return its id; one that is under way is left as it is.
+    """Queue a search and return its id; an active search is left alone.
 
     Raises:
-        JobError: Ray does not start or does not answer; the tournament becomes interrupted.
+        JobError: Ray does not start or does not answer; the search becomes interrupted.
     """
-    tune_id = begin(spec, root)
-    jobs.submit_command(tune_id, _command(tune_id), root, folder(root), on_progress)
+    tune_id = save_spec(spec, root)
+    command = [sys.executable, "-m", "explorer", "tune", "--queued", tune_id]
+    jobs.submit_command(tune_id, command, root, searches_folder(root), on_progress)
     return tune_id
 
 
 def resume(root: Path, tune_id: str, on_progress: OnProgress = no_progress) -> str:
-    """Queue a tournament again; what it has trained is not trained anew.
+    """Queue a search again; finished trainings are not repeated.
 
     Raises:
-        BadInput: There is no such tournament.
+        BadInput: The store has no such search.
         JobError: Ray does not start or does not answer.
     """
-    return submit(read(root, tune_id), root, on_progress)
+    return submit(read_spec(root, tune_id), root, on_progress)
 
 
 def cancel(root: Path, tune_id: str) -> None:
-    """Ask a tournament and its runs to stop, and return at once; checkpoints stay.
+    """Ask a search and its runs to stop, and return at once; checkpoints stay.
 
     Raises:
-        BadInput: There is no such tournament.
+        BadInput: The store has no such search.
     """
-    spec = read(root, tune_id)
-    jobs.request_stop(folder(root), tune_id)
+    spec = read_spec(root, tune_id)
+    jobs.request_stop(searches_folder(root), tune_id)
     try:
-        now = standings(spec, root)
+        status = round_status(spec, root)
     except ExplorerError:
         return
-    _cancel_runs(now, root)
+    _cancel_runs(status, root)
 
 
-def listing(root: Path) -> pd.DataFrame:
-    """A row a tournament, as `jobs.listing` has them for runs."""
-    return jobs.status_table(folder(root))
+def status_table(root: Path) -> pd.DataFrame:
+    """One row per search, with the columns of `jobs.status_table`."""
+    return jobs.status_table(searches_folder(root))
 
 
-def train(now: Round, root: Path, progress: Progress) -> None:
-    """Do a round's missing trainings in the queue.
+def train_in_queue(status: RoundStatus, root: Path, progress: Progress) -> None:
+    """Submit a round's missing trainings and wait for them.
 
     Raises:
-        RunCancelled: Somebody asked the tournament to stop; its runs are asked too.
-        RunFailed: One of them neither ended nor failed by itself.
+        RunCancelled: The search was asked to stop; its runs are asked too.
+        RunFailed: A run neither finished nor diverged.
     """
-    runs = {spec.run_id: spec for spec in now.missing.values()}
+    missing = {spec.run_id: spec for spec in status.missing.values()}
 
-    def look(states: dict[str, str]) -> None:
-        left = sum(states.get(spec.run_id) in ACTIVE for spec in now.missing.values())
-        told(progress, now, now.num_runs - left)
+    def report(states: dict[str, str]) -> None:
+        num_active = sum(states.get(run_id) in ACTIVE for run_id in missing)
+        report_progress(progress, status, status.num_runs - num_active)
 
     try:
-        jobs.submit(list(runs.values()), root)
-        states = jobs.wait_until_done(root, list(runs), math.inf, look)
+        jobs.submit(list(missing.values()), root)
+        states = jobs.wait_until_done(root, list(missing), math.inf, report)
     except RunCancelled:
-        _cancel_runs(now, root)
+        _cancel_runs(status, root)
         raise
     for run_id, state in states.items():
-        if not ended(root, run_id):
+        if not final_record(root, run_id):
             raise RunFailed(
-                f"{run_id} is {state}, so the tournament cannot go on. See that run's log, "
-                "then resume the tournament."
+                f"{run_id} is {state}, so the tournament cannot continue. Look at the log of that "
+                "run, then resume the tournament."
             )
 
 
-def _command(tune_id: str) -> list[str]:
-    return [sys.executable, "-m", "explorer", "tune", "--queued", tune_id]
-
-
-def _cancel_runs(now: Round, root: Path) -> None:
-    """Ask the round's runs that are under way to stop."""
-    for spec in now.missing.values():
+def _cancel_runs(status: RoundStatus, root: Path) -> None:
+    """Ask the active runs of a round to stop."""
+    for spec in status.missing.values():
         if jobs.state_of(root, spec.run_id) in ACTIVE:
             jobs.cancel(root, spec.run_id)

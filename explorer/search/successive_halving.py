@@ -1,9 +1,10 @@
-"""How a tournament stands, read from the store, and its rounds one after another.
+"""The state of a search, read from the store, and its rounds one after another.
 
-A tournament that was started has a folder of its own, in which it says what it does as a
-run does in its own:
+A search has a folder of its own and writes its status there as a run does:
 
     results/.work/tournaments/<tune_id>/spec.yaml  status.json  cancel
+
+Source: Jamieson and Talwalkar 2016, arXiv:1502.07943.
 """
 
 import dataclasses
@@ -22,137 +23,140 @@ from explorer.store.progress import Progress
 
 
 @dataclasses.dataclass
-class Standing:
-    """One contender and how it did."""
+class VariantResult:
+    """One variant and how well it trained."""
 
-    words: str
+    changes: str
+    """What it changes in the run, such as `learning_rate 0.001`; `as it is` for the run itself."""
     spec: RunSpec
     kl: list[float | None] = dataclasses.field(default_factory=list)
-    """Held-out KL after each round that it was in, in nats; None where its training failed."""
+    """Held-out KL after each round it was in, in nats per token; None if its training failed."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Round:
-    """How a tournament stands in its present round, or at its end."""
+class RoundStatus:
+    """The state of a search in its present round, or at its end."""
 
-    table: list[Standing]
-    """The winner or leader first, then who came furthest with the lowest KL."""
+    results: list[VariantResult]
+    """The most rounds first, then the lowest KL: the leader, at the end the winner, comes first."""
     title: str
-    """round 2 of 3"""
+    """Such as `round 2 of 3`."""
     num_runs: int
     """Trainings of this round."""
     missing: dict[str, RunSpec]
-    """Those that are still to be done, by what they change; none once the tournament is over."""
+    """Trainings of this round that have not ended, by their changes; empty at the end."""
 
 
-Train = Callable[[Round, Path, Progress], None]
-"""Does the missing trainings of a round; a variant that fails in its training is no error."""
+TrainRound = Callable[[RoundStatus, Path, Progress], None]
+"""Runs a round's missing trainings. A variant whose training diverges is out, not an error."""
 
 
-def folder(root: Path) -> Path:
-    """Where a store's tournaments lie, as the runs lie in the store."""
+def searches_folder(root: Path) -> Path:
+    """Folder of a store's searches; it holds one folder per search, as the store does per run."""
     return root / ".work" / "tournaments"
 
 
-def begin(spec: TuneSpec, root: Path) -> str:
-    """Write a tournament down and return its id.
+def save_spec(spec: TuneSpec, root: Path) -> str:
+    """Write a search's spec into its folder and return its id.
 
     Raises:
-        BadInput: A student is not smaller than the model that it is cut from.
+        BadInput: A student is not smaller than the model it is cut from.
     """
     sizes.check_students(spec.contenders().values(), root)
-    path = folder(root) / spec.tune_id / disk.SPEC
+    path = searches_folder(root) / spec.tune_id / disk.SPEC
     if not path.exists():
         disk.write_text(path, spec.to_yaml())
     return spec.tune_id
 
 
-def ids(root: Path) -> list[str]:
-    """The ids of all tournaments that were started."""
-    return [tune_id for tune_id in disk.run_ids(folder(root)) if known(root, tune_id)]
+def search_ids(root: Path) -> list[str]:
+    """The ids of all searches of a store."""
+    return [tune_id for tune_id in disk.run_ids(searches_folder(root)) if is_search(root, tune_id)]
 
 
-def known(root: Path, tune_id: str) -> bool:
-    """Whether a tournament of this id was started."""
-    return (disk.run_folder(folder(root), tune_id) / disk.SPEC).is_file()
+def is_search(root: Path, tune_id: str) -> bool:
+    """Whether the store has a search of this id."""
+    return (disk.run_folder(searches_folder(root), tune_id) / disk.SPEC).is_file()
 
 
 def resolve_tune_id(root: Path, text: str) -> str:
-    """The tournament that `text` names: by its whole id, or by a beginning that is unique.
+    """The search that `text` names, by its whole id or by a unique beginning of it.
 
     Raises:
-        BadInput: No tournament's id begins so, or several do; the message names candidates.
+        BadInput: No search's id begins so, or several do; the message names candidates.
     """
-    disk.run_folder(folder(root), text)  # refuses what cannot be an id
+    disk.run_folder(searches_folder(root), text)  # refuses what cannot be an id
     return disk.resolve_id(
         text,
-        ids(root),
+        search_ids(root),
         "tournaments",
         f"There is no tournament {text!r} in {root}.",
         "`explorer tune --standings` lists them.",
     )
 
 
-def read(root: Path, tune_id: str) -> TuneSpec:
-    """The spec that a tournament was started with.
+def read_spec(root: Path, tune_id: str) -> TuneSpec:
+    """The spec of a search.
 
     Raises:
-        BadInput: There is no such tournament.
+        BadInput: The store has no such search.
     """
-    if not known(root, tune_id):
+    if not is_search(root, tune_id):
         raise BadInput(
             f"There is no tournament {tune_id!r} in {root}. `explorer tune --standings` lists them."
         )
-    return TuneSpec.read(folder(root) / tune_id / disk.SPEC)
+    return TuneSpec.read(searches_folder(root) / tune_id / disk.SPEC)
 
 
-def standings(spec: TuneSpec, root: Path) -> Round:
-    """How it stands, by the records in the store.
+def round_status(spec: TuneSpec, root: Path) -> RoundStatus:
+    """The state of a search, from the records in the store.
 
     Raises:
-        BadInput: The runs have no held-out KL, since teacher and student share no tokenizer.
-        RunFailed: No contender was left.
+        BadInput: The runs have no held-out KL: teacher and student share no tokenizer.
+        RunFailed: The training of every variant failed.
     """
-    table = [Standing(words, one) for words, one in spec.contenders().items()]
-    going = table
+    results = [VariantResult(changes, run) for changes, run in spec.contenders().items()]
+    entrants = results
     for number in range(spec.rounds):
         missing = {}
-        for standing in going:
-            run = spec.in_round(standing.spec, number)
-            record = ended(root, run.run_id)
+        for entrant in entrants:
+            run = spec.in_round(entrant.spec, number)
+            record = final_record(root, run.run_id)
             if record:
-                standing.kl.append(_held_out_kl(record))
+                entrant.kl.append(_heldout_kl(record))
             else:
-                missing[standing.words] = run
+                missing[entrant.changes] = run
         title = f"round {number + 1} of {spec.rounds}"
-        now = Round(sorted(table, key=_place), title, len(going), missing)
+        status = RoundStatus(sorted(results, key=_rank), title, len(entrants), missing)
         if missing:
-            return now
-        finished = [standing for standing in going if standing.kl[-1] is not None]
-        if not finished:
-            raise RunFailed("No variant's training ended well; lower distill.learning_rate in run.")
-        going = sorted(finished, key=_place)[: spec.survivors(len(going))]
-    return now
+            return status
+        trained = [entrant for entrant in entrants if entrant.kl[-1] is not None]
+        if not trained:
+            raise RunFailed(
+                "The training of every variant failed. Lower distill.learning_rate in run."
+            )
+        entrants = sorted(trained, key=_rank)[: spec.survivors(len(entrants))]
+    return status
 
 
-def hold(spec: TuneSpec, root: Path, train: Train) -> list[Standing]:
-    """Hold it, from where it stands, and return its table, the winner first.
+def run_search(spec: TuneSpec, root: Path, train_round: TrainRound) -> list[VariantResult]:
+    """Run the rounds that are left and return all results, the winner first.
 
     Raises:
-        ExplorerError: It was cancelled, or could not go on; its status says so too.
+        ExplorerError: The search was cancelled or cannot continue; its status says so too.
     """
-    progress = Progress(folder(root), begin(spec, root))
+    progress = Progress(searches_folder(root), save_spec(spec, root))
     try:
-        now = standings(spec, root)
-        while now.missing:
-            before = now.missing
-            told(progress, now, now.num_runs - len(before))
-            train(now, root, progress)
-            now = standings(spec, root)
-            assert now.missing != before, "a round's trainings end, or say why they cannot"
+        status = round_status(spec, root)
+        while status.missing:
+            before = status.missing
+            report_progress(progress, status, status.num_runs - len(before))
+            train_round(status, root, progress)
+            status = round_status(spec, root)
+            assert status.missing != before, "a round's trainings end, or say why they cannot"
     except RunCancelled as error:
-        asked = disk.cancel_requested(folder(root), spec.tune_id)
-        progress.write(state="cancelled" if asked else "interrupted", error=str(error))
+        cancelled = disk.cancel_requested(searches_folder(root), spec.tune_id)
+        progress.write(state="cancelled" if cancelled else "interrupted", error=str(error))
         raise
     except KeyboardInterrupt:
         progress.write(state="interrupted", error="Interrupted by hand.")
@@ -161,58 +165,58 @@ def hold(spec: TuneSpec, root: Path, train: Train) -> list[Standing]:
         progress.write(state="failed", error=str(error) or type(error).__name__)
         raise
     progress.write(state="finished")
-    return now.table
+    return status.results
 
 
-def told(progress: Progress, now: Round, num_done: int) -> None:
-    """Say how far the round is.
+def report_progress(progress: Progress, status: RoundStatus, num_done: int) -> None:
+    """Write how many trainings of the round have ended.
 
     Raises:
-        RunCancelled: Somebody asked the tournament to stop.
+        RunCancelled: The search was asked to stop.
     """
-    progress(now.title, num_done, now.num_runs, "runs")
+    progress(status.title, num_done, status.num_runs, "runs")
 
 
-def ended(root: Path, run_id: str) -> RunRecord | None:
-    """The record of a training that is over, or failed in a way that it would fail again."""
+def final_record(root: Path, run_id: str) -> RunRecord | None:
+    """The record of a training that finished, or that diverged and would diverge again."""
     if not (disk.run_folder(root, run_id) / disk.RECORD).exists():
         return None
     record = disk.load(root, run_id)
     return record if record.status == "finished" or _diverged(record) else None
 
 
+def results_table(spec: TuneSpec, results: list[VariantResult]) -> pd.DataFrame:
+    """One row per variant: what it changes, and its held-out KL after each round, as text."""
+    rows = []
+    for result in results:
+        cells = ["failed" if kl is None else numbers.significant(kl) for kl in result.kl]
+        cells += [numbers.MISSING] * (spec.rounds - len(cells))
+        heads = [f"KL at {spec.tokens_of_round(number):,} tokens" for number in range(spec.rounds)]
+        rows.append({"Variant": result.changes, **dict(zip(heads, cells, strict=True))})
+    return pd.DataFrame(rows)
+
+
 def _diverged(record: RunRecord) -> bool:
-    """Whether the loss or the gradient stopped being finite: the variant's own fault."""
+    """Whether the loss or the gradient became infinite or NaN: the fault of the variant itself."""
     error = record.error
     return error is not None and (error.kind, error.stage) == (RunFailed.__name__, "distil")
 
 
-def _held_out_kl(record: RunRecord) -> float | None:
+def _heldout_kl(record: RunRecord) -> float | None:
     if record.status != "finished":
         return None
     assert record.distillation is not None, "the run has a training"
     if record.distillation.kl_after is None:
         raise BadInput(
-            "explorer tune compares by the held-out KL to the teacher, which a student with "
-            "another tokenizer does not have."
+            "explorer tune compares variants by the held-out KL to the teacher. A student with "
+            "another tokenizer has none."
         )
     return record.distillation.kl_after
 
 
-def _place(standing: Standing) -> tuple[int, float]:
-    """Who came further, then the lower KL."""
-    last = standing.kl[-1] if standing.kl else None
+def _rank(result: VariantResult) -> tuple[int, float]:
+    """Sorts by the number of rounds, the most first, then by the KL of the last one."""
+    last = result.kl[-1] if result.kl else None
     if last is None:
-        return min(0, 1 - len(standing.kl)), float("inf")
-    return -len(standing.kl), last
-
-
-def in_words(spec: TuneSpec, table: list[Standing]) -> pd.DataFrame:
-    """A row a contender: what it changes, and its held-out KL after each round."""
-    rows = []
-    for standing in table:
-        shown = ["failed" if kl is None else numbers.significant(kl) for kl in standing.kl]
-        shown += [numbers.MISSING] * (spec.rounds - len(shown))
-        heads = [f"KL at {spec.tokens_of_round(number):,} tokens" for number in range(spec.rounds)]
-        rows.append({"Variant": standing.words, **dict(zip(heads, shown, strict=True))})
-    return pd.DataFrame(rows)
+        return min(0, 1 - len(result.kl)), float("inf")
+    return -len(result.kl), last

@@ -33,7 +33,7 @@ def spec():
 
 def train(root, spec, kls):
     """Write the records of the present round's trainings, with these held-out KLs."""
-    runs = successive_halving.standings(spec, root).missing.values()
+    runs = successive_halving.round_status(spec, root).missing.values()
     for run, kl in zip(runs, kls, strict=False):
         record = records.make_record(spec=run)
         taught = record.distillation.model_copy(update={"kl_after": kl})
@@ -42,8 +42,10 @@ def train(root, spec, kls):
 
 
 def say(root, spec, state):
-    successive_halving.begin(spec, root)
-    progress.Progress(successive_halving.folder(root), spec.tune_id).write(state=state, error="")
+    successive_halving.save_spec(spec, root)
+    progress.Progress(successive_halving.searches_folder(root), spec.tune_id).write(
+        state=state, error=""
+    )
 
 
 def test_the_form_starts_a_tournament_of_the_order(root, open_page, handed):
@@ -59,7 +61,7 @@ def test_the_form_starts_a_tournament_of_the_order(root, open_page, handed):
 
     assert not page.exception
     (tune_id,) = handed
-    spec = successive_halving.read(root, tune_id)
+    spec = successive_halving.read_spec(root, tune_id)
     assert spec.variants == (
         {"distill": {"learning_rate": 1e-3, "loss": "jsd"}},
         {"distill": {"learning_rate": 1e-3, "loss": "reverse_kl"}},
@@ -105,7 +107,7 @@ def test_a_tournament_under_way_shows_its_standings_and_can_be_cancelled(
     assert "Round 1 of 2 · 2 of 3 runs" in bars
     page.button(key=f"tune_cancel_{spec.tune_id}").click().run()
 
-    assert disk.cancel_requested(successive_halving.folder(root), spec.tune_id)
+    assert disk.cancel_requested(successive_halving.searches_folder(root), spec.tune_id)
 
 
 def test_a_finished_tournament_starts_the_best_run(root, spec, open_page, submitted):
@@ -124,11 +126,11 @@ def test_a_finished_tournament_starts_the_best_run(root, spec, open_page, submit
 
 def test_an_interrupted_tournament_is_resumed(root, spec, open_page, handed):
     """As a run is; read-only shows it and offers nothing."""
-    successive_halving.begin(spec, root)
+    successive_halving.save_spec(spec, root)
     words = {"run_id": spec.tune_id, "state": "running", "pid": os.getpid(), "host": "gone"}
     words["updated_at"] = time.time() - 3600
-    disk.write_status(successive_halving.folder(root), spec.tune_id, words)
-    assert list(queued.listing(root)["state"]) == ["interrupted"]
+    disk.write_status(successive_halving.searches_folder(root), spec.tune_id, words)
+    assert list(queued.status_table(root)["state"]) == ["interrupted"]
 
     page = open_page("run")
     page.button(key=f"tune_resume_{spec.tune_id}").click().run()

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from explorer import jobs
 from explorer.cli import app
-from explorer.jobs import queue, ray_head, states
+from explorer.jobs import queue, ray_head, states, submit_lock
 from explorer.search import queued, successive_halving
 from explorer.specs import DepthStudent, LatencySpec, RunSpec, TuneSpec
 from explorer.store import disk
@@ -51,7 +51,7 @@ def private_engine(tmp_path_factory):
         # A proxy that the environment names must not come between us and loopback.
         patch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
         yield
-        remembered = ray_head._remembered()
+        remembered = ray_head._saved_head()
         processes = ray_head._processes_of(remembered) if remembered else []
         jobs.stop_engine()
         left = [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
@@ -102,11 +102,11 @@ def test_first_job_starts_a_private_head(tmp_path, last):
     wrong = {"Authorization": "Bearer " + "0" * 64}
     assert requests.get(url, timeout=10, proxies=direct, headers=wrong).status_code == 403
 
-    token_file = ray_head._folder() / "token"
+    token_file = submit_lock.host_folder() / "token"
     assert stat.S_IMODE(token_file.stat().st_mode) == 0o600
-    assert stat.S_IMODE(os.stat(ray_head._remembered().session_folder).st_mode) == 0o700
+    assert stat.S_IMODE(os.stat(ray_head._saved_head().session_folder).st_mode) == 0o700
     token = token_file.read_text()
-    processes = ray_head._processes_of(ray_head._remembered())
+    processes = ray_head._processes_of(ray_head._saved_head())
     assert len(processes) > 3
     listening = set()
     for process in processes:
@@ -117,7 +117,7 @@ def test_first_job_starts_a_private_head(tmp_path, last):
             listening |= {c.laddr.ip for c in found if c.status == psutil.CONN_LISTEN}
     assert listening
     assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
-    assert token not in (ray_head._folder() / "head.log").read_text()
+    assert token not in (submit_lock.host_folder() / "head.log").read_text()
 
 
 def test_a_job_reads_the_configuration_of_whoever_submits_it(
@@ -144,12 +144,12 @@ def test_the_head_keeps_nothing_of_the_page_that_started_it(tmp_path):
     jobs.stop_engine()
     page = """
 import os, socket, sys
-from explorer.jobs import ray_head
+from explorer.jobs import ray_head, submit_lock
 server = socket.socket()
 server.bind(("127.0.0.1", 0))
 server.listen()
 server.set_inheritable(True)
-with ray_head.submitting():
+with submit_lock.submitting():
     ray_head.connect(start=True)
 print(server.getsockname()[1], os.readlink(f"/proc/self/fd/{server.fileno()}"))
 server.close()
@@ -166,7 +166,7 @@ server.close()
 
     assert jobs.engine_status()["running"]
     assert done.stderr == ""
-    own = psutil.Process(ray_head._remembered().pid)
+    own = psutil.Process(ray_head._saved_head().pid)
     for process in [own, *own.children()]:
         folder = f"/proc/{process.pid}/fd"
         assert link not in [os.readlink(f"{folder}/{number}") for number in os.listdir(folder)]
@@ -288,7 +288,7 @@ def test_dead_head_interrupts_and_resume_finishes(tmp_path, last):
     running, waiting = RunSpec(name="running"), RunSpec(name="waiting")
     jobs.submit([running, waiting], tmp_path)
     until(tmp_path, running.run_id, "running")
-    old = ray_head._remembered()
+    old = ray_head._saved_head()
     for process in ray_head._processes_of(old):
         # Some end by themselves when their parent does.
         with suppress(psutil.NoSuchProcess):
@@ -312,7 +312,7 @@ for run_id in sys.argv[2:]:
     subprocess.run([sys.executable, "-c", page, str(tmp_path), *ids], check=True, timeout=280)
     found = jobs.wait_until_done(tmp_path, ids, 60)
     assert set(found.values()) == {"finished"}, jobs.status_table(tmp_path).to_dict("records")
-    assert ray_head._remembered().pid != old.pid
+    assert ray_head._saved_head().pid != old.pid
     assert not os.path.exists(old.session_folder)
 
 
@@ -354,7 +354,7 @@ def test_head_that_cannot_start_says_why(tmp_path, last, monkeypatch):
     run_id = RunSpec(name="unlucky").run_id
     assert row_of(tmp_path, run_id)["state"] == "interrupted"
     assert "did not start" in row_of(tmp_path, run_id)["error"]
-    assert ray_head._remembered() is None
+    assert ray_head._saved_head() is None
 
 
 def test_a_tournament_holds_its_runs_side_by_side(tmp_path, tiny_run):
@@ -366,11 +366,11 @@ def test_a_tournament_holds_its_runs_side_by_side(tmp_path, tiny_run):
         "rounds": 1,
     }
     spec = TuneSpec.parse(order)
-    runs = [one.run_id for one in successive_halving.standings(spec, tmp_path).missing.values()]
+    runs = [one.run_id for one in successive_halving.round_status(spec, tmp_path).missing.values()]
 
     tune_id = queued.submit(spec, tmp_path)
 
-    folder = successive_halving.folder(tmp_path)
+    folder = successive_halving.searches_folder(tmp_path)
     assert jobs.wait_until_done(folder, [tune_id], 240) == {tune_id: "finished"}, jobs.log_tail(
         folder, tune_id
     )
@@ -380,7 +380,7 @@ def test_a_tournament_holds_its_runs_side_by_side(tmp_path, tiny_run):
         assert max(began) <= min(ended)
     from explorer.search import local
 
-    alone = successive_halving.hold(
-        spec, tmp_path / "alone", local.train(lambda title: lambda said: None)
+    alone = successive_halving.run_search(
+        spec, tmp_path / "alone", local.train_here(lambda title: lambda said: None)
     )
-    assert successive_halving.standings(spec, tmp_path).table == alone
+    assert successive_halving.round_status(spec, tmp_path).results == alone

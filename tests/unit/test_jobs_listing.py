@@ -9,7 +9,7 @@ import pytest
 
 from explorer import jobs
 from explorer.errors import BadInput, JobError
-from explorer.jobs import queue, ray_head, states
+from explorer.jobs import queue, states, submit_lock
 from explorer.specs import RunSpec
 from explorer.store import disk
 from tests import records
@@ -59,7 +59,7 @@ def test_looking_never_loads_ray(tmp_path, store_root):
     say(store_root, "queued-00000000", "queued")
     code = (
         "import sys; from pathlib import Path; from explorer import jobs;"
-        "jobs.status_table(Path(sys.argv[1])); assert not jobs.engine()['running'];"
+        "jobs.status_table(Path(sys.argv[1])); assert not jobs.engine_status()['running'];"
         "assert not jobs.stop_engine();"
         "heavy = {'ray', 'torch', 'transformers', 'streamlit'} & set(sys.modules);"
         "assert not heavy, heavy"
@@ -140,7 +140,7 @@ def test_run_is_queued_while_the_head_starts(store_root):
     """From the click on, before Ray knows the job, the run is queued."""
     say(store_root, "lost-00000000", "queued", updated_at=time.time() - 60)
 
-    with ray_head.submitting():
+    with submit_lock.submitting():
         say(store_root, "a-00000000", "queued")
         assert row_of(store_root, "a-00000000")["state"] == "queued"
         # What waited in a queue that is gone does not come back to life meanwhile.
@@ -225,7 +225,7 @@ def test_order_is_running_then_queue_then_latest(store_root):
     say(store_root, "new-00000000", "finished", updated_at=2e9)
     say(store_root, "now-00000000", "running")
 
-    with ray_head.submitting():
+    with submit_lock.submitting():
         say(store_root, "second-00000000", "queued", queued_at=20)
         say(store_root, "first-00000000", "queued", queued_at=10)
         order = [run_id.partition("-")[0] for run_id in jobs.status_table(store_root)["run_id"]]
@@ -319,22 +319,22 @@ def test_numbered_gpu_is_refused_before_anything_is_written(store_root):
 )
 def test_no_two_runs_share_a_device(device, nodes, reserved):
     """A run reserves its GPU with the GPU's share of the CPUs, or else all CPUs of a node."""
-    assert queue._needs(RunSpec(device=device), nodes) == reserved
+    assert queue._resources(RunSpec(device=device), nodes) == reserved
 
 
 def test_a_run_that_times_nothing_and_names_its_threads_shares_the_machine():
     """So a tournament's trainings go side by side; a timed run has the machine for itself."""
     nodes = [{"CPU": 4.0}]
-    assert queue._needs(RunSpec(threads=1, latency=None), nodes) == (1, 0)
-    assert queue._needs(RunSpec(threads=9, latency=None), nodes) == (4, 0)
-    assert queue._needs(RunSpec(threads=1), nodes) == (4, 0)
-    assert queue._needs(RunSpec(latency=None), nodes) == (4, 0)
+    assert queue._resources(RunSpec(threads=1, latency=None), nodes) == (1, 0)
+    assert queue._resources(RunSpec(threads=9, latency=None), nodes) == (4, 0)
+    assert queue._resources(RunSpec(threads=1), nodes) == (4, 0)
+    assert queue._resources(RunSpec(latency=None), nodes) == (4, 0)
 
 
 def test_gpu_that_is_not_there_is_refused():
     """A run for CUDA does not wait for ever in a queue without a GPU."""
     with pytest.raises(BadInput, match="device: auto"):
-        queue._needs(RunSpec(device="cuda"), [{"CPU": 2.0}])
+        queue._resources(RunSpec(device="cuda"), [{"CPU": 2.0}])
 
 
 def test_a_finished_run_stays_finished_where_the_queue_does_not_answer(store_root, monkeypatch):
@@ -359,5 +359,5 @@ def test_a_new_measurement_cancelled_in_the_queue_leaves_the_result(store_root):
 
     row = row_of(store_root, run_id)
     assert row["state"] == "finished"
-    assert row["error"].startswith("Measuring it again was cancelled: Somebody cancelled it")
+    assert row["error"].startswith("Measuring it again was cancelled: Cancelled before it started")
     assert not disk.again_requested(store_root, run_id)

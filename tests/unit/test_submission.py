@@ -28,7 +28,7 @@ def test_a_press_returns_at_once_and_tells_how_far_it_is(tmp_path, gate):
         on_progress(ray_head.STARTING, 0, 3)
         told.set()
         assert gate.wait(SOON_S)
-        on_progress("Handed over 3 of 3", 3, 3)
+        on_progress("Submitted 3 of 3", 3, 3)
 
     mine = submission.begin(tmp_path, "start", "3 runs", action)
 
@@ -38,7 +38,7 @@ def test_a_press_returns_at_once_and_tells_how_far_it_is(tmp_path, gate):
     assert submission.running(tmp_path) == [mine]
     gate.set()
     assert mine.wait(SOON_S)
-    assert (mine.step, mine.done, mine.total, mine.error) == ("Handed over 3 of 3", 3, 3, None)
+    assert (mine.step, mine.done, mine.total, mine.error) == ("Submitted 3 of 3", 3, 3, None)
     assert submission.running(tmp_path) == submission.failed(tmp_path) == []
 
 
@@ -110,5 +110,5 @@ def test_runs_are_seen_waiting_before_the_engine_runs(store_root, tmp_path, monk
     with pytest.raises(JobError):
         jobs.submit([spec], store_root, on_progress)
 
-    assert steps == ["Writing down the orders", ray_head.STARTING]
+    assert steps == ["Saving the specs", ray_head.STARTING]
     assert [(row["run_id"], row["state"]) for row in rows] == [(spec.run_id, "queued")]

@@ -40,7 +40,9 @@ def hold(order, root):
         titles.append(title)
         return lambda status: None
 
-    return successive_halving.hold(TuneSpec.parse(order), root, local.train(on_run)), titles
+    return successive_halving.run_search(
+        TuneSpec.parse(order), root, local.train_here(on_run)
+    ), titles
 
 
 def test_the_better_half_goes_on_and_the_lowest_kl_wins(order, store_root):
@@ -50,7 +52,7 @@ def test_the_better_half_goes_on_and_the_lowest_kl_wins(order, store_root):
     assert len(titles) == 3 + 2
     assert [len(one.kl) for one in table] == [2, 2, 1]
     assert table[0].kl[-1] < table[1].kl[-1]
-    assert (table[2].words, table[2].kl) == ("learning_rate 1e+30", [None])
+    assert (table[2].changes, table[2].kl) == ("learning_rate 1e+30", [None])
 
 
 def test_a_tournament_goes_on_where_it_stopped(order, store_root, monkeypatch):
@@ -63,7 +65,9 @@ def test_a_tournament_goes_on_where_it_stopped(order, store_root, monkeypatch):
 
     again, _ = hold(order, store_root)
 
-    assert [(one.words, one.kl) for one in again] == [(one.words, one.kl) for one in first]
+    assert [(result.changes, result.kl) for result in again] == [
+        (result.changes, result.kl) for result in first
+    ]
 
 
 def test_the_last_round_has_the_whole_budget(order):
@@ -97,7 +101,7 @@ def test_where_all_fail_it_says_what_to_do(order, store_root):
     order["run"]["distill"]["learning_rate"] = 1e30
     order["variants"] = [{"distill": {"learning_rate": 1e29}}]
 
-    with pytest.raises(RunFailed, match="lower distill.learning_rate"):
+    with pytest.raises(RunFailed, match="Lower distill.learning_rate"):
         hold(order, store_root)
 
 
@@ -138,13 +142,13 @@ def test_the_queue_gives_the_same_table(order, store_root, tmp_path, slots):
     spec = TuneSpec.parse(order)
     alone, _ = hold(order, tmp_path / "other")
 
-    table = successive_halving.hold(spec, store_root, queued.train)
+    table = successive_halving.run_search(spec, store_root, queued.train_in_queue)
 
     assert table == alone
     assert [len(together) for together in slots] == [2, 1]
-    assert successive_halving.hold(spec, store_root, queued.train) == table
+    assert successive_halving.run_search(spec, store_root, queued.train_in_queue) == table
     assert len(slots) == 2
-    assert list(queued.listing(store_root)["state"]) == ["finished"]
+    assert list(queued.status_table(store_root)["state"]) == ["finished"]
 
 
 def test_a_run_that_was_lost_stops_the_tournament_and_resuming_does_it(
@@ -153,7 +157,7 @@ def test_a_run_that_was_lost_stops_the_tournament_and_resuming_does_it(
     """A killed run is no reason to call its variant worse: the tournament waits for it."""
     del order["variants"][1:]
     spec = TuneSpec.parse(order | {"rounds": 1})
-    (first, second) = successive_halving.standings(spec, store_root).missing.values()
+    (first, second) = successive_halving.round_status(spec, store_root).missing.values()
 
     def submit(runs, root):
         local.run(first, root)
@@ -163,11 +167,11 @@ def test_a_run_that_was_lost_stops_the_tournament_and_resuming_does_it(
     monkeypatch.setattr(jobs, "submit", submit)
 
     with pytest.raises(RunFailed, match=f"{second.run_id} is interrupted"):
-        successive_halving.hold(spec, store_root, queued.train)
+        successive_halving.run_search(spec, store_root, queued.train_in_queue)
 
-    (row,) = queued.listing(store_root).to_dict("records")
+    (row,) = queued.status_table(store_root).to_dict("records")
     assert (row["state"], second.run_id in row["error"]) == ("failed", True)
-    now = successive_halving.standings(spec, store_root)
+    now = successive_halving.round_status(spec, store_root)
     assert (now.title, list(now.missing.values())) == ("round 1 of 1", [second])
     table, titles = hold(order | {"rounds": 1}, store_root)
     assert len(titles) == 1
@@ -178,7 +182,7 @@ def test_cancelling_stops_the_tournament_and_its_runs(order, store_root, monkeyp
     """The runs in the queue are asked to stop too; then both can be done again."""
     spec = TuneSpec.parse(order)
     tune_id = spec.tune_id
-    runs = list(successive_halving.standings(spec, store_root).missing.values())
+    runs = list(successive_halving.round_status(spec, store_root).missing.values())
 
     def submit(given, root):
         for one in given:
@@ -189,10 +193,10 @@ def test_cancelling_stops_the_tournament_and_its_runs(order, store_root, monkeyp
     monkeypatch.setattr(jobs, "submit", submit)
 
     with pytest.raises(RunCancelled):
-        successive_halving.hold(spec, store_root, queued.train)
+        successive_halving.run_search(spec, store_root, queued.train_in_queue)
 
     assert all(disk.cancel_requested(store_root, one.run_id) for one in runs)
-    assert list(queued.listing(store_root)["state"]) == ["cancelled"]
+    assert list(queued.status_table(store_root)["state"]) == ["cancelled"]
 
 
 def test_a_teacher_that_fails_is_no_variants_fault(order, store_root):
@@ -202,7 +206,7 @@ def test_a_teacher_that_fails_is_no_variants_fault(order, store_root):
     with pytest.raises(RunFailed, match="The teacher's run"):
         hold(order, store_root)
 
-    assert len(successive_halving.standings(TuneSpec.parse(order), store_root).missing) == 3
+    assert len(successive_halving.round_status(TuneSpec.parse(order), store_root).missing) == 3
 
 
 def test_the_shell_queues_shows_cancels_and_lists_tournaments(
@@ -226,14 +230,16 @@ def test_the_shell_queues_shows_cancels_and_lists_tournaments(
     assert (code, f"queued {tune_id}" in words) == (0, True)
     assert [told[0] for told in given] == [tune_id]
     assert given[0][1][-3:] == ["tune", "--queued", tune_id]
-    assert "round 1 of 2, 3 of 3 trainings" in said("tune", tune_id, "--standings")[1]
+    assert "round 1 of 2: 3 of 3 trainings left" in said("tune", tune_id, "--standings")[1]
     assert said("tune", "--standings") == (
         0,
         "No tournaments yet. Start one: explorer tune tune.yaml\n",
     )
-    progress.Progress(successive_halving.folder(store_root), tune_id).write(state="running")
+    progress.Progress(successive_halving.searches_folder(store_root), tune_id).write(
+        state="running"
+    )
     assert said("cancel", tune_id)[0] == 0
-    assert disk.cancel_requested(successive_halving.folder(store_root), tune_id)
+    assert disk.cancel_requested(successive_halving.searches_folder(store_root), tune_id)
     assert "running" in said("tune", "--standings")[1]
     assert said("resume", tune_id)[0] == 0
     assert len(given) == 2

@@ -21,7 +21,7 @@ SHOWN = 5
 
 def show(root: Path) -> bool:
     """Draw the tournaments that were started, refreshed while one is under way; whether one is."""
-    listing = tunes.listing(root)
+    listing = tunes.status_table(root)
     if listing.empty:
         return False
     active = bool(listing["state"].isin(ACTIVE).any())
@@ -31,7 +31,7 @@ def show(root: Path) -> bool:
 
 
 def _draw(root: Path, was_active: bool) -> None:
-    listing = tunes.listing(root)
+    listing = tunes.status_table(root)
     if bool(listing["state"].isin(ACTIVE).any()) != was_active:
         # The timer belongs to the whole page: start or stop it there.
         st.rerun()
@@ -47,23 +47,23 @@ def _one(root: Path, row: Mapping[Any, Any]) -> None:
         name, middle, actions = st.columns(queue_panel.DONE_COLUMNS, vertical_alignment="center")
         name.markdown(f"**{text_format.md(tune_id)}**")
         try:
-            spec = successive_halving.read(root, tune_id)
-            now = successive_halving.standings(spec, root)
+            spec = successive_halving.read_spec(root, tune_id)
+            now = successive_halving.round_status(spec, root)
         except ExplorerError as error:
             middle.markdown(text_format.md(str(error)))
             return
-        best = now.table[0]
+        best = now.results[0]
         if state in ACTIVE:
             done = now.num_runs - len(now.missing)
             said = f"{now.title} · {done} of {now.num_runs} runs"
             middle.progress(done / now.num_runs, text_format.md(said.capitalize()))
         elif state == "finished":
-            middle.markdown(f"Best: **{text_format.md(best.words)}**")
+            middle.markdown(f"Best: **{text_format.md(best.changes)}**")
         else:
             middle.markdown(queue_panel.stopped(row))
         with actions:
             _actions(root, tune_id, row, best.spec)
-        st.dataframe(successive_halving.in_words(spec, now.table), hide_index=True)
+        st.dataframe(successive_halving.results_table(spec, now.results), hide_index=True)
 
 
 def _actions(root: Path, tune_id: str, row: Mapping[Any, Any], best: RunSpec) -> None:
