@@ -275,10 +275,10 @@ def export(
     if len(named) != 1:
         raise BadInput(f"The format {format} takes one run: explorer export RUN --format {format}")
     if format == "lm-eval" and out is not None and out.suffix != ".zip":
-        written = export_run.into(export_run.files(root, named[0]), out)
+        written = export_run.write_files(export_run.lm_eval_files(root, named[0]), out)
         console.print(f"Wrote {len(written)} files under {out}.", markup=False)
         return
-    write_out(export_run.write(root, named[0], format), out)
+    write_out(export_run.export_bytes(root, named[0], format), out)
 
 
 @app.command("import")
@@ -298,10 +298,10 @@ def bring_in(
     root = root_of(results)
     teacher = disk.resolve_run_id(root, teacher) if teacher else None
     if folder.suffix == ".zip" and folder.is_file():
-        with folder.open("rb") as file, upload.opened({folder.name: file}) as unpacked:
-            run_id, problems = import_run.bring(root, unpacked, name, teacher)
+        with folder.open("rb") as file, upload.unpacked({folder.name: file}) as unpacked:
+            run_id, problems = import_run.import_folder(root, unpacked, name, teacher)
     else:
-        run_id, problems = import_run.bring(root, folder, name, teacher)
+        run_id, problems = import_run.import_folder(root, folder, name, teacher)
     console.print(f"Imported as {run_id}.", markup=False)
     for problem in problems:
         print(problem, file=sys.stderr)

@@ -55,7 +55,7 @@ def answer_rows(task: Task, name: str, lines: list[dict[str, Any]]) -> pd.DataFr
         for metric in filters
         for filter_name in sorted(filters[metric])
     }
-    return results.answers(name, lines, names, task.dump_config())
+    return results.answers_frame(name, lines, names, task.dump_config())
 
 
 def score_rows(

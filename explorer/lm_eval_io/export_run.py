@@ -24,19 +24,19 @@ FORMATS = {
 """Formats of one run, with their MIME types."""
 
 
-def write(root: Path, run_id: str, format: str) -> bytes:
+def export_bytes(root: Path, run_id: str, format: str) -> bytes:
     """A run as the bytes of a file: a zip of `files`, or YAML.
 
     Raises:
         BadInput: No such run, one without scores, or one that the format has no place for.
     """
     if format == "lm-eval":
-        return zipped(files(root, run_id))
+        return zip_files(lm_eval_files(root, run_id))
     record = _measured(root, run_id)
     return hub_card.WRITERS[format](record, _configs(root, record)).encode()
 
 
-def files(root: Path, run_id: str) -> Iterator[tuple[str, bytes]]:
+def lm_eval_files(root: Path, run_id: str) -> Iterator[tuple[str, bytes]]:
     """Name and content of each file that lm-eval would have left, in a folder of the model's.
 
     One results file for all tasks, and the samples as they are kept. What the run's folder no
@@ -48,20 +48,20 @@ def files(root: Path, run_id: str) -> Iterator[tuple[str, bytes]]:
     record = _measured(root, run_id)
     assert record.capability is not None, "a run without scores was refused"
     kept = disk.run_folder(root, run_id) / "capability"
-    about, said = results.kept(kept) if kept.is_dir() else ({}, {})
+    about, said = results.read_results_files(kept) if kept.is_dir() else ({}, {})
     about = about or _about(record)
     tasks = dict.fromkeys(score.task for score in record.capability.scores)
     found = {task: said.get(task) or _from_record(record, task) for task in tasks}
     folder = re.sub(r"[\"<>:/\\|?*\[\]]+", "__", str(about.get("model_name") or run_id))
-    date = results.date_of(record.finished_at)
-    text = json.dumps(results.document(about, found), indent=2, ensure_ascii=True)
+    date = results.file_date(record.finished_at)
+    text = json.dumps(results.results_document(about, found), indent=2, ensure_ascii=True)
     yield f"{folder}/results_{date}.json", text.encode()
-    for task, path in samples.files(kept).items():
+    for task, path in samples.newest_files(kept).items():
         if task in {samples.file_part(name) for name in tasks}:
             yield f"{folder}/samples_{task}_{date}.jsonl", path.read_bytes()
 
 
-def zipped(content: Iterator[tuple[str, bytes]]) -> bytes:
+def zip_files(content: Iterator[tuple[str, bytes]]) -> bytes:
     """Files in one zip; the same files, the same bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -73,7 +73,7 @@ def zipped(content: Iterator[tuple[str, bytes]]) -> bytes:
     return buffer.getvalue()
 
 
-def into(content: Iterator[tuple[str, bytes]], folder: Path) -> list[Path]:
+def write_files(content: Iterator[tuple[str, bytes]], folder: Path) -> list[Path]:
     """Files under a folder, which is made where it is not there."""
     written = []
     for name, data in content:
@@ -93,7 +93,7 @@ def _measured(root: Path, run_id: str) -> RunRecord:
 def _configs(root: Path, record: RunRecord) -> dict[str, dict[str, Any]]:
     """Each task's own settings, as far as the run's folder has them."""
     kept = disk.run_folder(root, record.run_id) / "capability"
-    said = results.kept(kept)[1] if kept.is_dir() else {}
+    said = results.read_results_files(kept)[1] if kept.is_dir() else {}
     configs = {task: of.get("configs") for task, of in said.items()}
     return {task: config for task, config in configs.items() if isinstance(config, dict)}
 

@@ -19,7 +19,9 @@ from explorer.specs import CapabilitySpec, RunSpec
 from explorer.store import disk
 
 
-def bring(root: Path, folder: Path, name: str, teacher: str | None = None) -> tuple[str, list[str]]:
+def import_folder(
+    root: Path, folder: Path, name: str, teacher: str | None = None
+) -> tuple[str, list[str]]:
     """Write an output folder of lm-eval to the store as a finished run.
 
     Args:
@@ -37,7 +39,7 @@ def bring(root: Path, folder: Path, name: str, teacher: str | None = None) -> tu
     """
     if teacher is not None:
         disk.load(root, teacher)
-    found = results.read(folder)
+    found = results.read_output_folder(folder)
     digest = hashlib.sha256(json.dumps([sorted(found.files.items()), teacher]).encode())
     run_id = f"{name}-{digest.hexdigest()[:8]}"
     record = _record(found, run_id, name, teacher, folder.resolve().name)
@@ -51,7 +53,7 @@ def bring(root: Path, folder: Path, name: str, teacher: str | None = None) -> tu
 
 
 def _record(
-    found: results.Found, run_id: str, name: str, teacher: str | None, folder: str
+    found: results.OutputFolder, run_id: str, name: str, teacher: str | None, folder: str
 ) -> RunRecord:
     about = found.about
     config = about.get("config") if isinstance(about.get("config"), dict) else {}
@@ -96,10 +98,10 @@ def _record(
     )
 
 
-def _keep(found: results.Found, folder: Path, when: str) -> None:
+def _keep(found: results.OutputFolder, folder: Path, when: str) -> None:
     """Results and samples in today's form, where pages and exports look for them."""
-    date = results.date_of(when)
-    document = results.document(found.about, found.said)
+    date = results.file_date(when)
+    document = results.results_document(found.about, found.said)
     disk.write_text(folder / f"results_{date}.json", json.dumps(document, indent=1) + "\n")
     for task, lines in found.samples.items():
         text = "".join(json.dumps(line, ensure_ascii=True) + "\n" for line in lines)

@@ -45,7 +45,7 @@ BY_TASK = (
 
 
 @dataclasses.dataclass
-class Found:
+class OutputFolder:
     """What a folder holds."""
 
     scores: list[TaskScore] = dataclasses.field(default_factory=list)
@@ -61,7 +61,7 @@ class Found:
     problems: list[str] = dataclasses.field(default_factory=list)
 
 
-def read(folder: Path) -> Found:
+def read_output_folder(folder: Path) -> OutputFolder:
     """Read all results and samples under a folder; of a task in several files, the newest.
 
     Raises:
@@ -69,7 +69,7 @@ def read(folder: Path) -> Found:
     """
     if not folder.is_dir():
         raise BadInput(f"{folder} is no folder. Name the one that lm-eval wrote (--output_path).")
-    found = Found()
+    found = OutputFolder()
     for path, document in _documents(folder, found):
         if not found.about:
             about = {key: value for key, value in document.items() if key not in BY_TASK}
@@ -84,7 +84,7 @@ def read(folder: Path) -> Found:
     return found
 
 
-def kept(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def read_results_files(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """What the results files of a folder say, without a look at the samples.
 
     Returns:
@@ -92,25 +92,27 @@ def kept(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """
     about: dict[str, Any] = {}
     said: dict[str, dict[str, Any]] = {}
-    for _, document in _documents(folder, Found()):
+    for _, document in _documents(folder, OutputFolder()):
         about = about or {key: value for key, value in document.items() if key not in BY_TASK}
         for task in _tasks(document):
             said.setdefault(task, _sections(document, task))
     return about, said
 
 
-def document(about: Mapping[str, Any], said: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def results_document(
+    about: Mapping[str, Any], said: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     """One results file of what several say: `kept` the other way round."""
     by_task = {name: {t: of[name] for t, of in said.items() if name in of} for name in BY_TASK}
     return {name: section for name, section in by_task.items() if section} | dict(about)
 
 
-def date_of(when: str) -> str:
+def file_date(when: str) -> str:
     """A time of a record as lm-eval writes it in the names of files."""
     return datetime.datetime.fromisoformat(when).strftime("%Y-%m-%dT%H-%M-%S.%f")
 
 
-def _documents(folder: Path, found: Found) -> list[tuple[Path, dict[str, Any]]]:
+def _documents(folder: Path, found: OutputFolder) -> list[tuple[Path, dict[str, Any]]]:
     """The readable results files under a folder, the newest first."""
     paths = [*folder.rglob("results_*.json"), *folder.rglob("results.json")]
     read = [(path, _document(path, found)) for path in sorted(paths, key=lambda p: p.name)]
@@ -123,7 +125,7 @@ def _sections(document: Mapping[str, Any], task: str) -> dict[str, Any]:
     return {name: section[task] for name, section in found.items() if task in section}
 
 
-def _document(path: Path, found: Found) -> dict[str, Any]:
+def _document(path: Path, found: OutputFolder) -> dict[str, Any]:
     """A results file as a mapping; an empty one, and a sentence, where it is none."""
     try:
         data = path.read_bytes()
@@ -160,7 +162,7 @@ def _tasks(document: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _read_task(task: str, document: Mapping[str, Any], path: Path, found: Found) -> None:
+def _read_task(task: str, document: Mapping[str, Any], path: Path, found: OutputFolder) -> None:
     values = document["results"][task]
     config = _mapping(_mapping(document.get("configs")).get(task))
     if len(task) > 150 or not task.isprintable():
@@ -210,13 +212,13 @@ def _read_task(task: str, document: Mapping[str, Any], path: Path, found: Found)
         )
     if lines:
         found.samples[task] = lines
-        found.answers.append(answers(task, lines, names, config))
+        found.answers.append(answers_frame(task, lines, names, config))
 
 
-def _samples(task: str, results: Path, found: Found) -> list[dict[str, Any]]:
+def _samples(task: str, results: Path, found: OutputFolder) -> list[dict[str, Any]]:
     """The task's samples beside a results file, in today's form; none where there are none."""
     part = samples.file_part(task)
-    newest = samples.files(results.parent).get(part)
+    newest = samples.newest_files(results.parent).get(part)
     older = [p for p in results.parent.glob("*.jsonl") if p.stem.endswith(f"_{part}")]
     path = newest or (older[0] if older else None)
     if path is None:
@@ -270,7 +272,7 @@ def _sample(line: Any) -> dict[str, Any] | None:
     return sample
 
 
-def answers(
+def answers_frame(
     task: str,
     lines: list[dict[str, Any]],
     names: Mapping[str, str],
@@ -286,7 +288,7 @@ def answers(
     """
     field, rows = _text(_mapping(config.get("metadata")).get("cluster")), []
     for line in lines:
-        cluster = samples.cluster(line.get("doc"), field)
+        cluster = samples.cluster_of(line.get("doc"), field)
         for key, name in names.items():
             metric, _, filter_name = key.partition(",")
             value = _number(line.get(metric))
@@ -329,7 +331,7 @@ def _chance_of(config: Mapping[str, Any], metric: str, line: Mapping[str, Any]) 
     if config.get("process_results"):
         return None  # the task scores by its own rules, which we do not know
     if config.get("output_type") == "multiple_choice" and metric in CHOICE_METRICS:
-        choices = samples.answer(line, metric).choices if line else ()
+        choices = samples.parse_answer(line, metric).choices if line else ()
         # Where the target cannot be told from the choices, one of them is right.
         return max(1, sum(choice.right for choice in choices)) / len(choices) if choices else None
     return 0.0 if metric in EXACT_METRICS and config.get("output_type") else None

@@ -24,7 +24,7 @@ PIECE_BYTES = 1 << 20
 
 
 @contextmanager
-def opened(uploads: Mapping[str, IO[bytes]]) -> Iterator[Path]:
+def unpacked(uploads: Mapping[str, IO[bytes]]) -> Iterator[Path]:
     """A folder with these files, gone when the block ends.
 
     Args:

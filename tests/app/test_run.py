@@ -564,8 +564,8 @@ def test_a_running_run_shows_how_far_it_is_and_can_be_cancelled(root, open_page,
 def test_pages_draw_whatever_state_a_run_is_in(root, open_page, tmp_path, page):
     """Queued, begun, running, failed, cancelled, interrupted, finished and imported together."""
     ids = records.write_every_state(root)
-    export_run.into(export_run.files(root, ids["finished"]), tmp_path / "lm-eval")
-    import_run.bring(root, tmp_path / "lm-eval", "brought")
+    export_run.write_files(export_run.lm_eval_files(root, ids["finished"]), tmp_path / "lm-eval")
+    import_run.import_folder(root, tmp_path / "lm-eval", "brought")
 
     shown = open_page(page)
 

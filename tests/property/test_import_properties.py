@@ -114,7 +114,7 @@ def test_any_damage_is_a_sentence_or_a_readable_run(results, lines, cut):
             "\n".join(json.dumps(line) for line in lines)
         )
         try:
-            run_id, problems = import_run.bring(root, folder, "fuzz")
+            run_id, problems = import_run.import_folder(root, folder, "fuzz")
         except BadInput as error:
             refused = str(error)
         else:
@@ -128,9 +128,9 @@ def test_any_damage_is_a_sentence_or_a_readable_run(results, lines, cut):
         rows, _ = differences.compare_runs(scores, scores, answers, answers)
         assert len(rows) == scores["headline"].sum()
         assert all(problem.endswith(".") for problem in problems)
-        for path in samples.files(root / run_id / "capability").values():
-            for sample in samples.at(path, samples.places(path).values()):
-                assert isinstance(samples.answer(sample, "acc_norm"), samples.Answer)
+        for path in samples.newest_files(root / run_id / "capability").values():
+            for sample in samples.read_lines(path, samples.line_offsets(path).values()):
+                assert isinstance(samples.parse_answer(sample, "acc_norm"), samples.SampleAnswer)
 
 
 def test_ten_thousand_damaged_files_keep_nobody_from_the_good_one(tmp_path):
@@ -159,7 +159,7 @@ def test_ten_thousand_damaged_files_keep_nobody_from_the_good_one(tmp_path):
     good = json.loads(whole.replace(b"boolq", b"piqa"))
     (tmp_path / "results_2025-01-01T00-00-00.000001.json").write_text(json.dumps(good))
 
-    found = results.read(tmp_path)
+    found = results.read_output_folder(tmp_path)
 
     (score,) = [one for one in found.scores if one.task == "piqa"]
     assert (score.score, score.num_documents, score.task_hash) == (1.0, 2, "ab")

@@ -55,8 +55,8 @@ def every_state(store_root):
     """A run in each state, and an imported one, of whose machine nothing is known."""
     ids = records.write_every_state(store_root)
     folder = store_root.parent / "lm-eval"
-    export_run.into(export_run.files(store_root, ids["finished"]), folder)
-    ids["imported"], _ = import_run.bring(store_root, folder, "brought")
+    export_run.write_files(export_run.lm_eval_files(store_root, ids["finished"]), folder)
+    ids["imported"], _ = import_run.import_folder(store_root, folder, "brought")
     return ids
 
 

@@ -45,8 +45,8 @@ def answers_of(root, run_id):
 
 
 def brought_back(root, run_id, folder):
-    export_run.into(export_run.files(root, run_id), folder)
-    again, problems = import_run.bring(root, folder, "again")
+    export_run.write_files(export_run.lm_eval_files(root, run_id), folder)
+    again, problems = import_run.import_folder(root, folder, "again")
     assert problems == []
     return again
 
@@ -68,7 +68,7 @@ def test_a_measured_run_comes_back_with_equal_scores(store_root, tmp_path, run_i
 def test_an_imported_run_comes_back_too(store_root, tmp_path):
     """What an old lm-eval left is kept, and leaves in today's form with its settings."""
     old_format(tmp_path / "old")
-    run_id, _ = import_run.bring(store_root, tmp_path / "old", "gpt2")
+    run_id, _ = import_run.import_folder(store_root, tmp_path / "old", "gpt2")
 
     again = brought_back(store_root, run_id, tmp_path / "out")
 
@@ -91,10 +91,10 @@ def test_the_files_have_the_names_that_lm_eval_gives(store_root):
     """A folder of the model's name, one results file, samples of each task with the same date."""
     shutil.copytree(STUDY / STUDENT, store_root / STUDENT)
 
-    names = [name for name, _ in export_run.files(store_root, STUDENT)]
+    names = [name for name, _ in export_run.lm_eval_files(store_root, STUDENT)]
 
     folder = f"run__{STUDENT}"
-    date = results.date_of(disk.load(store_root, STUDENT).finished_at)
+    date = results.file_date(disk.load(store_root, STUDENT).finished_at)
     assert f"{folder}/results_{date}.json" in names
     assert f"{folder}/samples_starter_facts_{date}.jsonl" in names
     assert len(names) == 6
@@ -105,12 +105,12 @@ def test_a_zip_of_the_same_run_is_the_same(store_root):
     """Two downloads can be told to be equal, and the zip holds what the folder does."""
     shutil.copytree(STUDY / STUDENT, store_root / STUDENT)
 
-    first, second = (export_run.write(store_root, STUDENT, "lm-eval") for _ in range(2))
+    first, second = (export_run.export_bytes(store_root, STUDENT, "lm-eval") for _ in range(2))
 
     assert first == second
     with zipfile.ZipFile(io.BytesIO(first)) as archive:
         content = {name: archive.read(name) for name in archive.namelist()}
-    assert content == dict(export_run.files(store_root, STUDENT))
+    assert content == dict(export_run.lm_eval_files(store_root, STUDENT))
 
 
 def hub_run(root, **config):
@@ -128,7 +128,7 @@ def test_a_model_card_takes_every_score(store_root):
     """huggingface_hub reads the front matter and finds each metric with its value."""
     run_id = hub_run(store_root, dataset_path="allenai/ai2_arc", dataset_name="ARC-Easy")
 
-    text = export_run.write(store_root, run_id, "model-index").decode()
+    text = export_run.export_bytes(store_root, run_id, "model-index").decode()
 
     found = ModelCard(text).data.eval_results
     values = {(one.dataset_name, one.metric_type): one.metric_value for one in found}
@@ -145,7 +145,7 @@ def test_the_hubs_results_name_the_data_sets_of_the_hub(store_root):
     """One entry a task on a Hub data set, its headline metric; local tasks are left out."""
     run_id = hub_run(store_root, dataset_path="allenai/ai2_arc", dataset_name="ARC-Easy")
 
-    text = export_run.write(store_root, run_id, "eval-results").decode()
+    text = export_run.export_bytes(store_root, run_id, "eval-results").decode()
 
     (entry,) = parse_eval_result_entries(yaml.safe_load(text))
     assert (entry.dataset_id, entry.task_id) == ("allenai/ai2_arc", "ARC-Easy")
@@ -161,7 +161,7 @@ def test_the_hubs_results_name_the_data_sets_of_the_hub(store_root):
 def test_a_run_on_local_data_has_no_place_on_the_hub(store_root, config):
     """The sentence names the format that takes every task."""
     with pytest.raises(BadInput, match="model-index takes every task"):
-        export_run.write(store_root, hub_run(store_root, **config), "eval-results")
+        export_run.export_bytes(store_root, hub_run(store_root, **config), "eval-results")
 
 
 def test_a_run_without_scores_is_refused(store_root):
@@ -170,7 +170,7 @@ def test_a_run_without_scores_is_refused(store_root):
     disk.save(store_root, record)
 
     with pytest.raises(BadInput, match="has no scores"):
-        export_run.write(store_root, record.run_id, "model-index")
+        export_run.export_bytes(store_root, record.run_id, "model-index")
 
 
 def test_the_command_writes_a_folder_a_zip_or_yaml(store_root, tmp_path, monkeypatch, capsysbinary):

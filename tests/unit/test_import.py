@@ -23,7 +23,7 @@ def folder_of(run_id):
 
 def test_our_own_files_come_back_as_they_were_measured(store_root):
     """Scores, chance levels, headline metrics and answers of the committed teacher, exactly."""
-    run_id, problems = import_run.bring(store_root, folder_of(TEACHER), "mine")
+    run_id, problems = import_run.import_folder(store_root, folder_of(TEACHER), "mine")
 
     old, new = disk.load(records.STUDY, TEACHER), disk.load(store_root, run_id)
     ours = {(s.task, s.metric): s for s in new.capability.scores}
@@ -54,7 +54,7 @@ def test_the_hash_of_a_document_is_lm_evals_own():
     """Older versions wrote none; ours is the same, so that both can be paired."""
     from explorer.lm_eval_io import results
 
-    path = samples.files(folder_of(TEACHER))["starter_facts"]
+    path = samples.newest_files(folder_of(TEACHER))["starter_facts"]
     line = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
     bare = {key: value for key, value in line.items() if key != "doc_hash"}
 
@@ -64,7 +64,7 @@ def test_the_hash_of_a_document_is_lm_evals_own():
 def test_an_imported_student_is_held_against_a_measured_teacher(store_root):
     """Retention is that of the measured run: same documents, same conditions, no latency."""
     shutil.copytree(records.STUDY / TEACHER, store_root / TEACHER)
-    run_id, _ = import_run.bring(store_root, folder_of(STUDENT), "brought", TEACHER)
+    run_id, _ = import_run.import_folder(store_root, folder_of(STUDENT), "brought", TEACHER)
     found, problems = disk.records(store_root)
     runs, scores = frames.runs(found), frames.scores(found)
     answers = {one.run_id: disk.answers(store_root, one.run_id) for one in found}
@@ -117,7 +117,7 @@ def test_the_format_of_0_4_0_is_read(store_root, tmp_path):
     """No date, no version, no hashes, samples as one array: everything that is there is kept."""
     old_format(tmp_path / "out")
 
-    run_id, problems = import_run.bring(store_root, tmp_path / "out", "gpt2")
+    run_id, problems = import_run.import_folder(store_root, tmp_path / "out", "gpt2")
 
     record, answers = disk.load(store_root, run_id), disk.answers(store_root, run_id)
     (score,) = record.capability.scores
@@ -128,9 +128,9 @@ def test_the_format_of_0_4_0_is_read(store_root, tmp_path):
     assert record.spec.teacher == "gpt2"
     assert answers["value"].tolist() == [1, 1, 1, 0]
     assert answers["cluster"].nunique() == 1, "all four ask about one text"
-    kept = samples.files(store_root / run_id / "capability")["boolq"]
-    (sample,) = samples.at(kept, [samples.places(kept)[0]])
-    assert samples.answer(sample, "acc").said == "blue"
+    kept = samples.newest_files(store_root / run_id / "capability")["boolq"]
+    (sample,) = samples.read_lines(kept, [samples.line_offsets(kept)[0]])
+    assert samples.parse_answer(sample, "acc").response == "blue"
 
 
 def test_a_document_may_hold_any_line_end(store_root, tmp_path):
@@ -141,7 +141,7 @@ def test_a_document_may_hold_any_line_end(store_root, tmp_path):
     lines[0]["doc"]["passage"] = "A text.\u2028And more.\u0085"
     path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
 
-    run_id, problems = import_run.bring(store_root, tmp_path / "out", "gpt2")
+    run_id, problems = import_run.import_folder(store_root, tmp_path / "out", "gpt2")
 
     assert problems == []
     assert len(disk.answers(store_root, run_id)) == len(lines)
@@ -159,7 +159,7 @@ def test_the_good_part_is_kept_and_the_rest_named(store_root, tmp_path):
     lines = json.loads((tmp_path / "out" / "pretrained__gpt2_boolq.jsonl").read_text())
     (tmp_path / "out" / "pretrained__gpt2_boolq.jsonl").write_text(json.dumps([*lines, 3, {}]))
 
-    run_id, problems = import_run.bring(store_root, tmp_path / "out", "gpt2")
+    run_id, problems = import_run.import_folder(store_root, tmp_path / "out", "gpt2")
 
     assert [score.task for score in disk.load(store_root, run_id).capability.scores] == ["boolq"]
     assert len(problems) == 3
@@ -170,9 +170,9 @@ def test_the_good_part_is_kept_and_the_rest_named(store_root, tmp_path):
 
 def test_the_same_folder_under_the_same_name_is_the_same_run(store_root):
     """Importing twice makes one run; another name makes another."""
-    first, _ = import_run.bring(store_root, folder_of(STUDENT), "one")
-    again, _ = import_run.bring(store_root, folder_of(STUDENT), "one")
-    other, _ = import_run.bring(store_root, folder_of(STUDENT), "two")
+    first, _ = import_run.import_folder(store_root, folder_of(STUDENT), "one")
+    again, _ = import_run.import_folder(store_root, folder_of(STUDENT), "one")
+    other, _ = import_run.import_folder(store_root, folder_of(STUDENT), "two")
 
     assert first == again
     assert other.startswith("two-")
@@ -185,16 +185,16 @@ def test_the_same_folder_under_the_same_name_is_the_same_run(store_root):
 def test_a_wrong_request_leaves_nothing_behind(store_root, name, teacher, says):
     """A name that is none, a teacher that is not there: one sentence and no folder."""
     with pytest.raises(BadInput, match=says):
-        import_run.bring(store_root, folder_of(STUDENT), name, teacher)
+        import_run.import_folder(store_root, folder_of(STUDENT), name, teacher)
     assert not list(store_root.iterdir())
 
 
 def test_a_folder_without_results_says_what_was_looked_for(store_root, tmp_path):
     """The sentence names the file that should be there."""
     with pytest.raises(BadInput, match=r"There is no results_\*.json"):
-        import_run.bring(store_root, tmp_path, "x")
+        import_run.import_folder(store_root, tmp_path, "x")
     with pytest.raises(BadInput, match="is no folder"):
-        import_run.bring(store_root, tmp_path / "none", "x")
+        import_run.import_folder(store_root, tmp_path / "none", "x")
 
 
 def test_the_command_imports_and_the_run_is_listed(store_root, monkeypatch, capsys):
@@ -223,6 +223,6 @@ def test_a_time_that_is_not_known_stays_unknown(store_root, tmp_path):
         document.pop("total_evaluation_time_seconds", None)
         path.write_text(json.dumps(document), encoding="utf-8")
 
-    run_id, _ = import_run.bring(store_root, tmp_path / "out", "mine")
+    run_id, _ = import_run.import_folder(store_root, tmp_path / "out", "mine")
 
     assert disk.load(store_root, run_id).capability.seconds is None

@@ -15,17 +15,17 @@ def test_chosen_is_right_exactly_where_lm_eval_says_so():
     """On every document of the committed teacher, our reading agrees with lm-eval's score."""
     record = disk.load(records.STUDY, TEACHER)
     answers = disk.answers(records.STUDY, TEACHER)
-    kept = samples.files(records.STUDY / TEACHER / "capability")
+    kept = samples.newest_files(records.STUDY / TEACHER / "capability")
     tasks = {s.task: s.metric for s in record.capability.scores if s.headline}
     assert len(tasks) == 5
     for task, metric in tasks.items():
         path = kept[samples.file_part(task)]
-        places = samples.places(path)
+        places = samples.line_offsets(path)
         of_task = answers[(answers["task"] == task) & (answers["metric"] == metric)]
         assert set(places) == set(of_task["doc_id"])
         for doc_id, value in zip(of_task["doc_id"], of_task["value"], strict=True):
-            (sample,) = samples.at(path, [places[doc_id]])
-            read = samples.answer(sample, metric)
+            (sample,) = samples.read_lines(path, [places[doc_id]])
+            read = samples.parse_answer(sample, metric)
             right = any(choice.right and choice.chosen for choice in read.choices)
             assert right == (value == 1), (task, doc_id)
             assert read.margin is None or (read.margin > 0) == right
@@ -49,11 +49,11 @@ def multiple_choice(**changes):
 
 def test_a_choice_carries_its_likelihood_and_the_margin():
     """The right one's log-likelihood less the best wrong one's, in nats."""
-    read = samples.answer(multiple_choice(), "acc")
+    read = samples.parse_answer(multiple_choice(), "acc")
 
     assert read.prompt == "The sky is"
     assert [choice.text for choice in read.choices] == ["green", "blue"]
-    assert read.target == read.said == "blue"
+    assert read.target == read.response == "blue"
     assert read.margin == pytest.approx(3.25)
 
 
@@ -62,8 +62,8 @@ def test_normalised_metrics_choose_by_length():
     long = multiple_choice(filtered_resps=[["-4.5", "False"], ["-4.0", "False"]])
     long["arguments"]["gen_args_0"]["arg_1"] = " green as grass"
 
-    assert samples.answer(long, "acc").said == "blue"
-    assert samples.answer(long, "acc_norm").said == "green as grass"
+    assert samples.parse_answer(long, "acc").response == "blue"
+    assert samples.parse_answer(long, "acc_norm").response == "green as grass"
 
 
 def test_older_files_have_lists_for_arguments():
@@ -74,7 +74,7 @@ def test_older_files_have_lists_for_arguments():
         target=1,
     )
 
-    assert samples.answer(old, "acc") == samples.answer(multiple_choice(), "acc")
+    assert samples.parse_answer(old, "acc") == samples.parse_answer(multiple_choice(), "acc")
 
 
 def test_free_text_is_shown_as_written():
@@ -85,9 +85,9 @@ def test_free_text_is_shown_as_written():
         target="4",
     )
 
-    read = samples.answer(free, "exact_match")
+    read = samples.parse_answer(free, "exact_match")
 
-    assert (read.prompt, read.said, read.target, read.choices) == ("2 + 2 =", "4", "4", ())
+    assert (read.prompt, read.response, read.target, read.choices) == ("2 + 2 =", "4", "4", ())
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_free_text_is_shown_as_written():
 )
 def test_an_odd_sample_is_shown_as_far_as_it_goes(odd):
     """A line of another tool's making is no reason for a page to break."""
-    assert isinstance(samples.answer(odd, "acc"), samples.Answer)
-    assert isinstance(samples.text_of(odd), str)
+    assert isinstance(samples.parse_answer(odd, "acc"), samples.SampleAnswer)
+    assert isinstance(samples.searchable_text(odd), str)
 
 
 def test_lines_are_found_again_and_damaged_ones_passed_over(tmp_path):
@@ -119,8 +119,8 @@ def test_lines_are_found_again_and_damaged_ones_passed_over(tmp_path):
     (tmp_path / "samples_a_task_2025-11-24T05-00-00.jsonl").write_text("")
     (tmp_path / "samples_else.jsonl").write_text("")
 
-    assert samples.files(tmp_path) == {"a_task": path}
-    assert set(samples.places(path)) == {0, 7}
-    loose = samples.places(path, "loose")
-    assert [one["doc_id"] for one in samples.at(path, [loose[7], loose[0]])] == [7, 0]
-    assert samples.at(path, [loose[0]])[0]["filter"] == "loose"
+    assert samples.newest_files(tmp_path) == {"a_task": path}
+    assert set(samples.line_offsets(path)) == {0, 7}
+    loose = samples.line_offsets(path, "loose")
+    assert [one["doc_id"] for one in samples.read_lines(path, [loose[7], loose[0]])] == [7, 0]
+    assert samples.read_lines(path, [loose[0]])[0]["filter"] == "loose"

@@ -32,10 +32,10 @@ def test_loose_files_and_a_zip_make_the_run_that_the_folder_makes(store_root):
     packed = zip_of({f"models/run__x/{name}": data for name, data in files.items()})
     packed.seek(0)
 
-    direct, _ = import_run.bring(store_root, folder_of(STUDENT), "same")
+    direct, _ = import_run.import_folder(store_root, folder_of(STUDENT), "same")
     for uploads in (loose, {"out.zip": packed}):
-        with upload.opened(uploads) as folder:
-            again, problems = import_run.bring(store_root, folder, "same")
+        with upload.unpacked(uploads) as folder:
+            again, problems = import_run.import_folder(store_root, folder, "same")
         assert (again, problems) == (direct, [])
         assert not folder.exists()
     assert disk.load(store_root, direct).imported.folder == "out"
@@ -45,7 +45,7 @@ def test_nothing_in_a_zip_reaches_outside(tmp_path):
     """A name with dots or from the root stays under the folder; other kinds of files are left."""
     packed = zip_of({"../../up.json": "1", "/etc/down.json": "2", "run.sh": "3"})
 
-    with upload.opened({"bad.zip": packed}) as folder:
+    with upload.unpacked({"bad.zip": packed}) as folder:
         found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
         assert not (folder.parent.parent / "up.json").exists()
 
@@ -57,7 +57,10 @@ def test_a_zip_that_grows_without_measure_is_refused(monkeypatch):
     monkeypatch.setattr(upload, "MAX_BYTES", 10_000)
     packed = zip_of({"results_x.json": b"0" * 20_000})
 
-    with pytest.raises(BadInput, match="explorer import FOLDER"), upload.opened({"a.zip": packed}):
+    with (
+        pytest.raises(BadInput, match="explorer import FOLDER"),
+        upload.unpacked({"a.zip": packed}),
+    ):
         pass
 
 
@@ -74,7 +77,7 @@ def test_a_zip_that_grows_without_measure_is_refused(monkeypatch):
 )
 def test_what_is_no_result_is_refused_in_words(name, data, says):
     """Another kind of file, a damaged zip, names that cannot both be: a sentence each."""
-    with pytest.raises(BadInput, match=says), upload.opened({name: io.BytesIO(data)}):
+    with pytest.raises(BadInput, match=says), upload.unpacked({name: io.BytesIO(data)}):
         pass
 
 

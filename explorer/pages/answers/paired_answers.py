@@ -9,7 +9,7 @@ import streamlit as st
 
 from explorer.analysis.stats import answer_flips
 from explorer.lm_eval_io import samples
-from explorer.lm_eval_io.samples import Answer
+from explorer.lm_eval_io.samples import SampleAnswer
 from explorer.pages.compare import differences
 from explorer.pages.shared import text_format
 from explorer.store import disk
@@ -83,7 +83,9 @@ class Kept:
             for doc_id in _matching(path, _version(path), self._filter(), query.casefold())
         }
 
-    def read(self, rows: list[dict[Any, Any]]) -> list[tuple[Answer | None, Answer | None]]:
+    def read(
+        self, rows: list[dict[Any, Any]]
+    ) -> list[tuple[SampleAnswer | None, SampleAnswer | None]]:
         """What run and reference made of these documents: only their lines are read."""
         doc_ids = [int(row["doc_id"]) for row in rows]
         own, other = (self._answers(path, doc_ids) for path in self.paths)
@@ -92,14 +94,14 @@ class Kept:
     def _filter(self) -> str | None:
         return self.metric.partition(",")[2] or None
 
-    def _answers(self, path: Path | None, doc_ids: list[int]) -> list[Answer | None]:
+    def _answers(self, path: Path | None, doc_ids: list[int]) -> list[SampleAnswer | None]:
         if path is None:
             return [None] * len(doc_ids)
         places = _places(path, _version(path), self._filter())
         present = [doc_id for doc_id in doc_ids if doc_id in places]
-        lines = samples.at(path, [places[doc_id] for doc_id in present])
+        lines = samples.read_lines(path, [places[doc_id] for doc_id in present])
         read = {
-            doc_id: samples.answer(line, self.metric)
+            doc_id: samples.parse_answer(line, self.metric)
             for doc_id, line in zip(present, lines, strict=True)
         }
         return [read.get(doc_id) for doc_id in doc_ids]
@@ -108,7 +110,7 @@ class Kept:
 def kept(root: Path, run_id: str, against: str, task: str, metric: str) -> Kept:
     """Where the samples of two runs on a task lie."""
     own, other = (
-        samples.files(disk.run_folder(root, one) / "capability").get(samples.file_part(task))
+        samples.newest_files(disk.run_folder(root, one) / "capability").get(samples.file_part(task))
         for one in (run_id, against)
     )
     return Kept((own, other), (run_id, against), task, metric)
@@ -121,16 +123,16 @@ def _version(path: Path) -> int:
 @st.cache_data(show_spinner=False, max_entries=200)
 def _places(path: Path, version: int, filter_name: str | None) -> dict[int, int]:
     """The version is only part of the key: another file has other places."""
-    return samples.places(path, filter_name)
+    return samples.line_offsets(path, filter_name)
 
 
 @st.cache_data(show_spinner=False, max_entries=200)
 def _matching(path: Path, version: int, filter_name: str | None, query: str) -> list[int]:
     """Documents whose text holds the query; lines are read one after the other."""
     places = _places(path, version, filter_name)
-    lines = samples.at(path, places.values())
+    lines = samples.read_lines(path, places.values())
     return [
         doc_id
         for doc_id, line in zip(places, lines, strict=True)
-        if query in samples.text_of(line).casefold()
+        if query in samples.searchable_text(line).casefold()
     ]

@@ -66,8 +66,8 @@ def _bring(root: Path, name: str, teacher: str | None) -> None:
     """Before the page is drawn again, so that the new run is in its choices."""
     uploads = {one.name: one for one in st.session_state["import_files"]}
     try:
-        with upload.opened(uploads) as folder:
-            run_id, problems = import_run.bring(root, folder, name.strip(), teacher)
+        with upload.unpacked(uploads) as folder:
+            run_id, problems = import_run.import_folder(root, folder, name.strip(), teacher)
     except ExplorerError as error:
         st.session_state[SAID] = (str(error), "", [])
         return

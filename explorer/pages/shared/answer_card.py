@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from explorer.analysis import numbers
-from explorer.lm_eval_io.samples import Answer
+from explorer.lm_eval_io.samples import SampleAnswer
 from explorer.tasks.preview import Question
 
 PROMPT_SHOWN = 700
@@ -38,7 +38,10 @@ CHOSEN = '<span title="chosen">●</span> '
 
 
 def card(
-    row: dict[Any, Any], run: Answer | None, reference: Answer | None, names: tuple[str, str]
+    row: dict[Any, Any],
+    run: SampleAnswer | None,
+    reference: SampleAnswer | None,
+    names: tuple[str, str],
 ) -> str:
     """One document as HTML; every text is escaped.
 
@@ -87,7 +90,9 @@ def question(one: Question) -> str:
     return f'<article class="document">{head}{body}</article>'
 
 
-def _margins(run: Answer | None, reference: Answer | None, names: tuple[str, str]) -> str:
+def _margins(
+    run: SampleAnswer | None, reference: SampleAnswer | None, names: tuple[str, str]
+) -> str:
     said = [
         f"{html.escape(name)} {_signed(one.margin)}"
         for name, one in zip(names, (run, reference), strict=True)
@@ -112,7 +117,9 @@ def _prompt(prompt: str) -> str:
     )
 
 
-def _choices(run: Answer | None, reference: Answer | None, names: tuple[str, str]) -> str:
+def _choices(
+    run: SampleAnswer | None, reference: SampleAnswer | None, names: tuple[str, str]
+) -> str:
     kept = run or reference
     assert kept is not None, "the caller has one of the two"
     rows = []
@@ -129,7 +136,7 @@ def _choices(run: Answer | None, reference: Answer | None, names: tuple[str, str
     )
 
 
-def _likelihood(one: Answer | None, place: int) -> str:
+def _likelihood(one: SampleAnswer | None, place: int) -> str:
     if one is None or place >= len(one.choices):
         return f'<td class="number">{numbers.MISSING}</td>'
     choice = one.choices[place]
@@ -138,12 +145,12 @@ def _likelihood(one: Answer | None, place: int) -> str:
 
 
 def _written(
-    run: Answer | None, reference: Answer | None, target: str, names: tuple[str, str]
+    run: SampleAnswer | None, reference: SampleAnswer | None, target: str, names: tuple[str, str]
 ) -> str:
     said: Sequence[tuple[str, str]] = [
         ("expected", target),
         *(
-            (name, one.said if one else numbers.MISSING)
+            (name, one.response if one else numbers.MISSING)
             for name, one in zip(names, (run, reference), strict=True)
         ),
     ]

@@ -58,7 +58,7 @@ def of_run(root: Path, run_id: str) -> None:
         for format, mime in export_run.FORMATS.items():
             try:
                 # A zip is made when it is asked for; the YAML is small, and may be refused.
-                make = partial(export_run.write, root, run_id, format)
+                make = partial(export_run.export_bytes, root, run_id, format)
                 data = make if format == "lm-eval" else make()
                 why = None
             except ExplorerError as error:
