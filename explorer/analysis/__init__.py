@@ -1,1 +1,13 @@
-"""Frame in, frame out: retention, cost, frontier, advice. No disk, no clock, no page."""
+"""Pure functions from frames to frames and numbers; they read no files and no clock.
+
+frontier.py      the runs that no other run beats on both axes, and how certain that is
+headline.py      the finding of a study in one to three sentences
+interference.py  runs that were timed on a busy machine, which no conclusion uses
+load_table.py    the levels of a load test as a table
+numbers.py       how numbers are written: significant digits, units, intervals
+cost/            what a model costs per hour, per token and per month of traffic
+planning/        memory and time of runs before they start; speed on other devices
+published/       published students and the claims made about them
+stats/           retention, intervals and paired tests
+tables/          runs, tasks and differences as tables for people
+"""

@@ -1,4 +1,4 @@
-"""Which runs are worth a look: those that no other run beats on both axes."""
+"""The Pareto frontier: runs that no other run beats on both axes."""
 
 import math
 
@@ -10,7 +10,7 @@ from explorer.analysis import interference
 def pareto(runs: pd.DataFrame, *, maximise: str, minimise: str) -> pd.DataFrame:
     """Runs that no other run beats on both axes; of equal runs, one. Cheapest first.
 
-    Runs missing either value are left out, not counted as zero. So are those that were timed on
+    Runs missing either value are left out, not counted as zero. So are runs that were timed on
     a busy machine, whatever the axes: see `interference`.
     """
     known = interference.without_busy(runs).dropna(subset=[maximise, minimise])
@@ -26,14 +26,14 @@ def membership(
 
     Args:
         runs: With `run_id`, `maximise` and `minimise`.
-        draws: A row a draw, a column a run id, holding `maximise` in that draw, as
-            `retention.draws_by_run` gives it. A run without draws keeps its measured value.
-        maximise: The axis on which more is better, and which is uncertain.
-        minimise: The axis on which less is better, taken as it is.
+        draws: `maximise` in each draw: one row per draw, one column per run id, as from
+            `retention.draws_by_run`. A run without draws keeps its measured value.
+        maximise: The uncertain axis, on which more is better.
+        minimise: The axis on which less is better, taken as exact.
 
     Returns:
-        Shares on the index of `runs`; missing where either value is, and for runs that were
-        timed on a busy machine.
+        Shares on the index of `runs`; missing where either value is missing, and for runs that
+        were timed on a busy machine.
     """
     known = (
         interference.without_busy(runs)
@@ -42,21 +42,21 @@ def membership(
     )
     values = pd.DataFrame(
         {
-            place: draws[run_id] if run_id in draws else pd.Series(value, index=draws.index)
-            for place, run_id, value in zip(
+            label: draws[run_id] if run_id in draws else pd.Series(value, index=draws.index)
+            for label, run_id, value in zip(
                 known.index, known["run_id"], known[maximise], strict=True
             )
         },
         index=draws.index,
     )
-    # Equal costs compete: the best of them in a draw is on the frontier, the others are not.
+    # Of runs with equal costs, only the best in a draw is on the frontier.
     costs = known[minimise].to_numpy()
     on_frontier = {}
     best_before = pd.Series(-math.inf, index=draws.index)
     for cost in pd.unique(costs):
-        here = values.loc[:, known.index[costs == cost]]
-        best_here = here.max(axis=1)
-        for place in here:
-            on_frontier[place] = ((here[place] > best_before) & (here[place] == best_here)).mean()
-        best_before = best_before.combine(best_here, max)
+        equal = values.loc[:, known.index[costs == cost]]
+        best = equal.max(axis=1)
+        for label in equal:
+            on_frontier[label] = ((equal[label] > best_before) & (equal[label] == best)).mean()
+        best_before = best_before.combine(best, max)
     return pd.Series(on_frontier, dtype=float).reindex(runs.index)

@@ -5,33 +5,33 @@ import pandas as pd
 from explorer.analysis import interference, numbers
 
 TARGET_RETENTION = 0.95
-"""The share that distillation is said to keep: the line on the chart."""
+"""The share of the teacher that a good student should keep: the line on the chart."""
 
 
 def headline(runs: pd.DataFrame, *, target: float = TARGET_RETENTION) -> str:
-    """What the runs show: a sentence on the students, and one on the teacher in other formats.
+    """The finding: one sentence on the students, one on the teacher in other number formats.
 
-    Each speaks of the smallest model that reaches the target. Where none does, it says so
-    and speaks of the one that comes closest. What is not known is left out of the sentence.
+    Each names the smallest model that reaches the target, or else says that none does and names
+    the closest. Unknown figures are left out of the sentence.
 
-    A sentence states latency and cost, so it never speaks of a run that was timed on a busy
-    machine. How many were is a sentence of its own, because one of them may reach the target.
+    The sentences state latency and cost, so they never name a run that was timed on a busy
+    machine. A last sentence counts those runs, because one of them may reach the target.
 
     Args:
-        runs: With the columns of `retention.add`; those of `cost.add` are used if there.
-        target: Share of the teacher's capability, 1.0 is all of it.
+        runs: With the columns of `retention.add_retention`, and perhaps of `unit_cost.add_costs`.
+        target: Share of the teacher's capability; 1.0 is all of it.
     """
     finished = runs[runs["status"] == "finished"]
     if finished.empty:
         return "No finished runs yet."
     students = finished[finished["role"] == "student"]
     if students.empty:
-        return "No student is measured yet, so there is nothing to compare the teacher with."
+        return "No student has been measured yet, so there is nothing to compare with the teacher."
     known = students.dropna(subset=["retention"])
     if known.empty:
         reasons = students["excluded_tasks"].replace("", pd.NA).dropna()
         why = f" ({reasons.iloc[0]})" if len(reasons) else ""
-        return f"What the students keep is not known yet{why}."
+        return f"The students' retention is not known yet{why}."
     quiet = interference.without_busy(known)
     num_busy = len(known) - len(quiet)
     if quiet.empty:
@@ -53,82 +53,82 @@ def headline(runs: pd.DataFrame, *, target: float = TARGET_RETENTION) -> str:
 
 
 def is_converted(runs: pd.DataFrame) -> pd.Series:
-    """Where a run is a teacher in another number format, which was not distilled."""
+    """Where a run is its teacher in another number format, without distillation."""
     return runs["format"].notna() & runs["kind"].isna()
 
 
 def _finding(
     students: pd.DataFrame, runs: pd.DataFrame, target: float, *, some_are_busy: bool
 ) -> str:
-    one, reaches = _best(students, target)
+    best, reaches = _best(students, target)
     if reaches:
-        return f"{_capital(_name(one))} {_keeps(one, runs)}."
-    # A student that is left out may reach it.
+        return f"{_capitalised(_name(best))} {_keeps(best, runs)}."
+    # A student that is left out may reach the target.
     which = "No student timed on an idle machine" if some_are_busy else "No student"
     return (
         f"{which} reaches {numbers.percent(target, digits=2)}: "
-        f"the closest is {_name(one)} that {_keeps(one, runs)}."
+        f"the closest is {_name(best)} that {_keeps(best, runs)}."
     )
 
 
 def _best(known: pd.DataFrame, target: float) -> tuple[pd.Series, bool]:
-    """The smallest that reaches the target, or else the closest to it; and whether it does.
+    """The smallest run that reaches the target, or else the closest; and whether it reaches it.
 
-    Of several that come as close, to the whole percent that is said, it is the smallest too.
+    Of several that are equally close, to the whole percent shown, the smallest.
     """
     reaching = known[known["retention"] >= target]
-    fit = known if reaching.empty else reaching
+    candidates = known if reaching.empty else reaching
     # Formats of one model differ in bytes, not in parameters.
-    by = [name for name in ("num_parameters", "num_layers", "weight_bytes") if name in fit]
+    by = [name for name in ("num_parameters", "num_layers", "weight_bytes") if name in candidates]
     if reaching.empty:
-        whole_percent = fit["retention"].round(2)
-        fit = fit[whole_percent == whole_percent.max()]
-    return fit.sort_values(by, kind="stable").iloc[0], not reaching.empty
+        whole_percent = candidates["retention"].round(2)
+        candidates = candidates[whole_percent == whole_percent.max()]
+    return candidates.sort_values(by, kind="stable").iloc[0], not reaching.empty
 
 
-def _keeps(one: pd.Series, runs: pd.DataFrame) -> str:
+def _keeps(run: pd.Series, runs: pd.DataFrame) -> str:
     """`keeps 83 % [79, 87] of the teacher's capability at 0.52 times its latency ...`."""
-    share = numbers.percent(one["retention"], one["retention_low"], one["retention_high"], digits=2)
+    share = numbers.percent(run["retention"], run["retention_low"], run["retention_high"], digits=2)
     several = runs.loc[runs["role"] == "student", "teacher"].nunique() > 1
-    whose = f"{one['teacher']}'s" if several else "the teacher's"
+    owner = f"{run['teacher']}'s" if several else "the teacher's"
     ratios = [
-        f"{numbers.significant(ratio, 2)} times its {what}"
-        for ratio, what in (
-            (one["tpot_ratio"], "latency"),
-            (_cost_ratio(one, runs), "cost per hour"),
+        f"{numbers.significant(ratio, 2)} times its {quantity}"
+        for ratio, quantity in (
+            (run["tpot_ratio"], "latency"),
+            (_cost_ratio(run, runs), "cost per hour"),
         )
         if not numbers.missing(ratio)
     ]
     at = f" at {' and '.join(ratios)}" if ratios else ""
-    return f"keeps {share} of {whose} capability{at}"
+    return f"keeps {share} of {owner} capability{at}"
 
 
-def _cost_ratio(one: pd.Series, runs: pd.DataFrame) -> float | None:
-    """What serving the load costs with the student, over what it costs with its teacher."""
+def _cost_ratio(run: pd.Series, runs: pd.DataFrame) -> float | None:
+    """Cost of serving the load with the student over the cost with its teacher."""
     if "usd_per_hour_at_load" not in runs:
         return None
-    teacher = runs.loc[runs["run_id"] == one["teacher_run_id"], "usd_per_hour_at_load"].dropna()
-    if teacher.empty or numbers.missing(one["usd_per_hour_at_load"]):
+    teacher = runs.loc[runs["run_id"] == run["teacher_run_id"], "usd_per_hour_at_load"].dropna()
+    if teacher.empty or numbers.missing(run["usd_per_hour_at_load"]):
         return None
-    return float(one["usd_per_hour_at_load"] / teacher.iloc[0])
+    return float(run["usd_per_hour_at_load"] / teacher.iloc[0])
 
 
-def _name(one: pd.Series) -> str:
+def _name(run: pd.Series) -> str:
     """`a 15-layer student`, `an 8-layer student as q8_0 in llama.cpp`, `the student 60M wide`."""
-    if one.get("kind", "depth") != "depth" and isinstance(one.get("label"), str):
-        return f"the student {one['label']}"
-    if numbers.missing(one["num_layers"]):
-        return f"a student{_format(one)}"
-    layers = f"{one['num_layers']:.0f}"
+    if run.get("kind", "depth") != "depth" and isinstance(run.get("label"), str):
+        return f"the student {run['label']}"
+    if numbers.missing(run["num_layers"]):
+        return f"a student{_format(run)}"
+    layers = f"{run['num_layers']:.0f}"
     article = "an" if layers in {"11", "18"} or layers.startswith("8") else "a"
-    return f"{article} {layers}-layer student{_format(one)}"
+    return f"{article} {layers}-layer student{_format(run)}"
 
 
-def _format(one: pd.Series) -> str:
-    """The number format that a model was brought into."""
-    place = " in llama.cpp" if one.get("runtime") == "llama.cpp" else ""
-    return "" if numbers.missing(one["format"]) else f" as {one['format']}{place}"
+def _format(run: pd.Series) -> str:
+    """` as q8_0 in llama.cpp`: the number format, if the model was converted."""
+    place = " in llama.cpp" if run.get("runtime") == "llama.cpp" else ""
+    return "" if numbers.missing(run["format"]) else f" as {run['format']}{place}"
 
 
-def _capital(text: str) -> str:
+def _capitalised(text: str) -> str:
     return text[0].upper() + text[1:]

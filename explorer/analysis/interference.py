@@ -1,17 +1,17 @@
 """Runs that were timed while other processes used the machine.
 
-Their scores are as good as any, but their times, and what is computed from them, say little
-about the model: such a run is marked wherever it is shown, and no conclusion rests on it.
+Their scores are valid, but their times, and everything computed from them, say little about
+the model. Such a run is marked wherever it is shown, and no conclusion uses its times.
 
-    interference.quiet(frames.runs(records))
+    interference.without_busy(frames.runs(records))
 """
 
 import pandas as pd
 
 MARK = "machine was busy"
-"""How such a run is marked, everywhere."""
+"""The mark of such a run, everywhere."""
 IDLE_TIMING = "a timing on an idle machine"
-"""What is missing where only such a run could tell."""
+"""What is missing where only such a run has been timed."""
 TIMED = (
     "ttft_ms",
     "tpot_ms",
@@ -36,37 +36,34 @@ TIMED = (
     "joules_per_token",
     "peak_memory_bytes",
 )
-"""Columns of the store's frame that the timing measured."""
+"""Columns of the frame of runs that the timing measured."""
 
 
 def was_busy(runs: pd.DataFrame) -> "pd.Series[bool]":
-    """Where a run was timed on a busy machine; False where nothing was timed, or nobody says."""
+    """Whether each run was timed on a busy machine; False if not timed or not recorded."""
     if "machine_busy" not in runs:
         return pd.Series(False, index=runs.index, dtype=bool)
     return runs["machine_busy"].eq(True)
 
 
 def without_busy(runs: pd.DataFrame) -> pd.DataFrame:
-    """The other runs: those on whose times a conclusion may rest."""
+    """The runs whose times a conclusion may use."""
     return runs[~was_busy(runs)]
 
 
 def rests_on_times(column: str) -> bool:
-    """Whether a column of the store's frame, or of `cost.add`, would be another on a busy machine.
-
-    A model's size is what it is.
-    """
+    """Whether a column depends on the timing; a model's size, for one, does not."""
     return column in TIMED or column.startswith("usd")
 
 
 def without_times(runs: pd.DataFrame) -> pd.DataFrame:
-    """All runs; of those timed on a busy machine, what the timing measured is missing."""
+    """All runs; the timed columns are missing for those timed on a busy machine."""
     timed = [name for name in TIMED if name in runs]
     return runs.assign(**{name: runs[name].where(~was_busy(runs)) for name in timed})
 
 
 def left_out_sentence(number: int, done: str = "left out") -> str:
-    """`1 run timed on a busy machine is left out`; nothing where there is none."""
+    """`1 run timed on a busy machine is left out`; empty for none."""
     if not number:
         return ""
     runs, verb = ("1 run", "is") if number == 1 else (f"{number:,} runs", "are")
@@ -74,16 +71,16 @@ def left_out_sentence(number: int, done: str = "left out") -> str:
 
 
 def retiming_advice(run_ids: list[str]) -> str:
-    """How to time these runs again, a command a line; nothing where there is none."""
+    """How to time these runs again, one command per line; empty for no runs."""
     if not run_ids:
         return ""
-    which, whose, them = ("this run was", "its", "it")
+    subject, its, them = ("this run was", "its", "it")
     if len(run_ids) > 1:
-        which, whose, them = ("these runs were", "their", "them")
+        subject, its, them = ("these runs were", "their", "them")
     commands = [f"  explorer run {run_id} --again" for run_id in run_ids]
     return "\n".join(
         [
-            f"The machine was busy while {which} timed, so no conclusion uses {whose} times. "
+            f"The machine was busy while {subject} timed, so no conclusion uses {its} times. "
             f"Time {them} again on an idle machine:",
             *commands,
         ]

@@ -1,4 +1,4 @@
-"""A timing's levels of load as a table, and what ran the model in one sentence."""
+"""The levels of a load test as a table, and the runtime in one sentence."""
 
 import statistics
 
@@ -20,15 +20,15 @@ COLUMNS = [
     "tpot_high_ms",
 ]
 KINDS = {"batch": "sequences", "clients": "clients", "poisson": "requests/s"}
-"""What a level counts."""
+"""The unit of a level, by its kind."""
 
 
 def load_table(timing: Timing) -> pd.DataFrame:
-    """A row a level of load, in the order in which they were measured.
+    """One row per level of load, in the order measured.
 
     Returns:
-        `COLUMNS`; medians over the answered requests, missing where none was answered. The
-        interval of the median is missing below six answers.
+        `COLUMNS`. Medians are over answered requests and missing if none was answered; the
+        interval of a median is missing below six answers.
     """
     rows = []
     for point in timing.curve:
@@ -53,21 +53,21 @@ def load_table(timing: Timing) -> pd.DataFrame:
 
 
 def runtime_sentence(timing: Timing) -> str:
-    """What ran the model, how long it loaded, its bytes, its energy, what failed."""
+    """The runtime, its load time, the size on disk, the energy and the failed requests."""
     facts, energy = timing.runtime, timing.energy
-    said = []
+    parts = []
     if facts:
-        said.append(f"{facts.name} {facts.version or ''}".strip())
+        parts.append(f"{facts.name} {facts.version or ''}".strip())
         if facts.load_s is not None:
-            said.append(f"loaded in {numbers.duration(facts.load_s)}")
+            parts.append(f"loaded in {numbers.duration(facts.load_s)}")
         if facts.disk_bytes is not None:
-            said.append(f"{numbers.size(facts.disk_bytes)} on disk")
+            parts.append(f"{numbers.size(facts.disk_bytes)} on disk")
     if energy and energy.joules_per_token is not None:
         joules = numbers.significant(energy.joules_per_token)
-        said.append(f"{joules} J a token above idle ({energy.source})")
+        parts.append(f"{joules} J a token above idle ({energy.source})")
     elif energy and energy.reason:
-        said.append(f"energy not known: {energy.reason.rstrip('.')}")
+        parts.append(f"energy not known: {energy.reason.rstrip('.')}")
     if timing.num_failed:
         kinds = ", ".join(f"{count} {kind}" for kind, count in timing.failures.items())
-        said.append(f"{timing.num_failed} requests failed ({kinds})")
-    return "; ".join(said) + "." if said else "What ran the model was not recorded."
+        parts.append(f"{timing.num_failed} requests failed ({kinds})")
+    return "; ".join(parts) + "." if parts else "The runtime was not recorded."

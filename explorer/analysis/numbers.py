@@ -1,4 +1,4 @@
-"""How numbers are written everywhere: three significant digits, units, an en dash for none."""
+"""How numbers are written everywhere: three significant digits, a unit, an en dash if missing."""
 
 import math
 from typing import Any
@@ -9,7 +9,7 @@ MISSING = "–"
 
 
 def significant(value: Any, digits: int = 3) -> str:
-    """A number with so many significant digits, without an exponent."""
+    """A number rounded to `digits` significant digits, without an exponent."""
     if missing(value):
         return MISSING
     number = float(value)
@@ -21,14 +21,14 @@ def significant(value: Any, digits: int = 3) -> str:
 
 
 def interval(low: Any, high: Any, digits: int = 3) -> str:
-    """`[79.1, 87.2]`, or nothing where either end is missing."""
+    """`[79.1, 87.2]`; empty if either end is missing."""
     if missing(low) or missing(high):
         return ""
     return f"[{significant(low, digits)}, {significant(high, digits)}]"
 
 
 def percent(value: Any, low: Any = None, high: Any = None, digits: int = 3) -> str:
-    """`83.4 % [79.1, 87.2]` of shares in which 1.0 is 100 %."""
+    """`83.4 % [79.1, 87.2]` from shares, where 1.0 is 100 %."""
     if missing(value):
         return MISSING
     ends = "" if missing(low) or missing(high) else interval(100 * low, 100 * high, digits)
@@ -54,7 +54,7 @@ def parameters(value: Any) -> str:
 
 
 def size(value: Any) -> str:
-    """Bytes as `538 MB`, `1.20 GB`; a GB is 10^9 bytes."""
+    """Bytes as `538 MB` or `1.20 GB`; 1 GB is 10^9 bytes."""
     return _scaled(value, [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")], "B")
 
 
@@ -76,7 +76,7 @@ def _scaled(value: Any, units: list[tuple[float, str]], smallest: str) -> str:
     if missing(value):
         return MISSING
     for factor, unit in units:
-        # 999.7 M would be written as 1,000 M.
+        # 999.7 M would be written as 1,000 M otherwise.
         if abs(value) >= 0.9995 * factor:
             return f"{significant(value / factor)} {unit}"
     return f"{value:.0f} {smallest}".rstrip()

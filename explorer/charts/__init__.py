@@ -1,11 +1,11 @@
-"""Plotly figures from frames, and their export; no disk but the exported file, no page.
+"""Plotly figures, and tables and figures as files.
 
-retention_chart.py  capability kept against time or cost
-run_chart.py        the charts of one run: tasks, timings, training
-cost_chart.py       cost by traffic, payback, rent
-published_chart.py  what published students keep
-labels.py           where a chart's labels go without overlap
-thinning.py         as many points as the eye can read
-theme.py            colours, axes and notes that all charts share
-export.py           tables and figures as files
+cost_chart.py       cost by traffic, payback over time, estimated rents
+export.py           tables and figures as the bytes of a file
+labels.py           names beside points, placed so that they never overlap
+published_chart.py  what published students keep against size or price
+retention_chart.py  retention against latency, cost, size or memory
+run_chart.py        one run: tasks, timings, load, training
+theme.py            colours, symbols and axes that all figures share
+thinning.py         which points a crowded chart draws
 """

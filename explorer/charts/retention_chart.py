@@ -15,6 +15,7 @@ import plotly.graph_objects as go
 from explorer.analysis import frontier, interference, numbers
 from explorer.analysis.cost import unit_cost
 from explorer.analysis.headline import TARGET_RETENTION
+from explorer.analysis.stats.retention import INTERVALS
 from explorer.charts import labels, theme
 from explorer.charts.labels import View
 from explorer.charts.theme import Template
@@ -31,14 +32,10 @@ AXES = {
 }
 """What the horizontal axis can be."""
 HEIGHTS = {
-    "retention": (
-        "retention_low",
-        "retention_high",
-        "Retention above chance (% of the teacher's, more is better)",
-    ),
-    "raw_ratio": ("raw_low", "raw_high", "Raw ratio (% of the teacher's score, more is better)"),
+    "retention": "Retention above chance (% of the teacher's, more is better)",
+    "raw_ratio": "Raw ratio (% of the teacher's score, more is better)",
 }
-"""What the vertical axis can be, with the ends of its interval."""
+"""What the vertical axis can be."""
 PIXELS_PER_LETTER = 8
 """Of an axis title, about."""
 MANY_POINTS = 60
@@ -80,7 +77,7 @@ def retention_chart(
     """
     theme.check_axes((x, AXES), (y, HEIGHTS))
     ink = theme.INKS[template]
-    needed = (x, y, *HEIGHTS[y][:2])
+    needed = (x, y, *INTERVALS[y])
     whole = runs.assign(**{name: np.nan for name in needed if name not in runs})
     shown = _in_percent(whole.dropna(subset=[x, y]), y).reset_index(drop=True)
     colours = _colours(runs, template)
@@ -126,7 +123,7 @@ def retention_chart(
     figure.update_xaxes(
         title_text=_title(x, runs, width), range=view.x_axis, type="log" if view.log else "linear"
     )
-    figure.update_yaxes(title_text=HEIGHTS[y][2], range=view.y_range, ticksuffix=" %")
+    figure.update_yaxes(title_text=HEIGHTS[y], range=view.y_range, ticksuffix=" %")
     if x.startswith("usd"):
         figure.update_xaxes(tickprefix="$")
     elif x == "num_parameters":
@@ -158,7 +155,7 @@ def _view(shown: pd.DataFrame, x: str, y: str, target: float, width: int) -> Vie
     plot_width, plot_height = max(200, width - 110), theme.HEIGHT - 110
     if shown.empty:
         return View((0, 1), (0, 110), False, plot_width, plot_height)
-    low_name, high_name, _ = HEIGHTS[y]
+    low_name, high_name = INTERVALS[y]
     quiet = interference.without_busy(shown)
     costs = shown[x]
     if interference.rests_on_times(x) and not quiet.empty:
@@ -186,7 +183,7 @@ def _kind(shown: pd.DataFrame) -> "pd.Series[str]":
 
 def _in_percent(shown: pd.DataFrame, y: str) -> pd.DataFrame:
     """The vertical axis is in percent: Plotly's own format writes 80% where we write 80 %."""
-    low_name, high_name, _ = HEIGHTS[y]
+    low_name, high_name = INTERVALS[y]
     columns = (y, low_name, high_name)
     return shown.assign(**{name: 100 * shown[name].astype(float) for name in columns})
 
@@ -235,7 +232,7 @@ def _points(
     group: pd.DataFrame, x: str, y: str, marker: dict[str, Any], name: str, num_shown: int
 ) -> go.Scatter:
     """One trace: the points of one teacher that are known in the same way."""
-    low_name, high_name, _ = HEIGHTS[y]
+    low_name, high_name = INTERVALS[y]
     faint = theme.faded(marker["color"], 0.2 if num_shown > MANY_POINTS else 0.6)
     return go.Scatter(
         x=group[x],
@@ -274,7 +271,7 @@ def _add_shape_legend(figure: go.Figure, kinds: list[str], ink: dict[str, str]) 
 
 def _hover_lines(group: pd.DataFrame, y: str) -> list[str]:
     """What a point says when it is hovered: who, what it keeps, how fast, what it costs."""
-    low_name, high_name, _ = HEIGHTS[y]
+    low_name, high_name = INTERVALS[y]
     per_token = unit_cost.heading_of(group)
     lines = []
     for row in row_dicts(group):

@@ -65,7 +65,7 @@ def test_without_a_price_the_listed_ones_are_offered_and_named(study, open_page)
 
     assert page.session_state["prices"] == "Cheapest listed"
     none = text_of(open_page("economics", prices="Your prices")).replace("\\", "")
-    assert f"this needs the price of {records.DEVICE_NAME}" in none
+    assert f"unknown without the price of {records.DEVICE_NAME}" in none
 
 
 def test_choices_are_in_the_address(priced, open_page):

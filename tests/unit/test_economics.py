@@ -106,7 +106,7 @@ def test_an_amount_that_cannot_be_is_refused(dollars):
     [
         (lambda: Workload(0, 128), "at least 1 input token"),
         (lambda: LatencyLimits(ttft_ms=0), "limit on TTFT must be above 0"),
-        (lambda: payback.distillation_bill({}, RATE, shared_by=0), "shared by 1 student or more"),
+        (lambda: payback.distillation_bill({}, RATE, shared_by=0), "shared by at least 1 student"),
         (
             lambda: fleet.plan_fleet(CURVE, traffic_per_s=0, utilisation=1, usd_per_hour=RATE),
             "traffic must be above 0",
@@ -167,7 +167,7 @@ def test_a_payback_needs_a_saving():
     blank = payback.payback_hours(unknown("the seconds of the training"), Quantity(5.4), RATE)
     doubtful = payback.payback_hours(RATE, Quantity(3.6), Quantity(1.8, 1.8, 3.6))
 
-    assert none.missing[0].startswith("a saving")
+    assert none.missing[0].startswith("savings")
     assert blank.missing == ("the seconds of the training",)
     assert doubtful == Quantity(1.0)
 
@@ -207,7 +207,7 @@ def test_a_free_api_is_never_beaten_and_an_unknown_one_is_named():
     free = breakeven.break_even(Quantity(0.0), RATE, rate)
     blank = breakeven.break_even(unknown("the API's price"), RATE, rate)
 
-    assert free.verdict == "The API is free: a device never pays."
+    assert free.verdict == "The API is free, so a device never pays off."
     assert blank.verdict == "Not known without the API's price."
 
 
@@ -216,7 +216,7 @@ def test_the_planned_utilisation_may_be_too_low_for_the_device_to_pay():
     found = breakeven.break_even(Quantity(0.001), RATE, Quantity(1.0), utilisation=0.3)
 
     assert found.utilisation.value == pytest.approx(0.5)
-    assert "the API is cheaper as planned" in found.verdict
+    assert "the API is cheaper under this plan" in found.verdict
 
 
 def study(**changes):
@@ -294,7 +294,9 @@ def test_without_a_price_the_fleet_is_counted_and_the_cost_is_blank():
 
     assert rows["replicas"].notna().all()
     assert rows["usd_per_month"].isna().all()
-    assert f"needs the price of {records.DEVICE_NAME}" in economics.cost_headline(rows, assumed)
+    assert f"unknown without the price of {records.DEVICE_NAME}" in economics.cost_headline(
+        rows, assumed
+    )
 
 
 def test_an_api_has_a_month_and_a_break_even_for_each_candidate():

@@ -110,10 +110,10 @@ def test_what_is_not_known_is_left_out_of_the_sentence():
 def test_without_runs_or_students_the_sentence_says_what_is_missing():
     """Every state of the store has its sentence."""
     assert headline.headline(runs().iloc[:0]) == "No finished runs yet."
-    assert "No student is measured yet" in headline.headline(runs())
+    assert "No student has been measured yet" in headline.headline(runs())
     unknown = runs((15, np.nan, 0.5)).assign(excluded_tasks="a: the teacher is at chance")
     assert headline.headline(unknown) == (
-        "What the students keep is not known yet (a: the teacher is at chance)."
+        "The students' retention is not known yet (a: the teacher is at chance)."
     )
 
 

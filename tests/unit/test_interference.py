@@ -261,7 +261,7 @@ def test_where_all_is_busy_the_cost_says_what_is_needed(store_root, study):
     _, _, rows = priced(store_root)
 
     assert economics.cost_headline(rows, ASSUMED) == (
-        "What 60 requests a minute cost is not known: this needs a timing on an idle machine."
+        "The cost of 60 requests a minute is unknown without a timing on an idle machine."
     )
     assert (
         charts.payback_chart(economics.spending_over_time(rows), rows, num_busy=6)

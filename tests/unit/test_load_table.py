@@ -42,7 +42,7 @@ def test_a_sentence_says_what_ran_the_model():
     assert "energy not known: There is no counter;" in said
     assert said.endswith("2 requests failed (2 refused).")
     assert load_table.runtime_sentence(records.make_record().latency.own) == (
-        "What ran the model was not recorded."
+        "The runtime was not recorded."
     )
 
 

@@ -1,4 +1,4 @@
-"""What each measured run would cost for a traffic: fleets, months, bills, break-evens."""
+"""All cost figures of measured runs for one traffic: fleets, months, bills, break-evens."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -62,30 +62,30 @@ TEXTS = {
     "notes",
     "missing",
 }
-"""Columns that hold words; all others but `machine_busy` hold numbers, or nothing."""
+"""Text columns; all others except `machine_busy` hold floats."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Assumptions:
-    """What the figures rest on, besides the measurements."""
+    """The inputs of the figures, besides the measurements."""
 
     workload: Workload
     traffic_per_s: float
-    """Requests a second at the busiest time."""
+    """Requests per second at the busiest time."""
     utilisation: float
-    """Share of a device's measured throughput that is planned with."""
+    """Share of a device's measured throughput to plan with."""
     usd_per_hour: Mapping[str, float]
-    """Device name to its price; a device that is not there has none."""
+    """Price by device name; other devices have none."""
     limits: LatencyLimits = LatencyLimits()  # noqa: RUF009 frozen, so shared safely
     api_usd_per_mtok_input: float | None = None
     api_usd_per_mtok_output: float | None = None
 
     def price(self, device_name: str) -> Quantity:
-        """Dollars per hour of a device."""
+        """Price of a device per hour."""
         return from_value(self.usd_per_hour.get(device_name), f"the price of {device_name}")
 
     def api_usd_per_request(self) -> Quantity:
-        """What the API asks for a request."""
+        """What the API charges for one request."""
         return breakeven.api_usd_per_request(
             self.workload,
             from_value(self.api_usd_per_mtok_input, "an API's price"),
@@ -94,7 +94,7 @@ class Assumptions:
 
 
 def timing_medians(timing: Timing) -> MeasuredTiming:
-    """The medians of a timing, with their intervals."""
+    """Median TTFT and TPOT of a timing, with their intervals."""
     return MeasuredTiming(
         median_quantity([turn.ttft_ms for turn in timing.turns]),
         median_quantity([turn.tpot_ms for turn in timing.turns if turn.tpot_ms is not None]),
@@ -104,16 +104,16 @@ def timing_medians(timing: Timing) -> MeasuredTiming:
 
 
 def level_medians(timing: Timing, point: LoadPoint) -> MeasuredTiming:
-    """The medians of one level of a sweep, with their intervals."""
-    alike = timing.model_copy(update={"turns": point.turns, "batch_size": int(point.level)})
-    return timing_medians(alike)
+    """Median TTFT and TPOT of one level of a load test, with their intervals."""
+    level = timing.model_copy(update={"turns": point.turns, "batch_size": int(point.level)})
+    return timing_medians(level)
 
 
 def run_curve(record: RunRecord, workload: Workload) -> pd.DataFrame:
-    """A run's concurrency curve for these requests: its own timing and the levels of its sweep.
+    """A run's concurrency curve: its own timing and the levels of its load test.
 
-    Requests that arrive at random have no concurrency, and a level at which half of them failed
-    serves nobody: neither is in it. A run that was timed on a busy machine has no curve.
+    Poisson arrivals have no fixed concurrency and are left out, as are levels at which at
+    least half of the requests failed. A run that was timed on a busy machine has no curve.
     """
     if record.latency is None or record.latency.was_busy:
         return fleet.concurrency_curve([], workload)
@@ -128,29 +128,29 @@ def run_curve(record: RunRecord, workload: Workload) -> pd.DataFrame:
 
 
 def candidates(
-    found: Sequence[RunRecord], labels: Mapping[str, str], assumed: Assumptions
+    records: Sequence[RunRecord], labels: Mapping[str, str], assumed: Assumptions
 ) -> pd.DataFrame:
-    """A row a run with what it would cost.
+    """One row per run with what it would cost.
 
     Args:
-        found: Finished runs, their teachers among them where they are to be compared.
-        labels: Run id to the name to show.
+        records: Finished runs. Include the teachers, or students have no payback.
+        labels: Displayed name by run id.
         assumed: Traffic, prices and limits.
 
     Returns:
-        `COLUMNS`; a figure that is not known is missing, and `missing` says for want of what.
-        A student's payback is against its teacher's own run. `usd_per_mtok` is for the lengths
-        at which the run was timed, `prompt_tokens` and `output_tokens`; the request's cost and
-        its split are for the workload's lengths, `request_input_tokens` and
-        `request_output_tokens`. `machine_busy` says where a run was timed on a busy machine: of
-        what rests on its times it keeps `usd_per_mtok` alone, as other tables show it.
+        `COLUMNS`. An unknown figure is missing; the column `missing` names the unknown inputs. A
+        student's payback compares it with its own teacher's run. `usd_per_mtok` holds for the
+        lengths of the timing, `prompt_tokens` and `output_tokens`; the cost per request and its
+        split hold for the workload, `request_input_tokens` and `request_output_tokens`. Rows
+        with `machine_busy` keep `usd_per_mtok`, as in other tables, and no other figure that
+        depends on the timing.
 
     Raises:
-        BadInput: An assumption that cannot be.
+        BadInput: An impossible assumption, such as a negative price.
     """
-    plans = {record.run_id: _plan(record, assumed) for record in found}
-    shared = _students_of_a_pass(found)
-    rows = [_row(record, labels, assumed, plans, shared) for record in found]
+    plans = {record.run_id: _plan(record, assumed) for record in records}
+    num_sharing = _students_of_each_pass(records)
+    rows = [_row(record, labels, assumed, plans, num_sharing) for record in records]
     frame = pd.DataFrame(rows, columns=COLUMNS)
     return frame.astype(
         {name: float for name in COLUMNS if name not in TEXTS} | {"machine_busy": bool}
@@ -158,70 +158,72 @@ def candidates(
 
 
 def cost_headline(rows: pd.DataFrame, assumed: Assumptions) -> str:
-    """What the traffic costs with the teacher and with the cheapest student, in a sentence.
+    """One sentence on what the traffic costs with the teacher and with the cheapest model.
 
-    A second one counts the runs that were timed on a busy machine: neither is one of them.
+    A second sentence counts the runs that are left out because their machine was busy.
 
     Args:
-        rows: As `candidates`, with `retention` where it is known.
-        assumed: What they rest on.
+        rows: The rows of `candidates`, with `retention` where it is known.
+        assumed: The assumptions of these rows.
     """
     per_minute = f"{60 * assumed.traffic_per_s:,.4g} requests a minute"
     known = rows.dropna(subset=["usd_per_month"])
     if rows.empty:
-        return "No finished run to compute with yet."
+        return "No finished runs yet."
     if known.empty:
         why = rows["missing"].iloc[0] or "a measured run"
-        return f"What {per_minute} cost is not known: this needs {why}."
+        return f"The cost of {per_minute} is unknown without {why}."
     cheapest = known.sort_values("usd_per_month", kind="stable").iloc[0]
     teachers = known[known["role"] == "teacher"].sort_values("usd_per_month")
     num_busy = int(interference.was_busy(rows).sum())
-    others = f" {interference.left_out_sentence(num_busy)}." if num_busy else ""
-    said = f"{per_minute} cost {numbers.dollars(cheapest['usd_per_month'])} a month with "
+    busy = f" {interference.left_out_sentence(num_busy)}." if num_busy else ""
+    sentence = f"{per_minute} cost {numbers.dollars(cheapest['usd_per_month'])} a month with "
     if teachers.empty or cheapest["role"] == "teacher":
-        return f"{said}{cheapest['label']}.{others}"
+        return f"{sentence}{cheapest['label']}.{busy}"
     teacher = teachers.iloc[0]
-    said += f"{cheapest['label']} and {numbers.dollars(teacher['usd_per_month'])} with the teacher"
+    sentence += (
+        f"{cheapest['label']} and {numbers.dollars(teacher['usd_per_month'])} with the teacher"
+    )
     if not numbers.missing(cheapest.get("retention")):
-        said += f"; the former keeps {numbers.percent(cheapest['retention'], digits=2)}"
+        sentence += f"; the former keeps {numbers.percent(cheapest['retention'], digits=2)}"
     if not numbers.missing(cheapest["payback_hours"]):
         paid = numbers.duration(3600 * cheapest["payback_hours"])
-        said += f" and has paid for itself after {paid}"
-    return f"{said}.{others}"
+        sentence += f" and has paid for itself after {paid}"
+    return f"{sentence}.{busy}"
 
 
 def cost_by_price_set(
-    found: Sequence[RunRecord],
+    records: Sequence[RunRecord],
     labels: Mapping[str, str],
     assumed: Assumptions,
     sets: Mapping[str, Mapping[str, float]],
 ) -> pd.DataFrame:
-    """Dollars a month under each price set: a row a run, a column a set, `label` first.
+    """Dollars per month under each price set: one row per run, one column per set, `label` first.
 
     Args:
-        found: As in `candidates`.
+        records: As in `candidates`.
         labels: As in `candidates`.
-        assumed: Their own prices are replaced by each set's.
-        sets: Name to the price of each device.
+        assumed: As in `candidates`; each set replaces its prices.
+        sets: Prices by device, by the name of the set.
     """
     columns = {
-        name: candidates(found, labels, dataclasses.replace(assumed, usd_per_hour=usd_per_hour))[
+        name: candidates(records, labels, dataclasses.replace(assumed, usd_per_hour=usd_per_hour))[
             "usd_per_month"
         ].tolist()
         for name, usd_per_hour in sets.items()
     }
-    names = [labels[record.run_id] for record in found]
+    names = [labels[record.run_id] for record in records]
     return pd.DataFrame({"label": names, **columns})
 
 
 def spending_over_time(rows: pd.DataFrame, points: int = 60) -> pd.DataFrame:
-    """Dollars spent while serving: `name`, `hours`, `usd`; a student's begin with its bill.
+    """Dollars spent over time: `name`, `hours`, `usd`; a student starts at its bill.
 
-    As far as the slowest payback is plain to see, and a year where nothing is paid back.
+    The time axis ends past the slowest payback, or after a year if nothing is paid back.
 
     Args:
-        rows: As `candidates` gives them.
-        points: Of each line.
+        rows: The rows of `candidates`.
+        points: Points per line.
     """
     paid = rows["payback_hours"].dropna()
     year = 12.0 * fleet.HOURS_PER_MONTH
@@ -239,16 +241,16 @@ def spending_over_time(rows: pd.DataFrame, points: int = 60) -> pd.DataFrame:
 
 
 def traffic_grid(assumed: Assumptions, points: int = 160) -> list[float]:
-    """Requests a second to draw: from nothing to four times the stated traffic."""
+    """Requests per second at which costs are drawn: up to four times the stated traffic."""
     return [4 * assumed.traffic_per_s * (i + 1) / points for i in range(points)]
 
 
 def cost_by_traffic(
-    found: Sequence[RunRecord], labels: Mapping[str, str], assumed: Assumptions
+    records: Sequence[RunRecord], labels: Mapping[str, str], assumed: Assumptions
 ) -> pd.DataFrame:
-    """Dollars a month by traffic: `name`, `traffic_per_s`, `usd_per_month`, `replicas`.
+    """Dollars per month by traffic: `name`, `traffic_per_s`, `usd_per_month`, `replicas`.
 
-    The API, if it has a price, is the row named API.
+    If the API has a price, its rows are named API.
     """
     grid = traffic_grid(assumed)
     parts = [
@@ -259,7 +261,7 @@ def cost_by_traffic(
             usd_per_hour=assumed.price(_device_name(record)),
             limits=assumed.limits,
         ).assign(name=labels[record.run_id])
-        for record in found
+        for record in records
     ]
     api = assumed.api_usd_per_request()
     if api.value is not None:
@@ -274,7 +276,7 @@ def cost_by_traffic(
 
 
 def _device_name(record: RunRecord) -> str:
-    """The device that a run was made on; imported results do not say."""
+    """The device of a run; imported results do not state one."""
     return record.environment.device_name if record.environment else "an unknown device"
 
 
@@ -294,16 +296,16 @@ def _plan(record: RunRecord, assumed: Assumptions) -> fleet.Fleet:
     )
 
 
-def _students_of_a_pass(found: Sequence[RunRecord]) -> dict[str, int]:
-    """Key of a teacher's pass to the number of these students that learnt from it."""
-    keys = [_pass_of(record) for record in found]
+def _students_of_each_pass(records: Sequence[RunRecord]) -> dict[str, int]:
+    """Number of these students that learned from each pass of a teacher, by its key."""
+    keys = [_teacher_pass(record) for record in records]
     return {key: keys.count(key) for key in keys}
 
 
-def _pass_of(record: RunRecord) -> str:
-    """The key of the teacher's pass that a student learnt from; empty where there was none."""
-    taught = record.distillation
-    return taught.targets.key if taught and taught.targets else ""
+def _teacher_pass(record: RunRecord) -> str:
+    """The key of the teacher's pass that a student learned from; empty if there was none."""
+    training = record.distillation
+    return training.targets.key if training and training.targets else ""
 
 
 def _row(
@@ -311,7 +313,7 @@ def _row(
     labels: Mapping[str, str],
     assumed: Assumptions,
     plans: Mapping[str, fleet.Fleet],
-    shared: Mapping[str, int],
+    num_sharing: Mapping[str, int],
 ) -> dict[str, object]:
     plan = plans[record.run_id]
     price = assumed.price(_device_name(record))
@@ -363,26 +365,29 @@ def _row(
         }
     return (
         row
-        | _against_the_teacher(record, price, plans, shared)
-        | _against_the_api(plan, price, assumed)
+        | _compared_with_teacher(record, price, plans, num_sharing)
+        | _compared_with_api(plan, price, assumed)
     )
 
 
-def _against_the_teacher(
-    record: RunRecord, price: Quantity, plans: Mapping[str, fleet.Fleet], shared: Mapping[str, int]
+def _compared_with_teacher(
+    record: RunRecord,
+    price: Quantity,
+    plans: Mapping[str, fleet.Fleet],
+    num_sharing: Mapping[str, int],
 ) -> dict[str, object]:
-    """The bill of a student, and when its teacher's fleet would have cost as much more."""
+    """A student's bill, and after how long its cheaper fleet has saved that much."""
     if record.spec.is_teacher:
         return {}
-    shared_by = shared.get(_pass_of(record), 1)
+    shared_by = num_sharing.get(_teacher_pass(record), 1)
     total = payback.distillation_bill(
         payback.part_seconds(record), price, shared_by=shared_by
     ).total
     teacher = plans.get(record.teacher_run_id or "")
-    theirs = teacher.usd_per_hour if teacher else unknown("the teacher's own run")
-    if interference.IDLE_TIMING in theirs.missing:
-        theirs = unknown(f"{interference.IDLE_TIMING} of the teacher")
-    hours = payback.payback_hours(total, theirs, plans[record.run_id].usd_per_hour)
+    teacher_usd = teacher.usd_per_hour if teacher else unknown("the teacher's own run")
+    if interference.IDLE_TIMING in teacher_usd.missing:
+        teacher_usd = unknown(f"{interference.IDLE_TIMING} of the teacher")
+    hours = payback.payback_hours(total, teacher_usd, plans[record.run_id].usd_per_hour)
     return {
         "bill_usd": total.value,
         "payback_hours": hours.value,
@@ -390,15 +395,17 @@ def _against_the_teacher(
     }
 
 
-def _against_the_api(plan: fleet.Fleet, price: Quantity, assumed: Assumptions) -> dict[str, object]:
+def _compared_with_api(
+    plan: fleet.Fleet, price: Quantity, assumed: Assumptions
+) -> dict[str, object]:
     api = assumed.api_usd_per_request()
     if not api.known:
         return {}
-    found = breakeven.break_even(api, price, plan.requests_per_s, assumed.utilisation)
+    even = breakeven.break_even(api, price, plan.requests_per_s, assumed.utilisation)
     monthly = api * (assumed.traffic_per_s * 3600 * fleet.HOURS_PER_MONTH)
     return {
         "api_usd_per_month": monthly.value,
-        "break_even_requests_per_hour": found.requests_per_hour.value,
-        "break_even_utilisation": found.utilisation.value,
-        "break_even": found.verdict,
+        "break_even_requests_per_hour": even.requests_per_hour.value,
+        "break_even_utilisation": even.utilisation.value,
+        "break_even": even.verdict,
     }

@@ -1,7 +1,7 @@
 """How many devices a traffic needs under latency limits, and what they cost.
 
-Only measured concurrencies count. Between two of them nothing is drawn, and past the last
-one nothing is assumed: where more might be possible, the plan says so.
+Only measured concurrencies count: nothing is interpolated or extrapolated. Where a higher
+concurrency might do better, the plan says so.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from explorer.analysis.cost.unit_cost import check_utilisation
 from explorer.errors import BadInput
 
 HOURS_PER_MONTH = 730
-"""365 days of 24 hours, over 12."""
+"""365 days of 24 hours, divided by 12."""
 CURVE_COLUMNS = [
     "concurrency",
     "ttft_ms",
@@ -35,16 +35,16 @@ CURVE_COLUMNS = [
 
 @dataclasses.dataclass(frozen=True)
 class LatencyLimits:
-    """What a user may have to wait; None is no limit."""
+    """How long a user may have to wait; None sets no limit."""
 
     ttft_ms: float | None = None
     tpot_ms: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse limits that nothing can meet.
+        """Refuse impossible limits.
 
         Raises:
-            BadInput: Not above 0.
+            BadInput: A limit that is not above 0.
         """
         for name in ("ttft", "tpot"):
             limit = getattr(self, f"{name}_ms")
@@ -54,28 +54,28 @@ class LatencyLimits:
 
 @dataclasses.dataclass(frozen=True)
 class Fleet:
-    """Devices for a traffic."""
+    """The devices that a traffic needs."""
 
     replicas: Quantity
-    """Whole devices; the interval is that of the measured throughput."""
+    """Whole devices; the interval comes from the measured throughput."""
     usd_per_hour: Quantity
     usd_per_month: Quantity
     concurrency: int | None
-    """At which each device works; None where no measured one meets the limits."""
+    """Concurrency of each device; None if no measured one meets the limits."""
     requests_per_s: Quantity
-    """That one device finishes at this concurrency, before the utilisation."""
+    """Throughput of one device at this concurrency, before applying the utilisation."""
     notes: tuple[str, ...]
-    """What a reader should know of the measured curve."""
+    """Caveats about the measured curve."""
 
 
 def concurrency_curve(points: Sequence[MeasuredTiming], workload: Workload) -> pd.DataFrame:
-    """A concurrency curve for these requests from timings of one model on one device.
+    """Throughput and times by concurrency, from timings of one model on one device.
 
     Returns:
-        `CURVE_COLUMNS`, by concurrency; the ends are missing where a timing has no interval.
+        `CURVE_COLUMNS`, sorted by concurrency; interval ends are missing if a timing has none.
     """
     rows = []
-    for point in sorted(points, key=lambda one: one.concurrency):
+    for point in sorted(points, key=lambda point: point.concurrency):
         rate = requests_per_s(point, workload)
         rows.append(
             (
@@ -101,14 +101,14 @@ def plan_fleet(
     """The fewest devices that serve a traffic within the limits.
 
     Args:
-        measured: A concurrency curve: see `curve`.
-        traffic_per_s: Requests a second, on average, at the busiest time.
-        utilisation: Share of a device's measured throughput that is planned with, in (0, 1].
-        usd_per_hour: Of one device.
-        limits: On the medians.
+        measured: A curve of `concurrency_curve`.
+        traffic_per_s: Average requests per second at the busiest time.
+        utilisation: Share of the measured throughput to plan with, in (0, 1].
+        usd_per_hour: Price of one device.
+        limits: Limits on median TTFT and TPOT.
 
     Raises:
-        BadInput: A traffic, price or utilisation that cannot be.
+        BadInput: A traffic not above 0, a negative price, or a utilisation outside (0, 1].
     """
     check_utilisation(utilisation)
     check_dollars(usd_per_hour.value, "device's price per hour")
@@ -136,19 +136,19 @@ def plan_fleet(
     )
     needed = traffic_per_s / (rate * utilisation)
     replicas = Quantity(
-        _whole(needed.value), _whole_end(needed.low), _whole_end(needed.high), needed.missing
+        _whole(needed.value), _whole(needed.low), _whole(needed.high), needed.missing
     )
     hourly = replicas * usd_per_hour
     notes = []
     if len(known) == 1:
         notes.append(
-            f"only concurrency {best['concurrency']:.0f} was measured: more requests at once may "
-            "need fewer devices, and nothing is assumed of them"
+            f"only concurrency {best['concurrency']:.0f} was measured: a higher one may need fewer "
+            "devices"
         )
     elif best["concurrency"] == known["concurrency"].max():
         notes.append(
-            f"the measured curve ends at concurrency {best['concurrency']:.0f} within the limits: "
-            "more may be possible, and nothing is assumed of it"
+            f"the measured curve ends at concurrency {best['concurrency']:.0f}, still within the "
+            "limits: a higher one may need fewer devices"
         )
     return Fleet(
         replicas, hourly, hourly * HOURS_PER_MONTH, int(best["concurrency"]), rate, tuple(notes)
@@ -164,15 +164,15 @@ def monthly_costs(
     limits: LatencyLimits = LatencyLimits(),  # noqa: B008 frozen, so shared safely
 ) -> pd.DataFrame:
     """Dollars a month at each traffic: `traffic_per_s`, `replicas`, `usd_per_month`."""
-    # Which concurrency is best does not depend on the traffic, so one plan tells for all.
-    one = plan_fleet(
+    # Which concurrency is best does not depend on the traffic, so one plan serves all.
+    fleet = plan_fleet(
         measured,
         traffic_per_s=1.0,
         utilisation=utilisation,
         usd_per_hour=usd_per_hour,
         limits=limits,
     )
-    rate, price = one.requests_per_s.value, usd_per_hour.value
+    rate, price = fleet.requests_per_s.value, usd_per_hour.value
     rows = []
     for traffic in traffics_per_s:
         replicas = _whole(None if rate is None else traffic / (rate * utilisation))
@@ -182,18 +182,14 @@ def monthly_costs(
 
 
 def no_fleet(missing: str) -> Fleet:
-    """No plan, for want of something."""
+    """A fleet of which nothing is known, because `missing` is."""
     blank = unknown(missing)
     return Fleet(blank, blank, blank, None, blank, ())
 
 
 def _whole(value: float | None) -> float | None:
-    # A hair above a whole number is a rounding error, not another device.
+    # Slightly above a whole number is a rounding error, not another device.
     return None if value is None else float(max(1, math.ceil(value - 1e-9)))
-
-
-def _whole_end(value: float | None) -> float | None:
-    return None if value is None else _whole(value)
 
 
 def _end(value: float) -> float | None:

@@ -1,11 +1,10 @@
-"""A number with its interval, or the reasons why it is not known.
+"""A number with its interval, or the list of what is missing to know it.
 
-    Quantity(100.0, 95.0, 106.0) / 4      # 25, in [23.75, 26.5]
-    unknown("the price of the device") * 3  # still not known, for the same reason
+    Quantity(100.0, 95.0, 106.0) / 4        # 25, in [23.75, 26.5]
+    unknown("the price of the device") * 3  # still unknown, for the same reason
 
-Intervals are carried through by their worst cases: the ends of a product of two uncertain
-numbers are further apart than chance alone would put them, never nearer. Where one side has
-no interval it counts as exact.
+Arithmetic propagates intervals by their worst cases, so the interval of a product of two
+uncertain numbers may be too wide, never too narrow. A number without an interval is exact.
 """
 
 import dataclasses
@@ -19,13 +18,13 @@ from explorer.records.quantiles import median_interval
 
 @dataclasses.dataclass(frozen=True)
 class Quantity:
-    """A positive number or zero, its 95 % interval if there is one, and what is missing."""
+    """A number >= 0 with its 95 % interval, if it has one; or what is missing to know it."""
 
     value: float | None
     low: float | None = None
     high: float | None = None
     missing: tuple[str, ...] = ()
-    """What would have to be known; empty where the value is."""
+    """The unknown inputs; empty if the value is known."""
 
     @property
     def known(self) -> bool:
@@ -38,10 +37,10 @@ class Quantity:
     __rmul__ = __mul__
 
     def __truediv__(self, other: "Quantity | float") -> "Quantity":
-        by = _quantity(other)
-        if by.value == 0 or by.low == 0:
+        divisor = _quantity(other)
+        if divisor.value == 0 or divisor.low == 0:
             return unknown("a divisor that is not zero")
-        return _combined(self, by, lambda a, b: a / b)
+        return _combined(self, divisor, lambda a, b: a / b)
 
     def __rtruediv__(self, other: float) -> "Quantity":
         return _quantity(other) / self
@@ -55,7 +54,7 @@ class Quantity:
         return _combined(self, _quantity(other), lambda a, b: a - b)
 
     def in_words(self, write: Any = numbers.significant) -> str:
-        """The value as `write` writes it, its interval behind it; an en dash for none."""
+        """The value formatted by `write`, followed by its interval; an en dash if unknown."""
         if self.value is None:
             return numbers.MISSING
         ends = ""
@@ -65,17 +64,17 @@ class Quantity:
 
 
 def unknown(*missing: str) -> Quantity:
-    """A number that is not known, and what would make it known."""
+    """An unknown number, and the inputs that are missing."""
     return Quantity(None, missing=missing)
 
 
 def from_value(value: Any, name: str) -> Quantity:
-    """A number of a frame or an input; None, NaN and NA are unknown for want of `name`."""
+    """A quantity from a cell or an input; None, NaN and NA mean that `name` is missing."""
     return unknown(name) if numbers.missing(value) else Quantity(float(value))
 
 
 def median_quantity(values: Sequence[float], name: str = "a timing") -> Quantity:
-    """The median with its 95 % interval, whatever the distribution.
+    """The median with its 95 % interval, which assumes no distribution.
 
     The interval is that of `quantiles.median_interval`; below six values there is none.
     """
@@ -90,7 +89,7 @@ def _quantity(value: "Quantity | float") -> Quantity:
 
 
 def _combined(a: Quantity, b: Quantity, how: Any) -> Quantity:
-    """The result, with the least and the most that the ends allow."""
+    """The result, with the smallest and the largest value that the ends allow."""
     missing = tuple(dict.fromkeys((*a.missing, *b.missing)))
     if a.value is None or b.value is None:
         return Quantity(None, missing=missing)
@@ -101,8 +100,8 @@ def _combined(a: Quantity, b: Quantity, how: Any) -> Quantity:
     return Quantity(value, min(ends), max(ends))
 
 
-def _ends(one: Quantity) -> tuple[float, float]:
-    assert one.value is not None, "the caller looked"
-    if one.low is None or one.high is None:
-        return one.value, one.value
-    return one.low, one.high
+def _ends(quantity: Quantity) -> tuple[float, float]:
+    assert quantity.value is not None, "the caller checked"
+    if quantity.low is None or quantity.high is None:
+        return quantity.value, quantity.value
+    return quantity.low, quantity.high

@@ -1,8 +1,8 @@
-"""What a request costs on a device that was measured, and its split into prefill and decode.
+"""What a request costs on a measured device, and its split into prefill and decode.
 
-A device that answers `concurrency` requests at once is paid for while it does, and for the
-time in which nobody asks: the utilisation. Prefill is the time to the first token, decode the
-rest. The cost of an output token, prefill included, is `cost.usd_per_mtok`.
+The device answers `concurrency` requests at once. It is also paid for while idle; the
+utilisation accounts for that. Prefill is the time to the first token, decode the rest. The
+cost per output token, prefill included, is `unit_cost.usd_per_mtok`.
 """
 
 import dataclasses
@@ -15,21 +15,21 @@ from explorer.errors import BadInput
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """How long a request is."""
+    """The lengths of a request."""
 
     input_tokens: int
     output_tokens: int
 
     def __post_init__(self) -> None:
-        """Refuse lengths that cannot be.
+        """Refuse impossible lengths.
 
         Raises:
-            BadInput: No input, or no output.
+            BadInput: A length below 1.
         """
         for name in ("input", "output"):
             length = getattr(self, f"{name}_tokens")
             if length < 1:
-                raise BadInput(f"A request has at least 1 {name} token, got {length}.")
+                raise BadInput(f"A request needs at least 1 {name} token, got {length}.")
 
     def in_words(self) -> str:
         """`128 tokens in and 64 out`."""
@@ -39,42 +39,42 @@ class Workload:
 
 @dataclasses.dataclass(frozen=True)
 class MeasuredTiming:
-    """What a timing says of a model on a device."""
+    """Times of a model on a device at one concurrency."""
 
     ttft_ms: Quantity
     tpot_ms: Quantity
     concurrency: int
-    """Requests that were answered together."""
+    """Requests answered at once."""
     prompt_tokens: int | None
-    """Of each of them; None if an endpoint did not count."""
+    """Length of each prompt; None if an endpoint did not count."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RequestCosts:
-    """Dollars; each a quantity that may be unknown."""
+    """Costs in US dollars; each may be unknown."""
 
     usd_per_request: Quantity
     usd_per_mtok_prefill: Quantity
-    """Reading the prompts, per million input tokens."""
+    """Prefill, per million input tokens."""
     usd_per_mtok_decode: Quantity
-    """Writing the answers after their first token, per million output tokens."""
+    """Decode after the first token, per million output tokens."""
     usd_per_mtok_blended: Quantity
-    """The whole request, per million input and output tokens."""
+    """The whole request, per million tokens, input and output together."""
 
 
 def ttft_ms(measured: MeasuredTiming, workload: Workload) -> Quantity:
-    """Time to the first token of a prompt of this length, in proportion to the measured one."""
+    """Time to the first token, scaled from the measured prompt length to this one."""
     measured_tokens = from_value(measured.prompt_tokens, "the length of the timed prompts")
     return measured.ttft_ms * (workload.input_tokens / measured_tokens)
 
 
 def latency_ms(measured: MeasuredTiming, workload: Workload) -> Quantity:
-    """Time of a whole request of these lengths."""
+    """Time of a whole request."""
     return ttft_ms(measured, workload) + measured.tpot_ms * (workload.output_tokens - 1)
 
 
 def requests_per_s(measured: MeasuredTiming, workload: Workload) -> Quantity:
-    """Requests that one device finishes in a second, with `concurrency` of them always there."""
+    """Requests per second of one device that always answers `concurrency` at once."""
     return 1e3 * measured.concurrency / latency_ms(measured, workload)
 
 
@@ -84,13 +84,13 @@ def request_costs(
     """Dollars per request, and their split into prefill and decode per million tokens.
 
     Args:
-        measured: At the concurrency at which the device will be used.
-        workload: The requests that are paid for.
-        usd_per_hour: Of the device.
-        utilisation: Share of the paid hours in which so many requests are there, in (0, 1].
+        measured: Times at the concurrency at which the device will run.
+        workload: Lengths of the requests.
+        usd_per_hour: Price of the device.
+        utilisation: Share of the paid hours in which the device is busy, in (0, 1].
 
     Raises:
-        BadInput: A price or a utilisation that cannot be.
+        BadInput: A negative price, or a utilisation outside (0, 1].
     """
     check_utilisation(utilisation)
     check_dollars(usd_per_hour.value, "device's price per hour")
@@ -107,7 +107,7 @@ def request_costs(
 
 
 def check_dollars(value: float | None, what: str) -> None:
-    """Refuse an amount that is none; an unknown one passes.
+    """Refuse a negative or infinite amount; None passes.
 
     Raises:
         BadInput: Negative, infinite or not a number.

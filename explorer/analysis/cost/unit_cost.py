@@ -1,13 +1,13 @@
-"""What a model costs on its device: per hour, and per million tokens it writes.
+"""What a model costs on its device: per hour, and per million output tokens.
 
     usd_per_mtok = usd_per_hour / (output_tokens_per_s * utilisation * 3600) * 1e6
 
 Every page, command and export takes the cost per token from `usd_per_mtok`. The throughput
-includes the time to the first token, so the cost depends on the lengths of prompt and answer:
-`lengths` words them, and they stand beside the cost.
+includes the time to the first token, so the cost depends on the lengths of prompt and answer,
+which are always shown beside it (`lengths_text`).
 
-Prices apply when reading: a new price needs no new run. A device without a price costs
-nothing known, so its figures are missing and `price_note` asks for one.
+Prices apply when records are read, so a new price needs no new run. A device without a price
+has no costs, and `price_note` asks for one.
 """
 
 from collections import Counter
@@ -24,10 +24,10 @@ from explorer.specs import WORKLOADS
 
 SECONDS_PER_HOUR = 3600
 UTILISATION = 0.5
-"""Share of the paid hours in which a device serves requests, unless the user sets another."""
+"""Default share of the paid hours in which a device serves requests."""
 COLUMNS = ["usd_per_hour", "usd_per_mtok", "utilisation", "usd_per_hour_at_load", "price_note"]
 MAX_LENGTHS = 3
-"""More pairs of lengths than this are counted, not listed."""
+"""Beyond this many, pairs of lengths are counted instead of listed."""
 
 Amount = TypeVar("Amount", float, "pd.Series[float]", Quantity)
 
@@ -39,8 +39,8 @@ def usd_per_mtok(
 
     Args:
         usd_per_hour: Price of the device.
-        output_tokens_per_s: Output tokens of a request over its whole latency, all requests of
-            the batch together, while the device is busy.
+        output_tokens_per_s: Output tokens over the whole latency, for all requests of the batch
+            together, while the device is busy.
         utilisation: Share of the paid hours in which the device is busy, in (0, 1].
 
     Raises:
@@ -51,7 +51,7 @@ def usd_per_mtok(
 
 
 def utilisation_text(utilisation: float = UTILISATION) -> str:
-    """A utilisation in words: `at 50 % busy`."""
+    """`at 50 % busy`."""
     return f"at {100 * utilisation:g} % busy"
 
 
@@ -61,24 +61,24 @@ def heading(utilisation: float = UTILISATION) -> str:
 
 
 def utilisation_text_of(runs: pd.DataFrame) -> str:
-    """The utilisation of a frame's costs in words; the default where the frame has none."""
+    """`at 50 % busy` for a frame's costs; the default if the frame has no costs."""
     return utilisation_text(_stated(runs))
 
 
 def heading_of(runs: pd.DataFrame) -> str:
-    """Heading of a frame's `usd_per_mtok`; the default's where the frame has no costs."""
+    """Heading of a frame's `usd_per_mtok`; the default's if the frame has no costs."""
     return heading(_stated(runs))
 
 
 def lengths_text(prompt_tokens: float | None, output_tokens: float | None) -> str:
-    """Of a run's timed requests: `128-token prompts, 64-token answers`; an en dash for none."""
+    """`128-token prompts, 64-token answers`; an en dash if unknown."""
     if numbers.missing(prompt_tokens) or numbers.missing(output_tokens):
         return numbers.MISSING
     return f"{prompt_tokens:,.0f}-token prompts, {output_tokens:,.0f}-token answers"
 
 
 def lengths_text_of(runs: pd.DataFrame) -> str:
-    """The lengths at which runs were timed; says so where they differ. Empty for no timed run.
+    """The lengths at which runs were timed, with a warning if they differ; empty if none was timed.
 
     Args:
         runs: With `prompt_tokens` and `output_tokens`.
@@ -98,10 +98,10 @@ def lengths_text_of(runs: pd.DataFrame) -> str:
 
 
 def conditions_text(runs: pd.DataFrame) -> str:
-    """What a frame's costs per token hold for: utilisation, TTFT, lengths; without a full stop.
+    """The conditions of a frame's costs per token: utilisation, TTFT, lengths; no full stop.
 
     Args:
-        runs: With the columns of `add`, at least one of them timed.
+        runs: With the columns of `add_costs`, at least one run timed.
     """
     return (
         f"Cost per million output tokens {utilisation_text_of(runs)}, time to first token "
@@ -121,13 +121,13 @@ def common_lengths(runs: pd.DataFrame) -> tuple[int, int]:
 
 
 def _stated(runs: pd.DataFrame) -> float:
-    """The utilisation of a frame's costs; the default where the frame has none."""
+    """The utilisation of a frame's costs; the default if the frame has no costs."""
     stated = runs["utilisation"].dropna().tolist() if "utilisation" in runs else []
     return float(stated[0]) if stated else UTILISATION
 
 
 def _pairs(runs: pd.DataFrame) -> list[tuple[int, int, int]]:
-    """Each pair of lengths and its number of runs; most runs first, of equals the shorter."""
+    """Each pair of lengths with its number of runs, most runs first, then the shorter."""
     timed = runs[["prompt_tokens", "output_tokens"]].dropna().astype(int)
     counts = Counter(zip(timed["prompt_tokens"], timed["output_tokens"], strict=True))
     return sorted(((*pair, num) for pair, num in counts.items()), key=lambda row: (-row[2], row))
@@ -136,7 +136,7 @@ def _pairs(runs: pd.DataFrame) -> list[tuple[int, int, int]]:
 def add_costs(
     runs: pd.DataFrame, prices: Mapping[str, Price], *, utilisation: float = UTILISATION
 ) -> pd.DataFrame:
-    """Add the device's rate and what follows from it to a frame of runs.
+    """Add costs to a frame of runs.
 
     Args:
         runs: As `frames.runs` gives it.
@@ -144,10 +144,10 @@ def add_costs(
         utilisation: Share of the paid hours in which the device is busy, in (0, 1].
 
     Returns:
-        The runs with `usd_per_hour` (the device's rate), `usd_per_mtok` (dollars per million
-        output tokens), `utilisation` (at which), `usd_per_hour_at_load` (rate times the share
-        of the device that the load of the run's teacher needs, so a teacher's own cost is its
-        rate) and `price_note` (where the price is from).
+        The runs with `usd_per_hour` (price of the device), `usd_per_mtok` (dollars per million
+        output tokens), `utilisation` (assumed for it), `usd_per_hour_at_load` (price times the
+        share of the device that serving the teacher's load needs; for a teacher, the price) and
+        `price_note` (the source of the price).
 
     Raises:
         BadInput: A utilisation outside (0, 1].
@@ -168,16 +168,16 @@ def add_costs(
     )
     notes = {name: price.in_words() for name, price in known.items()}
     added["price_note"] = [
-        "no price: the device of this run is not known"
+        "no price: this run does not say its device"
         if numbers.missing(name)
-        else notes.get(name, f"no price for {name}: give one to see costs")
+        else notes.get(name, f"no price for {name}: set one to see costs")
         for name in runs["device_name"]
     ]
     return added
 
 
 def check_utilisation(utilisation: float) -> None:
-    """Refuse a share of the time that is none.
+    """Refuse an impossible utilisation.
 
     Raises:
         BadInput: Not above 0 and at most 1.
@@ -185,15 +185,15 @@ def check_utilisation(utilisation: float) -> None:
     if not 0 < utilisation <= 1:
         raise BadInput(
             f"The utilisation must be above 0 and at most 1, got {utilisation}. It is the share "
-            "of the time in which the device is busy: 0.5 for half of it."
+            "of the time in which the device is busy: 0.5 for half of the time."
         )
 
 
 def _teacher_tokens_per_s(runs: pd.DataFrame) -> "pd.Series[float]":
     """Output tokens per second of each run's teacher.
 
-    A student was timed in turns with its teacher; that timing comes first, because the two
-    met the same noise. Without it, the teacher's own run counts, unless the machine was busy.
+    A student was timed in turns with its teacher. That timing is preferred, because both met
+    the same noise. Without it the teacher's own run counts, unless the machine was busy.
     """
     own = runs["output_tokens_per_s"].astype(float)
     in_turns = (
@@ -204,5 +204,5 @@ def _teacher_tokens_per_s(runs: pd.DataFrame) -> "pd.Series[float]":
     )
     quiet = own.where(~interference.was_busy(runs))
     by_run = dict(zip(runs["run_id"], quiet, strict=True))
-    elsewhere = runs["teacher_run_id"].map(by_run).astype(float)
-    return in_turns.fillna(elsewhere).where(runs["role"] != "teacher", own)
+    own_run = runs["teacher_run_id"].map(by_run).astype(float)
+    return in_turns.fillna(own_run).where(runs["role"] != "teacher", own)

@@ -36,6 +36,11 @@ COLUMNS = [
     "num_tasks",
     "excluded_tasks",
 ]
+INTERVALS = {
+    "retention": ("retention_low", "retention_high"),
+    "raw_ratio": ("raw_low", "raw_high"),
+}
+"""Each share of the teacher, and the columns with the ends of its 95 % interval."""
 TASK_COLUMNS = [
     *differences.COLUMNS,
     "chance",
@@ -125,9 +130,7 @@ def _row_of(
     if row is None:
         return {"num_tasks": 0, "excluded_tasks": _why_unpaired(run, scored)}
     if run["role"] == "teacher" and row["num_tasks"]:
-        return row | dict.fromkeys(
-            ("retention_low", "retention_high", "raw_low", "raw_high"), np.nan
-        )
+        return row | dict.fromkeys((end for ends in INTERVALS.values() for end in ends), np.nan)
     return row
 
 

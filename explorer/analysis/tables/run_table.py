@@ -1,4 +1,4 @@
-"""Runs as a table: formatted for people, raw for programs."""
+"""Runs as tables: text for people, numbers for programs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,28 +7,25 @@ import pandas as pd
 
 from explorer.analysis import interference, numbers
 from explorer.analysis.cost import unit_cost
+from explorer.analysis.stats.retention import INTERVALS
 from explorer.records.rows import row_dicts
 
 LENGTHS = "Prompt + answer (tokens)"
-"""Heading of the lengths at which a run was timed, and for which its cost per token holds."""
+"""Heading of the lengths of the timing, for which the cost per token holds."""
 PREFILL = "Prefill $/1M in"
 DECODE = "Decode $/1M out"
 BLENDED = "Blended $/1M in + out"
-INTERVAL_ENDS = {
-    "retention": ("retention_low", "retention_high"),
-    "raw_ratio": ("raw_low", "raw_high"),
-}
 
 
 def comparison_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row a model in words and units: teachers on top, students by what they keep.
+    """One row per model, as text: teachers on top, then students by retention.
 
     Args:
         runs: As `frames.runs`, with the columns of `retention.add` and `cost.add` where known.
 
     Returns:
         Text in every cell; an en dash where a value is missing. The heading of the cost per
-        token says its utilisation: `cost.label_of`.
+        token states the utilisation.
     """
     ordered = ordered_for_people(runs)
     per_token = unit_cost.heading_of(ordered)
@@ -37,20 +34,20 @@ def comparison_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def without_equal_lengths(cells: pd.DataFrame) -> pd.DataFrame:
-    """The cells without their lengths where all timed rows share them: a caption says them.
+    """The table without the column of lengths if all timed rows share them.
 
     Args:
-        cells: As `comparison` or `economics` gives them.
+        cells: A table of `comparison_table` or `economics_table`.
     """
     stated = set(cells[LENGTHS]) - {numbers.MISSING}
     return cells if len(stated) > 1 else cells.drop(columns=LENGTHS)
 
 
 def published_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row a published student and table, in words and units, the source's address last.
+    """One row per published student and source table, as text, with the source's address last.
 
     Args:
-        rows: As `published.collect` gives them.
+        rows: `rows` of `published_retention.collect_published`.
     """
     cells = [
         {
@@ -75,16 +72,16 @@ def published_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def economics_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row a candidate in words and units, each figure with its interval where it has one.
+    """One row per candidate, as text, with intervals where there are any.
 
     Args:
-        rows: As `economics.candidates`, with `retention` and its ends where known.
+        rows: As `economics.candidates`, with `retention` and its interval where known.
     """
     cells = []
     per_token = unit_cost.heading_of(rows)
     for row in row_dicts(rows):
         student = row["role"] == "student"
-        whole = "" if numbers.missing(row["replicas"]) else f"{row['replicas']:.0f}"
+        devices = "" if numbers.missing(row["replicas"]) else f"{row['replicas']:.0f}"
         cells.append(
             {
                 "Model": _marked(str(row["label"]), row.get("machine_busy")),
@@ -92,8 +89,8 @@ def economics_table(rows: pd.DataFrame) -> pd.DataFrame:
                     row.get("retention"), row.get("retention_low"), row.get("retention_high")
                 ),
                 "Devices": (
-                    whole + _ends(row, "replicas", lambda value: f"{value:.0f}")
-                    if whole
+                    devices + _ends(row, "replicas", lambda value: f"{value:.0f}")
+                    if devices
                     else numbers.MISSING
                 ),
                 "Fleet $/hour": numbers.dollars(row["fleet_usd_per_hour"]),
@@ -119,7 +116,7 @@ def economics_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ends(row: dict[Any, Any], name: str, write: Any) -> str:
-    """` [$1.10, $1.30]`, or nothing."""
+    """` [$1.10, $1.30]`, or empty."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     if numbers.missing(low) or numbers.missing(high) or low == high:
         return ""
@@ -131,10 +128,10 @@ def _thousand(value: Any) -> Any:
 
 
 def device_fit_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row a model, device and precision, in words and units; every figure is estimated.
+    """One row per model, device and precision, as text; every figure is an estimate.
 
     Args:
-        rows: As `fit.fit` gives them.
+        rows: As from `device_fit.device_fit`.
     """
     per_token = f"Estimated {unit_cost.heading_of(rows)}"
     cells = [
@@ -165,19 +162,19 @@ def _billions(value: Any) -> Any:
 
 
 def raw_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """The same rows as numbers with their units in the names, a row a run, lists as text."""
+    """One row per run, as numbers with units in the column names; lists become text."""
     plain = ordered_for_people(runs).reset_index(drop=True)
     if "kept_layers" in plain:
         plain["kept_layers"] = [
             " ".join(map(str, layers)) if isinstance(layers, list | tuple) else None
             for layers in plain["kept_layers"]
         ]
-    # A column in which nothing is known has no type of its own; files need one.
+    # A column without any value has no type, and files need one.
     return plain.infer_objects()
 
 
 def ordered_for_people(runs: pd.DataFrame) -> pd.DataFrame:
-    """Teachers first, then students by retention, the unknown last."""
+    """Teachers first, then students by retention; missing values last."""
     unknown = pd.Series(index=runs.index, dtype=float)
     keys = pd.DataFrame(
         {
@@ -202,16 +199,16 @@ def _lengths(row: dict[Any, Any]) -> str:
 
 
 def _marked(name: str, was_busy: Any, notes: Sequence[str] = ()) -> str:
-    """`15 layers (machine was busy)`; the name alone where there is nothing to note."""
+    """`15 layers (machine was busy)`; the name alone without notes."""
     notes = [*notes, interference.MARK] if was_busy is True else notes
     return f"{name} ({', '.join(notes)})" if notes else name
 
 
 def _row(run: dict[str, Any], per_token: str) -> dict[str, str]:
-    """One run's cells; an empty run gives the columns. `per_token` heads the cost per token."""
+    """The cells of a run; an empty dict gives the columns. `per_token` heads the cost per token."""
 
     def share(name: str) -> str:
-        low, high = INTERVAL_ENDS[name]
+        low, high = INTERVALS[name]
         return numbers.percent(run.get(name), run.get(low), run.get(high))
 
     teacher = run.get("role") == "teacher"

@@ -1,4 +1,4 @@
-"""The list of tasks as people read it."""
+"""The list of tasks as a table of text."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,30 +8,30 @@ import pandas as pd
 from explorer.analysis import numbers
 
 
-def task_table(found: pd.DataFrame) -> pd.DataFrame:
-    """The table as people read it, with a dash for what is not known."""
+def task_table(tasks: pd.DataFrame) -> pd.DataFrame:
+    """One row per task or group, as text; an en dash where a value is missing."""
 
-    def said(name: str, how: Callable[[Any], str]) -> list[str]:
+    def texts(column: str, write: Callable[[Any], str]) -> list[str]:
         return [
-            numbers.MISSING if pd.isna(value) or value == "" else how(value)
-            for value in found[name]
+            numbers.MISSING if pd.isna(value) or value == "" else write(value)
+            for value in tasks[column]
         ]
 
     kinds = [
         kind if kind == "task" else f"{kind} of {num:,}"
-        for kind, num in zip(found["kind"], found["num_tasks"], strict=True)
+        for kind, num in zip(tasks["kind"], tasks["num_tasks"], strict=True)
     ]
     return pd.DataFrame(
         {
-            "Task": found["task"].to_list(),
+            "Task": tasks["task"].to_list(),
             "Kind": kinds,
-            "Type": said("output_type", str),
-            "Shots": said("num_fewshot", str),
-            "Chance": said("chance", numbers.percent),
-            "Metric": said("metric", str),
-            "Data": said("data", str),
-            "Here": said("here", lambda value: "yes" if value else "no"),
-            "Groups": said("groups", str),
-            "Description": said("description", str),
+            "Type": texts("output_type", str),
+            "Shots": texts("num_fewshot", str),
+            "Chance": texts("chance", numbers.percent),
+            "Metric": texts("metric", str),
+            "Data": texts("data", str),
+            "Here": texts("here", lambda value: "yes" if value else "no"),
+            "Groups": texts("groups", str),
+            "Description": texts("description", str),
         }
     )
