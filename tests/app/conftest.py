@@ -44,13 +44,13 @@ def open_page() -> OpenPage:
     def opener(name: str, **query: str) -> AppTest:
         page = AppTest.from_file(str(APP), default_timeout=TIMEOUT_S)
         if name != "explore":
-            # A page can only be switched to once the app has named its pages.
-            page.run()
+            # Before the first run Streamlit finds a page by its file name, which is its address
+            # here: only this page is drawn.
             page.switch_page(f"explorer/pages/{name}/{name}.py")
         for key, value in query.items():
             page.query_params[key] = value
         page.run()
-        assert not page.exception, [one.value for one in page.exception]
+        assert not page.exception, [error.value for error in page.exception]
         return page
 
     return opener

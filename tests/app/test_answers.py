@@ -24,7 +24,7 @@ def test_an_empty_store_leads_to_the_run_page(root, open_page):
     """With nothing finished there is one sentence and one button."""
     page = open_page("answers")
 
-    assert "No answers to read yet" in text_of(page)
+    assert "No answers yet" in text_of(page)
     assert [button.label for button in page.button] == ["Go to the Run page"]
 
 
@@ -32,14 +32,14 @@ def test_a_failed_run_has_no_answers(root, open_page):
     """What failed has nothing to read, and the page says what to do instead."""
     records.write_run(root, records.make_record(num_layers=12, status="failed"))
 
-    assert "No answers to read yet" in text_of(open_page("answers"))
+    assert "No answers yet" in text_of(open_page("answers"))
 
 
 def test_a_lone_run_needs_a_second(root, open_page):
     """One run's answers are held against nothing; the page says so."""
     records.write_run(root, records.make_record())
 
-    assert "With a second one" in text_of(open_page("answers"))
+    assert "Finish a second run" in text_of(open_page("answers"))
 
 
 def test_without_the_samples_the_page_says_what_is_not_kept(study, open_page):
@@ -48,7 +48,7 @@ def test_without_the_samples_the_page_says_what_is_not_kept(study, open_page):
 
     assert "lost" in said
     assert "samples_starter_grammar_" in said
-    assert "measure the run again" in said
+    assert "run it again" in said
     assert "document hash starter_gram" in said
 
 
@@ -63,7 +63,7 @@ def test_lost_answers_show_the_question_and_both_models_choices(measured, open_p
     assert said.count('<article class="document">') == 10
     assert said.count('class="lost"') == 10
     assert "margin 20 layers −" in said
-    assert 'title="right"' in said
+    assert 'title="correct"' in said
     assert 'title="chosen"' in said
     assert "60 documents of 328" in said
 
@@ -85,7 +85,7 @@ def test_search_finds_words_of_question_and_choices(measured, open_page):
 
     assert said.count('<article class="document">') == 1
     assert "The capital of France is" in said
-    assert "No document fits" in text_of(
+    assert "No document matches" in text_of(
         open_page("answers", on_task="starter_facts", search="no such words")
     )
 

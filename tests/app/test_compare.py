@@ -108,7 +108,7 @@ def test_differences_without_a_second_run_say_what_is_missing(study, open_page):
     """With the teacher alone there is nothing to subtract, and the page says so."""
     page = open_page("compare", show="Differences", runs=study[0])
 
-    assert "Choose two runs" in text_of(page)
+    assert "choose two runs" in text_of(page)
 
 
 def test_the_markdown_is_shown_before_it_is_taken(study, open_page):
@@ -212,3 +212,26 @@ def test_a_newer_run_timed_on_a_busy_machine_does_not_take_the_table_over(root, 
     records.write_run(root, records.with_busy_machine(newer))
 
     assert study_summary.newest_study(frames.runs(disk.records(root)[0])) == before
+
+
+def test_a_newer_student_alone_does_not_take_the_table_over(root, study):
+    """One run after a study is not a study: the pages open on what can be compared."""
+    before = study_summary.newest_study(frames.runs(disk.records(root)[0]))
+    lone = records.make_record(spec=records.study()[2].with_(name="lone-20l"))
+    records.write_run(root, lone.model_copy(update={"finished_at": "2027-01-01T00:00:00+00:00"}))
+
+    assert study_summary.newest_study(frames.runs(disk.records(root)[0])) == before
+
+
+def test_the_start_of_an_id_names_a_run_in_the_address(study, open_page):
+    """As in the shell; a start that several ids share names none of them."""
+    starts = {run_id: run_id[: len(run_id) - 4] for run_id in study}
+
+    page = open_page("compare", runs=starts[study[1]])
+    assert page.multiselect(key="runs").value == [study[1]]
+    page = open_page("explore", run=starts[study[2]])
+    assert page.selectbox(key="run").value == study[2]
+    page = open_page("answers", student=starts[study[3]], reference=starts[study[1]])
+    assert page.selectbox(key="student").value == study[3]
+    assert page.selectbox(key="reference").value == study[1]
+    assert open_page("explore", run="starter-").selectbox(key="run").value is None

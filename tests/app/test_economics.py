@@ -22,9 +22,9 @@ def test_an_empty_store_leads_to_the_run_page_and_still_estimates(root, open_pag
     page = open_page("economics")
     said = text_of(page)
 
-    assert "No timed run to compute with yet" in said
+    assert "No timed runs yet" in said
     assert [button.label for button in page.button] == ["Go to the Run page"]
-    assert "On devices that are not at hand: estimated" in said
+    assert "Other devices, estimated" in said
     assert len(page.dataframe[0].value) == 12
 
 
@@ -45,7 +45,7 @@ def test_a_busy_run_has_a_row_and_no_cost(root, priced, open_page):
 
     assert "6 layers (machine was busy)</td>" in said
     assert "1 run timed on a busy machine is left out." in said
-    assert "Not known without a timing on an idle machine." in said
+    assert "Unknown without a timing on an idle machine." in said
     assert "1 run timed on a busy machine is without fleet or payback" in said
 
 
@@ -55,7 +55,7 @@ def test_every_assumption_is_said(priced, open_page):
 
     assert "$0.0500 per hour, Cloud" in said
     assert "a month has 730 hours" in said
-    assert "Electricity is not in it" in said
+    assert "Electricity is not included" in said
     assert "Only concurrency 1 was measured" in said
 
 
@@ -93,7 +93,7 @@ def test_an_api_gives_a_break_even_and_its_date(priced, open_page):
     assert "API break-even" in said
     assert "$0.150 per million input tokens and $0.600 per million output tokens" in said
     assert "seen 2025-07-04" in said
-    assert "An API sells another model" in said
+    assert "The API serves a different model" in said
 
 
 def test_nothing_chosen_says_so(priced, open_page):

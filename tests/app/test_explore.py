@@ -52,7 +52,7 @@ def test_a_picked_run_shows_its_evidence(study, open_page):
     said = text_of(page)
     assert "Cut to 20 layers" in said
     budget = records.study()[2].distill.max_tokens
-    assert f"taught on {budget:,} tokens of starter" in said
+    assert f"trained on {budget:,} tokens of starter" in said
     assert len(page.get("plotly_chart")) == 3, "chart, tasks, timing"
     assert {"Open the run", "Run it again"} <= {button.label for button in page.button}
 
@@ -104,7 +104,7 @@ def test_the_teacher_can_be_picked(study, open_page):
     """The teacher has evidence too, though nobody to be compared with."""
     page = open_page("explore", run=study[0])
 
-    assert "The teacher starter, as it is" in text_of(page)
+    assert "The teacher starter, unchanged" in text_of(page)
 
 
 def test_an_unknown_run_in_the_address_is_ignored(study, open_page):
@@ -127,7 +127,7 @@ def test_a_run_opens_in_full(study, open_page):
         "Spec",
         "Environment",
         "Load",
-        "Learning",
+        "Training",
         "Layers",
         "Log",
     ]
@@ -178,7 +178,7 @@ def test_an_unknown_price_is_asked_for(study, open_page):
     page = open_page("explore", x="$/1M output")
 
     assert not page.get("plotly_chart")
-    assert "No price is known for this device" in text_of(page)
+    assert "This device has no price yet" in text_of(page)
 
 
 def test_an_own_price_draws_the_cost_chart(root, study, open_page):
@@ -284,7 +284,7 @@ def test_one_task_can_be_looked_at_alone(study, open_page):
     """Choosing a task draws the same chart for that task only."""
     page = open_page("explore", task="starter_facts")
 
-    assert "on the task starter_facts alone" in text_of(page)
+    assert "task starter_facts only" in text_of(page)
     assert page.get("plotly_chart")
 
 

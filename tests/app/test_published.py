@@ -11,7 +11,7 @@ def test_the_page_needs_no_runs(root, open_page):
     said = text_of(page)
 
     assert "14 of 74 published comparisons keep 95 %" in said
-    assert "Nothing here was measured by us" in said
+    assert "None of this was measured here" in said
     assert len(page.dataframe[0].value) == 74
 
 
@@ -55,4 +55,4 @@ def test_filters_that_leave_nothing_say_so(root, open_page):
     """OpenAI has disclosed no distillation."""
     page = open_page("published", family="OpenAI", relation="Distilled")
 
-    assert "No published comparison fits the filters" in page.info[0].value
+    assert "No published comparison matches the filters" in page.info[0].value

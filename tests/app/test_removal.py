@@ -48,7 +48,7 @@ def test_deleting_a_teachers_run_says_what_loses_its_comparison(root, study, ope
     """Five students had it as their teacher's run."""
     page = choose(open_page("explore", run=study[0]), "strip", study[0], "Delete")
 
-    assert "5 runs had it as the teacher's run" in text_of(page)
+    assert "It was the teacher of 5 runs" in text_of(page)
 
 
 def test_a_hidden_run_is_left_out_of_every_page_until_it_is_shown(root, study, open_page):

@@ -18,7 +18,7 @@ from explorer import pipeline as engine
 from explorer.errors import JobError
 from explorer.jobs import ray_head, submission
 from explorer.lm_eval_io import export_run, import_run
-from explorer.pages.run import form, run_spec
+from explorer.pages.run import run_spec, students_form, training_form
 from explorer.pages.shared import submitting
 from explorer.specs import DepthStudent, DistillSpec, RunSpec, Student, starter_sweep
 from explorer.store import disk, frames
@@ -121,10 +121,10 @@ def test_tokens_are_drawn_only_beside_cached_distributions(root, open_page, subm
 @pytest.mark.parametrize(
     ("offered", "spec", "field"),
     [
-        (form.METHODS, DistillSpec, "method"),
-        (form.LOSSES, DistillSpec, "loss"),
-        (form.CHOICES, DepthStudent, "choice"),
-        (form.TRAINED, DistillSpec, "train_layers"),
+        (training_form.METHODS, DistillSpec, "method"),
+        (training_form.LOSSES, DistillSpec, "loss"),
+        (students_form.CHOICES, DepthStudent, "choice"),
+        (training_form.TRAINED, DistillSpec, "train_layers"),
     ],
     ids=["methods", "losses", "choices", "layers"],
 )
@@ -137,7 +137,7 @@ def test_the_page_offers_every_kind_of_student():
     """As the specs tell them apart."""
     classes = [get_args(one)[0] for one in get_args(get_args(Student)[0])]
     kinds = {get_args(one.model_fields["kind"].annotation)[0] for one in classes}
-    assert set(form.KINDS) == kinds
+    assert set(students_form.KINDS) == kinds
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_models_are_ordered_again_as_gguf(root, open_page, submitted):
     page = open_page("run")
     pills = {str(group.key): group for group in page.get("button_group")}
     pills["run_gguf"].set_value(["q8_0", "q4_k_m"]).run()
-    assert "the teacher and 2 students, 6 of them again as GGUF" in text_of(page)
+    assert "the teacher and 2 students, 6 more as GGUF" in text_of(page)
     next(group for key, group in pills.items() if "run_sizes" in key).set_value([]).run()
     assert page.button(key="run_start").label == "Start 3 runs"
     page.button(key="run_start").click().run()
@@ -274,7 +274,7 @@ def test_models_and_the_teacher_are_ordered_rounded(root, open_page, submitted):
     page = open_page("run")
     pills = {str(group.key): group for group in page.get("button_group")}
     pills["run_torch_bits"].set_value([8]).run()
-    assert "the teacher and 2 students, 3 of them again rounded" in text_of(page)
+    assert "the teacher and 2 students, 3 more quantised in torch" in text_of(page)
     page.selectbox(key="run_teacher_bits").set_value(8).run()
     page.button(key="run_start").click().run()
 
@@ -297,7 +297,7 @@ def test_the_form_orders_a_workload_a_runtime_and_levels_of_load(root, open_page
     assert (latency.prompt_tokens, latency.output_tokens) == (256, 32)
     assert (latency.runtime, latency.concurrency) == ("compiled", (1, 2, 4))
     page.text_input(key="run_levels").input("many").run()
-    assert "Levels of load are whole numbers" in page.error[0].value
+    assert "Load levels are whole numbers" in page.error[0].value
 
 
 def _endpoint_page(root, open_page, name):
@@ -314,7 +314,7 @@ def test_an_endpoint_is_ordered_by_its_address(root, open_page, submitted):
     page = _endpoint_page(root, open_page, "endpoint:http://127.0.0.1:8080/v1#m")
     assert not page.exception
     assert not page.multiselect
-    assert "Students that it teaches are ordered as YAML" in text_of(page)
+    assert "To train students from this teacher, edit the study as YAML" in text_of(page)
     page.button(key="run_start").click().run()
 
     (spec,) = submitted
@@ -417,7 +417,7 @@ def test_the_preview_rests_on_earlier_runs(study, open_page):
     assert " min" in said
     assert "of memory" in said
     assert "From 6 earlier runs on" in said
-    assert "With 1,080 documents you will see differences of" in said
+    assert "1,080 documents reveal differences of" in said
 
 
 @pytest.mark.parametrize(
@@ -475,7 +475,7 @@ def test_a_size_that_is_no_number_is_refused(root, open_page):
     page.segmented_control(key="run_kind").set_value("both").run()
     page.text_input(key="run_other_targets").input("small").run()
 
-    assert "as in 60M, 1.5B; got 'small'" in page.error[0].value.replace("\\", "")
+    assert "such as 60M, 1.5B; got 'small'" in page.error[0].value.replace("\\", "")
 
 
 def test_a_corpus_that_is_not_there_is_refused(root, open_page):
@@ -555,7 +555,7 @@ def test_a_running_run_shows_how_far_it_is_and_can_be_cancelled(root, open_page,
     bars = [element.proto.text.replace("\\", "") for element in page.get("progress")]
     page.button(key=f"cancel_{run_id}").click().run()
 
-    assert any("Teaching" in text and "412 tokens/s" in text for text in bars)
+    assert any("Training" in text and "412 tokens/s" in text for text in bars)
     assert any("5 min left" in text for text in bars)
     assert cancelled == [run_id]
 
@@ -573,8 +573,8 @@ def test_pages_draw_whatever_state_a_run_is_in(root, open_page, tmp_path, page):
     assert not re.search(r"\bnan\b", " ".join([text_of(shown), *bars]).lower())
     if page == "run":
         assert "Starting" in bars
-        assert "Waiting for its turn" in bars
-        assert any("Teaching" in text and "40,000 of 150,000 tokens" in text for text in bars)
+        assert "Queued" in bars
+        assert any("Training" in text and "40,000 of 150,000 tokens" in text for text in bars)
 
 
 def test_a_finished_line_is_its_result(study, open_page):
@@ -592,7 +592,7 @@ def test_a_finished_line_of_a_busy_machine_offers_to_time_it_again(
 
     page = open_page("run")
 
-    assert "a token (machine was busy, not used)" in text_of(page).replace("\\", "")
+    assert "per token (machine was busy, not used)" in text_of(page).replace("\\", "")
     again = [button for button in page.button if button.label == "Time it again"]
     assert [button.key for button in again] == [f"time_again_{study[1]}"]
     again[0].click().run()

@@ -33,12 +33,26 @@ def test_the_page_opens_on_all_tasks_and_searches_them(listed, open_page):
     assert "tasks in 1," in text_of(page)
     assert "6 have their data" not in text_of(page)
     assert "5 have their data on this machine" in text_of(page)
-    assert len(shown(page)) == 300
+    assert len(shown(page)) == 100
     assert "tasks_use" not in {button.key for button in page.button}
     page.text_input(key="find").input("arc easy").run()
     assert shown(page)["Task"].iloc[0] == "arc_easy"
     page.text_input(key="find").input("no such words").run()
-    assert "No task fits" in text_of(page)
+    assert "No task matches" in text_of(page)
+
+
+def test_the_table_has_pages(listed, open_page):
+    """The second page goes on where the first one ends, and a filter leads back to the first."""
+    page = open_page("tasks")
+    first = shown(page)
+    page.get("pagination")[0].set_value(2).run()
+    second = shown(page)
+
+    assert "101 to 200 of " in text_of(page)
+    assert first["Task"].iloc[-1] < second["Task"].iloc[0]
+    assert len(second) == 100
+    page.text_input(key="find").input("arc easy").run()
+    assert shown(page)["Task"].iloc[0] == "arc_easy"
 
 
 def test_filters_are_in_the_address(listed, open_page):
@@ -78,7 +92,7 @@ def test_a_task_shows_its_facts_and_its_first_prompts(listed, open_page):
     assert "328 documents, 0 shots" in said.replace("\\", "")
     assert said.count('<article class="document">') == 3
     assert "The capital of France is" in said
-    assert 'Paris <span title="right">✓</span>' in said
+    assert 'Paris <span title="correct">✓</span>' in said
     assert page.button(key="tasks_use").label == "Use starter\\_facts in a run"
 
 
@@ -134,11 +148,11 @@ def test_a_link_runs_no_code_of_a_folder(
     for page in pages.values():
         assert not page.exception
         assert "would run Python code" not in text_of(page)
-    assert "No task fits" in text_of(pages["tasks"])
+    assert "No task matches" in text_of(pages["tasks"])
     if read_only == "0":
         said = text_of(pages["run"]).replace("\\", "")
         assert "no task, group or tag 'zz_drop'" in said
-        assert "does not list" in pages["run"].warning[0].value
+        assert "is not listed" in pages["run"].warning[0].value
     assert not ran.exists()
 
 
@@ -164,22 +178,22 @@ def test_read_only_renders_no_templates_but_those_that_ship(
     monkeypatch.setenv("EXPLORER_READ_ONLY", "1")
     allow_code(tasks, task_folders=(tasks,))
     page = open_page("tasks", **address)
-    assert "shows the prompts only of tasks that ship" in text_of(page)
+    assert "shows prompts only for tasks that ship" in text_of(page)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     online = open_page("tasks", find="piqa", named="piqa")
-    assert "fetches no data" in text_of(online)
+    assert "downloads no data" in text_of(online)
     assert not [toggle for toggle in (*page.toggle, *online.toggle) if "prompts" in toggle.key]
 
 
 def test_selected_rows_are_what_a_run_gets(monkeypatch):
     """Several rows go to the run together; the last one is looked at."""
     monkeypatch.setattr(st, "session_state", {"t": {"selection": {"rows": [2, 0]}}})
-    task_browser.take_rows("t", ["a", "b", "c"])
+    task_browser.store_selected_rows("t", ["a", "b", "c"])
 
     assert st.session_state["named"] == "a"
-    assert task_browser.wanted(["a", "b", "c"], "a", ("k",)) == ["c", "a"]
-    assert task_browser.wanted(["b"], "b", ("k",)) == ["b"]
-    assert task_browser.wanted(["b"], None, ("k",)) == ["k"]
+    assert task_browser.tasks_for_a_run(["a", "b", "c"], "a", ("k",)) == ["c", "a"]
+    assert task_browser.tasks_for_a_run(["b"], "b", ("k",)) == ["b"]
+    assert task_browser.tasks_for_a_run(["b"], None, ("k",)) == ["k"]
 
 
 def test_read_only_shows_tasks_and_takes_none(listed, open_page, monkeypatch):
@@ -191,7 +205,7 @@ def test_read_only_shows_tasks_and_takes_none(listed, open_page, monkeypatch):
 
 def test_prompts_are_shown_as_text():
     """What a document says is escaped; a written answer shows its target and its end."""
-    card = answer_card.question(
+    card = answer_card.question_card(
         Question(doc_id=3, prompt="<b>", target="<i>", until=["\n", "</s>"])
     )
 
@@ -226,8 +240,8 @@ def test_a_task_of_ones_own_is_dropped_seen_and_added(listed, open_page):
     page.file_uploader(key="own_file").set_value(("My Quiz.csv", CSV, "text/csv")).run()
     assert page.selectbox(key="own_question_My Quiz.csv").value == "question"
     assert page.multiselect(key="own_choices_My Quiz.csv").value == ["a", "b"]
-    assert "2 documents; the first" in text_of(page)
-    assert 'Oslo <span title="right">✓</span>' in text_of(page)
+    assert "2 documents. The first" in text_of(page)
+    assert 'Oslo <span title="correct">✓</span>' in text_of(page)
     page.button(key="own_add").click().run()
 
     assert not page.exception

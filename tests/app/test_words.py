@@ -36,7 +36,7 @@ def test_a_cell_cannot_bring_html():
     """Names in a table are text, whatever they look like; intervals are small."""
     cells = pd.DataFrame({"Model": ["<b>x</b>"], "Kept": ["83 % [79, 87]"]})
 
-    shown = html_table.table(cells, {"": ["Model"], "A": ["Kept"]}, pinned=[True])
+    shown = html_table.results_table(cells, {"": ["Model"], "A": ["Kept"]}, pinned=[True])
 
     assert "<b>x" not in shown
     assert "<small>[79, 87]</small>" in shown

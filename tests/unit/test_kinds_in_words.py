@@ -4,7 +4,7 @@ import pytest
 
 from explorer.analysis import headline
 from explorer.analysis.tables import run_table
-from explorer.pages.explore import run_detail
+from explorer.pages.explore import how_made
 from explorer.specs import RunSpec
 from explorer.store import frames
 from tests import records
@@ -15,7 +15,7 @@ KINDS = [
         {"num_layers": 20, "choice": "greedy"},
         None,
         "20 layers",
-        "Cut to 20 layers, chosen one by one by the KL",
+        "Cut to 20 layers, chosen greedily by KL",
     ),
     (
         {"num_layers": 10, "start_from": "run:first-12345678"},
@@ -40,7 +40,7 @@ KINDS = [
         {"kind": "checkpoint", "model": "org/SmolLM2-360M"},
         None,
         "SmolLM2-360M",
-        "org/SmolLM2-360M, as it was",
+        "org/SmolLM2-360M, unchanged",
     ),
     (
         {"kind": "fresh", "num_layers": 4, "seed": 3},
@@ -78,29 +78,29 @@ def test_how_a_student_was_made_is_one_sentence(kind):
     """What was cut and how it was chosen, or where else the student comes from."""
     record, _, made = kind
 
-    assert run_detail._made(record).startswith(f"{made}; taught on ")
+    assert how_made.how_made(record).startswith(f"{made}; trained on ")
 
 
 def test_how_a_student_was_made_says_what_was_less_exact():
-    """Tokens that were drawn and narrow products stand beside the budget that they were part of."""
+    """A sampled vocabulary and bfloat16 training are named beside the training budget."""
     record = records.make_record(num_layers=24)
     taught = {"vocab_sample": 4096, "precision": "bfloat16"}
     spec = RunSpec.parse({**record.spec.model_dump(), "distill": taught})
 
-    said = run_detail._made(record.model_copy(update={"spec": spec}))
+    said = how_made.how_made(record.model_copy(update={"spec": spec}))
 
-    assert "(4,096 tokens drawn, products in bfloat16) in " in said
+    assert "(4,096 sampled tokens, in bfloat16) in " in said
 
 
 def test_how_a_student_was_made_says_what_was_left_alone():
-    """Layers that no step changed are no merit of the teaching."""
+    """Frozen layers are named, because training did not change them."""
     record = records.make_record(num_layers=24)
-    assert "left as they were" not in run_detail._made(record)
+    assert "frozen" not in how_made.how_made(record)
     left = record.distillation.model_copy(update={"num_untrained_layers": 4})
 
-    said = run_detail._made(record.model_copy(update={"distillation": left}))
+    said = how_made.how_made(record.model_copy(update={"distillation": left}))
 
-    assert "(the first 4 layers left as they were) in " in said
+    assert "(the first 4 layers frozen) in " in said
 
 
 def test_the_finding_names_other_kinds_by_their_label(kind):

@@ -1,4 +1,4 @@
-"""Answers: document by document, what a student lost, what it gained, and how narrowly."""
+"""Answers: which documents a student lost and gained, one by one, and by what margin."""
 
 import streamlit as st
 
@@ -7,48 +7,49 @@ from explorer.pages.answers import paired_answers
 from explorer.pages.shared import answer_card, glossary, text_format, widgets
 from explorer.records.rows import row_dicts
 
-AT_ONCE = 10
-"""Documents on a page."""
+PAGE_SIZE = 10
+"""Documents on one page."""
 
 widgets.style()
 st.html(answer_card.STYLE)
 root = widgets.results_dir()
 shelf = widgets.load(root)
-listed = widgets.listed(shelf)
-finished = listed[listed["status"] == "finished"]
-known = finished[finished["run_id"].isin(shelf.scores["run_id"])]
+visible = widgets.visible_runs(shelf)
+finished = visible[visible["status"] == "finished"]
+evaluated = finished[finished["run_id"].isin(shelf.scores["run_id"])]
 
-if known.empty:
-    widgets.nothing_yet("No answers to read yet: finish a run with tasks first.")
-    widgets.problems_shown(shelf.problems)
+if evaluated.empty:
+    widgets.empty_page("No answers yet: finish a run that evaluates tasks first.")
+    widgets.unreadable_folders(shelf.problems)
     st.stop()
 
+widgets.expand_run_ids(evaluated["run_id"], "student", "reference")
 sentence = st.container(key="answers_sentence")
-with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="answers_who"):
+with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="answers_runs"):
     run_id = st.selectbox(
         "Run",
-        paired_answers.newest_students_first(known),
+        paired_answers.newest_students_first(evaluated),
         key="student",
         bind="query-params",
         help=glossary.TERMS["student"],
         width=290,
     )
-    others = [one for one in known["run_id"] if one != run_id]
+    others = [other for other in evaluated["run_id"] if other != run_id]
     if not others:
-        st.info("One run has answers. With a second one there is something to hold it against.")
+        st.info("Only one run has answers. Finish a second run to compare it with.")
         st.stop()
     against = st.selectbox(
         "Against",
         others,
-        index=paired_answers.place_of_teacher(known, run_id, others),
+        index=paired_answers.default_reference(evaluated, run_id, others),
         key="reference",
         bind="query-params",
         help=glossary.TERMS["reference"],
         width=290,
     )
-    tasks = paired_answers.tasks_of_both(shelf.scores, run_id, against)
+    tasks = paired_answers.shared_tasks(shelf.scores, run_id, against)
     if not tasks:
-        st.info("These two runs have no task and metric in common. Choose another run.")
+        st.info("These two runs share no task and metric. Choose another run.")
         st.stop()
     task = st.selectbox(
         "Task",
@@ -60,15 +61,20 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
     )
 
 index = widgets.index(root)
-found = answer_flips.answer_flips(index.answers(run_id), index.answers(against), task, tasks[task])
-names = paired_answers.names(known, run_id, against)
-counts = found["outcome"].value_counts()
-sentence.html(f'<p class="finding">{widgets.text(paired_answers.said(task, counts, names))}</p>')
+documents = answer_flips.answer_flips(
+    index.answers(run_id), index.answers(against), task, tasks[task]
+)
+names = paired_answers.names(evaluated, run_id, against)
+counts = documents["outcome"].value_counts()
+finding = paired_answers.finding(task, counts, names)
+sentence.html(f'<p class="finding">{widgets.escape(finding)}</p>')
 
-with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="answers_which"):
+with st.container(
+    horizontal=True, vertical_alignment="bottom", gap="medium", key="answers_filters"
+):
     wanted = st.segmented_control(
         "Answers",
-        [one for one in answer_flips.OUTCOMES if one in counts],
+        [outcome for outcome in answer_flips.OUTCOMES if outcome in counts],
         format_func=str.capitalize,
         key="outcome",
         wrap=True,
@@ -84,34 +90,35 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
         width=290,
     )
 
-shown = found[found["outcome"] == wanted] if wanted else found
-kept = paired_answers.kept(root, run_id, against, task, tasks[task])
-for missing in kept.missing():
+shown = documents[documents["outcome"] == wanted] if wanted else documents
+samples = paired_answers.samples_of(root, run_id, against, task, tasks[task])
+for missing in samples.missing():
     st.info(text_format.md(missing), icon=":material/draft:")
 if query:
-    shown = shown[shown["doc_id"].isin(kept.matching(query))]
+    shown = shown[shown["doc_id"].isin(samples.matching(query))]
 if shown.empty:
     st.info(
-        "No document fits. Clear the search or choose other answers."
-        if len(found)
+        "No document matches. Clear the search or choose other answers."
+        if len(documents)
         else "The two runs did not answer the same documents of this task."
     )
     st.stop()
 
-num_pages = -(-len(shown) // AT_ONCE)
+num_pages = -(-len(shown) // PAGE_SIZE)
 if st.session_state.get("page", 1) > num_pages:
     st.session_state["page"] = num_pages
-# Its place is above the documents, as is that of what it says.
+# Above the documents, with the count that belongs to it.
 with st.container(horizontal=True, vertical_alignment="center", gap="medium", key="answers_pages"):
     page = st.pagination(num_pages, key="page", bind="query-params")
     st.caption(
-        f"{text_format.plural(len(shown), 'document')} of {len(found):,}, metric "
-        f"{text_format.md(tasks[task])}. Log-likelihoods in nats; ● chosen, ✓ right."
+        f"{text_format.plural(len(shown), 'document')} of {len(documents):,}, metric "
+        f"{text_format.md(tasks[task])}. Log-likelihoods in nats; ● chosen, ✓ correct."
     )
-rows = row_dicts(shown.iloc[(page - 1) * AT_ONCE : page * AT_ONCE])
+rows = row_dicts(shown.iloc[(page - 1) * PAGE_SIZE : page * PAGE_SIZE])
 st.html(
     "".join(
-        answer_card.card(row, *both, names) for row, both in zip(rows, kept.read(rows), strict=True)
+        answer_card.document_card(row, *pair, names)
+        for row, pair in zip(rows, samples.read(rows), strict=True)
     )
 )
-widgets.problems_shown(shelf.problems)
+widgets.unreadable_folders(shelf.problems)

@@ -1,4 +1,4 @@
-"""What the Answers page reads: two runs, a task of theirs, the lines that are shown."""
+"""The data of the Answers page: two runs, the tasks they share, the samples on screen."""
 
 import dataclasses
 from pathlib import Path
@@ -15,49 +15,50 @@ from explorer.pages.shared import text_format
 from explorer.store import disk
 
 
-def newest_students_first(known: pd.DataFrame) -> list[str]:
-    """Run ids: the newest study's largest student first, teachers last."""
-    keyed = known.assign(is_teacher=known["role"] == "teacher")
+def newest_students_first(runs: pd.DataFrame) -> list[str]:
+    """Run ids: the newest student first, teachers last."""
+    keyed = runs.assign(is_teacher=runs["role"] == "teacher")
     ordered = keyed.sort_values(["is_teacher", "finished_at"], ascending=[True, False])
-    return [str(one) for one in ordered["run_id"]]
+    return [str(run_id) for run_id in ordered["run_id"]]
 
 
-def place_of_teacher(known: pd.DataFrame, run_id: str, others: list[str]) -> int:
-    """Where among the others the run's own teacher is; the first where it is not there."""
-    teacher = known.loc[known["run_id"] == run_id, "teacher_run_id"].iloc[0]
+def default_reference(runs: pd.DataFrame, run_id: str, others: list[str]) -> int:
+    """Position of the run's own teacher among the others; 0 if it is not one of them."""
+    teacher = runs.loc[runs["run_id"] == run_id, "teacher_run_id"].iloc[0]
     return others.index(teacher) if teacher in others else 0
 
 
-def tasks_of_both(scores: pd.DataFrame, run_id: str, against: str) -> dict[str, str]:
-    """Task to the metric that stands for it, where both runs have it."""
+def shared_tasks(scores: pd.DataFrame, run_id: str, against: str) -> dict[str, str]:
+    """Each task that both runs have with the same headline metric, and that metric."""
     headline = scores[scores["headline"]]
     own, other = (
         {str(task): str(metric) for task, metric in zip(of["task"], of["metric"], strict=True)}
-        for of in (headline[headline["run_id"] == one] for one in (run_id, against))
+        for of in (headline[headline["run_id"] == each] for each in (run_id, against))
     )
     return {task: metric for task, metric in own.items() if other.get(task) == metric}
 
 
-def names(known: pd.DataFrame, run_id: str, against: str) -> tuple[str, str]:
-    """Short names of the two, as the charts have them."""
-    both = known.set_index("run_id").loc[[run_id, against]].reset_index()
+def names(runs: pd.DataFrame, run_id: str, against: str) -> tuple[str, str]:
+    """Short names of the two runs, as on the charts."""
+    both = runs.set_index("run_id").loc[[run_id, against]].reset_index()
     first, second = differences.names_of(both)
     return first, second.removesuffix(" (teacher)")
 
 
-def said(task: str, counts: "pd.Series[int]", both: tuple[str, str]) -> str:
+def finding(task: str, counts: "pd.Series[int]", names: tuple[str, str]) -> str:
     """The page's finding: how many answers were lost and gained."""
     lost, gained = int(counts.get(answer_flips.LOST, 0)), int(counts.get(answer_flips.GAINED, 0))
     total = int(counts.sum())
     return (
-        f"On {task}, {both[0]} lost {text_format.plural(lost, 'answer')} that {both[1]} had right "
-        f"and gained {gained:,}; on {total - lost - gained:,} of {total:,} documents they agree."
+        f"On {task}, {names[0]} lost {text_format.plural(lost, 'answer')} that {names[1]} had "
+        f"right and gained {gained:,}; on {total - lost - gained:,} of {total:,} documents they "
+        "agree."
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class Kept:
-    """The samples of two runs on one task, as far as they are kept."""
+class PairedSamples:
+    """The samples of two runs on one task, as far as they are on this machine."""
 
     paths: tuple[Path | None, Path | None]
     run_ids: tuple[str, str]
@@ -65,17 +66,17 @@ class Kept:
     metric: str
 
     def missing(self) -> list[str]:
-        """A sentence for each run whose prompts are not kept: what to do."""
+        """A sentence for each run whose samples are not here, saying what to do."""
         return [
-            f"The questions and choices of {run_id} are not kept here: there is no "
-            f"capability/samples_{samples.file_part(self.task)}_*.jsonl in its folder. Copy that "
-            "folder from where it was measured, or measure the run again."
+            f"The questions and answers of {run_id} are not on this machine: its folder has no "
+            f"capability/samples_{samples.file_part(self.task)}_*.jsonl. Copy the folder from the "
+            "machine that evaluated the run, or run it again."
             for path, run_id in zip(self.paths, self.run_ids, strict=True)
             if path is None
         ]
 
     def matching(self, query: str) -> set[int]:
-        """Documents in whose question or answers the words stand, in either run."""
+        """Ids of the documents whose question or answers contain the query, in either run."""
         return {
             doc_id
             for path in self.paths
@@ -86,7 +87,7 @@ class Kept:
     def read(
         self, rows: list[dict[Any, Any]]
     ) -> list[tuple[SampleAnswer | None, SampleAnswer | None]]:
-        """What run and reference made of these documents: only their lines are read."""
+        """Answers of the run and of the reference to these documents; reads only their lines."""
         doc_ids = [int(row["doc_id"]) for row in rows]
         own, other = (self._answers(path, doc_ids) for path in self.paths)
         return list(zip(own, other, strict=True))
@@ -107,13 +108,15 @@ class Kept:
         return [read.get(doc_id) for doc_id in doc_ids]
 
 
-def kept(root: Path, run_id: str, against: str, task: str, metric: str) -> Kept:
-    """Where the samples of two runs on a task lie."""
+def samples_of(root: Path, run_id: str, against: str, task: str, metric: str) -> PairedSamples:
+    """Find the sample files of two runs on a task."""
     own, other = (
-        samples.newest_files(disk.run_folder(root, one) / "capability").get(samples.file_part(task))
-        for one in (run_id, against)
+        samples.newest_files(disk.run_folder(root, each) / "capability").get(
+            samples.file_part(task)
+        )
+        for each in (run_id, against)
     )
-    return Kept((own, other), (run_id, against), task, metric)
+    return PairedSamples((own, other), (run_id, against), task, metric)
 
 
 def _version(path: Path) -> int:
@@ -122,13 +125,13 @@ def _version(path: Path) -> int:
 
 @st.cache_data(show_spinner=False, max_entries=200)
 def _places(path: Path, version: int, filter_name: str | None) -> dict[int, int]:
-    """The version is only part of the key: another file has other places."""
+    """Byte offsets by document; `version` only makes the cache key change with the file."""
     return samples.line_offsets(path, filter_name)
 
 
 @st.cache_data(show_spinner=False, max_entries=200)
 def _matching(path: Path, version: int, filter_name: str | None, query: str) -> list[int]:
-    """Documents whose text holds the query; lines are read one after the other."""
+    """Ids of the documents whose text contains the query."""
     places = _places(path, version, filter_name)
     lines = samples.read_lines(path, places.values())
     return [

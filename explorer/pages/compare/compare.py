@@ -1,4 +1,4 @@
-"""Compare: choose runs or bring them in, read them side by side, take the table away."""
+"""Compare: choose or import runs, see them side by side, export the table."""
 
 from functools import partial
 
@@ -32,17 +32,17 @@ MODES = ("Results", "Differences")
 widgets.style()
 root = widgets.results_dir()
 shelf = widgets.load(root)
-listed = widgets.listed(shelf)
-finished = listed[listed["status"] == "finished"]
+visible = widgets.visible_runs(shelf)
+finished = visible[visible["status"] == "finished"]
 
-import_results.outcome()
+import_results.show_outcome()
 if finished.empty:
-    widgets.nothing_yet("Nothing to compare yet: finish a run first, or import lm-eval's results.")
-    import_results.button(root, [])
-    widgets.problems_shown(shelf.problems)
+    widgets.empty_page("Nothing to compare yet: finish a run, or import lm-eval results.")
+    import_results.import_popover(root, [])
+    widgets.unreadable_folders(shelf.problems)
     st.stop()
 
-runs = study_summary.chosen(finished, "runs")
+runs = study_summary.choose_runs(finished, "runs")
 
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="compare_row"):
     mode = st.segmented_control(
@@ -69,8 +69,8 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
     runs = unit_cost.add_costs(runs, known_prices, utilisation=utilisation)
     runs = run_table.ordered_for_people(runs)
     chart = retention_chart.retention_chart(runs, template="light", width=1100)
-    downloads.button(partial(export.write_runs, runs), chart, "compare", "comparison")
-    import_results.button(root, finished["run_id"].tolist())
+    downloads.export_popover(partial(export.write_runs, runs), chart, "compare", "comparison")
+    import_results.import_popover(root, finished["run_id"].tolist())
 
 is_teacher = (runs["role"] == "teacher").tolist()
 if mode == MODES[0]:
@@ -79,12 +79,12 @@ if mode == MODES[0]:
     if "Cost" in groups:
         beside = [run_table.LENGTHS] if run_table.LENGTHS in cells else []
         groups["Cost"] = [unit_cost.heading_of(runs), *beside, *GROUPS["Cost"]]
-    hover, marks = html_table.reasons(cells, runs), html_table.busy_marks(cells, runs)
-    st.html(html_table.table(cells, groups, pinned=is_teacher, hover=hover, marks=marks))
+    hover, marks = html_table.cell_notes(cells, runs), html_table.busy_marks(cells, runs)
+    st.html(html_table.results_table(cells, groups, pinned=is_teacher, hover=hover, marks=marks))
     st.caption(study_summary.footnote(runs))
 else:
-    differences.show(root, runs, differences.reference(runs))
+    differences.differences_table(root, runs, differences.choose_reference(runs))
 
 with st.expander("Markdown of this table", icon=":material/markdown:"):
     st.code(export.write_runs(runs, "md").decode(), language="markdown", wrap_lines=False)
-widgets.problems_shown(shelf.problems)
+widgets.unreadable_folders(shelf.problems)

@@ -1,4 +1,4 @@
-"""Results from elsewhere: files dropped on the page become a run, as by `explorer import`."""
+"""Import lm-eval results: uploaded files become a run, as with `explorer import`."""
 
 from pathlib import Path
 
@@ -8,17 +8,17 @@ from explorer.errors import ExplorerError
 from explorer.lm_eval_io import import_run, upload
 from explorer.pages.shared import glossary, text_format, widgets
 
-NO_TEACHER = "none: it is a teacher itself"
-SAID = "import_said"
-"""What became of the last import, in the session: a sentence, and what was left out."""
+NO_TEACHER = "None: this model is a teacher"
+OUTCOME = "import_outcome"
+"""Session key of the last import's outcome: error, run id, files that were left out."""
 
 
-def button(root: Path, runs: list[str]) -> None:
-    """The form behind one button; nothing where the dashboard is read-only.
+def import_popover(root: Path, runs: list[str]) -> None:
+    """A popover with the import form; absent from a read-only dashboard.
 
     Args:
         root: The store.
-        runs: Ids of the runs that the imported model may be a student of.
+        runs: Ids of possible teachers of the imported model.
     """
     if widgets.read_only():
         return
@@ -42,16 +42,16 @@ def button(root: Path, runs: list[str]) -> None:
                 "Import",
                 type="primary",
                 key="import_go",
-                on_click=lambda: _bring(root, name, None if teacher == NO_TEACHER else teacher),
+                on_click=lambda: _import(root, name, None if teacher == NO_TEACHER else teacher),
             )
 
 
-def outcome() -> None:
-    """What the import that was just asked for has done, in the page's own width."""
-    said = st.session_state.pop(SAID, None)
-    if said is None:
+def show_outcome() -> None:
+    """Report, once, what the last import did."""
+    outcome = st.session_state.pop(OUTCOME, None)
+    if outcome is None:
         return
-    error, run_id, problems = said
+    error, run_id, problems = outcome
     if error:
         st.error(text_format.md(error), icon=":material/error:")
         return
@@ -59,18 +59,18 @@ def outcome() -> None:
     for problem in problems[:20]:
         st.caption(text_format.md(problem))
     if len(problems) > 20:
-        st.caption(f"and {len(problems) - 20:,} more; the opened run lists them all.")
+        st.caption(f"and {len(problems) - 20:,} more, all listed when you open the run.")
 
 
-def _bring(root: Path, name: str, teacher: str | None) -> None:
-    """Before the page is drawn again, so that the new run is in its choices."""
-    uploads = {one.name: one for one in st.session_state["import_files"]}
+def _import(root: Path, name: str, teacher: str | None) -> None:
+    """Import before the page is drawn again, so that the new run is among its choices."""
+    uploads = {file.name: file for file in st.session_state["import_files"]}
     try:
         with upload.unpacked(uploads) as folder:
             run_id, problems = import_run.import_folder(root, folder, name.strip(), teacher)
     except ExplorerError as error:
-        st.session_state[SAID] = (str(error), "", [])
+        st.session_state[OUTCOME] = (str(error), "", [])
         return
     widgets.index(root).look_again()
-    st.session_state[SAID] = ("", run_id, problems)
+    st.session_state[OUTCOME] = ("", run_id, problems)
     st.session_state["runs"] = [*st.session_state.get("runs", []), run_id]

@@ -1,4 +1,4 @@
-"""Economics: what a traffic costs with each measured run, from when on it pays, and elsewhere."""
+"""Economics: the cost of serving a given traffic with each run, payback, other devices."""
 
 from functools import partial
 
@@ -11,9 +11,8 @@ from explorer.analysis.cost.fleet import LatencyLimits
 from explorer.analysis.cost.serving_cost import Workload
 from explorer.analysis.tables import run_table
 from explorer.catalogue import prices
-from explorer.charts import cost_chart as charts
-from explorer.charts import export
-from explorer.pages.economics import parts
+from explorer.charts import cost_chart, export
+from explorer.pages.economics import other_devices, parts
 from explorer.pages.shared import (
     downloads,
     glossary,
@@ -29,17 +28,17 @@ TERMS = glossary.TERMS
 widgets.style()
 root = widgets.results_dir()
 shelf = widgets.load(root)
-listed = widgets.listed(shelf)
-finished = listed[(listed["status"] == "finished") & listed["tpot_ms"].notna()]
+visible = widgets.visible_runs(shelf)
+finished = visible[(visible["status"] == "finished") & visible["tpot_ms"].notna()]
 
 if finished.empty:
-    widgets.nothing_yet("No timed run to compute with yet: finish a run first.")
-    widgets.problems_shown(shelf.problems)
-    parts.elsewhere(unit_cost.UTILISATION)
+    widgets.empty_page("No timed runs yet: finish a run first.")
+    widgets.unreadable_folders(shelf.problems)
+    other_devices.other_devices(unit_cost.UTILISATION)
     st.stop()
 
 sentence = st.container(key="economics_sentence")
-runs = study_summary.chosen(finished, "candidates")
+runs = study_summary.choose_runs(finished, "candidates")
 prompt_tokens, answer_tokens = unit_cost.common_lengths(runs)
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="economics_row"):
     traffic = st.number_input(
@@ -96,18 +95,18 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
         placeholder="no limit",
         width=160,
     )
-known = widgets.attempt(lambda: prices.sets(runs, root)) or {name: {} for name in prices.SETS}
+price_sets = widgets.attempt(lambda: prices.sets(runs, root)) or {name: {} for name in prices.SETS}
 price_set = st.segmented_control(
     "Price set",
     list(prices.SETS),
-    default=prices.first_known(known),
+    default=prices.first_known(price_sets),
     required=True,
     key="prices",
     bind="query-params",
     help=TERMS["price_set"],
 )
-book = known[price_set]
-api = parts.api(root)
+book = price_sets[price_set]
+api = parts.choose_api(root)
 assumed = Assumptions(
     workload=Workload(int(input_tokens), int(output_tokens)),
     traffic_per_s=traffic / 60,
@@ -117,36 +116,36 @@ assumed = Assumptions(
     api_usd_per_mtok_input=api.input_usd_per_mtok if api else None,
     api_usd_per_mtok_output=api.output_usd_per_mtok if api else None,
 )
-kept = run_table.ordered_for_people(widgets.index(root).with_retention(runs))
-found = parts.records(root, kept["run_id"].tolist())
+ordered = run_table.ordered_for_people(widgets.index(root).with_retention(runs))
+records = parts.records(root, ordered["run_id"].tolist())
 labels = dict(zip(runs["run_id"], runs["label"], strict=True))
 if runs["label"].duplicated().any():
     labels = {run_id: run_id for run_id in labels}
-rows = economics.candidates(found, labels, assumed)
+rows = economics.candidates(records, labels, assumed)
 rows = rows.merge(
-    kept[["run_id", "retention", "retention_low", "retention_high"]], on="run_id", how="left"
+    ordered[["run_id", "retention", "retention_low", "retention_high"]], on="run_id", how="left"
 )
 
-said = economics.cost_headline(rows, assumed)
+finding = economics.cost_headline(rows, assumed)
 with sentence:
-    st.html(f'<p class="finding">{widgets.text(said)}</p>')
+    st.html(f'<p class="finding">{widgets.escape(finding)}</p>')
 
-months = economics.cost_by_traffic(found, labels, assumed)
+months = economics.cost_by_traffic(records, labels, assumed)
 num_busy = int(interference.was_busy(rows).sum())
 left, right = st.columns(2)
 with left:
     st.subheader("Cost by traffic", anchor=False)
     widgets.chart(
-        charts.break_even_chart(
+        cost_chart.break_even_chart(
             months, assumed.traffic_per_s, num_busy=num_busy, template=widgets.template()
         ),
         "economics_months",
         "Dollars per month by traffic",
     )
 with right:
-    st.subheader("Payback of the distillation", anchor=False)
+    st.subheader("Payback of distillation", anchor=False)
     widgets.chart(
-        charts.payback_chart(
+        cost_chart.payback_chart(
             economics.spending_over_time(rows), rows, num_busy=num_busy, template=widgets.template()
         ),
         "economics_payback",
@@ -173,37 +172,39 @@ groups = {
 }
 with st.container(horizontal=True, vertical_alignment="bottom", key="economics_table_row"):
     st.subheader("Each candidate", anchor=False)
-    light = charts.break_even_chart(months, assumed.traffic_per_s, num_busy=num_busy)
-    downloads.button(partial(export.write_table, rows, cells), light, "economics", "economics")
+    light = cost_chart.break_even_chart(months, assumed.traffic_per_s, num_busy=num_busy)
+    downloads.export_popover(
+        partial(export.write_table, rows, cells), light, "economics", "economics"
+    )
 is_teacher = (rows["role"] == "teacher").tolist()
-hover, marks = parts.reasons(shown, rows), html_table.busy_marks(shown, rows)
-st.html(html_table.table(shown, groups, pinned=is_teacher, hover=hover, marks=marks))
+hover, marks = parts.cell_notes(shown, rows), html_table.busy_marks(shown, rows)
+st.html(html_table.results_table(shown, groups, pinned=is_teacher, hover=hover, marks=marks))
 if rows["usd_per_mtok"].notna().any():
     st.caption(text_format.md(f"{unit_cost.conditions_text(rows)}. {TERMS['split']}"))
 if api:
     st.caption(text_format.md(TERMS["api_break_even"]))
-with st.expander("Under each price set", icon=":material/payments:"):
+with st.expander("With each price set", icon=":material/payments:"):
     by_set = economics.cost_by_price_set(
-        found,
+        records,
         labels,
         assumed,
         {
             name: {device: price.usd_per_hour for device, price in of_set.items()}
-            for name, of_set in known.items()
+            for name, of_set in price_sets.items()
         },
     )
     in_words = by_set[list(prices.SETS)].map(numbers.dollars)
     in_words.insert(0, "Model", by_set["label"])
-    columns = {"": ["Model"], "Dollars a month": list(prices.SETS)}
-    st.html(html_table.table(in_words, columns, pinned=is_teacher))
+    columns = {"": ["Model"], "Dollars per month": list(prices.SETS)}
+    st.html(html_table.results_table(in_words, columns, pinned=is_teacher))
 notes = list(dict.fromkeys(note for note in rows["notes"] if note))
-missing = list(dict.fromkeys(f"not known: {m}" for m in rows["missing"] if m))
+missing = list(dict.fromkeys(f"unknown: {name}" for name in rows["missing"] if name))
 busy = [
     interference.left_out_sentence(
-        num_busy, "without fleet or payback: Explore offers to time it again"
+        num_busy, "without fleet or payback: time it again on the Explore page"
     )
 ]
-parts.rests_on(runs, book, api, [*notes, *missing, *(busy if num_busy else [])])
+parts.assumptions(runs, book, api, [*notes, *missing, *(busy if num_busy else [])])
 
-parts.elsewhere(utilisation)
-widgets.problems_shown(shelf.problems)
+other_devices.other_devices(utilisation)
+widgets.unreadable_folders(shelf.problems)

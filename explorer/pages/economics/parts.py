@@ -1,4 +1,4 @@
-"""Parts of the Economics page: assumptions from widgets, records, the estimate elsewhere."""
+"""Parts of the Economics page: records, the choice of an API, notes and assumptions."""
 
 from pathlib import Path
 
@@ -7,12 +7,10 @@ import streamlit as st
 
 from explorer.analysis import numbers
 from explorer.analysis.cost import unit_cost
-from explorer.analysis.planning import device_fit, roofline
 from explorer.analysis.tables import run_table
-from explorer.catalogue import api_prices, load
+from explorer.catalogue import api_prices
 from explorer.catalogue.api_prices import ApiPrice
 from explorer.catalogue.prices import Price
-from explorer.charts import cost_chart as charts
 from explorer.pages.shared import glossary, text_format, widgets
 from explorer.records import RunRecord
 from explorer.records.rows import row_dicts
@@ -24,26 +22,26 @@ OWN = "your own price"
 
 @st.cache_data(show_spinner=False, max_entries=512)
 def _record(root: Path, run_id: str, version: str) -> RunRecord:
-    """A record; `version` changes when its file does."""
+    """A record; `version` only makes the cache key change with its file."""
     return disk.load(root, run_id)
 
 
 def records(root: Path, run_ids: list[str]) -> list[RunRecord]:
-    """Records of runs, each read once."""
+    """The records of these runs, each read once."""
     versions = widgets.load(root).versions
     return [_record(root, run_id, versions.get(run_id, "")) for run_id in run_ids]
 
 
-def api(root: Path) -> ApiPrice | None:
-    """Let an API be chosen, or prices typed; None compares with none."""
-    offers = {one.name: one for one in widgets.attempt(lambda: api_prices.offers(root)) or []}
+def choose_api(root: Path) -> ApiPrice | None:
+    """Let a person choose an API or type its prices; None compares with no API."""
+    offers = {offer.name: offer for offer in widgets.attempt(lambda: api_prices.offers(root)) or []}
     left, middle, right = st.columns([3, 1, 1], vertical_alignment="bottom")
     with left:
         name = st.selectbox(
             "Compare with an API",
             [OWN, *sorted(offers)],
             index=None,
-            placeholder="None: choose one, or type provider/model",
+            placeholder="None. Choose one, or type provider/model",
             accept_new_options=True,
             key="api",
             bind="query-params",
@@ -85,12 +83,12 @@ def api(root: Path) -> ApiPrice | None:
     return offers.get(name) or widgets.attempt(lambda: api_prices.lookup(name))
 
 
-def reasons(cells: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """What each cell says on hover: why it is missing, or what is known of how it was made."""
-    said = []
+def cell_notes(cells: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Hover text of each cell: why it is missing, or what its value includes."""
+    notes = []
     for row in row_dicts(rows):
-        why = f"Not known without {row['missing']}." if row["missing"] else row["notes"]
-        known = {
+        note = f"Unknown without {row['missing']}." if row["missing"] else row["notes"]
+        by_column = {
             **dict.fromkeys(
                 (
                     "Devices",
@@ -102,19 +100,19 @@ def reasons(cells: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
                     run_table.DECODE,
                     run_table.BLENDED,
                 ),
-                why,
+                note,
             ),
             "Paid back after": row["payback_note"],
             "API break-even": row["break_even"],
         }
-        said.append({name: known.get(name, "") for name in cells.columns})
-    return pd.DataFrame(said, columns=cells.columns, index=cells.index)
+        notes.append({name: by_column.get(name, "") for name in cells.columns})
+    return pd.DataFrame(notes, columns=cells.columns, index=cells.index)
 
 
-def rests_on(
+def assumptions(
     measured: pd.DataFrame, prices: dict[str, Price], chosen: ApiPrice | None, notes: list[str]
 ) -> None:
-    """Every assumption that no control shows, with dates and sources."""
+    """List every assumption that no control shows, with dates and sources."""
     lines = [
         f"**{text_format.md(name)}** {text_format.md(numbers.dollars(price.usd_per_hour))} "
         f"per hour, "
@@ -124,7 +122,7 @@ def rests_on(
     ]
     unpriced = sorted(set(measured["device_name"].dropna()) - set(prices))
     lines += [
-        f"**{text_format.md(name)}** has no price in this set, so nothing that needs one is shown."
+        f"**{text_format.md(name)}** has no price in this set, so its costs are missing."
         for name in unpriced
     ]
     if chosen is not None:
@@ -135,104 +133,13 @@ def rests_on(
             f"{chosen.in_words()}"
         )
         lines.append(f"**API** {text_format.md(asks)}{source}")
-        lines.append("An API sells another model: what it can do is not compared here.")
+        lines.append("The API serves a different model. Capability is not compared here.")
     lines += [text_format.md(f"{note[0].upper()}{note[1:]}.") for note in notes]
     lines += [
-        "Fleets are whole devices; a month has 730 hours; the limits are on the medians.",
-        "Electricity is not in it: these runs have no energy reading.",
-        "The bill is the teacher's pass, shared by the students shown, training, evaluation and "
-        "timing, at this price of the device.",
+        "Fleets are whole devices; a month has 730 hours; limits apply to medians.",
+        "Electricity is not included: these runs have no energy reading.",
+        "The bill covers the teacher's targets (shared by the students shown), training, "
+        "evaluation and timing, at this device price.",
     ]
-    with st.expander("What this rests on", icon=":material/fact_check:", expanded=True):
+    with st.expander("Assumptions", icon=":material/fact_check:", expanded=True):
         st.markdown("\n".join(f"- {line}" for line in lines))
-
-
-def elsewhere(utilisation: float) -> None:
-    """Which devices that are not at hand would hold a model: estimated.
-
-    Args:
-        utilisation: Of the estimated cost per token.
-    """
-    st.subheader("On devices that are not at hand: estimated", anchor=False)
-    sized = device_fit.sized_models(load.table("models"), load.table("shapes"))
-    specs = load.table("hardware_specs")
-    left, right = st.columns(2)
-    with left:
-        models = st.multiselect(
-            "Models",
-            sized["model"].tolist(),
-            default=device_fit.EXAMPLE_MODELS,
-            key="models",
-            bind="query-params",
-        )
-    with right:
-        devices = st.multiselect(
-            "Devices",
-            specs["hardware"].tolist(),
-            default=device_fit.EXAMPLE_DEVICES,
-            key="devices",
-            bind="query-params",
-        )
-    with st.container(horizontal=True, gap="medium", key="economics_fit_row"):
-        together = st.slider(
-            "Requests at once",
-            1,
-            64,
-            8,
-            key="together",
-            bind="query-params",
-            width=200,
-            help=text_format.md(TERMS["concurrency"]),
-        )
-        reading = st.slider(
-            "Arithmetic reached",
-            5,
-            100,
-            100,
-            5,
-            format="%d %%",
-            key="reading",
-            width=200,
-            bind="query-params",
-            help=text_format.md(TERMS["efficiency"]),
-        )
-        writing = st.slider(
-            "Bandwidth reached",
-            5,
-            100,
-            100,
-            5,
-            format="%d %%",
-            key="writing",
-            width=200,
-            bind="query-params",
-            help=text_format.md(TERMS["efficiency"]),
-        )
-    if not models or not devices:
-        st.info("Choose a model and a device above.")
-        return
-    reached = roofline.stated_efficiency(reading / 100, writing / 100)
-    rows = device_fit.device_fit(
-        device_fit.models_named(models, sized),
-        device_fit.devices_named(devices, specs),
-        load.table("hardware"),
-        concurrency=together,
-        utilisation=utilisation,
-        efficiency=reached,
-    )
-    widgets.chart(
-        charts.rent_chart(rows, template=widgets.template()),
-        "economics_rent",
-        "Estimated rent of the devices that hold each model",
-    )
-    st.dataframe(run_table.device_fit_table(rows), hide_index=True)
-    st.caption(
-        text_format.md(
-            f"Estimated, not measured: {device_fit.PROMPT_TOKENS} tokens in and "
-            f"{device_fit.OUTPUT_TOKENS} out, {reached.in_words()}, "
-            f"{unit_cost.utilisation_text(utilisation)}, "
-            f"{device_fit.USABLE_MEMORY:.0%} of the memory used, links between devices free. Rent "
-            "runs from the cheapest to the dearest offer of the dated price book; 8 and 4 bits take"
-            " some capability that is not shown here."
-        )
-    )

@@ -1,4 +1,4 @@
-"""Explore: the finding in one sentence, the chart, and the evidence behind a point."""
+"""Explore: the finding in one sentence, the chart, and the evidence for a point."""
 
 import streamlit as st
 
@@ -6,7 +6,7 @@ from explorer.analysis import headline
 from explorer.analysis.cost import unit_cost
 from explorer.catalogue import prices
 from explorer.charts import retention_chart
-from explorer.pages.explore import filters, run_detail
+from explorer.pages.explore import evidence, failures, filters
 from explorer.pages.shared import (
     chart_width,
     glossary,
@@ -28,7 +28,7 @@ AXES = {
     "peak_memory_bytes": "Memory",
 }
 OLD_AXES = {"$/hour": "usd_per_hour_at_load", "$/1M tokens": "usd_per_mtok"}
-"""Names that axes have in older addresses."""
+"""Names of axes in older addresses."""
 AXIS_HELP = "\n\n".join(
     f"**{text_format.md(AXES[axis])}** {text_format.md(HELP[term])}"
     for axis, term in {
@@ -48,23 +48,26 @@ root = widgets.results_dir()
 shelf = widgets.load(root)
 
 if shelf.runs.empty:
-    st.html('<p class="finding">No runs yet: distil the starter teacher to see what it keeps.</p>')
+    st.html(
+        '<p class="finding">No runs yet. Distil the starter teacher to see how much its students '
+        "keep.</p>"
+    )
     with st.container(horizontal=True):
         if st.button("Go to the Run page", type="primary", icon=":material/play_circle:"):
             st.switch_page(widgets.RUN)
         if not widgets.read_only() and st.button("Start the starter sweep", key="explore_starter"):
             submitting.begin_runs(root, submitting.START, starter_sweep().runs())
             st.switch_page(widgets.RUN)
-    widgets.problems_shown(shelf.problems)
+    widgets.unreadable_folders(shelf.problems)
     st.stop()
 
+widgets.expand_run_ids(shelf.runs["run_id"], widgets.PICKED)
 removal.undo_offer(root)
-listed = filters.listed(shelf)
-chosen = filters.sidebar(listed)
+visible = filters.visible_runs(shelf)
+chosen = filters.sidebar(visible)
 finished = chosen[chosen["status"] == "finished"]
 
-# The controls stand above the chart and the sentence above them, but the sentence needs
-# what the controls choose: its place is kept here.
+# The sentence stands above the controls but depends on them: this reserves its place.
 sentence = st.container(key="explore_sentence")
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="explore_row"):
     x = st.segmented_control(
@@ -101,36 +104,36 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
     )
     utilisation = pricing.utilisation(HELP["utilisation"])
     known_prices = widgets.attempt(lambda: prices.prices_for(chosen, root)) or {}
-    pricing.popover(root, chosen, known_prices)
+    pricing.price_popover(root, chosen, known_prices)
 
 runs = widgets.index(root).with_retention(finished, task)
 runs = unit_cost.add_costs(runs, known_prices, utilisation=utilisation)
 if y == "retention":
     runs["frontier_share"] = widgets.index(root).frontier_share(runs, x, task)
 
-said = headline.headline(runs)
+finding = headline.headline(runs)
 with sentence:
-    st.html(f'<p class="finding">{widgets.text(said)}</p>')
-    filters.said(chosen, listed, runs, task)
+    st.html(f'<p class="finding">{widgets.escape(finding)}</p>')
+    filters.summary_line(chosen, visible, runs, task)
 
 if runs.empty:
-    st.info("No finished run fits the filters. Widen them in the sidebar.")
+    st.info("No finished run matches the filters. Change them in the sidebar.")
 elif x.startswith("usd") and runs[x].isna().all():
-    pricing.ask(root, runs, known_prices)
+    pricing.missing_prices(root, runs, known_prices)
 else:
     figure = retention_chart.retention_chart(
         runs,
         x=x,
         y=y,
         template=widgets.template(),
-        selected=widgets.picked(),
+        selected=widgets.picked_run(),
         width=chart_width.of_chart(),
     )
-    widgets.chart(figure, "explore_chart", said, pick=True)
+    widgets.chart(figure, "explore_chart", finding, pick=True)
     if x == "usd_per_mtok":
         st.caption(text_format.md(f"{unit_cost.conditions_text(runs)}."))
-    run_detail.strip(root, runs, known_prices)
+    evidence.evidence_strip(root, runs, known_prices)
 
-run_detail.failures(root, chosen)
+failures.failed_runs(root, chosen)
 removal.trash_list(root)
-widgets.problems_shown(shelf.problems)
+widgets.unreadable_folders(shelf.problems)

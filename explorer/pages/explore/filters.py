@@ -1,4 +1,4 @@
-"""Which runs a page is about: filters in the sidebar, and a line that says what they leave."""
+"""Filters in the sidebar, and a line that says which runs pass them."""
 
 import pandas as pd
 import streamlit as st
@@ -7,12 +7,12 @@ from explorer.analysis import interference
 from explorer.pages.shared import glossary, text_format, widgets
 from explorer.pages.shared.store_cache import Shelf
 
-TAUGHT = {True: "Distilled", False: "Not distilled"}
+TRAINED = {True: "Distilled", False: "Not distilled"}
 STATES = {"finished": "Finished", "failed": "Failed", "cancelled": "Cancelled"}
 
 
-def listed(shelf: Shelf) -> pd.DataFrame:
-    """The runs that are not hidden, or all of them where the sidebar's switch says so."""
+def visible_runs(shelf: Shelf) -> pd.DataFrame:
+    """The runs that are not hidden, or all runs if the sidebar's switch is on."""
     hidden = shelf.runs["run_id"].isin(shelf.hidden)
     if not hidden.any():
         return shelf.runs
@@ -23,29 +23,29 @@ def listed(shelf: Shelf) -> pd.DataFrame:
             bind="query-params",
             help=glossary.TERMS["hidden_runs"],
         )
-    return shelf.runs if show_all else widgets.listed(shelf)
+    return shelf.runs if show_all else widgets.visible_runs(shelf)
 
 
 def sidebar(runs: pd.DataFrame) -> pd.DataFrame:
-    """Show a filter for everything in which the runs differ; return the runs that pass all."""
-    kept = runs
+    """A filter for each property in which the runs differ; returns the runs that pass all."""
+    passing = runs
     with st.sidebar:
         st.subheader("Filters", anchor=False)
-        kept = _of(kept, runs, "teacher", "Teacher", "teacher")
-        kept = _of(kept, runs, "device_name", "Device", "device")
+        passing = _filter_by(passing, runs, "teacher", "Teacher", "teacher")
+        passing = _filter_by(passing, runs, "device_name", "Device", "device")
         students = runs["role"] == "student"
         if runs.loc[students, "distilled"].nunique() > 1:
-            taught = st.pills(
+            trained = st.pills(
                 "Students",
-                list(TAUGHT.values()),
+                list(TRAINED.values()),
                 selection_mode="multi",
                 key="taught",
                 bind="query-params",
                 help=glossary.TERMS["distilled"],
             )
-            if taught:
-                passes = kept["distilled"].map(TAUGHT).isin(taught)
-                kept = kept[passes | (kept["role"] == "teacher")]
+            if trained:
+                chosen = passing["distilled"].map(TRAINED).isin(trained)
+                passing = passing[chosen | (passing["role"] == "teacher")]
         if runs["status"].nunique() > 1:
             states = st.pills(
                 "State",
@@ -55,18 +55,20 @@ def sidebar(runs: pd.DataFrame) -> pd.DataFrame:
                 bind="query-params",
             )
             if states:
-                kept = kept[kept["status"].map(STATES).isin(states)]
-        if len(kept) == len(runs):
+                passing = passing[passing["status"].map(STATES).isin(states)]
+        if len(passing) == len(runs):
             st.caption(f"{text_format.plural(len(runs), 'run')}, none filtered out.")
         else:
-            st.caption(f"{len(kept):,} of {text_format.plural(len(runs), 'run')}.")
-    return kept
+            st.caption(f"{len(passing):,} of {text_format.plural(len(runs), 'run')}.")
+    return passing
 
 
-def _of(kept: pd.DataFrame, runs: pd.DataFrame, column: str, label: str, key: str) -> pd.DataFrame:
+def _filter_by(
+    passing: pd.DataFrame, runs: pd.DataFrame, column: str, label: str, key: str
+) -> pd.DataFrame:
     options = sorted(runs[column].dropna().unique())
     if len(options) < 2:
-        return kept
+        return passing
     wanted = st.multiselect(
         label,
         options,
@@ -75,17 +77,19 @@ def _of(kept: pd.DataFrame, runs: pd.DataFrame, column: str, label: str, key: st
         placeholder="All",
         help=glossary.TERMS[key],
     )
-    return kept[kept[column].isin(wanted)] if wanted else kept
+    return passing[passing[column].isin(wanted)] if wanted else passing
 
 
-def said(runs: pd.DataFrame, all_runs: pd.DataFrame, shown: pd.DataFrame, task: str | None) -> None:
-    """One quiet line: how many runs, where and when they were made, what was left out.
+def summary_line(
+    runs: pd.DataFrame, all_runs: pd.DataFrame, finished: pd.DataFrame, task: str | None
+) -> None:
+    """One quiet line: how many runs, timed where, the newest, what was left out.
 
     Args:
         runs: The runs that pass the filters.
         all_runs: The whole store.
-        shown: The finished ones, with the columns of `retention.add`.
-        task: The one task that counts; None for all.
+        finished: The finished ones among `runs`, with the columns of `retention.add_retention`.
+        task: The only task that counts; None for all.
     """
     if runs.empty:
         return
@@ -94,21 +98,21 @@ def said(runs: pd.DataFrame, all_runs: pd.DataFrame, shown: pd.DataFrame, task: 
         text_format.plural(len(runs), "run")
         if len(runs) == len(all_runs)
         else f"{len(runs):,} of {text_format.plural(len(all_runs), 'run')} (filtered)",
-        f"on the task {task} alone" if task else "",
+        f"task {task} only" if task else "",
         f"timed on {devices[0]}"
         if len(devices) == 1
         else f"timed on {len(devices)} devices: compare latency within one",
     ]
-    if num_busy := int(interference.was_busy(shown).sum()):
+    if num_busy := int(interference.was_busy(finished).sum()):
         parts.append(f"{num_busy:,} timed on a busy machine")
-    line = " · ".join(widgets.text(part) for part in parts if part)
+    line = " · ".join(widgets.escape(part) for part in parts if part)
     newest = runs["finished_at"].dropna().max()
     if isinstance(newest, str):
-        line += f" · newest {widgets.when(newest)}"
-    # A teacher that was only timed has no scores, and is not expected to.
-    students = shown[shown["role"] == "student"]
+        line += f" · newest {widgets.relative_time(newest)}"
+    # A teacher that was only timed is not expected to have scores.
+    students = finished[finished["role"] == "student"]
     excluded = sorted({text for text in students["excluded_tasks"].dropna() if text})
     if excluded:
         more = f" and {len(excluded) - 1} more notes" if len(excluded) > 1 else ""
-        line += f"<br>Left out: {widgets.text(excluded[0])}{more}"
+        line += f"<br>Left out: {widgets.escape(excluded[0])}{more}"
     st.html(f'<p class="quiet" style="margin:0">{line}</p>')

@@ -1,4 +1,4 @@
-"""Parts of the Published page: the catalogue in memory, the evidence of a point, the claims."""
+"""Parts of the Published page: the data, the evidence for a point, the claims."""
 
 import html
 from typing import Any
@@ -11,7 +11,7 @@ from explorer.analysis.published import check_claims, published_retention
 from explorer.analysis.published.check_claims import Claim
 from explorer.analysis.published.published_retention import Published
 from explorer.catalogue import load
-from explorer.charts import published_chart as charts
+from explorer.charts import published_chart
 from explorer.pages.shared import text_format, widgets
 from explorer.records.rows import row_dicts
 
@@ -21,13 +21,13 @@ COLOURS = {
     "Not supported": "red",
     "Not known": "gray",
 }
-MOST_POINTS = 8
-"""Points shown of each side; the table below holds all."""
+MAX_POINTS = 8
+"""Points shown on each side; the table below has all."""
 
 
 @st.cache_data(show_spinner="Reading the catalogue…")
 def collected(bits: int, concurrency: int) -> Published:
-    """The catalogue put together; it ships with us and does not change while we run."""
+    """The published comparisons. They ship with us and don't change while the app runs."""
     return published_retention.collect_published(
         load.all_tables(), bits=bits, concurrency=concurrency
     )
@@ -35,54 +35,54 @@ def collected(bits: int, concurrency: int) -> Published:
 
 @st.cache_data(show_spinner=False)
 def judged(bits: int, concurrency: int) -> list[Claim]:
-    """The four claims."""
-    found = collected(bits, concurrency)
+    """The four claims with their verdicts."""
+    published = collected(bits, concurrency)
     return check_claims.check_claims(
-        found.rows, found.fitted, load.table("speeds"), load.table("deployments")
+        published.rows, published.fitted, load.table("speeds"), load.table("deployments")
     )
 
 
 def link(url: str, text: str) -> str:
-    """A link to a source as HTML."""
+    """A link as HTML, opened in a new tab."""
     return f'<a href="{html.escape(url)}" target="_blank" rel="noopener">{html.escape(text)}</a>'
 
 
-def evidence(found: Published, point: str) -> None:
-    """Why a point should be believed: who says it, how it was made, each benchmark."""
-    row = row_dicts(found.rows.loc[[point]])[0]
+def comparison_evidence(published: Published, point: str) -> None:
+    """The evidence for a point: its source, how the student was made, each benchmark."""
+    row = row_dicts(published.rows.loc[[point]])[0]
     with st.container(border=True, key="published_evidence"):
         st.subheader(
             text_format.md(f"{row['student']}, compared with {row['compared_to']}"), anchor=False
         )
         left, right = st.columns([2, 3], gap="large")
         with left:
-            widgets.facts(_facts(row))
+            widgets.facts_list(_facts(row))
         with right:
-            detail = found.detail
-            mine = detail[
+            detail = published.detail
+            benchmarks = detail[
                 (detail["student"] == row["student"])
                 & (detail["table_id"] == row["table_id"])
                 & (detail["compared_to"] == row["compared_to"])
             ]
             widgets.chart(
-                charts.per_benchmark_bars(mine, template=widgets.template()),
+                published_chart.per_benchmark_bars(benchmarks, template=widgets.template()),
                 "published_bars",
                 f"What {row['student']} keeps on each benchmark",
             )
 
 
 def _facts(row: dict[Any, Any]) -> list[tuple[str, str]]:
-    text = widgets.text
-    raw = f"{numbers.percent(row['raw_ratio'])}, the mean of {row['num_benchmarks']} benchmarks"
+    text = widgets.escape
+    raw = f"{numbers.percent(row['raw_ratio'])}, mean of {row['num_benchmarks']} benchmarks"
     above = (
-        f"{numbers.percent(row['retention'])}, of the {row['num_corrected']} whose chance is known"
+        f"{numbers.percent(row['retention'])}, mean of the {row['num_corrected']} with known chance"
         if row["num_corrected"]
-        else f"{numbers.MISSING} no benchmark's chance level is known"
+        else f"{numbers.MISSING} no benchmark has a known chance level"
     )
     pairs = [
         ("Relation", text(row["relation"])),
         ("Method", text(row["method"])),
-        ("Teacher, as named", text(_or_dash(row["teacher_named"]))),
+        ("Teacher, as stated", text(_or_dash(row["teacher_named"]))),
         ("Disclosed", text(row["teacher_disclosed"])),
         ("Raw ratio", text(raw)),
         ("Above chance", text(above)),
@@ -93,7 +93,7 @@ def _facts(row: dict[Any, Any]) -> list[tuple[str, str]]:
         ("Rent, estimated", text(_rent(row))),
         ("Measured by", text(row["publisher"])),
         ("Source", link(row["source_url"], row["source_title"])),
-        ("Seen", text(row["date_seen"])),
+        ("Date seen", text(row["date_seen"])),
     ]
     if row["left_out"]:
         pairs.append(("Not counted", text(row["left_out"])))
@@ -107,11 +107,11 @@ def _or_dash(value: Any) -> str:
 def _sizes(row: dict[Any, Any]) -> str:
     if numbers.missing(row["params_b"]):
         return f"{numbers.MISSING} not published"
-    said = numbers.parameters(1e9 * row["params_b"])
+    size = numbers.parameters(1e9 * row["params_b"])
     if numbers.missing(row["teacher_params_b"]):
-        return f"{said}; the larger model's are not published"
+        return f"{size}; the larger model's size is not published"
     whole = numbers.parameters(1e9 * row["teacher_params_b"])
-    return f"{said} of {whole}, {numbers.significant(row['shrink'], 2)} times smaller"
+    return f"{size} of {whole}, {numbers.significant(row['shrink'], 2)} times smaller"
 
 
 def _api(row: dict[Any, Any]) -> str:
@@ -122,11 +122,11 @@ def _api(row: dict[Any, Any]) -> str:
         if numbers.missing(row["price_share"])
         else f", {numbers.percent(row['price_share'])} of the larger model's"
     )
-    said = (
+    price = (
         f"{numbers.dollars(row['api_usd_per_mtok_output'])} per million output tokens{share}, "
         f"{row['price_date']}, "
     )
-    return widgets.text(said) + link(row["price_url"], str(row["seller"]))
+    return widgets.escape(price) + link(row["price_url"], str(row["seller"]))
 
 
 def _rent(row: dict[Any, Any]) -> str:
@@ -139,17 +139,18 @@ def _rent(row: dict[Any, Any]) -> str:
     return f"{low} to {high} per hour on {row['devices']}"
 
 
-def claim(one: Claim) -> None:
+def claim_card(claim: Claim) -> None:
     """A claim with its verdict, the reason, and the points on both sides."""
-    with st.container(border=True, key=f"claim_{one.key}", height="stretch"):
-        st.markdown(f"**{text_format.md(one.said)}**")
-        st.badge(one.verdict, color=COLOURS[one.verdict])  # type: ignore[arg-type]
-        st.markdown(text_format.md(one.why))
+    with st.container(border=True, key=f"claim_{claim.key}", height="stretch"):
+        st.markdown(f"**{text_format.md(claim.said)}**")
+        st.badge(claim.verdict, color=COLOURS[claim.verdict])  # type: ignore[arg-type]  # the names are Streamlit's
+        st.markdown(text_format.md(claim.why))
         with st.expander(
-            f"{text_format.plural(len(one.supporting), 'point')} for, {len(one.opposing):,} against"
+            f"{text_format.plural(len(claim.supporting), 'point')} for, "
+            f"{len(claim.opposing):,} against"
         ):
-            _side("For", one.supporting)
-            _side("Against", one.opposing)
+            _side("For", claim.supporting)
+            _side("Against", claim.opposing)
 
 
 def _side(heading: str, points: pd.DataFrame) -> None:
@@ -158,7 +159,7 @@ def _side(heading: str, points: pd.DataFrame) -> None:
         f"{html.escape(row['basis'])}, {link(row['source_url'], 'source')}</li>"
         if row["source_url"]
         else f"<li>{html.escape(row['point'])}: <b>{html.escape(row['value'])}</b></li>"
-        for row in row_dicts(points.head(MOST_POINTS))
+        for row in row_dicts(points.head(MAX_POINTS))
     ]
     more = len(points) - len(items)
     rest = f'<li class="quiet">and {more:,} more</li>' if more > 0 else ""

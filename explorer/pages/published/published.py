@@ -1,4 +1,4 @@
-"""Published: what others say their students keep, each number with its source."""
+"""Published: what others report that their students keep, each number with its source."""
 
 from functools import partial
 
@@ -7,8 +7,7 @@ import streamlit as st
 
 from explorer.analysis.published import published_retention
 from explorer.analysis.tables import run_table
-from explorer.charts import export
-from explorer.charts import published_chart as charts
+from explorer.charts import export, published_chart
 from explorer.pages.published import parts
 from explorer.pages.shared import chart_width, downloads, glossary, text_format, widgets
 
@@ -28,7 +27,7 @@ CONCURRENCY = 8
 
 widgets.style()
 
-# The controls stand above the chart and the sentence above them: its place is kept here.
+# The sentence stands above the controls but depends on them: this reserves its place.
 sentence = st.container(key="published_sentence")
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="published_row"):
     x = st.segmented_control(
@@ -63,11 +62,11 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
         help=text_format.md(glossary.TERMS["bits"]),
         disabled=x != "usd_per_hour",
     )
-found = parts.collected(int(bits), CONCURRENCY)
+published = parts.collected(int(bits), CONCURRENCY)
 with st.container(horizontal=True, gap="medium", key="published_filters"):
     families = st.pills(
         "Family",
-        list(dict.fromkeys([*charts.FAMILIES, *found.rows["family"]])),
+        list(dict.fromkeys([*published_chart.FAMILIES, *published.rows["family"]])),
         selection_mode="multi",
         key="family",
         wrap=True,
@@ -82,27 +81,27 @@ with st.container(horizontal=True, gap="medium", key="published_filters"):
         bind="query-params",
         help=text_format.md(glossary.TERMS["relation"]),
     )
-rows = found.rows
+rows = published.rows
 if families:
     rows = rows[rows["family"].isin(families)]
 if relations:
     wanted = tuple(RELATIONS[name] for name in relations)
     rows = rows[rows["relation"].str.startswith(wanted)]
 
-said = published_retention.published_headline(rows)
+finding = published_retention.published_headline(rows)
 with sentence:
-    st.html(f'<p class="finding">{widgets.text(said)}</p>')
+    st.html(f'<p class="finding">{widgets.escape(finding)}</p>')
     st.html(
-        f'<p class="quiet">{text_format.plural(len(rows), "comparison")} of {len(found.rows)}, '
-        "each inside one table of one publisher, on the same benchmarks in the same setting. "
-        "Published scores have no intervals. Nothing here was measured by us.</p>"
+        f'<p class="quiet">{text_format.plural(len(rows), "comparison")} of {len(published.rows)}, '
+        "each within one table of one publisher, on the same benchmarks and settings. Published "
+        "scores have no intervals. None of this was measured here.</p>"
     )
 
 if rows.empty:
-    st.info("No published comparison fits the filters. Take one away above.")
+    st.info("No published comparison matches the filters. Remove one above.")
 else:
     picked = st.session_state.get("pair", st.query_params.get("pair"))
-    figure = charts.published_chart(
+    figure = published_chart.published_chart(
         rows,
         x,
         y=y,
@@ -110,18 +109,18 @@ else:
         selected=picked if picked in rows.index else None,
         width=chart_width.of_chart(),
     )
-    widgets.chart(figure, "published_chart", said, pick=True, picked_as="pair")
+    widgets.chart(figure, "published_chart", finding, pick=True, picked_as="pair")
     with st.container(horizontal=True, vertical_alignment="bottom", key="published_pick"):
         point = st.selectbox(
-            "Evidence behind a point",
+            "Evidence for",
             rows.index.tolist(),
             index=None,
-            placeholder="Click a point, or choose it here",
+            placeholder="Click a point, or choose one",
             key="pair",
             bind="query-params",
         )
-        light = charts.published_chart(rows, x, y=y, width=1100)
-        downloads.button(
+        light = published_chart.published_chart(rows, x, y=y, width=1100)
+        downloads.export_popover(
             partial(
                 export.write_table, rows.reset_index(drop=True), run_table.published_table(rows)
             ),
@@ -130,26 +129,25 @@ else:
             "published",
         )
     if point is not None:
-        parts.evidence(found, point)
+        parts.comparison_evidence(published, point)
 
 st.subheader("Four claims everyone repeats", anchor=False)
 for pair in (0, 2):
-    for column, one in zip(
+    for column, claim in zip(
         st.columns(2), parts.judged(16, CONCURRENCY)[pair : pair + 2], strict=True
     ):
         with column:
-            parts.claim(one)
+            parts.claim_card(claim)
 st.caption(
-    "A verdict is computed: holds where every point agrees, in part where some do, not supported "
-    "where none does. Estimated points follow from sizes and dated prices, at eight requests at "
-    "once."
+    "Verdicts are computed: holds if every point agrees, in part if some do, not supported if none "
+    "does. Estimated points use sizes and dated prices, at eight concurrent requests."
 )
 
 if not rows.empty:
     st.subheader("All comparisons", anchor=False)
-    words_table: pd.DataFrame = run_table.published_table(rows)
+    table: pd.DataFrame = run_table.published_table(rows)
     st.dataframe(
-        words_table,
+        table,
         hide_index=True,
         column_config={"Source": st.column_config.LinkColumn(display_text="source")},
     )

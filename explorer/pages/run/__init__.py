@@ -1,1 +1,15 @@
-"""The Run page."""
+"""The Run page: describe a study, see what it will take, start it and watch it.
+
+run.py              the page
+form.py             the study form: widgets in, a spec out
+students_form.py    its fields for teacher, kind and sizes
+training_form.py    its fields for corpus, teacher signal and optimiser
+evaluation_form.py  its fields for tasks
+endpoint_form.py    its fields for a model behind an endpoint
+latency_form.py     its fields for number formats and timing
+run_spec.py         its logic without widgets: offers, parsing, the spec
+preview.py          time, memory, dollars and detectable difference of a study
+queue_panel.py      the queue, refreshed while a run is active
+search_form.py      the tournament form: variants of one run
+search_panel.py     the tournaments and their standings
+"""

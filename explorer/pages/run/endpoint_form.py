@@ -1,4 +1,4 @@
-"""The order form's part on endpoints: whether their model is tested, how, and for what money."""
+"""The form's fields for an endpoint: whether to evaluate it, how, and at what cost."""
 
 import tempfile
 from pathlib import Path
@@ -16,60 +16,60 @@ from explorer.tasks import index
 
 HELP = glossary.TERMS
 COST_TIMEOUT_S = 600
-"""Data may have to be fetched first."""
-COST_KEPT_S = 600
+"""Long enough to download the tasks' data first."""
+COST_TTL_S = 600
 
 
-def wanted() -> bool:
-    """Whether the model is to be tested: it costs tokens, so only on request."""
-    return st.toggle("Test it as well", key="run_api", help=HELP["api_test"])
+def evaluation_wanted() -> bool:
+    """Whether to evaluate the model; off by default, because it costs tokens."""
+    return st.toggle("Evaluate it too", key="run_api", help=HELP["api_test"])
 
 
-def ask(root: Path, teacher: str, tasks: list[str]) -> dict[str, Any]:
-    """Fields of the spec's capability part that only an endpoint has.
+def endpoint_fields(root: Path, teacher: str, tasks: list[str]) -> dict[str, Any]:
+    """Ask for the fields of the spec's capability part that only an endpoint has.
 
     Args:
         root: The store, for the user's own prices.
         teacher: The endpoint's name.
-        tasks: That are to be asked.
+        tasks: The tasks to evaluate.
 
     Raises:
-        BadInput: It is none.
+        BadInput: `teacher` is not a valid endpoint name.
     """
-    where, plain = endpoint.parse_endpoint(teacher), ApiSpec()
-    one, two, three = st.columns(3)
-    found: dict[str, Any] = {
-        "num_concurrent": one.number_input(
-            "Requests at once",
+    address, defaults = endpoint.parse_endpoint(teacher), ApiSpec()
+    left, middle, right = st.columns(3)
+    fields: dict[str, Any] = {
+        "num_concurrent": left.number_input(
+            "Concurrent requests",
             1,
-            value=plain.num_concurrent,
+            value=defaults.num_concurrent,
             key="run_api_at_once",
             help=HELP["api_at_once"],
         ),
-        "max_usd": two.number_input(
-            "At most, in $",
+        "max_usd": middle.number_input(
+            "Spend at most ($)",
             0.01,
             value=None,
             key="run_api_usd",
             placeholder="no limit",
             help=HELP["api_usd"],
         ),
-        "key_variable": three.text_input(
-            "Variable with the key",
+        "key_variable": right.text_input(
+            "API key variable",
             key="run_api_key",
-            placeholder="as usual",
+            placeholder="default",
             help=HELP["api_key"],
         ).strip()
         or None,
     }
-    if where.is_chat:
-        _only_written(tasks)
+    if address.is_chat:
+        _warn_of_scored_tasks(tasks)
     else:
-        found["tokenizer"] = (
+        fields["tokenizer"] = (
             st.text_input("Tokenizer", key="run_api_tokenizer", help=HELP["api_tokenizer"]).strip()
             or None
         )
-    price = widgets.attempt(lambda: api_prices.of_endpoint(root, where.url, where.model))
+    price = widgets.attempt(lambda: api_prices.of_endpoint(root, address.url, address.model))
     if price is not None:
         st.caption(
             text_format.md(
@@ -77,50 +77,50 @@ def ask(root: Path, teacher: str, tasks: list[str]) -> dict[str, Any]:
                 f"${price.output_usd_per_mtok:g} per million output tokens ({price.in_words()})."
             )
         )
-    return {"api": found, "apply_chat_template": where.is_chat}
+    return {"api": fields, "apply_chat_template": address.is_chat}
 
 
-def cost(spec: RunSpec, root: Path) -> None:
-    """What the run's tasks will take in tokens and dollars, when somebody asks for it."""
+def cost_estimate(spec: RunSpec, root: Path) -> None:
+    """A button that estimates the run's requests, tokens and dollars, and the estimate."""
     if st.button(
         "Estimate the cost", key="run_api_cost", icon=":material/payments:", help=HELP["api_cost"]
     ):
         st.session_state["run_api_costed"] = spec.run_id
-    # What was estimated is of one order: another one has to be asked for again.
+    # The estimate holds for one spec; another spec needs another press.
     if st.session_state.get("run_api_costed") != spec.run_id:
         return
-    with st.spinner("Making the prompts and counting their tokens…"):
-        said = widgets.attempt(lambda: _cost(spec.to_yaml(), str(root)))
-    if said is not None:
-        st.markdown(text_format.md(said))
+    with st.spinner("Building the prompts and counting their tokens…"):
+        estimate = widgets.attempt(lambda: _dry_run(spec.to_yaml(), str(root)))
+    if estimate is not None:
+        st.markdown(text_format.md(estimate))
 
 
-@st.cache_data(show_spinner=False, ttl=COST_KEPT_S, max_entries=50)
-def _cost(order: str, root: str) -> str:
-    """The sentence of `explorer run --dry-run`, which makes every prompt and asks nothing."""
+@st.cache_data(show_spinner=False, ttl=COST_TTL_S, max_entries=50)
+def _dry_run(spec: str, root: str) -> str:
+    """The output of `explorer run --dry-run`, which builds every prompt and sends none."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "order.yaml"
-        path.write_text(order, encoding="utf-8")
+        path = Path(folder) / "run.yaml"
+        path.write_text(spec, encoding="utf-8")
         command = ["run", str(path), "--dry-run", "--results", root]
-        said = cli_subprocess.output(command, "The prompts", timeout_s=COST_TIMEOUT_S)
-    # The command breaks its lines for a terminal; what students take of this machine is the
-    # preview's.
-    told, end, _ = " ".join(said.split()).partition("Nothing was asked.")
-    return told + end
+        output = cli_subprocess.output(command, "The prompts", timeout_s=COST_TIMEOUT_S)
+    # The command wraps its lines. What follows, the time on this machine, is in the preview.
+    cost, end, _ = " ".join(output.split()).partition("Nothing was asked.")
+    return cost + end
 
 
-def _only_written(tasks: list[str]) -> None:
-    """Say what a chat can be asked, and which of these tasks it cannot."""
-    said = "A chat is asked tasks in which the model writes (gsm8k, ifeval)"
-    # The stamp reads names of files; the list itself is read once for each.
+def _warn_of_scored_tasks(tasks: list[str]) -> None:
+    """Say which tasks a chat endpoint can run, and which of these it can't."""
+    rule = "A chat endpoint runs tasks with generated answers (gsm8k, ifeval)"
+    # The stamp changes with the list, so that each name is looked up once per list.
     scored = [name for name in tasks if _is_scored(name, index.stamp())]
     if not scored:
-        st.caption(f"{said}.")
+        st.caption(f"{rule}.")
         return
     st.warning(
         text_format.md(
-            f"{said}. These score given answers, for which it gives no log-probabilities, and will "
-            f"be refused: {', '.join(scored)}. Choose others, or an endpoint of plain completions."
+            f"{rule}. These score given answers and will be refused, because it returns no "
+            f"log-probabilities for them: {', '.join(scored)}. Choose others, or a completions "
+            "endpoint."
         ),
         icon=":material/block:",
     )
@@ -128,15 +128,15 @@ def _only_written(tasks: list[str]) -> None:
 
 @st.cache_data(show_spinner=False, max_entries=200)
 def _is_scored(name: str, stamp: str) -> bool:
-    """Whether a name means a task of given answers, as far as the list is there to tell.
+    """Whether a task or group scores given answers; False if the task list is not cached.
 
-    The stamp is only part of the key.
+    `stamp` only makes the cache key change with the list.
     """
-    known = index.read()
-    if known is None:
+    task_index = index.read()
+    if task_index is None:
         return False
     try:
-        leaves = known.leaves(name)
+        leaves = task_index.leaves(name)
     except UnknownTask:
         return False
     return any(leaf.output_type not in (None, "generate_until") for leaf in leaves)

@@ -1,4 +1,4 @@
-"""What an order will take, before anybody pays for it."""
+"""What a study will take, before it starts: time, memory, dollars, detectable difference."""
 
 import html
 from pathlib import Path
@@ -16,13 +16,20 @@ from explorer.pages.shared.store_cache import Shelf
 from explorer.specs import RunSpec
 
 
-def show(specs: list[RunSpec], new: list[RunSpec], shelf: Shelf, root: Path) -> None:
-    """Time, memory, money and the smallest difference that the order can show."""
+def study_preview(specs: list[RunSpec], new: list[RunSpec], shelf: Shelf, root: Path) -> None:
+    """Show time, memory, dollars and the smallest difference that the study can detect.
+
+    Args:
+        specs: All runs of the study.
+        new: Those that are not finished yet.
+        shelf: The store's frames.
+        root: The store.
+    """
     taken = run_time.estimate_runs(new, shelf.runs, shelf.scores)
     with st.container(border=True, key="run_preview"):
         hover = html.escape(glossary.TERMS["detectable"], quote=True)
         st.html(
-            f'<p class="order">{_first(specs, new)}<br>{_costs(taken, shelf, root)}<br>'
+            f'<p class="plan">{_runs(specs, new)}<br>{_costs(taken, shelf, root)}<br>'
             f'<span title="{hover}">{html.escape(_detectable(specs, shelf))}</span></p>'
             + (f'<p class="quiet">{html.escape(_basis(taken))}</p>' if new else "")
             + _too_large(taken, shelf)
@@ -30,37 +37,37 @@ def show(specs: list[RunSpec], new: list[RunSpec], shelf: Shelf, root: Path) -> 
         )
 
 
-def _first(specs: list[RunSpec], new: list[RunSpec]) -> str:
+def _runs(specs: list[RunSpec], new: list[RunSpec]) -> str:
     done = len(specs) - len(new)
-    before = f", {done} of them finished before" if done else ""
+    finished = f"; {done} already finished" if done else ""
     students = [spec for spec in specs if spec.student and not spec.format]
     which = "the teacher" + (
         f" and {text_format.plural(len(students), 'student')}" if students else ""
     )
-    for again, num in (
+    for kind, count in (
         ("as GGUF", sum(spec.gguf is not None for spec in specs)),
-        ("rounded", sum(spec.torch_bits is not None for spec in specs)),
+        ("quantised in torch", sum(spec.torch_bits is not None for spec in specs)),
     ):
-        which += f", {num} of them again {again}" if num else ""
-    return html.escape(f"{text_format.plural(len(specs), 'run')}: {which}{before}.")
+        which += f", {count} more {kind}" if count else ""
+    return html.escape(f"{text_format.plural(len(specs), 'run')}: {which}{finished}.")
 
 
 def _costs(taken: run_time.Estimate, shelf: Shelf, root: Path) -> str:
     if taken.seconds is None:
-        return "<b>Time not known yet</b>"
+        return "<b>Time unknown</b>"
     parts = [f"<b>about {numbers.duration(taken.seconds)}</b>"]
     if taken.memory_bytes:
         parts.append(f"at least {numbers.size(taken.memory_bytes)} of memory")
     price = _price(shelf, root)
     if price is not None:
         usd = price.usd_per_hour * taken.seconds / 3600
-        seen = f" title='{html.escape(price.in_words(), quote=True)}'"
-        parts.append(f"<span{seen}>{numbers.dollars(usd)}</span>")
+        source = f" title='{html.escape(price.in_words(), quote=True)}'"
+        parts.append(f"<span{source}>{numbers.dollars(usd)}</span>")
     return ", ".join(parts)
 
 
 def _price(shelf: Shelf, root: Path) -> prices.Price | None:
-    """The price of the device that the estimate rests on: the newest run's."""
+    """Price of the newest run's device, on which the estimate is based."""
     newest = shelf.runs.dropna(subset=["device_name"]).sort_values("finished_at").tail(1)
     if newest.empty:
         return None
@@ -85,15 +92,15 @@ def _too_large(taken: run_time.Estimate, shelf: Shelf) -> str:
 
 
 def _detectable(specs: list[RunSpec], shelf: Shelf) -> str:
-    num_documents = run_spec.documents_asked(specs, shelf.scores)
+    num_documents = run_spec.num_documents_per_run(specs, shelf.scores)
     if specs[0].capability is None:
-        return "Nothing is tested, so no difference will be seen."
+        return "No tasks chosen: capability is not measured."
     if num_documents is None:
-        return "How many documents these tasks have is known after their first run."
+        return "The number of documents is known after the first run on these tasks."
     points = 100 * paired_tests.smallest_detectable_difference(num_documents)
     return (
-        f"With {num_documents:,} documents you will see differences of "
-        f"{numbers.significant(points)} points or more."
+        f"{num_documents:,} documents reveal differences of {numbers.significant(points)} points "
+        "or more."
     )
 
 
@@ -101,19 +108,19 @@ def _basis(taken: run_time.Estimate) -> str:
     if not taken.unknown or taken.seconds is None:
         return taken.basis
     missing = " and ".join(taken.unknown)
-    return f"{taken.basis} Without {missing}: no earlier run tells how long it takes."
+    return f"{taken.basis} Excludes {missing}: no earlier run to go by."
 
 
 def _large_steps(specs: list[RunSpec], shelf: Shelf) -> str:
-    """A word on students that lose more than half in one cut, and what to do instead."""
-    found = run_time.large_steps(specs, shelf.runs)
-    if not found:
+    """A warning about students that lose more than half in one cut, and what to do instead."""
+    shares = run_time.large_steps(specs, shelf.runs)
+    if not shares:
         return ""
-    lost = numbers.percent(max(found.values()), digits=2)
-    most = f"up to {lost}" if len(found) > 1 else lost
-    said = (
-        f"{', '.join(found)}: this removes {most} of the parameters at once. Distil a larger "
+    lost = numbers.percent(max(shares.values()), digits=2)
+    most = f"up to {lost}" if len(shares) > 1 else lost
+    warning = (
+        f"{', '.join(shares)}: this removes {most} of the parameters at once. Distil a larger "
         "student first, then choose it under Cut from."
     )
     hover = html.escape(glossary.TERMS["start_from"], quote=True)
-    return f'<p class="quiet" title="{hover}">{html.escape(said)}</p>'
+    return f'<p class="quiet" title="{hover}">{html.escape(warning)}</p>'

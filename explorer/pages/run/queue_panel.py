@@ -1,4 +1,4 @@
-"""The queue: a line a run, refreshed on its own while something is active."""
+"""The queue: a line per run, refreshed while a run is active."""
 
 import html
 import urllib.parse
@@ -17,24 +17,24 @@ from explorer.pages.shared import glossary, removal, submitting, text_format, wi
 from explorer.records.rows import row_dicts
 
 REFRESH_S = 1.0
-SHOWN = 12
-"""Runs listed at once; the others are on the Explore page."""
+MAX_LISTED = 12
+"""Runs listed; the others are on the Explore page."""
 STAGES = {
-    "prepare": "Getting ready",
-    "targets": "Asking the teacher",
-    "distil": "Teaching",
-    "capability": "Testing",
+    "prepare": "Preparing",
+    "targets": "Computing teacher targets",
+    "distil": "Training",
+    "capability": "Evaluating",
     "latency": "Timing",
-    "record": "Writing it down",
+    "record": "Saving the record",
 }
 SPARK_COLOUR = "#3d94d1"
-"""Seen well on the light and on the dark theme: a picture can't take the page's text colour."""
+"""Readable on both themes: an image can't take the page's text colour."""
 COLUMNS = [3, 4, 2, 2]
 DONE_COLUMNS = [3, 6, 2]
 
 
-def show(root: Path, *, more_to_come: bool = False) -> None:
-    """Draw the queue; it refreshes itself every second while a run is active or will come."""
+def queue_panel(root: Path, *, more_to_come: bool = False) -> None:
+    """Draw the queue; it refreshes every second while a run is active or more are coming."""
     active = bool(_active(_listing(root))) or more_to_come or submitting.is_running(root)
     fragment = st.fragment(_draw, run_every=REFRESH_S if active else None)
     fragment(root, active, more_to_come)
@@ -56,19 +56,19 @@ def _draw(root: Path, was_active: bool, more_to_come: bool) -> None:
     listing = _listing(root)
     active = _active(listing)
     st.subheader("Queue", anchor=False)
-    submitting.lines(root, but=(submitting.START,))
+    submitting.progress_lines(root, exclude=(submitting.START,))
     if (bool(active) or more_to_come or submitting.is_running(root)) != was_active:
-        # The timer belongs to the whole page: start or stop it there.
+        # The refresh timer belongs to the page: redraw it to start or stop the timer.
         submitting.redraw(root)
     removal.undo_offer(root)
     if listing.empty:
-        st.caption("Nothing has been started yet.")
-    # A run under way is never out of sight.
+        st.caption("No runs yet.")
+    # An active run is always shown.
     hidden = listing["run_id"].isin(widgets.load(root).hidden) & ~listing["state"].isin(ACTIVE)
     shown = listing if st.session_state.get("queue_hidden") else listing[~hidden]
-    for row in row_dicts(shown.head(max(SHOWN, active))):
+    for row in row_dicts(shown.head(max(MAX_LISTED, active))):
         _line(root, row)
-    rest = len(shown) - max(SHOWN, active)
+    rest = len(shown) - max(MAX_LISTED, active)
     if rest > 0:
         st.caption(f"and {rest:,} earlier ones: see Explore.")
     if hidden.any():
@@ -77,11 +77,11 @@ def _draw(root: Path, was_active: bool, more_to_come: bool) -> None:
 
 
 def _line(root: Path, row: Mapping[Any, Any]) -> None:
-    """One run: what it is, how far, how its loss falls, what one can do."""
+    """One run: its name, progress, loss curve and actions."""
     run_id, state = row["run_id"], row["state"]
     done = state == "finished"
     with st.container(key=f"queue_{run_id.replace('.', '-')}", border=not done):
-        # A finished run has no curve to watch: its result gets that place.
+        # A finished run needs no loss curve: its result takes that column.
         name, middle, *curve, actions = st.columns(
             DONE_COLUMNS if done else COLUMNS, vertical_alignment="center"
         )
@@ -89,36 +89,36 @@ def _line(root: Path, row: Mapping[Any, Any]) -> None:
         if state == "running":
             _running(row, middle, curve[0])
         elif state == "queued":
-            middle.progress(0.0, "Waiting for its turn")
+            middle.progress(0.0, "Queued")
         elif done:
             with middle.container(horizontal=True, vertical_alignment="center"):
                 st.markdown(_result(root, run_id), width="content")
                 _time_again(root, run_id)
-            if known(row["error"]):
+            if is_known(row["error"]):
                 middle.caption(text_format.md(row["error"]))
         else:
-            middle.markdown(stopped(row))
+            middle.markdown(stop_reason(row))
         with actions.container(
             horizontal=True, horizontal_alignment="right", vertical_alignment="center"
         ):
             _actions(root, run_id, state, bool(row["cancel_requested"]))
         if not done:
-            # A finished run's log is with the rest of its evidence, on the Explore page.
+            # The log of a finished run is on the Explore page, with its other evidence.
             _log(root, run_id)
 
 
 def _running(row: Mapping[Any, Any], middle: Any, spark: Any) -> None:
-    total = row["total"] if known(row["total"]) else 0
+    total = row["total"] if is_known(row["total"]) else 0
     share = min(1.0, row["done"] / total) if total else 0.0
     parts = [STAGES.get(row["stage"], str(row["stage"] or "Starting").capitalize())]
     if total:
         parts.append(f"{row['done']:,.0f} of {total:,.0f} {row['unit'] or ''}".strip())
-    if known(row["tokens_per_s"]):
+    if is_known(row["tokens_per_s"]):
         parts.append(f"{numbers.significant(row['tokens_per_s'])} tokens/s")
-    if known(row["seconds_left"]):
+    if is_known(row["seconds_left"]):
         parts.append(f"{numbers.duration(row['seconds_left'])} left")
     if row["busy"] is True:
-        parts.append("the machine is busy with something else")
+        parts.append("other processes keep this machine busy")
     middle.progress(share, text_format.md(" · ".join(parts)))
     if isinstance(row["losses"], list):
         spark.html(sparkline(row["losses"]))
@@ -126,38 +126,38 @@ def _running(row: Mapping[Any, Any], middle: Any, spark: Any) -> None:
 
 def _result(root: Path, run_id: str) -> str:
     """A finished run in one line."""
-    shelf = widgets.index(root)
-    runs = shelf.shelf().runs
-    mine = runs[runs["run_id"] == run_id]
-    if mine.empty:
+    index = widgets.index(root)
+    runs = index.shelf().runs
+    rows = runs[runs["run_id"] == run_id]
+    if rows.empty:
         return "Finished"
     try:
-        one = shelf.with_retention(mine).iloc[0]
+        run = index.with_retention(rows).iloc[0]
     except ExplorerError as error:
         return text_format.md(str(error))
     parts = []
-    if one["role"] == "student" and known(one["retention"]):
-        kept = numbers.percent(one["retention"], one["retention_low"], one["retention_high"])
+    if run["role"] == "student" and is_known(run["retention"]):
+        kept = numbers.percent(run["retention"], run["retention_low"], run["retention_high"])
         parts.append(f"keeps {kept}")
-    if known(one["tpot_ms"]):
-        took = f"{numbers.milliseconds(one['tpot_ms'])} a token"
-        was_busy = one["machine_busy"]
-        parts.append(f"{took} ({interference.MARK}, not used)" if was_busy else took)
+    if is_known(run["tpot_ms"]):
+        tpot = f"{numbers.milliseconds(run['tpot_ms'])} per token"
+        was_busy = run["machine_busy"]
+        parts.append(f"{tpot} ({interference.MARK}, not used)" if was_busy else tpot)
     return text_format.md("Finished: " + ", ".join(parts)) if parts else "Finished"
 
 
-def stopped(row: Mapping[Any, Any]) -> str:
-    """Why a run or a tournament failed, was cancelled or interrupted."""
+def stop_reason(row: Mapping[Any, Any]) -> str:
+    """Why a run or tournament failed, was cancelled or was interrupted; in Markdown."""
     colour = "red" if row["state"] == "failed" else "orange"
-    why = row["error"] if known(row["error"]) else ""
-    return f":{colour}[{row['state'].capitalize()}] {text_format.md(str(why))}".strip()
+    reason = row["error"] if is_known(row["error"]) else ""
+    return f":{colour}[{row['state'].capitalize()}] {text_format.md(str(reason))}".strip()
 
 
 def _actions(root: Path, run_id: str, state: str, cancelling: bool) -> None:
     if state == "finished":
         st.page_link(
             widgets.EXPLORE,
-            label="See its point",
+            label="Show on the chart",
             icon=":material/scatter_plot:",
             query_params={"run": run_id},
         )
@@ -179,11 +179,11 @@ def _actions(root: Path, run_id: str, state: str, cancelling: bool) -> None:
             on_click=submitting.begin_again,
             args=(root, run_id),
         )
-    removal.menu(root, run_id, place="queue")
+    removal.run_menu(root, run_id, place="queue")
 
 
 def _time_again(root: Path, run_id: str) -> None:
-    """Offer to measure a finished run anew where the machine was busy."""
+    """Offer to time a finished run again if the machine was busy."""
     runs = widgets.load(root).runs
     was_busy = interference.was_busy(runs[runs["run_id"] == run_id]).any()
     if (
@@ -201,20 +201,20 @@ def _time_again(root: Path, run_id: str) -> None:
 
 
 def _log(root: Path, run_id: str) -> None:
-    """The end of the log, read only when somebody opens it."""
+    """The end of the log, read only when the expander is open."""
     with st.expander("Log", on_change="rerun", key=f"log_{run_id}", type="compact") as log:
         if log.open:
             text = widgets.attempt(lambda: jobs.log_tail(root, run_id, 60))
             st.code(text or "The log is empty.", language=None, height=240, wrap_lines=True)
 
 
-def known(value: Any) -> bool:
+def is_known(value: Any) -> bool:
     """Whether the listing has this value."""
     return not numbers.missing(value)
 
 
 def sparkline(values: list[float]) -> str:
-    """A loss curve as a picture with its last value; it says its numbers to screen readers."""
+    """A loss curve as an image, with its last value; the alt text states both ends."""
     last = f'<span class="quiet">loss {numbers.significant(values[-1])}</span>'
     if len(values) < 2:
         return last
@@ -224,12 +224,12 @@ def sparkline(values: list[float]) -> str:
         f"{100 * i / (len(values) - 1):.1f},{28 - 26 * (value - low) / span:.1f}"
         for i, value in enumerate(values)
     )
-    # A picture by address, because st.html takes inline SVG away.
+    # A data URL, because st.html removes inline SVG.
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 30" preserveAspectRatio="none">'
         f'<polyline points="{points}" fill="none" stroke="{SPARK_COLOUR}" stroke-width="1.5" '
         f'vector-effect="non-scaling-stroke"/></svg>'
     )
-    said = f"Loss from {numbers.significant(values[0])} to {numbers.significant(values[-1])}"
-    address = f"data:image/svg+xml,{urllib.parse.quote(svg)}"
-    return f'<img class="spark" alt="{html.escape(said)}" src="{address}">{last}'
+    alt = f"Loss from {numbers.significant(values[0])} to {numbers.significant(values[-1])}"
+    url = f"data:image/svg+xml,{urllib.parse.quote(svg)}"
+    return f'<img class="spark" alt="{html.escape(alt)}" src="{url}">{last}'

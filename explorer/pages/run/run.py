@@ -1,4 +1,4 @@
-"""Run: an order form, beside it what the order will take, below it tournaments and the queue."""
+"""Run: the study form, what the study will take, tournaments and the queue."""
 
 import streamlit as st
 
@@ -22,41 +22,41 @@ root = widgets.results_dir()
 shelf = widgets.load(root)
 
 if widgets.read_only():
-    st.info("This dashboard is read-only: it shows runs and starts none.", icon=":material/lock:")
+    st.info("This dashboard is read-only: it can't start runs.", icon=":material/lock:")
 else:
-    st.subheader("Order a study", anchor=False)
+    st.subheader("New study", anchor=False)
     left, right = st.columns([5, 3], gap="large")
     problem = None
     specs = []
     with left:
         try:
-            asked = form.ask(root, shelf)
-            specs = run_spec.runs_of(asked)
-            form.shown(asked)
+            study = form.study_form(root, shelf)
+            specs = run_spec.runs_of(study)
+            form.yaml_expander(study)
             sizes.check_students(specs, root)
-            search_form.ask(specs, root)
+            search_form.tournament_form(specs, root)
         except ExplorerError as error:
             problem = str(error)
     with right:
         new = run_spec.not_finished(specs, shelf.runs)
         if problem is None and new and new[0].capability:
-            problem = task_browser.problem(new[0].capability)
+            problem = task_browser.evaluation_problem(new[0].capability)
         if problem:
             st.error(text_format.md(problem), icon=":material/error:")
         else:
-            preview.show(specs, new, shelf, root)
-            # The last is a student where there is one: its teacher's targets cost as well.
+            preview.study_preview(specs, new, shelf, root)
+            # The last run is a student if there is one, and includes the teacher's targets.
             last = new[-1] if new else None
             if (
                 last
                 and (last.capability or last.student)
                 and outside_torch(last.teacher) == "endpoint"
             ):
-                endpoint_form.cost(last, root)
+                endpoint_form.cost_estimate(last, root)
         runs = text_format.plural(len(new), "run")
         label = f"Start {runs}" if new or problem else "Nothing to run: all results exist"
         submitting.start_button(root, new, label, ready=bool(new) and not problem)
 
-under_way = search_panel.show(root)
-queue_panel.show(root, more_to_come=under_way)
-widgets.problems_shown(shelf.problems)
+tournament_active = search_panel.tournament_panel(root)
+queue_panel.queue_panel(root, more_to_come=tournament_active)
+widgets.unreadable_folders(shelf.problems)

@@ -1,4 +1,4 @@
-"""The Run page's tournament form: widgets in, variants of one of the order's runs out."""
+"""The tournament form: widgets in, variants of one of the study's runs out."""
 
 import itertools
 from collections.abc import Mapping
@@ -8,47 +8,47 @@ from typing import Any
 import streamlit as st
 
 from explorer.errors import BadInput, ExplorerError
-from explorer.pages.run import form
+from explorer.pages.run import students_form, training_form
 from explorer.pages.shared import glossary, submitting, text_format
-from explorer.search import queued as tunes
+from explorer.search import queued
 from explorer.specs import DistillSpec, RunSpec, TuneSpec
 
 HELP = glossary.TERMS
 SETTINGS = {
     "learning_rate": "Learning rate",
-    "loss": "Compared by",
-    "choice": "Which layers stay",
-    "kd_weight": "Weight of distillation",
-    "method": "The teacher gives",
-    "hidden_weight": "Weight of hidden states",
-    "on_policy_fraction": "Share that the student writes",
+    "loss": "Loss",
+    "choice": "Layer selection",
+    "kd_weight": "Distillation weight",
+    "method": "Teacher signal",
+    "hidden_weight": "Hidden-state weight",
+    "on_policy_fraction": "On-policy share",
     "blocks_per_step": "Blocks per step",
-    "warmup_fraction": "Share of warm-up",
-    "train_embeddings": "Train the embedding",
+    "warmup_fraction": "Warm-up share",
+    "train_embeddings": "Train embeddings",
     "train_layers": "Layers trained",
 }
-NAMED: dict[str, Mapping[Any, str]] = {
-    "loss": form.LOSSES,
-    "choice": form.CHOICES,
-    "method": form.METHODS,
-    "train_layers": form.TRAINED,
+NAMED_VALUES: dict[str, Mapping[Any, str]] = {
+    "loss": training_form.LOSSES,
+    "choice": students_form.CHOICES,
+    "method": training_form.METHODS,
+    "train_layers": training_form.TRAINED,
     "train_embeddings": {True: "Yes", False: "No"},
 }
-"""Settings whose values have names to choose from; the others' are typed."""
+"""Settings whose values are chosen from a list; values of the others are typed."""
 
 
-def ask(specs: list[RunSpec], root: Path) -> None:
-    """Which settings of the order to try with which values, what that takes, and the start."""
-    taught = [one for one in specs if one.student and one.distill and not one.gguf]
-    if not taught:
+def tournament_form(specs: list[RunSpec], root: Path) -> None:
+    """Ask which settings to vary with which values, say what that takes, and start it."""
+    trained = [spec for spec in specs if spec.student and spec.distill and not spec.gguf]
+    if not trained:
         return
-    with st.expander("Try variants of it first, in a tournament"):
+    with st.expander("Find better training settings first, in a tournament"):
         st.caption(HELP["tune"])
         try:
-            spec = _asked(taught)
+            spec = _tune_spec(trained)
             if spec is None:
                 return
-            st.caption(text_format.md(_takes(spec)))
+            st.caption(text_format.md(_rounds(spec)))
         except ExplorerError as error:
             st.error(text_format.md(str(error)), icon=":material/error:")
             return
@@ -65,7 +65,7 @@ def ask(specs: list[RunSpec], root: Path) -> None:
                 root,
                 submitting.TOURNAMENT,
                 f"the tournament {spec.name}",
-                lambda on_progress: tunes.submit(spec, root, on_progress),
+                lambda on_progress: queued.submit(spec, root, on_progress),
             )
             st.rerun()
         right.download_button(
@@ -80,26 +80,30 @@ def ask(specs: list[RunSpec], root: Path) -> None:
         )
 
 
-def _asked(taught: list[RunSpec]) -> TuneSpec | None:
-    """The tournament that the widgets hold; None before there is a variant.
+def _tune_spec(trained: list[RunSpec]) -> TuneSpec | None:
+    """The tournament that the widgets describe; None before there is a variant.
 
     Raises:
-        BadInput: A value cannot be.
+        BadInput: A value is invalid.
     """
-    one, two, three, four = st.columns([3, 2, 1, 1])
-    named = {spec.name: spec for spec in taught}
-    run = named[one.selectbox("Run to improve", list(named), key="tune_run", help=HELP["tune_run"])]
-    assert run.distill is not None, "only taught runs are offered"
-    budget = two.number_input(
-        "Tokens of the last round",
+    columns = st.columns([3, 2, 1, 1])
+    by_name = {spec.name: spec for spec in trained}
+    run = by_name[
+        columns[0].selectbox("Run to improve", list(by_name), key="tune_run", help=HELP["tune_run"])
+    ]
+    assert run.distill is not None, "only trained runs are offered"
+    budget = columns[1].number_input(
+        "Tokens in the last round",
         256,
         value=run.distill.max_tokens,
         step=10_000,
         key=f"tune_tokens_{run.distill.max_tokens}",
         help=HELP["max_tokens"],
     )
-    rounds = three.number_input("Rounds", 1, 10, 3, key="tune_rounds", help=HELP["tune_rounds"])
-    keep = four.number_input("Keep 1 in", 2, 10, 2, key="tune_keep", help=HELP["tune_keep"])
+    rounds = columns[2].number_input(
+        "Rounds", 1, 10, 3, key="tune_rounds", help=HELP["tune_rounds"]
+    )
+    keep = columns[3].number_input("Keep 1 in", 2, 10, 2, key="tune_keep", help=HELP["tune_keep"])
     settings = st.multiselect(
         "Settings to vary",
         list(SETTINGS),
@@ -108,7 +112,7 @@ def _asked(taught: list[RunSpec]) -> TuneSpec | None:
         key="tune_settings",
         help=HELP["tune_settings"],
     )
-    together = st.checkbox("In all combinations", key="tune_together", help=HELP["tune_together"])
+    together = st.checkbox("All combinations", key="tune_together", help=HELP["tune_together"])
     variants = variants_of({name: _values(name) for name in settings}, together=together)
     if not variants:
         st.caption("Give at least one value.")
@@ -126,11 +130,11 @@ def _asked(taught: list[RunSpec]) -> TuneSpec | None:
 
 
 def _values(name: str) -> list[Any]:
-    if name in NAMED:
+    if name in NAMED_VALUES:
         return st.multiselect(
             SETTINGS[name],
-            list(NAMED[name]),
-            format_func=lambda value: NAMED[name][value],
+            list(NAMED_VALUES[name]),
+            format_func=lambda value: NAMED_VALUES[name][value],
             key=f"tune_{name}",
         )
     return numbers_in(
@@ -145,45 +149,46 @@ def _values(name: str) -> list[Any]:
 
 
 def numbers_in(text: str, name: str) -> list[float]:
-    """Numbers that were typed, comma-separated.
+    """Parse comma-separated numbers.
 
     Raises:
-        BadInput: Something in it is no number.
+        BadInput: The text holds something else.
     """
-    found = []
+    values = []
     for word in filter(None, (part.strip() for part in text.split(","))):
         try:
-            found.append(float(word))
+            values.append(float(word))
         except ValueError as error:
             raise BadInput(f"{name} takes comma-separated numbers, got {word!r}.") from error
-    return found
+    return values
 
 
 def variants_of(values: Mapping[str, list[Any]], *, together: bool) -> list[dict[str, Any]]:
-    """One variant a value, or one for each way to take a value of every setting."""
-    given = {name: found for name, found in values.items() if found}
-    if together and given:
-        chosen = [dict(zip(given, one, strict=True)) for one in itertools.product(*given.values())]
+    """One variant per value, or with `together` one per combination of values."""
+    varied = {name: options for name, options in values.items() if options}
+    if together and varied:
+        combinations = itertools.product(*varied.values())
+        variants = [dict(zip(varied, combination, strict=True)) for combination in combinations]
     else:
-        chosen = [{name: value} for name, found in given.items() for value in found]
-    return [_as_changes(one) for one in chosen]
+        variants = [{name: value} for name, options in varied.items() for value in options]
+    return [_as_changes(variant) for variant in variants]
 
 
-def _as_changes(one: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings under the part of a run's spec that holds them."""
+def _as_changes(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, nested under the part of a run's spec that holds them."""
     changes: dict[str, Any] = {}
-    for name, value in one.items():
+    for name, value in settings.items():
         part = "distill" if name in DistillSpec.model_fields else "student"
         changes.setdefault(part, {})[name] = value
     return changes
 
 
-def _takes(spec: TuneSpec) -> str:
-    """What the tournament trains, round by round."""
-    going, parts, total = len(spec.contenders()), [], 0
+def _rounds(spec: TuneSpec) -> str:
+    """How much the tournament trains, round by round."""
+    contenders, parts, total = len(spec.contenders()), [], 0
     for number in range(spec.rounds):
         tokens = spec.tokens_of_round(number)
-        parts.append(f"{text_format.plural(going, 'training')} of {tokens:,} tokens")
-        total += going * tokens
-        going = spec.survivors(going)
+        parts.append(f"{text_format.plural(contenders, 'training')} of {tokens:,} tokens")
+        total += contenders * tokens
+        contenders = spec.survivors(contenders)
     return f"{', then '.join(parts)}: {total:,} tokens in all."

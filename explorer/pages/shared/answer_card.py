@@ -1,4 +1,4 @@
-"""Documents as cards: the question, the choices, what both models made of them."""
+"""HTML cards of documents: the question, the choices, and what both models answered."""
 
 import html
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ from explorer.analysis import numbers
 from explorer.lm_eval_io.samples import SampleAnswer
 from explorer.tasks.preview import Question
 
-PROMPT_SHOWN = 700
-"""Letters of a prompt's end that are shown at once; examples before a question are long."""
+PROMPT_CHARS = 700
+"""Characters of a prompt's end shown at first; few-shot examples before it can be long."""
 STYLE = """<style>
 .document {border: 1px solid color-mix(in srgb, currentColor 18%, transparent); border-radius: 8px;
   padding: .7rem .9rem .5rem; margin: 0 0 .8rem; max-width: 62rem;}
@@ -33,30 +33,30 @@ STYLE = """<style>
   .document td.number, .document th.number {width: 4.6rem; padding-right: .2rem;}
 }
 </style>"""
-MARK = ' <span title="right">✓</span>'
+CORRECT = ' <span title="correct">✓</span>'
 CHOSEN = '<span title="chosen">●</span> '
 
 
-def card(
+def document_card(
     row: dict[Any, Any],
     run: SampleAnswer | None,
     reference: SampleAnswer | None,
     names: tuple[str, str],
 ) -> str:
-    """One document as HTML; every text is escaped.
+    """One document with both answers, as HTML. All text is escaped.
 
     Args:
-        row: Of `outcomes.outcomes`.
-        run: What the run made of it; None where its samples are not kept.
-        reference: What the reference made of it.
-        names: Of the run and of the reference.
+        row: A row of `answer_flips.answer_flips`.
+        run: The run's answer; None if its samples are not on this machine.
+        reference: The reference's answer; None as above.
+        names: Names of the run and of the reference.
     """
-    kept = run or reference
+    answer = run or reference
     head = (
         f'<span class="{row["outcome"]}">{row["outcome"]}</span>'
         f'<span class="quiet">document {row["doc_id"]}</span>{_margins(run, reference, names)}'
     )
-    if kept is None:
+    if answer is None:
         values = (
             f"{html.escape(names[0])} {numbers.significant(row['run'])}, "
             f"{html.escape(names[1])} {numbers.significant(row['reference'])}"
@@ -64,41 +64,41 @@ def card(
         body = (
             f'<div class="quiet">{values} · document hash {html.escape(row["doc_hash"][:12])}</div>'
         )
-    elif kept.choices:
-        body = _prompt(kept.prompt) + _choices(run, reference, names)
+    elif answer.choices:
+        body = _prompt(answer.prompt) + _choices(run, reference, names)
     else:
-        body = _prompt(kept.prompt) + _written(run, reference, kept.target, names)
+        body = _prompt(answer.prompt) + _generated(run, reference, answer.target, names)
     return f'<article class="document"><header>{head}</header>{body}</article>'
 
 
-def question(one: Question) -> str:
-    """One document as a model is asked it, before anybody has answered, as HTML."""
-    head = f'<header><span class="quiet">document {one.doc_id}</span></header>'
-    said = [(choice, place in one.right) for place, choice in enumerate(one.choices)]
-    if one.target:
-        said.append((one.target, True))
+def question_card(question: Question) -> str:
+    """One document as a model sees it, with the correct answers marked, as HTML."""
+    head = f'<header><span class="quiet">document {question.doc_id}</span></header>'
+    answers = [(choice, i in question.right) for i, choice in enumerate(question.choices)]
+    if question.target:
+        answers.append((question.target, True))
     rows = "".join(
         f'<tr{" class=right" if right else ""}><td class="text">{html.escape(text.strip())}'
-        f"{MARK if right else ''}</td></tr>"
-        for text, right in said
+        f"{CORRECT if right else ''}</td></tr>"
+        for text, right in answers
     )
-    label = "choices" if len(one.choices) > 1 else "what should follow"
+    label = "choices" if len(question.choices) > 1 else "expected continuation"
     table = f"<table><thead><tr><th>{label}</th></tr></thead><tbody>{rows}</tbody></table>"
-    ends = "".join(f" {stop!r}" for stop in one.until)
+    ends = "".join(f" {stop!r}" for stop in question.until)
     until = f'<div class="quiet">ends at{html.escape(ends)}</div>' if ends else ""
-    body = _prompt(one.prompt) + (table if said else "") + until
+    body = _prompt(question.prompt) + (table if answers else "") + until
     return f'<article class="document">{head}{body}</article>'
 
 
 def _margins(
     run: SampleAnswer | None, reference: SampleAnswer | None, names: tuple[str, str]
 ) -> str:
-    said = [
-        f"{html.escape(name)} {_signed(one.margin)}"
-        for name, one in zip(names, (run, reference), strict=True)
-        if one is not None and one.margin is not None
+    margins = [
+        f"{html.escape(name)} {_signed(answer.margin)}"
+        for name, answer in zip(names, (run, reference), strict=True)
+        if answer is not None and answer.margin is not None
     ]
-    return f'<span class="quiet">margin {", ".join(said)}</span>' if said else ""
+    return f'<span class="quiet">margin {", ".join(margins)}</span>' if margins else ""
 
 
 def _signed(value: float) -> str:
@@ -107,12 +107,12 @@ def _signed(value: float) -> str:
 
 def _prompt(prompt: str) -> str:
     if not prompt.strip():
-        return '<div class="prompt quiet">No prompt: the choices are whole sentences.</div>'
-    if len(prompt) <= PROMPT_SHOWN:
+        return '<div class="prompt quiet">No prompt: each choice is a whole sentence.</div>'
+    if len(prompt) <= PROMPT_CHARS:
         return f'<div class="prompt">{html.escape(prompt)}</div>'
     return (
-        f'<div class="prompt">…{html.escape(prompt[-PROMPT_SHOWN:])}</div>'
-        f"<details><summary>The whole prompt, {len(prompt):,} letters</summary>"
+        f'<div class="prompt">…{html.escape(prompt[-PROMPT_CHARS:])}</div>'
+        f"<details><summary>The whole prompt, {len(prompt):,} characters</summary>"
         f'<div class="prompt">{html.escape(prompt)}</div></details>'
     )
 
@@ -120,12 +120,12 @@ def _prompt(prompt: str) -> str:
 def _choices(
     run: SampleAnswer | None, reference: SampleAnswer | None, names: tuple[str, str]
 ) -> str:
-    kept = run or reference
-    assert kept is not None, "the caller has one of the two"
+    answer = run or reference
+    assert answer is not None, "the caller has one of the two"
     rows = []
-    for place, choice in enumerate(kept.choices):
-        cells = "".join(_likelihood(one, place) for one in (run, reference))
-        mark = MARK if choice.right else ""
+    for place, choice in enumerate(answer.choices):
+        cells = "".join(_likelihood(each, place) for each in (run, reference))
+        mark = CORRECT if choice.right else ""
         shown = html.escape(choice.text.strip())
         kind = ' class="right"' if choice.right else ""
         rows.append(f'<tr{kind}><td class="text">{shown}{mark}</td>{cells}</tr>')
@@ -136,26 +136,26 @@ def _choices(
     )
 
 
-def _likelihood(one: SampleAnswer | None, place: int) -> str:
-    if one is None or place >= len(one.choices):
+def _likelihood(answer: SampleAnswer | None, place: int) -> str:
+    if answer is None or place >= len(answer.choices):
         return f'<td class="number">{numbers.MISSING}</td>'
-    choice = one.choices[place]
+    choice = answer.choices[place]
     value = numbers.significant(choice.loglikelihood).replace("-", "−")
     return f'<td class="number">{CHOSEN if choice.chosen else ""}{value}</td>'
 
 
-def _written(
+def _generated(
     run: SampleAnswer | None, reference: SampleAnswer | None, target: str, names: tuple[str, str]
 ) -> str:
-    said: Sequence[tuple[str, str]] = [
+    texts: Sequence[tuple[str, str]] = [
         ("expected", target),
         *(
-            (name, one.response if one else numbers.MISSING)
-            for name, one in zip(names, (run, reference), strict=True)
+            (name, answer.response if answer else numbers.MISSING)
+            for name, answer in zip(names, (run, reference), strict=True)
         ),
     ]
     rows = "".join(
         f'<tr><th>{html.escape(name)}</th><td class="text">{html.escape(text)}</td></tr>'
-        for name, text in said
+        for name, text in texts
     )
     return f"<table><tbody>{rows}</tbody></table>"

@@ -1,4 +1,4 @@
-"""All formats of a table and its figure, or of one run; a file is made when it is asked for."""
+"""Download buttons for a table and its figure, or for one run. Files are made on click."""
 
 from collections.abc import Callable
 from functools import partial
@@ -26,17 +26,17 @@ FORMAT_NAMES = {
     "model-index": "Model card (YAML)",
     "eval-results": "Hub results (YAML)",
 }
-ENDINGS = {"latex": "tex", "lm-eval": "zip", "model-index": "md", "eval-results": "yaml"}
+EXTENSIONS = {"latex": "tex", "lm-eval": "zip", "model-index": "md", "eval-results": "yaml"}
 
 
-def button(write: Callable[[str], bytes], figure: go.Figure, page: str, name: str) -> None:
-    """Show the button.
+def export_popover(write: Callable[[str], bytes], figure: go.Figure, page: str, name: str) -> None:
+    """A popover that offers a table and its figure in every format.
 
     Args:
-        write: Gives the table's bytes in a format of `export.TABLE_FORMATS`.
-        figure: In light ink: a file has no page behind it.
-        page: Begins the widgets' keys.
-        name: Of the files, without ending.
+        write: Returns the table's bytes in a format of `export.TABLE_FORMATS`.
+        figure: Drawn with the light template, since the file gets a white background.
+        page: Prefix of the widgets' keys.
+        name: File name without extension.
     """
     with st.popover("Export", icon=":material/download:", key=f"{page}_export"):
         st.markdown("**Table**")
@@ -49,34 +49,34 @@ def button(write: Callable[[str], bytes], figure: go.Figure, page: str, name: st
                 _download(format, mime, partial(_drawn, figure, format), page, name)
 
 
-def of_run(root: Path, run_id: str) -> None:
-    """Buttons that take one run's scores away as other tools read them.
+def run_buttons(root: Path, run_id: str) -> None:
+    """Buttons that download one run's scores in formats that other tools read.
 
-    What a format has no place for is said on its button, which then does nothing.
+    A button is disabled, with the reason as its help, if its format cannot hold this run.
     """
     with st.container(horizontal=True, key="run_export"):
         for format, mime in export_run.FORMATS.items():
             try:
-                # A zip is made when it is asked for; the YAML is small, and may be refused.
+                # The zip is made on click; the YAML is small, and making it shows if it is refused.
                 make = partial(export_run.export_bytes, root, run_id, format)
                 data = make if format == "lm-eval" else make()
-                why = None
+                reason = None
             except ExplorerError as error:
-                data, why = b"", str(error)
+                data, reason = b"", str(error)
             st.download_button(
                 FORMAT_NAMES[format],
                 data,
-                f"{run_id}.{ENDINGS[format]}",
+                f"{run_id}.{EXTENSIONS[format]}",
                 mime,
                 key=f"run_{format}",
                 on_click="ignore",
-                disabled=why is not None,
-                help=text_format.md(why) if why else None,
+                disabled=reason is not None,
+                help=text_format.md(reason) if reason else None,
             )
 
 
 def _drawn(figure: go.Figure, format: str) -> bytes:
-    """The figure on white."""
+    """The figure as a file, on white."""
     white = go.Figure(figure).update_layout(paper_bgcolor="white", plot_bgcolor="white")
     return export.write_figure(white, format)
 
@@ -85,7 +85,7 @@ def _download(format: str, mime: str, make: partial[bytes], page: str, name: str
     st.download_button(
         FORMAT_NAMES[format],
         make,
-        f"{name}.{ENDINGS.get(format, format)}",
+        f"{name}.{EXTENSIONS.get(format, format)}",
         mime,
         key=f"{page}_{format}",
         on_click="ignore",

@@ -1,39 +1,43 @@
-"""What every term on the pages means, in one place; widgets show it as help."""
+"""What each term on the pages means, in one place. Widgets show it as help."""
 
 TERMS = {
-    "teacher": "The model you have. It is only measured, never changed; students learn from it.",
-    "student": "A smaller model cut from the teacher and taught to imitate it.",
+    "teacher": "The model you start from. It is measured and never changed; students imitate it.",
+    "student": "A smaller model, usually cut from the teacher and trained to imitate it.",
     "layers": (
-        "How many of the teacher's layers the student keeps. Fewer layers are faster and "
-        "cheaper, and know less."
+        "How many of the teacher's layers the student keeps. With fewer layers it is faster and "
+        "cheaper, and less capable."
     ),
     "layer_choice": (
-        "Which layers stay. By importance: those that change the hidden state most on a sample "
-        "of the corpus. Evenly: spaced out over the depth. One by one: again and again the layer "
-        "goes whose loss raises the KL to the teacher least. Only for fewer layers and for both."
+        "How the layers to keep are chosen. By importance: those that change the hidden state "
+        "most on a sample of the corpus. Evenly: spaced out over the depth. Greedily: removes, "
+        "one at a time, the layer whose loss raises the KL to the teacher least. Applies to Fewer "
+        "layers and Both."
     ),
     "kind": (
-        "Fewer layers is the fastest student of a size. Narrower keeps all layers and cuts hidden "
-        "size and MLP channels. Both shares the cut out evenly. Existing model takes a smaller "
-        "model with the same tokenizer. From scratch is the teacher's architecture with random "
-        "weights: the baseline that shows what the cut is worth."
+        "Fewer layers gives the fastest student of its size. Narrower keeps all layers and cuts "
+        "the hidden size and MLP channels. Both splits the cut evenly between the two. Existing "
+        "model starts from a smaller model with the same tokenizer. From scratch trains the "
+        "teacher's architecture from random weights, as a baseline: it shows what the cut is worth."
     ),
     "target": (
-        "How many parameters the student has. The nearest possible sizes are taken, within about "
-        "1 %. Choose none to measure only the teacher."
+        "The student's number of parameters. The nearest possible size is used, within about 1 %. "
+        "Choose none to measure only the teacher."
     ),
-    "checkpoint": "Smaller models with the teacher's tokenizer. Nothing is cut; they are taught.",
+    "checkpoint": (
+        "Smaller models that share the teacher's tokenizer. They are trained as they are; nothing "
+        "is cut."
+    ),
     "start_from": (
-        "A cut of more than half of the parameters goes better in two steps: cut and teach a "
-        "larger student, then cut the next one from it. The teacher stays the teacher."
+        "Removing more than half of the parameters works better in two steps: train a larger "
+        "student first, then cut the next one from it. The teacher stays the same."
     ),
     "retention": (
         "Share of the teacher's capability that the student keeps, corrected for guessing: "
-        "(student − chance) / (teacher − chance), the mean over tasks. The bar is a 95 % interval, "
-        "bootstrapped over the same documents for both models."
+        "(student − chance) / (teacher − chance), averaged over tasks. The bar is a 95 % interval, "
+        "bootstrapped over documents that both models answered."
     ),
     "raw_ratio": (
-        "Student's score divided by the teacher's, without a correction for guessing. Published "
+        "Student's score divided by the teacher's, without correction for guessing. Published "
         "claims use it; it flatters small models."
     ),
     "chance": "The score of a model that only guesses.",
@@ -44,270 +48,275 @@ TERMS = {
     ),
     "latency": "From the request to the last token of the answer.",
     "usd_per_hour": (
-        "What serving the teacher's present load costs per hour with this model: the device's "
+        "Cost per hour of serving the teacher's current load with this model: the device's hourly "
         "price times the share of the device that the load needs."
     ),
     "usd_per_mtok": (
         "US dollars per million output tokens at the stated utilisation, time to first token "
-        "included: the device's price per hour / (output tokens per second while it answers × "
-        "utilisation × 3,600) × 1,000,000. It holds for the prompt and answer lengths at which "
-        "the run was timed."
+        "included: the device's hourly price / (output tokens per second while answering × "
+        "utilisation × 3,600) × 1,000,000. Valid for the prompt and answer lengths at which the "
+        "run was timed."
     ),
     "parameters": "Number of weights in the model.",
-    "memory": "The most memory that was in use while the model was timed.",
+    "memory": "Peak memory while the model was timed.",
     "utilisation": (
         "Share of the paid hours in which the device serves requests: 50 % unless you change it. "
-        "Half the utilisation doubles the cost per token."
+        "Halving the utilisation doubles the cost per token."
     ),
     "price": (
-        "What this device costs per hour. Prices come from dated lists or from you; none is "
-        "ever guessed."
+        "What this device costs per hour. Prices come from dated lists or from you; they are never "
+        "guessed."
     ),
-    "frontier": "Runs that no other run beats on both axes at once.",
+    "frontier": "Runs that no other run beats on both axes.",
     "hidden_runs": (
-        "Runs that somebody hid. They are left out of charts and tables, and nothing of them is "
-        "lost; a hidden teacher's run is still what its students are compared with."
+        "Hidden runs are left out of charts and tables. They are not deleted, and students of a "
+        "hidden teacher are still compared with it."
     ),
-    "task": "One test of lm-evaluation-harness. Pick one to see the capability on it alone.",
-    "device": "The machine or accelerator on which the run was timed. Compare within one device.",
+    "task": "A task of lm-evaluation-harness. Choose one to see capability on it alone.",
+    "device": "The machine or accelerator that timed the run. Compare times within one device.",
     "machine_busy": (
         "Other processes used the machine while this run was timed: more than a fifth of its "
-        "processors' time, or the same GPU. Its times are shown in grey, and no frontier, finding, "
-        "estimate or cost uses them. Its scores count as always. Time it again on an idle machine; "
-        "nothing is trained or asked again."
+        "processor time, or the same GPU. Its times are shown in grey and are left out of every "
+        "frontier, finding, estimate and cost. Its scores still count. Time it again on an idle "
+        "machine; training and evaluation are not repeated."
     ),
-    "distilled": "Whether the student was taught after it was cut, or left as it was.",
+    "distilled": "Whether the student was trained after the cut, or left as it was.",
     "corpus": (
-        "The text that students learn from. The starter corpus ships with us; a file is .txt, "
+        "The text to train on. The starter corpus ships with Distill Explorer; a file is .txt, "
         ".jsonl with a text field, or .parquet with a text column."
     ),
     "method": (
-        "Distributions say how likely every next token is: the most a student can learn from. "
-        "Cached, the teacher is asked once for all students; live, at every step. Its text is the "
-        "road for a student with another tokenizer. The control arm learns from the text alone."
+        "The teacher's distributions give the probability of every next token: the richest signal. "
+        "Cached computes them once for all students; live computes them at every step. Text "
+        "generated by the teacher also works for a student with another tokenizer. The control arm "
+        "trains on the text alone."
     ),
     "loss": (
-        "How the student's distribution is compared with the teacher's. Forward KL covers all that "
-        "is likely, reverse KL keeps away from what is unlikely; the others lie between."
+        "How the student's distribution is compared with the teacher's. Forward KL covers "
+        "everything the teacher finds likely; reverse KL avoids what it finds unlikely; the others "
+        "lie in between."
     ),
-    "beta": "0 is the forward KL, 1 the reverse KL.",
+    "beta": "0 is forward KL, 1 is reverse KL.",
     "control": (
-        "Teaches each student once more, on the same text with the same budget and without the "
-        "teacher: only then can be said whether distillation helped. Doubles the training."
+        "Trains each student a second time on the same text and budget, without the teacher. Only "
+        "this comparison shows whether distillation helped. Doubles the training time."
     ),
     "on_policy": (
-        "Share of the steps whose text the student writes and the teacher judges. Slower; it "
-        "learns from its own mistakes."
+        "Share of the steps that train on text sampled from the student and scored by the teacher. "
+        "Slower; the student learns from its own mistakes."
     ),
-    "hidden": "Adds how far each layer's states are from the teacher's. 0 leaves it out.",
-    "max_tokens": "How much text a student reads while it learns. A shorter corpus is read again.",
+    "hidden": "Weight of a loss on each layer's hidden states. 0 turns it off.",
+    "max_tokens": "Training budget per student. A corpus that is shorter is repeated.",
     "tasks": (
-        "Names of lm-evaluation-harness tasks or groups. starter is the suite that ships with us "
-        "and runs offline."
+        "Tasks or groups of lm-evaluation-harness. starter is the suite that ships with Distill "
+        "Explorer and runs offline."
     ),
     "output_type": (
-        "How a task is answered. Choices: the likeliest of several. Continuation: whether the "
-        "right one is the likeliest of all. Written: the model writes, and its text is checked. "
-        "Perplexity: how well it foresees a text."
+        "How a task is answered. Choices: the most likely of several. Continuation: whether the "
+        "correct text is the most likely of all. Written: the model writes a text, which is "
+        "checked. Perplexity: how well it predicts a text."
     ),
-    "task_kind": "A group or tag stands for several tasks; a run that asks for it asks for each.",
+    "task_kind": "A group or tag stands for several tasks; a run that names it evaluates them all.",
     "own_task": (
-        "It is kept in the results folder, so every machine that works on it can ask it. Nothing "
-        "in the file is executed."
+        "Stored in the results folder, so that every machine working on that folder can use it. "
+        "Nothing in the file is executed."
     ),
-    "own_question": "The column whose text a model is asked.",
-    "own_choices": "One column that holds lists of choices, or several that hold a choice each.",
+    "own_question": "The column that holds the question.",
+    "own_choices": "One column with lists of choices, or several columns with one choice each.",
     "own_answer": (
-        "The right choice: its text, its letter, or its number from 0. Of a written answer, the "
-        "text that is expected, whatever its case and the space around it."
+        "The correct choice: its text, its letter, or its number counted from 0. For a generated "
+        "answer: the expected text; case and surrounding spaces are ignored."
     ),
     "replace": (
-        "The task gets the next version. Runs that were asked the earlier one keep their scores."
+        "Adds a new version of the task. Runs evaluated on an earlier version keep their scores."
     ),
     "data_here": (
-        "The documents are on this machine, so the task can be asked without a connection. Else "
-        "the first run fetches them."
+        "The documents are on this machine, so the task runs offline. Otherwise the first run "
+        "downloads them."
     ),
     "include_path": (
         "A folder on this machine with your own tasks in lm-evaluation-harness's YAML format. "
-        "Choose one that the configuration lists, or type its path. Python code in it runs only "
-        "where the configuration allows it."
+        "Choose a configured folder or type a path. Python code in it runs only where the "
+        "configuration allows it."
     ),
     "task_folder": (
         "A folder with more tasks, from task_folders in this server's configuration file. "
-        "explorer doctor says where that file is."
+        "explorer doctor prints that file's location."
     ),
     "limit": (
         "Documents per task: a seeded, stratified sample, the same for every model. More documents "
-        "take longer and show smaller differences. Empty takes all."
+        "take longer and reveal smaller differences. Leave it empty to use all."
     ),
     "detectable": (
         "The smallest difference from the teacher, in points of score, that this many documents "
-        "show four times out of five (paired test, 5 % level)."
+        "reveal four times out of five (paired test, 5 % level)."
     ),
     "gguf": (
-        "The teacher and every student once more as GGUF in llama.cpp, tested and timed on the "
-        "processor (choose Device cpu): is it better to quantise the teacher or to distil it? "
-        "Needs the extra edge."
+        "Also converts the teacher and every student to GGUF, then evaluates and times them in "
+        "llama.cpp on the processor (choose device cpu). Shows whether to quantise the teacher or "
+        "to distil it. Needs the extra edge."
     ),
     "torch_bits": (
-        "The teacher and every student once more in torch with the weights of linear layers "
-        "rounded, tested and timed. 8 bits everywhere, 4 on an NVIDIA GPU. Needs the extra quant."
+        "Also quantises the linear layers of the teacher and every student in torch, weights only, "
+        "then evaluates and times them. 8 bits works everywhere, 4 bits needs an NVIDIA GPU. Needs "
+        "the extra quant."
     ),
     "teacher_bits": (
-        "Rounds the teacher's weights while it teaches, to save memory; its lessons change a "
-        "little. Students are still cut from the whole teacher and compared with it. Needs the "
-        "extra quant; 4 bits an NVIDIA GPU."
+        "Quantises the teacher while it produces training targets, to save memory; the targets "
+        "change slightly. Students are still cut from the full-precision teacher and compared with "
+        "it. Needs the extra quant; 4 bits needs an NVIDIA GPU."
     ),
     "workload": (
-        "Lengths of prompt and answer of a usual kind of request, or lengths of your own. Compare "
-        "times only of the same lengths."
+        "Prompt and answer lengths of a typical request, or your own. Compare times only at the "
+        "same lengths."
     ),
     "runtime": (
-        "How transformers runs a model: as it is, or compiled with a cache of fixed size, which "
-        "is meant for CUDA. GGUF files and endpoints have their own runtime."
+        "How transformers runs a model: as it is, or compiled with a static cache, which is meant "
+        "for CUDA. GGUF files and endpoints have their own runtime."
     ),
     "levels": (
-        "Requests at once, level by level: batches on this device, clients at an endpoint. The "
-        "sweep ends where a level brings no more tokens a second. Empty measures none."
+        "Numbers of concurrent requests to measure: batches on this device, clients at an "
+        "endpoint. The sweep ends at the first level that brings no more tokens per second. Leave "
+        "it empty to skip the load test."
     ),
-    "repeats": "Timed answers of each model, student and teacher in turns. All are kept.",
-    "warmup": "Answers before the timing that are not counted.",
-    "prompt_tokens": "Length of the prompt in the timing.",
-    "output_tokens": "Length of the answer in the timing; always this long.",
+    "repeats": "Timed answers of each model; student and teacher take turns. All are kept.",
+    "warmup": "Answers before timing starts; they are not counted.",
+    "prompt_tokens": "Prompt length for timing.",
+    "output_tokens": "Answer length for timing; every answer has exactly this length.",
     "batch_size": "Sequences answered together.",
     "kd_weight": (
-        "Share of learning from the teacher's distributions; the rest is from the text alone."
+        "Share of the distillation loss. The rest is cross-entropy on the text: 1 uses only the "
+        "teacher's distributions, 0 only the text."
     ),
     "precision": (
-        "Number format of the products while a student is taught; its weights stay float32. auto "
-        "is bfloat16 on CUDA and float32 on a processor. Processors with instructions for bfloat16 "
-        "teach a good deal faster in it."
+        "Number format of matrix products in training; weights stay float32. auto means bfloat16 "
+        "on CUDA and float32 on CPUs. CPUs with bfloat16 instructions train much faster with it."
     ),
     "vocab_sample": (
         "Trains on the teacher's top tokens plus this many randomly sampled others instead of the "
         "whole vocabulary. Faster for large vocabularies, at hardly any loss. Leave it empty to "
-        "train on all. Only with cached distributions."
+        "train on all. Requires cached distributions."
     ),
     "train_layers": (
-        "Before the first layer that was cut, a student computes what its teacher does. The second "
-        "choice leaves those layers as they are where at least half of the teacher's stay: faster, "
-        "with less memory, and hardly less close. Smaller students need all their layers."
+        "Layers before the first cut still compute what the teacher computes. The second choice "
+        "freezes them where the student keeps at least half of the teacher's layers: faster, with "
+        "less memory, and almost as close to the teacher. Smaller students train all layers."
     ),
-    "temperature": "Softens both models' distributions in the loss; 1 leaves them as they are.",
-    "learning_rate": "The highest step size of the optimiser.",
-    "name": "Begins every run's name. Small letters, digits, dots, dashes, underscores.",
-    "run_device": "auto takes CUDA when there is one, else the CPU.",
+    "temperature": "Softens both models' distributions in the loss; 1 leaves them unchanged.",
+    "learning_rate": "Peak learning rate of the optimiser.",
+    "name": "Prefix of each run's name: lowercase letters, digits, dots, dashes, underscores.",
+    "run_device": "auto uses CUDA if available, otherwise the CPU.",
     "verdict": (
-        "better or worse where the test of the paired answers, adjusted for the number of tasks "
-        "(Holm), has p below 0.05; else inconclusive: more documents may tell."
+        "better or worse if the paired test, adjusted for the number of tasks (Holm), gives p "
+        "below 0.05; otherwise inconclusive: more documents may show a difference."
     ),
     "api_test": (
-        "Ask the endpoint tasks, with lm-eval's own models for APIs. Every answer is kept when it "
-        "comes, and its tokens are counted."
+        "Evaluates tasks at the endpoint through lm-eval's API models. Each answer is saved as it "
+        "arrives, and its tokens are counted."
     ),
-    "api_at_once": "Requests under way at the same time. Lower it where the server says 429.",
+    "api_at_once": "Concurrent requests. Lower it if the server answers 429.",
     "api_usd": (
-        "Ask nothing when the tasks may cost more than this: the prompts, and answers at their "
-        "longest, at the price that is known."
+        "Refuses to start if the tasks may cost more than this at the known price: all prompts, "
+        "plus answers at their maximum length."
     ),
     "api_cost": (
-        "Makes every prompt and counts its tokens, as explorer run --dry-run does; the endpoint is "
-        "asked nothing. The dollars go from the prompts alone to answers at their "
-        "longest, at the price that is known."
+        "Builds every prompt and counts its tokens, as explorer run --dry-run does, without "
+        "sending any request. The range goes from the prompts alone to answers at their maximum "
+        "length, at the known price."
     ),
     "api_key": (
-        "NAME of the environment variable that holds the key on the machine that runs the job. "
-        "As usual is EXPLORER_ENDPOINT_KEY, or the seller's own variable."
+        "Name of the environment variable that holds the key on the machine that runs the job. "
+        "Default: EXPLORER_ENDPOINT_KEY, or the provider's own variable."
     ),
     "api_tokenizer": (
-        "The model's tokenizer: a hub id, a folder, starter. Needed to score given answers; "
-        "without it only tasks in which the model writes can be asked."
+        "The model's tokenizer: a hub id, a folder, or starter. Needed for tasks that score given "
+        "answers; without it only tasks with generated answers can be evaluated."
     ),
     "import_name": (
-        "Begins the new run's id: small letters, digits, dot, dash and underscore. The rest is a "
-        "hash of the files, so importing them twice makes one run."
+        "Prefix of the new run's id: lowercase letters, digits, dots, dashes and underscores. The "
+        "rest is a hash of the files, so importing them twice creates one run."
     ),
     "reference": (
-        "The run that the others are held against, on the same documents. Runs that were measured "
-        "in another way (other shots, another version) are refused, with the reason on hover."
+        "The run to compare with, on the same documents. Runs measured differently (other shots, "
+        "another task version) are refused; hover to see why."
     ),
     "outcome": (
-        "Lost: the reference has it right and the run has not. Gained: the other way round. "
-        "Choose one, or none to see all documents."
+        "Lost: the reference is right and the run is wrong. Gained: the other way round. Choose "
+        "none to see all documents."
     ),
-    "yaml": "The same order as a file: `explorer sweep FILE` does what the button does.",
+    "yaml": "The same runs as a file: `explorer sweep FILE` does what the button does.",
     "kl": (
-        "How far the student's next-token distributions are from the teacher's on text that was "
-        "kept aside, in nats per token. 0 is identical."
+        "How far the student's next-token distributions are from the teacher's on held-out text, "
+        "in nats per token. 0 means identical."
     ),
-    "basis": "Measured here, published by others, or estimated. They look different on the chart.",
-    "seed": "Start of the random numbers: the same seed gives the same run.",
+    "basis": "Measured here, published by others, or estimated. The chart marks them differently.",
+    "seed": "Random seed: the same seed gives the same run.",
     "published_axis": (
-        "Size: billions of parameters, where they are published. API price: what an API "
-        "charges per million output tokens, dated. $/hour: estimated rent of the cheapest "
-        "devices that hold the weights and eight requests."
+        "Size: billions of parameters, where published. API price: what an API charges per "
+        "million output tokens, dated. $/hour: estimated rent of the cheapest devices that hold "
+        "the weights and eight requests."
     ),
     "published_retention": (
-        "Raw: student's score / larger model's score, the mean over benchmarks, as claims have "
-        "it. Corrected: both less the score of a guesser, over the benchmarks whose chance level "
-        "is known."
+        "Raw: student's score / larger model's score, averaged over benchmarks, as claims state "
+        "it. Corrected: chance is subtracted from both scores first, over the benchmarks whose "
+        "chance level is known."
     ),
     "bits": (
-        "Bits of a weight: fewer need less memory, and cost some capability that no published "
-        "score here knows of."
+        "Bits per weight. Fewer bits need less memory and cost some capability, which no published "
+        "score here accounts for."
     ),
     "relation": (
-        "Distilled: the publisher says so. Smaller sibling: a smaller model of the same maker, "
-        "of which nobody says how it was made. Not distilled: the publisher says that it was not."
+        "Distilled: the publisher says so. Smaller sibling: a smaller model by the same maker, "
+        "with no statement on how it was trained. Not distilled: the publisher says it was not."
     ),
-    "traffic": "Requests per minute at the busiest time: the fleet is sized for it.",
+    "traffic": "Requests per minute at the peak. The fleet is sized for it.",
     "input_tokens": (
-        "Length of a prompt. Time to first token is taken in proportion to the measured prompt, so "
-        "stay near it."
+        "Prompt length. Time to first token is scaled in proportion from the measured prompt, so "
+        "stay close to that length."
     ),
-    "answer_tokens": "Length of an answer.",
-    "limit_ttft": "At most this median time to the first token. Empty is no limit.",
-    "limit_tpot": "At most this median time per output token. Empty is no limit.",
+    "answer_tokens": "Answer length.",
+    "limit_ttft": "Upper limit on the median time to first token. Empty means no limit.",
+    "limit_tpot": "Upper limit on the median time per output token. Empty means no limit.",
     "price_set": (
-        "Your prices: those you took or wrote. Cheapest and dearest listed: the ends of the dated "
-        "price book for such a device."
+        "Your prices: those you chose or typed. Cheapest and dearest listed: the ends of the dated "
+        "price book for the device."
     ),
-    "api": "An API to compare with; each price is dated. A name that is not listed, as in "
-    "anthropic/claude-sonnet-4-5, is looked up in the package genai-prices; the first entry "
-    "takes prices of your own.",
+    "api": (
+        "An API to compare with; every price is dated. A name that is not listed, such as "
+        "anthropic/claude-sonnet-4-5, is looked up in the package genai-prices. Choose the first "
+        "entry to type your own prices."
+    ),
     "api_break_even": (
-        "API break-even: the share of a device's throughput from which on the device is cheaper "
-        "than the API. Above 100 % the API is cheaper at any traffic."
+        "API break-even: the share of a device's throughput above which the device is cheaper than "
+        "the API. Above 100 % the API is cheaper at any traffic."
     ),
     "planned_utilisation": (
-        "Share of a device's measured throughput that is planned with, and of the paid hours in "
-        "which it serves requests. The rest is reserve for bursts and for hours without requests. "
-        "Half the utilisation doubles the cost per token."
+        "Share of a device's measured throughput to plan with, and of the paid hours in which it "
+        "serves requests. The rest is headroom for bursts and idle hours. Halving the utilisation "
+        "doubles the cost per token."
     ),
     "split": (
         "Prefill and decode split the cost of a request of the lengths above, at the same "
-        "utilisation: reading the prompt per million input tokens, writing the answer after its "
-        "first token per million output tokens. Blended is the whole request per million input "
-        "and output tokens."
+        "utilisation: prefill per million input tokens, decode per million output tokens after "
+        "the first. Blended is the cost of the whole request per million input and output tokens."
     ),
-    "concurrency": "Requests that are held in memory and answered at once.",
+    "concurrency": "Requests held in memory and answered at once.",
     "efficiency": (
-        "Share of the device's published peak that a program reaches. 100 % is the ceiling, which "
-        "none does; a measured run tells, with explorer fit --run."
+        "Share of the device's published peak that a program reaches. 100 % is a ceiling that no "
+        "program reaches; explorer fit --run takes the share from a measured run."
     ),
     "skew": (
-        "The share of one model that is mixed into the other before they are compared, so that no "
-        "token can cost more than log(1 / skew). 0 is the plain KL."
+        "Share of one model mixed into the other before comparison, so that no token can cost "
+        "more than log(1 / skew). 0 is plain KL."
     ),
     "tune": (
-        "Every variant is taught a little, the better ones longer. The lowest KL to the teacher on "
-        "text kept aside wins. The trainings go side by side where the queue has room."
+        "Trains every variant briefly, then the better ones longer. The lowest KL to the teacher "
+        "on held-out text wins. Trainings run in parallel where the queue has room."
     ),
-    "tune_run": "The student whose teaching is to be improved; it takes part as it is.",
-    "tune_rounds": "How often the better ones go on. The last round has the whole budget.",
-    "tune_keep": ("Keeps 1 in N variants each round and trains the survivors N times longer."),
-    "tune_settings": "Each value of each setting is one variant of the order above.",
-    "tune_together": "One variant for each way to take a value of every setting, instead.",
-    "tune_best": "Test and time the student of the best variant; it is taught already.",
+    "tune_run": "The student to improve; its own settings take part as one variant.",
+    "tune_rounds": "Number of rounds. The last one trains on the full budget.",
+    "tune_keep": "Keeps 1 in N variants each round and trains the survivors N times longer.",
+    "tune_settings": "Each value of each setting is one variant of the run above.",
+    "tune_together": "Makes one variant for each combination of values.",
+    "tune_best": "Evaluates and times the best variant's student, which is already trained.",
 }

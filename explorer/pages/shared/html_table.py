@@ -1,4 +1,4 @@
-"""A results table as HTML: groups of columns, intervals in small grey, reasons on hover."""
+"""Results tables as HTML: column groups, small grey intervals, notes on hover."""
 
 import html
 import re
@@ -9,14 +9,14 @@ import pandas as pd
 from explorer.analysis import interference, numbers
 
 TIMED = ("TPOT", "TTFT", "Latency", "$", "Memory")
-"""How the columns begin that rest on the timing."""
+"""Prefixes of the columns that come from timing."""
 INTERVAL = re.compile(r"(\[[^\]]*\])$")
 
 LONG_HEADING = 24
-"""Letters from which on a column's name may take several lines."""
+"""Characters above which a heading may wrap."""
 
 
-def table(
+def results_table(
     cells: pd.DataFrame,
     groups: Mapping[str, Sequence[str]],
     *,
@@ -24,14 +24,14 @@ def table(
     hover: pd.DataFrame | None = None,
     marks: pd.DataFrame | None = None,
 ) -> str:
-    """The table as HTML; every text is escaped.
+    """The table as HTML. All text is escaped.
 
     Args:
         cells: Text; a trailing `[low, high]` becomes small and grey.
         groups: Heading to its columns, in order. The first group names the rows.
-        pinned: For each row, whether it is a teacher's and stands out.
-        hover: Same shape as `cells`: what a cell says on hover; empty says nothing.
-        marks: Same shape as `cells`: a CSS class of a cell (better, worse, inconclusive, busy).
+        pinned: For each row, whether it is a teacher, which is highlighted.
+        hover: Same shape as `cells`: the text on hover; empty for none.
+        marks: Same shape as `cells`: the cell's CSS class (better, worse, inconclusive, busy).
     """
     columns = [name for names in groups.values() for name in names]
     firsts = {names[0] for names in list(groups.values())[1:] if names}
@@ -69,7 +69,7 @@ def table(
 
 
 def _heading(name: str) -> str:
-    """A column's name; a long one may take several lines, but not one a word."""
+    """A column's heading. A long one may wrap, but not after every word."""
     shown = html.escape(name)
     return f'<span class="long">{shown}</span>' if len(name) > LONG_HEADING else shown
 
@@ -85,41 +85,41 @@ def _cell(text: str, hover: str, kind: str) -> str:
     return f"<td{kind}{title}>{shown}</td>"
 
 
-def reasons(cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """For each cell what it says on hover: why it is missing, or where its price is from.
+def cell_notes(cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Hover text of each cell: why it is missing, or the source of its price.
 
     Args:
-        cells: As `tables.comparison`.
-        runs: The same rows in the same order, with the columns of `retention.add` and
-            `cost.add`.
+        cells: From `run_table.comparison_table`.
+        runs: The same rows in the same order, with the columns of `retention.add_retention` and
+            `unit_cost.add_costs`.
     """
-    said = pd.DataFrame("", index=cells.index, columns=cells.columns)
+    notes = pd.DataFrame("", index=cells.index, columns=cells.columns)
     missing = cells == numbers.MISSING
     for name in cells.columns:
         if name.startswith("$"):
-            said[name] = runs["price_note"].to_numpy()
+            notes[name] = runs["price_note"].to_numpy()
         elif name.startswith(("Retention", "Raw")):
-            said[name] = runs["excluded_tasks"].fillna("").to_numpy()
+            notes[name] = runs["excluded_tasks"].fillna("").to_numpy()
         elif name in ("Layers", "Parameters", "Weights"):
-            said.loc[missing[name], name] = "The run did not get as far as reading the model."
+            notes.loc[missing[name], name] = "The run ended before it loaded the model."
         else:
-            said.loc[missing[name], name] = "This run was not timed."
+            notes.loc[missing[name], name] = "This run was not timed."
         if name.startswith(TIMED):
             busy = interference.was_busy(runs).to_numpy()
             warnings = runs.loc[busy, "latency_warning"].tolist()
-            reasons_so_far = said.loc[busy, name].tolist()
-            said.loc[busy, name] = [
-                f"{reason} {warning}".strip()
-                for reason, warning in zip(reasons_so_far, warnings, strict=True)
+            notes_so_far = notes.loc[busy, name].tolist()
+            notes.loc[busy, name] = [
+                f"{note} {warning}".strip()
+                for note, warning in zip(notes_so_far, warnings, strict=True)
             ]
-    return said
+    return notes
 
 
 def busy_marks(cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """The CSS class `busy` for each cell that rests on times taken on a busy machine.
+    """The CSS class `busy` for each cell that depends on times taken on a busy machine.
 
     Args:
-        cells: As `tables.comparison` or `tables.economics`.
+        cells: From `run_table.comparison_table` or `run_table.economics_table`.
         runs: The same rows in the same order.
     """
     marks = pd.DataFrame("", index=cells.index, columns=cells.columns)

@@ -1,4 +1,4 @@
-"""A device without a price is a blank that asks for one."""
+"""Device prices: shown, chosen from the price book or typed; and the utilisation slider."""
 
 from pathlib import Path
 
@@ -21,8 +21,8 @@ def _book() -> pd.DataFrame:
 
 
 def utilisation(help: str) -> float:
-    """Let the utilisation be chosen that every cost per token on the page has, in (0, 1]."""
-    chosen = st.slider(
+    """A slider for the utilisation behind every cost per token on the page; in (0, 1]."""
+    percent = st.slider(
         "Utilisation",
         5,
         100,
@@ -34,11 +34,11 @@ def utilisation(help: str) -> float:
         help=help,
         width=150,
     )
-    return chosen / 100
+    return percent / 100
 
 
-def popover(root: Path, runs: pd.DataFrame, known: dict[str, Price]) -> None:
-    """A button that shows the devices' prices and lets them be changed."""
+def price_popover(root: Path, runs: pd.DataFrame, known: dict[str, Price]) -> None:
+    """A popover that shows the devices' prices and lets a person change them."""
     devices = _devices(runs)
     unpriced = [name for name in devices if name not in known]
     label = "Prices" if not unpriced else "Set a price"
@@ -47,8 +47,8 @@ def popover(root: Path, runs: pd.DataFrame, known: dict[str, Price]) -> None:
             _device(root, name, devices[name], known.get(name), "pop")
 
 
-def ask(root: Path, runs: pd.DataFrame, known: dict[str, Price]) -> None:
-    """In the chart's place: ask for the prices without which there is no chart."""
+def missing_prices(root: Path, runs: pd.DataFrame, known: dict[str, Price]) -> None:
+    """In place of the chart: a form for each device whose price the chart needs."""
     for name, num_cpus in _devices(runs).items():
         if name not in known:
             with st.container(border=True, key=f"ask_{len(name)}_{num_cpus}"):
@@ -61,20 +61,20 @@ def _devices(runs: pd.DataFrame) -> dict[str, int]:
 
 
 def _device(root: Path, name: str, num_cpus: int, price: Price | None, place: str) -> None:
-    """One device: its price with source and date, or the question for it."""
+    """One device: its price with source and date, and the form that sets it."""
     st.markdown(f"**{text_format.md(name)}**")
     if price is not None:
         st.markdown(text_format.md(f"{numbers.dollars(price.usd_per_hour)} per hour"))
         source = f" [Source]({price.source_url})" if price.source_url.startswith("http") else ""
         st.caption(text_format.md(price.in_words()) + source)
     else:
-        st.caption("No price is known for this device. Choose one or type your own.")
+        st.caption("This device has no price yet. Choose one or type your own.")
     if widgets.read_only():
         return
     path = root / prices.OVERRIDES
     suggested = prices.suggest(name, num_cpus, _book())[:MAX_SUGGESTED]
     if suggested:
-        chosen = st.selectbox(
+        choice = st.selectbox(
             "From the price list",
             suggested,
             index=None,
@@ -82,21 +82,23 @@ def _device(root: Path, name: str, num_cpus: int, price: Price | None, place: st
             placeholder="Choose a dated price",
             key=f"explore_{place}_pick_{name}",
         )
-        if chosen is not None:
-            st.caption(text_format.md(chosen.in_words()))
+        if choice is not None:
+            st.caption(text_format.md(choice.in_words()))
     else:
-        chosen = None
+        choice = None
     typed = st.text_input(
-        "Or your own, in dollars per hour", key=f"explore_{place}_own_{name}", placeholder="0.05"
+        "Or your own, in dollars per hour",
+        key=f"explore_{place}_own_{name}",
+        placeholder="0.05",
     )
     if st.button(
-        "Use this price", key=f"explore_{place}_save_{name}", disabled=not (chosen or typed)
+        "Use this price", key=f"explore_{place}_save_{name}", disabled=not (choice or typed)
     ):
         with widgets.errors_shown():
-            prices.write_override(path, name, prices.own(typed, "Your price") if typed else chosen)
+            prices.write_override(path, name, prices.own(typed, "Your price") if typed else choice)
             st.rerun()
 
 
 def _one_line(price: Price) -> str:
-    who = " ".join(part for part in (price.provider, price.instance, price.tier) if part)
-    return f"{numbers.dollars(price.usd_per_hour)} per hour · {who} · {price.date_seen}"
+    offer = " ".join(part for part in (price.provider, price.instance, price.tier) if part)
+    return f"{numbers.dollars(price.usd_per_hour)} per hour · {offer} · {price.date_seen}"

@@ -1,4 +1,4 @@
-"""Hide and delete runs on a page, and undo it."""
+"""Hide, delete and restore runs on a page."""
 
 from pathlib import Path
 
@@ -11,17 +11,17 @@ from explorer.store import trash
 HIDE, SHOW, DELETE = "Hide", "Show again", "Delete"
 ICONS = {HIDE: "visibility_off", SHOW: "visibility", DELETE: "delete"}
 JUST_DELETED = "just_deleted"
-"""The run that this session deleted last, for the offer to undo it."""
-MOST_SHOWN = 50
+"""Session key of the run that was deleted last, for the offer to undo it."""
+MAX_LISTED = 50
 
 
-def menu(root: Path, run_id: str, *, place: str) -> None:
-    """A menu that hides, shows or deletes a run; nothing in a read-only dashboard.
+def run_menu(root: Path, run_id: str, *, place: str) -> None:
+    """A menu that hides, shows or deletes a run; absent from a read-only dashboard.
 
     Args:
         root: The store.
-        run_id: The run; it is not under way.
-        place: Where the menu stands, for its key.
+        run_id: A run that is not active.
+        place: Where the menu stands; part of its key.
     """
     if widgets.read_only():
         return
@@ -38,7 +38,7 @@ def menu(root: Path, run_id: str, *, place: str) -> None:
 
 
 def _act(root: Path, run_id: str, action: str | None) -> None:
-    """Do what was chosen; it runs before the page is drawn again."""
+    """Do what was chosen, before the page is drawn again."""
     if action == HIDE:
         widgets.attempt(lambda: trash.hide(root, [run_id]))
     elif action == SHOW:
@@ -53,12 +53,12 @@ def _act(root: Path, run_id: str, action: str | None) -> None:
 
 
 def undo_offer(root: Path) -> None:
-    """After a deletion: what was deleted, and a button that takes it back."""
+    """After a deletion: what was deleted, and a button that restores it."""
     run_id = st.session_state.get(JUST_DELETED)
     if run_id is None or all(entry.run_id != run_id for entry in trash.deleted(root)):
         return
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
-        st.markdown(f"Deleted **{text_format.md(run_id)}**.{_left_alone(root, run_id)}")
+        st.markdown(f"Deleted **{text_format.md(run_id)}**.{_effect_on_students(root, run_id)}")
         st.button(
             "Undo",
             key=f"undo_{run_id}",
@@ -68,14 +68,15 @@ def undo_offer(root: Path) -> None:
         )
 
 
-def _left_alone(root: Path, run_id: str) -> str:
-    """What the deletion means for other runs, where it means something."""
+def _effect_on_students(root: Path, run_id: str) -> str:
+    """A sentence on the students that lose their teacher; empty if there are none."""
     runs = widgets.load_runs(root)
     num_students = int((runs["teacher_run_id"] == run_id).sum())
     if not num_students:
         return ""
+    them = "It" if num_students == 1 else "They"
     return (
-        f" {text_format.plural(num_students, 'run')} had it as the teacher's run and cannot be "
+        f" It was the teacher of {text_format.plural(num_students, 'run')}. {them} can't be "
         "compared without it."
     )
 
@@ -86,13 +87,13 @@ def _restore(root: Path, run_id: str) -> None:
 
 
 def trash_list(root: Path) -> None:
-    """The deleted runs, each with a way back; nothing where the trash is empty."""
+    """The deleted runs, each with a button that restores it; nothing if the trash is empty."""
     entries = trash.deleted(root)
     if not entries:
         return
     title = f"Trash: {text_format.plural(len(entries), 'deleted run')}"
     with st.expander(title, icon=":material/delete:", key="trash"):
-        for entry in entries[:MOST_SHOWN]:
+        for entry in entries[:MAX_LISTED]:
             name, action = st.columns([6, 2], vertical_alignment="center")
             name.markdown(
                 f"**{text_format.md(entry.run_id)}** deleted {text_format.ago(entry.deleted_at)}"
@@ -106,6 +107,8 @@ def trash_list(root: Path) -> None:
                     on_click=_restore,
                     args=(root, entry.run_id),
                 )
-        if len(entries) > MOST_SHOWN:
-            st.caption(f"and {len(entries) - MOST_SHOWN:,} earlier ones: `explorer trash`.")
-        st.caption("Delete them for good: `explorer trash --empty`.")
+        if len(entries) > MAX_LISTED:
+            st.caption(
+                f"and {len(entries) - MAX_LISTED:,} earlier ones: `explorer trash` lists all."
+            )
+        st.caption("To delete them for good: `explorer trash --empty`.")

@@ -92,7 +92,7 @@ class Index:
             self._looked_at = -LOOK_EVERY_S
 
     def with_retention(self, runs: pd.DataFrame, task: str | None = None) -> pd.DataFrame:
-        """`retention.add` for these runs, each (run, teacher run, task) computed once.
+        """`retention.add_retention` for these runs, each (run, teacher run, task) computed once.
 
         Args:
             runs: Rows of the shelf.
@@ -119,7 +119,7 @@ class Index:
         """How sure each run's place on the frontier of retention against `x` is.
 
         Args:
-            runs: With the columns of `retention.add`, and `x`.
+            runs: With the columns of `retention.add_retention`, and `x`.
             x: The column that should be small.
             task: Only this task counts; None takes all.
 

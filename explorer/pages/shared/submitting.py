@@ -1,7 +1,7 @@
-"""Buttons that hand something to the queue: the page answers at once and shows how far it is.
+"""Buttons that submit runs to the queue: the page responds at once and shows progress.
 
-The work is done in the background (`jobs.submission`), so neither a changed widget nor a closed
-tab breaks it off, and every tab shows it.
+Submission runs in the background (`jobs.submission`): changing a widget or closing the tab does
+not interrupt it, and every tab shows it.
 """
 
 from collections.abc import Collection
@@ -12,61 +12,69 @@ import streamlit as st
 from explorer import jobs
 from explorer.jobs import submission
 from explorer.jobs.submission import Action
-from explorer.pages.shared import text_format
+from explorer.pages.shared import text_format, widgets
 from explorer.specs import RunSpec
 
 START = "start"
-"""The key of the Run page's order, and of the starter sweep, which is one."""
+"""Key of the runs that the Run page's form or the starter sweep submits."""
 TOURNAMENT = "tournament"
 POLL_S = 0.5
-DRAWN_S = 0.15
-"""What the browser gets to show a part of the page before all of it is drawn anew."""
+REDRAW_DELAY_S = 0.15
+"""Time for the browser to show a fragment before the whole page is drawn again."""
 PRESSED = "submitting_pressed"
-"""What this session has pressed and not yet heard of, by key."""
+"""Session key of the submissions that this session has started and not yet reported."""
 
 
 def begin(root: Path, key: str, title: str, action: Action) -> None:
-    """Start handing something to the queue; a second press of the same button does nothing.
+    """Start a submission in the background; a second press of the same button does nothing.
 
     Args:
         root: The store.
-        key: What was pressed.
-        title: What is handed over, as in `3 runs`.
-        action: Does it.
+        key: Identifies the button.
+        title: What is submitted, such as `3 runs`.
+        action: Submits it.
     """
     submission.begin(root, key, title, action)
     st.session_state.setdefault(PRESSED, set()).add(key)
 
 
 def begin_runs(root: Path, key: str, specs: list[RunSpec]) -> None:
-    """Start handing runs to the queue."""
+    """Start submitting runs to the queue."""
     title = text_format.plural(len(specs), "run")
     begin(root, key, title, lambda on_progress: jobs.submit(specs, root, on_progress))
 
 
 def begin_again(root: Path, run_id: str) -> None:
-    """Start putting a run back into the queue."""
+    """Start putting a run back in the queue."""
     begin(root, key_of(run_id), run_id, lambda on_progress: jobs.resume(root, run_id, on_progress))
 
 
+def run_again(root: Path, run_id: str) -> None:
+    """Put a run back in the queue and go to the Run page, which shows its progress."""
+    begin_again(root, run_id)
+    # Streamlit refuses to leave a page whose widgets are bound to its address, unless the address
+    # is given.
+    st.switch_page(widgets.RUN, query_params={})
+
+
 def key_of(run_id: str) -> str:
-    """The key of the buttons that put this run or tournament back into the queue."""
+    """Key of the buttons that put this run or tournament back in the queue."""
     return f"again {run_id}"
 
 
 def is_running(root: Path, key: str | None = None) -> bool:
-    """Whether what this key stands for is under way; without a key, whether anything is."""
-    return any(key in (None, each.key) for each in submission.running(root))
+    """Whether the submission with this key is in progress; without a key, whether any is."""
+    return any(key in (None, item.key) for item in submission.running(root))
 
 
 def start_button(root: Path, specs: list[RunSpec], label: str, *, ready: bool) -> None:
-    """The Run page's button, which says what it does from the press to the end.
+    """The Run page's Start button; it shows progress from the press until all runs are queued.
 
     Args:
         root: The store.
-        specs: The runs that it starts.
-        label: What it says before it is pressed.
-        ready: Whether it may be pressed.
+        specs: The runs to start.
+        label: The label before it is pressed.
+        ready: Whether it is enabled.
     """
     running = is_running(root, START)
     fragment = st.fragment(_start_button, run_every=POLL_S if running else None)
@@ -87,48 +95,50 @@ def _start_button(
         on_click=begin_runs,
         args=(root, START, specs),
     )
-    lines(root, only=(START,))
+    progress_lines(root, only=(START,))
     if running != was_running:
         redraw(root)
 
 
-def lines(root: Path, *, only: Collection[str] = (), but: Collection[str] = ()) -> None:
-    """A line for each submission that is under way or has failed.
+def progress_lines(
+    root: Path, *, only: Collection[str] = (), exclude: Collection[str] = ()
+) -> None:
+    """A line for each submission that is in progress or has failed.
 
     Args:
         root: The store.
         only: Keys to show; empty shows all.
-        but: Keys that are shown elsewhere.
+        exclude: Keys that are shown elsewhere.
     """
     _toasts(root)
-    for each in submission.running(root):
-        if (not only or each.key in only) and each.key not in but:
-            share = each.done / each.total if each.total else 0.0
-            title = "" if each.key in only else f"{each.title}: "
-            st.progress(share, text_format.md(f"{title}{each.in_words()}"))
-    for each in submission.failed(root):
-        if (not only or each.key in only) and each.key not in but:
-            with st.container(key=f"submitting_{each.key.replace(' ', '-').replace('.', '-')}"):
-                st.error(text_format.md(str(each.error)), icon=":material/error:")
+    for item in submission.running(root):
+        if (not only or item.key in only) and item.key not in exclude:
+            share = item.done / item.total if item.total else 0.0
+            title = "" if item.key in only else f"{item.title}: "
+            st.progress(share, text_format.md(f"{title}{item.in_words()}"))
+    for item in submission.failed(root):
+        if (not only or item.key in only) and item.key not in exclude:
+            with st.container(key=f"submitting_{item.key.replace(' ', '-').replace('.', '-')}"):
+                st.error(text_format.md(str(item.error)), icon=":material/error:")
                 st.button(
                     "Close",
-                    key=f"submitting_close_{each.key}",
+                    key=f"submitting_close_{item.key}",
                     icon=":material/close:",
                     type="tertiary",
                     on_click=submission.dismiss,
-                    args=(root, each.key),
+                    args=(root, item.key),
                 )
 
 
 def redraw(root: Path) -> None:
-    """Draw the whole page anew, once the browser had time to show what this part has drawn."""
-    for each in submission.running(root)[:1]:
-        each.wait(DRAWN_S)
+    """Draw the whole page again, once the browser had time to show the current fragment."""
+    for item in submission.running(root)[:1]:
+        item.wait(REDRAW_DELAY_S)
     st.rerun()
 
 
 def _toasts(root: Path) -> None:
-    """Say of what this session pressed that it is in the queue, once."""
+    """Report once that what this session submitted is in the queue."""
     pressed: set[str] = st.session_state.get(PRESSED, set())
     for key in list(pressed):
         latest = submission.find(root, key)

@@ -8,13 +8,13 @@ ESCAPED = "\\`*_{}[]<>#$~|:"
 
 
 def moment(text: str) -> datetime.datetime:
-    """A record's time, aware."""
+    """A record's time as a timezone-aware datetime."""
     parsed = datetime.datetime.fromisoformat(text)
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=datetime.UTC)
 
 
 def ago(text: str, now: datetime.datetime | None = None) -> str:
-    """How long ago a record's time was: 12 min ago, 3 days ago."""
+    """A record's time relative to now: `12 min ago`, `3 days ago`."""
     since = ((now or datetime.datetime.now(datetime.UTC)) - moment(text)).total_seconds()
     if since < 60:
         return "just now"
@@ -28,9 +28,9 @@ def absolute(text: str) -> str:
     return moment(text).astimezone(datetime.UTC).strftime("%d %B %Y, %H:%M UTC").lstrip("0")
 
 
-def plural(how_many: int, noun: str) -> str:
-    """1 run, 3 runs."""
-    return f"{how_many:,} {noun}" if how_many == 1 else f"{how_many:,} {noun}s"
+def plural(count: int, noun: str) -> str:
+    """`1 run`, `3 runs`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def md(text: str) -> str:

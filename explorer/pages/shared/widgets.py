@@ -1,8 +1,8 @@
-"""What all pages do alike: find the store, read it, show an error, mind read-only."""
+"""What all pages share: the store, errors, read-only mode, charts and small HTML parts."""
 
 import html
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +21,7 @@ from explorer.pages.shared.store_cache import Index, Shelf
 T = TypeVar("T")
 
 PICKED = "run"
-"""The picked run, in the session and in the page's address."""
+"""The picked run: its key in the session and its query parameter."""
 EXPLORE, RUN, COMPARE, ANSWERS, TASKS = (
     str(navigation.script(name)) for name in ("explore", "run", "compare", "answers", "tasks")
 )
@@ -36,8 +36,8 @@ STYLE = """<style>
   margin: 0 !important; padding: 0 !important; font-size: .92rem;}
 .facts dt {opacity: .68; font-weight: 400;}
 .facts dd {margin: 0; overflow-wrap: anywhere;}
-.order {font-size: 1.02rem; line-height: 1.6; margin: 0 0 .6rem;}
-.order b {font-size: 1.35rem; font-weight: 600;}
+.plan {font-size: 1.02rem; line-height: 1.6; margin: 0 0 .6rem;}
+.plan b {font-size: 1.35rem; font-weight: 600;}
 p.quiet {margin: 0;}
 .scroll {overflow-x: auto;}
 .scroll:focus-visible {outline: 2px solid currentColor;}
@@ -84,35 +84,61 @@ def read_only() -> bool:
 
 
 def style() -> None:
-    """The few rules that Streamlit's theme has no setting for."""
+    """Add the CSS rules that Streamlit's theme has no setting for."""
     st.html(STYLE)
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)
 def index(root: Path) -> Index:
-    """The incremental reader of a store, one for all sessions."""
+    """The index of a store, shared by all sessions."""
     return Index(root)
 
 
 def load(root: Path) -> Shelf:
-    """The store's frames as they are now."""
+    """The store's current frames."""
     return index(root).shelf()
 
 
-def listed(shelf: Shelf) -> pd.DataFrame:
-    """The runs that pages offer: all but the hidden ones that the page's address does not name."""
+def visible_runs(shelf: Shelf) -> pd.DataFrame:
+    """The runs that pages offer: all except hidden ones, unless the page's address names them."""
     named = {value for key in st.query_params for value in st.query_params.get_all(key)}
     return shelf.runs[~shelf.runs["run_id"].isin(shelf.hidden - named)]
 
 
+def expand_run_ids(run_ids: Iterable[str], *keys: str) -> None:
+    """Let the page's address name a run by the start of its id, if no other id starts so.
+
+    Call it before the widgets that are bound to these query parameters.
+
+    Args:
+        run_ids: Ids of the runs that the page offers.
+        keys: Query parameters that hold run ids.
+    """
+    known = set(run_ids)
+    for key in keys:
+        texts = st.query_params.get_all(key)
+        expanded = [_expanded(text, known) for text in texts]
+        if expanded != texts and key not in st.session_state:
+            st.query_params[key] = expanded
+            st.rerun()
+
+
+def _expanded(text: str, known: Collection[str]) -> str:
+    """The only id that `text` starts, else `text`, which the widget ignores if it is unknown."""
+    if not text or text in known:
+        return text
+    matches = [run_id for run_id in known if run_id.startswith(text)]
+    return matches[0] if len(matches) == 1 else text
+
+
 def load_runs(root: Path) -> pd.DataFrame:
-    """A row a run, as `frames.runs`."""
+    """One row per run, as in `frames.runs`."""
     return load(root).runs
 
 
 @contextmanager
 def errors_shown() -> Iterator[None]:
-    """An `ExplorerError` becomes one red line; anything else is a bug and stays one."""
+    """Show an `ExplorerError` as one red line; anything else is a bug and keeps its traceback."""
     try:
         yield
     except ExplorerError as error:
@@ -120,7 +146,7 @@ def errors_shown() -> Iterator[None]:
 
 
 def attempt(action: Callable[[], T]) -> T | None:
-    """Do something a person asked for; on an `ExplorerError` show its sentence, return None."""
+    """The action's result; on an `ExplorerError` show its message and return None."""
     try:
         return action()
     except ExplorerError as error:
@@ -128,44 +154,44 @@ def attempt(action: Callable[[], T]) -> T | None:
         return None
 
 
-def problems_shown(problems: list[str]) -> None:
-    """Folders that could not be read, out of the way but not hidden."""
+def unreadable_folders(problems: list[str]) -> None:
+    """A closed expander with the folders of the store that could not be read."""
     if not problems:
         return
     with st.expander(
         f"{text_format.plural(len(problems), 'folder')} in the results could not be read",
         icon=":material/folder_off:",
     ):
-        st.caption("They are left as they are. Repair or remove them by hand.")
+        st.caption("Nothing was changed in them. Repair or remove them by hand.")
         for problem in problems[:50]:
             st.markdown(f"- {text_format.md(problem)}")
         if len(problems) > 50:
             st.caption(f"and {len(problems) - 50:,} more.")
 
 
-def nothing_yet(sentence: str) -> None:
-    """An empty page: one sentence and the way to the Run page."""
-    st.html(f'<p class="finding">{text(sentence)}</p>')
+def empty_page(sentence: str) -> None:
+    """An empty page: one sentence and a button to the Run page."""
+    st.html(f'<p class="finding">{escape(sentence)}</p>')
     if st.button("Go to the Run page", type="primary", icon=":material/play_circle:"):
         st.switch_page(RUN)
 
 
 def template() -> theme.Template:
-    """The ink for figures: that of the theme the browser shows."""
+    """The figures' colour template, following the browser's theme."""
     return "dark" if st.context.theme.type == "dark" else "light"
 
 
-def picked() -> str | None:
-    """The run that was picked on the chart, in its list or by the page's address."""
-    chosen = st.session_state.get(PICKED, st.query_params.get(PICKED))
-    return chosen if isinstance(chosen, str) else None
+def picked_run() -> str | None:
+    """Id of the run picked on the chart, in the list or by the page's address."""
+    run_id = st.session_state.get(PICKED, st.query_params.get(PICKED))
+    return run_id if isinstance(run_id, str) else None
 
 
-def take_point(chart_key: str, picked_as: str = PICKED) -> None:
-    """Make the point that was clicked on a chart the picked run, or what the chart shows.
+def store_clicked_point(chart_key: str, picked_as: str = PICKED) -> None:
+    """Store the id of the clicked point in the session, under `picked_as`.
 
-    The id comes from `customdata`: a point's place in its trace says nothing about its row.
-    A click that takes a selection back leaves the strip where it is.
+    The id comes from `customdata`, because a point's position in its trace is not its row.
+    A click that clears the selection changes nothing.
     """
     points = st.session_state[chart_key]["selection"]["points"]
     ids = [point["customdata"][0] for point in points if point.get("customdata")]
@@ -176,11 +202,16 @@ def take_point(chart_key: str, picked_as: str = PICKED) -> None:
 def chart(
     figure: go.Figure, key: str, alt: str, *, pick: bool = False, picked_as: str = PICKED
 ) -> None:
-    """A Plotly figure at full width in our own colours; with `pick`, points can be clicked.
+    """A Plotly figure at full width in our own colours.
 
-    The name of the clicked point is then in the session as `picked_as`.
+    Args:
+        figure: The figure.
+        key: Key of the widget.
+        alt: Text for screen readers.
+        pick: Whether points can be clicked.
+        picked_as: Session key that receives the id of the clicked point.
     """
-    # Plotly fades what is not selected; we ring what is.
+    # Plotly fades unselected points; our charts draw a ring around the selected one.
     figure.update_traces(unselected={"marker": {"opacity": 1}}, selector={"type": "scatter"})
     config = {"displayModeBar": False, "scrollZoom": False}
     if pick:
@@ -191,23 +222,23 @@ def chart(
             theme=None,
             config=config,
             selection_mode="points",
-            on_select=lambda: take_point(key, picked_as),
+            on_select=lambda: store_clicked_point(key, picked_as),
         )
     else:
         st.plotly_chart(figure, key=key, alt=alt, theme=None, config=config)
 
 
-def text(value: str) -> str:
-    """Text as HTML that shows it as it is."""
+def escape(value: str) -> str:
+    """Text as HTML that shows it unchanged."""
     return html.escape(value)
 
 
-def facts(pairs: list[tuple[str, str]]) -> None:
-    """A short list of names and values; the values are HTML that the caller escaped."""
+def facts_list(pairs: list[tuple[str, str]]) -> None:
+    """A list of names and values. The values are HTML; the caller escapes them."""
     rows = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in pairs)
     st.html(f'<dl class="facts">{rows}</dl>')
 
 
-def when(text: str) -> str:
-    """A record's time as HTML: relative, the absolute one on hover."""
+def relative_time(text: str) -> str:
+    """A record's time as HTML: relative, with the absolute time on hover."""
     return f'<span title="{text_format.absolute(text)}">{text_format.ago(text)}</span>'

@@ -1,4 +1,4 @@
-"""A task of one's own: a file dropped, its columns named, its first questions seen, then added."""
+"""Add a custom task: upload a file, name its columns, preview its questions, add it."""
 
 from collections.abc import Collection, Sequence
 
@@ -8,14 +8,18 @@ from explorer.errors import ExplorerError
 from explorer.pages.shared import answer_card, glossary, text_format
 from explorer.tasks import custom
 
-WAYS = {"choices": "One of several choices", "written": "A text that the model writes"}
+WAYS = {"choices": "One of several choices", "written": "Generated text"}
 
 
-def show(taken: Collection[str]) -> None:
-    """The form; a task that was added is looked at next."""
-    with st.expander("Add a task of your own", icon=":material/add:", key="own_task"):
+def custom_task_form(existing: Collection[str]) -> None:
+    """The form. A task that was added is shown in detail next.
+
+    Args:
+        existing: Names that other tasks have.
+    """
+    with st.expander("Add your own task", icon=":material/add:", key="own_task"):
         upload = st.file_uploader(
-            "Questions as .jsonl or .csv, a row each",
+            "Questions as .jsonl or .csv, one row per question",
             type=list(custom.KINDS),
             max_upload_size=custom.MAX_MB,
             key="own_file",
@@ -23,49 +27,49 @@ def show(taken: Collection[str]) -> None:
         )
         if upload is None:
             st.caption(
-                'For example {"question": "2 + 2 =", "choices": ["3", "4"], "answer": "4"} or '
-                '{"prompt": "The capital of France is", "target": "Paris"} in a line.'
+                'One row per question, such as {"question": "2 + 2 =", "choices": ["3", "4"], '
+                '"answer": "4"} or {"prompt": "The capital of France is", "target": "Paris"}.'
             )
             return
         try:
-            _ask(upload.name, upload.getvalue(), taken)
+            _configure(upload.name, upload.getvalue(), existing)
         except ExplorerError as error:
             st.error(text_format.md(str(error)), icon=":material/error:")
 
 
-def _ask(file: str, content: bytes, taken: Collection[str]) -> None:
+def _configure(file: str, content: bytes, existing: Collection[str]) -> None:
     rows = custom.read(file, content)
     names = custom.columns_of(rows)
     left, right = st.columns([2, 3], gap="large")
     with left:
         columns = _columns(file, names, custom.guess(names))
-        usual = custom.name_of(file)[:60]
-        name = st.text_input("Name of the task", usual, key=f"own_name_{file}", max_chars=60)
-        mine = custom.exists(name)
-        replace = mine and st.checkbox(
+        default_name = custom.name_of(file)[:60]
+        name = st.text_input("Task name", default_name, key=f"own_name_{file}", max_chars=60)
+        exists = custom.exists(name)
+        replace = exists and st.checkbox(
             f"Replace your task {text_format.md(name)}",
             key="own_replace",
             help=glossary.TERMS["replace"],
         )
         place = st.empty()
     with right:
-        found = custom.documents(file, rows, columns)
+        documents = custom.documents(file, rows, columns)
         st.caption(
-            f"{text_format.plural(len(found), 'document')}; the first as a model is asked them:"
+            f"{text_format.plural(len(documents), 'document')}. The first as a model sees them:"
         )
-        st.html("".join(answer_card.question(one) for one in custom.questions(found, 2)))
-    if mine and not replace:
-        place.info("There is a task of that name. Choose another, or replace it.")
+        st.html("".join(answer_card.question_card(q) for q in custom.questions(documents, 2)))
+    if exists and not replace:
+        place.info("You already have a task of that name. Choose another name, or replace it.")
     elif place.button("Add the task", key="own_add", type="primary", icon=":material/add:"):
-        custom.add(name, found, origin=file, taken=taken, replace=bool(replace))
+        custom.add(name, documents, origin=file, taken=existing, replace=bool(replace))
         st.session_state["find"] = st.session_state["named"] = name
         st.session_state["tasks_chosen"] = []
-        st.toast(f"{text_format.md(name)} is in the list.", icon=":material/check:")
+        st.toast(f"{text_format.md(name)} was added.", icon=":material/check:")
         st.rerun()
 
 
 def _columns(file: str, names: Sequence[str], guessed: custom.Columns) -> custom.Columns:
-    """The columns' meaning; keys carry the file, so that another file is guessed anew."""
+    """Ask what the columns mean. Keys contain the file name, so that each file gets its guess."""
 
     def column(label: str, key: str, value: str) -> str:
         return str(

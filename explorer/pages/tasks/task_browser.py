@@ -1,4 +1,4 @@
-"""What the Tasks page reads and shows: the list, a task's facts and prompts, the way to a run."""
+"""The Tasks page's data and parts: the list, a task's facts and prompts, the button to Run."""
 
 import dataclasses
 import html
@@ -10,93 +10,93 @@ import streamlit as st
 
 from explorer.analysis import numbers
 from explorer.errors import ExplorerError
-from explorer.pages.run import form, run_spec
+from explorer.pages.run import evaluation_form, run_spec
 from explorer.pages.shared import answer_card, text_format, widgets
 from explorer.specs import CapabilitySpec
 from explorer.tasks import code_policy, dataset_cache, index, task_list, user_config
 from explorer.tasks import preview as previews
 
 STYLE = answer_card.STYLE
-PREVIEW_KEPT_S = 600
+PREVIEW_TTL_S = 600
 
 
 @dataclasses.dataclass(frozen=True)
-class Listed:
-    """The tasks as they are listed now."""
+class TaskCatalogue:
+    """The current list of tasks."""
 
     index: index.TaskIndex
     table: pd.DataFrame
-    """Of `listing.table`."""
+    """From `task_list.table`."""
 
 
 def folders() -> dict[str, Path]:
-    """The task folders of the server's configuration by name; an address names no others."""
+    """The configured task folders by name; an address can name no others."""
     return widgets.attempt(user_config.task_folders) or {}
 
 
-def listed(folder: str | None) -> Listed | None:
-    """The list; made first, with a bar, where it is not cached. None where it cannot be had."""
+def load_catalogue(folder: str | None) -> TaskCatalogue | None:
+    """The list of tasks, built with a progress bar if not cached; None on an error, preview."""
     try:
         if not index.is_current(folder):
-            _make(folder)
-        return _listed(index.stamp(folder), folder, held().key())
+            _build(folder)
+        return _catalogue(index.stamp(folder), folder, held().key())
     except ExplorerError as error:
         st.error(text_format.md(str(error)), icon=":material/error:")
         return None
 
 
-def problem(asked: CapabilitySpec) -> str | None:
-    """Why these tasks cannot be asked here now; None where they can."""
-    names = [name for name in asked.tasks if not run_spec.shipped(name)]
-    found = listed(asked.include_path) if names else None
-    if found is None:
+def evaluation_problem(capability: CapabilitySpec) -> str | None:
+    """Why this machine can't evaluate these tasks now; None if it can."""
+    names = [name for name in capability.tasks if not run_spec.shipped_task_sizes(name)]
+    catalogue = load_catalogue(capability.include_path) if names else None
+    if catalogue is None:
         return None
     try:
-        tasks = [row.name for name in names for row in found.index.leaves(name)]
-        index.refuse_left_out([*names, *tasks], found.index.left_out, asked.include_path)
-        dataset_cache.refuse_missing(names, found.index)
+        tasks = [row.name for name in names for row in catalogue.index.leaves(name)]
+        index.refuse_left_out([*names, *tasks], catalogue.index.left_out, capability.include_path)
+        dataset_cache.refuse_missing(names, catalogue.index)
     except ExplorerError as error:
         return str(error)
     return None
 
 
-def _make(folder: str | None) -> None:
-    said = f"Reading the task files of lm-eval {index.version()}, once for each version…"
-    bar = st.progress(0.0, said)
+def _build(folder: str | None) -> None:
+    label = f"Reading the task files of lm-eval {index.version()}. Once per version…"
+    bar = st.progress(0.0, label)
 
-    def tell(done: int, total: int) -> None:
-        bar.progress(done / max(1, total), said)
+    def on_progress(done: int, total: int) -> None:
+        bar.progress(done / max(1, total), label)
 
-    index.build(folder, tell)
+    index.build(folder, on_progress)
     bar.empty()
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
-def _listed(stamp: str, folder: str | None, data: str) -> Listed:
-    """The stamp and the data are only parts of the key."""
-    found = index.build(folder)
-    return Listed(found, task_list.table(found, dataset_cache.held()))
+def _catalogue(stamp: str, folder: str | None, data: str) -> TaskCatalogue:
+    """Built once; `stamp` and `data` only make the cache key change with the files."""
+    task_index = index.build(folder)
+    return TaskCatalogue(task_index, task_list.table(task_index, dataset_cache.held()))
 
 
 @st.cache_data(show_spinner=False, ttl=20)
 def held() -> dataset_cache.Held:
-    """The data sets that are here, as of some seconds ago."""
+    """The data sets on this machine, up to 20 seconds old."""
     return dataset_cache.held()
 
 
-def said(table: pd.DataFrame) -> str:
-    """The page's finding: how much there is, and how much of it can be asked at once."""
+def finding(table: pd.DataFrame) -> str:
+    """The page's finding: how many tasks there are, and how many have their data here."""
     counts = table["kind"].value_counts()
     ready = int(table.loc[table["kind"] == "task", "here"].fillna(False).sum())
     return (
         f"{text_format.plural(int(counts.get('task', 0)), 'task')} in "
-        f"{int(counts.get('group', 0)) + int(counts.get('tag', 0)):,} groups can be asked; "
-        f"{ready:,} have their data on this machine."
+        f"{int(counts.get('group', 0)) + int(counts.get('tag', 0)):,} groups; {ready:,} have their "
+        "data on this machine."
     )
 
 
-def take_rows(table_key: str, names: Sequence[str]) -> None:
-    """Keep the tasks whose rows are selected; the last one is looked at."""
+def store_selected_rows(table_key: str, names: Sequence[str]) -> None:
+    """Store the tasks of the selected rows in the session; the last one is shown in detail."""
     rows = st.session_state[table_key]["selection"]["rows"]
     chosen = [names[row] for row in rows if row < len(names)]
     st.session_state["tasks_chosen"] = chosen
@@ -104,26 +104,26 @@ def take_rows(table_key: str, names: Sequence[str]) -> None:
         st.session_state["named"] = chosen[-1]
 
 
-def picked(tasks: index.TaskIndex) -> list[str]:
-    """The task that is looked at although the table does not show it now."""
+def task_in_detail(tasks: index.TaskIndex) -> list[str]:
+    """The task shown in detail, which the table may not contain; at most one."""
     name = st.session_state.get("named", st.query_params.get("named"))
     return [name] if isinstance(name, str) and name in tasks.rows else []
 
 
-def wanted(names: Sequence[str], name: str | None, kit: Sequence[str]) -> list[str]:
-    """What goes to a run: the selected rows, else the task looked at, else the preset."""
-    chosen = [one for one in st.session_state.get("tasks_chosen", []) if one in names]
+def tasks_for_a_run(names: Sequence[str], name: str | None, preset: Sequence[str]) -> list[str]:
+    """Tasks to take to a run: the selected rows, else the task in detail, else the preset."""
+    chosen = [task for task in st.session_state.get("tasks_chosen", []) if task in names]
     if len(chosen) > 1 or not name:
-        return chosen or list(kit)
+        return chosen or list(preset)
     return [name]
 
 
-def use(tasks: Sequence[str], folder: str | None) -> None:
-    """The button that takes tasks to the Run page, in its address; none where none is chosen.
+def use_button(tasks: Sequence[str], folder: str | None) -> None:
+    """A button that opens the Run page with these tasks; absent if there are none.
 
     Args:
-        tasks: Their names.
-        folder: The name of a configured folder.
+        tasks: Names of tasks.
+        folder: Name of a configured task folder, if the tasks come from one.
     """
     if not tasks:
         return
@@ -131,44 +131,47 @@ def use(tasks: Sequence[str], folder: str | None) -> None:
     if st.button(
         text_format.md(label), key="tasks_use", type="primary", icon=":material/play_circle:"
     ):
-        asked = {form.ASKED_TASKS: list(tasks), **({form.ASKED_FOLDER: folder} if folder else {})}
-        st.switch_page(widgets.RUN, query_params=asked)
+        parameters = {
+            evaluation_form.TASKS_PARAMETER: list(tasks),
+            **({evaluation_form.FOLDER_PARAMETER: folder} if folder else {}),
+        }
+        st.switch_page(widgets.RUN, query_params=parameters)
 
 
-def detail(found: Listed, name: str, folder: str | None) -> None:
+def task_detail(catalogue: TaskCatalogue, name: str, folder: str | None) -> None:
     """One task: its facts on the left, its first prompts on the right."""
-    row = found.index.rows.get(name)
+    row = catalogue.index.rows.get(name)
     if row is None:
-        st.info(f"There is no task {text_format.md(name)} in the list.")
+        st.info(f"The list has no task {text_format.md(name)}.")
         return
-    is_here = held().has_all(found.index.leaves(name))
+    is_here = held().has_all(catalogue.index.leaves(name))
     left, right = st.columns([2, 3], gap="large")
     with left:
         st.subheader(text_format.md(name), anchor=False)
         if row.description:
             st.markdown(text_format.md(row.description))
-        widgets.facts(_facts(found.index, row, is_here))
+        widgets.facts_list(_facts(catalogue.index, row, is_here))
     with right:
-        st.subheader("What a model is asked", anchor=False)
-        _prompts(found.index, row, is_here, folder)
+        st.subheader("Example prompts", anchor=False)
+        _prompts(catalogue.index, row, is_here, folder)
 
 
 def _facts(tasks: index.TaskIndex, row: index.Row, is_here: bool | None) -> list[tuple[str, str]]:
     members = ", ".join(row.members[:12]) + (" …" if len(row.members) > 12 else "")
-    data = {True: "on this machine", False: "not on this machine", None: "not known if here"}
+    data = {True: "on this machine", False: "not on this machine", None: "unknown"}
     where = " ".join(
         part for part in (row.dataset_path, row.dataset_name, *(row.files or ())) if part
     )
     facts = [
         ("Kind", f"{row.kind} of {len(tasks.leaves(row.name)):,} tasks" if members else row.kind),
-        ("Holds", members),
+        ("Contains", members),
         ("Groups", ", ".join(tasks.groups.get(row.name, []))),
         ("Answers", (row.output_type or "").replace("_", " ")),
         ("Shots", "" if row.num_fewshot is None else str(row.num_fewshot)),
         ("Chance", "" if row.chance is None else numbers.percent(row.chance)),
         ("Metric", row.metric or ""),
         ("Data", f"{where} ({data[is_here]})".strip()),
-        ("Not run", row.refused or ""),
+        ("Not supported", row.refused or ""),
         ("File", row.source),
     ]
     return [(name, html.escape(value)) for name, value in facts if value]
@@ -177,10 +180,9 @@ def _facts(tasks: index.TaskIndex, row: index.Row, is_here: bool | None) -> list
 def _prompts(
     tasks: index.TaskIndex, row: index.Row, is_here: bool | None, folder: str | None
 ) -> None:
-    """The first prompts; where data would have to be fetched, only when somebody asks.
+    """The first prompts; data is downloaded only on request.
 
-    A read-only dashboard renders the templates of tasks that ship, and of no others, and fetches
-    nothing.
+    A read-only dashboard downloads nothing and renders only the templates of shipped tasks.
     """
     if row.refused:
         st.info(text_format.md(row.refused))
@@ -188,8 +190,8 @@ def _prompts(
     sources = tasks.sources(row.name)
     if widgets.read_only() and not all(code_policy.shipped(source) for source in sources):
         st.info(
-            "A read-only dashboard shows the prompts only of tasks that ship with Distill "
-            "Explorer or lm-eval.",
+            "A read-only dashboard shows prompts only for tasks that ship with Distill Explorer or "
+            "lm-eval.",
             icon=":material/lock:",
         )
         return
@@ -202,30 +204,30 @@ def _prompts(
     if is_here is False and dataset_cache.offline():
         st.info(
             text_format.md(
-                "Its data is not on this machine, which may not fetch it now. With a connection: "
+                "Its data is not on this machine, and downloads are turned off. To download it: "
                 f"env -u {dataset_cache.offline()} explorer tasks fetch {row.name}"
             ),
             icon=":material/cloud_off:",
         )
         return
     if widgets.read_only() and not is_here:
-        st.info("A read-only dashboard fetches no data.", icon=":material/lock:")
+        st.info("A read-only dashboard downloads no data.", icon=":material/lock:")
         return
-    if not is_here and not st.toggle("Fetch its data and show", key=f"prompts_{row.name}"):
+    if not is_here and not st.toggle("Download its data to see prompts", key=f"prompts_{row.name}"):
         return
-    with st.spinner("Making the prompts…"):
-        shown = widgets.attempt(lambda: _preview(row.name, folder, index.stamp(folder)))
-    if shown is None:
+    with st.spinner("Building the prompts…"):
+        preview = widgets.attempt(lambda: _preview(row.name, folder, index.stamp(folder)))
+    if preview is None:
         return
     st.caption(
-        f"{text_format.md(shown.task)}: {text_format.plural(shown.num_documents, 'document')}, "
-        f"{text_format.plural(shown.num_fewshot, 'shot')}; the first "
-        f"{len(shown.questions)}. ✓ right."
+        f"{text_format.md(preview.task)}: {text_format.plural(preview.num_documents, 'document')}, "
+        f"{text_format.plural(preview.num_fewshot, 'shot')}; the first "
+        f"{len(preview.questions)}. ✓ correct."
     )
-    st.html("".join(answer_card.question(one) for one in shown.questions))
+    st.html("".join(answer_card.question_card(question) for question in preview.questions))
 
 
-@st.cache_data(show_spinner=False, ttl=PREVIEW_KEPT_S, max_entries=50)
+@st.cache_data(show_spinner=False, ttl=PREVIEW_TTL_S, max_entries=50)
 def _preview(name: str, folder: str | None, stamp: str) -> previews.Preview:
-    """The stamp is only part of the key."""
+    """Built once; `stamp` only makes the cache key change with the task files."""
     return previews.preview(name, folder)

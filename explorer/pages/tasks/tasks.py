@@ -1,4 +1,4 @@
-"""Tasks: everything that a run can ask, searched, looked at, and taken to the Run page."""
+"""Tasks: search the tasks of lm-evaluation-harness, inspect one, take some to the Run page."""
 
 import zlib
 
@@ -17,8 +17,8 @@ WAYS = {
     "loglikelihood_rolling": "Perplexity",
 }
 KINDS = {"task": "Tasks", "group": "Groups", "tag": "Tags"}
-SHOWN = 300
-"""Rows of the table; a search narrows better than a scroll bar."""
+PAGE_SIZE = 100
+"""Rows of the table on one page."""
 
 widgets.style()
 st.html(task_browser.STYLE)
@@ -39,24 +39,24 @@ elif not widgets.read_only():
     with st.sidebar:
         st.caption(
             text_format.md(
-                f"To list more tasks here, name their folder under task_folders in "
+                f"To list more tasks here, add their folder to task_folders in "
                 f"{paths.config_file()}."
             )
         )
 folder = str(folders[folder_name]) if folder_name else None
 
-found = task_browser.listed(folder)
-if found is None:
+catalogue = task_browser.load_catalogue(folder)
+if catalogue is None:
     st.stop()
-st.html(f'<p class="finding">{widgets.text(task_browser.said(found.table))}</p>')
+st.html(f'<p class="finding">{widgets.escape(task_browser.finding(catalogue.table))}</p>')
 
 if not widgets.read_only():
-    custom_task.show(found.index.rows)
+    custom_task.custom_task_form(catalogue.index.rows)
 
 kits = presets.presets()
 with st.container(key="tasks_presets"):
     kit = st.pills(
-        "For what",
+        "Preset",
         list(kits),
         format_func=lambda key: kits[key].title,
         key="kit",
@@ -68,12 +68,12 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
         "Search",
         key="find",
         bind="query-params",
-        placeholder="In names, groups, data, descriptions",
+        placeholder="Names, groups, data, descriptions",
         icon=":material/search:",
         width=320,
     )
     way = st.segmented_control(
-        "Answers are",
+        "Answers",
         list(WAYS),
         format_func=lambda key: WAYS[key],
         key="way",
@@ -90,13 +90,16 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
         help=glossary.TERMS["task_kind"],
     )
     here_only = st.toggle(
-        "Data here", key="data_here", bind="query-params", help=glossary.TERMS["data_here"]
+        "Data on this machine",
+        key="data_here",
+        bind="query-params",
+        help=glossary.TERMS["data_here"],
     )
 
 if kit:
     st.caption(text_format.md(kits[kit].says))
 shown = task_list.chosen(
-    found.table,
+    catalogue.table,
     words=query,
     names=kits[kit].tasks if kit else None,
     output_type=way,
@@ -104,12 +107,16 @@ shown = task_list.chosen(
     here_only=here_only,
 )
 if shown.empty:
-    st.info("No task fits. Use fewer words or take a filter away.")
+    st.info("No task matches. Use fewer words or remove a filter.")
     st.stop()
 
-head = shown.head(SHOWN)
+num_pages = -(-len(shown) // PAGE_SIZE)
+if st.session_state.get("tasks_page", 1) > num_pages:
+    st.session_state["tasks_page"] = num_pages
+page = st.session_state.get("tasks_page", 1)
+head = shown.iloc[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
 names = head["task"].to_list()
-# Rows are selected by their place, so other rows are another table.
+# Rows are selected by position, so other rows need another key.
 table_key = f"tasks_table_{zlib.crc32(' '.join(names).encode())}"
 st.dataframe(
     tables.task_table(head),
@@ -117,7 +124,7 @@ st.dataframe(
     height=min(36 * len(head) + 40, 420),
     key=table_key,
     selection_mode="multi-row",
-    on_select=lambda: task_browser.take_rows(table_key, names),
+    on_select=lambda: task_browser.store_selected_rows(table_key, names),
     column_config={
         "Task": st.column_config.TextColumn(pinned=True, width=210),
         "Description": st.column_config.TextColumn(width=420),
@@ -125,27 +132,31 @@ st.dataframe(
         "Data": st.column_config.TextColumn(width=220),
     },
 )
-if len(shown) > len(head):
-    st.caption(f"The first {len(head)} of {len(shown):,}; a search finds the others.")
+if num_pages > 1:
+    with st.container(horizontal=True, vertical_alignment="center", key="tasks_pages"):
+        st.pagination(num_pages, key="tasks_page")
+        first = (page - 1) * PAGE_SIZE + 1
+        st.caption(f"{first:,} to {first + len(head) - 1:,} of {len(shown):,}, sorted by name.")
 
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="tasks_pick"):
     name = st.selectbox(
-        "Look at",
-        list(dict.fromkeys([*task_browser.picked(found.index), *names])),
+        "Show details of",
+        list(dict.fromkeys([*task_browser.task_in_detail(catalogue.index), *names])),
         index=None,
-        placeholder="Choose rows above, or a task here",
+        placeholder="Select rows above, or a task here",
         key="named",
         bind="query-params",
         width=320,
     )
     if not widgets.read_only():
-        task_browser.use(
-            task_browser.wanted(names, name, kits[kit].tasks if kit else ()), folder_name
+        task_browser.use_button(
+            task_browser.tasks_for_a_run(names, name, kits[kit].tasks if kit else ()), folder_name
         )
 
 if name is not None:
-    task_browser.detail(found, name, folder)
-if found.index.problems:
-    with st.expander(f"{text_format.plural(len(found.index.problems), 'file')} left out"):
-        for problem in found.index.problems[:50]:
+    task_browser.task_detail(catalogue, name, folder)
+problems = catalogue.index.problems
+if problems:
+    with st.expander(f"{text_format.plural(len(problems), 'task file')} could not be read"):
+        for problem in problems[:50]:
             st.markdown(f"- {text_format.md(problem)}")

@@ -1,0 +1,246 @@
+"""The evidence for a run: a strip under the chart with its facts, scores and times."""
+
+import html
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from explorer.analysis import interference, numbers
+from explorer.analysis.cost import unit_cost
+from explorer.analysis.stats import control_pairs, retention
+from explorer.catalogue import api_prices
+from explorer.catalogue.prices import Price
+from explorer.charts import run_chart
+from explorer.pages.explore import how_made, run_dialog
+from explorer.pages.shared import glossary, removal, submitting, text_format, widgets
+from explorer.records import RunRecord
+from explorer.records.rows import row_dicts
+from explorer.store import disk, frames
+
+
+def evidence_strip(root: Path, runs: pd.DataFrame, known_prices: dict[str, Price]) -> None:
+    """The evidence for the picked run, under a list to pick one from.
+
+    Args:
+        root: The store.
+        runs: With the columns of `retention.add_retention` and `unit_cost.add_costs`.
+        known_prices: By device name.
+    """
+    rows = {row["run_id"]: row for row in row_dicts(runs)}
+    with st.container(horizontal=True, vertical_alignment="bottom", key="strip_head"):
+        run_id = st.selectbox(
+            "Evidence for",
+            sorted(rows, key=lambda run_id: -(rows[run_id]["num_parameters"] or 0)),
+            index=None,
+            placeholder="Click a point, or choose a run",
+            key=widgets.PICKED,
+            bind="query-params",
+            width=440,
+        )
+        if run_id is None:
+            return
+        if st.button("Open the run", icon=":material/open_in_full:", key="explore_open"):
+            run_dialog.run_dialog(root, run_id)
+        st.page_link(widgets.ANSWERS, label="Read its answers", query_params={"student": run_id})
+        label, icon, hint = ("Run it again", "replay", None)
+        if rows[run_id]["machine_busy"]:
+            label, icon, hint = ("Time it again", "timer", glossary.TERMS["machine_busy"])
+        can_run = not widgets.read_only() and rows[run_id]["basis"] == "measured"
+        if can_run and st.button(label, icon=f":material/{icon}:", key="explore_again", help=hint):
+            submitting.run_again(root, run_id)
+        removal.run_menu(root, run_id, place="strip")
+    record = widgets.attempt(lambda: disk.load(root, run_id))
+    if record is None:
+        return
+    left, middle, right = st.columns([4, 5, 4], gap="medium")
+    with left:
+        effect = effect_of(root, run_id)
+        api_cost = widgets.attempt(lambda: api_prices.spent(record, root))
+        widgets.facts_list(
+            [
+                *_facts(record, rows[run_id], known_prices),
+                *([("Distillation", widgets.escape(effect.in_words()))] if effect else []),
+                *([("API cost", widgets.escape(api_cost))] if api_cost else []),
+            ]
+        )
+    with middle:
+        _per_task(root, record)
+    with right:
+        _timing(record)
+
+
+def _facts(
+    record: RunRecord, row: Mapping[Any, Any], known_prices: dict[str, Price]
+) -> list[tuple[str, str]]:
+    """Names and values in HTML: the model, how it was made, its cost, where and when."""
+    model = record.model
+    pairs = [
+        (
+            "Kept",
+            _cell(
+                numbers.percent(row["retention"], row["retention_low"], row["retention_high"]),
+                row["excluded_tasks"],
+            ),
+        ),
+        ("Raw ratio", numbers.percent(row["raw_ratio"], row["raw_low"], row["raw_high"])),
+    ]
+    if model:
+        pairs += [
+            ("Model", widgets.escape(f"{model.architecture}, {model.num_layers} layers")),
+            (
+                "Parameters",
+                f"{numbers.parameters(model.num_parameters)}, "
+                f"{numbers.size(model.weight_bytes)} as {widgets.escape(model.dtype)}",
+            ),
+        ]
+    pairs.append(("Made", widgets.escape(how_made.how_made(record))))
+    if row["machine_busy"]:
+        pairs.append(
+            (
+                "Timing",
+                f'<span class="worse">{interference.MARK}</span>: no conclusion uses the times, '
+                "memory and cost below",
+            )
+        )
+    pairs += [
+        ("TPOT", numbers.milliseconds(row["tpot_ms"]) + _ratio(row["tpot_ratio"])),
+        ("TTFT", numbers.milliseconds(row["ttft_ms"]) + _ratio(row["ttft_ratio"])),
+        ("Memory", f"{numbers.size(row['peak_memory_bytes'])} at most"),
+    ]
+    price = known_prices.get(record.environment.device_name) if record.environment else None
+    if price:
+        source = html.escape(price.in_words(), quote=True)
+        lengths = unit_cost.lengths_text(row["prompt_tokens"], row["output_tokens"])
+        costs = (
+            f"{numbers.dollars(row['usd_per_mtok'])} per million output tokens "
+            f"{unit_cost.utilisation_text(row['utilisation'])} ({lengths}), "
+            f"{numbers.dollars(row['usd_per_hour_at_load'])} per hour at the teacher's load"
+        )
+        rate = numbers.dollars(price.usd_per_hour)
+        pairs.append(
+            (
+                "Cost",
+                f'<span title="{source}">{costs}</span><br>'
+                f'<span class="quiet">{rate} per hour: {source}</span>',
+            )
+        )
+    else:
+        pairs.append(("Cost", _cell(numbers.MISSING, "This device has no price yet.")))
+    return [
+        *pairs,
+        (
+            "Device",
+            widgets.escape(record.environment.device_name if record.environment else "unknown"),
+        ),
+        ("Date", widgets.relative_time(record.finished_at)),
+    ]
+
+
+def _cell(value: str, reason: str) -> str:
+    """A value with its reason on hover."""
+    return f'<span title="{html.escape(reason, quote=True)}">{value}</span>' if reason else value
+
+
+def _ratio(ratio: float | None) -> str:
+    return "" if numbers.missing(ratio) else f", {numbers.times(ratio)} the teacher's"
+
+
+def _per_task(root: Path, record: RunRecord) -> None:
+    st.markdown("**Score by task**", help=glossary.TERMS["chance"])
+    if record.teacher_run_id is None:
+        _own_scores(record)
+        return
+    with widgets.errors_shown():
+        bars = run_chart.per_task_bars(
+            tasks_of(root, record.run_id, record.teacher_run_id), template=widgets.template()
+        )
+        widgets.chart(bars, key="strip_tasks", alt="Scores of student and teacher by task")
+
+
+def _own_scores(record: RunRecord) -> None:
+    """Scores of a run without a teacher to compare with."""
+    frame = frames.scores([record])
+    own = frame[frame["headline"]]
+    if own.empty:
+        st.caption("Not evaluated.")
+        return
+    st.dataframe(
+        own[["task", "score", "chance", "num_documents"]],
+        hide_index=True,
+        column_config={
+            "task": "Task",
+            "score": st.column_config.NumberColumn("Score", format="%.3f"),
+            "chance": st.column_config.NumberColumn("Chance", format="%.3f"),
+            "num_documents": "Documents",
+        },
+    )
+
+
+def tasks_of(root: Path, run_id: str, teacher_run_id: str) -> pd.DataFrame:
+    """`retention.per_task` of a run and its teacher's run, computed once per record."""
+    versions = widgets.load(root).versions
+    return _tasks_cached(
+        root, run_id, teacher_run_id, versions.get(run_id, ""), versions.get(teacher_run_id, "")
+    )
+
+
+@st.cache_data(show_spinner=False, max_entries=500)
+def _tasks_cached(
+    root: Path, run_id: str, teacher_run_id: str, version: str, teacher_version: str
+) -> pd.DataFrame:
+    """Computed once; the versions only make the cache key change with the records."""
+    index = widgets.index(root)
+    scores = index.shelf().scores
+    return retention.per_task(
+        scores[scores["run_id"] == run_id],
+        scores[scores["run_id"] == teacher_run_id],
+        index.answers(run_id),
+        index.answers(teacher_run_id),
+    )
+
+
+def effect_of(root: Path, run_id: str) -> control_pairs.DistillationEffect | None:
+    """What distillation added to a student; None if its control arm is not in the store."""
+    shelf = widgets.load(root)
+    ids = control_pairs.runs_compared(shelf.runs, run_id)
+    return _effect_cached(root, run_id, {each: shelf.versions.get(each, "") for each in ids})
+
+
+@st.cache_data(show_spinner=False, max_entries=500)
+def _effect_cached(
+    root: Path, run_id: str, versions: dict[str, str]
+) -> control_pairs.DistillationEffect | None:
+    """Computed once; the keys of `versions` are the ids of the runs that count."""
+    index = widgets.index(root)
+    shelf = index.shelf()
+    scores = shelf.scores[shelf.scores["run_id"].isin(versions)]
+    answers = {each: index.answers(each) for each in versions}
+    return control_pairs.distillation_effect(shelf.runs, scores, answers, run_id)
+
+
+def _timing(record: RunRecord) -> None:
+    st.markdown("**Time per output token**", help=glossary.TERMS["tpot"])
+    if record.latency is None:
+        st.caption("Not timed.")
+        return
+    teacher = record.latency.teacher
+    widgets.chart(
+        run_chart.latency_histogram(
+            frames.turns(record.latency.own),
+            frames.turns(teacher) if teacher else None,
+            was_busy=record.latency.was_busy,
+            template=widgets.template(),
+        ),
+        key="strip_timing",
+        alt="Histogram of the time per output token of all timed answers",
+    )
+    own = record.latency.own
+    answers = text_format.plural(len(own.turns), "answer") + (" each" if teacher else "")
+    prompt = "" if own.prompt_tokens is None else f", prompt {own.prompt_tokens} tokens"
+    turns = "; student and teacher took turns" if teacher else ""
+    st.caption(f"{answers}, batch {own.batch_size}{prompt}{turns}.")
+    if record.latency.warning:
+        st.caption(f":orange[{text_format.md(record.latency.warning)}]")
