@@ -11,15 +11,9 @@ import pandas as pd
 from lm_eval.api.task import Task
 
 from explorer.errors import BadInput
-from explorer.lm_eval_io import results
-from explorer.lm_eval_io.metrics import HEADLINES, first_of
+from explorer.lm_eval_io import metrics, results
 from explorer.records import TaskScore
 from explorer.tasks import task_loading
-
-
-def _metric_name(metric: str, filter_name: str, filters: set[str]) -> str:
-    """lm-eval's key without the filter, unless the task scores one metric by several."""
-    return metric if len(filters) == 1 else f"{metric},{filter_name}"
 
 
 def check_metadata_fields(task: Task, name: str) -> None:
@@ -39,7 +33,7 @@ def check_metadata_fields(task: Task, name: str) -> None:
 
 
 def answer_rows(task: Task, name: str, lines: list[dict[str, Any]]) -> pd.DataFrame:
-    """A row a document and metric, as `harness.results.answers` has them.
+    """A row a document and metric, as `lm_eval_io.results.answers_frame` has them.
 
     Args:
         task: For its settings.
@@ -50,11 +44,9 @@ def answer_rows(task: Task, name: str, lines: list[dict[str, Any]]) -> pd.DataFr
     for line in lines:
         for metric in line["metrics"]:
             filters.setdefault(metric, set()).add(line["filter"])
-    names = {
-        f"{metric},{filter_name}": _metric_name(metric, filter_name, filters[metric])
-        for metric in filters
-        for filter_name in sorted(filters[metric])
-    }
+    names = metrics.short_names(
+        f"{metric},{filter_name}" for metric in filters for filter_name in sorted(filters[metric])
+    )
     return results.answers_frame(name, lines, names, task.dump_config())
 
 
@@ -70,15 +62,14 @@ def score_rows(
         lines: The task's samples, as they are written.
         seconds: That it took.
     """
-    values = found["results"][name]
-    keys = [key.partition(",") for key in values if "," in key and "_stderr," not in key]
-    filters: dict[str, set[str]] = {}
-    for metric, _, filter_name in keys:
-        filters.setdefault(metric, set()).add(filter_name)
+    values, config = found["results"][name], task.dump_config()
+    keys = [key for key in values if "," in key and "_stderr," not in key]
+    names = metrics.short_names(keys)
     higher = found["higher_is_better"].get(name, {})
     rows = []
-    for metric, _, filter_name in keys:
-        value = values[f"{metric},{filter_name}"]
+    for key in keys:
+        metric, _, filter_name = key.partition(",")
+        value = values[key]
         if not isinstance(value, int | float | np.number) or not math.isfinite(value):
             continue
         stderr = values.get(f"{metric}_stderr,{filter_name}")
@@ -86,10 +77,10 @@ def score_rows(
         rows.append(
             TaskScore(
                 task=name,
-                metric=_metric_name(metric, filter_name, filters[metric]),
+                metric=names[key],
                 score=float(value),
                 stderr=float(stderr) if known else None,
-                chance=results.chance(task.dump_config(), metric, lines),
+                chance=metrics.mean_chance(config, metric, lines),
                 higher_is_better=higher.get(metric) is not False,
                 headline=False,
                 num_documents=found["n-samples"][name]["effective"],
@@ -100,17 +91,7 @@ def score_rows(
                 seconds=round(seconds, 3),
             )
         )
-    headline = _headline(task, name, [row.metric for row in rows])
+    scored = [row.metric for row in rows]
+    metrics.check_headline(name, config, scored)
+    headline = metrics.headline_metric(config, scored)
     return [row.model_copy(update={"headline": row.metric == headline}) for row in rows]
-
-
-def _headline(task: Task, name: str, metrics: list[str]) -> str | None:
-    """The metric that stands for a task: what its file says, else acc_norm, acc, the first."""
-    said = task_loading.metadata(task).get("headline_metric")
-    found = first_of([said] if said else HEADLINES, metrics)
-    if said and found is None:
-        raise BadInput(
-            f"The task {name} names the headline_metric {said!r}, but its metrics are "
-            f"{', '.join(metrics)}. Correct its task file."
-        )
-    return found or next(iter(metrics), None)

@@ -1,10 +1,10 @@
 """The files of lm-evaluation-harness, read and written without loading it.
 
-samples.py   samples_*.jsonl: a line a document, read one page at a time
-metrics.py   what is known of the metrics
-results.py   an output folder of any version: scores, answers, what is damaged
-bring.py     the same as a record of the store
-unpack.py    files that were handed over as such a folder
-give.py      a run as such a folder again
-cards.py     a run's scores as the Hugging Face Hub wants them
+metrics.py      chance level, headline metric and short names, decided here once
+samples.py      samples_*.jsonl: a line per document, read a page at a time
+results.py      an output folder of any version: scores, answers, what is damaged
+import_run.py   an output folder as a record of the store
+upload.py       uploaded files as an output folder
+export_run.py   a run as an output folder, or as YAML for the Hub
+hub_card.py     the Hub's YAML
 """

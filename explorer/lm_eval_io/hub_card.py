@@ -1,7 +1,8 @@
 """Scores for a model's page on the Hugging Face Hub: `model-index` and `.eval_results` YAML.
 
-Source: huggingface.co/docs/hub/model-cards and huggingface.co/docs/hub/eval-results, by
-huggingface_hub's own functions.
+Written with huggingface_hub's own functions.
+
+Source: huggingface.co/docs/hub/model-cards and huggingface.co/docs/hub/eval-results.
 """
 
 import re
@@ -13,19 +14,19 @@ import yaml
 from explorer.errors import BadInput
 from explorer.records import RunRecord, TaskScore
 
-Configs = Mapping[str, Mapping[str, Any]]
-"""Task to its own settings, from lm-eval's results file."""
+TaskConfigs = Mapping[str, Mapping[str, Any]]
+"""Task to its settings, from lm-eval's results file."""
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 BUILDERS = ("json", "csv", "parquet", "text", "arrow", "pandas", "xml", "webdataset")
-"""What lm-eval's `dataset_path` says where the data are files of one's own."""
+"""lm-eval's `dataset_path` of tasks whose data are local files."""
 SOURCE = ("lm-evaluation-harness", "https://github.com/EleutherAI/lm-evaluation-harness")
 
 
-def model_index(record: RunRecord, configs: Configs) -> str:
-    """A model card's front matter with every score of a run; scores are as lm-eval gives them.
+def model_index(record: RunRecord, configs: TaskConfigs) -> str:
+    """A model card's front matter with every score of a run, as lm-eval reports it.
 
-    A task on a data set of the Hub has its id, configuration, split and revision; of any other
-    task the name stands for the data.
+    A task on a Hub dataset has the dataset's id, configuration, split and revision. For any other
+    task the task's name stands for the data.
     """
     from huggingface_hub.repocard_data import eval_results_to_model_index
 
@@ -36,20 +37,20 @@ def model_index(record: RunRecord, configs: Configs) -> str:
     for score in record.capability.scores:
         by_task.setdefault(score.task, []).append(score)
     for task, scores in by_task.items():
-        # A task at a time: two tasks on one data set would be merged under the first's name.
+        # One task at a time: two tasks on one dataset would be merged under the first's name.
         rows = [_result(score, configs.get(task, {}), record) for score in scores]
         entries += eval_results_to_model_index(name, rows)[0]["results"]
     index = [{"name": name, "results": entries}]
     return f"---\n{_yaml({'model-index': index})}---\n"
 
 
-def eval_results(record: RunRecord, configs: Configs) -> str:
+def eval_results(record: RunRecord, configs: TaskConfigs) -> str:
     """A file for `.eval_results/` of a model's repository: each task's headline score.
 
-    The Hub takes only data sets that it has itself; other tasks are left out.
+    The Hub accepts only datasets of its own; other tasks are left out.
 
     Raises:
-        BadInput: No task of the run is on a data set of the Hub.
+        BadInput: No task of the run uses a Hub dataset.
     """
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
@@ -63,7 +64,7 @@ def eval_results(record: RunRecord, configs: Configs) -> str:
         rows.append(
             EvalResultEntry(
                 dataset_id=dataset,
-                # As the benchmark's eval.yaml has it, which mostly is its configuration.
+                # As in the benchmark's eval.yaml, which is usually the configuration.
                 task_id=str(config.get("dataset_name") or "default"),
                 value=score.score,
                 dataset_revision=_revision(config),
@@ -75,20 +76,20 @@ def eval_results(record: RunRecord, configs: Configs) -> str:
         )
     if not rows:
         raise BadInput(
-            "The Hub's evaluation results name a data set of the Hub, and no task of this run is "
-            "known to be on one. The format model-index takes every task."
+            "The Hub's evaluation results must name a Hub dataset, and no task of this run is "
+            "known to use one. The format model-index takes every task."
         )
     return _yaml(eval_result_entries_to_yaml(rows))
 
 
-WRITERS: dict[str, Callable[[RunRecord, Configs], str]] = {
+WRITERS: dict[str, Callable[[RunRecord, TaskConfigs], str]] = {
     "model-index": model_index,
     "eval-results": eval_results,
 }
 
 
 def hub_dataset(config: Mapping[str, Any]) -> str | None:
-    """The id of the Hub's data set that a task asks about; None where its data lie elsewhere."""
+    """The id of the Hub dataset that a task uses; None if its data are elsewhere."""
     path, kwargs = config.get("dataset_path"), config.get("dataset_kwargs")
     own_files = isinstance(kwargs, dict) and "data_files" in kwargs
     if not isinstance(path, str) or path in BUILDERS or own_files:
@@ -118,20 +119,19 @@ def _result(score: TaskScore, config: Mapping[str, Any], record: RunRecord) -> A
 
 
 def _conditions(score: TaskScore, record: RunRecord) -> str:
-    """In what one must know to compare a score with another."""
+    """What must agree for two scores to be comparable, in words."""
     assert record.capability is not None, "only a run with scores has a card"
-    version, asked = record.capability.lm_eval_version, record.spec.capability
-    said = [
+    version, spec = record.capability.lm_eval_version, record.spec.capability
+    total = "" if score.num_documents_total is None else f" of {score.num_documents_total}"
+    parts = [
         f"lm-eval {version}" if version else "lm-eval",
         f"task version {score.task_version}" if score.task_version else "",
         f"{score.num_fewshot}-shot" if score.num_fewshot is not None else "",
-        "chat template" if asked and asked.apply_chat_template else "",
-        f"{score.num_documents} of {score.num_documents_total} documents"
-        if score.num_documents_total is not None
-        else f"{score.num_documents} documents",
+        "chat template" if spec and spec.apply_chat_template else "",
+        f"{score.num_documents}{total} documents",
         f"standard error {score.stderr:.2g}" if score.stderr is not None else "",
     ]
-    return ", ".join(part for part in (score.metric, *said) if part)
+    return ", ".join(part for part in (score.metric, *parts) if part)
 
 
 def _revision(config: Mapping[str, Any]) -> str | None:

@@ -1,4 +1,4 @@
-"""Results that were made elsewhere become a record of the store, with their provenance.
+"""Results from elsewhere become a record of the store, with their provenance.
 
 explorer import FOLDER --as NAME
 """
@@ -14,6 +14,7 @@ import pydantic
 
 from explorer.errors import BadInput
 from explorer.lm_eval_io import results, samples
+from explorer.lm_eval_io.results import OutputFolder
 from explorer.records import Capability, Imported, RunRecord
 from explorer.specs import CapabilitySpec, RunSpec
 from explorer.store import disk
@@ -27,40 +28,41 @@ def import_folder(
     Args:
         root: The store.
         folder: What lm-eval wrote.
-        name: Begins the run's id; the rest is a hash of the files, so that the same folder
-            under the same name is the same run.
+        name: Begins the run's id. The rest is a hash of the files, so the same folder under the
+            same name is the same run.
         teacher: The run that this model is a student of; None makes it a teacher.
 
     Returns:
         The run's id, and a sentence for each thing that was left out.
 
     Raises:
-        BadInput: Nothing readable in the folder, a name that cannot be one, no such teacher.
+        BadInput: Nothing in the folder can be read, the name is not possible, or there is no such
+            teacher.
     """
     if teacher is not None:
         disk.load(root, teacher)
-    found = results.read_output_folder(folder)
-    digest = hashlib.sha256(json.dumps([sorted(found.files.items()), teacher]).encode())
+    output = results.read_output_folder(folder)
+    digest = hashlib.sha256(json.dumps([sorted(output.files.items()), teacher]).encode())
     run_id = f"{name}-{digest.hexdigest()[:8]}"
-    record = _record(found, run_id, name, teacher, folder.resolve().name)
+    record = _record(output, run_id, name, teacher, folder.resolve().name)
     target = disk.run_folder(root, run_id)
-    (target / "capability").mkdir(parents=True, exist_ok=True)
-    _keep(found, target / "capability", record.finished_at)
-    if found.answers:
-        disk.write_answers(root, run_id, pd.concat(found.answers, ignore_index=True))
+    (target / disk.CAPABILITY).mkdir(parents=True, exist_ok=True)
+    _write_results(output, target / disk.CAPABILITY, record.finished_at)
+    if output.answers:
+        disk.write_answers(root, run_id, pd.concat(output.answers, ignore_index=True))
     disk.save(root, record)
-    return run_id, found.problems
+    return run_id, output.problems
 
 
 def _record(
-    found: results.OutputFolder, run_id: str, name: str, teacher: str | None, folder: str
+    output: OutputFolder, run_id: str, name: str, teacher: str | None, folder: str
 ) -> RunRecord:
-    about = found.about
-    config = about.get("config") if isinstance(about.get("config"), dict) else {}
-    assert isinstance(config, dict), "narrowed above"
-    tasks = tuple(dict.fromkeys(score.task for score in found.scores))
+    about = output.about
+    config = about.get("config")
+    config = config if isinstance(config, dict) else {}
+    tasks = tuple(dict.fromkeys(score.task for score in output.scores))
     template = about.get("chat_template") or config.get("apply_chat_template")
-    model = _model(about, config)
+    model = _model_name(about, config)
     try:
         spec = RunSpec(
             name=name,
@@ -70,61 +72,55 @@ def _record(
         )
     except pydantic.ValidationError as error:
         raise BadInput(
-            f"{name!r} cannot be a run's name: small letters, digits, dot, dash and underscore, "
-            "80 at most."
+            f"{name!r} cannot be a run's name: use small letters, digits, dots, dashes and "
+            "underscores, at most 80."
         ) from error
-    when = _when(about.get("date"))
+    evaluated = datetime.datetime.fromtimestamp(about["date"], datetime.UTC)
     dtype = config.get("model_dtype")
     return RunRecord(
         run_id=run_id,
         teacher_run_id=teacher,
         spec=spec,
         status="finished",
-        started_at=when,
-        finished_at=when,
+        started_at=evaluated.isoformat(timespec="seconds"),
+        finished_at=evaluated.isoformat(timespec="seconds"),
         capability=Capability(
             lm_eval_version=_text(about.get("lm_eval_version")),
-            scores=found.scores,
+            scores=output.scores,
             seconds=_seconds(about.get("total_evaluation_time_seconds")),
         ),
         imported=Imported(
             folder=folder,
-            files=found.files,
+            files=output.files,
             model=model,
             dtype=dtype.removeprefix("torch.") if isinstance(dtype, str) else None,
             git_hash=_text(about.get("git_hash")),
-            problems=found.problems,
+            problems=output.problems,
         ),
     )
 
 
-def _keep(found: results.OutputFolder, folder: Path, when: str) -> None:
+def _write_results(output: OutputFolder, folder: Path, when: str) -> None:
     """Results and samples in today's form, where pages and exports look for them."""
     date = results.file_date(when)
-    document = results.results_document(found.about, found.said)
+    document = results.results_document(output.about, output.sections)
     disk.write_text(folder / f"results_{date}.json", json.dumps(document, indent=1) + "\n")
-    for task, lines in found.samples.items():
+    for task, lines in output.samples.items():
         text = "".join(json.dumps(line, ensure_ascii=True) + "\n" for line in lines)
         disk.write_text(folder / f"samples_{samples.file_part(task)}_{date}.jsonl", text)
 
 
-def _model(about: dict[str, Any], config: dict[str, Any]) -> str:
-    """The model's name as lm-eval says it; what kind of model it is where it says no more."""
+def _model_name(about: dict[str, Any], config: dict[str, Any]) -> str:
+    """The model's name as lm-eval wrote it, else the kind of model."""
     arguments = config.get("model_args")
     if isinstance(arguments, str):
         pairs = (part.partition("=") for part in arguments.split(","))
         arguments = {key.strip(): value.strip() for key, _, value in pairs}
-    named = arguments if isinstance(arguments, dict) else {}
-    for one in (about.get("model_name"), named.get("pretrained"), named.get("model")):
-        if isinstance(one, str) and one:
-            return _plain(one)
+    arguments = arguments if isinstance(arguments, dict) else {}
+    for name in (about.get("model_name"), arguments.get("pretrained"), arguments.get("model")):
+        if isinstance(name, str) and name:
+            return _storable(name)
     return _text(config.get("model")) or "imported model"
-
-
-def _when(value: Any) -> str:
-    """The evaluation's date, or the file's own."""
-    number = value if isinstance(value, int | float) and 0 <= value < 4e9 else 0
-    return datetime.datetime.fromtimestamp(number, datetime.UTC).isoformat(timespec="seconds")
 
 
 def _seconds(value: Any) -> float | None:
@@ -136,9 +132,9 @@ def _seconds(value: Any) -> float | None:
 
 
 def _text(value: Any) -> str | None:
-    return _plain(value) if isinstance(value, str) and value else None
+    return _storable(value) if isinstance(value, str) and value else None
 
 
-def _plain(text: str) -> str:
-    """Text that can be stored: halves of letters, which JSON may hold, become question marks."""
+def _storable(text: str) -> str:
+    """Text that UTF-8 can hold: half of a surrogate pair becomes a question mark."""
     return text[:200].encode("utf-8", "replace").decode()

@@ -1,10 +1,10 @@
 """An output folder of lm-evaluation-harness, any version since 0.4.0, as scores and answers.
 
-What is damaged is left out and named in one sentence; the rest is kept. Nothing in a file is
-trusted to be of the type it should be.
+What is damaged is left out and named in one sentence; the rest is read. Nothing in a file is
+trusted to have the type it should have.
 
-Since 0.4.3 a run leaves `results_DATE.json` and `samples_TASK_DATE.jsonl`; before, it left
-`results.json` and, for each task, a `MODEL_ARGS_TASK.jsonl` that holds one JSON array.
+Since 0.4.3 a run leaves `results_DATE.json` and `samples_TASK_DATE.jsonl`. Before, it left
+`results.json` and, for each task, a `MODEL_ARGS_TASK.jsonl` with one JSON array.
 
 Source: github.com/EleutherAI/lm-evaluation-harness, `loggers/evaluation_tracker.py`, and
 `__main__.py` of 0.4.0.
@@ -23,9 +23,7 @@ from typing import Any
 import pandas as pd
 
 from explorer.errors import BadInput
-from explorer.lm_eval_io import metrics as known_metrics
-from explorer.lm_eval_io import samples
-from explorer.lm_eval_io.metrics import CHOICE_METRICS, EXACT_METRICS
+from explorer.lm_eval_io import metrics, samples
 from explorer.records import TaskScore
 
 HASH = re.compile(r"[0-9a-f]{8,128}")
@@ -41,7 +39,9 @@ BY_TASK = (
     "n-samples",
     "task_hashes",
 )
-"""Sections of a results file that say something of each task."""
+"""Sections of a results file that have an entry per task."""
+MAX_TASK_NAME = 150
+MAX_COUNT = 10**12
 
 
 @dataclasses.dataclass
@@ -51,101 +51,114 @@ class OutputFolder:
     scores: list[TaskScore] = dataclasses.field(default_factory=list)
     answers: list[pd.DataFrame] = dataclasses.field(default_factory=list)
     samples: dict[str, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
-    """Task to its samples, in the form of the newest lm-eval."""
+    """Task to its samples, in the newest lm-eval's form."""
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """The newest results file without what it says of tasks: model, settings, versions, date."""
-    said: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    """Task to what its results file says of it, by section."""
+    """The newest results file without its sections by task: model, settings, versions, date."""
+    sections: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    """Task to its entries in the sections of its results file."""
     files: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Name of each file that was read to its SHA-256."""
+    """Name of each file that was read, to its SHA-256."""
     problems: list[str] = dataclasses.field(default_factory=list)
+    """What was left out, one sentence each."""
 
 
 def read_output_folder(folder: Path) -> OutputFolder:
-    """Read all results and samples under a folder; of a task in several files, the newest.
+    """Read all results and samples under a folder. Of a task in several files, the newest counts.
 
     Raises:
-        BadInput: No such folder, or not one readable score in it.
+        BadInput: There is no such folder, or not one readable score in it.
     """
     if not folder.is_dir():
-        raise BadInput(f"{folder} is no folder. Name the one that lm-eval wrote (--output_path).")
-    found = OutputFolder()
-    for path, document in _documents(folder, found):
-        if not found.about:
-            about = {key: value for key, value in document.items() if key not in BY_TASK}
-            found.about = {"date": path.stat().st_mtime} | about
+        raise BadInput(
+            f"{folder} is not a folder. Name the one that lm-eval wrote (--output_path)."
+        )
+    output = OutputFolder()
+    for path, document in _documents(folder, output):
+        if not output.about:
+            output.about = _without_sections(document)
+            if not _is_date(output.about.get("date")):
+                output.about["date"] = path.stat().st_mtime
         for task in _tasks(document):
-            if task not in found.said:
-                found.said[task] = _sections(document, task)
-                _read_task(task, document, path, found)
-    if not found.scores:
-        why = " ".join(found.problems[:3]) or "There is no results_*.json in it."
+            if task not in output.sections:
+                output.sections[task] = _sections(document, task)
+                _read_task(task, document, path, output)
+    if not output.scores:
+        why = " ".join(output.problems[:3]) or "There is no results_*.json in it."
         raise BadInput(f"Nothing could be imported from {folder.resolve().name}. {why}")
-    return found
+    return output
 
 
 def read_results_files(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """What the results files of a folder say, without a look at the samples.
+    """The results files of a folder, without its samples; empty if there are none.
 
     Returns:
-        The newest file without what it says of tasks, and for each task `Found.said`.
+        As `OutputFolder.about` and `OutputFolder.sections`.
     """
     about: dict[str, Any] = {}
-    said: dict[str, dict[str, Any]] = {}
+    sections: dict[str, dict[str, Any]] = {}
+    if not folder.is_dir():
+        return about, sections
     for _, document in _documents(folder, OutputFolder()):
-        about = about or {key: value for key, value in document.items() if key not in BY_TASK}
+        about = about or _without_sections(document)
         for task in _tasks(document):
-            said.setdefault(task, _sections(document, task))
-    return about, said
+            sections.setdefault(task, _sections(document, task))
+    return about, sections
 
 
 def results_document(
-    about: Mapping[str, Any], said: Mapping[str, Mapping[str, Any]]
+    about: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """One results file of what several say: `kept` the other way round."""
-    by_task = {name: {t: of[name] for t, of in said.items() if name in of} for name in BY_TASK}
-    return {name: section for name, section in by_task.items() if section} | dict(about)
+    """One results file for several tasks: the opposite of `read_results_files`."""
+    by_name = {
+        name: {task: entries[name] for task, entries in sections.items() if name in entries}
+        for name in BY_TASK
+    }
+    return {name: section for name, section in by_name.items() if section} | dict(about)
 
 
 def file_date(when: str) -> str:
-    """A time of a record as lm-eval writes it in the names of files."""
+    """A record's time as lm-eval writes it in file names."""
     return datetime.datetime.fromisoformat(when).strftime("%Y-%m-%dT%H-%M-%S.%f")
 
 
-def _documents(folder: Path, found: OutputFolder) -> list[tuple[Path, dict[str, Any]]]:
+def _documents(folder: Path, output: OutputFolder) -> list[tuple[Path, dict[str, Any]]]:
     """The readable results files under a folder, the newest first."""
     paths = [*folder.rglob("results_*.json"), *folder.rglob("results.json")]
-    read = [(path, _document(path, found)) for path in sorted(paths, key=lambda p: p.name)]
-    return [(path, document) for path, document in reversed(read) if document]
+    documents = [(path, _document(path, output)) for path in sorted(paths, key=lambda p: p.name)]
+    return [(path, document) for path, document in reversed(documents) if document]
 
 
-def _sections(document: Mapping[str, Any], task: str) -> dict[str, Any]:
-    """What a results file says of one task, section by section."""
-    found = {name: _mapping(document.get(name)) for name in BY_TASK}
-    return {name: section[task] for name, section in found.items() if task in section}
-
-
-def _document(path: Path, found: OutputFolder) -> dict[str, Any]:
-    """A results file as a mapping; an empty one, and a sentence, where it is none."""
+def _document(path: Path, output: OutputFolder) -> dict[str, Any]:
+    """A results file as a mapping; empty, and a problem, if it is not one."""
     try:
         data = path.read_bytes()
         document = _json(data.decode(json.detect_encoding(data)))
     except (OSError, ValueError, RecursionError) as error:
-        found.problems.append(f"{path.name} is left out: it is not JSON ({_short(error)}).")
+        output.problems.append(f"{path.name} is left out: it is not JSON ({_short(error)}).")
         return {}
     if not isinstance(document, dict) or not isinstance(document.get("results"), dict):
-        found.problems.append(f"{path.name} is left out: it has no mapping of results.")
+        output.problems.append(f"{path.name} is left out: it has no mapping of results.")
         return {}
-    found.files[path.name] = hashlib.sha256(data).hexdigest()
+    output.files[path.name] = hashlib.sha256(data).hexdigest()
     return document
 
 
+def _without_sections(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if key not in BY_TASK}
+
+
+def _sections(document: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """A task's entries in a results file, by section."""
+    sections = {name: _mapping(document.get(name)) for name in BY_TASK}
+    return {name: section[task] for name, section in sections.items() if task in section}
+
+
 def _json(text: str) -> Any:
-    """As JSON says, but for half of a surrogate pair: no text holds one, so it becomes `?`."""
-    read = json.loads(text)
+    """JSON, in which half of a surrogate pair becomes `?`: no text can hold one."""
+    data = json.loads(text)
     if "\\ud" not in text.lower():
-        return read
-    return json.loads(json.dumps(read, ensure_ascii=False).encode("utf-8", "replace"))
+        return data
+    return json.loads(json.dumps(data, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def _short(error: Exception) -> str:
@@ -153,7 +166,7 @@ def _short(error: Exception) -> str:
 
 
 def _tasks(document: Mapping[str, Any]) -> list[str]:
-    """Tasks of a results file: groups have a mean of their own, which is no task."""
+    """Tasks of a results file, without its groups: a group's mean is not a task."""
     configs, groups = _mapping(document.get("configs")), _mapping(document.get("group_subtasks"))
     return [
         task
@@ -162,88 +175,91 @@ def _tasks(document: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _read_task(task: str, document: Mapping[str, Any], path: Path, found: OutputFolder) -> None:
+def _read_task(task: str, document: Mapping[str, Any], path: Path, output: OutputFolder) -> None:
     values = document["results"][task]
     config = _mapping(_mapping(document.get("configs")).get(task))
-    if len(task) > 150 or not task.isprintable():
-        found.problems.append(
-            f"A task of {path.name} is left out: {task[:40]!r} is no task's name."
+    if len(task) > MAX_TASK_NAME or not task.isprintable():
+        output.problems.append(
+            f"A task of {path.name} is left out: {task[:40]!r} cannot be a task's name."
         )
         return
-    lines = _samples(task, path, found)
+    lines = _samples(task, path, output)
     keys = [key for key in values if "," in key and "_stderr," not in key]
-    metrics = {key: number for key in keys if (number := _number(values[key])) is not None}
-    if not metrics:
-        found.problems.append(f"{task} is left out: {path.name} has no number for it.")
+    scores = {key: number for key in keys if (number := _number(values[key])) is not None}
+    if not scores:
+        output.problems.append(f"{task} is left out: {path.name} has no number for it.")
         return
     counts = _mapping(_mapping(document.get("n-samples")).get(task))
-    documents = len({line["doc_id"] for line in lines})
-    asked = _count(counts.get("effective")) or documents
-    if not asked:
-        found.problems.append(
+    num_documents = _count(counts.get("effective")) or len({line["doc_id"] for line in lines})
+    if not num_documents:
+        output.problems.append(
             f"{task} is left out: neither n-samples nor a samples file says how many documents it "
             "has. Run lm-eval with --log_samples."
         )
         return
-    shots = [_mapping(document.get("n-shot")).get(task), config.get("num_fewshot")]
-    # Some versions write 0 in one place and the real number in the other.
-    num_fewshot = max((count for n in shots if (count := _count(n)) is not None), default=None)
-    names = _named(metrics)
+    names = metrics.short_names(scores)
     higher = _mapping(_mapping(document.get("higher_is_better")).get(task))
-    headline = _headline(config, list(names.values()))
+    headline = metrics.headline_metric(config, list(names.values()))
     for key, name in names.items():
         metric, _, filter_name = key.partition(",")
-        level = chance(config, metric, lines)
-        found.scores.append(
+        output.scores.append(
             TaskScore(
                 task=task,
                 metric=name,
-                score=metrics[key],
-                chance=level,
+                score=scores[key],
+                chance=metrics.mean_chance(config, metric, lines),
                 stderr=_number(values.get(f"{metric}_stderr,{filter_name}")),
                 higher_is_better=higher.get(metric) is not False,
                 headline=name == headline,
-                num_documents=asked,
+                num_documents=num_documents,
                 num_documents_total=_count(counts.get("original")) or None,
-                num_fewshot=num_fewshot,
+                num_fewshot=_num_fewshot(document, task, config),
                 task_version=_version(document, task),
                 task_hash=_text(_mapping(document.get("task_hashes")).get(task)),
             )
         )
     if lines:
-        found.samples[task] = lines
-        found.answers.append(answers_frame(task, lines, names, config))
+        output.samples[task] = lines
+        output.answers.append(answers_frame(task, lines, names, config))
 
 
-def _samples(task: str, results: Path, found: OutputFolder) -> list[dict[str, Any]]:
-    """The task's samples beside a results file, in today's form; none where there are none."""
+def _num_fewshot(document: Mapping[str, Any], task: str, config: Mapping[str, Any]) -> int | None:
+    """Examples before each question. Some versions write 0 in one place, the number in another."""
+    stated = (_mapping(document.get("n-shot")).get(task), config.get("num_fewshot"))
+    return max((count for n in stated if (count := _count(n)) is not None), default=None)
+
+
+def _samples(task: str, results_file: Path, output: OutputFolder) -> list[dict[str, Any]]:
+    """The task's samples beside a results file, in today's form; none if there are none."""
     part = samples.file_part(task)
-    newest = samples.newest_files(results.parent).get(part)
-    older = [p for p in results.parent.glob("*.jsonl") if p.stem.endswith(f"_{part}")]
+    newest = samples.newest_files(results_file.parent).get(part)
+    older = [p for p in results_file.parent.glob("*.jsonl") if p.stem.endswith(f"_{part}")]
     path = newest or (older[0] if older else None)
     if path is None:
         return []
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        found.problems.append(f"{path.name} is left out: {_short(error)}.")
+        output.problems.append(f"{path.name} is left out: {_short(error)}.")
         return []
-    kept, damaged = [], 0
-    for line in _lines(text):
-        sample = _sample(line)
+    lines, num_damaged = [], 0
+    for data in _json_lines(text):
+        sample = _sample(data)
         if sample is None:
-            damaged += 1
+            num_damaged += 1
         else:
-            kept.append(sample)
-    if damaged:
-        found.problems.append(f"{path.name}: {damaged} lines are no samples and are left out.")
-    if kept:
-        found.files[path.name] = hashlib.sha256(text.encode()).hexdigest()
-    return kept
+            lines.append(sample)
+    if num_damaged:
+        output.problems.append(
+            f"{path.name}: {num_damaged} lines are not samples and are left out."
+        )
+    if lines:
+        output.files[path.name] = hashlib.sha256(text.encode()).hexdigest()
+    return lines
 
 
-def _lines(text: str) -> Iterator[Any]:
-    """Each line read; before 0.4.3 the whole file is one array."""
+def _json_lines(text: str) -> Iterator[Any]:
+    """The data of each line, None for a damaged one; before 0.4.3 the file is one array."""
     try:
         whole = _json(text) if text.lstrip().startswith("[") else None
     except (ValueError, RecursionError):
@@ -260,11 +276,11 @@ def _lines(text: str) -> Iterator[Any]:
                 yield None
 
 
-def _sample(line: Any) -> dict[str, Any] | None:
-    """A sample with what is later than its version filled in; None where it is none."""
-    if not isinstance(line, dict) or _count(line.get("doc_id")) is None:
+def _sample(data: Any) -> dict[str, Any] | None:
+    """A sample, with what its version did not write filled in; None if it is not one."""
+    if not isinstance(data, dict) or _count(data.get("doc_id")) is None:
         return None
-    sample = {**line, "doc_id": int(line["doc_id"])}
+    sample = {**data, "doc_id": int(data["doc_id"])}
     if not HASH.fullmatch(str(sample.get("doc_hash"))):
         text = json.dumps(sample.get("doc"), indent=2, ensure_ascii=False)
         # lm-eval's own hash of a document, which older versions did not write.
@@ -278,13 +294,13 @@ def answers_frame(
     names: Mapping[str, str],
     config: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """A row a document and metric: as `disk.answers`, with chance level and passage.
+    """One row per document and metric, with the columns `ANSWER_COLUMNS`.
 
     Args:
         task: Its name.
         lines: Its samples.
         names: lm-eval's `metric,filter` to our name of the metric.
-        config: The task's own settings, from a results file.
+        config: The task's settings, from a results file.
     """
     field, rows = _text(_mapping(config.get("metadata")).get("cluster")), []
     for line in lines:
@@ -294,62 +310,9 @@ def answers_frame(
             value = _number(line.get(metric))
             if value is None or line.get("filter", filter_name) != filter_name:
                 continue
-            rows.append(
-                (
-                    task,
-                    name,
-                    line["doc_id"],
-                    line["doc_hash"],
-                    value,
-                    _chance_of(config, metric, line),
-                    cluster,
-                )
-            )
+            chance = metrics.chance_of_document(config, metric, line)
+            rows.append((task, name, line["doc_id"], line["doc_hash"], value, chance, cluster))
     return pd.DataFrame(rows, columns=ANSWER_COLUMNS)
-
-
-def chance(config: Mapping[str, Any], metric: str, lines: list[dict[str, Any]]) -> float | None:
-    """Score of somebody who guesses, the mean over documents; None where it is not known.
-
-    What the task's file says (`metadata: chance`, a number or one for each metric) goes
-    first. Multiple choice: correct choices by choices. Greedy continuations and exact matches
-    of free text: 0.
-    """
-    known = [_chance_of(config, metric, line) for line in lines] or [_chance_of(config, metric, {})]
-    numbers = [value for value in known if value is not None]
-    return math.fsum(numbers) / len(numbers) if len(numbers) == len(known) else None
-
-
-def _chance_of(config: Mapping[str, Any], metric: str, line: Mapping[str, Any]) -> float | None:
-    """Correct choices by choices; 0 for free text that must match; what the file says first."""
-    if metric not in CHOICE_METRICS | EXACT_METRICS:
-        return None
-    said = _mapping(config.get("metadata")).get("chance")
-    said = _number(said.get(metric) if isinstance(said, dict) else said)
-    if said is not None:
-        return said
-    if config.get("process_results"):
-        return None  # the task scores by its own rules, which we do not know
-    if config.get("output_type") == "multiple_choice" and metric in CHOICE_METRICS:
-        choices = samples.parse_answer(line, metric).choices if line else ()
-        # Where the target cannot be told from the choices, one of them is right.
-        return max(1, sum(choice.right for choice in choices)) / len(choices) if choices else None
-    return 0.0 if metric in EXACT_METRICS and config.get("output_type") else None
-
-
-def _named(metrics: Mapping[str, float]) -> dict[str, str]:
-    """lm-eval's key to the metric's name: the filter is named where there are several."""
-    plain = [key.partition(",")[0] for key in metrics]
-    return {
-        key: name if plain.count(name) == 1 else key
-        for key, name in zip(metrics, plain, strict=True)
-    }
-
-
-def _headline(config: Mapping[str, Any], names: list[str]) -> str:
-    """The metric that stands for the task: what its file says, else acc_norm, acc, the first."""
-    said = _mapping(config.get("metadata")).get("headline_metric")
-    return known_metrics.first_of((said, *known_metrics.HEADLINES), names) or names[0]
 
 
 def _version(document: Mapping[str, Any], task: str) -> str | None:
@@ -362,7 +325,8 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, int | float):  # a flag counts as 0 or 1
+    """A finite number; a flag counts as 0 or 1."""
+    if isinstance(value, int | float):
         try:
             number = float(value)
         except OverflowError:
@@ -373,7 +337,13 @@ def _number(value: Any) -> float | None:
 
 def _count(value: Any) -> int | None:
     number = None if isinstance(value, bool) else _number(value)
-    return int(number) if number is not None and 0 <= number < 1e12 else None
+    return int(number) if number is not None and 0 <= number < MAX_COUNT else None
+
+
+def _is_date(value: Any) -> bool:
+    """Whether a value can be seconds since 1970."""
+    number = None if isinstance(value, bool) else _number(value)
+    return number is not None and 0 <= number < 4e9
 
 
 def _text(value: Any) -> str | None:

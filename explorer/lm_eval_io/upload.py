@@ -1,7 +1,7 @@
-"""Files that somebody hands over become a folder, as lm-eval would have left it.
+"""Uploaded files become a folder like the one that lm-eval wrote.
 
-A zip is opened for its results and samples alone: nothing in it can reach outside the folder,
-and one that grows without measure is refused before it fills the disk.
+Only results and samples are unpacked from a zip. Nothing in it can reach outside the folder, and a
+zip bomb is refused before it fills the disk.
 """
 
 import lzma
@@ -17,43 +17,43 @@ from explorer.errors import BadInput
 
 ENDINGS = (".json", ".jsonl")
 MAX_BYTES = 1_000_000_000
-"""Of everything together, unpacked."""
+"""Limit of all files together, unpacked."""
 MAX_FILES = 20_000
-"""In one zip."""
-PIECE_BYTES = 1 << 20
+"""Limit for one zip."""
+CHUNK_BYTES = 1 << 20
 
 
 @contextmanager
 def unpacked(uploads: Mapping[str, IO[bytes]]) -> Iterator[Path]:
-    """A folder with these files, gone when the block ends.
+    """A folder with these files, deleted when the block ends.
 
     Args:
         uploads: Name to content: results_*.json, samples_*.jsonl, or zips of them.
 
     Raises:
-        BadInput: A file of another kind, a zip that is damaged, locked or far too large.
+        BadInput: A file is of another kind, or a zip is damaged, encrypted or far too large.
     """
-    with tempfile.TemporaryDirectory(prefix="explorer-import-") as made:
-        # Its name goes into the record; that of the temporary folder says nothing.
-        folder = Path(made) / PurePosixPath(next(iter(uploads), "nothing")).stem
+    with tempfile.TemporaryDirectory(prefix="explorer-import-") as temporary:
+        # This folder's name goes into the record; the temporary one says nothing.
+        folder = Path(temporary) / PurePosixPath(next(iter(uploads), "nothing")).stem
         folder.mkdir()
-        room = _Room()
+        budget = _ByteBudget()
         for path, file in uploads.items():
             name = PurePosixPath(path).name
             if name.endswith(".zip"):
-                _unzip(name, file, folder / PurePosixPath(name).stem, room)
+                _unzip(name, file, folder / PurePosixPath(name).stem, budget)
             elif name.endswith(ENDINGS):
-                room.copy(file, folder / name)
+                budget.copy(file, folder / name)
             else:
                 raise BadInput(
-                    f"{name} is none of lm-eval's files. Choose results_*.json and "
+                    f"{name} is not a file of lm-eval's. Choose results_*.json and "
                     "samples_*.jsonl, or a zip of its output folder."
                 )
         yield folder
 
 
-class _Room:
-    """The bytes that are left, counted as they come: a zip's own sizes need not be true."""
+class _ByteBudget:
+    """The bytes that may still be written, counted as they come: sizes in a zip can be false."""
 
     def __init__(self) -> None:
         self._left = MAX_BYTES
@@ -61,27 +61,27 @@ class _Room:
     def copy(self, file: IO[bytes], path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as out:
-            while piece := file.read(PIECE_BYTES):
-                self._left -= len(piece)
+            while chunk := file.read(CHUNK_BYTES):
+                self._left -= len(chunk)
                 if self._left < 0:
                     raise BadInput(
-                        f"{path.name}: with it the files have more than {MAX_BYTES / 1e9:g} GB. "
-                        "Use the shell, unpacked: explorer import FOLDER --as NAME"
+                        f"{path.name} takes the files above {MAX_BYTES / 1e9:g} GB. Unpack them "
+                        "and use the shell: explorer import FOLDER --as NAME"
                     )
-                out.write(piece)
+                out.write(chunk)
 
 
-def _unzip(name: str, file: IO[bytes], folder: Path, room: _Room) -> None:
+def _unzip(name: str, file: IO[bytes], folder: Path, budget: _ByteBudget) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
-            entries = [one for one in archive.infolist() if one.filename.endswith(ENDINGS)]
+            entries = [info for info in archive.infolist() if info.filename.endswith(ENDINGS)]
             if len(entries) > MAX_FILES:
-                raise BadInput(f"{name} holds {len(entries):,} files; {MAX_FILES:,} are taken.")
+                raise BadInput(f"{name} holds {len(entries):,} files; the limit is {MAX_FILES:,}.")
             for entry in entries:
                 parts = [p for p in PurePosixPath(entry.filename).parts if p not in ("/", "..")]
                 with archive.open(entry) as packed:
-                    room.copy(packed, folder.joinpath(*parts))
+                    budget.copy(packed, folder.joinpath(*parts))
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
         raise BadInput(f"{name} could not be unpacked: {error}.") from error
     except (OSError, ValueError) as error:
-        raise BadInput(f"{name} holds a file that cannot be kept: {error}.") from error
+        raise BadInput(f"{name} holds a file that cannot be written: {error}.") from error

@@ -24,7 +24,7 @@ from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY
 from lm_eval.tasks._index import Entry, Kind, TaskIndex
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from explorer.lm_eval_io.metrics import CHOICE_METRICS, EXACT_METRICS, HEADLINES, first_of
+from explorer.lm_eval_io import metrics
 from explorer.store import disk
 from explorer.tasks.index import FORMAT, FORMATS, WAYS, Row, Tell
 
@@ -119,12 +119,15 @@ def _group(
 
 def task_row(name: str, config: dict[str, Any], source: str, kind: str = "task") -> Row:
     """What a task's file says of it; its functions are not called."""
-    said = config.get("metadata")
-    metadata = said if isinstance(said, dict) else {}
     way = config.get("output_type", "generate_until")
     if "class" in config or way not in WAYS:
         way = None
-    metric = _headline(config, metadata, way)
+    config = {**config, "output_type": way}
+    metric = _headline(config)
+    chance = None
+    if metric is not None:
+        choices = num_choices(config.get("doc_to_choice"))
+        chance = metrics.chance_level(config, metric, choices)
     refused = None
     if config.get("unsafe_code"):
         refused = "It runs code that the model writes."
@@ -136,7 +139,7 @@ def task_row(name: str, config: dict[str, Any], source: str, kind: str = "task")
         kind,
         output_type=way,
         num_fewshot=shots if isinstance(shots, int) else None if "class" in config else 0,
-        chance=_chance(config, metadata, way, metric),
+        chance=chance,
         metric=metric,
         dataset_path=_text(config.get("dataset_path")) or None,
         dataset_name=_text(config.get("dataset_name")) or None,
@@ -151,35 +154,17 @@ def _text(value: Any) -> str:
     return " ".join(str(value).split())[:300] if value is not None else ""
 
 
-def _headline(config: dict[str, Any], metadata: dict[str, Any], way: str | None) -> str | None:
-    said = config.get("metric_list")
-    metrics = DEFAULT_METRIC_REGISTRY.get(way, []) if said is None else []
-    if isinstance(said, list):
-        metrics = [str(one["metric"]) for one in said if isinstance(one, dict) and "metric" in one]
+def _headline(config: dict[str, Any]) -> str | None:
+    """The headline metric as far as the file tells: a task that is a Python class says nothing."""
     if "class" in config:
         return None
-    named = metadata.get("headline_metric")
-    return first_of([named] if named else HEADLINES, metrics) or next(iter(metrics), None)
-
-
-def _chance(
-    config: dict[str, Any], metadata: dict[str, Any], way: str | None, metric: str | None
-) -> float | None:
-    """As `task_scores.chance_level`, as far as it follows from the file."""
-    said = metadata.get("chance")
-    if isinstance(said, dict):
-        said = said.get(metric)
-    if metric not in CHOICE_METRICS | EXACT_METRICS:
-        return None
-    if isinstance(said, int | float):
-        return float(said)
-    if "process_results" in config:
-        # The task scores by its own rules, which we do not know.
-        return None
-    if way == "multiple_choice":
-        choices = num_choices(config.get("doc_to_choice"))
-        return 1 / choices if choices and metric in CHOICE_METRICS else None
-    return 0.0 if way and metric in EXACT_METRICS else None
+    listed = config.get("metric_list")
+    if listed is None:
+        names = DEFAULT_METRIC_REGISTRY.get(config["output_type"], [])
+    else:
+        entries = listed if isinstance(listed, list) else []
+        names = [str(e["metric"]) for e in entries if isinstance(e, dict) and "metric" in e]
+    return metrics.headline_metric(config, names)
 
 
 def num_choices(said: Any) -> int | None:

@@ -26,7 +26,7 @@ from lm_eval.config.task import TaskConfig
 from lm_eval.tasks._index import Kind
 
 from explorer.errors import BadInput, ExplorerError
-from explorer.lm_eval_io.metrics import first_of
+from explorer.lm_eval_io import metrics
 from explorer.tasks import code_policy, dataset_cache, index
 from explorer.tasks.index_builder import leaves_of, rows_of
 from explorer.tasks.safe_loading import Manager
@@ -287,13 +287,9 @@ def _refuse_what_we_cannot_run(name: str, task: Task) -> None:
         )
     if getattr(task, "MULTIMODAL", False):
         raise BadInput(f"The task {name} shows pictures or sound; choose tasks of text only.")
-    headline = metadata(task).get("headline_metric")
-    metrics = list(getattr(task, "_metric_fn_list", ()))
-    if headline and metrics and first_of([headline], metrics) is None:
-        raise BadInput(
-            f"The task {name} names the headline_metric {headline!r}, but its metrics are "
-            f"{', '.join(metrics)}. Correct its task file."
-        )
+    metrics.check_headline(
+        name, {"metadata": metadata(task)}, list(getattr(task, "_metric_fn_list", ()))
+    )
 
 
 def metadata(task: Task) -> dict[str, Any]:

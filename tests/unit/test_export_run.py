@@ -17,7 +17,7 @@ from explorer.lm_eval_io import export_run, import_run, results, samples
 from explorer.store import disk
 from tests import records
 from tests.records import STUDY
-from tests.unit.test_import import STUDENT, TEACHER, old_format
+from tests.unit.test_import_run import STUDENT, TEACHER, old_format
 
 SAME = (
     "score",

@@ -165,7 +165,7 @@ def test_the_good_part_is_kept_and_the_rest_named(store_root, tmp_path):
     assert len(problems) == 3
     assert any("is not JSON" in one for one in problems)
     assert any("empty is left out" in one for one in problems)
-    assert any("2 lines are no samples" in one for one in problems)
+    assert any("2 lines are not samples" in one for one in problems)
 
 
 def test_the_same_folder_under_the_same_name_is_the_same_run(store_root):
@@ -193,7 +193,7 @@ def test_a_folder_without_results_says_what_was_looked_for(store_root, tmp_path)
     """The sentence names the file that should be there."""
     with pytest.raises(BadInput, match=r"There is no results_\*.json"):
         import_run.import_folder(store_root, tmp_path, "x")
-    with pytest.raises(BadInput, match="is no folder"):
+    with pytest.raises(BadInput, match="is not a folder"):
         import_run.import_folder(store_root, tmp_path / "none", "x")
 
 

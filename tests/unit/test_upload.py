@@ -10,7 +10,7 @@ import pytest
 from explorer.errors import BadInput
 from explorer.lm_eval_io import import_run, upload
 from explorer.store import disk
-from tests.unit.test_import import STUDENT, folder_of
+from tests.unit.test_import_run import STUDENT, folder_of
 
 
 def zip_of(entries):
@@ -67,10 +67,10 @@ def test_a_zip_that_grows_without_measure_is_refused(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
-        ("weights.bin", b"1", "none of lm-eval's files"),
+        ("weights.bin", b"1", "not a file of lm-eval's"),
         ("a.zip", b"PK no zip", "could not be unpacked"),
         ("a.zip", zip_of({"x.json": "1"}).getvalue()[:-30], "could not be unpacked"),
-        ("a.zip", zip_of({"x.json": "1", "x.json/y.json": "2"}).getvalue(), "cannot be kept"),
+        ("a.zip", zip_of({"x.json": "1", "x.json/y.json": "2"}).getvalue(), "cannot be written"),
     ],
     # A zip holds the time at which it was made: as a name it would differ between processes.
     ids=["another_file", "no_zip", "cut_zip", "clashing_names"],
