@@ -68,7 +68,7 @@ docs: install ## Write docs/cli.md from the commands' own help
 	$(BIN)/python -m typer explorer.cli utils docs --name explorer --output docs/cli.md
 
 clean: ## Remove .venv and the caches of the tools; results/ stays
-	rm -rf $(VENV) *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find explorer tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # The starter teacher, 98 MB, once, into the user's cache; its checksum is pinned.

@@ -41,6 +41,16 @@ def test_the_readme_names_the_commands_of_a_newcomer():
     assert {"make app", "make demo", "make test"} <= {" ".join(words) for words in commands()}
 
 
+def test_the_ci_workflow_runs_what_the_readme_promises():
+    """A public forge checks, tests and runs the demo, and opens the installed dashboard."""
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    steps = [step for job in yaml.safe_load(text)["jobs"].values() for step in job["steps"]]
+    script = "\n".join(step["run"] for step in steps if "run" in step)
+
+    for command in ("make check test", "make demo", "python -m build", "explorer app"):
+        assert command in script
+
+
 def test_make_help_lists_what_the_readme_uses():
     """`make help` names every target of the README, each with what it is for."""
     targets = re.findall(r"^  make ([a-z-]+) +\S", run("make", "help"), re.M)
