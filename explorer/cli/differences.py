@@ -2,21 +2,19 @@
 
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from explorer.analysis import numbers
-from explorer.analysis.stats import differences, pairing
+from explorer.analysis.stats import pairing
 from explorer.analysis.tables import difference_table as said
 from explorer.cli.common import console
-from explorer.cli.tables import hidden_runs, print_table, refuse_unknown, say_left_out
+from explorer.cli.tables import hidden_runs, open_index, print_table, refuse_unknown, say_left_out
 from explorer.errors import BadInput
-from explorer.records import RunRecord
 from explorer.records.rows import row_dicts
-from explorer.store import disk, frames
 
 DIFFERENCE = "Difference [95 %], points"
 JSON_NAMES = {
@@ -44,42 +42,50 @@ def gather(
         raise BadInput(
             f"--allow knows {', '.join(pairing.ALLOWED)}, not {', '.join(sorted(strange))}."
         )
-    found, _ = disk.records(root)
-    by_id = {record.run_id: record for record in found}
-    refuse_unknown([*run_ids, *([against] if against else [])], found, root)
-    scores = frames.scores(found)
-    gathered = []
+    index = open_index(root)
+    refuse_unknown([*run_ids, *([against] if against else [])], index)
+    runs = index.runs()
+    teachers = {
+        row["run_id"]: row["teacher_run_id"]
+        for row in row_dicts(runs[["run_id", "teacher_run_id"]])
+    }
     named = list(run_ids)
     if not named:
         hidden = hidden_runs(root)
-        named = [run_id for run_id in by_id if run_id not in hidden]
-    for run, reference in _couples(by_id, named, against, chosen=bool(run_ids)):
-        own_teacher = by_id[run].teacher_run_id == reference
-        rows, suite = differences.compare_runs(
-            scores[scores["run_id"] == run],
-            scores[scores["run_id"] == reference],
-            disk.answers(root, run),
-            disk.answers(root, reference),
-            allow={*allow, *(pairing.OF_A_STUDENT if own_teacher else ())},
+        named = [run_id for run_id in teachers if run_id not in hidden]
+    couples = _couples(teachers, named, against, chosen=bool(run_ids))
+
+    def allowed(run: str, reference: str) -> set[str]:
+        return {*allow, *(pairing.OF_A_STUDENT if teachers[run] == reference else ())}
+
+    return [
+        {"run": run, "reference": reference, "tasks": row_dicts(tasks), "suite": suite}
+        for (run, reference), (tasks, suite) in zip(
+            couples, index.differences(couples, allowed), strict=True
         )
-        tasks = row_dicts(rows)
-        gathered.append({"run": run, "reference": reference, "tasks": tasks, "suite": suite})
-    return gathered
+    ]
 
 
 def _couples(
-    by_id: dict[str, RunRecord], run_ids: list[str], against: str | None, *, chosen: bool
+    teachers: Mapping[str, str | None], run_ids: list[str], against: str | None, *, chosen: bool
 ) -> list[tuple[str, str]]:
-    """Which run is held against which; of runs that nobody chose, each against its teacher."""
+    """Which run is held against which; of runs that nobody chose, each against its teacher.
+
+    Args:
+        teachers: Run id to that of its teacher, of all runs.
+        run_ids: The runs to compare.
+        against: The reference of all of them; None finds one.
+        chosen: Whether somebody named these runs.
+    """
     if against is None and chosen and len(run_ids) > 1:
-        teachers = {by_id[run_id].teacher_run_id for run_id in run_ids}
-        against = next((run_id for run_id in run_ids if run_id in teachers), run_ids[0])
+        named_teachers = {teachers[run_id] for run_id in run_ids}
+        against = next((run_id for run_id in run_ids if run_id in named_teachers), run_ids[0])
     if against is not None:
         return [(run_id, against) for run_id in run_ids if run_id != against]
     return [
-        (record.run_id, record.teacher_run_id)
-        for record in (by_id[run_id] for run_id in run_ids)
-        if record.teacher_run_id is not None and record.teacher_run_id in by_id
+        (run_id, teacher)
+        for run_id in run_ids
+        if (teacher := teachers[run_id]) is not None and teacher in teachers
     ]
 
 

@@ -14,9 +14,10 @@ from explorer.analysis.cost.unit_cost import UTILISATION
 from explorer.analysis.stats import intervals, pairing
 from explorer.cli.common import Out, ResultsDir, Utilisation, Wide, app, console, root_of
 from explorer.cli.tables import (
+    PAGE_ROWS,
     analysed,
-    hidden_runs,
     named_runs,
+    open_index,
     print_comparison,
     print_effects,
     print_facts,
@@ -33,33 +34,44 @@ from explorer.store import disk, frames
 def list_runs(
     results: ResultsDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False,
-    show_all: Annotated[bool, typer.Option("--all", help="The hidden runs, too.")] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Runs to list, the latest; without --json {PAGE_ROWS}."),
+    ] = None,
+    show_all: Annotated[
+        bool, typer.Option("--all", help="Every run, the hidden ones too.")
+    ] = False,
     wide: Wide = False,
 ) -> None:
-    """List runs, the queued, running and failed ones included."""
+    """List runs, the queued, running and failed ones included; the latest first."""
     from explorer import jobs
-    from explorer.jobs.states import ACTIVE
+    from explorer.index.run_states import ACTIVE
 
     root = root_of(results)
-    listing = jobs.status_table(root)
-    found, problems = disk.records(root)
-    names = ["num_layers", "num_parameters", "tpot_ms", "machine_busy", "finished_at"]
-    frame = frames.runs(found)[["run_id", *names]]
-    merged = listing.merge(frame, on="run_id", how="left")
-    merged["hidden"] = merged["run_id"].isin(hidden_runs(root))
-    num_hidden = 0
-    if not show_all:
-        # A run under way is never out of sight.
-        left_out = merged["hidden"] & ~merged["state"].isin(ACTIVE)
-        num_hidden, merged = int(left_out.sum()), merged[~left_out]
+    index = open_index(root)
+    hidden = index.hidden()
+    if limit is None and not as_json and not show_all:
+        limit = PAGE_ROWS
+    states = jobs.status_table(root, limit=limit, without=frozenset() if show_all else hidden)
+    names = ["run_id", "num_layers", "num_parameters", "tpot_ms", "machine_busy", "finished_at"]
+    runs = states.merge(index.runs(states["run_id"])[names], on="run_id", how="left")
+    runs["hidden"] = runs["run_id"].isin(hidden)
+    # A run under way is never out of sight.
+    under_way = runs["hidden"] & runs["state"].isin(ACTIVE)
+    num_hidden = 0 if show_all else index.num_states(hidden) - int(under_way.sum())
     if as_json:
-        print(merged.to_json(orient="records", indent=1))
+        print(runs.to_json(orient="records", indent=1))
     else:
-        if num_hidden == 0 or not merged.empty:
-            _print_runs(merged, wide)
+        num_runs = index.num_states() - num_hidden
+        if num_hidden == 0 or not runs.empty:
+            _print_runs(runs, wide)
+        if len(runs) < num_runs:
+            console.print(
+                f"{len(runs):,} of {num_runs:,} runs, the latest first. More: --limit or --all."
+            )
         if num_hidden:
             console.print(f"{num_hidden} hidden; `explorer ls --all` lists them, too.")
-    for problem in problems:
+    for problem in index.problems():
         print(problem, file=sys.stderr)
 
 
@@ -164,7 +176,7 @@ def show(
         _print_levels(record.latency.own, wide)
     if record.latency and record.latency.was_busy:
         console.print(interference.retiming_advice([run_id]), markup=False, soft_wrap=True)
-    print_effects(disk.records(root)[0], root, [run_id])
+    print_effects(open_index(root), [run_id])
 
 
 def _print_levels(timing: Timing, wide: bool) -> None:
@@ -324,8 +336,7 @@ def price(
             raise BadInput(f"Give the price too, as in: explorer price {device!r} 0.05")
         own = prices.own(usd_per_hour, f"the price of {device}")
         prices.write_override(root / prices.OVERRIDES, device, own)
-    found, _ = disk.records(root)
-    for name, known, suggested in prices.devices(frames.runs(found), root):
+    for name, known, suggested in prices.devices(open_index(root).runs(), root):
         if known:
             print(f"{name}: ${known.usd_per_hour:g} per hour, {known.in_words()}")
             continue

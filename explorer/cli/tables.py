@@ -1,7 +1,7 @@
 """Tables in the terminal, or as files."""
 
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +14,9 @@ from explorer.analysis import numbers
 from explorer.analysis.cost.unit_cost import UTILISATION
 from explorer.cli.common import console, output_width
 from explorer.errors import BadInput, DamagedStore, ExplorerError, NoRoom
-from explorer.records import RunRecord
+from explorer.index import StoreIndex, index_of
 from explorer.specs import RunSpec
-from explorer.store import disk, frames, trash
+from explorer.store import disk, trash
 
 Format = Annotated[
     str,
@@ -28,6 +28,10 @@ NAMES_SHARE = 0.6
 """Share of a line that names may take; the longest of them may run on."""
 GAP = 2
 """Spaces between two columns."""
+MANY_RUNS = 500
+"""From here on a line says how far reading them is."""
+PAGE_ROWS = 50
+"""Runs that a table shows unless more are asked for."""
 
 
 def give(
@@ -182,42 +186,57 @@ def named_runs(root: Path, texts: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(disk.resolve_run_id(root, text) for text in texts))
 
 
-def refuse_unknown(wanted: Collection[str], found: list[RunRecord], root: Path) -> None:
+def open_index(root: Path) -> StoreIndex:
+    """The store's index as of now; where many runs are read for it, a line says how far it is."""
+    index = index_of(root)
+    index.update(on_progress=progress_line("Reading runs"))
+    return index
+
+
+def progress_line(title: str) -> Callable[[int, int], None]:
+    """A function that rewrites one line of a terminal's standard error: `title: 200 of 10,000`."""
+
+    def show(done: int, total: int) -> None:
+        if total >= MANY_RUNS and sys.stderr.isatty():
+            end = "\n" if done == total else ""
+            print(f"\r{title}: {done:,} of {total:,}", end=end, file=sys.stderr, flush=True)
+
+    return show
+
+
+def refuse_unknown(run_ids: Collection[str], index: StoreIndex) -> None:
     """Refuse run ids that have no record.
 
     Raises:
         BadInput: The message names them.
     """
-    unknown = {*wanted} - {record.run_id for record in found}
+    unknown = {*run_ids} - set(index.runs(run_ids)["run_id"])
     if unknown:
         raise BadInput(
-            f"No record of {', '.join(sorted(unknown))} in {root}. `explorer ls` lists the runs."
+            f"No record of {', '.join(sorted(unknown))} in {index.root}. `explorer ls` lists the "
+            "runs."
         )
 
 
 def analysed(root: Path, run_ids: list[str], utilisation: float) -> pd.DataFrame:
-    """The store's frame with retention and cost, of these runs and the teachers they need."""
-    return _analysed(disk.records(root)[0], root, run_ids, utilisation)
+    """These runs, or all that are not hidden, with retention and cost."""
+    return _analysed(open_index(root), run_ids, utilisation)
 
 
-def _analysed(
-    found: list[RunRecord], root: Path, run_ids: list[str], utilisation: float
-) -> pd.DataFrame:
+def _analysed(index: StoreIndex, run_ids: list[str], utilisation: float) -> pd.DataFrame:
     from explorer.analysis.cost import unit_cost
-    from explorer.analysis.stats import retention
     from explorer.catalogue import prices
 
-    refuse_unknown(run_ids, found, root)
-    teachers = {record.teacher_run_id for record in found if record.run_id in run_ids}
+    refuse_unknown(run_ids, index)
+    runs = index.runs(run_ids or None)
     if run_ids:
-        found = [r for r in found if r.run_id in {*run_ids, *teachers}]
-    runs = frames.runs(found)
-    answers = {record.run_id: disk.answers(root, record.run_id) for record in found}
-    runs = retention.add_retention(runs, frames.scores(found), answers)
-    runs = unit_cost.add_costs(runs, prices.prices_for(runs, root), utilisation=utilisation)
+        teachers = set(runs["teacher_run_id"].dropna())
+        runs = index.runs({*run_ids, *teachers})
+    runs = index.with_retention(runs, on_progress=progress_line("Computing retention"))
+    runs = unit_cost.add_costs(runs, prices.prices_for(runs, index.root), utilisation=utilisation)
     if run_ids:
         return runs[runs["run_id"].isin(run_ids)]
-    return runs[~runs["run_id"].isin(hidden_runs(root))]
+    return runs[~runs["run_id"].isin(hidden_runs(index.root))]
 
 
 def hidden_runs(root: Path) -> frozenset[str]:
@@ -238,8 +257,8 @@ def print_comparison(
     from explorer.analysis.stats import retention
     from explorer.analysis.tables import run_table
 
-    found, _ = disk.records(root)
-    runs = _analysed(found, root, run_ids, utilisation)
+    index = open_index(root)
+    runs = _analysed(index, run_ids, utilisation)
     if runs.empty:
         console.print("No finished runs yet. Start some: explorer demo")
         return
@@ -276,22 +295,13 @@ def print_comparison(
     busy = runs.loc[interference.was_busy(runs), "run_id"].tolist()
     if busy:
         console.print(interference.retiming_advice(busy), markup=False, soft_wrap=True)
-    print_effects(found, root, list(runs["run_id"]))
+    print_effects(index, list(runs["run_id"]))
 
 
-def print_effects(found: list[RunRecord], root: Path, run_ids: list[str]) -> None:
+def print_effects(index: StoreIndex, run_ids: Collection[str]) -> None:
     """Print, for each student that has a control arm in the store, what distillation added."""
-    from explorer.analysis.stats import control_pairs
-
-    runs, scores = frames.runs(found), frames.scores(found)
-    for run_id in run_ids:
-        ids = control_pairs.runs_compared(runs, run_id)
-        answers = {one: disk.answers(root, one) for one in ids}
-        known = control_pairs.distillation_effect(
-            runs, scores[scores["run_id"].isin(ids)], answers, run_id
-        )
-        if known:
-            console.print(f"{run_id}: {known.in_words()}", markup=False, soft_wrap=True)
+    for run_id, effect in index.effects(run_ids).items():
+        console.print(f"{run_id}: {effect.in_words()}", markup=False, soft_wrap=True)
 
 
 def print_forecasts(runs: list[RunSpec], root: Path, *, wide: bool = False) -> None:

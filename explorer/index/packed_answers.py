@@ -1,4 +1,4 @@
-"""TaskAnswers packed for the index: a bit a document where a model was right or wrong.
+"""Answers packed for the index: a bit a document where a model was right or wrong.
 
 Thousands of runs answer the same documents. So the documents of a task (ids, hashes, chance
 levels, passages) are kept once, under a digest of theirs, and a run keeps its values alone: 1,356

@@ -30,7 +30,7 @@ from explorer.index.database import (
     database_path,
     in_list,
 )
-from explorer.index.run_states import StateRow
+from explorer.index.run_states import StatusRow
 from explorer.store import disk, frames, trash
 
 RUNS_PER_TRANSACTION = 200
@@ -61,7 +61,7 @@ class Content:
     """What the files of a run that changed hold."""
 
     record_changed: bool
-    state: StateRow | None = None
+    state: StatusRow | None = None
     row: dict[str, Any] | None = None
     scores: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     problem: str | None = None
@@ -268,7 +268,7 @@ class RecordsIndex:
     # States
 
     @repaired
-    def active_states(self) -> list[StateRow]:
+    def active_states(self) -> list[StatusRow]:
         """The rows of runs that call themselves running or queued."""
         rows = self.query("SELECT words FROM states WHERE state IN ('running', 'queued')")
         return [json.loads(row[0]) for row in rows]
@@ -276,7 +276,7 @@ class RecordsIndex:
     @repaired
     def ended_states(
         self, limit: int | None = None, *, without: Collection[str] = ()
-    ) -> list[StateRow]:
+    ) -> list[StatusRow]:
         """The rows of all other runs, the latest first.
 
         Args:
@@ -292,9 +292,10 @@ class RecordsIndex:
         return [json.loads(row[0]) for row in rows]
 
     @repaired
-    def num_states(self) -> int:
-        """How many runs have a status or a record."""
-        return int(self.query("SELECT count(*) FROM states")[0][0])
+    def num_states(self, run_ids: Collection[str] | None = None) -> int:
+        """How many runs, of all or of these, have a status or a record."""
+        sql = f"SELECT count(*) FROM states {where_in(run_ids)}"
+        return int(self.query(sql, parameters(run_ids))[0][0])
 
 
 def where_in(run_ids: Collection[str] | None) -> str:

@@ -30,68 +30,65 @@ COLUMNS = [
     "cancel_requested",
 ]
 
-StateRow = dict[str, Any]
+StatusRow = dict[str, Any]
 
 
-def read_state(root: Path, run_id: str) -> StateRow | None:
-    """What a run said last, in its status or else in its record; None when it has neither.
-
-    A run whose last attempt ended without a result has its earlier one, if there is one.
-    """
+def read_state(root: Path, run_id: str) -> StatusRow | None:
+    """A run's row as its status file has it, or else its record; None when it has neither."""
     folder = root / run_id
-    status, record = read_status_row(folder), None
-    if status is None or status["state"] in ("failed", "cancelled"):
-        record = read_record_row(folder)
-    return combined(status, record)
+    row = read_status_row(folder)
+    if row is None or (row["state"] == "failed" and not row["error"]):
+        row = read_record_row(folder) or row
+    return None if row is None else with_earlier_result(row, folder)
 
 
-def combined(status: StateRow | None, record: StateRow | None) -> StateRow | None:
-    """One row of what a run's status and its record say.
+def with_earlier_result(row: StatusRow, folder: Path) -> StatusRow:
+    """A finished run is finished still when measuring it again failed or was cancelled.
 
     Args:
-        status: Of `status.json`.
-        record: Of `record.json`; looked at where the status is missing, failed or cancelled.
+        row: The last attempt.
+        folder: The run's; its record is read where the attempt has no result.
     """
-    if status is None or (status["state"] == "failed" and not status["error"]):
-        row = record or status
-    else:
-        row = status
-    if row is None or row["state"] not in ("failed", "cancelled"):
+    if row["state"] not in ("failed", "cancelled"):
         return row
+    record = read_record_row(folder)
     if record is None or record["state"] != "finished":
         return row
     if record["updated_at"] > row["updated_at"]:
         return record
-    ended = "failed" if row["state"] == "failed" else "was cancelled"
-    why = f": {row['error']}".rstrip(".") if row["error"] else ""
-    return {**record, "error": f"Measuring it again {ended}{why}. The earlier result counts."}
+    outcome = "failed" if row["state"] == "failed" else "was cancelled"
+    reason = f": {row['error']}".rstrip(".") if row["error"] else ""
+    return {
+        **record,
+        "error": f"Measuring it again {outcome}{reason}. The earlier result still counts.",
+    }
 
 
-def read_status_row(folder: Path) -> StateRow | None:
+def read_status_row(folder: Path) -> StatusRow | None:
     """The row of a run's `status.json`; None where it is missing or damaged."""
     return _read(folder / disk.STATUS, status_row)
 
 
-def read_record_row(folder: Path) -> StateRow | None:
+def read_record_row(folder: Path) -> StatusRow | None:
     """The row of a run's `record.json`; None where it is missing or damaged."""
     return _read(folder / disk.RECORD, record_row)
 
 
-def _read(path: Path, row: Any) -> StateRow | None:
+def _read(path: Path, row: Any) -> StatusRow | None:
     try:
-        parsed: StateRow = row(json.loads(path.read_text(encoding="utf-8")), path.parent.name)
+        parsed: StatusRow = row(json.loads(path.read_text(encoding="utf-8")), path.parent.name)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return parsed
 
 
-def status_row(status: StateRow, run_id: str) -> StateRow:
+def status_row(status: StatusRow, run_id: str) -> StatusRow:
     """The row of a parsed `status.json`.
 
     Raises:
         ValueError: It names no state.
     """
-    row: StateRow = dict.fromkeys(COLUMNS) | {n: status[n] for n in COLUMNS if n in status}
+    row: StatusRow = {name: status.get(name) for name in COLUMNS}
     row |= {"run_id": run_id, "name": run_id.rpartition("-")[0], "cancel_requested": False}
     row |= {name: status.get(name) for name in ("pid", "host")}
     row |= {name: float(status.get(name) or 0) for name in ("updated_at", "queued_at")}
@@ -100,7 +97,7 @@ def status_row(status: StateRow, run_id: str) -> StateRow:
     return row
 
 
-def record_row(record: StateRow, run_id: str) -> StateRow:
+def record_row(record: StatusRow, run_id: str) -> StatusRow:
     """The row of a parsed `record.json`."""
     error = record.get("error") or {}
     status = {

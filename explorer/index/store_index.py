@@ -36,6 +36,7 @@ MANY_RUNS = 60
 """From here on the frontier is drawn as if it were certain."""
 COUPLES_AT_ONCE = 200
 """Pairs of runs whose answers are in memory at once."""
+VERSIONS = "SELECT run_id, record_stamp FROM folders JOIN runs USING (run_id)"
 TASKS_KEPT = 4
 """Choices of tasks whose retention stays in memory."""
 
@@ -90,18 +91,17 @@ class StoreIndex(RecordsIndex):
     def snapshot(self) -> Snapshot:
         """The store of now, or of a second ago."""
         self.update(LOOK_EVERY_S)
-        key = self.database.generation(), tuple(self._foreign), self._hidden, self._hidden_problem
+        key = self._snapshot_key()
         if self._snapshot is None or self._snapshot[0] != key:
-            rows = self.query(
-                "SELECT f.run_id, record_stamp FROM folders f JOIN runs USING (run_id)"
-            )
-            self._snapshot = (
-                key,
-                Snapshot(self.runs(), self.problems(), dict(rows), self._hidden, self),
-            )
+            versions = dict(self.query(VERSIONS))
+            found = Snapshot(self.runs(), self.problems(), versions, self.hidden(), self)
+            self._snapshot = key, found
         return self._snapshot[1]
 
-    # TaskAnswers and what is computed from them
+    def _snapshot_key(self) -> object:
+        return self.database.generation(), tuple(self._foreign), self._hidden, self._hidden_problem
+
+    # Answers and what is computed from them
 
     def answers(self, run_id: str) -> pd.DataFrame:
         """A run's answers; none where the file is damaged, since its record still counts."""
@@ -197,7 +197,7 @@ class StoreIndex(RecordsIndex):
         Returns:
             The same rows with the columns of `retention.add_retention`.
         """
-        versions = self.snapshot().versions
+        versions = self._versions(runs)
         stamps = kept_retention.stamps_of(runs, versions)
         table = self._retention_table(task)
         kept = table.reindex(runs["run_id"])
@@ -208,6 +208,13 @@ class StoreIndex(RecordsIndex):
         columns = kept[retention.COLUMNS].set_axis(runs.index)
         added = columns.astype({"num_tasks": int})
         return pd.concat([runs.drop(columns=retention.COLUMNS, errors="ignore"), added], axis=1)
+
+    def _versions(self, runs: pd.DataFrame) -> Mapping[str, str]:
+        """The stamps of the records of these runs and of their teachers."""
+        if self._snapshot is not None and self._snapshot[0] == self._snapshot_key():
+            return self._snapshot[1].versions
+        ids = {*runs["run_id"], *runs["teacher_run_id"].dropna()}
+        return dict(self.query(f"{VERSIONS} {where_in(ids)}", parameters(ids)))
 
     def _retention_table(self, task: str | None) -> pd.DataFrame:
         """All rows of `retention` for a choice of tasks, by run id."""
@@ -282,7 +289,7 @@ class StoreIndex(RecordsIndex):
         """
         if len(runs) > MANY_RUNS:
             return pd.Series(float("nan"), index=runs.index)
-        stamps = kept_retention.stamps_of(runs, self.snapshot().versions)
+        stamps = kept_retention.stamps_of(runs, self._versions(runs))
         key = task, tuple(runs["run_id"]), tuple(stamps)
         if self._draws is None or self._draws[0] != key:
             if task is None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from explorer import paths
 from explorer.errors import BadInput, ExplorerError, JobError
+from explorer.index.run_states import ACTIVE
 from explorer.jobs import ray_head, states, submit_lock
 from explorer.models import sizes
 from explorer.specs import RunSpec
@@ -158,7 +159,7 @@ def delete(root: Path, run_ids: list[str]) -> list[trash.DeletedRun]:
     for run_id in run_ids:
         trash.check(root, run_id)
         state = states.state_of(root, run_id)
-        if state in states.ACTIVE:
+        if state in ACTIVE:
             raise BadInput(
                 f"{run_id} is {state}. Cancel it first (explorer cancel {run_id}), then delete it."
             )

@@ -6,20 +6,27 @@ queued state only while Ray has the job. Otherwise the run is `interrupted`. Tha
 it is derived at each look, so nothing needs repair when a cluster comes back.
 """
 
-import json
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import psutil
 
 from explorer.errors import JobError
+from explorer.index import index_of
+from explorer.index.run_states import (
+    ACTIVE,
+    COLUMNS,
+    StatusRow,
+    read_record_row,
+    read_state,
+    with_earlier_result,
+)
 from explorer.jobs import ray_head, submit_lock
 from explorer.store import disk
 
@@ -30,49 +37,38 @@ HEARTBEAT_S = 120.0
 """Ray is asked about a run on another host whose status file is older than this."""
 CANCEL_GRACE_S = 30.0
 """Time a running run has to stop by itself before Ray stops it."""
-ACTIVE = ("running", "queued")
-STATES = (*ACTIVE, "finished", "failed", "cancelled", "interrupted")
-COLUMNS = [
-    "run_id",
-    "name",
-    "state",
-    "stage",
-    "done",
-    "total",
-    "unit",
-    "seconds_left",
-    "loss",
-    "losses",
-    "tokens_per_s",
-    "busy",
-    "updated_at",
-    "error",
-    "cancel_requested",
-]
 KILLED = (
     "The run's process has ended: it was killed, or the machine was restarted. "
     "Resume continues where it stopped."
 )
 LOST = "The queue has lost the run, probably when its Ray head ended. Resume queues it again."
 
-StatusRow = dict[str, Any]
 
-_cached_rows: dict[str, tuple[tuple[int, int], StatusRow]] = {}
-"""Row of each file with the file's stamp, so that only changed files are read again."""
-
-
-def status_table(root: Path) -> pd.DataFrame:
+def status_table(
+    root: Path, *, limit: int | None = None, without: Collection[str] = ()
+) -> pd.DataFrame:
     """One row per run with a status or a record: running, queued in order, the rest latest first.
 
     States: running, queued, finished, failed, cancelled, interrupted. `updated_at` is in
     seconds since 1970; unknown values are missing. Has Ray stop runs that ignored a request to
     stop for `CANCEL_GRACE_S`.
 
-    Cheap enough to call every second: unchanged files are not read again, and Ray is asked only
-    where files cannot know.
+    Cheap enough to call every second: the index holds the rows of runs that have ended, and Ray
+    is asked only where files cannot know.
+
+    Args:
+        root: The store.
+        limit: How many rows at most; None returns all. Active runs are never cut off.
+        without: Run ids to leave out unless the run is active.
     """
-    rows = _rows(root, disk.run_ids(root))
+    index = index_of(root)
+    index.update()
+    rows = _corrected_rows(root, {row["run_id"]: row for row in index.active_states()})
+    rows = [row for row in rows if row["state"] in ACTIVE or row["run_id"] not in without]
+    rows += index.ended_states(limit, without=without)
     rows.sort(key=_sort_key)
+    if limit is not None:
+        rows = rows[: max(limit, sum(row["state"] in ACTIVE for row in rows))]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -155,7 +151,14 @@ def log_tail(root: Path, run_id: str, num_lines: int = 200) -> str:
 
 def _rows(root: Path, run_ids: list[str], submitting: bool | None = None) -> list[StatusRow]:
     """The rows of these runs, each with its real state; runs without a file have no row."""
-    rows = {run_id: row for run_id in run_ids if (row := _last_row(root, run_id))}
+    rows = {run_id: row for run_id in run_ids if (row := read_state(root, run_id))}
+    return _corrected_rows(root, rows, submitting)
+
+
+def _corrected_rows(
+    root: Path, rows: dict[str, StatusRow], submitting: bool | None = None
+) -> list[StatusRow]:
+    """Rows as the files have them, the active ones with their real state."""
     active = {run_id: row for run_id, row in rows.items() if row["state"] in ACTIVE}
     queued = {run_id: row for run_id, row in active.items() if row["state"] == "queued"}
     # Before Ray is asked: a run queued before `since` has its job in Ray's list, or is lost.
@@ -181,75 +184,11 @@ def _rows(root: Path, run_ids: list[str], submitting: bool | None = None) -> lis
         if run_id in being_submitted or unknown:
             rows[run_id] = {**row, "error": ray_error}
         else:
-            rows[run_id] = _corrected(root, run_id, row, job)
-    rows = {run_id: _with_earlier_result(root, run_id, row) for run_id, row in rows.items()}
+            rows[run_id] = with_earlier_result(_corrected(root, run_id, row, job), root / run_id)
     to_stop = [run_id for run_id, row in rows.items() if _ignores_cancel(root, run_id, row)]
     if to_stop:
         stop_jobs(root, to_stop)
     return list(rows.values())
-
-
-def _last_row(root: Path, run_id: str) -> StatusRow | None:
-    """A run's row as its status file has it, or else its record."""
-    folder = f"{root}/{run_id}/"
-    row = _read(folder + disk.STATUS, _from_status)
-    if row and (row["state"] != "failed" or row["error"]):
-        return row
-    return _read(folder + disk.RECORD, _from_record) or row
-
-
-def _with_earlier_result(root: Path, run_id: str, row: StatusRow) -> StatusRow:
-    """A finished run is finished still when measuring it again failed or was cancelled."""
-    if row["state"] not in ("failed", "cancelled"):
-        return row
-    record = _read(f"{root}/{run_id}/{disk.RECORD}", _from_record)
-    if record is None or record["state"] != "finished":
-        return row
-    if record["updated_at"] > row["updated_at"]:
-        return record
-    outcome = "failed" if row["state"] == "failed" else "was cancelled"
-    reason = f": {row['error']}".rstrip(".") if row["error"] else ""
-    return {
-        **record,
-        "error": f"Measuring it again {outcome}{reason}. The earlier result still counts.",
-    }
-
-
-def _read(path: str, row_of: Callable[[StatusRow, str], StatusRow]) -> StatusRow | None:
-    """A file's row, read again only after a change; None if it is missing or damaged."""
-    try:
-        stat = os.stat(path)
-        stamp = (stat.st_mtime_ns, stat.st_ino)
-        cached = _cached_rows.get(path)
-        if cached and cached[0] == stamp:
-            return cached[1]
-        with open(path, encoding="utf-8") as file:
-            row = row_of(json.load(file), path)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
-    _cached_rows[path] = (stamp, row)
-    return row
-
-
-def _from_status(status: StatusRow, path: str) -> StatusRow:
-    row: StatusRow = {name: status.get(name) for name in COLUMNS}
-    run_id = path.split("/")[-2]
-    row |= {"run_id": run_id, "name": run_id.rpartition("-")[0], "cancel_requested": False}
-    row |= {name: status.get(name) for name in ("pid", "host")}
-    row |= {name: float(status.get(name) or 0) for name in ("updated_at", "queued_at")}
-    if row["state"] not in STATES:
-        raise ValueError(f"{path} names no state")
-    return row
-
-
-def _from_record(record: StatusRow, path: str) -> StatusRow:
-    error = record.get("error") or {}
-    status = {
-        "state": record["status"],
-        "updated_at": datetime.fromisoformat(record["finished_at"]).timestamp(),
-        "error": error.get("message"),
-    }
-    return _from_status(status, path)
 
 
 def _needs_ray(row: StatusRow) -> bool:
@@ -291,10 +230,10 @@ def _corrected(root: Path, run_id: str, row: StatusRow, job: "JobDetails | None"
     elif _is_recent(row) or job_state == "RUNNING":
         return row
     # It may have ended normally since its file was read.
-    latest = _last_row(root, run_id)
+    latest = read_state(root, run_id)
     if latest and (latest["state"] not in ACTIVE or latest["state"] != row["state"]):
         return latest
-    record = _read(f"{root}/{run_id}/{disk.RECORD}", _from_record)
+    record = read_record_row(root / run_id)
     if record and record["updated_at"] >= row["updated_at"]:
         return record
     if cancel_requested:

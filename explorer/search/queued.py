@@ -13,8 +13,8 @@ import pandas as pd
 
 from explorer import jobs
 from explorer.errors import ExplorerError, RunCancelled, RunFailed
+from explorer.index.run_states import ACTIVE
 from explorer.jobs.queue import OnProgress, no_progress
-from explorer.jobs.states import ACTIVE
 from explorer.search.successive_halving import (
     RoundStatus,
     final_record,

@@ -12,7 +12,7 @@ import streamlit as st
 from explorer import jobs
 from explorer.analysis import interference, numbers
 from explorer.errors import ExplorerError
-from explorer.jobs.states import ACTIVE
+from explorer.index.run_states import ACTIVE
 from explorer.pages.shared import glossary, removal, submitting, text_format, widgets
 from explorer.records.rows import row_dicts
 

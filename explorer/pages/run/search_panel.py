@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from explorer.errors import ExplorerError
-from explorer.jobs.states import ACTIVE
+from explorer.index.run_states import ACTIVE
 from explorer.pages.run import queue_panel
 from explorer.pages.shared import glossary, submitting, text_format, widgets
 from explorer.records.rows import row_dicts
