@@ -16,9 +16,9 @@ import explorer
 from explorer import paths, specs
 from explorer.cli import machine_report
 from explorer.cli.common import ResultsDir, app, console, root_of
-from explorer.cli.tables import print_facts
+from explorer.cli.tables import open_index, print_facts
 from explorer.errors import BadInput
-from explorer.store import disk, example_study
+from explorer.store import example_study
 from explorer.tasks import user_config
 
 DASHBOARD = Path(explorer.__file__).parent / "pages" / "dashboard" / "app.py"
@@ -99,8 +99,7 @@ def doctor(
     missing = "missing: install Chromium, or export HTML"
     facts["browser for PNG and SVG"] = export.find_browser() or missing
     print_facts(facts)
-    _, problems = disk.records(root)
-    for problem in problems:
+    for problem in open_index(root).problems():
         console.print(problem, markup=False)
 
 

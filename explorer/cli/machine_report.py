@@ -11,7 +11,7 @@ from pathlib import Path
 
 from explorer import paths
 from explorer.errors import BadInput
-from explorer.store import disk
+from explorer.index import index_of
 from explorer.tasks import user_config
 
 VARIABLES = re.compile(r"(EXPLORER|STREAMLIT|RAY|HF|CUDA|OMP|TORCH)_\w+|HTTPS?_PROXY|CHROME_PATH")
@@ -92,10 +92,11 @@ def _user() -> str:
 
 
 def _store(root: Path) -> str:
-    records, problems = disk.records(root)
-    counts = Counter(record.status for record in records)
+    index = index_of(root)
+    index.update()
+    counts = Counter(index.runs()["status"])
     runs = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
-    return f"{runs or 'no runs'}; {len(problems)} unreadable"
+    return f"{runs or 'no runs'}; {len(index.problems())} unreadable"
 
 
 def _configuration() -> str:

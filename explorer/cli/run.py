@@ -12,10 +12,10 @@ from explorer import paths, specs
 from explorer.analysis import interference
 from explorer.cli import lm_eval_flags
 from explorer.cli.common import ResultsDir, Wide, app, console, root_of, say_engine_start
-from explorer.cli.tables import print_comparison, print_forecasts
+from explorer.cli.tables import open_index, print_comparison, print_forecasts
 from explorer.errors import BadInput, ExplorerError
 from explorer.models import sizes
-from explorer.store import disk, frames
+from explorer.store import disk
 
 Queue = Annotated[
     bool, typer.Option("--queue", help="Hand it to the Ray queue and return at once.")
@@ -325,7 +325,7 @@ def _price_from_the_book(root: Path) -> None:
     """Give devices without a price the cheapest that the book has for such a device, and say so."""
     from explorer.catalogue import prices
 
-    runs = frames.runs(disk.records(root)[0])
+    runs = open_index(root).runs()
     for name, known, suggested in prices.devices(runs, root):
         if known is None and suggested:
             prices.write_override(root / prices.OVERRIDES, name, suggested[0])

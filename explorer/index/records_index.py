@@ -237,7 +237,7 @@ class RecordsIndex:
             f"SELECT {names} FROM scores {where} ORDER BY run_id, rowid",
             [*parameters(run_ids), *([] if task is None else [task])],
         )
-        return frames.scores_of([dict(zip(frames.SCORE_COLUMNS, row, strict=True)) for row in rows])
+        return frames.scores_of(rows)
 
     @repaired
     def tasks(self) -> list[str]:

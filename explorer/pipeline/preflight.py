@@ -24,13 +24,13 @@ from explorer.analysis.planning.run_memory import Machine, ModelSize
 from explorer.catalogue import prices
 from explorer.distill import distributed
 from explorer.errors import ExplorerError, NoRoom
+from explorer.index import index_of
 from explorer.models import endpoint, sizes
 from explorer.models.facts import model_without_weights
 from explorer.models.families import ModelShape, count_parameters, shape_of
 from explorer.models.loading import pick_device, pick_dtype
 from explorer.pipeline import environment as machine
 from explorer.specs import BothStudent, CheckpointStudent, DepthStudent, FreshStudent, RunSpec
-from explorer.store import disk, frames
 from explorer.students.fresh import MIN_SHARE
 from explorer.students.size_target import shape_for_size
 from explorer.students.width import requested_shape
@@ -90,8 +90,9 @@ def forecasts(specs: list[RunSpec], root: Path) -> list[Forecast]:
         ExplorerError: The teacher's or a student's size cannot be known, or cannot be.
     """
     sizes.check_students(specs, root)
-    found, _ = disk.records(root)
-    runs, scores = frames.runs(found), frames.scores(found)
+    index = index_of(root)
+    index.update()
+    runs, scores = index.runs(), index.scores()
     return [_forecast(spec, specs[:at], runs, scores, root) for at, spec in enumerate(specs)]
 
 

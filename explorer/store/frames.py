@@ -135,8 +135,8 @@ def score_rows(record: RunRecord) -> list[dict[str, Any]]:
     return [conditions | score.model_dump() for score in record.capability.scores]
 
 
-def scores_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Rows of `scores` as its frame; flags are flags also where there is no row."""
+def scores_of(rows: list[Any]) -> pd.DataFrame:
+    """Rows of `scores`, dictionaries or tuples, as its frame; flags are flags without rows too."""
     frame = pd.DataFrame(rows, columns=SCORE_COLUMNS)
     return frame.astype({"higher_is_better": bool, "headline": bool})
 

@@ -39,6 +39,20 @@ def test_ls_json_is_machine_readable(explorer, store_root):
     assert all(row["state"] == "finished" for row in json.loads(out))
 
 
+def test_ls_shows_one_page_and_says_how_many_there_are(explorer, store_root):
+    """The latest runs, as many as asked for; JSON and --all leave none out."""
+    records.write_study(store_root)
+
+    page = explorer("ls", "--limit", "2")[1].decode()
+
+    assert page.count("finished") == 2
+    assert "2 of 6 runs, the latest first" in page
+    assert " of 6" not in explorer("ls")[1].decode()
+    assert explorer("ls", "--all")[1].decode().count("finished") == 6
+    assert len(json.loads(explorer("ls", "--json", "--limit", "3")[1])) == 3
+    assert len(json.loads(explorer("ls", "--json")[1])) == 6
+
+
 def test_export_gives_one_row_a_run(explorer, store_root):
     """CSV on standard output has a row a run and the units in its column names."""
     run_ids = records.write_study(store_root)
