@@ -8,6 +8,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from explorer import jobs
+from explorer.index import store_index
 from explorer.jobs import submission
 from explorer.jobs.queue import OnProgress
 from explorer.specs import RunSpec
@@ -24,6 +25,8 @@ def root(store_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     """The empty store that the dashboard will show; no cache of another test."""
     monkeypatch.setenv("EXPLORER_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("EXPLORER_READ_ONLY", raising=False)
+    # A test writes to the store and looks at once.
+    monkeypatch.setattr(store_index, "LOOK_EVERY_S", 0.0)
     st.cache_data.clear()
     st.cache_resource.clear()
     yield store_root

@@ -121,10 +121,10 @@ def test_the_markdown_is_shown_before_it_is_taken(study, open_page):
 def test_a_downloaded_csv_has_one_row_a_run(root, study):
     """What the CSV button makes is read back with a row for every chosen run."""
     from explorer.charts import export
-    from explorer.pages.shared.store_cache import Index
+    from explorer.index import index_of
 
-    reader = Index(root)
-    runs = reader.with_retention(reader.shelf().runs)
+    reader = index_of(root)
+    runs = reader.with_retention(reader.snapshot().runs)
 
     table = pd.read_csv(io.BytesIO(export.write_runs(runs, "csv")))
 

@@ -131,7 +131,7 @@ def test_a_run_opens_in_full(study, open_page):
         "Layers",
         "Log",
     ]
-    assert "No level of load was measured" in text_of(page)
+    assert "No load test" in text_of(page)
 
 
 def test_an_opened_run_shows_its_levels_of_load(root, study, open_page):

@@ -13,14 +13,14 @@ PAGE_SIZE = 10
 widgets.style()
 st.html(answer_card.STYLE)
 root = widgets.results_dir()
-shelf = widgets.load(root)
-visible = widgets.visible_runs(shelf)
+snapshot = widgets.load(root)
+visible = widgets.visible_runs(snapshot)
 finished = visible[visible["status"] == "finished"]
-evaluated = finished[finished["run_id"].isin(shelf.scores["run_id"])]
+evaluated = finished[finished["run_id"].isin(snapshot.scores["run_id"])]
 
 if evaluated.empty:
     widgets.empty_page("No answers yet: finish a run that evaluates tasks first.")
-    widgets.unreadable_folders(shelf.problems)
+    widgets.unreadable_folders(snapshot.problems)
     st.stop()
 
 widgets.expand_run_ids(evaluated["run_id"], "student", "reference")
@@ -47,7 +47,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
         help=glossary.TERMS["reference"],
         width=290,
     )
-    tasks = paired_answers.shared_tasks(shelf.scores, run_id, against)
+    tasks = paired_answers.shared_tasks(snapshot.scores, run_id, against)
     if not tasks:
         st.info("These two runs share no task and metric. Choose another run.")
         st.stop()
@@ -121,4 +121,4 @@ st.html(
         for row, pair in zip(rows, samples.read(rows), strict=True)
     )
 )
-widgets.unreadable_folders(shelf.problems)
+widgets.unreadable_folders(snapshot.problems)

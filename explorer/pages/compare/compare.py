@@ -31,15 +31,15 @@ MODES = ("Results", "Differences")
 
 widgets.style()
 root = widgets.results_dir()
-shelf = widgets.load(root)
-visible = widgets.visible_runs(shelf)
+snapshot = widgets.load(root)
+visible = widgets.visible_runs(snapshot)
 finished = visible[visible["status"] == "finished"]
 
 import_results.show_outcome()
 if finished.empty:
     widgets.empty_page("Nothing to compare yet: finish a run, or import lm-eval results.")
     import_results.import_popover(root, [])
-    widgets.unreadable_folders(shelf.problems)
+    widgets.unreadable_folders(snapshot.problems)
     st.stop()
 
 runs = study_summary.choose_runs(finished, "runs")
@@ -87,4 +87,4 @@ else:
 
 with st.expander("Markdown of this table", icon=":material/markdown:"):
     st.code(export.write_runs(runs, "md").decode(), language="markdown", wrap_lines=False)
-widgets.unreadable_folders(shelf.problems)
+widgets.unreadable_folders(snapshot.problems)

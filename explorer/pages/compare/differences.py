@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from explorer.analysis import numbers
-from explorer.analysis.stats import differences, pairing
+from explorer.analysis.stats import pairing
 from explorer.analysis.tables import difference_table
 from explorer.pages.shared import glossary, html_table, text_format, widgets
 from explorer.records.rows import row_dicts
@@ -121,15 +121,8 @@ def _between_cached(
     root: Path, run_id: str, other: str, own: bool, version: str, other_version: str
 ) -> tuple[list[dict[Any, Any]], dict[str, Any]]:
     """Computed once; the versions only make the cache key change with the records."""
-    index = widgets.index(root)
-    scores = index.shelf().scores
-    rows, suite = differences.compare_runs(
-        scores[scores["run_id"] == run_id],
-        scores[scores["run_id"] == other],
-        index.answers(run_id),
-        index.answers(other),
-        allow=pairing.OF_A_STUDENT if own else (),
-    )
+    allowed = pairing.OF_A_STUDENT if own else ()
+    [(rows, suite)] = widgets.index(root).differences([(run_id, other)], lambda *_: allowed)
     return row_dicts(rows), suite
 
 

@@ -71,6 +71,6 @@ def _import(root: Path, name: str, teacher: str | None) -> None:
     except ExplorerError as error:
         st.session_state[OUTCOME] = (str(error), "", [])
         return
-    widgets.index(root).look_again()
+    widgets.index(root).refresh()
     st.session_state[OUTCOME] = ("", run_id, problems)
     st.session_state["runs"] = [*st.session_state.get("runs", []), run_id]

@@ -27,13 +27,13 @@ TERMS = glossary.TERMS
 
 widgets.style()
 root = widgets.results_dir()
-shelf = widgets.load(root)
-visible = widgets.visible_runs(shelf)
+snapshot = widgets.load(root)
+visible = widgets.visible_runs(snapshot)
 finished = visible[(visible["status"] == "finished") & visible["tpot_ms"].notna()]
 
 if finished.empty:
     widgets.empty_page("No timed runs yet: finish a run first.")
-    widgets.unreadable_folders(shelf.problems)
+    widgets.unreadable_folders(snapshot.problems)
     other_devices.other_devices(unit_cost.UTILISATION)
     st.stop()
 
@@ -207,4 +207,4 @@ busy = [
 parts.assumptions(runs, book, api, [*notes, *missing, *(busy if num_busy else [])])
 
 other_devices.other_devices(utilisation)
-widgets.unreadable_folders(shelf.problems)
+widgets.unreadable_folders(snapshot.problems)

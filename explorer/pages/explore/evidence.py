@@ -10,7 +10,7 @@ import streamlit as st
 
 from explorer.analysis import interference, numbers
 from explorer.analysis.cost import unit_cost
-from explorer.analysis.stats import control_pairs, retention
+from explorer.analysis.stats import control_pairs
 from explorer.catalogue import api_prices
 from explorer.catalogue.prices import Price
 from explorer.charts import run_chart
@@ -29,11 +29,11 @@ def evidence_strip(root: Path, runs: pd.DataFrame, known_prices: dict[str, Price
         runs: With the columns of `retention.add_retention` and `unit_cost.add_costs`.
         known_prices: By device name.
     """
-    rows = {row["run_id"]: row for row in row_dicts(runs)}
+    largest_first = runs.sort_values("num_parameters", ascending=False, kind="stable")
     with st.container(horizontal=True, vertical_alignment="bottom", key="strip_head"):
         run_id = st.selectbox(
             "Evidence for",
-            sorted(rows, key=lambda run_id: -(rows[run_id]["num_parameters"] or 0)),
+            largest_first["run_id"].tolist(),
             index=None,
             placeholder="Click a point, or choose a run",
             key=widgets.PICKED,
@@ -42,13 +42,14 @@ def evidence_strip(root: Path, runs: pd.DataFrame, known_prices: dict[str, Price
         )
         if run_id is None:
             return
+        row = row_dicts(runs[runs["run_id"] == run_id])[0]
         if st.button("Open the run", icon=":material/open_in_full:", key="explore_open"):
             run_dialog.run_dialog(root, run_id)
         st.page_link(widgets.ANSWERS, label="Read its answers", query_params={"student": run_id})
         label, icon, hint = ("Run it again", "replay", None)
-        if rows[run_id]["machine_busy"]:
+        if row["machine_busy"]:
             label, icon, hint = ("Time it again", "timer", glossary.TERMS["machine_busy"])
-        can_run = not widgets.read_only() and rows[run_id]["basis"] == "measured"
+        can_run = not widgets.read_only() and row["basis"] == "measured"
         if can_run and st.button(label, icon=f":material/{icon}:", key="explore_again", help=hint):
             submitting.run_again(root, run_id)
         removal.run_menu(root, run_id, place="strip")
@@ -61,7 +62,7 @@ def evidence_strip(root: Path, runs: pd.DataFrame, known_prices: dict[str, Price
         api_cost = widgets.attempt(lambda: api_prices.spent(record, root))
         widgets.facts_list(
             [
-                *_facts(record, rows[run_id], known_prices),
+                *_facts(record, row, known_prices),
                 *([("Distillation", widgets.escape(effect.in_words()))] if effect else []),
                 *([("API cost", widgets.escape(api_cost))] if api_cost else []),
             ]
@@ -192,33 +193,22 @@ def _tasks_cached(
     root: Path, run_id: str, teacher_run_id: str, version: str, teacher_version: str
 ) -> pd.DataFrame:
     """Computed once; the versions only make the cache key change with the records."""
-    index = widgets.index(root)
-    scores = index.shelf().scores
-    return retention.per_task(
-        scores[scores["run_id"] == run_id],
-        scores[scores["run_id"] == teacher_run_id],
-        index.answers(run_id),
-        index.answers(teacher_run_id),
-    )
+    return widgets.index(root).tasks_of(run_id, teacher_run_id)
 
 
 def effect_of(root: Path, run_id: str) -> control_pairs.DistillationEffect | None:
     """What distillation added to a student; None if its control arm is not in the store."""
-    shelf = widgets.load(root)
-    ids = control_pairs.runs_compared(shelf.runs, run_id)
-    return _effect_cached(root, run_id, {each: shelf.versions.get(each, "") for each in ids})
+    snapshot = widgets.load(root)
+    run_ids = control_pairs.runs_compared(snapshot.runs, run_id)
+    return _effect_cached(root, run_id, {each: snapshot.versions.get(each, "") for each in run_ids})
 
 
 @st.cache_data(show_spinner=False, max_entries=500)
 def _effect_cached(
     root: Path, run_id: str, versions: dict[str, str]
 ) -> control_pairs.DistillationEffect | None:
-    """Computed once; the keys of `versions` are the ids of the runs that count."""
-    index = widgets.index(root)
-    shelf = index.shelf()
-    scores = shelf.scores[shelf.scores["run_id"].isin(versions)]
-    answers = {each: index.answers(each) for each in versions}
-    return control_pairs.distillation_effect(shelf.runs, scores, answers, run_id)
+    """Computed once; the versions only make the cache key change with the records."""
+    return widgets.index(root).effects([run_id]).get(run_id)
 
 
 def _timing(record: RunRecord) -> None:

@@ -45,9 +45,9 @@ if "x" not in st.session_state and st.query_params.get("x") in OLD_AXES:
     st.query_params["x"] = AXES[OLD_AXES[st.query_params["x"]]]
     st.rerun()
 root = widgets.results_dir()
-shelf = widgets.load(root)
+snapshot = widgets.load(root)
 
-if shelf.runs.empty:
+if snapshot.runs.empty:
     st.html(
         '<p class="finding">No runs yet. Distil the starter teacher to see how much its students '
         "keep.</p>"
@@ -58,12 +58,12 @@ if shelf.runs.empty:
         if not widgets.read_only() and st.button("Start the starter sweep", key="explore_starter"):
             submitting.begin_runs(root, submitting.START, starter_sweep().runs())
             st.switch_page(widgets.RUN)
-    widgets.unreadable_folders(shelf.problems)
+    widgets.unreadable_folders(snapshot.problems)
     st.stop()
 
-widgets.expand_run_ids(shelf.runs["run_id"], widgets.PICKED)
+widgets.expand_run_ids(snapshot.runs["run_id"], widgets.PICKED)
 removal.undo_offer(root)
-visible = filters.visible_runs(shelf)
+visible = filters.visible_runs(snapshot)
 chosen = filters.sidebar(visible)
 finished = chosen[chosen["status"] == "finished"]
 
@@ -91,7 +91,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
         bind="query-params",
         help=f"**Corrected** {HELP['retention']}\n\n**Raw** {HELP['raw_ratio']}",
     )
-    tasks = sorted(shelf.scores["task"].unique())
+    tasks = snapshot.tasks
     task = st.selectbox(
         "Task",
         tasks,
@@ -136,4 +136,4 @@ else:
 
 failures.failed_runs(root, chosen)
 removal.trash_list(root)
-widgets.unreadable_folders(shelf.problems)
+widgets.unreadable_folders(snapshot.problems)

@@ -4,18 +4,18 @@ import pandas as pd
 import streamlit as st
 
 from explorer.analysis import interference
+from explorer.index import Snapshot
 from explorer.pages.shared import glossary, text_format, widgets
-from explorer.pages.shared.store_cache import Shelf
 
 TRAINED = {True: "Distilled", False: "Not distilled"}
 STATES = {"finished": "Finished", "failed": "Failed", "cancelled": "Cancelled"}
 
 
-def visible_runs(shelf: Shelf) -> pd.DataFrame:
+def visible_runs(snapshot: Snapshot) -> pd.DataFrame:
     """The runs that are not hidden, or all runs if the sidebar's switch is on."""
-    hidden = shelf.runs["run_id"].isin(shelf.hidden)
+    hidden = snapshot.runs["run_id"].isin(snapshot.hidden)
     if not hidden.any():
-        return shelf.runs
+        return snapshot.runs
     with st.sidebar:
         show_all = st.toggle(
             f"Show {text_format.plural(int(hidden.sum()), 'hidden run')}",
@@ -23,7 +23,7 @@ def visible_runs(shelf: Shelf) -> pd.DataFrame:
             bind="query-params",
             help=glossary.TERMS["hidden_runs"],
         )
-    return shelf.runs if show_all else widgets.visible_runs(shelf)
+    return snapshot.runs if show_all else widgets.visible_runs(snapshot)
 
 
 def sidebar(runs: pd.DataFrame) -> pd.DataFrame:

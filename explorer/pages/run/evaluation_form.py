@@ -5,9 +5,9 @@ from typing import Any
 import streamlit as st
 
 from explorer import paths
+from explorer.index import Snapshot
 from explorer.pages.run.students_form import COLUMN_WIDTHS
 from explorer.pages.shared import glossary, text_format
-from explorer.pages.shared.store_cache import Shelf
 from explorer.tasks import user_config
 
 HELP = glossary.TERMS
@@ -15,7 +15,7 @@ TASKS_PARAMETER, FOLDER_PARAMETER = "test_with", "more_tasks"
 """Query parameters with which the Tasks page opens this page."""
 
 
-def tasks_and_limit(shelf: Shelf) -> dict[str, Any]:
+def tasks_and_limit(snapshot: Snapshot) -> dict[str, Any]:
     """Ask for the tasks and the number of documents per task."""
     left, right = st.columns(COLUMN_WIDTHS)
     _warn_of_unlisted_folder()
@@ -23,7 +23,7 @@ def tasks_and_limit(shelf: Shelf) -> dict[str, Any]:
     chosen = st.session_state.setdefault("run_tasks", ["starter"])
     tasks = left.multiselect(
         "Evaluate on",
-        list(dict.fromkeys(["starter", *chosen, *shelf.scores["task"].unique()])),
+        list(dict.fromkeys(["starter", *chosen, *snapshot.tasks])),
         key="run_tasks",
         accept_new_options=True,
         help=HELP["tasks"],

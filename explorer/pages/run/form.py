@@ -10,6 +10,7 @@ from typing import Any
 import streamlit as st
 
 from explorer.errors import BadInput
+from explorer.index import Snapshot
 from explorer.pages.run import (
     endpoint_form,
     evaluation_form,
@@ -19,7 +20,6 @@ from explorer.pages.run import (
     training_form,
 )
 from explorer.pages.shared import glossary
-from explorer.pages.shared.store_cache import Shelf
 from explorer.specs import (
     CapabilitySpec,
     DistillSpec,
@@ -42,20 +42,20 @@ DISTILL_DETAILS = (
 )
 
 
-def study_form(root: Path, shelf: Shelf) -> SweepSpec | RunSpec:
+def study_form(root: Path, snapshot: Snapshot) -> SweepSpec | RunSpec:
     """Show the form and return the study that it describes.
 
     Raises:
         BadInput: The form does not describe a valid study.
     """
-    head = students_form.teacher_and_students(root, shelf)
+    head = students_form.teacher_and_students(root, snapshot)
     elsewhere = outside_torch(head["teacher"])
     training = dict(training_form.NO_TRAINING) if elsewhere else training_form.corpus_and_signal()
     evaluation: dict[str, Any] | None = None
     if elsewhere != "endpoint":
-        evaluation = evaluation_form.tasks_and_limit(shelf)
+        evaluation = evaluation_form.tasks_and_limit(snapshot)
     elif endpoint_form.evaluation_wanted():
-        evaluation = evaluation_form.tasks_and_limit(shelf)
+        evaluation = evaluation_form.tasks_and_limit(snapshot)
         evaluation |= endpoint_form.endpoint_fields(root, head["teacher"], evaluation["tasks"])
     formats = {} if elsewhere else latency_form.formats()
     with st.expander("Layers, training, timing, device"):

@@ -10,30 +10,30 @@ from explorer.analysis.planning import run_time
 from explorer.analysis.stats import paired_tests
 from explorer.catalogue import prices
 from explorer.errors import ExplorerError
+from explorer.index import Snapshot
 from explorer.pages.run import run_spec
 from explorer.pages.shared import glossary, text_format
-from explorer.pages.shared.store_cache import Shelf
 from explorer.specs import RunSpec
 
 
-def study_preview(specs: list[RunSpec], new: list[RunSpec], shelf: Shelf, root: Path) -> None:
+def study_preview(specs: list[RunSpec], new: list[RunSpec], snapshot: Snapshot, root: Path) -> None:
     """Show time, memory, dollars and the smallest difference that the study can detect.
 
     Args:
         specs: All runs of the study.
         new: Those that are not finished yet.
-        shelf: The store's frames.
+        snapshot: The store's frames.
         root: The store.
     """
-    taken = run_time.estimate_runs(new, shelf.runs, shelf.scores)
+    taken = run_time.estimate_runs(new, snapshot.runs, snapshot.scores)
     with st.container(border=True, key="run_preview"):
         hover = html.escape(glossary.TERMS["detectable"], quote=True)
         st.html(
-            f'<p class="plan">{_runs(specs, new)}<br>{_costs(taken, shelf, root)}<br>'
-            f'<span title="{hover}">{html.escape(_detectable(specs, shelf))}</span></p>'
+            f'<p class="plan">{_runs(specs, new)}<br>{_costs(taken, snapshot, root)}<br>'
+            f'<span title="{hover}">{html.escape(_detectable(specs, snapshot))}</span></p>'
             + (f'<p class="quiet">{html.escape(_basis(taken))}</p>' if new else "")
-            + _too_large(taken, shelf)
-            + _large_steps(new, shelf)
+            + _too_large(taken, snapshot)
+            + _large_steps(new, snapshot)
         )
 
 
@@ -52,13 +52,13 @@ def _runs(specs: list[RunSpec], new: list[RunSpec]) -> str:
     return html.escape(f"{text_format.plural(len(specs), 'run')}: {which}{finished}.")
 
 
-def _costs(taken: run_time.Estimate, shelf: Shelf, root: Path) -> str:
+def _costs(taken: run_time.Estimate, snapshot: Snapshot, root: Path) -> str:
     if taken.seconds is None:
         return "<b>Time unknown</b>"
     parts = [f"<b>about {numbers.duration(taken.seconds)}</b>"]
     if taken.memory_bytes:
         parts.append(f"at least {numbers.size(taken.memory_bytes)} of memory")
-    price = _price(shelf, root)
+    price = _price(snapshot, root)
     if price is not None:
         usd = price.usd_per_hour * taken.seconds / 3600
         source = f" title='{html.escape(price.in_words(), quote=True)}'"
@@ -66,9 +66,9 @@ def _costs(taken: run_time.Estimate, shelf: Shelf, root: Path) -> str:
     return ", ".join(parts)
 
 
-def _price(shelf: Shelf, root: Path) -> prices.Price | None:
+def _price(snapshot: Snapshot, root: Path) -> prices.Price | None:
     """Price of the newest run's device, on which the estimate is based."""
-    newest = shelf.runs.dropna(subset=["device_name"]).sort_values("finished_at").tail(1)
+    newest = snapshot.runs.dropna(subset=["device_name"]).sort_values("finished_at").tail(1)
     if newest.empty:
         return None
     try:
@@ -78,9 +78,9 @@ def _price(shelf: Shelf, root: Path) -> prices.Price | None:
     return known.get(newest["device_name"].iloc[0])
 
 
-def _too_large(taken: run_time.Estimate, shelf: Shelf) -> str:
+def _too_large(taken: run_time.Estimate, snapshot: Snapshot) -> str:
     """A word where even the least that a run needs is more than the newest run's device has."""
-    known = shelf.runs.sort_values("finished_at")["memory_bytes"].dropna()
+    known = snapshot.runs.sort_values("finished_at")["memory_bytes"].dropna()
     if known.empty or not taken.memory_bytes or taken.memory_bytes <= known.iloc[-1]:
         return ""
     said = (
@@ -91,8 +91,8 @@ def _too_large(taken: run_time.Estimate, shelf: Shelf) -> str:
     return f'<p class="quiet">{html.escape(said)}</p>'
 
 
-def _detectable(specs: list[RunSpec], shelf: Shelf) -> str:
-    num_documents = run_spec.num_documents_per_run(specs, shelf.scores)
+def _detectable(specs: list[RunSpec], snapshot: Snapshot) -> str:
+    num_documents = run_spec.num_documents_per_run(specs, snapshot.scores)
     if specs[0].capability is None:
         return "No tasks chosen: capability is not measured."
     if num_documents is None:
@@ -111,9 +111,9 @@ def _basis(taken: run_time.Estimate) -> str:
     return f"{taken.basis} Excludes {missing}: no earlier run to go by."
 
 
-def _large_steps(specs: list[RunSpec], shelf: Shelf) -> str:
+def _large_steps(specs: list[RunSpec], snapshot: Snapshot) -> str:
     """A warning about students that lose more than half in one cut, and what to do instead."""
-    shares = run_time.large_steps(specs, shelf.runs)
+    shares = run_time.large_steps(specs, snapshot.runs)
     if not shares:
         return ""
     lost = numbers.percent(max(shares.values()), digits=2)

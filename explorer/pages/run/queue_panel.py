@@ -127,7 +127,7 @@ def _running(row: Mapping[Any, Any], middle: Any, spark: Any) -> None:
 def _result(root: Path, run_id: str) -> str:
     """A finished run in one line."""
     index = widgets.index(root)
-    runs = index.shelf().runs
+    runs = index.snapshot().runs
     rows = runs[runs["run_id"] == run_id]
     if rows.empty:
         return "Finished"

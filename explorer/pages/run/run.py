@@ -19,7 +19,7 @@ from explorer.specs import outside_torch
 
 widgets.style()
 root = widgets.results_dir()
-shelf = widgets.load(root)
+snapshot = widgets.load(root)
 
 if widgets.read_only():
     st.info("This dashboard is read-only: it can't start runs.", icon=":material/lock:")
@@ -30,7 +30,7 @@ else:
     specs = []
     with left:
         try:
-            study = form.study_form(root, shelf)
+            study = form.study_form(root, snapshot)
             specs = run_spec.runs_of(study)
             form.yaml_expander(study)
             sizes.check_students(specs, root)
@@ -38,13 +38,13 @@ else:
         except ExplorerError as error:
             problem = str(error)
     with right:
-        new = run_spec.not_finished(specs, shelf.runs)
+        new = run_spec.not_finished(specs, snapshot.runs)
         if problem is None and new and new[0].capability:
             problem = task_browser.evaluation_problem(new[0].capability)
         if problem:
             st.error(text_format.md(problem), icon=":material/error:")
         else:
-            preview.study_preview(specs, new, shelf, root)
+            preview.study_preview(specs, new, snapshot, root)
             # The last run is a student if there is one, and includes the teacher's targets.
             last = new[-1] if new else None
             if (
@@ -59,4 +59,4 @@ else:
 
 tournament_active = search_panel.tournament_panel(root)
 queue_panel.queue_panel(root, more_to_come=tournament_active)
-widgets.unreadable_folders(shelf.problems)
+widgets.unreadable_folders(snapshot.problems)

@@ -12,6 +12,7 @@ import pandas as pd
 from explorer.analysis.planning import run_time
 from explorer.analysis.planning.run_time import num_documents, task_rows
 from explorer.errors import BadInput
+from explorer.index import index_of
 from explorer.models import sizes as model_sizes
 from explorer.models.starter import STARTER_SIZES
 from explorer.specs import RunSpec, Student, SweepSpec
@@ -33,13 +34,16 @@ def teachers(root: Path, runs: pd.DataFrame) -> list[str]:
     A run in another number format (GGUF, int8) is suggested only if the student has no run in its
     own format.
     """
+    index = index_of(root)
+    index.snapshot()  # looks at the store if the last look is old
     finished = runs[runs["status"] == "finished"]
+    weights = index.weights(finished["run_id"].tolist())
     students: dict[Path, list[str]] = {}
     for original_format in (True, False):
         for run_id in finished.loc[finished["format"].isna() == original_format, "run_id"]:
-            weights = disk.weights_folder(root, run_id)
-            if weights and (original_format or weights not in students):
-                students.setdefault(weights, []).append(f"run:{run_id}")
+            folder = weights.get(run_id)
+            if folder and (original_format or folder not in students):
+                students.setdefault(folder, []).append(f"run:{run_id}")
     used = [name for name in runs["teacher"].dropna().unique() if not name.startswith("run:")]
     return list(dict.fromkeys(["starter", *used, *itertools.chain(*students.values())]))
 

@@ -3,14 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from explorer.errors import BadInput
+from explorer.index import Snapshot
 from explorer.models import sizes as model_sizes
 from explorer.pages.run import run_spec
 from explorer.pages.shared import glossary, text_format
-from explorer.pages.shared.store_cache import Shelf
 from explorer.specs import format_count, outside_torch
 
 HELP = glossary.TERMS
@@ -35,7 +36,7 @@ ELSEWHERE = {
 COLUMN_WIDTHS = [3, 2]
 
 
-def teacher_and_students(root: Path, shelf: Shelf) -> dict[str, Any]:
+def teacher_and_students(root: Path, snapshot: Snapshot) -> dict[str, Any]:
     """Ask for teacher, name and students.
 
     Returns:
@@ -44,7 +45,7 @@ def teacher_and_students(root: Path, shelf: Shelf) -> dict[str, Any]:
     left, right = st.columns(COLUMN_WIDTHS)
     teacher = left.selectbox(
         "Teacher",
-        run_spec.teachers(root, shelf.runs),
+        run_spec.teachers(root, snapshot.runs),
         key="run_teacher",
         accept_new_options=True,
         help=HELP["teacher"] + " Type a hub id (org/name), a folder, gguf:FILE, llamacpp:FILE or "
@@ -66,15 +67,15 @@ def teacher_and_students(root: Path, shelf: Shelf) -> dict[str, Any]:
         wrap=True,
         help=HELP["kind"],
     )
-    return {**fields, **_sizes(root, shelf, fields["teacher"] or "starter", fields["kind"])}
+    return {**fields, **_sizes(root, snapshot, fields["teacher"] or "starter", fields["kind"])}
 
 
-def _sizes(root: Path, shelf: Shelf, teacher: str, kind: str) -> dict[str, Any]:
+def _sizes(root: Path, snapshot: Snapshot, teacher: str, kind: str) -> dict[str, Any]:
     """The students' sizes in the unit of their kind, and the model to cut them from."""
     if kind == "checkpoint":
         models = st.multiselect(
             "Models",
-            run_spec.starts(root, teacher, shelf.runs),
+            run_spec.starts(root, teacher, snapshot.runs),
             key="run_models",
             accept_new_options=True,
             placeholder="org/name, a folder, gguf:FILE or run:RUN_ID",
@@ -83,7 +84,7 @@ def _sizes(root: Path, shelf: Shelf, teacher: str, kind: str) -> dict[str, Any]:
         return {"sizes": models, "start_from": None}
     left, right = st.columns(COLUMN_WIDTHS)
     below = st.container()
-    starts = run_spec.starts(root, teacher, shelf.runs) if kind != "fresh" else []
+    starts = run_spec.starts(root, teacher, snapshot.runs) if kind != "fresh" else []
     start = None
     if starts:
         start = below.selectbox(
@@ -95,7 +96,7 @@ def _sizes(root: Path, shelf: Shelf, teacher: str, kind: str) -> dict[str, Any]:
         )
     # A student is smaller than the model it is cut from.
     widgets_for_sizes = _layers if kind == "depth" else _parameters
-    sizes = widgets_for_sizes(left, right, shelf, start or teacher)
+    sizes = widgets_for_sizes(left, right, snapshot.runs, start or teacher)
     try:
         for student in run_spec.students(kind, sizes, "uniform", start):
             model_sizes.check_student(student, teacher, root)
@@ -105,8 +106,10 @@ def _sizes(root: Path, shelf: Shelf, teacher: str, kind: str) -> dict[str, Any]:
     return {"sizes": sizes, "start_from": start}
 
 
-def _layers(left: DeltaGenerator, right: DeltaGenerator, shelf: Shelf, model: str) -> list[int]:
-    offered = run_spec.sizes(run_spec.layers_of(model, shelf.runs))
+def _layers(
+    left: DeltaGenerator, right: DeltaGenerator, runs: pd.DataFrame, model: str
+) -> list[int]:
+    offered = run_spec.sizes(run_spec.layers_of(model, runs))
     chosen = left.pills(
         "Layers kept",
         offered,
@@ -122,8 +125,10 @@ def _layers(left: DeltaGenerator, right: DeltaGenerator, shelf: Shelf, model: st
     return [*chosen, *run_spec.other_sizes(typed)]
 
 
-def _parameters(left: DeltaGenerator, right: DeltaGenerator, shelf: Shelf, model: str) -> list[int]:
-    offered = run_spec.targets(run_spec.parameters_of(model, shelf.runs))
+def _parameters(
+    left: DeltaGenerator, right: DeltaGenerator, runs: pd.DataFrame, model: str
+) -> list[int]:
+    offered = run_spec.targets(run_spec.parameters_of(model, runs))
     chosen = []
     if offered:
         chosen = left.pills(

@@ -49,7 +49,7 @@ def _act(root: Path, run_id: str, action: str | None) -> None:
             st.session_state[JUST_DELETED] = run_id
     if action in (HIDE, DELETE) and st.session_state.get(widgets.PICKED) == run_id:
         st.session_state[widgets.PICKED] = None
-    widgets.index(root).look_again()
+    widgets.index(root).refresh()
 
 
 def undo_offer(root: Path) -> None:
@@ -83,7 +83,7 @@ def _effect_on_students(root: Path, run_id: str) -> str:
 
 def _restore(root: Path, run_id: str) -> None:
     widgets.attempt(lambda: trash.restore(root, run_id))
-    widgets.index(root).look_again()
+    widgets.index(root).refresh()
 
 
 def trash_list(root: Path) -> None:

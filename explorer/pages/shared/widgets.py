@@ -14,9 +14,9 @@ import streamlit as st
 from explorer import paths
 from explorer.charts import theme
 from explorer.errors import ExplorerError
+from explorer.index import Snapshot, StoreIndex, index_of
 from explorer.pages.dashboard import navigation
 from explorer.pages.shared import text_format
-from explorer.pages.shared.store_cache import Index, Shelf
 
 T = TypeVar("T")
 
@@ -88,21 +88,20 @@ def style() -> None:
     st.html(STYLE)
 
 
-@st.cache_resource(show_spinner=False, max_entries=8)
-def index(root: Path) -> Index:
+def index(root: Path) -> StoreIndex:
     """The index of a store, shared by all sessions."""
-    return Index(root)
+    return index_of(root)
 
 
-def load(root: Path) -> Shelf:
-    """The store's current frames."""
-    return index(root).shelf()
+def load(root: Path) -> Snapshot:
+    """What the store holds now, or held a second ago."""
+    return index(root).snapshot()
 
 
-def visible_runs(shelf: Shelf) -> pd.DataFrame:
+def visible_runs(snapshot: Snapshot) -> pd.DataFrame:
     """The runs that pages offer: all except hidden ones, unless the page's address names them."""
     named = {value for key in st.query_params for value in st.query_params.get_all(key)}
-    return shelf.runs[~shelf.runs["run_id"].isin(shelf.hidden - named)]
+    return snapshot.runs[~snapshot.runs["run_id"].isin(snapshot.hidden - named)]
 
 
 def expand_run_ids(run_ids: Iterable[str], *keys: str) -> None:
