@@ -5,7 +5,7 @@ import io
 import pandas as pd
 
 from explorer.pages.compare import differences
-from explorer.pages.shared import study_summary
+from explorer.pages.shared import paging, study_summary
 from explorer.specs import RunSpec, SweepSpec
 from explorer.store import disk, frames
 from tests import records
@@ -235,3 +235,18 @@ def test_the_start_of_an_id_names_a_run_in_the_address(study, open_page):
     assert page.selectbox(key="student").value == study[3]
     assert page.selectbox(key="reference").value == study[1]
     assert open_page("explore", run="starter-").selectbox(key="run").value is None
+
+
+def test_a_long_table_shows_one_page(root, study, open_page, monkeypatch):
+    """The page says which runs of how many it shows; the next page has the others."""
+    monkeypatch.setattr(paging, "PAGE_SIZE", 4)
+
+    page = open_page("compare")
+    assert "1 to 4 of 6 runs, sorted by retention." in text_of(page)
+    assert "starter (teacher)</td>" in text_of(page)
+    assert "6 layers</td>" not in text_of(page)
+    page.get("pagination")[0].set_value(2).run()
+
+    assert "5 to 6 of 6 runs, sorted by retention." in text_of(page)
+    assert "starter (teacher)</td>" not in text_of(page)
+    assert "6 layers</td>" in text_of(page)

@@ -13,6 +13,7 @@ from explorer.pages.shared import (
     downloads,
     glossary,
     html_table,
+    paging,
     pricing,
     study_summary,
     text_format,
@@ -72,19 +73,21 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
     downloads.export_popover(partial(export.write_runs, runs), chart, "compare", "comparison")
     import_results.import_popover(root, finished["run_id"].tolist())
 
-is_teacher = (runs["role"] == "teacher").tolist()
+shown = runs.iloc[paging.page_rows(len(runs), "compare_page")]
 if mode == MODES[0]:
-    cells = run_table.without_equal_lengths(run_table.comparison_table(runs))
+    cells = run_table.without_equal_lengths(run_table.comparison_table(shown))
     groups = {name: GROUPS[name] for name in ["", *wanted]}
     if "Cost" in groups:
         beside = [run_table.LENGTHS] if run_table.LENGTHS in cells else []
         groups["Cost"] = [unit_cost.heading_of(runs), *beside, *GROUPS["Cost"]]
-    hover, marks = html_table.cell_notes(cells, runs), html_table.busy_marks(cells, runs)
+    hover, marks = html_table.cell_notes(cells, shown), html_table.busy_marks(cells, shown)
+    is_teacher = (shown["role"] == "teacher").tolist()
     st.html(html_table.results_table(cells, groups, pinned=is_teacher, hover=hover, marks=marks))
     st.caption(study_summary.footnote(runs))
 else:
-    differences.differences_table(root, runs, differences.choose_reference(runs))
+    differences.differences_table(root, shown, differences.choose_reference(runs))
+paging.pager(len(runs), "compare_page", "run", "retention")
 
 with st.expander("Markdown of this table", icon=":material/markdown:"):
-    st.code(export.write_runs(runs, "md").decode(), language="markdown", wrap_lines=False)
+    st.code(export.write_runs(shown, "md").decode(), language="markdown", wrap_lines=False)
 widgets.unreadable_folders(snapshot.problems)

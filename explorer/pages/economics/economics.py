@@ -17,6 +17,7 @@ from explorer.pages.shared import (
     downloads,
     glossary,
     html_table,
+    paging,
     pricing,
     study_summary,
     text_format,
@@ -153,7 +154,8 @@ with right:
     )
 
 cells = run_table.economics_table(rows)
-shown = run_table.without_equal_lengths(cells)
+page = paging.page_rows(len(rows), "economics_page")
+shown = run_table.without_equal_lengths(cells).iloc[page]
 groups = {
     "": ["Model", "Retention [95 %]"],
     "Fleet": ["Devices", "Fleet $/hour", "Fleet $/month"],
@@ -177,8 +179,10 @@ with st.container(horizontal=True, vertical_alignment="bottom", key="economics_t
         partial(export.write_table, rows, cells), light, "economics", "economics"
     )
 is_teacher = (rows["role"] == "teacher").tolist()
-hover, marks = parts.cell_notes(shown, rows), html_table.busy_marks(shown, rows)
-st.html(html_table.results_table(shown, groups, pinned=is_teacher, hover=hover, marks=marks))
+hover = parts.cell_notes(shown, rows.iloc[page])
+marks = html_table.busy_marks(shown, rows.iloc[page])
+st.html(html_table.results_table(shown, groups, pinned=is_teacher[page], hover=hover, marks=marks))
+paging.pager(len(rows), "economics_page", "run", "retention")
 if rows["usd_per_mtok"].notna().any():
     st.caption(text_format.md(f"{unit_cost.conditions_text(rows)}. {TERMS['split']}"))
 if api:
@@ -196,7 +200,7 @@ with st.expander("With each price set", icon=":material/payments:"):
     in_words = by_set[list(prices.SETS)].map(numbers.dollars)
     in_words.insert(0, "Model", by_set["label"])
     columns = {"": ["Model"], "Dollars per month": list(prices.SETS)}
-    st.html(html_table.results_table(in_words, columns, pinned=is_teacher))
+    st.html(html_table.results_table(in_words.iloc[page], columns, pinned=is_teacher[page]))
 notes = list(dict.fromkeys(note for note in rows["notes"] if note))
 missing = list(dict.fromkeys(f"unknown: {name}" for name in rows["missing"] if name))
 busy = [

@@ -4,6 +4,7 @@ widgets.py        the store, errors, read-only mode, charts, small HTML parts
 glossary.py       what each term means; shown as help
 text_format.py    times, counts and escaped Markdown
 html_table.py     results tables as HTML
+paging.py         one page of a long table, and what it shows
 answer_card.py    documents with their answers as HTML cards
 study_summary.py  the runs that a page starts with, and its footnote
 pricing.py        device prices and the utilisation slider
@@ -11,5 +12,5 @@ downloads.py      tables, figures and runs as files
 removal.py        hide, delete and restore runs
 submitting.py     submit runs in the background and show progress
 chart_width.py    the width of a chart in the browser
-store_cache.py     the frames of a store, read again only if a record changed
+store_cache.py    the frames of a store, read again only if a record changed
 """

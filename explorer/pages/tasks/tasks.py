@@ -6,7 +6,7 @@ import streamlit as st
 
 from explorer import paths
 from explorer.analysis.tables import task_table as tables
-from explorer.pages.shared import glossary, text_format, widgets
+from explorer.pages.shared import glossary, paging, text_format, widgets
 from explorer.pages.tasks import custom_task, task_browser
 from explorer.tasks import presets, task_list
 
@@ -17,8 +17,6 @@ WAYS = {
     "loglikelihood_rolling": "Perplexity",
 }
 KINDS = {"task": "Tasks", "group": "Groups", "tag": "Tags"}
-PAGE_SIZE = 100
-"""Rows of the table on one page."""
 
 widgets.style()
 st.html(task_browser.STYLE)
@@ -110,18 +108,14 @@ if shown.empty:
     st.info("No task matches. Use fewer words or remove a filter.")
     st.stop()
 
-num_pages = -(-len(shown) // PAGE_SIZE)
-if st.session_state.get("tasks_page", 1) > num_pages:
-    st.session_state["tasks_page"] = num_pages
-page = st.session_state.get("tasks_page", 1)
-head = shown.iloc[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
-names = head["task"].to_list()
+rows = shown.iloc[paging.page_rows(len(shown), "tasks_page")]
+names = rows["task"].to_list()
 # Rows are selected by position, so other rows need another key.
 table_key = f"tasks_table_{zlib.crc32(' '.join(names).encode())}"
 st.dataframe(
-    tables.task_table(head),
+    tables.task_table(rows),
     hide_index=True,
-    height=min(36 * len(head) + 40, 420),
+    height=min(36 * len(rows) + 40, 420),
     key=table_key,
     selection_mode="multi-row",
     on_select=lambda: task_browser.store_selected_rows(table_key, names),
@@ -132,11 +126,7 @@ st.dataframe(
         "Data": st.column_config.TextColumn(width=220),
     },
 )
-if num_pages > 1:
-    with st.container(horizontal=True, vertical_alignment="center", key="tasks_pages"):
-        st.pagination(num_pages, key="tasks_page")
-        first = (page - 1) * PAGE_SIZE + 1
-        st.caption(f"{first:,} to {first + len(head) - 1:,} of {len(shown):,}, sorted by name.")
+paging.pager(len(shown), "tasks_page", "row", "best match" if query else "name")
 
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="tasks_pick"):
     name = st.selectbox(
