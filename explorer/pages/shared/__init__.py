@@ -12,5 +12,4 @@ downloads.py      tables, figures and runs as files
 removal.py        hide, delete and restore runs
 submitting.py     submit runs in the background and show progress
 chart_width.py    the width of a chart in the browser
-store_cache.py    the frames of a store, read again only if a record changed
 """
