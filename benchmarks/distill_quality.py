@@ -81,8 +81,8 @@ def call(work: Path, side: str, minutes: int) -> dict[str, Any]:
 
 def measured(work: Path) -> tuple[Any, Any]:
     """The course on cached targets, and a function that gives a student's held-out KL."""
+    from explorer.distill.heldout import evaluate_heldout
     from explorer.distill.teacher_signal import CachedTeacher, TrainingData
-    from explorer.distill.train_step import evaluate_heldout
 
     source = CachedTeacher(base.targets(work))
     _, heldout, training = base.blocks()

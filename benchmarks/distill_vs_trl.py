@@ -347,7 +347,7 @@ class Clock:
 
 
 def time_ours(work: Path, layers: int, steps: int, side: str) -> dict[str, Any]:
-    from explorer.distill import train, train_step
+    from explorer.distill import train
     from explorer.distill.teacher_signal import CachedTeacher, LiveTeacher, TrainingData
     from explorer.models.loading import load
 
@@ -374,7 +374,7 @@ def time_ours(work: Path, layers: int, steps: int, side: str) -> dict[str, Any]:
     data = dataclasses.replace(
         data, signal=LiveTeacher(load("starter").model, source.blocks_NT, live)
     )
-    terms, _ = train_step.gradients(model, data, 0, training[:4], live)
+    terms, _ = train.gradients(model, data, 0, training[:4], live)
     return {
         **clock.rates(),
         "peak_bytes": peak_bytes,
@@ -435,11 +435,11 @@ def matmul_peak() -> float:
     """FLOP/s of the best of thirty float32 products of 2048 x 2048 matrices, by MKL or oneDNN."""
     import torch
 
-    from explorer.distill import products
+    from explorer.distill import cpu_tuning
 
     a, b = torch.rand(2048, 2048), torch.rand(2048, 2048)
     best = math.inf
-    for way in (contextlib.nullcontext, products.by_onednn) * 15:
+    for way in (contextlib.nullcontext, cpu_tuning.onednn_matmul) * 15:
         with way():
             began = time.perf_counter()
             torch.nn.functional.linear(a, b)

@@ -1,4 +1,4 @@
-"""Several processes that do one run together, as a launcher starts them."""
+"""Several processes that share one run, started as a launcher starts them."""
 
 import multiprocessing
 import os
@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from explorer import cli
-from explorer.distill.distributed import Crew
-from explorer.distill.train_state import TrainState
+from explorer.distill import train
+from explorer.evaluate.backends.prefix_lm import PrefixLM
 
 # Loaded once, by the process that all others are forks of.
 _FORKS = multiprocessing.get_context("forkserver")
@@ -39,7 +39,7 @@ class Launch:
             order: A file with a spec.
             root: The store.
             num_processes: Of the launch.
-            dies: Processes that kill themselves in this step, or round of an evaluation.
+            dies: Ranks that kill themselves in this step, or round of an evaluation.
             sharded: Whether under FSDP.
         """
         with socket.socket() as free:
@@ -58,7 +58,6 @@ class Launch:
                     "LOCAL_RANK": rank,
                     "MASTER_ADDR": "127.0.0.1",
                     "MASTER_PORT": port,
-                    "ACCELERATE_USE_CPU": "true",
                     "EXPLORER_RESULTS": root,
                     "ACCELERATE_USE_FSDP": str(sharded).lower(),
                 }
@@ -94,14 +93,14 @@ def _die_in_round(number: int) -> None:
     """Let this process end without a word, as by `kill -9`, in this step or round."""
 
     def dying(work: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*args: Any) -> Any:
+        def counted(*args: Any, **options: Any) -> Any:
             nonlocal number
             number -= 1
             if not number:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return work(*args)
+            return work(*args, **options)
 
         return counted
 
-    for owner, name in ((Crew, "each"), (TrainState, "step")):
+    for owner, name in ((PrefixLM, "_computed"), (train, "step")):
         setattr(owner, name, dying(getattr(owner, name)))

@@ -291,13 +291,11 @@ def _do(
     from explorer.distill import distributed
     from explorer.pipeline import run as do
 
-    if distributed.is_helper():
-        distributed.help_out()
-        raise typer.Exit
-
-    distributed.crew()  # all processes of a launch meet here
-    try:
+    with distributed.joined():
         for number, one in enumerate(runs, start=1):
+            if not distributed.is_main():
+                do(one, root)
+                continue
             if not queued:
                 # Asked for by hand, so an old request to stop is over.
                 disk.withdraw_cancel(root, one.run_id)
@@ -317,8 +315,8 @@ def _do(
                 console.print(
                     interference.retiming_advice([one.run_id]), markup=False, soft_wrap=True
                 )
-    finally:
-        distributed.dismiss()
+        if not distributed.is_main():
+            raise typer.Exit
 
 
 def _price_from_the_book(root: Path) -> None:

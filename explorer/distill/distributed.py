@@ -1,182 +1,108 @@
-"""Several processes do one run: each takes a share of a training's step, or of a task's batches.
+"""The processes of one launch: rank, world size and the collectives of a run.
 
-The first process does the run as always. The others wait in `help_out` for its orders: one that
-begins a kind of work, then one for each round of it. What they compute goes to the first, which
-alone holds the optimiser, the answers, the measurements and everything on disk. So a run is that
-of one process (a training's losses to rounding, an evaluation's answers to the last bit), it may
-be continued with another number of processes, and whoever ends it, in whatever way, ends it for
-all.
+Plain SPMD: every rank does the same run. All ranks train and evaluate their share; rank 0 alone
+writes to the store, and the others wait for what it decides. A rank that fails exits, the
+launcher ends the rest, and the same command resumes the run.
 
+    torchrun --nproc-per-node 2 -m explorer run spec.yaml
     accelerate launch --config_file docs/accelerate/gpus.yaml -m explorer run spec.yaml
+
+`ACCELERATE_USE_FSDP=true`, which `docs/accelerate/shards.yaml` sets, shards the student's layers.
 """
 
 import contextlib
-import dataclasses
 import datetime
-import functools
 import os
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 
-from explorer.distill import heap, products
-from explorer.errors import ExplorerError, RunCancelled, RunFailed
+from explorer.errors import BadInput, RunCancelled
 
-PATIENCE = datetime.timedelta(days=7)
-"""How long the others wait for an order: the first may be testing or timing for hours."""
-TERMS = ("loss", "kd", "label", "hidden")
+TIMEOUT = datetime.timedelta(days=7)
+"""Of a collective: rank 0 may be timing a model for hours while the others wait."""
+BUCKET_BYTES = 25 * 2**20
+"""Gradients that one all-reduce sums, as in DDP."""
 
 Result = TypeVar("Result")
-Helper = Callable[[Any], Callable[[Any], None]]
-"""Makes, from what begins a work, that which does a share of each of its rounds."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Begin:
-    """The order that begins a work."""
-
-    helper: Helper
-    """A function of a module, which every process finds by its name."""
-    what: Any
-    """What it has to know."""
-
-
-def launched() -> bool:
-    """Whether a launcher started several processes for this work."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+def num_launched() -> int:
+    """Processes that a launcher started for this command."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def num_shards() -> int:
-    """Processes over which a student's layers are spread: as many as were launched under FSDP."""
-    if launched() and parse_flag_from_env("ACCELERATE_USE_FSDP"):
-        return int(os.environ["WORLD_SIZE"])
-    return 1
+    """Ranks over which a student's layers are sharded; 1 unless launched under FSDP."""
+    return num_launched() if parse_flag_from_env("ACCELERATE_USE_FSDP") else 1
 
 
-def is_helper() -> bool:
-    """Whether this is one of them that only helps."""
-    return launched() and int(os.environ.get("RANK", "0")) > 0
+def world_size() -> int:
+    """Processes that share the run."""
+    return dist.get_world_size() if dist.is_initialized() else 1
 
 
-class Crew:
-    """The processes of one launch; without a launcher, this one alone."""
-
-    def __init__(self) -> None:
-        self.size, self.rank, self.device = 1, 0, torch.device("cpu")
-        if not launched():
-            return
-        # Unlike Accelerator, PartialState does not read this variable itself.
-        on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
-        state = PartialState(cpu=on_cpu)
-        self.size, self.rank = state.num_processes, state.process_index
-        if self.size != int(os.environ["WORLD_SIZE"]):
-            raise RunFailed(
-                f"{os.environ['WORLD_SIZE']} processes were launched, but Accelerate sees "
-                f"{self.size}: none would share the work. On a CPU set ACCELERATE_USE_CPU=true."
-            )
-        self.device = state.device
-        # Orders go by the CPU: a GPU would spin while it waits for one.
-        self._orders = dist.new_group(backend="gloo", timeout=PATIENCE)
-
-    @property
-    def sharded(self) -> bool:
-        """Whether a student in training lies in shards."""
-        return num_shards() > 1
-
-    def order(self, what: Any = None) -> Any:
-        """Say to all what comes next, or hear it.
-
-        Raises:
-            RunCancelled: Another process is gone.
-        """
-        if self.size == 1:
-            return what
-        box = [what]
-        with all_there():
-            dist.broadcast_object_list(box, src=0, group=self._orders)
-        return box[0]
-
-    def share(self, numbers: list[int]) -> list[int]:
-        """This process's part of a step's blocks."""
-        return numbers[self.rank :: self.size]
-
-    def each(self, work: Callable[[], Result]) -> list[Result]:
-        """What every process makes of its own work, in their order; only the first gets it.
-
-        Raises:
-            RunCancelled: Another process is gone.
-            Exception: What went wrong in any of them, at the first process.
-        """
-        if self.size == 1:
-            return [work()]
-        own: Any = None
-        failure: Exception | None = None
-        try:
-            own = work()
-        except Exception as error:
-            # Who fails without a word leaves the others waiting.
-            failure = error
-            own = _sendable(error)
-        found: list[Any] | None = [None] * self.size if self.rank == 0 else None
-        with all_there():
-            dist.gather_object(own, found, dst=0, group=self._orders)
-        if found is None:
-            return []
-        for one in [failure, *found]:
-            if isinstance(one, Exception):
-                raise one
-        return found
-
-    def same_parameters(self, model: nn.Module) -> None:
-        """Give everybody the first process's parameters."""
-        if self.size > 1:
-            with all_there():
-                for parameter in model.parameters():
-                    dist.broadcast(parameter.data, src=0)
-
-    def gather(
-        self,
-        parameters: Iterable[nn.Parameter],
-        terms: dict[str, float],
-        num_scored: int,
-        *,
-        everywhere: bool = False,
-    ) -> tuple[dict[str, float], int]:
-        """Sum up gradients, terms and scored tokens at the first process, or at each."""
-        if self.size == 1:
-            return terms, num_scored
-        numbers = [terms.get(name, 0.0) for name in TERMS]
-        seen = [float(name in terms) for name in TERMS]
-        told = torch.tensor([*numbers, *seen, num_scored], dtype=torch.float64, device=self.device)
-        add = dist.all_reduce if everywhere else functools.partial(dist.reduce, dst=0)
-        with all_there():
-            for parameter in parameters:
-                if parameter.requires_grad:
-                    if parameter.grad is None:
-                        parameter.grad = torch.zeros_like(parameter)
-                    add(parameter.grad)
-            add(told)
-        sums: Tensor = told.cpu()
-        found = {n: float(sums[i]) for i, n in enumerate(TERMS) if sums[len(TERMS) + i] > 0}
-        return found, int(sums[-1])
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
 
 
-def _sendable(error: Exception) -> Exception:
-    """What the first process is told; not every exception can be sent, but its words can."""
-    if isinstance(error, ExplorerError | torch.OutOfMemoryError | MemoryError):
-        return error
-    return RuntimeError("".join(traceback.format_exception(error)))
+def is_main() -> bool:
+    """Whether this is rank 0, the only one that writes."""
+    return rank() == 0
 
 
 @contextlib.contextmanager
-def all_there() -> Iterator[None]:
-    """Say in words that another process is gone."""
+def joined() -> Iterator[None]:
+    """Join the other processes of the launch, if there are any, until the block ends.
+
+    Raises:
+        BadInput: The launcher was asked for several processes and started one.
+    """
+    if "WORLD_SIZE" not in os.environ and {"ACCELERATE_USE_CPU", "MASTER_PORT"} <= set(os.environ):
+        raise BadInput(
+            "`accelerate launch --cpu` starts a single process unless it runs under MPI, so the "
+            "work would not be shared. Use: torchrun --nproc-per-node 2 -m explorer run SPEC"
+        )
+    if num_launched() == 1:
+        yield
+        return
+    backend = "gloo"
+    if torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU"):
+        # Objects and flags travel by gloo: a GPU would spin while it waits for them.
+        backend = "cpu:gloo,cuda:nccl"
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    dist.init_process_group(backend, timeout=TIMEOUT)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def check_joined() -> None:
+    """Refuse a command that several processes cannot share.
+
+    Raises:
+        BadInput: Several processes were launched and have not joined.
+    """
+    if num_launched() > 1 and not dist.is_initialized():
+        raise BadInput(
+            f"{num_launched()} processes were launched, but only `explorer run`, `explorer sweep` "
+            "and `explorer demo` can share their work. Start this command without a launcher."
+        )
+
+
+@contextlib.contextmanager
+def peers_alive() -> Iterator[None]:
+    """Turn the errors of a broken collective into a sentence.
+
+    Raises:
+        RunCancelled: Another process exited.
+    """
     try:
         yield
     except torch.OutOfMemoryError:
@@ -190,39 +116,82 @@ def all_there() -> Iterator[None]:
         ) from error
 
 
-_crew: Crew | None = None
+@peers_alive()
+def from_main(compute: Callable[[], Result]) -> Result:
+    """What rank 0 computes, at every rank; the others wait for it and compute nothing."""
+    if world_size() == 1:
+        return compute()
+    box: list[Any] = [compute() if is_main() else None]
+    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    result: Result = box[0]
+    return result
 
 
-def crew() -> Crew:
-    """The crew of this process, made when first asked for."""
-    global _crew
-    if _crew is None:
-        _crew = Crew()
-    return _crew
+@peers_alive()
+def all_gather(value: Result) -> list[Result]:
+    """The value of every rank, in their order."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
-@heap.kept()
-@products.by_onednn()
-def help_out() -> None:
-    """Do what the first process orders until it dismisses us.
+def check_same(value: object, complaint: str) -> None:
+    """Refuse to go on where ranks differ in what has to be the same.
 
     Raises:
-        RunCancelled: Another process is gone.
+        BadInput: They differ; the complaint follows the ranks that differ from rank 0.
     """
-    do: Callable[[Any], None] | None = None
-    while (order := crew().order()) is not None:
-        if isinstance(order, Begin):
-            # The room of the work before is free for this one.
-            do = None
-            do = order.helper(order.what)
-        else:
-            assert do is not None, "a work begins before its first round"
-            do(order)
+    values = all_gather(value)
+    if others := [str(i) for i, other in enumerate(values) if other != values[0]]:
+        raise BadInput(f"Process {', '.join(others)} {complaint}")
 
 
-def dismiss() -> None:
-    """The first process's last word."""
-    if launched():
-        with contextlib.suppress(RunCancelled):
-            crew().order(None)
-        dist.destroy_process_group()
+@peers_alive()
+def all_reduce(numbers: list[float]) -> list[float]:
+    """Sums over all ranks, in float64."""
+    if world_size() == 1:
+        return numbers
+    sums = torch.tensor(numbers, dtype=torch.float64)
+    dist.all_reduce(sums)
+    summed: list[float] = sums.tolist()
+    return summed
+
+
+@peers_alive()
+def all_reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Sum gradients over all ranks, in place.
+
+    They are flattened into buckets of `BUCKET_BYTES`, whose all-reduces run at the same time.
+    """
+    if world_size() == 1:
+        return
+    buckets: list[list[Tensor]] = []
+    room = 0
+    for parameter in parameters:
+        if not parameter.requires_grad:
+            continue
+        if parameter.grad is None:  # this rank had no block of the step
+            parameter.grad = torch.zeros_like(parameter)
+        if parameter.grad.nbytes > room:
+            buckets.append([])
+            room = BUCKET_BYTES
+        buckets[-1].append(parameter.grad)
+        room -= parameter.grad.nbytes
+    flat = [torch.cat([gradient.flatten() for gradient in bucket]) for bucket in buckets]
+    for work in [dist.all_reduce(bucket, async_op=True) for bucket in flat]:
+        assert work is not None, "asynchronous"
+        work.wait()
+    for bucket, summed in zip(buckets, flat, strict=True):
+        sizes = [gradient.numel() for gradient in bucket]
+        for gradient, part in zip(bucket, summed.split(sizes), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+@peers_alive()
+def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
+    """Give every rank the tensors of rank 0, in place."""
+    if world_size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor.data, src=0)

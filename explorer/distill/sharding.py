@@ -1,9 +1,9 @@
-"""A student in shards: each process of a crew holds a part of every layer (FSDP2).
+"""A sharded student: each rank holds a part of every layer (FSDP2).
 
-Parameters, gradients and the optimiser's state of the layers lie in shards, so that a student
-may be larger than one device. A layer is whole only while it computes. The embedding, the last
-norm and the head stay whole at every process: the loop goes through the head in chunks, which
-would gather it anew for each.
+The parameters, gradients and optimizer state of the layers are sharded, so that a student may be
+larger than one device; a layer is whole only while it computes. The embedding, the last norm and
+the head stay whole on every rank: the loop goes through the head in chunks, and would otherwise
+gather it for each.
 
 Source: Zhao et al. 2023 (PyTorch FSDP), arXiv:2304.11277; `torch.distributed.fsdp.fully_shard`.
 """
@@ -12,7 +12,6 @@ import copy
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
@@ -21,20 +20,39 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from explorer.distill.distributed import Crew
+from explorer.distill import distributed
+from explorer.errors import BadInput
 from explorer.models.layers import layer_list
+from explorer.specs import DistillSpec
 
 GATHERED = StateDictOptions(full_state_dict=True, cpu_offload=True)
-"""Whole tensors, in the first process's memory beside the device."""
+"""Whole tensors, on rank 0 and outside the device's memory."""
 
 
-def spread(student: PreTrainedModel | None, config: PretrainedConfig, crew: Crew) -> nn.Module:
-    """A float32 copy of the first process's student, in shards; every process calls this.
+def check_even_blocks(spec: DistillSpec, num_processes: int) -> None:
+    """Refuse a step whose blocks do not divide evenly: sharded ranks run in lockstep.
+
+    Raises:
+        BadInput: Names a number of blocks that divides.
+    """
+    if spec.blocks_per_step % num_processes:
+        fits = -(-spec.blocks_per_step // num_processes) * num_processes
+        raise BadInput(
+            f"With shards each of the {num_processes} processes takes as many blocks, and "
+            f"blocks_per_step is {spec.blocks_per_step}. Write distill.blocks_per_step: {fits}, or "
+            "launch another number of processes."
+        )
+
+
+def shard(
+    student: PreTrainedModel | None, config: PretrainedConfig, device: torch.device
+) -> nn.Module:
+    """A float32 copy of rank 0's student, sharded; every rank calls this.
 
     Args:
-        student: The student, which moves to the CPU and is otherwise left alone; None elsewhere.
-        config: Its configuration.
-        crew: The processes.
+        student: On rank 0; it moves to the CPU and is otherwise unchanged. None elsewhere.
+        config: The student's.
+        device: This rank's.
 
     Raises:
         BadInput: The model has no list of layers.
@@ -43,72 +61,70 @@ def spread(student: PreTrainedModel | None, config: PretrainedConfig, crew: Crew
         with torch.device("meta"):
             model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     else:
-        _move(student, torch.device("cpu"))
-        model = copy.deepcopy(student)
-    mesh = init_device_mesh(crew.device.type, (crew.size,))
+        model = copy.deepcopy(_moved(student, torch.device("cpu")))
+    mesh = init_device_mesh(device.type, (distributed.world_size(),))
     _, layers = layer_list(model)
     # Layer by layer, so that no device ever holds all of them whole.
     for layer in layers:
-        _arrive(layer, crew, first=student is not None)
+        _materialise(layer, device)
         fully_shard(layer, mesh=mesh)
     in_layers = {id(module) for module in layers.modules()}
     for module in model.modules():
         if id(module) not in in_layers and not any(module.children()):
-            _arrive(module, crew, first=student is not None)
+            _materialise(module, device)
     model.tie_weights()
-    fully_shard(model.base_model, mesh=mesh, ignored_params=set(whole(model)))
+    fully_shard(model.base_model, mesh=mesh, ignored_params=set(whole_parameters(model)))
     for module in model.modules():
         if isinstance(module, FSDPModule):
-            # Each share is weighted with its part of the step, so the gradients are summed up.
+            # Each rank's loss is already weighted with its share of the step: sum, do not average.
             module.set_force_sum_reduction_for_comms(True)
             module.set_gradient_divide_factor(1.0)
-    found: nn.Module = model
-    return found
+    sharded: nn.Module = model
+    return sharded
 
 
-def _arrive(module: nn.Module, crew: Crew, *, first: bool) -> None:
-    """Bring a module to this process's device, with the first process's numbers."""
-    if first:
-        module.to(crew.device, torch.float32)
+def _materialise(module: nn.Module, device: torch.device) -> None:
+    """Bring a module to this rank's device, with rank 0's numbers."""
+    if distributed.is_main():
+        module.to(device, torch.float32)
     else:
-        module.to_empty(device=crew.device)
-    for tensor in (*module.parameters(), *module.buffers()):
-        dist.broadcast(tensor.data, src=0)
+        module.to_empty(device=device)
+    distributed.broadcast_tensors([*module.parameters(), *module.buffers()])
 
 
-def _move(model: Any, where: torch.device) -> None:
-    model.to(where)  # Module.to has no usable type in transformers
+def _moved(model: Any, device: torch.device) -> Any:
+    return model.to(device)  # Module.to has no usable type in transformers
 
 
-def whole(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that every process holds whole."""
+def whole_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that every rank holds whole; all of them where nothing is sharded."""
     return [p for p in model.parameters() if not isinstance(p, DTensor)]
 
 
-def kinds(parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
-    """Groups for an optimiser, whose fused step takes whole ones or shards, never both."""
+def parameter_groups(parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
+    """Groups for an optimizer, whose fused step takes whole parameters or shards, never both."""
     groups: list[list[nn.Parameter]] = [[], []]
     for parameter in parameters:
         groups[isinstance(parameter, DTensor)].append(parameter)
     return [{"params": group} for group in groups if group]
 
 
-def clip(model: nn.Module, max_norm: float) -> float:
-    """Scale the gradients down to a norm, as `clip_grad_norm_` does; their norm before."""
-    groups = kinds([p for p in model.parameters() if p.grad is not None])
+def clip_gradients(model: nn.Module, max_norm: float) -> float:
+    """Scale the gradients down to `max_norm`, as `clip_grad_norm_` does; their norm before."""
+    groups = parameter_groups([p for p in model.parameters() if p.grad is not None])
     norms = []
     for group in groups:
         norm = get_total_norm([p.grad for p in group["params"]])
         norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
-    whole_norm = torch.linalg.vector_norm(torch.stack(norms))
+    total_norm = torch.linalg.vector_norm(torch.stack(norms))
     for group in groups:
-        clip_grads_with_norm_(group["params"], max_norm, whole_norm)
-    return float(whole_norm)
+        clip_grads_with_norm_(group["params"], max_norm, total_norm)
+    return float(total_norm)
 
 
-def hand_back(model: nn.Module, student: PreTrainedModel | None, crew: Crew) -> None:
-    """Give the first process's student what the shards have learned; every process calls this."""
-    learned = get_model_state_dict(model, options=GATHERED)
+def unshard_into(student: PreTrainedModel | None, model: nn.Module, device: torch.device) -> None:
+    """Copy the trained weights into rank 0's student; every rank calls this."""
+    weights = get_model_state_dict(model, options=GATHERED)
     if student is not None:
-        student.load_state_dict(learned)
-        _move(student, crew.device)
+        student.load_state_dict(weights)
+        _moved(student, device)

@@ -31,7 +31,7 @@ from filelock import FileLock
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from explorer.distill import heap, products
+from explorer.distill import cpu_tuning
 from explorer.distill.losses import kept_log_softmax
 from explorer.distill.packed_topk import PackedRows, PackedTopK
 from explorer.errors import DamagedStore, NoRoom
@@ -147,8 +147,7 @@ class TeacherCache:
         """Numbers of the blocks that are filled in."""
         return sorted(self._where)
 
-    @heap.kept()
-    @products.by_onednn()
+    @cpu_tuning.tuned()
     def fill(
         self,
         load_teacher: Callable[[], TopKPass],

@@ -13,7 +13,7 @@ The training loop asks for lessons and knows no more.
 import dataclasses
 import random
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -194,6 +194,11 @@ class LiveTeacher:
     teacher: PreTrainedModel
     blocks_NT: Tensor
     spec: DistillSpec
+
+    def move_to(self, device: torch.device) -> None:
+        """Move the teacher to a device."""
+        teacher: Any = self.teacher  # Module.to has no usable type in transformers
+        teacher.to(device)
 
     def batch(self, numbers: list[int], step: int, student: PreTrainedModel) -> Batch:
         """The teacher's dense distributions, and its hidden states where they are asked for."""

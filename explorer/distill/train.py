@@ -1,212 +1,312 @@
-"""The one training loop: a student learns a course of lessons.
+"""The training loop: a student learns from its teacher, step by step.
 
-All that is random (the order of the blocks, what a student writes) comes from the seed
-and the step: a training continued from a checkpoint gives the same losses as an
-unbroken one, and so it does on another number of processes.
+`train` loops, `step` takes one optimizer step, `_backward` goes once through the student. Every
+rank runs all of it. The blocks, seeds and rates of a step are functions of (seed, step) alone, so
+a training that continues from a checkpoint, or on another number of processes, has the losses of
+an unbroken one.
+
+A pass runs the student's layers once and then goes through the scored positions in chunks: each
+chunk computes its logits, its loss and its gradient with respect to the hidden states, and is
+freed. Tokens x vocabulary is never stored, which keeps the memory small and the loop fast.
 """
 
 import dataclasses
-import json
 import math
-import shutil
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from explorer.distill import distributed as together
-from explorer.distill import heap, products
+from explorer.distill import checkpoint as checkpoints
+from explorer.distill import cpu_tuning, distributed
+from explorer.distill.checkpoint import TrainingProgress
+from explorer.distill.heldout import evaluate_heldout
+from explorer.distill.losses import HIDDEN, divergence, label_cross_entropy
 from explorer.distill.schedule import blocks_of_step, learning_rate, num_steps
-from explorer.distill.teacher_signal import TrainingData, check_plain_head
-from explorer.distill.train_state import WEIGHTS, TrainState, helper
-from explorer.distill.train_step import HeldOut
-from explorer.errors import NoRoom, RunFailed
-from explorer.records import CurvePoint
+from explorer.distill.teacher_signal import (
+    Batch,
+    Chunk,
+    LiveTeacher,
+    TrainingData,
+    check_plain_head,
+)
+from explorer.distill.train_state import TrainState
+from explorer.errors import NoRoom, RunCancelled, RunFailed
 from explorer.specs import DistillSpec
-from explorer.store import disk
 
-STATE = "state.json"
-"""In a checkpoint: the `TrainingProgress`, written last."""
+# Shape letters: B blocks, T tokens of a block, P scored positions, C positions of a chunk,
+# V vocabulary, H hidden size.
 
-
-@dataclasses.dataclass
-class TrainingProgress:
-    """Where a training is; all of it lies in the checkpoint."""
-
-    step: int = 0
-    scored_tokens: int = 0
-    seconds: float = 0.0
-    num_resumes: int = 0
-    curve: list[CurvePoint] = dataclasses.field(default_factory=list)
-    sums: dict[str, float] = dataclasses.field(default_factory=dict)
-    """Since the last point: each term's mean of a step times the step's scored tokens."""
-    sum_tokens: dict[str, int] = dataclasses.field(default_factory=dict)
-    """Since the last point: the scored tokens that a term was computed on."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for the checkpoint's JSON."""
-        return {**vars(self), "curve": [point.model_dump() for point in self.curve]}
-
-    def took_step(self, terms: dict[str, float], num_scored: int, seconds: float) -> None:
-        """Count a step: its mean terms, its scored tokens, the training's seconds by now."""
-        self.step += 1
-        self.scored_tokens += num_scored
-        self.seconds = seconds
-        for name, mean in terms.items():
-            self.sums[name] = self.sums.get(name, 0.0) + mean * num_scored
-            self.sum_tokens[name] = self.sum_tokens.get(name, 0) + num_scored
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "TrainingProgress":
-        """The inverse of `to_dict`."""
-        return cls(**{**data, "curve": [CurvePoint(**point) for point in data["curve"]]})
-
+CHUNK_POSITIONS = 512
+"""Positions whose logits exist at one time: 100 MB in float32 at a vocabulary of 49,152."""
+TERMS = ("loss", "kd", "label", "hidden")
 
 OnStep = Callable[[TrainingProgress, int, float, float], None]
-"""Called after each step with (state, all steps, loss, tokens per second); may raise to stop."""
+"""Called after each step with (progress, all steps, loss, tokens per second); may raise to stop."""
 
 
-@heap.kept()
-@products.by_onednn()
+@distributed.peers_alive()
+@cpu_tuning.tuned()
 def train(
-    student: PreTrainedModel,
-    data: TrainingData,
+    student: PreTrainedModel | None,
+    data: TrainingData | None,
     spec: DistillSpec,
-    checkpoint: Path,
-    on_step: OnStep = lambda state, total, loss, rate: None,
+    checkpoint: Path | None,
+    on_step: OnStep = lambda progress, total, loss, rate: None,
 ) -> TrainingProgress:
-    """Teach the student in place and return the curve; continue from a checkpoint if there is one.
+    """Train the student in place, from its checkpoint if there is one; every rank calls this.
 
     Args:
-        student: Its parameters change; it is trained in float32 and handed back as it came.
-        data: What it learns from and is measured on.
+        student: Trained in float32 and left in the dtype it came in. None on ranks above 0, which
+            get a copy of rank 0's.
+        data: What it trains on and is evaluated on. None on ranks above 0, likewise.
         spec: Everything that decides the training.
-        checkpoint: A folder that this training owns; removed by the caller when done with it.
-        on_step: Progress; an exception from it stops the training after a checkpoint.
+        checkpoint: A folder of this training's own, which the caller removes in the end. None on
+            ranks above 0, likewise.
+        on_step: Progress. An exception from it stops the training, on all ranks, with a checkpoint.
 
     Raises:
-        RunFailed: The loss or the gradient is not finite; it names the batch, and no step is
-            taken.
+        RunFailed: The loss or the gradient is not finite. It names the blocks; no step is taken.
         BadInput: The model's logits are more than a projection of its hidden states.
+        NoRoom: The checkpoint cannot be written.
+        RunCancelled: Another process exited, or stopped the training.
     """
-    check_plain_head(student, data.heldout_signal.blocks_NT[data.heldout[:1], :8])
-    together.crew().order(together.Begin(helper, (student.config, data, spec)))
-    pupil = TrainState(student, student.config, data, spec)
-    state = _resume(pupil, checkpoint)
+    if student is not None and data is not None:
+        check_plain_head(student, data.heldout_signal.blocks_NT[data.heldout[:1], :8])
+    state = TrainState(student, spec)
+    data = _shared(data, state.device)
+    progress = checkpoints.resume(state, checkpoint)
     total = num_steps(spec)
-    began = time.monotonic() - state.seconds
+    began = time.monotonic() - progress.seconds
     saved_at = time.monotonic()
+    stop: BaseException | None = None
 
-    def measure(step: int) -> None:
-        paused = time.monotonic()
-        exam = pupil.all_do("evaluate_heldout")
-        _add_point(state, step, learning_rate(spec, min(step, total - 1)), exam)
+    def evaluate() -> None:
         nonlocal began
-        began += time.monotonic() - paused
+        paused_at = time.monotonic()
+        heldout = evaluate_heldout(state.student, data, spec.temperature, split=not state.sharded)
+        progress.add_point(learning_rate(spec, min(progress.step, total - 1)), heldout)
+        began += time.monotonic() - paused_at
 
-    if not state.curve:
-        measure(0)
+    if not progress.curve:
+        evaluate()
     try:
-        while state.step < total:
-            terms, num_scored, norm = pupil.all_do("step", state.step)
-            loss = terms["loss"]
-            for what, value in (("loss", loss), ("gradient", norm)):
-                if not math.isfinite(value):
-                    numbers = blocks_of_step(spec, data.training, state.step)
-                    raise RunFailed(
-                        f"The {what} became {value} at step {state.step + 1} (blocks {numbers}). "
-                        "No step was taken. Lower distill.learning_rate (now "
-                        f"{spec.learning_rate:g})."
-                    )
-            state.took_step(terms, num_scored, time.monotonic() - began)
-            if state.step % spec.eval_every_steps == 0 or state.step == total:
-                measure(state.step)
-            if time.monotonic() - saved_at > spec.checkpoint_every_s:
-                _save(pupil, checkpoint, state)
-                saved_at = time.monotonic()
-            on_step(state, total, loss, state.scored_tokens / state.seconds)
+        while progress.step < total:
+            save_due = time.monotonic() - saved_at > spec.checkpoint_every_s
+            state.saveable = not state.sharded
+            result = step(state, data, progress.step, stop=stop is not None, save=save_due)
+            if result.taken:
+                progress.count_step(result.terms, result.num_scored, time.monotonic() - began)
+                state.saveable = not state.sharded
+                if progress.step % spec.eval_every_steps == 0 or progress.step == total:
+                    evaluate()
+                if result.save:
+                    checkpoints.save(state, progress, checkpoint)
+                    saved_at = time.monotonic()
+            state.saveable = True
+            if result.stop:
+                raise stop or RunCancelled("Another process stopped the training.")
+            if not result.taken:
+                raise _not_finite(result, progress.step, data, spec)
+            try:
+                rate = progress.scored_tokens / progress.seconds
+                on_step(progress, total, result.terms["loss"], rate)
+            except BaseException as error:
+                if distributed.world_size() == 1:
+                    raise
+                stop = error  # the other ranks hear of it with the next step's loss
     except NoRoom:
         raise
     except BaseException:
         # A cancelled, interrupted or failed training continues from here.
-        if state.step and not pupil.busy:
-            _save(pupil, checkpoint, state)
+        if progress.step and state.saveable:
+            checkpoints.save(state, progress, checkpoint)
         raise
-    pupil.all_do("finish")
-    return state
+    state.finish()
+    if stop:
+        raise stop
+    return progress
 
 
-def _add_point(state: TrainingProgress, step: int, rate: float, exam: HeldOut) -> None:
-    means = {name: value / state.sum_tokens[name] for name, value in state.sums.items()}
-    at_start = exam.label_loss if exam.kl is None else exam.kl
-    state.curve.append(
-        CurvePoint(
-            step=step,
-            scored_tokens=state.scored_tokens,
-            seconds=state.seconds,
-            loss=means.get("loss", at_start),
-            learning_rate=rate,
-            heldout_kl=exam.kl,
-            heldout_top1=exam.top1,
-            heldout_label_loss=exam.label_loss,
-            kd_loss=means.get("kd"),
-            label_loss=means.get("label"),
-            hidden_loss=means.get("hidden"),
-        )
+def _shared(data: TrainingData | None, device: torch.device) -> TrainingData:
+    """Rank 0's training data; a live teacher moves to this rank's device."""
+    mine = data
+
+    def own() -> TrainingData:
+        assert mine is not None, "rank 0 brings the data"
+        return mine
+
+    data = distributed.from_main(own)
+    if isinstance(data.signal, LiveTeacher) and not distributed.is_main():
+        data.signal.move_to(device)
+    return data
+
+
+@dataclasses.dataclass(frozen=True)
+class StepResult:
+    """A step as all ranks see it."""
+
+    terms: dict[str, float]
+    """Means over the step's scored positions: `loss`, and without its weight each of `kd`, `label`
+    and `hidden` that the step has."""
+    num_scored: int
+    gradient_norm: float
+    stop: bool
+    """Whether a rank wants to stop; the step is then not taken."""
+    save: bool
+    """Whether rank 0 wants a checkpoint."""
+
+    @property
+    def taken(self) -> bool:
+        """Whether the optimizer stepped."""
+        is_finite = math.isfinite(self.terms["loss"]) and math.isfinite(self.gradient_norm)
+        return is_finite and not self.stop
+
+
+def _not_finite(
+    result: StepResult, number: int, data: TrainingData, spec: DistillSpec
+) -> RunFailed:
+    loss = result.terms["loss"]
+    name, value = ("gradient", result.gradient_norm) if math.isfinite(loss) else ("loss", loss)
+    return RunFailed(
+        f"The {name} became {value} at step {number + 1} (blocks "
+        f"{blocks_of_step(spec, data.training, number)}). No step was taken. Lower "
+        f"distill.learning_rate (now {spec.learning_rate:g})."
     )
-    state.sums, state.sum_tokens = {}, {}
 
 
-def _save(pupil: TrainState, checkpoint: Path, state: TrainingProgress) -> None:
-    """Replace the checkpoint by the present state; whenever a kill comes, a whole one is on disk.
+def step(
+    state: TrainState, data: TrainingData, number: int, *, stop: bool = False, save: bool = False
+) -> StepResult:
+    """One optimizer step on all ranks, taken only where loss and gradient are finite.
 
-    The state is written last and through fsync, so a folder that has one is whole.
+    Args:
+        state: The student and its optimizer.
+        data: Where the batches come from.
+        number: The step, which decides its blocks, its rate and what is random.
+        stop: Whether this rank wants to stop.
+        save: Whether this rank wants a checkpoint; that of rank 0 counts.
     """
-    partial, old = _beside(checkpoint)
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        pupil.all_do("save", partial)
-        disk.write_text(partial / STATE, json.dumps(state.to_dict()))
-        if checkpoint.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            checkpoint.replace(old)
-        partial.replace(checkpoint)
-        shutil.rmtree(old, ignore_errors=True)
-    except (OSError, RuntimeError, NoRoom) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        reason = str(error).removesuffix(".")
-        raise NoRoom(f"Could not write the checkpoint {checkpoint}: {reason}.") from error
+    spec, rank = state.spec, distributed.rank()
+    blocks = blocks_of_step(spec, data.training, number)
+    # For dropout, where a model family has it: a resumed training draws the same.
+    torch.manual_seed(random.Random(f"{spec.seed} {number} {rank}").getrandbits(62))
+    share = blocks[rank :: distributed.world_size()]
+    terms, num_scored = gradients(state.student, data, number, share, spec, len(blocks))
+    gradient_norm = state.sum_gradients()
+    # One all-reduce for the loss terms, for which of them the step has, and for the flags.
+    means, seen = [terms.get(name, 0.0) for name in TERMS], [name in terms for name in TERMS]
+    flags = [num_scored, stop, save and rank == 0]
+    sums = distributed.all_reduce([float(value) for value in (*means, *seen, *flags)])
+    num_terms = len(TERMS)
+    result = StepResult(
+        terms={name: sums[i] for i, name in enumerate(TERMS) if sums[num_terms + i]},
+        num_scored=int(sums[-3]),
+        gradient_norm=gradient_norm,
+        stop=sums[-2] > 0,
+        save=sums[-1] > 0,
+    )
+    if result.taken:
+        state.update(number)
+    state.student.zero_grad()
+    return result
 
 
-def _resume(pupil: TrainState, checkpoint: Path) -> TrainingProgress:
-    """Load the checkpoint into the pupil, when there is one."""
-    _settle(checkpoint)
-    if not _is_whole(checkpoint):
-        return TrainingProgress()
-    pupil.all_do("load", checkpoint)
-    state = TrainingProgress.from_dict(json.loads((checkpoint / STATE).read_text(encoding="utf-8")))
-    state.num_resumes += 1
-    return state
+def gradients(
+    model: PreTrainedModel,
+    data: TrainingData,
+    step: int,
+    numbers: list[int],
+    spec: DistillSpec,
+    num_blocks: int | None = None,
+) -> tuple[dict[str, float], int]:
+    """Add these blocks' part of the step's gradient to the parameters.
+
+    Args:
+        model: The student.
+        data: Where the batches come from.
+        step: The step, which decides what is random.
+        numbers: The blocks.
+        spec: Loss and sizes.
+        num_blocks: Blocks of the whole step on all ranks; None if these are all.
+
+    Returns:
+        These blocks' part of the step's mean `loss` and, without its weight, of each of its terms
+        `kd`, `label` and `hidden`; and the number of scored tokens.
+    """
+    size = spec.micro_blocks or max(len(numbers), 1)
+    means: dict[str, float] = {}
+    num_scored = 0
+    for start in range(0, len(numbers), size):
+        part = numbers[start : start + size]
+        batch = data.signal.batch(part, step, model)
+        # Every block of a step has as many scored positions, so blocks are the weights.
+        sums = _backward(model, batch, spec, share=len(part) / (num_blocks or len(numbers)))
+        for name, value in sums.items():
+            means[name] = means.get(name, 0.0) + value
+        num_scored += len(batch.labels_P)
+    return means, num_scored
 
 
-def _settle(checkpoint: Path) -> None:
-    """Put the newest whole checkpoint in its place and remove what a kill left beside it."""
-    partial, old = _beside(checkpoint)
-    newest = next(filter(_is_whole, (partial, checkpoint, old)), None)
-    if newest is not None and newest != checkpoint:
-        shutil.rmtree(checkpoint, ignore_errors=True)
-        newest.replace(checkpoint)
-    for folder in (partial, old):
-        shutil.rmtree(folder, ignore_errors=True)
+def _backward(
+    model: PreTrainedModel,
+    batch: Batch,
+    spec: DistillSpec,
+    share: float,
+) -> dict[str, float]:
+    """One forward and backward pass; the mean loss and its terms, times this batch's share."""
+    device = model.device.type
+    bfloat16 = torch.autocast(device, torch.bfloat16, enabled=spec.in_bfloat16(device))
+    with bfloat16:
+        output = model.base_model(
+            batch.blocks_BT, use_cache=False, output_hidden_states=batch.hidden is not None
+        )
+    hidden_PH, labels_P = batch.scored(output.last_hidden_state), batch.labels_P
+    per_token = share / len(labels_P)
+    leaf_PH = hidden_PH.detach().requires_grad_()
+    head = model.get_output_embeddings()
+    sums: dict[str, float] = {"loss": 0.0}
+    for chunk in batch.chunks(CHUNK_POSITIONS):
+        with bfloat16:
+            logits_CV = chunk.logits(head, leaf_PH)
+        terms = _loss_terms(logits_CV, batch, chunk, spec)
+        weighted = [weight * loss_C.sum() for weight, loss_C in terms.values()]
+        loss = torch.stack(weighted).sum() * per_token
+        loss.backward()
+        sums["loss"] += float(loss.detach())
+        for name, (_, loss_C) in terms.items():
+            sums[name] = sums.get(name, 0.0) + float(loss_C.detach().sum()) * per_token
+    assert leaf_PH.grad is not None, "every chunk adds to the hidden states' gradient"
+    outputs, cotangents = [hidden_PH], [leaf_PH.grad]
+    if batch.hidden is not None:
+        layers = zip(output.hidden_states[1:], batch.hidden, strict=True)
+        compare = HIDDEN[spec.hidden_loss]
+        by_layer = [compare(batch.scored(states), target).mean() for states, target in layers]
+        matched = torch.stack(by_layer).mean() * share
+        sums["hidden"] = float(matched.detach())
+        sums["loss"] += spec.hidden_weight * sums["hidden"]
+        outputs.append(spec.hidden_weight * matched)
+        cotangents.append(torch.ones_like(matched))
+    torch.autograd.backward(outputs, cotangents)
+    return sums
 
 
-def _beside(checkpoint: Path) -> tuple[Path, Path]:
-    """Where the next checkpoint is written, and where the last one waits for its removal."""
-    name = checkpoint.name
-    return checkpoint.with_name(f"{name}.partial"), checkpoint.with_name(f"{name}.old")
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    return all((checkpoint / name).is_file() for name in (STATE, WEIGHTS))
+def _loss_terms(
+    logits_CV: Tensor, batch: Batch, chunk: Chunk, spec: DistillSpec
+) -> dict[str, tuple[float, Tensor]]:
+    """Each term's weight and its loss, one number a position; terms without weight are absent."""
+    terms = {}
+    kd_weight = spec.kd_weight if batch.teacher else 0.0
+    if batch.teacher and kd_weight > 0:
+        pair = batch.teacher.pair(logits_CV, chunk, spec.temperature)
+        # T squared keeps the gradient's size when the temperature changes (Hinton et al.).
+        terms["kd"] = (kd_weight * spec.temperature**2, divergence(spec)(*pair))
+    if batch.labelled and kd_weight < 1:
+        logits_CV = chunk.softened(logits_CV, 1.0)
+        loss_C = label_cross_entropy(logits_CV, chunk.of(batch.labels_P))
+        terms["label"] = (1 - kd_weight, loss_C)
+    return terms

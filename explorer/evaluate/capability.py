@@ -28,14 +28,15 @@ import pandas as pd
 import torch
 import transformers
 from lm_eval import evaluator
-from lm_eval.api.model import TemplateLM
+from lm_eval.api.model import CacheHook, TemplateLM
 from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.utils import handle_non_serializable, hash_string
 
+from explorer.distill import distributed
 from explorer.errors import BadInput, NoRoom
 from explorer.evaluate import subset, task_output, task_scores
-from explorer.evaluate.backends import api_cost, api_lm, parallel, prefix_lm
+from explorer.evaluate.backends import api_cost, api_lm, prefix_lm
 from explorer.evaluate.backends.api_lm import ApiLM
 from explorer.evaluate.backends.llama_lm import LlamaLM
 from explorer.evaluate.backends.prefix_lm import PrefixLM
@@ -67,10 +68,12 @@ class Backend:
     """Why it cannot answer the others, and what to do."""
     before: Callable[[Usage], None] | None = None
     """Told what an API will count at most, before the first request; may refuse it."""
+    split: bool = False
+    """Whether every rank of a launch evaluates, each its share of the batches; else rank 0 does."""
 
 
-def torch_backend(loaded: Loaded, spec: CapabilitySpec, fingerprint: str) -> Backend:
-    """A model in torch, asked as trees by all processes of a launch."""
+def torch_backend(loaded: Loaded, spec: CapabilitySpec) -> Backend:
+    """A model in torch, asked as trees; the ranks of a launch share the batches."""
 
     def make(on_progress: Callable[[RequestProgress], None]) -> PrefixLM:
         return PrefixLM(
@@ -78,10 +81,10 @@ def torch_backend(loaded: Loaded, spec: CapabilitySpec, fingerprint: str) -> Bac
             tokenizer=loaded.tokenizer,
             batch_size=spec.batch_size,
             on_progress=on_progress,
-            shared_with=parallel.share(loaded, fingerprint, spec.batch_size),
+            split=True,
         )
 
-    return Backend(prefix_lm.NAME, prefix_lm.VERSION, make)
+    return Backend(prefix_lm.NAME, prefix_lm.VERSION, make, split=True)
 
 
 def evaluate(
@@ -121,16 +124,22 @@ def evaluate(
             f"apply_chat_template is on, but {loaded.name} has no chat template. Switch it off, or "
             "use an instruction-tuned model."
         )
-    back_end = back_end or torch_backend(loaded, spec, fingerprint)
+    back_end = back_end or torch_backend(loaded, spec)
     progress("capability", 0, 0, "requests")
     plans = _planned(loaded, spec, folder, fingerprint, back_end)
+    if back_end.split:
+        distributed.check_same(
+            [plan.files.key for plan in plans],
+            f"has other weights under the name {loaded.name} than process 0, other documents of "
+            "its tasks or another lm-eval. Give all machines the same files.",
+        )
     count = _Count(progress)
     count.planned = {plan.name: _num_requests(plan.task, plan.doc_ids) for plan in plans}
     lm: PrefixLM | LlamaLM | ApiLM | None = None
     scores: list[TaskScore] = []
     answers: list[pd.DataFrame] = []
     for plan in plans:
-        done = plan.files.read()
+        done = distributed.from_main(plan.files.read) if back_end.split else plan.files.read()
         if done is None:
             if lm is None:
                 with task_loading.quiet(), _enough_memory(plan.name, spec, device):
@@ -138,7 +147,11 @@ def evaluate(
                     if back_end.before:
                         back_end.before(_ahead(plans, lm, spec))
             count.start(plan.name)
-            lm.set_cache_hook(ResponseCache(plan.files.asked, plan.files.key, count.answered))
+            lm.set_cache_hook(
+                ResponseCache(plan.files.asked, plan.files.key, count.answered)
+                if distributed.is_main()
+                else CacheHook(None)
+            )
             done = _ask(lm, plan, spec, loaded, fingerprint, device, back_end)
         count.finish(plan.name)
         scores += done[0]
@@ -356,7 +369,8 @@ def _ask(
     }
     samples = [task_output.as_logged_sample(one) for one in samples]
     scores = task_scores.score_rows(plan.task, plan.name, results, samples, seconds)
-    plan.files.write(results, samples, scores)
+    if distributed.is_main():
+        plan.files.write(results, samples, scores)
     return scores, samples
 
 

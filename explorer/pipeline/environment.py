@@ -16,6 +16,7 @@ import psutil
 import torch
 
 import explorer
+from explorer.distill import distributed
 from explorer.records import Environment
 
 LIBRARIES = (
@@ -57,6 +58,7 @@ def environment(device: torch.device, threads: int) -> Environment:
         driver=_driver() if device.type == "cuda" else None,
         versions=versions,
         commit=commit(),
+        num_processes=distributed.world_size(),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
+from explorer.distill import distributed
 from explorer.errors import BadInput
 from explorer.evaluate import capability
 from explorer.evaluate.backends import llama_lm
@@ -34,7 +35,7 @@ def measure_in_torch(run: RunContext, model: Loaded, stored_as: str) -> None:
     run.record_parts["model"] = model_facts
     if run.spec.capability:
         run.record_parts["capability"] = evaluate(run, model, model_facts.fingerprint)
-    if run.spec.latency:
+    if run.spec.latency and distributed.is_main():
         runtime = open_runtime.from_loaded(model, run.spec.latency, stored_as=stored_as)
         run.record_parts["latency"] = _time(run, runtime, model_facts, stored_as)
 
@@ -108,7 +109,8 @@ def evaluate(
             device=run.device,
             back_end=back_end,
         )
-    disk.write_answers(run.root, run.spec.run_id, answers)
+    if distributed.is_main():
+        disk.write_answers(run.root, run.spec.run_id, answers)
     for score in scores.scores:
         if score.headline:
             log.info("%s: %s %.4f", score.task, score.metric, score.score)

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from explorer.errors import ExplorerError, NoRoom
+from explorer.distill import distributed
+from explorer.errors import ExplorerError, NoRoom, RunCancelled
 from explorer.store.progress import Progress
 
 log = logging.getLogger("explorer")
@@ -34,9 +35,31 @@ def as_explorer_error(error: Exception) -> ExplorerError | None:
     return None
 
 
+class SilentProgress(Progress):
+    """The progress of a run on ranks above 0: it shows nothing, and SIGTERM still stops the run."""
+
+    def write(self, **status: Any) -> None:
+        """Leave the status to rank 0."""
+
+    def check(self) -> None:
+        """Raise if the process got SIGTERM.
+
+        Raises:
+            RunCancelled: It did. Requests to cancel are for rank 0, which stops the others.
+        """
+        if self.stop_reason:
+            raise RunCancelled(self.stop_reason)
+
+
 @contextmanager
 def exclusive(root: Path, name: str, progress: Progress) -> Iterator[None]:
-    """Hold the lock of this name; the status says so while another process holds it."""
+    """Hold the lock of this name; the status says so while another process holds it.
+
+    Rank 0 holds it for all processes of a launch.
+    """
+    if not distributed.is_main():
+        yield
+        return
     path = root / ".work" / "locks" / f"{name}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +80,10 @@ def exclusive(root: Path, name: str, progress: Progress) -> Iterator[None]:
 
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
-    """Append our log messages and Python's warnings to the run's log file."""
+    """Append rank 0's log messages and Python's warnings to the run's log file."""
+    if not distributed.is_main():
+        yield
+        return
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     before = log.level

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from explorer.distill import distributed
 from explorer.errors import RunCancelled
 from explorer.pipeline import environment, run_guard
 from explorer.pipeline.context import RunContext, utc_now
@@ -28,7 +29,7 @@ def finished(root: Path, run_id: str) -> RunRecord | None:
 
 @contextmanager
 def failures_recorded(run: RunContext) -> Iterator[None]:
-    """Save a record of whatever ends the stages early, then let it pass.
+    """Save a record of whatever ends rank 0's stages early, then let it pass.
 
     Raises:
         ExplorerError: Instead of errors that a user can act on, such as a full disk.
@@ -37,6 +38,10 @@ def failures_recorded(run: RunContext) -> Iterator[None]:
         yield
     except Exception as error:
         known = run_guard.as_explorer_error(error)
+        if not distributed.is_main():
+            if known is None:
+                raise
+            raise known from error
         if isinstance(known, RunCancelled) and not disk.cancel_requested(run.root, run.spec.run_id):
             # SIGTERM, not a cancel request: without a record, running again continues.
             run.progress.write(state="interrupted", stage=run.stage, error=str(known))

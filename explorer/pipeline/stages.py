@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from explorer.distill import distributed
 from explorer.errors import ExplorerError, RunCancelled, RunFailed
 from explorer.latency.runtimes import open_runtime
 from explorer.models.loading import load_tokenizer
@@ -30,6 +31,8 @@ log = logging.getLogger("explorer")
 def run(spec: RunSpec, root: Path, listener: Listener | None = None) -> RunRecord:
     """Run the stages that have no result yet and return the record.
 
+    Every rank of a launch calls this. All train and evaluate; rank 0 does the rest, and writes.
+
     Args:
         spec: The run.
         root: The store.
@@ -38,11 +41,12 @@ def run(spec: RunSpec, root: Path, listener: Listener | None = None) -> RunRecor
     Raises:
         ExplorerError: The run failed or was cancelled; its record says so too.
     """
-    disk.open_run(root, spec)
-    progress = Progress(root, spec.run_id, listener)
+    distributed.check_joined()
+    kind = Progress if distributed.is_main() else run_guard.SilentProgress
+    progress = kind(root, spec.run_id, listener)
     with run_guard.exclusive(root, spec.run_id, progress):
-        record = run_record.finished(root, spec.run_id)
-        if record is not None and not disk.again_requested(root, spec.run_id):
+        record = distributed.from_main(lambda: _open(spec, root))
+        if record is not None:
             progress.write(state="finished", stage="record")
             return record
         log_path = disk.run_folder(root, spec.run_id) / disk.LOG
@@ -53,14 +57,24 @@ def run(spec: RunSpec, root: Path, listener: Listener | None = None) -> RunRecor
                 _ensure_teacher_run(context)
                 student = ensure_student(context) if spec.student else None
                 _measure(context, student)
-            return run_record.save_finished(context)
+            return distributed.from_main(lambda: run_record.save_finished(context))
+
+
+def _open(spec: RunSpec, root: Path) -> RunRecord | None:
+    """Make the run's folder; return the record if nothing is left to do."""
+    disk.open_run(root, spec)
+    if disk.again_requested(root, spec.run_id):
+        return None
+    return run_record.finished(root, spec.run_id)
 
 
 def _prepare(context: RunContext) -> None:
     """Choose the device and refuse what cannot work before anything costs time or money."""
     spec = context.spec
-    context.progress.check()
     context.progress("prepare")
+    if not distributed.is_main():
+        context.choose_device()
+        return
     if disk.again_requested(context.root, spec.run_id):
         disk.share_evidence(context.root, spec.run_id)
     context.choose_device()
@@ -74,7 +88,10 @@ def _prepare(context: RunContext) -> None:
 def _ensure_teacher_run(context: RunContext) -> None:
     """Run the teacher's own spec first: a student is compared with its results."""
     spec = context.spec.teacher_run()
-    if spec is None or run_record.finished(context.root, spec.run_id):
+    if spec is None:
+        return
+    run_id = spec.run_id
+    if distributed.from_main(lambda: run_record.finished(context.root, run_id) is not None):
         return
     context.stage = "teacher"
     log.info("The teacher's run %s has no result yet and comes first.", spec.run_id)
@@ -97,6 +114,10 @@ def _ensure_teacher_run(context: RunContext) -> None:
 def _measure(context: RunContext, student: Path | None) -> None:
     """Evaluate and time the student, or the teacher where there is none, where it runs."""
     spec = context.spec
+    is_served = context.teacher_endpoint is not None and student is None
+    in_llama_cpp = spec.teacher.startswith(open_runtime.LLAMA_CPP) or spec.gguf
+    if not distributed.is_main() and (is_served or in_llama_cpp):
+        return
     if context.teacher_endpoint and student is None:
         endpoint_stage.measure(context, context.teacher_endpoint)
         return

@@ -13,9 +13,11 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from explorer.distill import distributed
+from explorer.distill.checkpoint import TrainingProgress
 from explorer.distill.corpus import Corpus
 from explorer.distill.schedule import num_steps
-from explorer.distill.train import OnStep, TrainingProgress, train
+from explorer.distill.train import OnStep, train
 from explorer.distill.train_state import untrained_layers
 from explorer.evaluate import contamination
 from explorer.models.facts import fingerprint
@@ -41,10 +43,13 @@ STUDENT = "student.json"
 def ensure_student(run: RunContext) -> Path:
     """Return the folder of the student's weights; build and train it if no run has yet.
 
-    Training continues from the checkpoint of an interrupted run.
+    Training continues from the checkpoint of an interrupted run. Rank 0 builds and stores the
+    student; all ranks train it.
     """
     spec, distill = run.spec, run.spec.distill or DistillSpec()
     assert spec.student is not None, "only a student's run comes here"
+    if not distributed.is_main():
+        return _train_beside_rank_0(run, distill)
     text = corpus_stage.ensure_corpus(run, distill)
     key = student_key(
         spec,
@@ -52,6 +57,7 @@ def ensure_student(run: RunContext) -> Path:
         corpus=text.digest,
         start=fingerprint(run.start) if spec.student.start else None,
     )
+    state: TrainingProgress | None = None
     unfinished, finished = run.work / "students" / key, run.root / disk.STUDENTS / key
     with run_guard.exclusive(run.root, f"student-{key}", run.progress):
         # Complete in the first folder: finished by an older version, or killed before the move.
@@ -63,6 +69,7 @@ def ensure_student(run: RunContext) -> Path:
                     run, distill, student, text, blocks, has_teacher=has_teacher
                 )
                 on_step = _start_training(run, student, distill)
+                distributed.from_main(lambda: True)  # ranks above 0 train, too
                 with run.timed("distil"):
                     state = train(student.model, data, distill, unfinished / "checkpoint", on_step)
                 facts = targets_stage.targets_facts(run, targets, blocks) if targets else None
@@ -80,7 +87,25 @@ def ensure_student(run: RunContext) -> Path:
         distillation = Distillation.model_validate(stored)
         run.record_parts["distillation"] = _with_overlap(run, distillation, text)
     disk.write_weights(run.root, spec.run_id, finished / "model")
-    return finished / "model"
+    if state is None:
+        distributed.from_main(lambda: False)
+    return distributed.from_main(lambda: finished / "model")
+
+
+def _train_beside_rank_0(run: RunContext, distill: DistillSpec) -> Path:
+    """What ranks above 0 do for a student: train it, if rank 0 finds that it is not trained yet."""
+
+    def report(progress: TrainingProgress, total: int, loss: float, rate: float) -> None:
+        run.progress("distil", progress.step, total, "steps")
+
+    if distributed.from_main(_decided_by_rank_0):
+        train(None, None, distill, None, report)
+    folder: Path = distributed.from_main(_decided_by_rank_0)
+    return folder
+
+
+def _decided_by_rank_0() -> Any:
+    raise AssertionError("only rank 0 computes what it broadcasts")
 
 
 def student_key(spec: RunSpec, *, teacher: str, corpus: str, start: str | None) -> str:

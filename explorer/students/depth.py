@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from explorer.distill import products
+from explorer.distill import cpu_tuning
 from explorer.distill.losses import sparse_forward_kl
 from explorer.distill.teacher_cache import top_k_of
 from explorer.models.layers import KEPT_LAYERS, layer_list
@@ -95,7 +95,7 @@ class DropOrder:
             disk.write_text(self._path, json.dumps(self.layers))
 
 
-@products.by_onednn()
+@cpu_tuning.onednn_matmul()
 @torch.inference_mode()
 def greedy_layers(
     start: Loaded,

@@ -12,7 +12,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from explorer.evaluate.backends import prefix_lm
-from explorer.evaluate.backends.prefix_lm import PrefixLM, Work
+from explorer.evaluate.backends.prefix_lm import PrefixLM, RequestProgress
 from explorer.evaluate.response_cache import ResponseCache
 from explorer.models import loading
 from tests import killing
@@ -188,7 +188,7 @@ def test_half_precision_is_near_the_stock_back_end(tokenizer):
 
 def test_progress_is_exact_and_knows_the_time_left(tokenizer):
     """The last report has every request and token, and no seconds left."""
-    told: list[Work] = []
+    told: list[RequestProgress] = []
     ours, _ = both(make("llama"), tokenizer, on_progress=told.append)
 
     ours.loglikelihood(instances("loglikelihood", questions()))

@@ -7,7 +7,7 @@ import pytest
 from explorer.analysis import numbers
 from explorer.analysis.planning import run_memory
 from explorer.analysis.planning.run_memory import Machine, ModelSize
-from explorer.distill import teacher_cache, train_step
+from explorer.distill import teacher_cache, train
 from explorer.errors import NoRoom
 from explorer.pipeline import preflight, run
 from explorer.specs import DistillSpec, RunSpec, SweepSpec
@@ -32,7 +32,7 @@ def need(spec, where=None, student=TEN):
 
 def test_the_arithmetic_knows_the_loop():
     """Constants that the pages cannot import are those of the code that they speak of."""
-    assert run_memory.CHUNK_POSITIONS == train_step.CHUNK_POSITIONS
+    assert run_memory.CHUNK_POSITIONS == train.CHUNK_POSITIONS
     assert run_memory.TARGET_BLOCKS == teacher_cache.BATCH_BLOCKS
 
 

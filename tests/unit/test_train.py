@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import log_softmax
 
-from explorer.distill import schedule, train, train_step
+from explorer.distill import schedule, train
+from explorer.distill.heldout import evaluate_heldout
 from explorer.distill.losses import DIVERGENCES, forward_kl
 from explorer.distill.teacher_cache import TeacherCache, local_teacher
 from explorer.distill.teacher_signal import (
@@ -96,7 +97,7 @@ def _gradients(teacher, targets, spec, numbers, student=None):
     """One step's terms and gradients, without an update."""
     student = student or _student(teacher)
     data = _data(teacher, targets, spec)
-    terms, num_scored = train_step.gradients(student, data, 0, numbers, spec)
+    terms, num_scored = train.gradients(student, data, 0, numbers, spec)
     gradients = {n: p.grad for n, p in student.named_parameters() if p.grad is not None}
     return terms, num_scored, gradients
 
@@ -419,10 +420,11 @@ def test_products_in_bfloat16_give_the_gradient_to_its_digits(teacher, few):
     whole, _, ours = _gradients(teacher, few, _spec(**changes), [2, 3])
     student = _student(teacher)
     spec = _spec(precision="bfloat16", **changes)
-    pupil = TrainState(student, student.config, _data(teacher, few, spec), spec)
+    data = _data(teacher, few, spec)
+    state = TrainState(student, spec)
 
-    exam = pupil.evaluate_heldout()
-    terms, num_scored = train_step.gradients(pupil.student, pupil.data, 0, [2, 3], spec)
+    heldout = evaluate_heldout(student, data, 1.0)
+    terms, num_scored = train.gradients(state.student, data, 0, [2, 3], spec)
 
     assert num_scored == 30
     assert terms == pytest.approx(whole, rel=2e-2)
@@ -432,8 +434,8 @@ def test_products_in_bfloat16_give_the_gradient_to_its_digits(teacher, few):
     for name, parameter in taught.items():
         assert parameter.dtype == parameter.grad.dtype == torch.float32
         assert (parameter.grad - ours[name]).norm() < 0.1 * ours[name].norm() + 1e-6, name
-    plain = _spec(**changes)
-    assert TrainState(student, student.config, pupil.data, plain).evaluate_heldout() == exam
+    plain = _data(teacher, few, _spec(**changes))
+    assert evaluate_heldout(student, plain, 1.0) == heldout
 
 
 @pytest.mark.parametrize("vocab_sample", [None, 50])

@@ -26,7 +26,7 @@ from lm_eval.api.model import CacheHook
 from lm_eval.api.registry import model_registry
 from lm_eval.models.huggingface import HFLM
 
-from explorer.distill.distributed import Crew
+from explorer.distill import distributed
 from explorer.evaluate import response_cache
 from explorer.evaluate.backends.prefix_trie import Array, PackedRow, ScoredText, plan_batches
 from explorer.evaluate.backends.request_progress import ProgressCounter, RequestProgress
@@ -65,8 +65,8 @@ class RequestBatch:
     """What `PrefixLM.compute` takes."""
     num_tokens: int
     drawn: bool = False
-    """Whether the answers come from torch's random numbers, of which the first process has one
-    row: it computes them alone, in order, and always anew."""
+    """Whether the answers come from torch's random numbers: rank 0 computes them alone, in order,
+    and always anew."""
 
 
 class PrefixLM(HFLM):
@@ -79,7 +79,7 @@ class PrefixLM(HFLM):
         batch_size: int | str | None = 16,
         device: str | None = None,
         on_progress: Callable[[RequestProgress], None] | None = None,
-        shared_with: Crew | None = None,
+        split: bool = False,
         **options: Any,
     ) -> None:
         """Load a model by any name that our pages take, or wrap one that is in memory.
@@ -90,8 +90,8 @@ class PrefixLM(HFLM):
                 on a CPU and 256 on a GPU, halved when memory is full.
             device: cpu, cuda or cuda:N; None takes a GPU when there is one.
             on_progress: Told after each batch; then there is no bar of lm-eval's.
-            shared_with: Processes that compute batches too; they are in `help_out`, and have
-                been told which model it is.
+            split: Whether each rank of a launch computes a share of the batches. All ranks then
+                make the same calls, and all get all answers.
             **options: lm-eval's, as for its model `hf`.
         """
         if isinstance(pretrained, str):
@@ -108,7 +108,7 @@ class PrefixLM(HFLM):
         super().__init__(pretrained=pretrained, batch_size=batch_size, device=where, **options)
         self.batch_size_per_gpu: int = int(batch_size)
         self._on_progress = on_progress
-        self._crew = shared_with
+        self._split = split
         self._header_tokens: Array = np.zeros(0, dtype=np.int64)
         self._header: Header = []
         self._budget = int(batch_size) * TOKENS_PER_REQUEST
@@ -265,39 +265,50 @@ class PrefixLM(HFLM):
             count.add(len(part.places), part.num_tokens, known=known)
 
         left = []
-        for part in parts:
-            found = None
-            if not part.drawn:
-                found = response_cache.cached_answers(self.cache_hook, attr, part.requests)
+        for part, found in zip(parts, self._known(attr, parts), strict=True):
             if found is None:
                 left.append(part)
             else:
                 settle(part, found, known=True)
         for together in self._rounds(left):
-            computed = self._computed(attr, [part.work for part in together])
-            for part, found in zip(together, computed, strict=True):
+            for part, found in zip(together, self._computed(attr, together), strict=True):
                 response_cache.cache_answers(self.cache_hook, attr, part.requests, found)
                 settle(part, found, known=False)
         count.close()
         return answers
 
+    def _known(self, attr: str, parts: list[RequestBatch]) -> list[list[Any] | None]:
+        """For each part its answers from before, which rank 0 has, or None."""
+
+        def read() -> list[list[Any] | None]:
+            return [
+                None
+                if part.drawn
+                else response_cache.cached_answers(self.cache_hook, attr, part.requests)
+                for part in parts
+            ]
+
+        return distributed.from_main(read) if self._split else read()
+
     def _rounds(self, parts: list[RequestBatch]) -> Iterator[list[RequestBatch]]:
-        """Parts that are computed at the same time, one by each process."""
+        """Parts that are computed at the same time, one on each rank."""
+        num_ranks = distributed.world_size() if self._split else 1
         together: list[RequestBatch] = []
         for part in parts:
             together.append(part)
-            if part.drawn or self._crew is None or len(together) == self._crew.size:
+            if part.drawn or len(together) == num_ranks:
                 yield together
                 together = []
         if together:
             yield together
 
-    def _computed(self, attr: str, works: list[Any]) -> list[list[Any]]:
-        """The answers to each work; one alone is not worth an order."""
-        if self._crew is None or len(works) == 1:
-            return [self.compute(attr, work) for work in works]
-        self._crew.order((attr, works))
-        return self._crew.each(lambda: self.compute(attr, works[0]))[: len(works)]
+    def _computed(self, attr: str, parts: list[RequestBatch]) -> list[list[Any]]:
+        """The answers to each part of a round: this rank's own, and the others' by one gather."""
+        if not self._split:
+            return [self.compute(attr, part.work) for part in parts]
+        rank = distributed.rank()
+        answers = self.compute(attr, parts[rank].work) if rank < len(parts) else []
+        return distributed.all_gather(answers)[: len(parts)]
 
     def compute(self, attr: str, work: Any) -> list[Any]:
         """The answers to the requests of one part, in any process the same."""

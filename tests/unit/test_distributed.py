@@ -1,14 +1,14 @@
-"""Several processes teach one student."""
+"""Several processes share one run: they train one student and evaluate one model."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
-from explorer.distill import train_state
-from explorer.distill.distributed import Crew
+from explorer.distill import distributed, sharding
 from explorer.errors import BadInput
 from explorer.pipeline import run
 from explorer.specs import DistillSpec, RunSpec
@@ -73,7 +73,7 @@ def test_a_training_goes_on_in_shards_and_out_of_them(tiny_run, tmp_path, store_
 def test_shards_need_as_many_blocks_at_each_process():
     """Said with the number of blocks that would do."""
     with pytest.raises(BadInput, match="Write distill.blocks_per_step: 6, or launch another"):
-        train_state.check_even(DistillSpec(blocks_per_step=4), 3)
+        sharding.check_even_blocks(DistillSpec(blocks_per_step=4), 3)
 
 
 def _same_curves(
@@ -144,11 +144,14 @@ def test_a_shared_evaluation_ends_with_the_bytes_of_one_process(tiny_llama, tmp_
 
 
 def test_without_a_launcher_one_process_does_it_all():
-    """Nothing is sent anywhere."""
-    alone = Crew()
-
-    assert alone.share([4, 5, 6]) == [4, 5, 6]
-    assert alone.order(7) == 7
+    """Nothing is sent anywhere, and no process group is made."""
+    with distributed.joined():
+        assert distributed.world_size() == 1
+        assert distributed.is_main()
+        assert distributed.from_main(lambda: 7) == 7
+        assert distributed.all_gather(7) == [7]
+        assert distributed.all_reduce([1.0, 2.0]) == [1.0, 2.0]
+        assert not torch.distributed.is_initialized()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "accelerate").glob("*.yaml")), ids=str)

@@ -1,5 +1,7 @@
-"""Products by oneDNN: those of `linear` and its gradients, and only where they are meant."""
+"""CPU tuning: freed memory is kept, and float32 products run in oneDNN, only where meant."""
 
+import platform
+import resource
 from pathlib import Path
 
 import pytest
@@ -7,16 +9,56 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
-from explorer.distill import products
+from explorer.distill import cpu_tuning
+
+needs_glibc = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="only glibc has these settings"
+)
+LARGE = 12_000_000  # numbers of 4 bytes, above what glibc ever keeps of itself
+
+
+def faults_of_ten_blocks() -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(LARGE)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def resident_bytes() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+@needs_glibc
+def test_freed_memory_serves_again():
+    without = faults_of_ten_blocks()
+    with cpu_tuning.kept_memory():
+        for _ in range(4):
+            # At first the freed blocks lie where none fits: their ends serve other, smaller ones.
+            faults = faults_of_ten_blocks()
+
+    assert faults < without / 10
+    assert without > 10 * 4 * LARGE / resource.getpagesize() * 0.9
+
+
+@needs_glibc
+def test_all_is_given_back_at_the_end():
+    before = resident_bytes()
+    with cpu_tuning.kept_memory():
+        torch.ones(LARGE)
+        held = resident_bytes()
+
+    assert held - before > 0.9 * 4 * LARGE
+    assert resident_bytes() - before < 0.1 * 4 * LARGE
 
 
 @pytest.fixture(autouse=True)
 def as_on_amd(monkeypatch):
     """The processor of the tests may be another's."""
-    monkeypatch.setattr(products, "_worth_it", lambda: True)
+    monkeypatch.setattr(cpu_tuning, "_prefers_onednn", lambda: True)
 
 
-WORTH_IT = products._worth_it.__wrapped__
+WORTH_IT = cpu_tuning._prefers_onednn.__wrapped__
 
 
 def matrices(*shapes):
@@ -25,7 +67,7 @@ def matrices(*shapes):
 
 
 def is_ours(out):
-    return type(out.grad_fn).__name__ == "_LinearBackward"
+    return type(out.grad_fn).__name__ == "_OneDnnLinearBackward"
 
 
 @pytest.mark.parametrize("positions", [(5,), (2, 7), (2, 3, 4), (1, 1)])
@@ -36,7 +78,7 @@ def test_a_product_and_its_gradients_are_those_of_torch(positions, biased):
     cotangent = torch.randn(expected.shape)
     expected_gradients = torch.autograd.grad(expected, given, cotangent)
 
-    with products.by_onednn():
+    with cpu_tuning.onednn_matmul():
         out = linear(*given)
     gradients = torch.autograd.grad(out, given, cotangent)
 
@@ -48,7 +90,7 @@ def test_a_product_and_its_gradients_are_those_of_torch(positions, biased):
 
 def test_a_frozen_weight_gets_no_gradient():
     into, weight = matrices((6, 24), (9, 24))
-    with products.by_onednn():
+    with cpu_tuning.onednn_matmul():
         linear(into, weight.detach()).sum().backward()
 
     torch.testing.assert_close(into.grad, weight.detach().sum(0).expand(6, 24))
@@ -58,7 +100,7 @@ def test_a_frozen_weight_gets_no_gradient():
 def test_gradients_of_sliced_and_turned_matrices():
     """What is contiguous in neither direction, as the rows of one of several heads."""
     into, weight = matrices((24, 8), (24, 40))
-    with products.by_onednn():
+    with cpu_tuning.onednn_matmul():
         out = linear(into.t()[:, ::2], weight.t()[::3, ::2])
 
     expected = into.t()[:, ::2] @ weight.t()[::3, ::2].t()
@@ -85,7 +127,7 @@ def test_gradients_of_sliced_and_turned_matrices():
 def test_all_else_stays_with_torch(given):
     into, weight = given()
     into.requires_grad_()
-    with products.by_onednn():
+    with cpu_tuning.onednn_matmul():
         out = linear(into, weight)
 
     assert not is_ours(out)
@@ -94,7 +136,7 @@ def test_all_else_stays_with_torch(given):
 
 def test_bfloat16_by_autocast_stays_with_torch():
     layer = nn.Linear(8, 4)
-    with products.by_onednn(), torch.autocast("cpu", torch.bfloat16):
+    with cpu_tuning.onednn_matmul(), torch.autocast("cpu", torch.bfloat16):
         out = layer(torch.randn(3, 8))
 
     assert out.dtype is torch.bfloat16
@@ -102,12 +144,12 @@ def test_bfloat16_by_autocast_stays_with_torch():
 
 def test_it_ends_with_its_block_and_never_begins_on_another_makers_processor(monkeypatch):
     layer, into = nn.Linear(8, 4), torch.randn(3, 8)
-    with products.by_onednn():
+    with cpu_tuning.onednn_matmul():
         assert is_ours(layer(into))
     assert not is_ours(layer(into))
 
-    monkeypatch.setattr(products, "_worth_it", lambda: False)
-    with products.by_onednn():
+    monkeypatch.setattr(cpu_tuning, "_prefers_onednn", lambda: False)
+    with cpu_tuning.onednn_matmul():
         assert not is_ours(layer(into))
 
 
