@@ -1,24 +1,28 @@
 """The same actions as the pages, from a shell.
 
-    explorer demo                 # the main job, small: teacher, two students, the table
+    explorer demo                 # small and complete: a teacher, two students, the table
     explorer run spec.yaml        # one run in the foreground; again to resume
     explorer export --format csv
 
-Exit code 0 is success, 2 a wrong request, 1 anything else that failed.
+Exit code 0 is success, 2 a wrong request, 1 any other failure.
 
-    base.py      the application and what commands share
-    doing.py     run, sweep, demo, cancel, resume, jobs, synthesise, convert
-    tune.py      tune
-    reading.py   ls, show, compare, export, price
-    removal.py   hide, unhide, delete, restore, trash
-    targets.py   targets ls, targets info, targets rm
-    tasks.py     tasks, tasks preview, tasks add, tasks fetch
-    about.py     schema, spec, doctor, fetch-starter, app
-    harness.py   lm-eval
-    catalogue.py catalogue check, published, fit
-    money.py     economics
-    tables.py    tables in the terminal
-    differences.py  what two runs really differ in, as tables or JSON
+common.py        the application, and options and helpers that commands share
+run.py           run, sweep, demo
+queue.py         cancel, resume, jobs
+models.py        synthesise, convert
+search.py        tune
+results.py       ls, show, compare, export, import, price
+removal.py       hide, unhide, delete, restore, trash
+teacher_cache.py targets ls, targets info, targets rm
+tasks.py         tasks, tasks preview, tasks add, tasks fetch
+info.py          schema, spec, fetch-starter, doctor, app
+lm_eval.py       lm-eval
+catalogue.py     catalogue check, published, fit
+economics.py     economics
+lm_eval_flags.py lm-eval's options on run
+tables.py        tables in the terminal, or as files
+differences.py   differences between runs, as tables or JSON
+progress_bar.py  the progress of a run in the terminal
 """
 
 import sys
@@ -26,10 +30,12 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-# Importing a module of commands is what adds them, in this order.
+# Importing a module adds its commands, in this order.
 # isort: off
 from explorer.cli import (
     run,
+    queue,
+    models,
     search,
     results,
     removal,
@@ -50,6 +56,8 @@ __all__ = [
     "app",
     "catalogue",
     "run",
+    "models",
+    "queue",
     "lm_eval",
     "main",
     "economics",
@@ -62,14 +70,14 @@ __all__ = [
 
 
 def main() -> None:
-    """Run the command line; a known error is one line and its exit code."""
+    """Run the command line; a known error becomes one line and its exit code."""
     try:
         code = app(standalone_mode=False, prog_name="explorer")
     except ExplorerError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except TyperException as error:
-        # Typer's own words for a wrong option or a missing argument.
+        # Typer's message about a wrong option or a missing argument.
         print(f"error: {error}. See explorer --help.", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):

@@ -1,4 +1,4 @@
-"""Commands on the published facts that ship with us: catalogue check, published, fit."""
+"""Commands on the published facts we ship: catalogue check, published, fit."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,59 +13,64 @@ from explorer.errors import BadInput, DamagedStore
 from explorer.records.rows import row_dicts
 
 catalogue = typer.Typer(
-    help="The published facts that ship with us.", no_args_is_help=True, rich_markup_mode=None
+    help="The published facts that come with the explorer.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 app.add_typer(catalogue, name="catalogue")
 
 
 @catalogue.callback()
 def _group() -> None:
-    """The published facts that ship with us."""
+    """The published facts that come with the explorer."""
 
 
 @catalogue.command()
 def check() -> None:
     """Check every row: source, date, names, ranges, references, arithmetic."""
-    from explorer.catalogue.check import check as look
+    from explorer.catalogue.check import check as check_catalogue
 
-    found = look()
-    for name, num_rows in found.num_rows.items():
+    report = check_catalogue()
+    for name, num_rows in report.num_rows.items():
         console.print(f"{name}: {num_rows:,} rows")
-    for note in found.notes:
+    for note in report.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
-    for fault in found.faults:
+    for fault in report.faults:
         console.print(f"fault: {fault}", markup=False, soft_wrap=True)
-    if found.faults:
-        raise DamagedStore(f"The catalogue has {len(found.faults)} faults, named above.")
-    console.print("No fault found.")
+    if report.faults:
+        raise DamagedStore(f"The catalogue has the {len(report.faults)} faults named above.")
+    console.print("No faults found.")
 
 
 @app.command()
 def published(
     family: Annotated[
-        list[str] | None, typer.Option(help="As on the page, as in Llama; repeat for more.")
+        list[str] | None, typer.Option(help="A model family, such as Llama. Repeat for more.")
     ] = None,
     claims: Annotated[
-        bool, typer.Option("--claims", help="The four claims with their verdicts instead.")
+        bool, typer.Option("--claims", help="Print the four common claims with verdicts instead.")
     ] = False,
-    bits: Annotated[int, typer.Option(help="16, 8 or 4, for the estimated rent.")] = 16,
+    bits: Annotated[
+        int, typer.Option(help="Bits per weight for the estimated rent: 16, 8 or 4.")
+    ] = 16,
     format: Format = "table",
     out: Out = None,
     wide: Wide = False,
 ) -> None:
-    """Show what published students keep of larger models, each with its source."""
-    from explorer.analysis.published import check_claims as judging
-    from explorer.analysis.published import published_retention as analysis
+    """Show what published students keep of larger models' scores."""
+    from explorer.analysis.published import check_claims, published_retention
     from explorer.analysis.tables import run_table
     from explorer.catalogue import load
 
-    found = analysis.collect_published(load.all_tables(), bits=bits)
+    facts = published_retention.collect_published(load.all_tables(), bits=bits)
     if claims:
-        for one in judging.check_claims(
-            found.rows, found.fitted, load.table("speeds"), load.table("deployments")
+        for claim in check_claims.check_claims(
+            facts.rows, facts.fitted, load.table("speeds"), load.table("deployments")
         ):
-            console.print(f"{one.said}\n{one.verdict}. {one.why}", markup=False, soft_wrap=True)
-            for sign, points in (("+", one.supporting), ("-", one.opposing)):
+            console.print(
+                f"{claim.said}\n{claim.verdict}. {claim.why}", markup=False, soft_wrap=True
+            )
+            for sign, points in (("+", claim.supporting), ("-", claim.opposing)):
                 for row in row_dicts(points):
                     console.print(
                         f"  {sign} {row['point']}: {row['value']} ({row['basis']}) "
@@ -75,12 +80,14 @@ def published(
                     )
             console.print()
         return
-    rows = found.rows
+    rows = facts.rows
     if family:
         unknown = set(family) - set(rows["family"])
         if unknown:
             known = ", ".join(dict.fromkeys(rows["family"]))
-            raise BadInput(f"There is no family {', '.join(sorted(unknown))}; choose {known}.")
+            raise BadInput(
+                f"There is no family {', '.join(sorted(unknown))}. The families are {known}."
+            )
         rows = rows[rows["family"].isin(family)]
     words = run_table.published_table(rows)
     if format == "table":
@@ -110,59 +117,60 @@ def published(
     if format == "table":
         for name, url in zip(sources["Table"], sources["Source"], strict=True):
             console.print(f"{name}: {url}", markup=False, soft_wrap=True)
-        console.print("\n" + analysis.published_headline(rows), markup=False)
+        console.print("\n" + published_retention.published_headline(rows), markup=False)
 
 
 @app.command()
 def fit(
     models: Annotated[
         list[str] | None,
-        typer.Argument(help="Names of the catalogue, or sizes as in 7B; a 70B and its 7B student."),
+        typer.Argument(help="Models of the catalogue, or sizes such as 7B; by default 70B and 7B."),
     ] = None,
     device: Annotated[
         list[str] | None,
         typer.Option(help="A device of the catalogue; repeat for more. RTX 4090 and H100 SXM."),
     ] = None,
-    concurrency: Annotated[int, typer.Option(help="Requests held in memory at once.")] = 1,
-    prompt_tokens: Annotated[int, typer.Option(help="Of each request.")] = 512,
-    output_tokens: Annotated[int, typer.Option(help="Of each request.")] = 128,
+    concurrency: Annotated[int, typer.Option(help="Requests in memory at once.")] = 1,
+    prompt_tokens: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 512,
+    output_tokens: Annotated[int, typer.Option(help="Tokens of each answer.")] = 128,
     utilisation: Utilisation = UTILISATION,
     prefill_efficiency: Annotated[
-        float, typer.Option(help="Share of the published arithmetic that is reached.")
+        float, typer.Option(help="Share of the peak FLOPS that prefill reaches.")
     ] = 1.0,
     decode_efficiency: Annotated[
-        float, typer.Option(help="Share of the published bandwidth that is reached.")
+        float, typer.Option(help="Share of the peak bandwidth that decoding reaches.")
     ] = 1.0,
     run: Annotated[
-        str | None, typer.Option(help="A measured run that says what is reached instead.")
+        str | None, typer.Option(help="A measured run to derive both efficiencies from.")
     ] = None,
     run_tflops: Annotated[
-        float | None, typer.Option(help="Peak of that run's device; known for the catalogue's.")
+        float | None,
+        typer.Option(help="Peak TFLOPS of that run's device, if the catalogue lacks it."),
     ] = None,
     run_bandwidth: Annotated[
-        float | None, typer.Option(help="Its memory's, in GB/s; known for the catalogue's.")
+        float | None, typer.Option(help="Its memory bandwidth in GB/s, if the catalogue lacks it.")
     ] = None,
     results: ResultsDir = None,
     format: Format = "table",
     out: Out = None,
     wide: Wide = False,
 ) -> None:
-    """Estimate which devices hold a model, what they cost per hour, and how fast it can be."""
+    """Estimate which devices fit a model, at what cost and speed."""
     from explorer.analysis.cost import unit_cost
-    from explorer.analysis.planning import device_fit as analysis
+    from explorer.analysis.planning import device_fit
     from explorer.analysis.tables import run_table
     from explorer.catalogue import load
 
-    sized = analysis.sized_models(load.table("models"), load.table("shapes"))
-    names = models or list(analysis.EXAMPLE_MODELS)
+    sized = device_fit.sized_models(load.table("models"), load.table("shapes"))
+    names = models or list(device_fit.EXAMPLE_MODELS)
     if run is not None:
         reached = _reached(run, run_tflops, run_bandwidth, results)
     else:
         reached = roofline.stated_efficiency(prefill_efficiency, decode_efficiency)
-    rows = analysis.device_fit(
-        analysis.models_named(names, sized),
-        analysis.devices_named(
-            device or list(analysis.EXAMPLE_DEVICES), load.table("hardware_specs")
+    rows = device_fit.device_fit(
+        device_fit.models_named(names, sized),
+        device_fit.devices_named(
+            device or list(device_fit.EXAMPLE_DEVICES), load.table("hardware_specs")
         ),
         load.table("hardware"),
         concurrency=concurrency,
@@ -182,11 +190,10 @@ def fit(
     )
     if format == "table":
         console.print(
-            f"\nAll of it estimated: {concurrency} requests at once, {prompt_tokens} tokens in and "
-            f"{output_tokens} out; {reached.in_words()}; "
-            f"{unit_cost.utilisation_text(utilisation)}; "
-            f"{analysis.USABLE_MEMORY:.0%} of the memory used. From the cheapest to the dearest "
-            "offer of the price book.",
+            f"\nAll values are estimates for {concurrency} concurrent requests of {prompt_tokens} "
+            f"prompt and {output_tokens} output tokens; {reached.in_words()}; "
+            f"{unit_cost.utilisation_text(utilisation)}; {device_fit.USABLE_MEMORY:.0%} of the "
+            "memory usable. Prices go from the cheapest to the dearest offer of the price book.",
             markup=False,
         )
 
@@ -194,14 +201,14 @@ def fit(
 def _reached(
     run: str, tflops: float | None, bandwidth_gb_s: float | None, results: Path | None
 ) -> roofline.Efficiency:
-    """What a run of the store reached of its device's peak."""
+    """The share of its device's peak that a run reached."""
     from explorer.catalogue import load, prices
     from explorer.store import disk, frames
 
     root = root_of(results)
     row = frames.row(disk.load(root, disk.resolve_run_id(root, run)))
     specs = load.table("hardware_specs")
-    # An imported run names no device.
+    # Imported runs name no device.
     device_name = row.get("device_name")
     part = prices.part(device_name, specs["hardware"].tolist()) if device_name else None
     if part is not None:
@@ -209,10 +216,10 @@ def _reached(
         tflops = tflops or float(known["dense_bf16_tflops"])
         bandwidth_gb_s = bandwidth_gb_s or float(known["mem_bandwidth_gb_s"])
     if device_name is None:
-        raise BadInput(f"{row['run_id']} was not timed here: take a run that was.")
+        raise BadInput(f"{row['run_id']} was not timed. Choose a run with timings.")
     if tflops is None or bandwidth_gb_s is None:
         raise BadInput(
-            f"The peak of {device_name} is not in the catalogue: state it with --run-tflops "
+            f"The catalogue does not list the peak of {device_name}. State it with --run-tflops "
             "and --run-bandwidth."
         )
     return roofline.calibrated_efficiency(row, tflops=tflops, bandwidth_gb_s=bandwidth_gb_s)

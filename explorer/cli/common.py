@@ -33,6 +33,7 @@ ResultsDir = Annotated[
 Wide = Annotated[
     bool, typer.Option("--wide", help="Show every column, even where the terminal is too narrow.")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 Utilisation = Annotated[
     float,
     typer.Option(

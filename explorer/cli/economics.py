@@ -1,11 +1,11 @@
-"""What a traffic costs with each measured run: the Economics page in a shell."""
+"""The cost of serving a given traffic with each run: economics."""
 
 from typing import Annotated
 
 import typer
 
 from explorer.analysis.cost.unit_cost import UTILISATION
-from explorer.cli.common import Out, ResultsDir, Wide, app, console, root_of
+from explorer.cli.common import Out, ResultsDir, Utilisation, Wide, app, console, root_of
 from explorer.cli.tables import Format, analysed, give, named_runs
 from explorer.errors import BadInput
 from explorer.store import disk
@@ -14,40 +14,46 @@ from explorer.store import disk
 @app.command()
 def economics(
     run_ids: Annotated[
-        list[str] | None, typer.Argument(help="Runs; all finished ones when none is named.")
+        list[str] | None,
+        typer.Argument(help="Ids of runs, or unique beginnings of ids; by default all runs."),
     ] = None,
     traffic: Annotated[float, typer.Option(help="Requests per minute at the busiest time.")] = 60.0,
-    input_tokens: Annotated[
-        int | None, typer.Option(help="Of each request; as most runs were timed when left out.")
+    prompt_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--prompt-tokens",
+            "--input-tokens",
+            help="Tokens of each prompt; by default as in most timings.",
+        ),
     ] = None,
     output_tokens: Annotated[
-        int | None, typer.Option(help="Of each request; as most runs were timed when left out.")
+        int | None, typer.Option(help="Tokens of each answer; by default as in most timings.")
     ] = None,
-    utilisation: Annotated[
-        float,
-        typer.Option(
-            help="Share of the measured throughput that is planned with, above 0 and up to 1: the "
-            "cost per token is stated at it."
-        ),
-    ] = UTILISATION,
-    max_ttft: Annotated[float | None, typer.Option(help="Median, in ms.")] = None,
-    max_tpot: Annotated[float | None, typer.Option(help="Median, in ms.")] = None,
+    utilisation: Utilisation = UTILISATION,
+    max_ttft: Annotated[
+        float | None, typer.Option(help="Highest median time to first token, in ms.")
+    ] = None,
+    max_tpot: Annotated[
+        float | None, typer.Option(help="Highest median time per output token, in ms.")
+    ] = None,
     prices: Annotated[
         str | None,
         typer.Option(
-            help="yours, cheapest or dearest: own prices, or the price book's ends; the first of "
-            "them that has a price when left out."
+            help="yours, or the price book's cheapest or dearest; by default the first known one."
         ),
     ] = None,
     api: Annotated[
-        str | None, typer.Option(help="An API to compare with, as in openai/gpt-4o-mini.")
+        str | None, typer.Option(help="An API to compare with, such as openai/gpt-4o-mini.")
     ] = None,
     results: ResultsDir = None,
     format: Format = "table",
     out: Out = None,
     wide: Wide = False,
 ) -> None:
-    """Show the cost of serving a given traffic with each run, its payback and API break-even."""
+    """Show what serving a given traffic costs with each run.
+
+    With the payback of each distillation and the break-even with an API.
+    """
     from explorer.analysis import interference
     from explorer.analysis.cost import economics as analysis
     from explorer.analysis.cost import unit_cost
@@ -60,26 +66,26 @@ def economics(
     root = root_of(results)
     sets = dict(zip(("yours", "cheapest", "dearest"), price_book.SETS, strict=True))
     if prices is not None and prices not in sets:
-        raise BadInput(f"The prices are {', '.join(sets)}, got {prices!r}.")
+        raise BadInput(f"--prices must be one of {', '.join(sets)}, got {prices!r}.")
     runs = analysed(root, named_runs(root, run_ids or []), utilisation)
     runs = run_table.ordered_for_people(
         runs[runs["status"] == "finished"].dropna(subset=["tpot_ms"])
     )
     if runs.empty:
-        console.print("No timed runs yet. Start some: explorer demo")
+        console.print("No timed runs yet. Start with: explorer demo")
         return
     known = price_book.sets(runs, root)
     price_set = sets[prices] if prices else price_book.first_known(known)
     book = known[price_set]
     offer = None
     if api is not None:
-        own = {one.name: one for one in api_prices.offers(root)}
+        own = {price.name: price for price in api_prices.offers(root)}
         offer = own.get(api) or api_prices.lookup(api)
-    prompt_tokens, answer_tokens = unit_cost.common_lengths(runs)
+    timed_prompt, timed_output = unit_cost.common_lengths(runs)
     assumed = analysis.Assumptions(
         workload=Workload(
-            prompt_tokens if input_tokens is None else input_tokens,
-            answer_tokens if output_tokens is None else output_tokens,
+            timed_prompt if prompt_tokens is None else prompt_tokens,
+            timed_output if output_tokens is None else output_tokens,
         ),
         traffic_per_s=traffic / 60,
         utilisation=utilisation,
@@ -88,9 +94,9 @@ def economics(
         api_usd_per_mtok_input=offer.input_usd_per_mtok if offer else None,
         api_usd_per_mtok_output=offer.output_usd_per_mtok if offer else None,
     )
-    found = [disk.load(root, run_id) for run_id in runs["run_id"]]
+    records = [disk.load(root, run_id) for run_id in runs["run_id"]]
     labels = dict(zip(runs["run_id"], runs["label"], strict=True))
-    rows = analysis.candidates(found, labels, assumed).merge(
+    rows = analysis.candidates(records, labels, assumed).merge(
         runs[["run_id", "retention", "retention_low", "retention_high"]], on="run_id", how="left"
     )
     cells = run_table.economics_table(rows)
@@ -129,7 +135,7 @@ def economics(
     ]
     if offer:
         lines.append(
-            f"API: {offer.in_words()}. It sells another model: only its price is compared."
+            f"API: {offer.in_words()}. It serves another model, so only the price is comparable."
         )
     lines += [f"Note: {note}." for note in dict.fromkeys(rows["notes"]) if note]
     lines += [f"Not known without {what}." for what in dict.fromkeys(rows["missing"]) if what]

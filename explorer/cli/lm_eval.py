@@ -1,4 +1,4 @@
-"""lm-eval's own command line, with our back end among its models."""
+"""lm-eval's own command line, with our faster back end among its models."""
 
 import os
 import sys
@@ -18,7 +18,9 @@ from explorer.cli.common import app
     },
 )
 def lm_eval(context: typer.Context) -> None:
-    """Hand all that follows to lm-eval, which then knows the model explorer-hf.
+    """Run lm-eval's command line with our faster back end.
+
+    The back end is the model explorer-hf; lm-eval reads all options.
 
     Example: explorer lm-eval run --model explorer-hf --model_args pretrained=starter
     --tasks starter --include_path explorer/tasks/starter

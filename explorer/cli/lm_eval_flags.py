@@ -1,4 +1,4 @@
-"""lm-eval's own flags, on the commands that ask a model: they replace a spec's capability part."""
+"""lm-eval's options on `explorer run`: they replace parts of the spec's capability."""
 
 import dataclasses
 from typing import Annotated, Any
@@ -8,37 +8,38 @@ import typer
 from explorer.specs import CapabilitySpec, RunSpec
 
 Tasks = Annotated[
-    str | None, typer.Option("--tasks", "-t", help="Names of tasks or groups, comma-separated.")
+    str | None, typer.Option("--tasks", "-t", help="Tasks or groups, comma-separated.")
 ]
 Limit = Annotated[
     int | None,
-    typer.Option("--limit", "-L", help="Documents per task: a seeded, stratified sample."),
+    typer.Option("--limit", "-L", help="Documents per task, a stratified random sample."),
 ]
 Fewshot = Annotated[
     int | None,
-    typer.Option("--num_fewshot", "--num-fewshot", "-f", help="Examples before each question."),
+    typer.Option("--num_fewshot", "--num-fewshot", "-f", help="Solved examples in each prompt."),
 ]
 BatchSize = Annotated[
-    int | None, typer.Option("--batch_size", "--batch-size", "-b", help="Requests in one pass.")
+    int | None,
+    typer.Option("--batch_size", "--batch-size", "-b", help="Requests per forward pass."),
 ]
 Template = Annotated[
     bool | None,
     typer.Option(
         "--apply_chat_template/--no-chat_template",
         "--apply-chat-template/--no-chat-template",
-        help="Whether prompts go through the model's chat template.",
+        help="Whether to apply the model's chat template to prompts.",
     ),
 ]
 Folder = Annotated[
     str | None,
     typer.Option("--include_path", "--include-path", help="A folder with more lm-eval tasks."),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", help="Which documents a limit picks.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the sample that --limit takes.")]
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
-    """What was given on the command line; None leaves it as the spec has it."""
+class Flags:
+    """The options given on the command line; None keeps the spec's value."""
 
     tasks: str | None
     limit: int | None
@@ -48,16 +49,16 @@ class Asked:
     include_path: str | None
     seed: int | None
 
-    def of(self, spec: RunSpec) -> RunSpec:
-        """The run that these flags make of another: the same one where none was given.
+    def applied_to(self, spec: RunSpec) -> RunSpec:
+        """The spec with these options; the same one if none was given.
 
         Raises:
-            BadInput: A value that cannot be.
+            BadInput: A value is not valid.
         """
         given: dict[str, Any] = {k: v for k, v in vars(self).items() if v is not None}
         if not given:
             return spec
         if self.tasks is not None:
             given["tasks"] = [name.strip() for name in self.tasks.split(",") if name.strip()]
-        asked = (spec.capability or CapabilitySpec()).with_(**given)
-        return spec.with_(capability=asked.model_dump())
+        capability = (spec.capability or CapabilitySpec()).with_(**given)
+        return spec.with_(capability=capability.model_dump())

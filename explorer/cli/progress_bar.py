@@ -1,4 +1,4 @@
-"""A bar with time left for whatever a run is doing, or plain lines where no person watches."""
+"""A run's progress: a bar on a terminal, plain lines in a file or a pipe."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ LINE_EVERY_S = 15.0
 
 @contextmanager
 def stage_bar(console: Console, title: str = "") -> Iterator[Listener]:
-    """Give a listener that shows stage, share done, speed and time left."""
+    """Give a listener that shows the stage, the share done, the speed and the time left."""
     if not console.is_terminal:
         yield _lines(console, title)
         return
@@ -37,7 +37,7 @@ def stage_bar(console: Console, title: str = "") -> Iterator[Listener]:
 
 
 class _TitledBar(Progress):
-    """A bar with its title on a line of its own, so that a run's id there is never cut short."""
+    """A bar whose title has a line of its own, so that a run's id is never cut short."""
 
     def __init__(self, console: Console, title: str) -> None:
         self._title = title
@@ -56,7 +56,7 @@ class _TitledBar(Progress):
 
 
 def _lines(console: Console, title: str) -> Listener:
-    """One line when a stage begins, then one every few seconds."""
+    """One line when a stage begins, then one every `LINE_EVERY_S` seconds."""
     last_stage, last_at = "", 0.0
 
     def show(status: dict[str, Any]) -> None:
@@ -71,7 +71,7 @@ def _lines(console: Console, title: str) -> Listener:
 
 
 def note(status: dict[str, Any]) -> str:
-    """What stands beside a bar: done, speed, loss, time left."""
+    """The text beside a bar: amount done, speed, loss, time left."""
     parts = []
     if status.get("total"):
         parts.append(f"{status['done']:,.0f} of {status['total']:,.0f} {status.get('unit', '')}")
@@ -82,11 +82,11 @@ def note(status: dict[str, Any]) -> str:
     if status.get("seconds_left") is not None:
         parts.append(f"{clock(status['seconds_left'])} left")
     if status.get("busy"):
-        parts.append("the machine is busy with something else")
+        parts.append("other processes use this machine")
     return ", ".join(parts)
 
 
 def clock(seconds: float) -> str:
-    """Seconds as 42 s or 3 min 05 s."""
+    """Seconds as `42 s` or `3 min 05 s`."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,4 +1,4 @@
-"""Commands that hide and delete runs, and undo it: hide, unhide, delete, restore, trash."""
+"""Commands that hide and delete runs and undo it: hide, unhide, delete, restore, trash."""
 
 from typing import Annotated
 
@@ -9,17 +9,17 @@ from explorer.cli.common import ResultsDir, Wide, app, console, root_of
 from explorer.cli.tables import named_runs, print_table
 from explorer.store import trash
 
-RunIds = Annotated[list[str], typer.Argument(help="Ids of runs, or the beginnings of their ids.")]
+RunIds = Annotated[list[str], typer.Argument(help="Ids of runs, or unique beginnings of ids.")]
 
 
 @app.command()
 def hide(run_ids: RunIds, results: ResultsDir = None) -> None:
-    """Leave runs out of pages and tables; their files stay."""
+    """Leave runs out of pages and tables. Their files stay."""
     root = root_of(results)
     names = named_runs(root, run_ids)
     trash.hide(root, names)
     for name in names:
-        console.print(f"{name} is hidden. Show it again: explorer unhide {name}", soft_wrap=True)
+        console.print(f"{name} is hidden. To show it again: explorer unhide {name}", soft_wrap=True)
 
 
 @app.command()
@@ -29,30 +29,30 @@ def unhide(run_ids: RunIds, results: ResultsDir = None) -> None:
     names = named_runs(root, run_ids)
     trash.unhide(root, names)
     for name in names:
-        console.print(f"{name} is shown.", soft_wrap=True)
+        console.print(f"{name} is shown again.", soft_wrap=True)
 
 
 @app.command()
 def delete(run_ids: RunIds, results: ResultsDir = None) -> None:
-    """Move runs into the trash of the store; `explorer restore` takes them back."""
+    """Move runs to the trash; `explorer restore` restores them."""
     from explorer import jobs
 
     root = root_of(results)
     names = named_runs(root, run_ids)
     for entry in jobs.delete(root, names):
         console.print(
-            f"{entry.run_id} is in the trash. Take it back: explorer restore {entry.run_id}",
+            f"{entry.run_id} is in the trash. To restore it: explorer restore {entry.run_id}",
             soft_wrap=True,
         )
 
 
 @app.command()
 def restore(run_ids: RunIds, results: ResultsDir = None) -> None:
-    """Take deleted runs out of the trash."""
+    """Restore deleted runs from the trash."""
     root = root_of(results)
     for name in [trash.resolve_run_id(root, text) for text in run_ids]:
         trash.restore(root, name)
-        console.print(f"{name} is back.", soft_wrap=True)
+        console.print(f"{name} is restored.", soft_wrap=True)
 
 
 @app.command("trash")
@@ -62,7 +62,7 @@ def list_trash(
         bool,
         typer.Option(
             "--empty",
-            help="Delete them for good, with the weights of students that no other run refers to.",
+            help="Delete them for good, with the weights of students no other run uses.",
         ),
     ] = False,
     wide: Wide = False,

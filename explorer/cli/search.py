@@ -43,10 +43,10 @@ def tune(
         bool, typer.Option("--queued", hidden=True, help="Set by the queue, not by hand.")
     ] = False,
 ) -> None:
-    """Find better training settings in a tournament (successive halving).
+    """Find better training settings by successive halving.
 
-    Trains every variant of a run briefly, keeps 1 in N by held-out KL each round, and trains the
-    survivors N times longer. Run the same command again to continue.
+    A tournament trains every variant of a run briefly. Each round keeps 1 in N by held-out KL and
+    trains the survivors N times longer. Run the same command again to continue.
     """
     root = root_of(results)
     if what is None:

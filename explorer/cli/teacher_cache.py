@@ -1,4 +1,4 @@
-"""Commands about the teacher's cached distributions: list, look at, remove."""
+"""Commands on the teacher's cached targets: targets ls, targets info, targets rm."""
 
 import json
 from pathlib import Path
@@ -8,15 +8,16 @@ import pandas as pd
 import typer
 
 from explorer.analysis import numbers
-from explorer.cli.common import ResultsDir, Wide, app, console, root_of
+from explorer.cli.common import AsJson, ResultsDir, Wide, app, console, root_of
 from explorer.cli.tables import print_facts, print_table
 
 targets_app = typer.Typer(
-    help="Look at the teacher's cached distributions, or remove them.", no_args_is_help=True
+    help="List, check or remove the teacher's cached targets.", no_args_is_help=True
 )
 app.add_typer(targets_app, name="targets")
-Key = Annotated[str, typer.Argument(help="As `explorer targets ls` prints it, or how it begins.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON array.")]
+Key = Annotated[
+    str, typer.Argument(help="A key from `explorer targets ls`, or a unique beginning of it.")
+]
 
 
 def _root(results: Path | None) -> Path:
@@ -25,23 +26,23 @@ def _root(results: Path | None) -> Path:
 
 @targets_app.command("ls")
 def list_targets(results: ResultsDir = None, as_json: AsJson = False, wide: Wide = False) -> None:
-    """List the cached targets: of which teacher and corpus, and their size."""
+    """List cached targets with their teacher, corpus and size."""
     from explorer.distill import teacher_cache_files
 
-    found = teacher_cache_files.list_caches(_root(results))
+    caches = teacher_cache_files.list_caches(_root(results))
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(caches, indent=1))
         return
-    if not found:
-        console.print("No targets yet: the first distilled student makes them.")
+    if not caches:
+        console.print("No targets yet. The first distilled student computes them.")
         return
     print_table(
-        pd.DataFrame([_in_words(row) for row in found]),
+        pd.DataFrame([_in_words(row) for row in caches]),
         identifying=["Key"],
         wide=wide,
         importance=["Size", "Teacher", "Corpus", "Blocks", "Top k"],
     )
-    for row in found:
+    for row in caches:
         if "problem" in row:
             console.print(f"{row['key']} was {row['problem']}.", markup=False)
 
@@ -62,7 +63,7 @@ def _in_words(row: dict[str, Any]) -> dict[str, str]:
 
 @targets_app.command("info")
 def show_targets(key: Key, results: ResultsDir = None) -> None:
-    """Show all about one folder of targets, and check its shards."""
+    """Show one set of targets and verify its checksums."""
     from explorer.distill import teacher_cache_files
 
     root = _root(results)
@@ -81,12 +82,12 @@ def show_targets(key: Key, results: ResultsDir = None) -> None:
     for sentence in damaged:
         console.print(f"{sentence} The next run that needs it computes it again.", markup=False)
     if not damaged:
-        console.print("Every shard has the checksum that it was written with.")
+        console.print("All checksums match.")
 
 
 @targets_app.command("rm")
 def remove_targets(key: Key, results: ResultsDir = None) -> None:
-    """Remove one folder of targets; a run that needs them makes them again."""
+    """Remove one set of targets. A run that needs them computes them again."""
     from explorer.distill import teacher_cache_files
 
     root = _root(results)

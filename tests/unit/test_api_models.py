@@ -424,7 +424,7 @@ def test_a_dry_run_says_the_money_and_asks_nothing(
     said = call("run", str(tmp_path / "api.yaml"), "--dry-run")
 
     assert "About 12 requests" in said
-    assert said.endswith("Nothing was asked.")
+    assert said.endswith("No request was sent.")
     assert not server.asked
     monkeypatch.setenv("THE_KEY", SECRET)
     usage = engine.run(asked, store_root).capability.usage

@@ -135,7 +135,7 @@ def test_the_command_says_how_much_there_is_and_that_it_is_sound(monkeypatch, ca
     assert ended.value.code == 0
     said = capsys.readouterr().out
     assert "scores: 1,615 rows" in said
-    assert "No fault found." in said
+    assert "No faults found." in said
 
 
 def ran(monkeypatch, capfd, *words):
@@ -160,7 +160,7 @@ def test_published_students_are_listed_and_exported(monkeypatch, capfd):
 
     code, _, err = ran(monkeypatch, capfd, "published", "--family", "Grok")
     assert code == 2
-    assert "There is no family Grok; choose DeepSeek-R1" in err
+    assert "There is no family Grok. The families are DeepSeek-R1" in err
 
 
 def test_a_fit_is_called_estimated_and_says_its_assumptions(monkeypatch, capfd, tmp_path):
@@ -168,7 +168,7 @@ def test_a_fit_is_called_estimated_and_says_its_assumptions(monkeypatch, capfd, 
     code, out, _ = ran(monkeypatch, capfd, "fit", "--concurrency", "8")
     assert code == 0
     assert "2 RTX 4090" in out
-    assert "All of it estimated: 8 requests at once" in " ".join(out.split())
+    assert "All values are estimates for 8 concurrent requests" in " ".join(out.split())
 
     file = tmp_path / "fit.json"
     code, _, _ = ran(monkeypatch, capfd, "fit", "7B", "-f", "json", "-o", str(file))
@@ -187,7 +187,7 @@ def test_a_run_on_a_device_without_a_known_peak_asks_for_it(monkeypatch, capfd, 
 
     code, _, err = ran(monkeypatch, capfd, *asked)
     assert code == 2
-    assert "state it with --run-tflops" in err
+    assert "State it with --run-tflops" in err
 
     code, out, _ = ran(monkeypatch, capfd, *asked, "--run-tflops", "1", "--run-bandwidth", "50")
     assert code == 0

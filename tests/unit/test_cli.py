@@ -337,8 +337,8 @@ def test_targets_are_listed_and_removed_from_the_shell(explorer, store_root):
     assert code == 0
     assert json.loads(out)[0]["corpus"] == "my-text"
     assert "my-teacher" in explorer("targets", "ls")[1].decode()
-    assert "Every shard has the checksum" in explorer("targets", "info", key)[1].decode()
-    assert "Every shard has the checksum" in explorer("targets", "info", key[:9])[1].decode()
+    assert "All checksums match" in explorer("targets", "info", key)[1].decode()
+    assert "All checksums match" in explorer("targets", "info", key[:9])[1].decode()
     assert explorer("targets", "rm", key)[0] == 0
     assert explorer("targets", "rm", key)[::2] == (
         2,
@@ -408,13 +408,13 @@ def test_tasks_are_listed_searched_and_filtered(explorer, known_tasks):
     }
     code, _, err = explorer("tasks", "--preset", "nothing")
     assert (code, "preset knows starter" in err) == (2, True)
-    assert b"No task fits" in explorer("tasks", "--search", "no such words")[1]
+    assert b"No task matches" in explorer("tasks", "--search", "no such words")[1]
 
 
 def test_fetch_counts_the_documents_that_are_here(explorer, known_tasks):
     """What is here is counted; what is not is refused in one line."""
     _, out, _ = explorer("tasks", "fetch", "starter_facts")
-    assert out.decode() == "starter_facts: 328 documents are here.\n"
+    assert out.decode() == "starter_facts: 328 documents are on this machine.\n"
 
 
 def test_a_task_of_ones_own_is_added_and_previewed(explorer, known_tasks, store_root, tmp_path):

@@ -112,7 +112,7 @@ def test_an_imported_run_calibrates_nothing(explorer, every_state):
     code, _, err = explorer("fit", "--run", every_state["imported"])
 
     assert code == 2
-    assert f"{every_state['imported']} was not timed here" in err
+    assert f"{every_state['imported']} was not timed" in err
 
 
 @pytest.mark.parametrize("width", [60, 80, 200, None])

@@ -381,11 +381,12 @@ def test_the_command_says_what_the_page_says(monkeypatch, capfd, store_root):
     assert code == 0
     assert "60 requests a minute cost $" in out
     assert "Note: only concurrency 1 was measured" in out
-    assert "It sells another model" in out
+    assert "It serves another model" in out
     assert "Prices: cheapest listed." in out
     assert "Prices: cheapest listed." in ran()[1]  # nobody set a price: as the page begins
     code, out, _ = ran("--prices", "yours")
     assert f"Not known without the price of {records.DEVICE_NAME}." in out
+    assert ran("--input-tokens", "64") == ran("--prompt-tokens", "64")  # its older name
     assert ran("--utilisation", "2")[0] == 2
     assert "yours, cheapest, dearest, got 'euro'" in ran("--prices", "euro")[2]
 

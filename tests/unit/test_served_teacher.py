@@ -364,7 +364,7 @@ def test_a_dry_run_says_tokens_and_room_and_asks_nothing(asked, server, tmp_path
     # 4 held-out blocks and 5 steps of 4.
     assert "No tasks to evaluate" in said
     assert "Targets of all students: About 24 requests with 384 tokens" in said
-    assert "no price is known. Nothing was asked." in said
+    assert "no price is known. No request was sent." in said
     assert re.search(r"served-\w+ .*MB", said)
     assert not server.asked
 
