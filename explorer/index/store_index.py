@@ -154,21 +154,22 @@ class StoreIndex(RecordsIndex):
         )
         for start in range(0, len(stale), RUNS_PER_TRANSACTION):
             batch = stale[start : start + RUNS_PER_TRANSACTION]
-            scores = self.scores([run_id for run_id, _ in batch])
-            of_run = dict(tuple(scores.groupby("run_id", sort=False))) if len(scores) else {}
+            headline: dict[str, set[tuple[str, str]]] = {}
+            for run_id, task, metric in self.query(
+                f"SELECT run_id, task, metric FROM scores {where_in(dict(batch))} AND headline",
+                parameters(dict(batch)),
+            ):
+                headline.setdefault(run_id, set()).add((task, metric))
             rows: list[tuple[str, str, str, str, bytes]] = []
             documents: dict[str, bytes] = {}
-            for run_id, _ in batch:
-                if run_id not in of_run:
-                    continue
-                side = pairing.scored_model(
-                    of_run[run_id], self._headline_answers(run_id, of_run[run_id])
-                )
-                for (task, metric), answers in side.answers.items():
-                    key, packed = packed_answers.pack_documents(answers)
-                    documents[key] = packed
+            for run_id, names in headline.items():
+                path = self.root / run_id / disk.ANSWERS
+                for name, answers in packed_answers.read_answers(path, names).items():
+                    key = packed_answers.documents_key(answers)
+                    if key not in self._documents and key not in documents:
+                        documents[key] = packed_answers.pack_documents(answers)
                     values = packed_answers.pack_values(answers.values_N)
-                    rows.append((run_id, task, metric, key, values))
+                    rows.append((run_id, *name, key, values))
             with self.database.writing() as connection:
                 ids = in_list([run_id for run_id, _ in batch])
                 connection.execute(DELETE_RUNS.format("answers"), [ids])
@@ -177,11 +178,6 @@ class StoreIndex(RecordsIndex):
                 )
                 connection.executemany("INSERT INTO answers VALUES (?, ?, ?, ?, ?)", rows)
                 connection.executemany("INSERT OR REPLACE INTO packed_runs VALUES (?, ?)", batch)
-
-    def _headline_answers(self, run_id: str, scores: pd.DataFrame) -> pd.DataFrame:
-        answers = self.answers(run_id)
-        headline = scores.loc[scores["headline"], ["task", "metric"]]
-        return answers.merge(headline.drop_duplicates(), on=["task", "metric"])
 
     @repaired
     def with_retention(

@@ -148,33 +148,49 @@ def scored_model(scores: pd.DataFrame, answers: pd.DataFrame) -> ScoredModel:
     """One model's rows of `frames.scores` and `disk.answers`, ready to be paired."""
     chosen = scores[scores["headline"]].sort_values(["task", "metric"])
     rows = row_dicts(chosen)
-    found = {}
-    for (task, metric), group in answers.groupby(["task", "metric"], sort=False):
-        group = group.iloc[np.argsort(group["doc_id"].to_numpy(), kind="stable")]
-        found[str(task), str(metric)] = TaskAnswers(
-            group["doc_id"].to_numpy(),
-            group["doc_hash"].to_numpy(dtype=object),
-            np.asarray(group["value"], dtype=np.float64),
-            _chances(group),
-            _clusters(group),
+    by_task = {
+        (str(task), str(metric)): task_answers(
+            *(group[name].to_numpy() for name in ("doc_id", "doc_hash", "value")),
+            *(group[name].to_numpy() if name in group else None for name in ("chance", "cluster")),
         )
-    return ScoredModel({row["task"]: row for row in rows}, found)
+        for (task, metric), group in answers.groupby(["task", "metric"], sort=False)
+    }
+    return ScoredModel({row["task"]: row for row in rows}, by_task)
 
 
-def _chances(group: pd.DataFrame) -> Values | None:
-    """Each document's chance level, where it is kept and not the same for all."""
-    if "chance" not in group:
-        return None
-    values_N = np.asarray(group["chance"], dtype=np.float64)
-    return None if np.isnan(values_N).any() or (values_N == values_N[0]).all() else values_N
+def task_answers(
+    ids_N: npt.NDArray[Any],
+    hashes_N: npt.NDArray[Any],
+    values_N: npt.NDArray[Any],
+    chance_N: npt.NDArray[Any] | None = None,
+    clusters_N: npt.NDArray[Any] | None = None,
+) -> TaskAnswers:
+    """One model's answers to one task, sorted by document id.
 
-
-def _clusters(group: pd.DataFrame) -> npt.NDArray[Any] | None:
-    """Each document's passage, where it is kept and some share one."""
-    if "cluster" not in group or group["cluster"].isna().any():
-        return None
-    names_N = group["cluster"].to_numpy(dtype=str)
-    return names_N if len(np.unique(names_N)) < len(names_N) else None
+    Args:
+        ids_N: Document ids.
+        hashes_N: Hash of each document's text.
+        values_N: The model's values.
+        chance_N: Chance levels; left out of the result unless all are known and they differ.
+        clusters_N: Passages; left out unless all are known and some documents share one.
+    """
+    order_N = np.argsort(ids_N, kind="stable")
+    if chance_N is not None:
+        chance_N = chance_N.astype(np.float64)[order_N]
+        if np.isnan(chance_N).any() or (chance_N == chance_N[0]).all():
+            chance_N = None
+    if clusters_N is not None:
+        known = not pd.isna(clusters_N).any()
+        clusters_N = clusters_N[order_N].astype(str) if known else None
+        if clusters_N is not None and len(np.unique(clusters_N)) == len(clusters_N):
+            clusters_N = None
+    return TaskAnswers(
+        ids_N[order_N],
+        hashes_N.astype(object)[order_N],
+        values_N.astype(np.float64)[order_N],
+        chance_N,
+        clusters_N,
+    )
 
 
 def pair_models(
