@@ -89,4 +89,5 @@ def _evenly(places: npt.NDArray[np.intp], room: int) -> npt.NDArray[np.intp]:
     """At most `room` of these, evenly spaced, the first and the last among them."""
     if len(places) <= room:
         return places
-    return places[np.linspace(0, len(places) - 1, room).round().astype(int)]
+    chosen: npt.NDArray[np.intp] = places[np.linspace(0, len(places) - 1, room).round().astype(int)]
+    return chosen

@@ -349,4 +349,4 @@ def print_forecasts(runs: list[RunSpec], root: Path, *, wide: bool = False) -> N
         console.print(basis, markup=False)
     problems = [told.problem for told in found if told.problem]
     if problems:
-        raise NoRoom(" ".join(problems) + " To try all the same: --insist.")
+        raise NoRoom(" ".join(problems) + " To try anyway: --insist.")

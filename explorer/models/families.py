@@ -7,13 +7,28 @@ another, and a dash for what is never cut, such as the vocabulary.
 
 import copy
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-from transformers import PreTrainedModel
+from typing import Any, Protocol
 
 from explorer.errors import BadInput
-from explorer.models.layers import layer_list
+
+_IN_A_LAYER = re.compile(r"(?P<layers>.+?)\.(?P<number>\d+)\.(?P<rest>.+)")
+"""The name of a weight in a list of layers."""
+
+
+class ModelOutline(Protocol):
+    """What counting and cutting need of a model: a PreTrainedModel has it, and so do its files."""
+
+    @property
+    def config(self) -> Any:
+        """Its configuration, as transformers has it."""
+
+    def named_parameters(self) -> Iterable[tuple[str, Any]]:
+        """Each weight's name and the weight, tied weights once."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """All weights by name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +139,7 @@ FAMILIES: Mapping[str, Family] = {
 """Families by the `model_type` of their configuration; each is tested."""
 
 
-def family_of(model: PreTrainedModel) -> Family:
+def family_of(model: ModelOutline) -> Family:
     """The family of a model.
 
     Raises:
@@ -139,7 +154,7 @@ def family_of(model: PreTrainedModel) -> Family:
     return FAMILIES[kind]
 
 
-def shape_of(model: PreTrainedModel) -> ModelShape:
+def shape_of(model: ModelOutline) -> ModelShape:
     """A model's sizes, from its configuration."""
     config = model.config
     hidden, heads = int(config.hidden_size), int(config.num_attention_heads)
@@ -157,7 +172,7 @@ def shape_of(model: PreTrainedModel) -> ModelShape:
     )
 
 
-def resized_config(model: PreTrainedModel, shape: ModelShape) -> Any:
+def resized_config(model: ModelOutline, shape: ModelShape) -> Any:
     """The model's configuration at other widths, and as many layers as it has."""
     config = copy.deepcopy(model.config)
     config.hidden_size = shape.hidden_size
@@ -171,7 +186,7 @@ def resized_config(model: PreTrainedModel, shape: ModelShape) -> Any:
     return config
 
 
-def check_shape(model: PreTrainedModel, shape: ModelShape) -> None:
+def check_shape(model: ModelOutline, shape: ModelShape) -> None:
     """Refuse a shape that the family's attention cannot have.
 
     Raises:
@@ -199,20 +214,18 @@ def check_shape(model: PreTrainedModel, shape: ModelShape) -> None:
         )
 
 
-def weight_axes(model: PreTrainedModel) -> dict[str, tuple[int | None, str]]:
+def weight_axes(model: ModelOutline) -> dict[str, tuple[int | None, str]]:
     """Each weight's layer (None outside the layers) and axes, by its name in the state dict.
 
     Raises:
         BadInput: The model has a weight that its family should not have.
     """
     family = family_of(model)
-    prefix, _ = layer_list(model)
     found: dict[str, tuple[int | None, str]] = {}
     for name in model.state_dict():
         layer: int | None = None
-        if name.startswith(prefix + "."):
-            number, _, rest = name.removeprefix(prefix + ".").partition(".")
-            layer, letters = int(number), family.layer.get(rest)
+        if in_layer := _IN_A_LAYER.fullmatch(name):
+            layer, letters = int(in_layer["number"]), family.layer.get(in_layer["rest"])
         else:
             letters = family.outer.get(".".join(name.split(".")[-2:]))
         if letters is None:
@@ -224,7 +237,7 @@ def weight_axes(model: PreTrainedModel) -> dict[str, tuple[int | None, str]]:
     return found
 
 
-def count_parameters(model: PreTrainedModel, shapes: Iterable[ModelShape]) -> list[int]:
+def count_parameters(model: ModelOutline, shapes: Iterable[ModelShape]) -> list[int]:
     """Parameters that the model would have in each of these shapes, tied weights once."""
     places = weight_axes(model)
     # named_parameters lists a tied weight once.

@@ -3,7 +3,7 @@
 Only configurations and headers are read, never weights, and nothing is fetched, so the
 dashboard can refuse an impossible student while its size is typed:
 
-    python -c "from explorer.models import sizes; print(sizes.read('starter'))"
+    python -c "from explorer.models import sizes; print(sizes.read_sizes('starter'))"
 
 What cannot be read here (a hub id that was never downloaded, a model behind an endpoint)
 has no sizes, and nothing is refused because of it.
@@ -39,6 +39,8 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "intermediate_size": ("intermediate_size", "n_inner"),
     "num_attention_heads": ("num_attention_heads", "n_head", "n_heads"),
     "num_key_value_heads": ("num_key_value_heads",),
+    "head_dim": ("head_dim",),
+    "vocab_size": ("vocab_size",),
 }
 """Our sizes, and what the configurations of different families call them."""
 GGUF_NAMES = {
@@ -47,6 +49,8 @@ GGUF_NAMES = {
     "feed_forward_length": "intermediate_size",
     "attention.head_count": "num_attention_heads",
     "attention.head_count_kv": "num_key_value_heads",
+    "attention.key_length": "head_dim",
+    "vocab_size": "vocab_size",
 }
 """Keys of a GGUF file behind its architecture's name, and our sizes."""
 PLAIN_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
@@ -82,6 +86,8 @@ class ModelSizes:
     intermediate_size: int | None = None
     num_attention_heads: int | None = None
     num_key_value_heads: int | None = None
+    head_dim: int | None = None
+    vocab_size: int | None = None
     num_parameters: int | None = None
     model_type: str | None = None
     """What transformers calls its family."""
@@ -109,13 +115,72 @@ def read_sizes(name: str, root: Path | None = None) -> ModelSizes:
             return _of_run(rest, root or paths.store_root())
         if not name or colon and place == "endpoint":
             return UNKNOWN
-        folder = Path(name).expanduser()
-        if folder.is_dir():
-            return _of_folder(folder)
-        config = try_to_load_from_cache(name, "config.json")
-        return _of_folder(Path(config).parent) if isinstance(config, str) else UNKNOWN
+        folder = _folder_of(name)
+        return UNKNOWN if folder is None else _of_folder(folder)
     except UNREADABLE:
         return UNKNOWN
+
+
+def read_weight_shapes(name: str, root: Path | None = None) -> dict[str, tuple[int, ...]]:
+    """The shape of each weight by its name; empty if safetensors files do not state them.
+
+    Args:
+        name: As in `read_sizes`.
+        root: The store of `run:RUN_ID`; None is this process's own.
+    """
+    name = name.strip()
+    if name == "starter":
+        return _llama_shapes(**STARTER)
+    place, colon, rest = name.partition(":")
+    try:
+        if colon and place == "run":
+            folder = disk.weights_folder(root or paths.store_root(), rest)
+        else:
+            folder = None if colon and place in ("gguf", "llamacpp") else _folder_of(name)
+        return {} if folder is None else _weight_shapes(folder)
+    except UNREADABLE:
+        return {}
+
+
+def _llama_shapes(
+    num_layers: int,
+    hidden_size: int,
+    intermediate_size: int,
+    num_attention_heads: int,
+    num_key_value_heads: int,
+    vocab_size: int,
+    num_parameters: int,
+) -> dict[str, tuple[int, ...]]:
+    """The weights of a Llama without biases whose head is its embedding."""
+    keys = num_key_value_heads * (hidden_size // num_attention_heads)
+    layer = {
+        "self_attn.q_proj": (hidden_size, hidden_size),
+        "self_attn.k_proj": (keys, hidden_size),
+        "self_attn.v_proj": (keys, hidden_size),
+        "self_attn.o_proj": (hidden_size, hidden_size),
+        "mlp.gate_proj": (intermediate_size, hidden_size),
+        "mlp.up_proj": (intermediate_size, hidden_size),
+        "mlp.down_proj": (hidden_size, intermediate_size),
+        "input_layernorm": (hidden_size,),
+        "post_attention_layernorm": (hidden_size,),
+    }
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (vocab_size, hidden_size),
+        "model.norm.weight": (hidden_size,),
+    }
+    for number in range(num_layers):
+        shapes |= {f"model.layers.{number}.{name}.weight": shape for name, shape in layer.items()}
+    assert sum(map(math.prod, shapes.values())) == num_parameters, "the sizes are of such a model"
+    return shapes
+
+
+def _folder_of(name: str) -> Path | None:
+    """A model's folder on this machine: its own, or the one in the hub's cache."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    config = try_to_load_from_cache(name, "config.json")
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def check_students(specs: Iterable[RunSpec], root: Path | None = None) -> None:
@@ -199,6 +264,7 @@ def _of_run(run_id: str, root: Path) -> ModelSizes:
     return ModelSizes(
         num_layers=model.num_layers,
         hidden_size=model.hidden_size,
+        vocab_size=model.vocab_size,
         num_parameters=model.num_parameters,
     )
 
@@ -206,12 +272,19 @@ def _of_run(run_id: str, root: Path) -> ModelSizes:
 def _of_folder(folder: Path) -> ModelSizes:
     stated = _cached(folder / "config.json", _of_config)
     try:
-        index = folder / "model.safetensors.index.json"
-        names = _cached(index, _parts) if index.is_file() else ["model.safetensors"]
-        num_parameters = sum(_cached(folder / name, _num_elements) for name in names)
+        shapes = _weight_shapes(folder)
     except UNREADABLE:
         return stated
-    return dataclasses.replace(stated, num_parameters=num_parameters)
+    return dataclasses.replace(stated, num_parameters=sum(map(math.prod, shapes.values())))
+
+
+def _weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight in a folder's safetensors files."""
+    index = folder / "model.safetensors.index.json"
+    names = _cached(index, _parts) if index.is_file() else ["model.safetensors"]
+    return {
+        name: shape for part in names for name, shape in _cached(folder / part, _shapes_in).items()
+    }
 
 
 def _parts(index: Path) -> list[str]:
@@ -249,21 +322,21 @@ def _is_size(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _num_elements(path: Path) -> int:
-    """Numbers in a safetensors file, by its header.
+def _shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor in a safetensors file, from its header.
 
     Raises:
-        ValueError: It is damaged, or its numbers are not the parameters, as in 4-bit formats.
+        ValueError: The file is damaged, or its elements are not parameters, as in 4-bit formats.
     """
     with path.open("rb") as file:
         num_bytes = int.from_bytes(file.read(8), "little")
         if num_bytes > MOST_BYTES:
             raise ValueError("the file is damaged")
         header = json.loads(file.read(num_bytes))
-    tensors = [entry for name, entry in header.items() if name != "__metadata__"]
-    if not all(entry["dtype"] in PLAIN_DTYPES for entry in tensors):
+    tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    if not all(entry["dtype"] in PLAIN_DTYPES for entry in tensors.values()):
         raise ValueError("its elements are not the parameters")
-    return sum(int(math.prod(entry["shape"])) for entry in tensors)
+    return {name: tuple(entry["shape"]) for name, entry in tensors.items()}
 
 
 def _of_gguf(path: Path) -> ModelSizes:
@@ -294,6 +367,8 @@ def _of_gguf_header(file: BinaryIO) -> ModelSizes:
         name = _text(file)
         (num_axes,) = _unpack(file, "<I")
         *shape, _kind, _offset = _unpack(file, f"<{num_axes}QIQ")
+        if name == b"token_embd.weight":
+            stated.setdefault("vocab_size", shape[-1])
         # Tables of rotary frequencies are no parameters.
         num_parameters += 0 if name.startswith(b"rope") else math.prod(shape)
     return ModelSizes(**stated, num_parameters=num_parameters or None)

@@ -29,6 +29,7 @@ STARTER_SIZES: dict[str, int] = {
     "intermediate_size": 1536,
     "num_attention_heads": 9,
     "num_key_value_heads": 3,
+    "vocab_size": 49_152,
     "num_parameters": 134_515_008,
 }
 """Of the model in that file, known before it is fetched."""

@@ -1,8 +1,8 @@
-"""Before a run: will it fit, how long will it take, what will it cost.
+"""Before a run: does it fit, how long will it take, and what will it cost?
 
-Only configurations are read, no weights. Memory and disk come from the loop's arithmetic
-(`analysis.room`); time from earlier runs of this teacher on this device, or, where there
-are none, from the rule below; money from the price of the device.
+Only configurations are read, no weights. Memory and disk come from arithmetic about the training
+loop (`analysis.planning.run_memory`), time from earlier runs of this teacher on this device or
+else from a rule, and dollars from the price of the device.
 
     explorer sweep study.yaml --dry-run
 """
@@ -10,84 +10,78 @@ are none, from the rule below; money from the price of the device.
 import dataclasses
 import functools
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
-from transformers import PreTrainedModel
 
 from explorer.analysis.planning import run_memory, run_time
-from explorer.analysis.planning.run_memory import Machine, ModelSize
+from explorer.analysis.planning.run_memory import Machine
 from explorer.catalogue import prices
 from explorer.distill import distributed
 from explorer.errors import ExplorerError, NoRoom
 from explorer.index import index_of
-from explorer.models import endpoint, sizes
+from explorer.models import sizes
 from explorer.models.facts import model_without_weights
-from explorer.models.families import ModelShape, count_parameters, shape_of
-from explorer.models.loading import pick_device, pick_dtype
-from explorer.pipeline import environment as machine
-from explorer.specs import BothStudent, CheckpointStudent, DepthStudent, FreshStudent, RunSpec
-from explorer.students.fresh import MIN_SHARE
-from explorer.students.size_target import shape_for_size
-from explorer.students.width import requested_shape
+from explorer.models.loading import pick_device
+from explorer.pipeline import environment
+from explorer.specs import RunSpec
+from explorer.specs.model_size import ModelSize
+from explorer.store import disk
+from explorer.students.planned_sizes import planned_sizes, stated_outline
 
 INSIST = "EXPLORER_INSIST"
-"""Set to 1, a run that will not fit by our arithmetic is tried all the same."""
+"""If set to 1, a run starts even if this arithmetic says that it does not fit."""
 SHARE_OF_PEAK = 0.5
-"""The rule where no run tells: training takes 6, the teacher's pass 2 operations a parameter
-and token, at this share of the speed that a matrix product reaches here now."""
-SERVED = ModelSize(num_parameters=0, num_layers=1, hidden_size=0, intermediate_size=0, vocab_size=0)
-"""A teacher behind an endpoint takes nothing of this machine."""
+"""Assumed share of the matmul speed measured here, where there is no earlier run. Training takes 6
+and the teacher's pass 2 FLOPs per parameter and token."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Forecast:
-    """What a run will take; None where nothing tells."""
+    """What a run will take; None where it is unknown."""
 
     memory: dict[str, float]
-    """Bytes by what they are for."""
+    """Bytes by purpose."""
     disk_bytes: float
     seconds: float | None
     seconds_basis: str
     usd: float | None
     problem: str | None
-    """Why it cannot be done here, and what could."""
+    """Why the run does not fit, and what would; None if it fits."""
 
 
 def refuse_oversized(spec: RunSpec, root: Path) -> None:
-    """Refuse a run that cannot fit, unless told to try.
+    """Refuse a run that does not fit, unless `INSIST` is set.
 
-    A model whose size cannot be read from its configuration is let through: loading it says
-    better what is wrong.
+    A model whose size cannot be read passes: loading it gives the better error.
 
     Raises:
         BadInput: The student is not smaller than the model that it is cut from.
-        NoRoom: By how much it is too large, what would fit, and how to insist.
+        NoRoom: The run does not fit. The message says by how much and what would fit.
     """
     sizes.check_students([spec], root)
     if os.environ.get(INSIST) == "1":
         return
     try:
-        teacher, student = model_sizes(spec)
+        teacher, student = model_sizes(spec, root)
         problem = run_memory.refusal(spec, teacher, student, machine_of(spec, root))
     except ExplorerError:
         return
     if problem:
-        raise NoRoom(f"{problem} To try all the same: explorer run --insist, or {INSIST}=1.")
+        raise NoRoom(f"{problem} To try anyway: explorer run --insist, or {INSIST}=1.")
 
 
 def forecasts(specs: list[RunSpec], root: Path) -> list[Forecast]:
-    """Everything that is known of runs before they start, one after the other.
+    """What these runs will take, one after the other.
 
-    What an earlier one of them does for a later one, the later one's time leaves out: the
-    teacher's pass over the corpus, and a student that several runs measure.
+    Work that an earlier run does for a later one counts once: the teacher's pass over the corpus,
+    and a student that several runs measure.
 
     Raises:
-        ExplorerError: The teacher's or a student's size cannot be known, or cannot be.
+        ExplorerError: The size of a teacher or student is unknown or impossible.
     """
     sizes.check_students(specs, root)
     index = index_of(root)
@@ -99,89 +93,58 @@ def forecasts(specs: list[RunSpec], root: Path) -> list[Forecast]:
 def _forecast(
     spec: RunSpec, before: list[RunSpec], runs: pd.DataFrame, scores: pd.DataFrame, root: Path
 ) -> Forecast:
-    teacher, student = model_sizes(spec)
-    place = machine_of(spec, root)
-    where = pick_device(spec.device)
-    name = machine.device_name(where)
-    told = run_time.estimate_runs([spec], runs, scores, name, before=before)
-    seconds, basis = told.seconds, told.basis
-    if told.unknown:
-        basis += f" Without {', '.join(told.unknown)}."
-    taught = run_time.training_key(spec) in map(run_time.training_key, before)
-    if seconds is None and spec.distill is not None and not taught:
-        seconds = training_seconds_by_rule(spec, teacher, student, matmul_flops(where), before)
+    teacher, student = model_sizes(spec, root)
+    machine = machine_of(spec, root)
+    device = pick_device(spec.device)
+    name = environment.device_name(device)
+    estimate = run_time.estimate_runs([spec], runs, scores, name, before=before)
+    seconds, basis = estimate.seconds, estimate.basis
+    if estimate.unknown:
+        basis += f" Excludes {', '.join(estimate.unknown)}."
+    trained = run_time.training_key(spec) in map(run_time.training_key, before)
+    if seconds is None and spec.distill is not None and not trained:
+        seconds = training_seconds_by_rule(spec, teacher, student, matmul_flops(device), before)
         basis = (
             "No earlier run to go by. Assumes 6 FLOPs per parameter and token at "
             f"{SHARE_OF_PEAK:.0%} of the matmul speed measured here; excludes evaluation and "
             "timing."
         )
-    here = pd.DataFrame([{"device_name": name, "num_cpus": machine.num_cpus()}])
+    here = pd.DataFrame([{"device_name": name, "num_cpus": environment.num_cpus()}])
     (_, known, suggested), *_ = prices.devices(here, root)
     price = known or (suggested[0] if suggested else None)
     return Forecast(
-        memory=run_memory.memory_parts(spec, teacher, student, place),
-        disk_bytes=run_memory.disk_bytes(spec, student, place),
+        memory=run_memory.memory_parts(spec, teacher, student, machine),
+        disk_bytes=run_memory.disk_bytes(spec, student, machine),
         seconds=seconds,
         seconds_basis=basis,
         usd=price.usd_per_hour * seconds / 3600 if price and seconds is not None else None,
-        problem=run_memory.refusal(spec, teacher, student, place),
+        problem=run_memory.refusal(spec, teacher, student, machine),
     )
 
 
-def model_sizes(spec: RunSpec) -> tuple[ModelSize, ModelSize]:
-    """Sizes of the teacher and of the student; the teacher twice where there is no student.
+def model_sizes(spec: RunSpec, root: Path) -> tuple[ModelSize, ModelSize]:
+    """Sizes of the teacher and of the student; the teacher twice if there is no student.
+
+    They come from the files on this machine, as on the Run page. Where these do not state them,
+    the models are built without weights, which may fetch configurations.
 
     Raises:
-        ExplorerError: No such model, or sizes that it cannot have.
+        ExplorerError: A model does not exist, or the student cannot have the size.
     """
-    student = spec.student
-    if student is not None and spec.teacher.startswith(endpoint.PREFIX):
-        assert student.start is not None, "checked when the spec was made"
-        start, whole = model_without_weights(student.start), SERVED
-    else:
-        teacher = model_without_weights(spec.teacher)
-        whole = _planned(teacher)
-        if student is None:
-            return whole, whole
-        start = model_without_weights(student.start) if student.start else teacher
-    if isinstance(student, CheckpointStudent):
-        return whole, _planned(start)
-    if isinstance(student, DepthStudent):
-        return whole, _planned(start).with_layers(student.num_layers)
-    if student.num_parameters is not None:
-        if isinstance(student, FreshStudent):
-            depth = width = MIN_SHARE
-        else:
-            depth = student.min_depth if isinstance(student, BothStudent) else 1.0
-            width = student.min_width
-        shape = shape_for_size(start, student.num_parameters, min_depth=depth, min_width=width)
-        return whole, _planned(start, shape)
-    shape = requested_shape(start, student)
-    if isinstance(student, FreshStudent) and student.num_layers:
-        shape = dataclasses.replace(shape, num_layers=student.num_layers)
-    return whole, _planned(start, shape)
-
-
-def _planned(model: PreTrainedModel, shape: ModelShape | None = None) -> ModelSize:
-    own = shape or shape_of(model)
-    return ModelSize(
-        num_parameters=count_parameters(model, [own])[0] if shape else model.num_parameters(),
-        num_layers=own.num_layers,
-        hidden_size=own.hidden_size,
-        intermediate_size=own.intermediate_size,
-        vocab_size=int(model.config.vocab_size),
-    )
+    try:
+        return planned_sizes(spec.teacher, spec.student, lambda name: stated_outline(name, root))
+    except ExplorerError:
+        return planned_sizes(spec.teacher, spec.student, model_without_weights)
 
 
 def machine_of(spec: RunSpec, root: Path) -> Machine:
-    """The device that the spec asks for, and the disk under the store."""
-    where = pick_device(spec.device)
-    at = next(folder for folder in (root, *root.resolve().parents) if folder.exists())
+    """The device that the spec asks for, and the disk under the store's working folder."""
+    device = pick_device(spec.device)
     return Machine(
-        device=where.type,
-        memory_bytes=machine.memory_bytes(where),
-        disk_bytes=shutil.disk_usage(at).free,
-        weight_bytes=pick_dtype(spec.dtype, where).itemsize,
+        device=device.type,
+        memory_bytes=environment.memory_bytes(device),
+        disk_bytes=disk.free_bytes(root),
+        weight_bytes=run_memory.weight_bytes(spec.dtype, device.type),
         num_shards=distributed.num_shards(),
     )
 
@@ -193,25 +156,27 @@ def training_seconds_by_rule(
     flops: float,
     before: Sequence[RunSpec] = (),
 ) -> float:
-    """Seconds of the training, and of the teacher's pass unless a run before does it."""
+    """Seconds of the training, and of the teacher's pass unless an earlier run does it."""
     distill = spec.distill
-    assert distill is not None, "only a taught student has a training"
+    assert distill is not None, "only a distilled student is trained"
     cached = distill.method == "cached" and any(
-        (one.teacher, one.distill) == (spec.teacher, distill) for one in before if one.student
+        (earlier.teacher, earlier.distill) == (spec.teacher, distill)
+        for earlier in before
+        if earlier.student
     )
-    asked = 0 if cached or not distill.uses_distributions else teacher.num_parameters
-    operations = distill.max_tokens * (6 * student.num_parameters + 2 * asked)
+    teacher_parameters = 0 if cached or not distill.uses_distributions else teacher.num_parameters
+    operations = distill.max_tokens * (6 * student.num_parameters + 2 * teacher_parameters)
     return operations / (SHARE_OF_PEAK * flops)
 
 
 @functools.cache
 def matmul_flops(where: torch.device) -> float:
-    """FLOP/s of the best of five products of 1024 x 1024 matrices, a tenth of a second."""
+    """FLOP/s of the fastest of five products of 1024 x 1024 matrices; takes a tenth of a second."""
     dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
     a = torch.ones(1024, 1024, device=where, dtype=dtype)
     seconds = []
     for _ in range(6):
-        began = time.perf_counter()
+        start = time.perf_counter()
         float((a @ a)[0, 0])  # waits for the device
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - start)
     return 2 * 1024**3 / min(seconds[1:])

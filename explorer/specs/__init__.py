@@ -13,6 +13,7 @@ students.py     the kinds of students
 distill.py      how a student is trained
 evaluation.py   what a model is evaluated on, how it is timed
 search.py       a search over variants of a run
+model_size.py   the sizes of a model that decide what a run needs
 """
 
 from explorer.specs.base import Bits, Spec

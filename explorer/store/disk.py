@@ -344,6 +344,13 @@ def write_weights(root: Path, run_id: str, folder: Path) -> None:
     write_text(run_folder(root, run_id) / WEIGHTS, str(folder.relative_to(root)) + "\n")
 
 
+def free_bytes(root: Path) -> int:
+    """Free space where runs put their large files: the working folder, or where it will be."""
+    work = root / ".work"
+    folder = next(path for path in (work, root, *root.resolve().parents) if path.exists())
+    return shutil.disk_usage(folder).free
+
+
 def weights_folder(root: Path, run_id: str) -> Path | None:
     """The folder of a run's student, or None when its weights are not on this machine.
 

@@ -42,11 +42,10 @@ from explorer.students.depth import (
     uniform_layers,
 )
 from explorer.students.fresh import create_fresh
-from explorer.students.size_target import shape_for_size
+from explorer.students.size_target import requested_shape, shape_for_size
 from explorer.students.width import (
     KeptWidths,
     keep_widths,
-    requested_shape,
     select_widths,
     width_importance,
 )

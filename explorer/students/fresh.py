@@ -17,13 +17,9 @@ from explorer.models.families import shape_of
 from explorer.models.layers import KEPT_LAYERS, KEPT_WIDTHS
 from explorer.specs import FreshStudent
 from explorer.students.depth import keep_config_layers, uniform_layers
-from explorer.students.size_target import shape_for_size
-from explorer.students.width import requested_shape
+from explorer.students.size_target import MIN_SHARE, requested_shape, shape_for_size
 
 log = logging.getLogger("explorer")
-
-MIN_SHARE = 0.1
-"""Least share of layers and widths for a target size: nothing is lost that was learned."""
 
 
 def create_fresh(teacher: PreTrainedModel, spec: FreshStudent) -> PreTrainedModel:

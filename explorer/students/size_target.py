@@ -1,4 +1,4 @@
-"""Sizes for a number of parameters: which layers and widths come close to it.
+"""The shape that a spec asks for: widths that it names, or those closest to a parameter count.
 
 All shapes on a grid are counted: every number of layers, hidden sizes in steps of about a
 thirty-second (whole multiples of the heads, which stay), MLP channels in steps of a power
@@ -12,19 +12,27 @@ import itertools
 import math
 from collections.abc import Iterator
 
-from transformers import PreTrainedModel
-
 from explorer.errors import BadInput
-from explorer.models.families import ModelShape, count_parameters, family_of, shape_of
+from explorer.models.families import (
+    ModelOutline,
+    ModelShape,
+    check_shape,
+    count_parameters,
+    family_of,
+    shape_of,
+)
+from explorer.specs import Widths
 
 TOLERANCE = 0.01
 """Shapes this close to the target, as a share of it, are judged by their proportions."""
 NUM_STEPS = 32
 """Sizes tried between nothing and the teacher's."""
+MIN_SHARE = 0.1
+"""Least share of layers and widths that a fresh student has of its teacher's."""
 
 
 def shape_for_size(
-    model: PreTrainedModel, num_parameters: int, *, min_depth: float, min_width: float
+    model: ModelOutline, num_parameters: int, *, min_depth: float, min_width: float
 ) -> ModelShape:
     """The shape that comes close to so many parameters; the same every time.
 
@@ -54,7 +62,7 @@ def shape_for_size(
 
 
 def _grid(
-    model: PreTrainedModel, whole: ModelShape, min_depth: float, min_width: float
+    model: ModelOutline, whole: ModelShape, min_depth: float, min_width: float
 ) -> Iterator[ModelShape]:
     """Every shape that is tried, the largest first."""
     heads_follow = family_of(model).fixed_head_dim
@@ -92,3 +100,48 @@ def _unevenness(shape: ModelShape, whole: ModelShape) -> tuple[float, int]:
     ]
     mean = sum(logs) / len(logs)
     return sum((log - mean) ** 2 for log in logs), -shape.num_layers
+
+
+def requested_shape(model: ModelOutline, sizes: Widths) -> ModelShape:
+    """The model's shape with the sizes that a spec names.
+
+    Raises:
+        BadInput: A size is larger than the model's, or the heads do not fit together.
+    """
+    whole, asked = shape_of(model), sizes.given_widths()
+    for name, size in asked.items():
+        if size > getattr(whole, name):
+            raise BadInput(
+                f"student.{name} must be between 1 and the teacher's {getattr(whole, name)}, "
+                f"got {size}."
+            )
+    heads = asked.get("num_attention_heads", whole.num_attention_heads)
+    if "num_key_value_heads" not in asked:
+        asked["num_key_value_heads"] = _groups_for(whole, heads)
+    shape = dataclasses.replace(whole, **asked)
+    check_shape(model, shape)
+    per_group = whole.num_attention_heads // whole.num_key_value_heads
+    if shape.num_attention_heads // shape.num_key_value_heads > per_group:
+        raise BadInput(
+            f"student.num_attention_heads must be at most {per_group} for each of the "
+            f"{shape.num_key_value_heads} key-value heads, got {shape.num_attention_heads}."
+        )
+    return shape
+
+
+def _groups_for(whole: ModelShape, heads: int) -> int:
+    """Key-value heads for so many query heads: whole groups, else as many heads in every group."""
+    per_group = whole.num_attention_heads // whole.num_key_value_heads
+    if heads % per_group == 0:
+        return heads // per_group
+    if heads % whole.num_key_value_heads == 0:
+        return whole.num_key_value_heads
+    possible = [
+        number
+        for number in range(1, whole.num_attention_heads + 1)
+        if number % per_group == 0 or number % whole.num_key_value_heads == 0
+    ]
+    raise BadInput(
+        f"student.num_attention_heads must leave whole groups of {per_group} or as many in each "
+        f"of the {whole.num_key_value_heads}: {', '.join(map(str, possible))}; got {heads}."
+    )

@@ -17,11 +17,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from explorer.errors import BadInput
 from explorer.models import families
 from explorer.models.families import ModelShape, family_of, shape_of
 from explorer.models.layers import layer_list
-from explorer.specs import Widths
 from explorer.students.depth import load_student_weights
 
 # Shape letters: B blocks, T tokens of a block, L layers, H hidden size, F channels of the MLP,
@@ -50,51 +48,6 @@ class KeptWidths:
     """Query heads, one list a layer."""
     groups: list[list[int]]
     """Key-value heads, one list a layer."""
-
-
-def requested_shape(model: PreTrainedModel, sizes: Widths) -> ModelShape:
-    """The model's shape with the sizes that a spec names.
-
-    Raises:
-        BadInput: A size is larger than the model's, or the heads do not fit together.
-    """
-    whole, asked = shape_of(model), sizes.given_widths()
-    for name, size in asked.items():
-        if size > getattr(whole, name):
-            raise BadInput(
-                f"student.{name} must be between 1 and the teacher's {getattr(whole, name)}, "
-                f"got {size}."
-            )
-    heads = asked.get("num_attention_heads", whole.num_attention_heads)
-    if "num_key_value_heads" not in asked:
-        asked["num_key_value_heads"] = _groups_for(whole, heads)
-    shape = dataclasses.replace(whole, **asked)
-    families.check_shape(model, shape)
-    per_group = whole.num_attention_heads // whole.num_key_value_heads
-    if shape.num_attention_heads // shape.num_key_value_heads > per_group:
-        raise BadInput(
-            f"student.num_attention_heads must be at most {per_group} for each of the "
-            f"{shape.num_key_value_heads} key-value heads, got {shape.num_attention_heads}."
-        )
-    return shape
-
-
-def _groups_for(whole: ModelShape, heads: int) -> int:
-    """Key-value heads for so many query heads: whole groups, else as many heads in every group."""
-    per_group = whole.num_attention_heads // whole.num_key_value_heads
-    if heads % per_group == 0:
-        return heads // per_group
-    if heads % whole.num_key_value_heads == 0:
-        return whole.num_key_value_heads
-    possible = [
-        number
-        for number in range(1, whole.num_attention_heads + 1)
-        if number % per_group == 0 or number % whole.num_key_value_heads == 0
-    ]
-    raise BadInput(
-        f"student.num_attention_heads must leave whole groups of {per_group} or as many in each "
-        f"of the {whole.num_key_value_heads}: {', '.join(map(str, possible))}; got {heads}."
-    )
 
 
 @torch.inference_mode()

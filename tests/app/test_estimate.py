@@ -36,8 +36,7 @@ def test_without_an_earlier_run_nothing_is_said(past):
     found = estimate_runs([planned(teacher="org/other")], runs, scores)
 
     assert found.seconds is None
-    assert found.memory_bytes is None
-    assert "first run will tell" in found.basis
+    assert "No earlier run" in found.basis
 
 
 def test_a_size_between_two_measured_ones_costs_between_them(past):
@@ -137,19 +136,9 @@ def test_timing_counts_student_and_teacher(past):
     assert found.seconds > 12 * teacher_ms / 1e3
 
 
-def test_a_larger_student_needs_more_memory(past):
-    """Training memory grows with the layers that are trained."""
-    runs, scores = past
-    small, large = (
-        estimate_runs([planned(student=DepthStudent(num_layers=n))], runs, scores) for n in (3, 28)
-    )
-
-    assert 0 < small.memory_bytes < large.memory_bytes
-
-
 @pytest.mark.parametrize("kind", [WidthStudent, BothStudent, FreshStudent])
 def test_a_student_of_a_size_costs_what_a_depth_student_of_that_size_does(past, kind):
-    """Of 12 layers or of as many parameters: the same time and the same memory."""
+    """Of 12 layers or of as many parameters: the same time."""
     runs, scores = past
     parameters = runs.set_index("label")["num_parameters"].astype(float)
     per_layer = (parameters["20 layers"] - parameters["10 layers"]) / 10
@@ -160,7 +149,6 @@ def test_a_student_of_a_size_costs_what_a_depth_student_of_that_size_does(past, 
     by_size = estimate_runs([planned(student=kind(kind=name, num_parameters=size))], runs, scores)
 
     assert by_size.seconds == pytest.approx(by_layers.seconds, rel=1e-3)
-    assert by_size.memory_bytes == pytest.approx(by_layers.memory_bytes, rel=1e-3)
 
 
 def test_a_measured_checkpoint_is_known_by_its_name(past):

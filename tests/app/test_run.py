@@ -1,6 +1,5 @@
 """The Run page: the order, its preview, the queue."""
 
-import json
 import os
 import re
 import shutil
@@ -15,10 +14,11 @@ import pytest
 
 from explorer import cli_subprocess, jobs
 from explorer import pipeline as engine
+from explorer.analysis.planning.run_memory import Machine
 from explorer.errors import JobError
 from explorer.jobs import ray_head, submission
 from explorer.lm_eval_io import export_run, import_run
-from explorer.pages.run import run_spec, students_form, training_form
+from explorer.pages.run import resources, run_spec, students_form, training_form
 from explorer.pages.shared import submitting
 from explorer.specs import DepthStudent, DistillSpec, RunSpec, Student, starter_sweep
 from explorer.store import disk, frames
@@ -395,18 +395,16 @@ def test_what_is_measured_is_not_started_again(root, study, open_page, submitted
     assert page.button(key="run_start").disabled
 
 
-def test_the_preview_says_what_will_be_refused(root, open_page):
-    """More memory needed than the newest run's device has, and by how much."""
-    run_ids = records.write_study(root)
-    for run_id in run_ids:
-        path = root / run_id / "record.json"
-        record = json.loads(path.read_text())
-        record["environment"]["memory_bytes"] = 10**6
-        path.write_text(json.dumps(record))
+def test_the_preview_says_what_will_be_refused(root, study, open_page, monkeypatch):
+    """In the words of the refusal itself: how much memory is missing, and what would fit."""
+    small = Machine("cpu", memory_bytes=10**6, disk_bytes=10**12, weight_bytes=4)
+    monkeypatch.setattr(resources, "machine_of", lambda *_: small)
 
-    said = text_of(open_page("run"))
+    page = open_page("run")
+    page.text_input(key="run_name").input("new").run()
 
-    assert "This will be refused: the device has 1.00 MB of memory" in said
+    assert "This will be refused: " in text_of(page)
+    assert "but this device has 1.00 MB" in text_of(page)
 
 
 def test_the_preview_rests_on_earlier_runs(study, open_page):

@@ -185,7 +185,7 @@ def test_the_load_is_not_taken_from_a_busy_teacher(store_root, study):
     assert students["usd_per_mtok"].notna().all()
 
 
-def test_estimates_of_timing_and_memory_leave_busy_runs_out(store_root, study):
+def test_estimates_of_timing_leave_busy_runs_out(store_root, study):
     """A slow moment makes no plan longer; the seconds of training and testing stay known."""
     planned = records.study("planned", layers=(12,))[1]
 

@@ -16,6 +16,7 @@ from explorer.models import loading, quantize
 from explorer.models.facts import model_facts
 from explorer.pipeline import preflight
 from explorer.specs import LatencySpec, RunSpec
+from explorer.specs.model_size import ModelSize
 from explorer.store import disk, frames
 
 needs_torchao = pytest.mark.skipif(
@@ -182,18 +183,18 @@ def test_the_planned_bytes_are_those_in_memory(tiny_llama, store_root):
     """Of a model with rows as long as a real one's, within a twentieth."""
     name = str(tiny_llama(hidden_size=512))
     spec = RunSpec(teacher=name, torch_bits=8, device="cpu")
-    planned, _ = preflight.model_sizes(spec)
+    planned, _ = preflight.model_sizes(spec, store_root)
 
     found = model_facts(loading.load(name, bits=8)).weight_bytes
 
-    assert planned.rounded_bytes(preflight.machine_of(spec, store_root), 8) == pytest.approx(
-        found, rel=0.05
-    )
+    assert run_memory.quantized_bytes(
+        planned, preflight.machine_of(spec, store_root), 8
+    ) == pytest.approx(found, rel=0.05)
 
 
 def test_a_rounded_teacher_needs_less_memory_while_it_teaches():
     """On a GPU by half or three quarters of its linear weights; not below what cutting needs."""
-    teacher = run_memory.ModelSize(7_000_000_000, 32, 4096, 11_008, 32_000)
+    teacher = ModelSize(7_000_000_000, 32, 4096, 11_008, 32_000)
     student = teacher.with_layers(4)
     where = run_memory.Machine("cuda", 80 * 10**9, 10**12, 2)
     student_spec = {"student": {"num_layers": 4}, "distill": {"corpus": "starter"}}
@@ -210,7 +211,7 @@ def test_a_rounded_teacher_needs_less_memory_while_it_teaches():
 
 def test_a_rounded_copy_counts_beside_its_teacher():
     """A variant is timed in turns with the whole model; on a processor it is loaded whole first."""
-    teacher = run_memory.ModelSize(7_000_000_000, 32, 4096, 11_008, 32_000)
+    teacher = ModelSize(7_000_000_000, 32, 4096, 11_008, 32_000)
     spec = RunSpec(torch_bits=8)
 
     def need(device):
@@ -225,7 +226,7 @@ def test_a_rounded_copy_counts_beside_its_teacher():
 
 def test_a_refusal_offers_a_rounded_teacher():
     """Where that is what fits."""
-    teacher = run_memory.ModelSize(7_000_000_000, 32, 4096, 11_008, 32_000)
+    teacher = ModelSize(7_000_000_000, 32, 4096, 11_008, 32_000)
     student = teacher.with_layers(1)
     spec = RunSpec.parse({"student": {"num_layers": 1}, "distill": {"method": "cached"}})
     need = sum(

@@ -1,16 +1,28 @@
 """What a run needs, and what is said where it does not fit."""
 
 import dataclasses
+import re
+from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
+import torch
 
 from explorer.analysis import numbers
 from explorer.analysis.planning import run_memory
-from explorer.analysis.planning.run_memory import Machine, ModelSize
+from explorer.analysis.planning.run_memory import Machine
 from explorer.distill import teacher_cache, train
-from explorer.errors import NoRoom
-from explorer.pipeline import preflight, run
+from explorer.errors import BadInput, NoRoom
+from explorer.models.facts import model_without_weights
+from explorer.models.loading import DTYPES, pick_dtype
+from explorer.pages.run import resources
+from explorer.pipeline import environment, preflight, run
 from explorer.specs import DistillSpec, RunSpec, SweepSpec
+from explorer.specs.model_size import ModelSize
+from explorer.store import disk
+from explorer.students.planned_sizes import planned_sizes
+from tests import tiny_models
 
 GB = 10**9
 STARTER = ModelSize(134_515_008, 30, 576, 1536, 49_152)
@@ -124,17 +136,17 @@ def test_shards_are_offered_where_a_student_is_too_large_for_one_device():
 
 def test_where_nothing_fits_it_says_so():
     """The teacher alone is too large."""
-    assert "Nothing smaller fits here" in run_memory.refusal(ordered(), STARTER, TEN, place(0.5))
+    assert "No smaller variant fits" in run_memory.refusal(ordered(), STARTER, TEN, place(0.5))
 
 
 def test_a_full_disk_is_refused_too():
     """Checkpoints, targets and the student have to lie somewhere."""
     said = run_memory.refusal(ordered(), STARTER, TEN, place(disk_gb=1.0))
 
-    assert "of disk, and 1.00 GB are free" in said
+    assert "of disk, but only 1.00 GB are free" in said
 
 
-def test_sizes_are_read_without_weights(tiny_llama):
+def test_sizes_are_read_without_weights(tiny_llama, tmp_path):
     """Every kind of student: its planned size is the one it will have."""
     teacher = str(tiny_llama())
     for student, layers in (
@@ -144,7 +156,7 @@ def test_sizes_are_read_without_weights(tiny_llama):
         ({"kind": "checkpoint", "model": str(tiny_llama(num_layers=2))}, 2),
         ({"kind": "both", "num_parameters": 30_000}, None),
     ):
-        whole, found = preflight.model_sizes(RunSpec(teacher=teacher, student=student))
+        whole, found = preflight.model_sizes(RunSpec(teacher=teacher, student=student), tmp_path)
         assert layers in (found.num_layers, None)
         assert found.num_parameters < whole.num_parameters
     assert found.num_parameters == pytest.approx(30_000, rel=0.1)
@@ -156,7 +168,7 @@ def test_a_run_that_cannot_fit_is_refused_before_it_starts(tiny_run, store_root,
     small = dataclasses.replace(preflight.machine_of(spec, store_root), memory_bytes=1000)
     monkeypatch.setattr(preflight, "machine_of", lambda spec, root: small)
 
-    with pytest.raises(NoRoom, match=r"tiny needs about .* To try all the same: explorer run"):
+    with pytest.raises(NoRoom, match=r"tiny needs about .* To try anyway: explorer run"):
         run(spec, store_root)
     monkeypatch.setenv(preflight.INSIST, "1")
     assert run(spec, store_root).status == "finished"
@@ -199,3 +211,92 @@ def test_what_several_runs_share_is_counted_once(tiny_llama, store_root):
     assert alone - shared == pytest.approx(1000 * 2 * STARTER.num_parameters / 0.5e12)
     assert large > small > 0
     assert converted == [None, None, None]
+
+
+STUDENTS = (
+    None,
+    {"num_layers": 2},
+    {"kind": "width", "intermediate_size": 32},
+    {"kind": "width", "num_parameters": 40_000},
+    {"kind": "both", "num_parameters": 30_000},
+    {"kind": "fresh", "num_layers": 3, "intermediate_size": 32},
+    {"kind": "fresh", "num_parameters": 25_000},
+)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3"])
+@pytest.mark.parametrize("student", STUDENTS, ids=str)
+def test_the_page_knows_the_sizes_that_the_run_has(family, student, tmp_path):
+    """From files alone, for every kind of student, they are those of the model itself."""
+    tiny_models.FAMILIES[family]().save_pretrained(tmp_path)
+    spec = RunSpec(teacher=str(tmp_path), student=student)
+
+    try:
+        built = planned_sizes(spec.teacher, spec.student, model_without_weights)
+    except BadInput:
+        assert resources.model_sizes(spec, tmp_path) is None
+    else:
+        assert resources.model_sizes(spec, tmp_path) == built
+
+
+def test_the_starter_is_known_before_it_is_fetched():
+    """Its sizes and the shapes of its weights are constants."""
+    sizes, student = resources.model_sizes(
+        RunSpec(student={"kind": "width", "num_parameters": 60_000_000}), Path("nowhere")
+    )
+
+    assert sizes == STARTER
+    assert student.num_parameters == pytest.approx(60_000_000, rel=0.01)
+
+
+@pytest.mark.parametrize("memory_gb", [0.3, 1.0, 2.2, 4.0, 64.0])
+@pytest.mark.parametrize("method", ["cached", "live", "labels"])
+@pytest.mark.parametrize(
+    "student", [None, {"num_layers": 10}, {"kind": "both", "num_parameters": 60_000_000}], ids=str
+)
+def test_the_page_refuses_what_the_run_refuses(memory_gb, method, student, tmp_path, monkeypatch):
+    """In the same words: the preview and the start of the run use one arithmetic."""
+    memory = int(memory_gb * GB)
+    monkeypatch.setattr(environment, "memory_bytes", lambda device: memory)
+    monkeypatch.setattr(resources.psutil, "virtual_memory", lambda: SimpleNamespace(total=memory))
+    monkeypatch.setattr(resources, "_has_gpu", lambda: False)
+    monkeypatch.setattr(preflight, "model_without_weights", lambda name: pytest.fail("is fetched"))
+    spec = RunSpec(device="cpu", student=student, distill={"method": method} if student else None)
+
+    shown = resources.planned_resources([spec], tmp_path, pd.DataFrame()).refusal
+    if shown is None:
+        preflight.refuse_oversized(spec, tmp_path)
+    else:
+        with pytest.raises(NoRoom, match=re.escape(shown)):
+            preflight.refuse_oversized(spec, tmp_path)
+
+
+def test_a_gpu_that_no_run_has_used_refuses_nothing(tmp_path, monkeypatch):
+    """Its memory is known from the newest run on it."""
+    monkeypatch.setattr(resources, "_has_gpu", lambda: True)
+    runs = pd.DataFrame({"device": ["cpu"], "memory_bytes": [10**9], "finished_at": ["1"]})
+    on_gpu = pd.DataFrame({"device": ["cuda"], "memory_bytes": [10**9], "finished_at": ["2"]})
+
+    assert resources.machine_of(RunSpec(), tmp_path, runs) is None
+    machine = resources.machine_of(RunSpec(), tmp_path, pd.concat([runs, on_gpu]))
+    assert (machine.device, machine.memory_bytes, machine.weight_bytes) == ("cuda", 10**9, 2)
+
+
+def test_the_disk_of_the_working_folder_counts(tmp_path, monkeypatch):
+    """Large files go there, and it may be on another disk than the records."""
+    (tmp_path / ".work").mkdir()
+    free = {tmp_path: 1, tmp_path / ".work": 10**12}
+    monkeypatch.setattr(
+        disk.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free[Path(folder)])
+    )
+
+    assert preflight.machine_of(RunSpec(device="cpu"), tmp_path).disk_bytes == 10**12
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("dtype", ["auto", *DTYPES])
+def test_a_weight_takes_as_many_bytes_as_torch_says(dtype, device):
+    """The page cannot ask torch."""
+    expected = pick_dtype(dtype, torch.device(device)).itemsize
+
+    assert run_memory.weight_bytes(dtype, device) == expected

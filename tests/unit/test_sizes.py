@@ -161,7 +161,7 @@ def test_reading_loads_no_model_library(tiny_llama):
     """The dashboard can do it while somebody types."""
     code = (
         "import sys; from explorer.models import sizes;"
-        "assert sizes.read(sys.argv[1]).num_layers == 4;"
+        "assert sizes.read_sizes(sys.argv[1]).num_layers == 4;"
         "heavy = {'torch', 'transformers', 'gguf', 'streamlit', 'ray'} & set(sys.modules);"
         "assert not heavy, heavy"
     )

@@ -13,7 +13,7 @@ from explorer.models.families import count_parameters, shape_of
 from explorer.models.layers import KEPT_LAYERS, KEPT_WIDTHS, kept_indices, kept_mask, layer_list
 from explorer.models.loading import Loaded, load
 from explorer.specs import BothStudent, DepthStudent, FreshStudent, WidthStudent
-from explorer.students import create, width
+from explorer.students import create, size_target, width
 from tests.tiny_models import FAMILIES, gpt2, llama, qwen3
 
 BLOCKS = torch.randint(0, 64, (3, 16), generator=torch.Generator().manual_seed(0))
@@ -187,9 +187,9 @@ def test_heads_without_groups_keep_whole_groups_where_possible(heads, groups):
     spec = WidthStudent(kind="width", num_attention_heads=heads)
     if groups is None:
         with pytest.raises(BadInput, match="whole groups of 2"):
-            width.requested_shape(teacher, spec)
+            size_target.requested_shape(teacher, spec)
         return
-    assert width.requested_shape(teacher, spec).num_key_value_heads == groups
+    assert size_target.requested_shape(teacher, spec).num_key_value_heads == groups
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-"""What memory and disk a run needs, part by part, and what would fit where it does not.
+"""How much memory and disk a run needs, part by part, and what would fit instead.
 
-The arithmetic of the training loop: nothing is measured here, and every part has its name.
-A Llama-like layer keeps for its way back, for each token, ten vectors of the hidden size
-and four of the MLP's channels.
+The Run page and the check at the start of a run both use `refusal`. It is arithmetic about the
+training loop; nothing is measured. For each token, a Llama-like layer keeps ten vectors of the
+hidden size and four of the MLP's width for its backward pass.
 """
 
 import dataclasses
@@ -12,113 +12,99 @@ from typing import Any
 
 from explorer.analysis import numbers
 from explorer.specs import DepthStudent, DistillSpec, RunSpec
+from explorer.specs.model_size import ModelSize
 
 LIBRARIES_BYTES = {"cpu": 450e6, "cuda": 600e6}
-"""What a process takes with torch and transformers loaded, or CUDA's context of a device."""
+"""Memory of a process with torch and transformers loaded, or of CUDA's context."""
 CHUNK_POSITIONS = 512
-"""As in the training loop: positions whose logits exist at one time."""
+"""Positions whose logits exist at one time, as in the training loop."""
 TARGET_BLOCKS = 4
-"""As in the teacher's pass: blocks whose logits exist at one time."""
+"""Blocks whose logits exist at one time, as in the teacher's pass."""
 STORED_BITS = {8: 8.1, 4: 5.0}
-"""Of a rounded linear weight: with its share of a row's scale and offset, or of the two 16-bit
-numbers that a group of 32 has."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelSize:
-    """A model's size, before it is in memory."""
-
-    num_parameters: int
-    num_layers: int
-    hidden_size: int
-    intermediate_size: int
-    vocab_size: int
-
-    @property
-    def per_layer(self) -> float:
-        """Parameters of a layer, the embedding taken as tied."""
-        return (self.num_parameters - self.vocab_size * self.hidden_size) / self.num_layers
-
-    def rounded_bytes(self, place: "Machine", bits: int | None) -> float:
-        """Bytes of the weights, all but the embedding rounded to so many bits; None rounds none."""
-        if bits is None:
-            return float(self.num_parameters * place.weight_bytes)
-        embedding = self.vocab_size * self.hidden_size
-        linear = (self.num_parameters - embedding) * STORED_BITS[bits] / 8
-        return embedding * place.weight_bytes + linear
-
-    def with_layers(self, num_layers: int) -> "ModelSize":
-        """The size with fewer layers."""
-        gone = (self.num_layers - num_layers) * self.per_layer
-        size = int(self.num_parameters - gone)
-        return dataclasses.replace(self, num_layers=num_layers, num_parameters=size)
+"""Bits of a quantised linear weight, with its share of the scales and offsets."""
+WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """Where a run would be done."""
+    """The machine that a run would use."""
 
     device: str
     """cpu or cuda."""
     memory_bytes: int
     disk_bytes: int
-    """Free where the store lies."""
+    """Free space on the disk of the store's working folder."""
     weight_bytes: int
-    """Bytes of a weight that is not trained: 4 on a CPU, 2 on CUDA, unless the spec says."""
+    """Bytes of a weight that is not trained: see `weight_bytes`."""
     num_shards: int = 1
-    """Devices over which a student's layers are spread while it is trained."""
+    """Devices over which the student's layers are sharded during training."""
+
+
+def weight_bytes(dtype: str, device: str) -> int:
+    """Bytes of a weight that is not trained; `auto` is bfloat16 on CUDA and float32 on a CPU."""
+    if dtype == "auto":
+        return 2 if device == "cuda" else 4
+    return WEIGHT_BYTES[dtype]
+
+
+def quantized_bytes(model: ModelSize, machine: Machine, bits: int | None) -> float:
+    """Bytes of a model's weights, all but the embedding in `bits` bits; None quantises nothing."""
+    if bits is None:
+        return float(model.num_parameters * machine.weight_bytes)
+    linear = (model.num_parameters - model.embedding_parameters) * STORED_BITS[bits] / 8
+    return model.embedding_parameters * machine.weight_bytes + linear
 
 
 def memory_parts(
-    spec: RunSpec, teacher: ModelSize, student: ModelSize, place: Machine
+    spec: RunSpec, teacher: ModelSize, student: ModelSize, machine: Machine
 ) -> dict[str, float]:
-    """Bytes that are needed at one time, by what they are for, where the need is highest."""
-    libraries = {"libraries": LIBRARIES_BYTES[place.device]}
-    moments = _moments(spec, teacher, student, place)
+    """Bytes by purpose, at the moment of the run that needs most."""
+    libraries = {"libraries": LIBRARIES_BYTES[machine.device]}
+    moments = _moments(spec, teacher, student, machine)
     return libraries | max(moments, key=lambda parts: sum(parts.values()))
 
 
 def _moments(
-    spec: RunSpec, teacher: ModelSize, student: ModelSize, place: Machine
+    spec: RunSpec, teacher: ModelSize, student: ModelSize, machine: Machine
 ) -> Iterator[dict[str, float]]:
-    """What is in memory in turn: to cut and to time, to ask the teacher, to train."""
-    whole = {"the teacher's weights": teacher.rounded_bytes(place, None)}
+    """What is in memory at each stage: cutting and timing, the teacher's pass, training."""
+    whole = {"the teacher's weights": quantized_bytes(teacher, machine, None)}
     if spec.is_teacher:
         yield whole
         return
-    # On a processor a model is rounded only after it was loaded.
-    measured_bits = spec.torch_bits if place.device == "cuda" and spec.student is None else None
-    name = "the student's weights" if spec.student else "the same weights rounded"
+    # On a CPU a model is quantised only after it was loaded.
+    measured_bits = spec.torch_bits if machine.device == "cuda" and spec.student is None else None
+    name = "the student's weights" if spec.student else "the same weights quantised"
     if spec.student or spec.torch_bits:
-        yield whole | {name: student.rounded_bytes(place, measured_bits)}
+        yield whole | {name: quantized_bytes(student, machine, measured_bits)}
     else:
         yield whole
     if spec.distill is None:
         return
     distill = spec.distill
-    teaching = {"the teacher's weights": teacher.rounded_bytes(place, distill.teacher_bits)}
-    yield teaching | {"the teacher's logits": _asking(distill, teacher, place)}
-    yield teaching | _training(distill, teacher, student, place)
+    teaching = {"the teacher's weights": quantized_bytes(teacher, machine, distill.teacher_bits)}
+    yield teaching | {"the teacher's logits": _teacher_logits(distill, teacher, machine)}
+    yield teaching | _training(distill, teacher, student, machine)
 
 
-def _asking(distill: DistillSpec, teacher: ModelSize, place: Machine) -> float:
-    """The teacher's logits of some blocks at once, and one block's in float32 three times."""
-    per_token = teacher.vocab_size * (TARGET_BLOCKS * place.weight_bytes + 3 * 4)
+def _teacher_logits(distill: DistillSpec, teacher: ModelSize, machine: Machine) -> float:
+    """The teacher's logits: several blocks at once, and one block in float32 three times."""
+    per_token = teacher.vocab_size * (TARGET_BLOCKS * machine.weight_bytes + 3 * 4)
     return float(distill.block_tokens * per_token)
 
 
 def _training(
-    distill: DistillSpec, teacher: ModelSize, student: ModelSize, place: Machine
+    distill: DistillSpec, teacher: ModelSize, student: ModelSize, machine: Machine
 ) -> dict[str, float]:
     tokens = (distill.micro_blocks or distill.blocks_per_step) * distill.block_tokens
     hidden, vocabulary = student.hidden_size, student.vocab_size
     embedding = vocabulary * hidden
-    # In shards a layer is whole only while it computes.
-    held = (student.num_parameters - embedding) / place.num_shards
-    computing = student.per_layer if place.num_shards > 1 else 0.0
+    # A sharded layer is whole only while it computes.
+    held = (student.num_parameters - embedding) / machine.num_shards
+    computing = student.per_layer if machine.num_shards > 1 else 0.0
     trained = held + (embedding if distill.train_embeddings else 0)
     # bfloat16 under autocast, but norms and sums stay float32.
-    autocast = distill.in_bfloat16(place.device)
+    autocast = distill.in_bfloat16(machine.device)
     narrow = 2 if autocast else 4
     layer = tokens * (4 * 4 * hidden + narrow * (6 * hidden + 4 * student.intermediate_size))
     if distill.gradient_checkpointing:
@@ -127,12 +113,12 @@ def _training(
         layers = student.num_layers * layer
     live = distill.method == "live"
     if live and distill.hidden_weight > 0:
-        layers += teacher.num_layers * tokens * teacher.hidden_size * place.weight_bytes
+        layers += teacher.num_layers * tokens * teacher.hidden_size * machine.weight_bytes
     copies = 3 + (2 if live else 0)
     weights = 4 * (held + computing + embedding) + (trained * 2 if autocast else 0)
     positions, columns = min(CHUNK_POSITIONS, tokens), vocabulary
     if distill.vocab_sample:
-        # A chunk is of one block, and of its tokens each may have others that the teacher kept.
+        # A chunk is one block, and the teacher's top tokens may differ for each of its positions.
         positions = min(CHUNK_POSITIONS, distill.block_tokens)
         columns = min(vocabulary, distill.block_tokens * (distill.top_k + 1) + distill.vocab_sample)
     logits = positions * columns * 4 * copies + (
@@ -147,11 +133,11 @@ def _training(
     }
 
 
-def disk_bytes(spec: RunSpec, student: ModelSize, place: Machine) -> float:
-    """Bytes of targets, two checkpoints (the new one before the old goes) and the student."""
+def disk_bytes(spec: RunSpec, student: ModelSize, machine: Machine) -> float:
+    """Bytes of the teacher cache, two checkpoints (the old one goes last) and the student."""
     if spec.student is None:
         return 0.0
-    weights = float(student.num_parameters * place.weight_bytes)
+    weights = float(student.num_parameters * machine.weight_bytes)
     if spec.distill is None:
         return weights
     distill = spec.distill
@@ -162,39 +148,40 @@ def disk_bytes(spec: RunSpec, student: ModelSize, place: Machine) -> float:
     return weights + targets + 2 * student.num_parameters * 12
 
 
-def refusal(spec: RunSpec, teacher: ModelSize, student: ModelSize, place: Machine) -> str | None:
-    """Why a run cannot be done here, by how much, and what could; None where it fits."""
-    parts = memory_parts(spec, teacher, student, place)
+def refusal(spec: RunSpec, teacher: ModelSize, student: ModelSize, machine: Machine) -> str | None:
+    """Why a run does not fit on this machine, and what would fit; None if it fits."""
+    parts = memory_parts(spec, teacher, student, machine)
     need = sum(parts.values())
-    if need > place.memory_bytes:
+    if need > machine.memory_bytes:
+        too_little = numbers.size(need - machine.memory_bytes)
         largest = sorted(parts, key=lambda name: -parts[name])[:3]
         shown = ", ".join(f"{name} {numbers.size(parts[name])}" for name in largest)
-        options = list(_that_fit(spec, teacher, student, place))
-        advice = "Here would fit: " + "; ".join(options) if options else "Nothing smaller fits here"
+        options = list(_that_fit(spec, teacher, student, machine))
+        advice = "These fit: " + "; ".join(options) if options else "No smaller variant fits"
         return (
-            f"{spec.name} needs about {numbers.size(need)} of memory ({shown}), and this device "
-            f"has {numbers.size(place.memory_bytes)}: {numbers.size(need - place.memory_bytes)} "
-            f"too little. {advice}."
+            f"{spec.name} needs about {numbers.size(need)} of memory ({shown}), but this device "
+            f"has {numbers.size(machine.memory_bytes)}, {too_little} too little. {advice}."
         )
-    room = disk_bytes(spec, student, place)
-    if room > place.disk_bytes:
+    disk_need = disk_bytes(spec, student, machine)
+    if disk_need > machine.disk_bytes:
         return (
-            f"{spec.name} needs about {numbers.size(room)} of disk, and "
-            f"{numbers.size(place.disk_bytes)} are free: {numbers.size(room - place.disk_bytes)} "
-            "too little. Make room, or choose another folder with --results."
+            f"{spec.name} needs about {numbers.size(disk_need)} of disk, but only "
+            f"{numbers.size(machine.disk_bytes)} are free, "
+            f"{numbers.size(disk_need - machine.disk_bytes)} too little. Free some space, or "
+            "choose another folder with --results."
         )
     return None
 
 
 def _that_fit(
-    spec: RunSpec, teacher: ModelSize, student: ModelSize, place: Machine
+    spec: RunSpec, teacher: ModelSize, student: ModelSize, machine: Machine
 ) -> Iterator[str]:
-    """Changes that bring a run into this memory, the gentlest first."""
+    """Changes with which the run fits in memory, the smallest change first."""
 
     def need(distill: DistillSpec | None = spec.distill, size: ModelSize = student) -> float:
         return sum(
             memory_parts(
-                spec.with_(distill=distill and distill.model_dump()), teacher, size, place
+                spec.with_(distill=distill and distill.model_dump()), teacher, size, machine
             ).values()
         )
 
@@ -204,18 +191,18 @@ def _that_fit(
         {"micro_blocks": 1, "gradient_checkpointing": True},
         {"teacher_bits": 8},
     )
-    found = False
+    one_fits = False
     for changes in gentle if spec.distill else ():
-        assert spec.distill is not None, "the loop has no turn otherwise"
+        assert spec.distill is not None, "the loop is empty otherwise"
         bytes_needed = need(spec.distill.with_(**changes))
-        if bytes_needed <= place.memory_bytes and not (found and len(changes) > 1):
-            found = True
+        if bytes_needed <= machine.memory_bytes and not (one_fits and len(changes) > 1):
+            one_fits = True
             words = " with ".join(f"distill.{key}: {json.dumps(v)}" for key, v in changes.items())
             yield f"{words} ({numbers.size(bytes_needed)})"
-    for num_shards in (2, 4, 8) if place.device == "cuda" and spec.distill else ():
-        spread = dataclasses.replace(place, num_shards=num_shards)
+    for num_shards in (2, 4, 8) if machine.device == "cuda" and spec.distill else ():
+        spread = dataclasses.replace(machine, num_shards=num_shards)
         bytes_needed = sum(memory_parts(spec, teacher, student, spread).values())
-        if num_shards > place.num_shards and bytes_needed <= place.memory_bytes:
+        if num_shards > machine.num_shards and bytes_needed <= machine.memory_bytes:
             yield (
                 f"{num_shards} such devices with accelerate launch --config_file "
                 f"docs/accelerate/shards.yaml ({numbers.size(bytes_needed)} of each)"
@@ -224,6 +211,6 @@ def _that_fit(
     if isinstance(spec.student, DepthStudent):
         for layers in range(student.num_layers - 1, 0, -1):
             bytes_needed = need(size=student.with_layers(layers))
-            if bytes_needed <= place.memory_bytes:
+            if bytes_needed <= machine.memory_bytes:
                 yield f"student.num_layers: {layers} ({numbers.size(bytes_needed)})"
                 return

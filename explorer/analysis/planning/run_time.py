@@ -18,11 +18,6 @@ import pandas as pd
 from explorer.analysis import interference
 from explorer.specs import MAX_SHARE_PER_CUT, CheckpointStudent, DepthStudent, DistillSpec, RunSpec
 
-BYTES_PER_TRAINED_PARAMETER = 16
-"""float32 weight, its gradient and AdamW's two moments."""
-BYTES_PER_FROZEN_PARAMETER = 4
-"""float32 weight."""
-
 OTHER_SHORTCUTS = (
     " No student there was taught with the same shortcuts (precision, tokens drawn), so the "
     "training's time is a rough guess."
@@ -38,8 +33,6 @@ class Estimate:
     """What several runs will take together; None where no earlier run tells."""
 
     seconds: float | None
-    memory_bytes: float | None
-    """The least that the largest run needs; libraries and activations come on top."""
     basis: str
     """On which earlier runs it rests."""
     unknown: tuple[str, ...]
@@ -67,11 +60,9 @@ def estimate_runs(
     """
     todo, past = _split(specs, runs, device_name)
     if not todo:
-        return Estimate(0.0, None, NOTHING_TO_RUN, ())
+        return Estimate(0.0, NOTHING_TO_RUN, ())
     if past.empty:
-        return Estimate(
-            None, None, "No run of this teacher on this machine yet: the first run will tell.", ()
-        )
+        return Estimate(None, "No earlier run of this teacher on this machine to go by.", ())
     num_busy = int(interference.was_busy(past).sum())
     past = interference.without_times(past)
     total, unknown = 0.0, set[str]()
@@ -95,8 +86,6 @@ def estimate_runs(
         chosen.add(layer_choice_key(spec))
         total += sum(seconds for seconds in parts.values() if seconds is not None)
         unknown |= {name for name, seconds in parts.items() if seconds is None}
-    memory = [_memory_bytes(spec, parameters_of(spec, runs), past) for spec in todo]
-    known_memory = [value for value in memory if value is not None]
     names = past["device_name"].iloc[-1]
     how_many = f"{len(past)} earlier run{'' if len(past) == 1 else 's'}"
     guessed = not _taught(past).empty and any(
@@ -104,7 +93,6 @@ def estimate_runs(
     )
     return Estimate(
         total or None,
-        max(known_memory) if known_memory else None,
         f"From {how_many} on {names}."
         + (
             f" {interference.left_out_sentence(num_busy, 'used for training and testing only')}."
@@ -289,18 +277,3 @@ def _timing_s(spec: RunSpec, size: float | None, past: pd.DataFrame) -> float | 
         theirs = past["teacher_latency_ms"].median()
         answer_ms += float(theirs) if pd.notna(theirs) else answer_ms
     return (asked.warmup + asked.repeats) * answer_ms / 1e3
-
-
-def _memory_bytes(spec: RunSpec, size: float | None, past: pd.DataFrame) -> float | None:
-    """The larger of timing, as measured, and training, by its arithmetic."""
-    timed = _line(past["num_parameters"], past["peak_memory_bytes"], size)
-    if spec.distill is None or size is None:
-        return timed
-    frozen = 0.0
-    alike = _uncut_widths(spec.teacher, past)
-    if not spec.distill.train_embeddings and alike["num_layers"].nunique() > 1:
-        # What a student without layers would have: the embedding and the last norm.
-        frozen = _line(alike["num_layers"], alike["num_parameters"], 0.0, least=0.0) or 0.0
-    trained = max(size - frozen, 0.0)
-    training = BYTES_PER_TRAINED_PARAMETER * trained + BYTES_PER_FROZEN_PARAMETER * frozen
-    return max(training, timed or 0.0)

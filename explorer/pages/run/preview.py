@@ -11,7 +11,7 @@ from explorer.analysis.stats import paired_tests
 from explorer.catalogue import prices
 from explorer.errors import ExplorerError
 from explorer.index import Snapshot
-from explorer.pages.run import run_spec
+from explorer.pages.run import resources, run_spec
 from explorer.pages.shared import glossary, text_format
 from explorer.specs import RunSpec
 
@@ -26,13 +26,14 @@ def study_preview(specs: list[RunSpec], new: list[RunSpec], snapshot: Snapshot, 
         root: The store.
     """
     taken = run_time.estimate_runs(new, snapshot.runs, snapshot.scores)
+    needed = resources.planned_resources(new, root, snapshot.runs)
     with st.container(border=True, key="run_preview"):
         hover = html.escape(glossary.TERMS["detectable"], quote=True)
         st.html(
-            f'<p class="plan">{_runs(specs, new)}<br>{_costs(taken, snapshot, root)}<br>'
+            f'<p class="plan">{_runs(specs, new)}<br>{_costs(taken, needed, snapshot, root)}<br>'
             f'<span title="{hover}">{html.escape(_detectable(specs, snapshot))}</span></p>'
             + (f'<p class="quiet">{html.escape(_basis(taken))}</p>' if new else "")
-            + _too_large(taken, snapshot)
+            + _refusal(needed)
             + _large_steps(new, snapshot)
         )
 
@@ -52,12 +53,14 @@ def _runs(specs: list[RunSpec], new: list[RunSpec]) -> str:
     return html.escape(f"{text_format.plural(len(specs), 'run')}: {which}{finished}.")
 
 
-def _costs(taken: run_time.Estimate, snapshot: Snapshot, root: Path) -> str:
+def _costs(
+    taken: run_time.Estimate, needed: resources.Resources, snapshot: Snapshot, root: Path
+) -> str:
     if taken.seconds is None:
         return "<b>Time unknown</b>"
     parts = [f"<b>about {numbers.duration(taken.seconds)}</b>"]
-    if taken.memory_bytes:
-        parts.append(f"at least {numbers.size(taken.memory_bytes)} of memory")
+    if needed.memory_bytes:
+        parts.append(f"about {numbers.size(needed.memory_bytes)} of memory")
     price = _price(snapshot, root)
     if price is not None:
         usd = price.usd_per_hour * taken.seconds / 3600
@@ -78,17 +81,11 @@ def _price(snapshot: Snapshot, root: Path) -> prices.Price | None:
     return known.get(newest["device_name"].iloc[0])
 
 
-def _too_large(taken: run_time.Estimate, snapshot: Snapshot) -> str:
-    """A word where even the least that a run needs is more than the newest run's device has."""
-    known = snapshot.runs.sort_values("finished_at")["memory_bytes"].dropna()
-    if known.empty or not taken.memory_bytes or taken.memory_bytes <= known.iloc[-1]:
+def _refusal(needed: resources.Resources) -> str:
+    """Why a run will be refused when it starts, in the words of that refusal; else empty."""
+    if needed.refusal is None:
         return ""
-    said = (
-        f"This will be refused: the device has {numbers.size(known.iloc[-1])} of memory, "
-        f"{numbers.size(taken.memory_bytes - known.iloc[-1])} too little. A smaller student fits, "
-        "or one cut from a smaller model."
-    )
-    return f'<p class="quiet">{html.escape(said)}</p>'
+    return f'<p class="quiet">{html.escape(f"This will be refused: {needed.refusal}")}</p>'
 
 
 def _detectable(specs: list[RunSpec], snapshot: Snapshot) -> str:
