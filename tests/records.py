@@ -34,7 +34,7 @@ from explorer.records import (
     Timing,
 )
 from explorer.specs import DepthStudent, DistillSpec, RunSpec, SweepSpec, starter_sweep
-from explorer.store import disk
+from explorer.store import atomic, disk
 from explorer.store.progress import Progress
 
 TEACHER_LAYERS = 30
@@ -105,7 +105,7 @@ def leave_student(root: Path, run_id: str, model: Path) -> Path:
     finished = root / disk.STUDENTS / run_id
     with tempfile.TemporaryDirectory(dir=root) as unfinished:
         shutil.copytree(model, Path(unfinished) / run_id / "model")
-        disk.move_folder(Path(unfinished) / run_id, finished)
+        atomic.move_folder(Path(unfinished) / run_id, finished)
     disk.write_weights(root, run_id, finished / "model")
     return finished / "model"
 
@@ -128,7 +128,7 @@ def write_every_state(root: Path) -> dict[str, str]:
         status = {"run_id": ids[state], "updated_at": time.time()} | status
         disk.write_status(root, ids[state], status)
     ids["begun"] = _open(root, "begun")
-    Progress(root, ids["begun"]).write(state="running")
+    Progress(root, ids["begun"]).write_status(state="running")
     ids["running"] = _open(root, "running")
     Progress(root, ids["running"])(
         "distil", 40_000, 150_000, "tokens", loss=1.23, losses=[2.5, 1.23], tokens_per_s=412.0

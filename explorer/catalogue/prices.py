@@ -18,7 +18,7 @@ import yaml
 from explorer.errors import BadInput
 from explorer.records.rows import row_dicts
 from explorer.specs import Spec
-from explorer.store import disk
+from explorer.store import atomic
 
 BOOK = Path(__file__).with_name("hardware.csv")
 OVERRIDES = "prices.yaml"
@@ -144,7 +144,7 @@ def write_override(path: Path, device_name: str, price: Price | None) -> None:
         name: one.model_dump(exclude_defaults=True) | {"provider": one.provider}
         for name, one in prices.items()
     }
-    disk.write_text(path, yaml.safe_dump(data, sort_keys=True, allow_unicode=True))
+    atomic.write_text(path, yaml.safe_dump(data, sort_keys=True, allow_unicode=True))
 
 
 def prices_for(runs: pd.DataFrame, root: Path) -> dict[str, Price]:

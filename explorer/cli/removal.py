@@ -70,10 +70,12 @@ def list_trash(
     """List deleted runs, or delete them for good."""
     root = root_of(results)
     if empty:
-        num_runs = trash.empty(root)
+        num_runs = trash.empty_trash(root)
         console.print(f"Deleted {num_runs} run{'' if num_runs == 1 else 's'} for good.")
         return
-    rows = [{"Run": entry.run_id, "Deleted": entry.deleted_at} for entry in trash.deleted(root)]
+    rows = [
+        {"Run": entry.run_id, "Deleted": entry.deleted_at} for entry in trash.deleted_runs(root)
+    ]
     if rows:
         print_table(pd.DataFrame(rows), identifying=["Run"], wide=wide)
     else:

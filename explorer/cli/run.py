@@ -154,7 +154,7 @@ def _do(
     sizes.check_students(runs, root)
     if again and int(os.environ.get("RANK", "0")) == 0:
         for one in runs:
-            disk.request_again(root, one.run_id)
+            disk.request_remeasure(root, one.run_id)
     if queue:
         from explorer import jobs
 

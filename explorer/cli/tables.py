@@ -242,7 +242,7 @@ def _analysed(index: StoreIndex, run_ids: list[str], utilisation: float) -> pd.D
 def hidden_runs(root: Path) -> frozenset[str]:
     """The runs that tables leave out unless they are named; none where their file is damaged."""
     try:
-        return trash.hidden(root)
+        return trash.hidden_run_ids(root)
     except DamagedStore as error:
         print(error, file=sys.stderr)
         return frozenset()

@@ -18,7 +18,7 @@ from explorer.distill.heldout import HeldOut
 from explorer.distill.train_state import TrainState
 from explorer.errors import NoRoom
 from explorer.records import CurvePoint
-from explorer.store import disk
+from explorer.store import atomic
 
 WEIGHTS, PROGRESS = "training.pt", "state.json"
 """Files of a checkpoint; a folder that has both is whole."""
@@ -99,7 +99,7 @@ def save(state: TrainState, progress: TrainingProgress, checkpoint: Path | None)
             torch.save(weights, file)
             file.flush()
             os.fsync(file.fileno())
-        disk.write_text(partial / PROGRESS, json.dumps(progress.to_dict()))
+        atomic.write_text(partial / PROGRESS, json.dumps(progress.to_dict()))
         if checkpoint.exists():
             shutil.rmtree(old, ignore_errors=True)
             checkpoint.replace(old)

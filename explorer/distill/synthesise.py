@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from explorer.errors import BadInput
 from explorer.models.loading import Loaded
-from explorer.store import disk
+from explorer.store import atomic
 
 # Shape letters: B documents of a batch, T tokens, V vocabulary, K most likely tokens kept.
 
@@ -65,7 +65,7 @@ def synthesise(
     partial = out.with_suffix(".partial")
     batches = _read_batches(partial, recipe)
     # Without what a killed call left of its last line, which would spoil the next one.
-    disk.write_text(partial, "".join(_line(part) for part in [recipe, *batches]))
+    atomic.write_text(partial, "".join(_line(part) for part in [recipe, *batches]))
     progress(len(batches) * batch_size * document_tokens, num_tokens)
     for index in range(len(batches), num_batches):
         size = min(batch_size, num_documents - index * batch_size)
@@ -90,11 +90,11 @@ def synthesise(
             file.write(_line(texts))
     texts = list(dict.fromkeys(text for batch in batches for text in batch))
     recipe["num_documents"] = len(texts)
-    disk.write_text(
+    atomic.write_text(
         out.with_name(out.name + ".recipe.json"),
         json.dumps(recipe, indent=2, ensure_ascii=False) + "\n",
     )
-    disk.write_text(out, "".join(_line({"text": text}) for text in texts))
+    atomic.write_text(out, "".join(_line({"text": text}) for text in texts))
     partial.unlink()
     return recipe
 

@@ -37,7 +37,7 @@ from explorer.distill.packed_topk import PackedRows, PackedTopK
 from explorer.errors import DamagedStore, NoRoom
 from explorer.models.loading import Loaded
 from explorer.records import TargetsFacts
-from explorer.store.disk import write_text
+from explorer.store.atomic import write_text
 
 # Shape letters: N blocks, B blocks of a batch, T tokens of a block, K kept tokens, E kept tokens
 # and bucket (no bucket where all tokens are kept), V vocabulary, R bytes of a position's row.

@@ -17,7 +17,7 @@ from typing import Any
 
 from lm_eval.api.model import CacheHook, hash_args
 
-from explorer.store import disk
+from explorer.store import atomic
 
 
 class ResponseCache(CacheHook):
@@ -50,7 +50,7 @@ class ResponseCache(CacheHook):
                 break
             whole.append(line + "\n")
         if lines and len(whole) < len(lines):
-            disk.write_text(path, "".join(whole))
+            atomic.write_text(path, "".join(whole))
 
     def find(self, attr: str, requests: Sequence[Any]) -> list[Any] | None:
         """The answers that an earlier process got to this batch, which then count, or None.

@@ -20,7 +20,7 @@ import numpy as np
 from lm_eval.utils import handle_non_serializable, sanitize_list
 
 from explorer.records import TaskScore
-from explorer.store import disk
+from explorer.store import atomic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,15 +72,15 @@ class TaskFiles:
         date = datetime.now(UTC).replace(tzinfo=None).isoformat().replace(":", "-")
         samples_file, results_file = f"samples_{self.part}_{date}.jsonl", f"results_{date}.json"
         lines = "".join(_dump(sample) + "\n" for sample in samples)
-        disk.write_text(self.folder / samples_file, lines)
-        disk.write_text(self.folder / results_file, _dump(results, indent=1) + "\n")
+        atomic.write_text(self.folder / samples_file, lines)
+        atomic.write_text(self.folder / results_file, _dump(results, indent=1) + "\n")
         marker = {
             "key": self.key,
             "samples": samples_file,
             "results": results_file,
             "scores": [score.model_dump() for score in scores],
         }
-        disk.write_text(self.marker, json.dumps(marker, indent=1) + "\n")
+        atomic.write_text(self.marker, json.dumps(marker, indent=1) + "\n")
         for path in older:
             path.unlink(missing_ok=True)
 

@@ -31,8 +31,8 @@ def read_answers(
 ) -> dict[tuple[str, str], TaskAnswers]:
     """A run's answers by task and metric, of its headline metrics alone.
 
-    It does what `disk.answers` and `pairing.scored_model` do together, without a frame a run: some
-    3 ms where they take 20. A missing or damaged file holds no answers.
+    It does what `disk.load_answers` and `pairing.scored_model` do together, without a frame a
+    run: some 3 ms where they take 20. A missing or damaged file holds no answers.
     """
     try:
         table = parquet.ParquetFile(path, read_dictionary=["task", "metric"]).read(

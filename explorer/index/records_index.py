@@ -135,7 +135,7 @@ class RecordsIndex:
         elif changed or gone:
             self._read(changed, gone, on_progress)
         try:
-            self._hidden, self._hidden_problem = trash.hidden(self.root), None
+            self._hidden, self._hidden_problem = trash.hidden_run_ids(self.root), None
         except DamagedStore as error:
             self._hidden, self._hidden_problem = frozenset(), str(error)
         self._looked_at = time.monotonic()
@@ -262,7 +262,7 @@ class RecordsIndex:
             f"SELECT run_id, weights FROM folders {where_in(run_ids)} AND weights IS NOT NULL",
             parameters(run_ids),
         )
-        folders = ((row[0], disk.weights_named(self.root, row[1])) for row in rows)
+        folders = ((row[0], disk.weights_by_name(self.root, row[1])) for row in rows)
         return {run_id: folder for run_id, folder in folders if folder is not None}
 
     # States

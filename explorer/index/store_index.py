@@ -106,7 +106,7 @@ class StoreIndex(RecordsIndex):
     def answers(self, run_id: str) -> pd.DataFrame:
         """A run's answers; none where the file is damaged, since its record still counts."""
         try:
-            return disk.answers(self.root, run_id)
+            return disk.load_answers(self.root, run_id)
         except DamagedStore:
             return pd.DataFrame(columns=["task", "metric", "doc_id", "doc_hash", "value"])
 

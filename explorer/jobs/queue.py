@@ -71,7 +71,7 @@ def submit(specs: list[RunSpec], root: Path, on_progress: OnProgress = no_progre
     """Queue runs, teachers first; returns their ids in the order given.
 
     Runs that are queued, running or finished are left alone, except finished ones that
-    `disk.request_again` marked. The first call starts the local Ray head, which can take half a
+    `disk.request_remeasure` marked. The first call starts the local Ray head, which can take half a
     minute; `on_progress` says so.
 
     Raises:
@@ -118,7 +118,7 @@ def resume(root: Path, run_id: str, on_progress: OnProgress = no_progress) -> st
     spec = disk.read_spec(root, run_id)
     sizes.check_students([spec], root)
     if states.state_of(root, run_id) == "finished":
-        disk.request_again(root, run_id)
+        disk.request_remeasure(root, run_id)
     _submit_runs([spec], root, ("queued", "running"), on_progress)
     return run_id
 
@@ -146,7 +146,7 @@ def request_stop(status_root: Path, job_id: str) -> None:
     if state != "queued":
         return
     states.stop_jobs(status_root, [job_id])
-    disk.withdraw_again(status_root, job_id)
+    disk.withdraw_remeasure(status_root, job_id)
     _write_status(status_root, job_id, "cancelled", error="Cancelled before it started.")
 
 
@@ -157,7 +157,7 @@ def delete(root: Path, run_ids: list[str]) -> list[trash.DeletedRun]:
         BadInput: A run does not exist, is queued or is running; then none is deleted.
     """
     for run_id in run_ids:
-        trash.check(root, run_id)
+        trash.check_run_exists(root, run_id)
         state = states.state_of(root, run_id)
         if state in ACTIVE:
             raise BadInput(
@@ -218,7 +218,7 @@ def _submit(jobs: list[Job], keep: tuple[str, ...], on_progress: OnProgress) -> 
 def _is_kept(job: Job, keep: tuple[str, ...]) -> bool:
     """Whether a job's state says to leave it alone."""
     state = states.state_of(job.status_root, job.id, submitting=False)
-    again = state == "finished" and disk.again_requested(job.status_root, job.id)
+    again = state == "finished" and disk.remeasure_requested(job.status_root, job.id)
     return state in keep and not again
 
 

@@ -29,7 +29,7 @@ import psutil
 
 from explorer.errors import JobError
 from explorer.jobs import detached, submit_lock
-from explorer.store import disk
+from explorer.store import atomic
 
 if TYPE_CHECKING:
     from explorer.jobs.ray_client import Client
@@ -257,7 +257,7 @@ def _start() -> Head:
         shutil.rmtree(session_folder, ignore_errors=True)
         raise
     head = Head(f"http://127.0.0.1:{port}", pid, session_folder, submit_lock.latest_submission_s())
-    disk.write_text(submit_lock.host_folder() / "head.json", json.dumps(asdict(head)))
+    atomic.write_text(submit_lock.host_folder() / "head.json", json.dumps(asdict(head)))
     return head
 
 

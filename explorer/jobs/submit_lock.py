@@ -16,7 +16,7 @@ import filelock
 
 from explorer import paths
 from explorer.errors import JobError, NoRoom
-from explorer.store import disk
+from explorer.store import atomic
 
 TIMEOUT_S = 480.0
 """Twice what the start of a head may take."""
@@ -59,7 +59,7 @@ def submitting(on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
         ) from error
     try:
         # In the file's text, not its modification time: a shared disk has a clock of its own.
-        disk.write_text(host_folder() / "since", repr(time.time()))
+        atomic.write_text(host_folder() / "since", repr(time.time()))
         yield
     finally:
         lock.release()

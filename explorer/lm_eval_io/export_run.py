@@ -14,7 +14,7 @@ from typing import Any
 from explorer.errors import BadInput
 from explorer.lm_eval_io import hub_card, results, samples
 from explorer.records import Capability, RunRecord, TaskScore
-from explorer.store import disk
+from explorer.store import atomic, disk
 
 FORMATS = {
     "lm-eval": "application/zip",
@@ -82,7 +82,7 @@ def write_files(files: Iterable[tuple[str, bytes]], folder: Path) -> list[Path]:
     written = []
     for name, data in files:
         path = folder / PurePosixPath(name)
-        disk.write_bytes(path, data)
+        atomic.write_bytes(path, data)
         written.append(path)
     return written
 

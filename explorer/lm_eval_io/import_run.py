@@ -17,7 +17,7 @@ from explorer.lm_eval_io import results, samples
 from explorer.lm_eval_io.results import OutputFolder
 from explorer.records import Capability, Imported, RunRecord
 from explorer.specs import CapabilitySpec, RunSpec
-from explorer.store import disk
+from explorer.store import atomic, disk
 
 
 def import_folder(
@@ -104,10 +104,10 @@ def _write_results(output: OutputFolder, folder: Path, when: str) -> None:
     """Results and samples in today's form, where pages and exports look for them."""
     date = results.file_date(when)
     document = results.results_document(output.about, output.sections)
-    disk.write_text(folder / f"results_{date}.json", json.dumps(document, indent=1) + "\n")
+    atomic.write_text(folder / f"results_{date}.json", json.dumps(document, indent=1) + "\n")
     for task, lines in output.samples.items():
         text = "".join(json.dumps(line, ensure_ascii=True) + "\n" for line in lines)
-        disk.write_text(folder / f"samples_{samples.file_part(task)}_{date}.jsonl", text)
+        atomic.write_text(folder / f"samples_{samples.file_part(task)}_{date}.jsonl", text)
 
 
 def _model_name(about: dict[str, Any], config: dict[str, Any]) -> str:

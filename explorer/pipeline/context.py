@@ -22,7 +22,7 @@ from explorer.models.loading import Loaded, load, pick_device
 from explorer.pipeline import environment
 from explorer.records import RecordPart
 from explorer.specs import Bits, RunSpec
-from explorer.store import disk
+from explorer.store import atomic, disk
 from explorer.store.progress import Progress
 
 log = logging.getLogger("explorer")
@@ -152,7 +152,7 @@ class RunContext:
                     return kind.model_validate(stored["output"])
         with self.timed(name):
             output = compute()
-        disk.write_text(path, json.dumps({"key": key, "output": output.model_dump(mode="json")}))
+        atomic.write_text(path, json.dumps({"key": key, "output": output.model_dump(mode="json")}))
         return output
 
     @contextmanager

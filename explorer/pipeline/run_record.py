@@ -44,7 +44,7 @@ def failures_recorded(run: RunContext) -> Iterator[None]:
             raise known from error
         if isinstance(known, RunCancelled) and not disk.cancel_requested(run.root, run.spec.run_id):
             # SIGTERM, not a cancel request: without a record, running again continues.
-            run.progress.write(state="interrupted", stage=run.stage, error=str(known))
+            run.progress.write_status(state="interrupted", stage=run.stage, error=str(known))
             log.warning("Interrupted in %s: %s", run.stage, known)
             raise
         _save_failure(run, known or error, is_bug=known is None)
@@ -52,7 +52,9 @@ def failures_recorded(run: RunContext) -> Iterator[None]:
             raise
         raise known from error
     except KeyboardInterrupt:
-        run.progress.write(state="interrupted", stage=run.stage, error="Interrupted by hand.")
+        run.progress.write_status(
+            state="interrupted", stage=run.stage, error="Interrupted by hand."
+        )
         raise
 
 
@@ -60,7 +62,7 @@ def save_finished(run: RunContext) -> RunRecord:
     """Save and return the record of a run whose stages all ended well."""
     record = _record(run, "finished")
     disk.save(run.root, record)
-    run.progress.write(state="finished", stage="record")
+    run.progress.write_status(state="finished", stage="record")
     log.info("Finished %s", run.spec.run_id)
     return record
 
@@ -81,7 +83,7 @@ def _save_failure(run: RunContext, error: Exception, *, is_bug: bool) -> None:
     path = disk.save(run.root, _record(run, status, failure))
     if path.name != disk.RECORD:
         log.warning("The earlier result still counts; this attempt is in %s.", path.name)
-    run.progress.write(state=status, stage=run.stage, error=failure.message)
+    run.progress.write_status(state=status, stage=run.stage, error=failure.message)
 
 
 def _record(run: RunContext, status: Any, error: ErrorFacts | None = None) -> RunRecord:

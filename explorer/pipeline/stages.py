@@ -47,7 +47,7 @@ def run(spec: RunSpec, root: Path, listener: Listener | None = None) -> RunRecor
     with run_guard.exclusive(root, spec.run_id, progress):
         record = distributed.from_main(lambda: _open(spec, root))
         if record is not None:
-            progress.write(state="finished", stage="record")
+            progress.write_status(state="finished", stage="record")
             return record
         log_path = disk.run_folder(root, spec.run_id) / disk.LOG
         context = RunContext(spec, root, progress)
@@ -63,7 +63,7 @@ def run(spec: RunSpec, root: Path, listener: Listener | None = None) -> RunRecor
 def _open(spec: RunSpec, root: Path) -> RunRecord | None:
     """Make the run's folder; return the record if nothing is left to do."""
     disk.open_run(root, spec)
-    if disk.again_requested(root, spec.run_id):
+    if disk.remeasure_requested(root, spec.run_id):
         return None
     return run_record.finished(root, spec.run_id)
 
@@ -75,8 +75,8 @@ def _prepare(context: RunContext) -> None:
     if not distributed.is_main():
         context.choose_device()
         return
-    if disk.again_requested(context.root, spec.run_id):
-        disk.share_evidence(context.root, spec.run_id)
+    if disk.remeasure_requested(context.root, spec.run_id):
+        disk.share_results(context.root, spec.run_id)
     context.choose_device()
     if spec.capability:
         task_loading.check(spec.capability.tasks, spec.capability.include_path)
@@ -104,7 +104,7 @@ def _ensure_teacher_run(context: RunContext) -> None:
     try:
         run(spec, context.root, report)
     except RunCancelled:
-        context.progress.check()
+        context.progress.raise_if_stopped()
         raise
     except ExplorerError as error:
         raise RunFailed(f"The teacher's run {spec.run_id} failed: {error}") from error

@@ -32,7 +32,7 @@ from explorer.pipeline import (
 from explorer.pipeline.context import RunContext, stage_key
 from explorer.records import CorpusFacts, CurvePoint, Distillation, TargetsFacts
 from explorer.specs import DistillSpec, RunSpec
-from explorer.store import disk
+from explorer.store import atomic, disk
 
 log = logging.getLogger("explorer")
 
@@ -81,7 +81,7 @@ def ensure_student(run: RunContext) -> Path:
                 run.unload_models()
         if not _is_complete(finished):
             _delete_all_but_student(unfinished)
-            disk.move_folder(unfinished, finished)
+            atomic.move_folder(unfinished, finished)
         stored = json.loads((finished / STUDENT).read_text(encoding="utf-8"))
     if stored:
         distillation = Distillation.model_validate(stored)
@@ -194,11 +194,11 @@ def _save(student: Loaded, distillation: Distillation | None, folder: Path) -> N
     with quiet_transformers():
         student.model.save_pretrained(partial)
     student.tokenizer.save_pretrained(partial)
-    disk.flush_folder(partial)
+    atomic.flush_folder(partial)
     shutil.rmtree(folder / "model", ignore_errors=True)
     partial.replace(folder / "model")
     facts = distillation.model_dump() if distillation else None
-    disk.write_text(folder / STUDENT, json.dumps(facts))
+    atomic.write_text(folder / STUDENT, json.dumps(facts))
 
 
 def _delete_all_but_student(folder: Path) -> None:

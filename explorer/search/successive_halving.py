@@ -18,7 +18,7 @@ from explorer.errors import BadInput, RunCancelled, RunFailed
 from explorer.models import sizes
 from explorer.records import RunRecord
 from explorer.specs import RunSpec, TuneSpec
-from explorer.store import disk
+from explorer.store import atomic, disk
 from explorer.store.progress import Progress
 
 
@@ -65,7 +65,7 @@ def save_spec(spec: TuneSpec, root: Path) -> str:
     sizes.check_students(spec.contenders().values(), root)
     path = searches_folder(root) / spec.tune_id / disk.SPEC
     if not path.exists():
-        disk.write_text(path, spec.to_yaml())
+        atomic.write_text(path, spec.to_yaml())
     return spec.tune_id
 
 
@@ -156,15 +156,15 @@ def run_search(spec: TuneSpec, root: Path, train_round: TrainRound) -> list[Vari
             assert status.missing != before, "a round's trainings end, or say why they cannot"
     except RunCancelled as error:
         cancelled = disk.cancel_requested(searches_folder(root), spec.tune_id)
-        progress.write(state="cancelled" if cancelled else "interrupted", error=str(error))
+        progress.write_status(state="cancelled" if cancelled else "interrupted", error=str(error))
         raise
     except KeyboardInterrupt:
-        progress.write(state="interrupted", error="Interrupted by hand.")
+        progress.write_status(state="interrupted", error="Interrupted by hand.")
         raise
     except Exception as error:
-        progress.write(state="failed", error=str(error) or type(error).__name__)
+        progress.write_status(state="failed", error=str(error) or type(error).__name__)
         raise
-    progress.write(state="finished")
+    progress.write_status(state="finished")
     return status.results
 
 

@@ -1,8 +1,9 @@
-"""The results folder on disk: runs, their records as frames, what was hidden or deleted.
+"""The store: one folder per run, written once, and what the user hid or deleted in it.
 
-disk.py           run folders, and every file in them
-frames.py         records as frames: a row a run, a score, a timed request
-progress.py       a run's live status, and the request to stop it
-trash.py          hidden runs, deleted runs
-example_study.py  the study that an installed package copies to a new store
+disk.py            a run's folder: spec, record, status, answers, weights
+atomic.py          files and folders that appear whole or not at all
+frames.py          records as DataFrames
+progress.py        how a long stage reports progress and hears that it should stop
+trash.py           hidden and deleted runs
+example_study.py   the study that an installed package brings
 """

@@ -18,7 +18,6 @@ results/.work/                   targets, texts, checkpoints: shared by runs, no
 
 import contextlib
 import difflib
-import errno
 import itertools
 import json
 import os
@@ -30,14 +29,15 @@ from typing import Any
 
 import pandas as pd
 
-from explorer.errors import BadInput, DamagedStore, NoRoom
+from explorer.errors import BadInput, DamagedStore
 from explorer.records import RunRecord
 from explorer.specs import RunSpec
+from explorer.store import atomic
 
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 RECORD, STATUS, SPEC, LOG, CANCEL = "record.json", "status.json", "spec.yaml", "log.txt", "cancel"
 ANSWERS, WEIGHTS, CAPABILITY = "answers.parquet", "weights.txt", "capability"
-AGAIN, NEXT = "again", "next"
+REMEASURE, NEW_RESULTS = "again", "next"
 STUDENTS, STUDENTS_BEFORE = ".students", ".work/students"
 """Where finished students lie, and where earlier versions left them."""
 MOST_CANDIDATES = 8
@@ -59,36 +59,11 @@ def run_folder(root: Path, run_id: str) -> Path:
     return root / run_id
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file as `write_bytes` does."""
-    write_bytes(path, text.encode("utf-8"))
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file in one rename after fsync: readers see the old one or the new one, whole.
-
-    Raises:
-        NoRoom: The disk is full or the folder may not be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise NoRoom(f"Could not write {path}: {error.strerror or error}.") from error
-
-
 def open_run(root: Path, spec: RunSpec) -> Path:
     """Make the run's folder and put its spec there; an existing one is taken as it is."""
     folder = run_folder(root, spec.run_id)
     if not (folder / SPEC).exists():
-        write_text(folder / SPEC, spec.to_yaml())
+        atomic.write_text(folder / SPEC, spec.to_yaml())
     return folder
 
 
@@ -117,21 +92,21 @@ def save(root: Path, record: RunRecord) -> Path:
     path, text = folder / RECORD, record.to_json()
     if record.status != "finished" and is_finished(root, record.run_id):
         numbered = _new_number(folder)
-        write_text(numbered, text)
-        (folder / AGAIN).unlink(missing_ok=True)
+        atomic.write_text(numbered, text)
+        (folder / REMEASURE).unlink(missing_ok=True)
         return numbered
     if path.exists() and path.read_bytes() != text.encode():
         partial = path.with_name(f".{RECORD}.{os.getpid()}.partial")
         shutil.copyfile(path, partial)
         partial.replace(_new_number(folder))
-    measured_again = (folder / AGAIN).exists()
+    measured_again = (folder / REMEASURE).exists()
     if measured_again:
         # Before the record: whoever has read it takes these files for the new result's.
         _replace_evidence(folder)
-    write_text(path, text)
+    atomic.write_text(path, text)
     if measured_again:
-        shutil.rmtree(folder / NEXT, ignore_errors=True)
-        (folder / AGAIN).unlink(missing_ok=True)
+        shutil.rmtree(folder / NEW_RESULTS, ignore_errors=True)
+        (folder / REMEASURE).unlink(missing_ok=True)
     return path
 
 
@@ -148,10 +123,10 @@ def _new_number(folder: Path) -> Path:
 def _replace_evidence(folder: Path) -> None:
     """Put the answers of the new result in the place of the old ones; safe to repeat."""
     for name in (CAPABILITY, ANSWERS):
-        new, old = folder / NEXT / name, folder / name
+        new, old = folder / NEW_RESULTS / name, folder / name
         if new.exists():
             if old.exists():
-                replaced = folder / NEXT / f"replaced-{name}"
+                replaced = folder / NEW_RESULTS / f"replaced-{name}"
                 shutil.rmtree(replaced, ignore_errors=True)
                 old.replace(replaced)
             new.replace(old)
@@ -235,7 +210,7 @@ def resolve_id(text: str, known: Collection[str], noun: str, absent: str, see: s
     raise BadInput(f"{absent} {like_it}{see}")
 
 
-def records(root: Path) -> tuple[list[RunRecord], list[str]]:
+def load_records(root: Path) -> tuple[list[RunRecord], list[str]]:
     """All readable records, and one sentence for each folder that could not be read.
 
     A damaged or foreign folder is reported, never fatal, never deleted.
@@ -262,34 +237,34 @@ def is_finished(root: Path, run_id: str) -> bool:
         return False
 
 
-def request_again(root: Path, run_id: str) -> None:
+def request_remeasure(root: Path, run_id: str) -> None:
     """Ask for a finished run to be measured anew; until that is done its record stays in force.
 
     What its spec alone decides (student, scores) is taken from disk where it still lies;
     what the machine decides (latency, memory) is measured anew.
     """
     if is_finished(root, run_id):
-        write_text(run_folder(root, run_id) / AGAIN, "")
+        atomic.write_text(run_folder(root, run_id) / REMEASURE, "")
     shutil.rmtree(root / ".work" / "stages" / run_id, ignore_errors=True)
 
 
-def again_requested(root: Path, run_id: str) -> bool:
+def remeasure_requested(root: Path, run_id: str) -> bool:
     """Whether a finished run is to be measured anew."""
-    return (run_folder(root, run_id) / AGAIN).exists()
+    return (run_folder(root, run_id) / REMEASURE).exists()
 
 
-def withdraw_again(root: Path, run_id: str) -> None:
+def withdraw_remeasure(root: Path, run_id: str) -> None:
     """Take the request to measure a run anew back; its record was in force all the time."""
-    (run_folder(root, run_id) / AGAIN).unlink(missing_ok=True)
+    (run_folder(root, run_id) / REMEASURE).unlink(missing_ok=True)
 
 
 def output_folder(root: Path, run_id: str) -> Path:
     """Where a run under way writes: its folder, or NEXT in it while it is measured again."""
     folder = run_folder(root, run_id)
-    return folder / NEXT if again_requested(root, run_id) else folder
+    return folder / NEW_RESULTS if remeasure_requested(root, run_id) else folder
 
 
-def share_evidence(root: Path, run_id: str) -> None:
+def share_results(root: Path, run_id: str) -> None:
     """Let a run that is measured again begin with a copy of the answers of its result in force."""
     source, copy = run_folder(root, run_id) / CAPABILITY, output_folder(root, run_id) / CAPABILITY
     if source.is_dir() and not copy.exists():
@@ -307,41 +282,12 @@ def read_status(root: Path, run_id: str) -> dict[str, Any] | None:
 
 def write_status(root: Path, run_id: str, status: dict[str, Any]) -> None:
     """Replace the live status of a run."""
-    write_text(run_folder(root, run_id) / STATUS, json.dumps(status))
-
-
-def flush_folder(folder: Path) -> None:
-    """Return when the files of a folder are on the disk, so that a power cut leaves them whole."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-
-
-def move_folder(source: Path, target: Path) -> None:
-    """Move a folder in one rename: `target` is there whole or not at all.
-
-    To another disk it is copied first; a kill on the way leaves `source`.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # A target that is not whole, or the caller would use it.
-    shutil.rmtree(target, ignore_errors=True)
-    try:
-        source.replace(target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(source, partial)
-        flush_folder(partial)
-        partial.replace(target)
-        shutil.rmtree(source)
+    atomic.write_text(run_folder(root, run_id) / STATUS, json.dumps(status))
 
 
 def write_weights(root: Path, run_id: str, folder: Path) -> None:
     """Say where a run's student lies, relative to the store: two runs may share one student."""
-    write_text(run_folder(root, run_id) / WEIGHTS, str(folder.relative_to(root)) + "\n")
+    atomic.write_text(run_folder(root, run_id) / WEIGHTS, str(folder.relative_to(root)) + "\n")
 
 
 def free_bytes(root: Path) -> int:
@@ -360,10 +306,10 @@ def weights_folder(root: Path, run_id: str) -> Path | None:
     path = run_folder(root, run_id) / WEIGHTS
     if not path.is_file():
         return None
-    return weights_named(root, path.read_text(encoding="utf-8").strip())
+    return weights_by_name(root, path.read_text(encoding="utf-8").strip())
 
 
-def weights_named(root: Path, name: str) -> Path | None:
+def weights_by_name(root: Path, name: str) -> Path | None:
     """The folder that a run's WEIGHTS names, or None when it is not on this machine."""
     for place in dict.fromkeys([name, name.replace(STUDENTS_BEFORE, STUDENTS, 1)]):
         folder = (root / place).resolve()
@@ -375,7 +321,7 @@ def weights_named(root: Path, name: str) -> Path | None:
 
 def request_cancel(root: Path, run_id: str) -> None:
     """Ask a run to stop; it looks before it starts and at every step."""
-    write_text(run_folder(root, run_id) / CANCEL, "")
+    atomic.write_text(run_folder(root, run_id) / CANCEL, "")
 
 
 def withdraw_cancel(root: Path, run_id: str) -> None:
@@ -397,7 +343,7 @@ def write_answers(root: Path, run_id: str, answers: pd.DataFrame) -> None:
     partial.replace(path)
 
 
-def answers(root: Path, run_id: str) -> pd.DataFrame:
+def load_answers(root: Path, run_id: str) -> pd.DataFrame:
     """A run's value for every document and metric; empty when it has none.
 
     Columns: task, metric, doc_id, doc_hash, value and, where the run was made since they are

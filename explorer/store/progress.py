@@ -47,7 +47,7 @@ class Progress:
         if stage != self._stage:
             self._stage, self._stage_began, self._stage_first_done = stage, now, done
             self._last_write = 0.0
-        self.check()
+        self.raise_if_stopped()
         elapsed = now - self._stage_began
         moved = done - self._stage_first_done
         left = elapsed * (total - done) / moved if moved > 0 and elapsed > 1 else None
@@ -66,9 +66,9 @@ class Progress:
             self._listener(status)
         if now - self._last_write >= WRITE_EVERY_S:
             self._last_write = now
-            self.write(**status)
+            self.write_status(**status)
 
-    def check(self) -> None:
+    def raise_if_stopped(self) -> None:
         """Raise when the run should stop.
 
         Raises:
@@ -79,7 +79,7 @@ class Progress:
         if disk.cancel_requested(self.root, self.run_id):
             raise RunCancelled("Somebody cancelled the run. Resume it to continue.")
 
-    def write(self, **status: Any) -> None:
+    def write_status(self, **status: Any) -> None:
         """Put a status on disk at once."""
         who = {"pid": os.getpid(), "host": socket.gethostname(), "updated_at": time.time()}
         disk.write_status(self.root, self.run_id, {"run_id": self.run_id, **status, **who})

@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from explorer.errors import BadInput, DamagedStore, NoRoom
-from explorer.store import disk
+from explorer.store import atomic, disk
 
 HIDDEN, TRASH = "hidden.json", ".trash"
 STUDENTS = (Path(disk.STUDENTS), Path(disk.STUDENTS_BEFORE))
@@ -36,7 +36,7 @@ class DeletedRun:
     folder: Path
 
 
-def hidden(root: Path) -> frozenset[str]:
+def hidden_run_ids(root: Path) -> frozenset[str]:
     """Ids of the hidden runs.
 
     Raises:
@@ -64,9 +64,9 @@ def hide(root: Path, run_ids: Collection[str]) -> None:
         DamagedStore: The file of hidden runs cannot be read.
     """
     for run_id in run_ids:
-        check(root, run_id)
+        check_run_exists(root, run_id)
     with _alone(root):
-        _write_hidden(root, hidden(root) | set(run_ids))
+        _write_hidden(root, hidden_run_ids(root) | set(run_ids))
 
 
 def unhide(root: Path, run_ids: Collection[str]) -> None:
@@ -76,7 +76,7 @@ def unhide(root: Path, run_ids: Collection[str]) -> None:
         DamagedStore: The file of hidden runs cannot be read.
     """
     with _alone(root):
-        _write_hidden(root, hidden(root) - set(run_ids))
+        _write_hidden(root, hidden_run_ids(root) - set(run_ids))
 
 
 def delete(root: Path, run_id: str) -> DeletedRun:
@@ -89,11 +89,11 @@ def delete(root: Path, run_id: str) -> DeletedRun:
         DamagedStore: The file of hidden runs cannot be read.
         NoRoom: The store may not be written.
     """
-    check(root, run_id)
+    check_run_exists(root, run_id)
     folder = disk.run_folder(root, run_id)
     with _alone(root):
         # A later run of the same spec is a new one: neither hidden nor timed already.
-        still_hidden = hidden(root) - {run_id}
+        still_hidden = hidden_run_ids(root) - {run_id}
         target = root / TRASH / f"{run_id}~{datetime.now(UTC).strftime(DATE)}"
         try:
             target.parent.mkdir(exist_ok=True)
@@ -105,7 +105,7 @@ def delete(root: Path, run_id: str) -> DeletedRun:
     return _deleted(target)
 
 
-def deleted(root: Path) -> list[DeletedRun]:
+def deleted_runs(root: Path) -> list[DeletedRun]:
     """What is in the trash, the latest first."""
     folder = root / TRASH
     if not folder.is_dir():
@@ -122,7 +122,7 @@ def restore(root: Path, run_id: str) -> None:
         NoRoom: The store may not be written.
     """
     with _alone(root):
-        entry = next((entry for entry in deleted(root) if entry.run_id == run_id), None)
+        entry = next((entry for entry in deleted_runs(root) if entry.run_id == run_id), None)
         if entry is None:
             raise BadInput(
                 f"There is no run {run_id!r} in the trash of {root}. `explorer trash` lists them."
@@ -138,14 +138,14 @@ def restore(root: Path, run_id: str) -> None:
             raise NoRoom(f"Could not move {entry.folder} back: {error.strerror}.") from error
 
 
-def empty(root: Path) -> int:
+def empty_trash(root: Path) -> int:
     """Delete for good what is in the trash, and the students that no other run refers to.
 
     Returns:
         The number of runs that were deleted.
     """
     with _alone(root):
-        entries = deleted(root)
+        entries = deleted_runs(root)
         students = {_student_of(entry.folder) for entry in entries}
         students -= {_student_of(root / run_id) for run_id in disk.run_ids(root)}
         for entry in entries:
@@ -162,7 +162,7 @@ def resolve_run_id(root: Path, text: str) -> str:
     Raises:
         BadInput: None begins so, or several do.
     """
-    known = sorted({entry.run_id for entry in deleted(root)})
+    known = sorted({entry.run_id for entry in deleted_runs(root)})
     return disk.resolve_id(
         text,
         known,
@@ -172,7 +172,7 @@ def resolve_run_id(root: Path, text: str) -> str:
     )
 
 
-def check(root: Path, run_id: str) -> None:
+def check_run_exists(root: Path, run_id: str) -> None:
     """Refuse an id, not its beginning, that no run of the store has.
 
     Raises:
@@ -195,7 +195,7 @@ def _student_of(run_folder: Path) -> str | None:
 
 def _write_hidden(root: Path, run_ids: Collection[str]) -> None:
     if run_ids or (root / HIDDEN).exists():
-        disk.write_text(root / HIDDEN, json.dumps(sorted(run_ids), indent=1) + "\n")
+        atomic.write_text(root / HIDDEN, json.dumps(sorted(run_ids), indent=1) + "\n")
 
 
 @contextmanager

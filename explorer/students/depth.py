@@ -22,7 +22,7 @@ from explorer.distill.losses import sparse_forward_kl
 from explorer.distill.teacher_cache import top_k_of
 from explorer.models.layers import KEPT_LAYERS, layer_list
 from explorer.models.loading import Loaded
-from explorer.store import disk
+from explorer.store import atomic
 
 # Shape letters: B blocks, T tokens of a block, K kept tokens, V vocabulary, H hidden size.
 
@@ -92,7 +92,7 @@ class DropOrder:
         """Drop one more."""
         self.layers.append(layer)
         if self._path:
-            disk.write_text(self._path, json.dumps(self.layers))
+            atomic.write_text(self._path, json.dumps(self.layers))
 
 
 @cpu_tuning.onednn_matmul()

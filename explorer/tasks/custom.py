@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from explorer import paths
 from explorer.errors import BadInput
-from explorer.store import disk
+from explorer.store import atomic
 from explorer.tasks.index import SHIPPED, shipped_names
 from explorer.tasks.preview import Question
 
@@ -311,9 +311,9 @@ def add(
     elif name in taken or name in shipped_names():
         raise BadInput(f"lm-eval or a task folder has a task {name!r}. Choose another name.")
     lines = "".join(json.dumps(one) + "\n" for one in found)
-    disk.write_text(folder / "data.py", (SHIPPED / "data.py").read_text(encoding="utf-8"))
-    disk.write_text(folder / f"{name}.jsonl", lines)
-    disk.write_text(path, _yaml(name, found, version, origin))
+    atomic.write_text(folder / "data.py", (SHIPPED / "data.py").read_text(encoding="utf-8"))
+    atomic.write_text(folder / f"{name}.jsonl", lines)
+    atomic.write_text(path, _yaml(name, found, version, origin))
     return path
 
 

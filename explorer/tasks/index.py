@@ -25,7 +25,7 @@ from typing import Any
 
 from explorer import paths
 from explorer.errors import BadInput, ExplorerError, UnknownTask
-from explorer.store import disk
+from explorer.store import atomic
 from explorer.tasks import code_policy
 
 SHIPPED = code_policy.SHIPPED
@@ -206,7 +206,7 @@ def _names_of(folder: Path, cached: Path) -> list[str]:
             return names
     names = sorted(_names_in(folder))
     with contextlib.suppress(ExplorerError):
-        disk.write_text(cached, json.dumps(names))
+        atomic.write_text(cached, json.dumps(names))
     return names
 
 

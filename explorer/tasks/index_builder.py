@@ -25,7 +25,7 @@ from lm_eval.tasks._index import Entry, Kind, TaskIndex
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from explorer.lm_eval_io import metrics
-from explorer.store import disk
+from explorer.store import atomic
 from explorer.tasks.index import FORMAT, FORMATS, WAYS, Row, Tell
 
 LM_EVAL = Path(lm_eval.tasks.__file__).parent
@@ -246,7 +246,7 @@ def write(out: Path, stamp: str, folder: Path | None, tell: Tell) -> None:
             "problems": problems,
             "rows": [_plain(row) for row in rows],
         }
-        disk.write_text(out, json.dumps(kept, ensure_ascii=False))
+        atomic.write_text(out, json.dumps(kept, ensure_ascii=False))
 
 
 def _plain(row: Row) -> dict[str, Any]:

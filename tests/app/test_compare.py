@@ -206,21 +206,21 @@ def lm_eval_files():
 
 def test_a_newer_run_timed_on_a_busy_machine_does_not_take_the_table_over(root, study):
     """Compare and Economics open on the newest study whose times count."""
-    before = study_summary.newest_study(frames.runs(disk.records(root)[0]))
+    before = study_summary.newest_study(frames.runs(disk.load_records(root)[0]))
     lone = records.make_record(spec=records.study()[2].with_(name="lone-20l"))
     newer = lone.model_copy(update={"finished_at": "2027-01-01T00:00:00+00:00"})
     records.write_run(root, records.with_busy_machine(newer))
 
-    assert study_summary.newest_study(frames.runs(disk.records(root)[0])) == before
+    assert study_summary.newest_study(frames.runs(disk.load_records(root)[0])) == before
 
 
 def test_a_newer_student_alone_does_not_take_the_table_over(root, study):
     """One run after a study is not a study: the pages open on what can be compared."""
-    before = study_summary.newest_study(frames.runs(disk.records(root)[0]))
+    before = study_summary.newest_study(frames.runs(disk.load_records(root)[0]))
     lone = records.make_record(spec=records.study()[2].with_(name="lone-20l"))
     records.write_run(root, lone.model_copy(update={"finished_at": "2027-01-01T00:00:00+00:00"}))
 
-    assert study_summary.newest_study(frames.runs(disk.records(root)[0])) == before
+    assert study_summary.newest_study(frames.runs(disk.load_records(root)[0])) == before
 
 
 def test_the_start_of_an_id_names_a_run_in_the_address(study, open_page):

@@ -21,7 +21,7 @@ from tests import records
 @pytest.fixture
 def past(root, study):
     """Frames of a finished study."""
-    found, _ = disk.records(root)
+    found, _ = disk.load_records(root)
     return frames.runs(found), frames.scores(found)
 
 

@@ -259,7 +259,7 @@ def test_the_readme_says_what_export_says():
     readme = (records.STUDY.parent / "README.md").read_text("utf-8")
     table = re.search(r"^\| Model \|.*?\n\n", readme, re.M | re.S)[0].splitlines()
     head, _, *rows = ([c.strip() for c in line.strip("|").split("|")] for line in table if line)
-    found, _ = disk.records(records.STUDY)
+    found, _ = disk.load_records(records.STUDY)
     frame = frames.runs(found)
     runs = unit_cost.add_costs(frame, prices.prices_for(frame, records.STUDY))
     lines = export.write_runs(runs, "md").decode().splitlines()

@@ -38,7 +38,7 @@ def test_a_deleted_run_can_be_restored_after_a_restart(root, study, open_page):
 
     page = open_page("run")
     assert "Trash: 1 deleted run" in [expander.label for expander in page.expander]
-    page.button(key=f"restore_{trash.deleted(root)[0].folder.name}").click().run()
+    page.button(key=f"restore_{trash.deleted_runs(root)[0].folder.name}").click().run()
 
     assert study[3] in disk.run_ids(root)
     assert not page.exception
@@ -78,7 +78,7 @@ def test_a_hidden_run_is_out_of_the_queue_unless_asked_for(root, study, open_pag
     page.toggle(key="queue_hidden").set_value(True).run()
     choose(page, "queue", study[2], "Show again")
 
-    assert trash.hidden(root) == frozenset()
+    assert trash.hidden_run_ids(root) == frozenset()
 
 
 @pytest.mark.parametrize("name", ["explore", "run"])

@@ -43,7 +43,7 @@ def train(root, spec, kls):
 
 def say(root, spec, state):
     successive_halving.save_spec(spec, root)
-    progress.Progress(successive_halving.searches_folder(root), spec.tune_id).write(
+    progress.Progress(successive_halving.searches_folder(root), spec.tune_id).write_status(
         state=state, error=""
     )
 

@@ -27,7 +27,7 @@ def test_the_demo_ends_with_a_table_of_teacher_and_two_students(tmp_path):
     )
 
     assert done.returncode == 0, done.stderr[-2000:]
-    found, problems = disk.records(tmp_path / "demo")
+    found, problems = disk.load_records(tmp_path / "demo")
     assert problems == []
     assert sorted(r.model.num_layers for r in found) == [10, 20, 30]
     for column in ("Retention", "TPOT", "TTFT", "Parameters", "$/1M"):

@@ -123,7 +123,7 @@ def test_committed_runs_keep_their_ids_and_the_keys_of_what_they_share(golden):
     from explorer.pipeline.student_stage import student_key
 
     store_root = ROOT / "results"
-    by_id = {record.run_id: record for record in disk.records(store_root)[0]}
+    by_id = {record.run_id: record for record in disk.load_records(store_root)[0]}
     identities = {}
     for run_id, record in sorted(by_id.items()):
         spec = disk.read_spec(store_root, run_id)
@@ -223,8 +223,8 @@ def test_every_command_has_a_golden_help():
 def test_the_chart_of_a_study(store_root, golden):
     """The figure as Plotly's JSON, from a fixed study."""
     records.write_study(store_root)
-    found, _ = disk.records(store_root)
-    answers = {r.run_id: disk.answers(store_root, r.run_id) for r in found}
+    found, _ = disk.load_records(store_root)
+    answers = {r.run_id: disk.load_answers(store_root, r.run_id) for r in found}
     runs = retention.add_retention(frames.runs(found), frames.scores(found), answers)
 
     figure = retention_chart.retention_chart(runs, x="tpot_ms")

@@ -124,7 +124,7 @@ def test_any_damage_is_a_sentence_or_a_readable_run(results, lines, cut):
             assert not list(root.iterdir())
             return
         record = disk.load(root, run_id)
-        scores, answers = frames.scores([record]), disk.answers(root, run_id)
+        scores, answers = frames.scores([record]), disk.load_answers(root, run_id)
         rows, _ = differences.compare_runs(scores, scores, answers, answers)
         assert len(rows) == scores["headline"].sum()
         assert all(problem.endswith(".") for problem in problems)

@@ -35,9 +35,9 @@ try:
     for step in range(num_steps):
         progress("train", step, num_steps, "steps")
         time.sleep(0.1)
-    progress.write(state="finished", began=began, ended=time.time())
+    progress.write_status(state="finished", began=began, ended=time.time())
 except RunCancelled as error:
-    progress.write(state="cancelled", error=str(error), began=began)
+    progress.write_status(state="cancelled", error=str(error), began=began)
 """
 """What `explorer run` does to the store, without a model."""
 
@@ -250,7 +250,9 @@ def test_cancelled_in_the_queue_stays_cancelled(tmp_path, last):
 
 def test_run_that_ignores_a_cancel_is_stopped(tmp_path, last, monkeypatch):
     """Ray ends a run that does not stop by itself, and it counts as cancelled."""
-    deaf = STAND_IN.replace('progress("train"', 'progress.write(state="running", stage="x") #')
+    deaf = STAND_IN.replace(
+        'progress("train"', 'progress.write_status(state="running", stage="x") #'
+    )
     monkeypatch.setattr(
         queue, "run_command", lambda run_id: [sys.executable, "-c", deaf, run_id, "3000"]
     )

@@ -132,7 +132,7 @@ def test_completions_give_the_scores_of_the_weights(server, spec, folder, tasks,
     )
     assert [s.score for s in record.capability.scores] == [s.score for s in own.scores]
     columns = ["task", "metric", "doc_id", "doc_hash", "value"]
-    assert disk.answers(store_root, record.run_id)[columns].equals(answers[columns])
+    assert disk.load_answers(store_root, record.run_id)[columns].equals(answers[columns])
     theirs = [s["filtered_resps"] for s in samples_of(store_root, record.run_id, "choose")]
     (path,) = (store_root / "own").glob("samples_choose_*.jsonl")
     ours = [json.loads(line)["filtered_resps"] for line in path.read_text().splitlines()]
@@ -458,7 +458,7 @@ def test_the_starter_behind_a_server_has_the_starters_scores(store_root):
     own = engine.run(here, store_root)
 
     columns = ["task", "metric", "doc_id", "doc_hash", "value"]
-    both = [disk.answers(store_root, one.run_id)[columns] for one in (there, own)]
+    both = [disk.load_answers(store_root, one.run_id)[columns] for one in (there, own)]
     assert both[0].equals(both[1])
     for task in asked["tasks"]:
         pairs = zip(

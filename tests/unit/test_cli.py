@@ -169,12 +169,12 @@ def test_compare_json_is_what_the_functions_say(explorer, store_root):
     code, out, _ = explorer("compare", a, "--against", b, "--json")
 
     (one,) = json.loads(out)
-    scores = frames.scores(disk.records(store_root)[0])
+    scores = frames.scores(disk.load_records(store_root)[0])
     rows, suite = differences.compare_runs(
         scores[scores["run_id"] == a],
         scores[scores["run_id"] == b],
-        disk.answers(store_root, a),
-        disk.answers(store_root, b),
+        disk.load_answers(store_root, a),
+        disk.load_answers(store_root, b),
     )
     assert code == 0
     assert (one["run"], one["reference"]) == (a, b)

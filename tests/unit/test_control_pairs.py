@@ -25,9 +25,9 @@ def _write(root, spec, like):
 
 
 def _effect(root, run_id):
-    found, _ = disk.records(root)
+    found, _ = disk.load_records(root)
     runs, scores = frames.runs(found), frames.scores(found)
-    answers = {one: disk.answers(root, one) for one in runs["run_id"]}
+    answers = {one: disk.load_answers(root, one) for one in runs["run_id"]}
     return control_pairs.distillation_effect(runs, scores, answers, run_id)
 
 

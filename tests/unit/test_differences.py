@@ -83,15 +83,15 @@ def test_a_suite_of_nothing_has_no_verdict():
 def test_exchanging_the_two_runs_turns_every_sign(store_root):
     """A against B is B against A with the other sign, the same p-values, the opposite verdict."""
     a, b = records.write_study(store_root, layers=(24, 10))[1:]
-    found, _ = disk.records(store_root)
+    found, _ = disk.load_records(store_root)
     scores = frames.scores(found)
 
     def against(one, other):
         return differences.compare_runs(
             scores[scores["run_id"] == one],
             scores[scores["run_id"] == other],
-            disk.answers(store_root, one),
-            disk.answers(store_root, other),
+            disk.load_answers(store_root, one),
+            disk.load_answers(store_root, other),
         )
 
     (rows, suite), (back, suite_back) = against(a, b), against(b, a)
@@ -107,9 +107,9 @@ def test_exchanging_the_two_runs_turns_every_sign(store_root):
 def test_a_run_against_itself_is_inconclusive_everywhere(store_root):
     """No difference, p = 1, never a verdict."""
     run_id = records.write_study(store_root, layers=(24,))[1]
-    found, _ = disk.records(store_root)
+    found, _ = disk.load_records(store_root)
     scores = frames.scores(found)
-    own = scores[scores["run_id"] == run_id], disk.answers(store_root, run_id)
+    own = scores[scores["run_id"] == run_id], disk.load_answers(store_root, run_id)
 
     rows, suite = differences.compare_runs(own[0], own[0], own[1], own[1])
 
@@ -120,7 +120,7 @@ def test_a_run_against_itself_is_inconclusive_everywhere(store_root):
 
 def test_on_the_committed_study_formula_and_bootstrap_agree():
     """The page's intervals and Fieller's differ by less than 0.02 at every end."""
-    found, _ = disk.records(records.STUDY)
+    found, _ = disk.load_records(records.STUDY)
     scores = frames.scores(found)
     students = [record for record in found if record.teacher_run_id]
     assert len(students) >= 5
@@ -128,8 +128,8 @@ def test_on_the_committed_study_formula_and_bootstrap_agree():
         rows = retention.per_task(
             scores[scores["run_id"] == record.run_id],
             scores[scores["run_id"] == record.teacher_run_id],
-            disk.answers(records.STUDY, record.run_id),
-            disk.answers(records.STUDY, record.teacher_run_id),
+            disk.load_answers(records.STUDY, record.run_id),
+            disk.load_answers(records.STUDY, record.teacher_run_id),
         )
         np.testing.assert_allclose(rows["low"], rows["fieller_low"], atol=0.02)
         np.testing.assert_allclose(rows["high"], rows["fieller_high"], atol=0.02)

@@ -41,7 +41,7 @@ def scores_of(root, run_id):
 
 def answers_of(root, run_id):
     keys = ["task", "metric", "doc_id"]
-    return disk.answers(root, run_id).sort_values(keys, ignore_index=True)
+    return disk.load_answers(root, run_id).sort_values(keys, ignore_index=True)
 
 
 def brought_back(root, run_id, folder):

@@ -44,8 +44,8 @@ def test_our_own_files_come_back_as_they_were_measured(store_root):
         assert [getattr(again, k) for k in same] == [getattr(score, k) for k in same]
         assert again.chance == pytest.approx(score.chance)
     keys = ["task", "metric", "doc_id"]
-    before = disk.answers(records.STUDY, TEACHER).sort_values(keys)
-    after = disk.answers(store_root, run_id).sort_values(keys)
+    before = disk.load_answers(records.STUDY, TEACHER).sort_values(keys)
+    after = disk.load_answers(store_root, run_id).sort_values(keys)
     assert before["doc_hash"].tolist() == after["doc_hash"].tolist()
     assert before["value"].tolist() == after["value"].tolist()
 
@@ -65,9 +65,9 @@ def test_an_imported_student_is_held_against_a_measured_teacher(store_root):
     """Retention is that of the measured run: same documents, same conditions, no latency."""
     shutil.copytree(records.STUDY / TEACHER, store_root / TEACHER)
     run_id, _ = import_run.import_folder(store_root, folder_of(STUDENT), "brought", TEACHER)
-    found, problems = disk.records(store_root)
+    found, problems = disk.load_records(store_root)
     runs, scores = frames.runs(found), frames.scores(found)
-    answers = {one.run_id: disk.answers(store_root, one.run_id) for one in found}
+    answers = {one.run_id: disk.load_answers(store_root, one.run_id) for one in found}
 
     added = retention.add_retention(runs, scores, answers).set_index("run_id").loc[run_id]
 
@@ -119,7 +119,7 @@ def test_the_format_of_0_4_0_is_read(store_root, tmp_path):
 
     run_id, problems = import_run.import_folder(store_root, tmp_path / "out", "gpt2")
 
-    record, answers = disk.load(store_root, run_id), disk.answers(store_root, run_id)
+    record, answers = disk.load(store_root, run_id), disk.load_answers(store_root, run_id)
     (score,) = record.capability.scores
     assert problems == []
     assert (score.score, score.num_documents, score.num_fewshot, score.chance) == (0.75, 4, 2, 0.5)
@@ -144,7 +144,7 @@ def test_a_document_may_hold_any_line_end(store_root, tmp_path):
     run_id, problems = import_run.import_folder(store_root, tmp_path / "out", "gpt2")
 
     assert problems == []
-    assert len(disk.answers(store_root, run_id)) == len(lines)
+    assert len(disk.load_answers(store_root, run_id)) == len(lines)
 
 
 def test_the_good_part_is_kept_and_the_rest_named(store_root, tmp_path):

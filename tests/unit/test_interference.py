@@ -32,15 +32,15 @@ ASSUMED = Assumptions(
 def study(store_root):
     """A teacher and five students, finished; their ids by label."""
     run_ids = records.write_study(store_root)
-    found, _ = disk.records(store_root)
+    found, _ = disk.load_records(store_root)
     labels = {record.run_id: frames.label(record) for record in found}
     return {labels[run_id]: run_id for run_id in run_ids}
 
 
 def analysed(root):
     """The store's frame with what is kept and what it costs."""
-    found, _ = disk.records(root)
-    answers = {record.run_id: disk.answers(root, record.run_id) for record in found}
+    found, _ = disk.load_records(root)
+    answers = {record.run_id: disk.load_answers(root, record.run_id) for record in found}
     runs = retention.add_retention(frames.runs(found), frames.scores(found), answers)
     price = Price(usd_per_hour=0.05, provider="Cloud")
     return unit_cost.add_costs(runs, {records.DEVICE_NAME: price}, utilisation=0.5)
@@ -48,7 +48,7 @@ def analysed(root):
 
 def priced(root):
     """The study's records, and what serving with each of them would cost."""
-    found, _ = disk.records(root)
+    found, _ = disk.load_records(root)
     labels = {record.run_id: frames.label(record) for record in found}
     return found, labels, economics.candidates(found, labels, ASSUMED)
 
@@ -89,7 +89,7 @@ def test_a_run_without_a_timing_is_not_busy(store_root):
     """A failed run has no times that could be wrong; the column is a flag in every row."""
     records.write_run(store_root, records.make_record(num_layers=12, status="failed"))
 
-    frame = frames.runs(disk.records(store_root)[0])
+    frame = frames.runs(disk.load_records(store_root)[0])
 
     assert frame["machine_busy"].tolist() == [False]
     assert not interference.was_busy(frame).any()
@@ -190,7 +190,7 @@ def test_estimates_of_timing_leave_busy_runs_out(store_root, study):
     planned = records.study("planned", layers=(12,))[1]
 
     def estimated():
-        found, _ = disk.records(store_root)
+        found, _ = disk.load_records(store_root)
         return estimate_runs([planned], frames.runs(found), frames.scores(found))
 
     before = estimated()

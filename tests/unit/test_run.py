@@ -91,7 +91,7 @@ def test_a_run_leaves_a_record_with_every_part(spec, store_root):
     assert record.capability.scores[0].num_documents == 12
     assert len(record.latency.own.turns) == len(record.latency.teacher.turns) == 2
     assert record.latency.own.peak_memory_bytes > 0
-    answers = disk.answers(store_root, spec.run_id)
+    answers = disk.load_answers(store_root, spec.run_id)
     assert len(answers) == 12
     assert (store_root / spec.run_id / "log.txt").stat().st_size > 0
     assert "distil" in stages
@@ -118,7 +118,7 @@ def test_a_result_survives_attempts_that_fail(spec, store_root, monkeypatch):
     first = engine.run(spec, store_root)
     folder = store_root / spec.run_id
     evidence = {path: path.read_bytes() for path in sorted(folder.glob("capability/*"))}
-    answers = disk.answers(store_root, spec.run_id)
+    answers = disk.load_answers(store_root, spec.run_id)
     with monkeypatch.context() as broken:
 
         def fail(*arguments, **options):
@@ -128,18 +128,18 @@ def test_a_result_survives_attempts_that_fail(spec, store_root, monkeypatch):
         broken.setattr("lm_eval.__version__", "another")
         broken.setattr("explorer.evaluate.task_scores.answer_rows", fail)
         for _ in range(2):
-            disk.request_again(store_root, spec.run_id)
+            disk.request_remeasure(store_root, spec.run_id)
             with pytest.raises(NoRoom):
                 engine.run(spec, store_root)
 
     assert disk.load(store_root, spec.run_id) == first
     assert {path: path.read_bytes() for path in sorted(folder.glob("capability/*"))} == evidence
-    assert disk.answers(store_root, spec.run_id).equals(answers)
+    assert disk.load_answers(store_root, spec.run_id).equals(answers)
     row = states.status_row(store_root, spec.run_id)
     assert row["state"] == "finished"
     assert "Measuring it again failed: The disk is full." in row["error"]
 
-    disk.request_again(store_root, spec.run_id)
+    disk.request_remeasure(store_root, spec.run_id)
     second = engine.run(spec, store_root)
     assert second.status == "finished"
     assert states.status_row(store_root, spec.run_id)["error"] is None
@@ -151,7 +151,7 @@ def test_a_result_survives_attempts_that_fail(spec, store_root, monkeypatch):
 def test_a_new_measurement_that_was_interrupted_goes_on(spec, store_root, monkeypatch):
     """The earlier result counts meanwhile, and running again is all that it takes."""
     first = engine.run(spec, store_root)
-    disk.request_again(store_root, spec.run_id)
+    disk.request_remeasure(store_root, spec.run_id)
     with monkeypatch.context() as broken:
 
         def interrupt(*arguments, **options):
@@ -165,7 +165,7 @@ def test_a_new_measurement_that_was_interrupted_goes_on(spec, store_root, monkey
     assert states.state_of(store_root, spec.run_id) == "interrupted"
     second = engine.run(spec, store_root)
     assert second.started_at >= first.finished_at
-    assert not disk.again_requested(store_root, spec.run_id)
+    assert not disk.remeasure_requested(store_root, spec.run_id)
     assert engine.run(spec, store_root) == second
 
 
@@ -392,7 +392,7 @@ def test_the_folder_of_work_may_be_deleted_when_nothing_runs(spec, store_root):
     shutil.rmtree(store_root / ".work")
 
     assert load(f"run:{spec.run_id}").model.config.num_hidden_layers == 2
-    disk.request_again(store_root, spec.run_id)
+    disk.request_remeasure(store_root, spec.run_id)
     again = engine.run(spec, store_root)
 
     assert "distil" not in again.stage_seconds

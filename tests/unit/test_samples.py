@@ -14,7 +14,7 @@ TEACHER = records.committed()
 def test_chosen_is_right_exactly_where_lm_eval_says_so():
     """On every document of the committed teacher, our reading agrees with lm-eval's score."""
     record = disk.load(records.STUDY, TEACHER)
-    answers = disk.answers(records.STUDY, TEACHER)
+    answers = disk.load_answers(records.STUDY, TEACHER)
     kept = samples.newest_files(records.STUDY / TEACHER / "capability")
     tasks = {s.task: s.metric for s in record.capability.scores if s.headline}
     assert len(tasks) == 5

@@ -8,7 +8,7 @@ from explorer.errors import BadInput, DamagedStore, NoRoom
 from explorer.jobs import states
 from explorer.records import RunRecord, Timing
 from explorer.specs import DepthStudent, RunSpec
-from explorer.store import disk, frames
+from explorer.store import atomic, disk, frames
 from tests import records
 
 
@@ -32,7 +32,7 @@ def test_foreign_and_damaged_folders_are_reported_and_kept(store_root):
     moved.mkdir()
     (moved / disk.RECORD).write_text((store_root / run_ids[1] / disk.RECORD).read_text())
 
-    found, problems = disk.records(store_root)
+    found, problems = disk.load_records(store_root)
 
     assert len(found) == len(run_ids) - 1
     assert len(problems) == 3
@@ -118,14 +118,14 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
 def test_a_full_disk_leaves_no_half_written_file(store_root, monkeypatch):
     """The old file stays and the partial one is removed."""
     path = store_root / "file.json"
-    disk.write_text(path, "old")
+    atomic.write_text(path, "old")
 
     def no_space(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(disk.os, "fsync", no_space)
     with pytest.raises(NoRoom, match="No space left"):
-        disk.write_text(path, "new")
+        atomic.write_text(path, "new")
 
     assert path.read_text() == "old"
     assert [p.name for p in store_root.iterdir()] == ["file.json"]
@@ -134,7 +134,7 @@ def test_a_full_disk_leaves_no_half_written_file(store_root, monkeypatch):
 def test_the_frame_has_a_row_a_run_and_blanks_for_what_is_unknown(store_root):
     """A failed run is a row too, with its error and without numbers."""
     records.write_study(store_root)
-    found, _ = disk.records(store_root)
+    found, _ = disk.load_records(store_root)
 
     frame = frames.runs(found)
 
@@ -147,7 +147,7 @@ def test_the_frame_has_a_row_a_run_and_blanks_for_what_is_unknown(store_root):
 
 def test_an_empty_store_is_an_empty_frame_with_its_columns(tmp_path):
     """No folder is no run, not an error."""
-    found, problems = disk.records(tmp_path / "nothing")
+    found, problems = disk.load_records(tmp_path / "nothing")
 
     assert found == problems == []
     assert frames.runs(found).empty
@@ -165,7 +165,7 @@ def test_weights_are_found_only_inside_the_store(store_root, tmp_path, tiny_llam
     outside = tmp_path / "elsewhere"
     outside.mkdir()
     (outside / "config.json").write_text("{}")
-    disk.write_text(store_root / spec.run_id / disk.WEIGHTS, "../elsewhere")
+    atomic.write_text(store_root / spec.run_id / disk.WEIGHTS, "../elsewhere")
     assert disk.weights_folder(store_root, spec.run_id) is None
 
 
@@ -176,10 +176,10 @@ def test_a_finished_record_counts_until_a_finished_one_replaces_it(store_root):
     failed = finished.model_copy(update={"status": "failed", "capability": None})
 
     for _ in range(2):
-        disk.request_again(store_root, run_id)
+        disk.request_remeasure(store_root, run_id)
         assert disk.save(store_root, failed).name != disk.RECORD
         assert disk.load(store_root, run_id) == finished
-        assert not disk.again_requested(store_root, run_id)
+        assert not disk.remeasure_requested(store_root, run_id)
     newer = finished.model_copy(update={"finished_at": "2026-11-30T00:00:00+00:00"})
     disk.save(store_root, newer)
 
@@ -193,7 +193,7 @@ def test_a_damaged_record_is_kept_when_another_takes_its_place(store_root):
     """Nobody can read it now; somebody may repair it."""
     run_id = records.write_study(store_root)[1]
     record = disk.load(store_root, run_id)
-    disk.write_text(store_root / run_id / disk.RECORD, '{"schema_version": 1, "run')
+    atomic.write_text(store_root / run_id / disk.RECORD, '{"schema_version": 1, "run')
 
     disk.save(store_root, record)
 
@@ -204,27 +204,27 @@ def test_a_damaged_record_is_kept_when_another_takes_its_place(store_root):
 def test_answers_of_a_new_measurement_count_with_its_record(store_root):
     """Until then a reader gets the answers that the record in force was computed from."""
     run_id = records.write_study(store_root)[1]
-    record, before = disk.load(store_root, run_id), disk.answers(store_root, run_id)
-    disk.request_again(store_root, run_id)
+    record, before = disk.load(store_root, run_id), disk.load_answers(store_root, run_id)
+    disk.request_remeasure(store_root, run_id)
     other = before.assign(value=1 - before["value"])
 
     disk.write_answers(store_root, run_id, other)
-    assert disk.answers(store_root, run_id).equals(before)
+    assert disk.load_answers(store_root, run_id).equals(before)
     disk.save(store_root, record.model_copy(update={"finished_at": "2026-11-30T00:00:00+00:00"}))
 
-    assert disk.answers(store_root, run_id).equals(other)
-    assert not (store_root / run_id / disk.NEXT).exists()
+    assert disk.load_answers(store_root, run_id).equals(other)
+    assert not (store_root / run_id / disk.NEW_RESULTS).exists()
 
 
 def test_a_run_to_be_measured_again_is_one_the_queue_takes(store_root):
     """It stays finished for all readers; only the request says that there is something to do."""
     run_id = records.write_study(store_root)[1]
 
-    disk.request_again(store_root, run_id)
+    disk.request_remeasure(store_root, run_id)
 
     assert states.state_of(store_root, run_id) == "finished"
-    assert disk.again_requested(store_root, run_id)
-    assert run_id in [record.run_id for record in disk.records(store_root)[0]]
+    assert disk.remeasure_requested(store_root, run_id)
+    assert run_id in [record.run_id for record in disk.load_records(store_root)[0]]
 
 
 def test_flags_are_flags_also_where_no_score_is():

@@ -22,7 +22,7 @@ from explorer.index import (
     records_index,
     store_index,
 )
-from explorer.store import disk, frames, trash
+from explorer.store import atomic, disk, frames, trash
 from tests import records
 
 
@@ -118,7 +118,7 @@ def test_a_record_replaced_in_the_same_moment_is_another_one(store_root, study):
     path = store_root / study[2] / disk.RECORD
     before = path.stat()
     text = path.read_text(encoding="utf-8").replace("7R13", "7R14")
-    disk.write_text(path, text)
+    atomic.write_text(path, text)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert path.stat().st_size == before.st_size
 
@@ -128,7 +128,7 @@ def test_a_record_replaced_in_the_same_moment_is_another_one(store_root, study):
 def test_the_frames_are_the_stores_own(store_root, study):
     """Rows equal what `frames` makes of the records, after a restart too."""
     records.write_every_state(store_root)
-    found, _ = disk.records(store_root)
+    found, _ = disk.load_records(store_root)
     StoreIndex(store_root).snapshot()
 
     snapshot = StoreIndex(store_root).snapshot()
@@ -149,7 +149,7 @@ def test_retention_is_that_of_the_analysis(store_root, study):
     kept = index.with_retention(index.snapshot().runs)
 
     runs, scores = index.snapshot().runs, index.snapshot().scores
-    answers = {run_id: disk.answers(store_root, run_id) for run_id in study}
+    answers = {run_id: disk.load_answers(store_root, run_id) for run_id in study}
     fresh = retention.add_retention(runs, scores, answers)
 
     pd.testing.assert_frame_equal(kept, fresh, check_exact=True)
@@ -159,7 +159,7 @@ def test_retention_on_one_task_is_that_of_the_analysis(store_root, study):
     """The same holds where one task alone counts."""
     index = StoreIndex(store_root)
     runs, scores = index.snapshot().runs, index.snapshot().scores
-    answers = {run_id: disk.answers(store_root, run_id) for run_id in study}
+    answers = {run_id: disk.load_answers(store_root, run_id) for run_id in study}
     fresh = retention.add_retention(
         runs,
         scores[scores["task"] == "starter_facts"],
@@ -211,7 +211,7 @@ def test_differences_are_those_of_the_analysis(store_root, study):
     scores = index.scores()
 
     def files_of(run_id):
-        return scores[scores["run_id"] == run_id], disk.answers(store_root, run_id)
+        return scores[scores["run_id"] == run_id], disk.load_answers(store_root, run_id)
 
     ((rows, suite),) = index.differences([(study[1], study[3])], lambda run, reference: ())
 
@@ -234,7 +234,7 @@ def test_what_distillation_added_is_that_of_the_analysis(store_root):
     index = StoreIndex(store_root)
     index.update()
     runs, scores = index.runs(), index.scores()
-    answers = {run_id: disk.answers(store_root, run_id) for run_id in runs["run_id"]}
+    answers = {run_id: disk.load_answers(store_root, run_id) for run_id in runs["run_id"]}
 
     effects = index.effects(runs["run_id"])
 
@@ -369,7 +369,7 @@ def test_several_processes_fill_one_index(store_root, study):
 
     runs = index.with_retention(index.runs())
     assert again.stdout.split() == [str(len(runs)), str(runs["retention"].sum())]
-    assert len(runs) == len(disk.records(store_root)[0])
+    assert len(runs) == len(disk.load_records(store_root)[0])
     assert index.query("PRAGMA integrity_check") == [("ok",)]
 
 

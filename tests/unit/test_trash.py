@@ -10,7 +10,7 @@ import pytest
 from explorer import cli, jobs
 from explorer.errors import BadInput, DamagedStore
 from explorer.specs import DepthStudent, RunSpec
-from explorer.store import disk, trash
+from explorer.store import atomic, disk, trash
 from tests import records
 
 
@@ -42,11 +42,11 @@ def test_a_hidden_run_is_remembered_in_one_file_until_it_is_shown_again(store_ro
 
     trash.hide(store_root, [first])
     trash.hide(store_root, [first, second])
-    assert trash.hidden(store_root) == {first, second}
+    assert trash.hidden_run_ids(store_root) == {first, second}
     assert (store_root / trash.HIDDEN).is_file()
     trash.unhide(store_root, [first])
 
-    assert trash.hidden(store_root) == {second}
+    assert trash.hidden_run_ids(store_root) == {second}
     assert contents(store_root / first) == before
 
 
@@ -73,12 +73,12 @@ def test_a_deleted_run_comes_back_as_it_was(store_root):
 
     (entry,) = jobs.delete(store_root, [run_id])
     assert run_id not in disk.run_ids(store_root)
-    assert [deleted.run_id for deleted in trash.deleted(store_root)] == [run_id]
+    assert [deleted.run_id for deleted in trash.deleted_runs(store_root)] == [run_id]
     assert contents(entry.folder) == before
     trash.restore(store_root, run_id)
 
     assert contents(store_root / run_id) == before
-    assert trash.deleted(store_root) == []
+    assert trash.deleted_runs(store_root) == []
 
 
 def test_of_runs_deleted_several_times_the_latest_comes_back(store_root):
@@ -97,7 +97,7 @@ def test_of_runs_deleted_several_times_the_latest_comes_back(store_root):
     with pytest.raises(BadInput, match="Delete that one first"):
         trash.restore(store_root, run_id)
     jobs.delete(store_root, [run_id])
-    assert len(trash.deleted(store_root)) == 2
+    assert len(trash.deleted_runs(store_root)) == 2
 
 
 @pytest.mark.parametrize("state", ["running", "queued"])
@@ -113,7 +113,7 @@ def test_a_run_under_way_is_not_deleted(store_root, state, monkeypatch, tmp_path
         jobs.delete(store_root, [finished, active])
 
     assert finished in disk.run_ids(store_root)
-    assert trash.deleted(store_root) == []
+    assert trash.deleted_runs(store_root) == []
 
 
 def test_what_is_not_a_run_is_neither_hidden_nor_deleted(store_root):
@@ -149,12 +149,12 @@ def test_a_run_made_anew_after_its_deletion_is_shown_and_timed_anew(store_root):
     """Nothing of the deleted run clings to the next one of the same spec."""
     run_id = records.write_study(store_root)[1]
     stage = store_root / ".work" / "stages" / run_id / "latency.json"
-    disk.write_text(stage, "{}")
+    atomic.write_text(stage, "{}")
     trash.hide(store_root, [run_id])
 
     jobs.delete(store_root, [run_id])
 
-    assert run_id not in trash.hidden(store_root)
+    assert run_id not in trash.hidden_run_ids(store_root)
     assert not stage.exists()
 
 
@@ -167,9 +167,9 @@ def test_emptying_the_trash_deletes_weights_that_no_other_run_refers_to(store_ro
     jobs.delete(store_root, [alone, shared])
     assert own_weights.exists()
 
-    assert trash.empty(store_root) == 2
+    assert trash.empty_trash(store_root) == 2
 
-    assert trash.deleted(store_root) == []
+    assert trash.deleted_runs(store_root) == []
     assert not own_weights.exists()
     assert disk.weights_folder(store_root, other) == shared_weights.resolve()
     assert untouched.exists()
@@ -180,10 +180,10 @@ def test_emptying_the_trash_follows_no_path_out_of_the_store(store_root, tmp_pat
     run_id, _ = with_student(store_root, "foreign", "aaaa")
     outside = tmp_path / "outside" / "model"
     outside.mkdir(parents=True)
-    disk.write_text(store_root / run_id / disk.WEIGHTS, ".students/../../outside/model")
+    atomic.write_text(store_root / run_id / disk.WEIGHTS, ".students/../../outside/model")
     jobs.delete(store_root, [run_id])
 
-    trash.empty(store_root)
+    trash.empty_trash(store_root)
 
     assert outside.exists()
 

@@ -93,7 +93,7 @@ def test_the_winner_is_written_as_a_spec(order, store_root, tmp_path, monkeypatc
     assert "as it is" in said
     assert "KL at 600 tokens" in said
     assert specs.read_run_or_sweep(out) == RunSpec.parse(order["run"])
-    assert disk.records(store_root)[1] == []
+    assert disk.load_records(store_root)[1] == []
 
 
 def test_where_all_fail_it_says_what_to_do(order, store_root):
@@ -187,7 +187,7 @@ def test_cancelling_stops_the_tournament_and_its_runs(order, store_root, monkeyp
     def submit(given, root):
         for one in given:
             disk.open_run(root, one)
-            progress.Progress(root, one.run_id).write(state="running")
+            progress.Progress(root, one.run_id).write_status(state="running")
         queued.cancel(root, tune_id)
 
     monkeypatch.setattr(jobs, "submit", submit)
@@ -235,7 +235,7 @@ def test_the_shell_queues_shows_cancels_and_lists_tournaments(
         0,
         "No tournaments yet. Start one: explorer tune tune.yaml\n",
     )
-    progress.Progress(successive_halving.searches_folder(store_root), tune_id).write(
+    progress.Progress(successive_halving.searches_folder(store_root), tune_id).write_status(
         state="running"
     )
     assert said("cancel", tune_id)[0] == 0

@@ -13,7 +13,7 @@ def answer_flips(
     """A row a document of one task that both answered, ascending by id.
 
     Args:
-        answers: The run's `disk.answers`.
+        answers: The run's `disk.load_answers`.
         reference: Those of the run that it is held against.
         task: The task.
         metric: The metric that stands for it.

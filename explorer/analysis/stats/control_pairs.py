@@ -66,7 +66,7 @@ def distillation_effect(
     Args:
         runs: As `frames.runs` gives it.
         scores: As `frames.scores` gives it, of these runs and their teachers.
-        answers: Run id to the frame of `disk.answers`.
+        answers: Run id to the frame of `disk.load_answers`.
         run_id: A student that was taught with the teacher's distributions.
         draws: Bootstrap draws.
         seed: Same seed, same interval.

@@ -52,7 +52,7 @@ def compare_runs(
     Args:
         scores: The run's rows of `frames.scores`.
         reference_scores: Those of the run that it is held against.
-        answers: The run's `disk.answers`.
+        answers: The run's `disk.load_answers`.
         reference_answers: The reference's.
         allow: Conditions that may differ, out of `pairing.ALLOWED`; others are refused.
         draws: Bootstrap draws.

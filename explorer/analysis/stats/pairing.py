@@ -95,7 +95,7 @@ def pair_tasks(
     Args:
         student_scores: The student's rows of `frames.scores`.
         teacher_scores: The teacher's.
-        student_answers: The student's `disk.answers`.
+        student_answers: The student's `disk.load_answers`.
         teacher_answers: The teacher's.
         allow: Names out of `ALLOWED` in which the two may differ.
         names: What the reasons call the two.
@@ -145,7 +145,7 @@ class ScoredModel:
 
 
 def scored_model(scores: pd.DataFrame, answers: pd.DataFrame) -> ScoredModel:
-    """One model's rows of `frames.scores` and `disk.answers`, ready to be paired."""
+    """One model's rows of `frames.scores` and `disk.load_answers`, ready to be paired."""
     chosen = scores[scores["headline"]].sort_values(["task", "metric"])
     rows = row_dicts(chosen)
     by_task = {

@@ -68,7 +68,7 @@ def add_retention(
     Args:
         runs: As `frames.runs` gives it.
         scores: As `frames.scores` gives it; teachers that are not in `runs` may be in it.
-        answers: Run id to the frame of `disk.answers`.
+        answers: Run id to the frame of `disk.load_answers`.
         draws: Bootstrap draws.
         seed: Same seed, same interval.
 
@@ -201,7 +201,7 @@ def per_task(
     Args:
         student_scores: The student's rows of `frames.scores`.
         teacher_scores: The teacher's.
-        student_answers: The student's `disk.answers`.
+        student_answers: The student's `disk.load_answers`.
         teacher_answers: The teacher's.
         draws: Bootstrap draws.
         seed: Same seed, same interval.

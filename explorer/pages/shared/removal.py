@@ -55,7 +55,7 @@ def _act(root: Path, run_id: str, action: str | None) -> None:
 def undo_offer(root: Path) -> None:
     """After a deletion: what was deleted, and a button that restores it."""
     run_id = st.session_state.get(JUST_DELETED)
-    if run_id is None or all(entry.run_id != run_id for entry in trash.deleted(root)):
+    if run_id is None or all(entry.run_id != run_id for entry in trash.deleted_runs(root)):
         return
     with st.container(border=True, horizontal=True, vertical_alignment="center"):
         st.markdown(f"Deleted **{text_format.md(run_id)}**.{_effect_on_students(root, run_id)}")
@@ -88,7 +88,7 @@ def _restore(root: Path, run_id: str) -> None:
 
 def trash_list(root: Path) -> None:
     """The deleted runs, each with a button that restores it; nothing if the trash is empty."""
-    entries = trash.deleted(root)
+    entries = trash.deleted_runs(root)
     if not entries:
         return
     title = f"Trash: {text_format.plural(len(entries), 'deleted run')}"
