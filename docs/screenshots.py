@@ -31,21 +31,21 @@ WIDTHS = {1440: 1000, 1024: 900, 390: 844}
 CHROME_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 START_TIMEOUT_S = 120.0
 SETTLE_TIMEOUT_S = 240.0
-"""Long, since a machine that is measuring something leaves little to the page."""
+"""Long, because a busy machine leaves little time to the page."""
 
 
 def chrome() -> str:
-    """The browser: `CHROME_PATH`, or the first Chromium or Chrome in the path."""
+    """The browser: `CHROME_PATH`, or the first Chromium or Chrome on the path."""
     names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    found = os.environ.get("CHROME_PATH") or next(filter(None, map(shutil.which, names)), None)
-    if not found:
-        raise SystemExit("No Chromium or Chrome here: install one or set CHROME_PATH.")
-    return found
+    path = os.environ.get("CHROME_PATH") or next(filter(None, map(shutil.which, names)), None)
+    if not path:
+        raise SystemExit("No Chromium or Chrome found: install one or set CHROME_PATH.")
+    return path
 
 
 @contextlib.contextmanager
 def app(store: Path, *, script: Path = APP, **environment: str) -> Iterator[str]:
-    """Run the dashboard (or another app) on a store; gives its address, ends it afterwards."""
+    """Run the dashboard, or another app, on a store: yields its address and stops it afterwards."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -78,10 +78,10 @@ def app(store: Path, *, script: Path = APP, **environment: str) -> Iterator[str]
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    """Return when the address answers.
+    """Wait until the address answers.
 
     Raises:
-        RuntimeError: The process ended, or said nothing in time.
+        RuntimeError: The process ended, or did not answer in time.
     """
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
@@ -94,7 +94,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def settled(page: Page) -> None:
-    """Return when the page has run to its end and nothing on it is still being drawn."""
+    """Wait until the page's script has ended and everything is drawn."""
     page.locator("[data-testid=stMainBlockContainer]").wait_for()
     page.wait_for_function(
         "() => document.querySelector('.stApp')?.dataset.testScriptState === 'notRunning'"
@@ -107,11 +107,11 @@ def settled(page: Page) -> None:
 
 
 def take(page: Page, address: str, width: int, file: Path) -> None:
-    """One picture of one page, as long as the page is."""
+    """One picture of one page at its full height."""
     page.set_viewport_size({"width": width, "height": WIDTHS[width]})
     page.goto(address)
     settled(page)
-    # Streamlit scrolls inside the window, so the window is made as high as the page.
+    # Streamlit scrolls inside the window, so make the window as high as the page.
     height = page.evaluate(
         "() => Math.max(...[...document.querySelectorAll('.stMain, .stMainBlockContainer')]"
         ".map(e => e.scrollHeight))"
@@ -119,12 +119,12 @@ def take(page: Page, address: str, width: int, file: Path) -> None:
     page.set_viewport_size({"width": width, "height": max(height + 8, WIDTHS[width])})
     settled(page)
     page.screenshot(path=str(file))
-    # Pages have few colours: a palette makes a picture a third as large, and keeps the rare ones.
+    # Pages have few colours: a palette makes the file a third as large and keeps rare colours.
     with Image.open(file) as picture:
-        few = picture.convert("RGB").quantize(
+        palette = picture.convert("RGB").quantize(
             256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
         )
-    few.save(file, optimize=True)
+    palette.save(file, optimize=True)
 
 
 def main() -> None:
@@ -136,18 +136,18 @@ def main() -> None:
     parser.add_argument("--widths", nargs="*", type=int, choices=WIDTHS, default=list(WIDTHS))
     parser.add_argument("--themes", nargs="*", choices=["light", "dark"], default=["light", "dark"])
     parser.add_argument("--query", default="", help="of the address, as in x=ttft_ms&run=ID")
-    asked = parser.parse_args()
-    asked.out.mkdir(parents=True, exist_ok=True)
-    query = f"?{asked.query}" if asked.query else ""
-    with app(asked.store.resolve()) as url, sync_playwright() as playwright:
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    query = f"?{arguments.query}" if arguments.query else ""
+    with app(arguments.store.resolve()) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chrome(), args=CHROME_FLAGS)
-        for theme in asked.themes:
-            # One context a theme: the second page finds the first one's files in its cache.
+        for theme in arguments.themes:
+            # One context per theme, so that later pages find their files in the browser's cache.
             page = browser.new_context(color_scheme=theme).new_page()
             page.set_default_timeout(1e3 * SETTLE_TIMEOUT_S)
-            for name in asked.pages:
-                for width in asked.widths:
-                    file = asked.out / f"{name}-{width}-{theme}.png"
+            for name in arguments.pages:
+                for width in arguments.widths:
+                    file = arguments.out / f"{name}-{width}-{theme}.png"
                     take(page, f"{url}/{PAGES[name]}{query}", width, file)
                     print(file, flush=True)
         browser.close()

@@ -94,13 +94,19 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 
 @pytest.fixture(scope="session")
 def task_list(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """lm-eval's tasks as our cache holds them, read once a session: a third of a minute."""
+    """lm-eval's tasks as our cache holds them, read once for all workers: a third of a minute."""
+    from filelock import FileLock
+
     from explorer.tasks import index
 
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("task_list")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "task_list"
+    finished = folder / "finished"
+    with FileLock(f"{folder}.lock"), pytest.MonkeyPatch.context() as patch:
         patch.setenv("EXPLORER_CACHE", str(folder))
-        index.build()
+        if not finished.exists():
+            index.build()
+            finished.touch()
     return folder / "tasks"
 
 

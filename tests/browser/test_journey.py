@@ -127,7 +127,7 @@ def test_a_run_is_started_watched_and_found_on_the_chart(
     expect(page.get_by_role("button", name="Starting…")).to_be_disabled()
     expect(page.get_by_text(order.run_id).first).to_be_visible(timeout=RUN_MS)
     line = page.locator(f".st-key-queue_{order.run_id}")
-    link = line.get_by_role("link", name="Show on the chart")
+    link = line.get_by_role("link", name="See on chart")
     expect(link).to_be_visible(timeout=RUN_MS)
     assert disk.load(store_root, order.run_id).status == "finished"
 

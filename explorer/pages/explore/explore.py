@@ -127,7 +127,7 @@ else:
         y=y,
         template=widgets.template(),
         selected=widgets.picked_run(),
-        width=chart_width.of_chart(),
+        width=chart_width.chart_width(),
     )
     widgets.chart(figure, "explore_chart", finding, pick=True)
     if x == "usd_per_mtok":

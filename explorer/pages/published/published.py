@@ -107,7 +107,7 @@ else:
         y=y,
         template=widgets.template(),
         selected=picked if picked in rows.index else None,
-        width=chart_width.of_chart(),
+        width=chart_width.chart_width(),
     )
     widgets.chart(figure, "published_chart", finding, pick=True, picked_as="pair")
     with st.container(horizontal=True, vertical_alignment="bottom", key="published_pick"):

@@ -157,7 +157,7 @@ def _actions(root: Path, run_id: str, state: str, cancelling: bool) -> None:
     if state == "finished":
         st.page_link(
             widgets.EXPLORE,
-            label="Show on the chart",
+            label="See on chart",
             icon=":material/scatter_plot:",
             query_params={"run": run_id},
         )

@@ -1,4 +1,4 @@
-"""How wide a chart will be. Labels are placed in Python; only the browser knows its window."""
+"""The width of a chart in the browser: Python places the labels and has to know it."""
 
 import functools
 
@@ -6,50 +6,50 @@ import streamlit as st
 from streamlit.components.v2.types import ComponentRenderer
 
 TELEPHONE, DESKTOP = 380, 1300
-"""Pixels a chart is thought to get until the browser has said how many it has."""
+"""Width in pixels to assume until the browser reports it."""
 STEP = 80
-"""Pixels; a window that changes by less draws no chart anew."""
+"""Pixels. A smaller change of the window does not redraw the chart."""
 
 WIDTH, RULER = "chart_width", "ruler"
-"""What the session knows, and the element that says it."""
+"""Session keys of the width and of the element that reports it."""
 
-# The element itself takes no room on the page: it says how wide the block around it is, at once
-# and when the window has come to rest after a change.
+# The element takes no room. It reports the width of the block around it: at once, and 300 ms after
+# the last change of the window.
 _RULER = """
 export default function({ parentElement, data, setStateValue }) {
   const block = parentElement.closest('[data-testid="stVerticalBlock"]');
   let waiting;
-  const say = () => {
+  const report = () => {
     const width = Math.max(1, Math.round(block.clientWidth / data.step)) * data.step;
     if (Math.abs(width - data.width) >= data.step) setStateValue("width", width);
   };
   const watcher = new ResizeObserver(() => {
     clearTimeout(waiting);
-    waiting = setTimeout(say, 300);
+    waiting = setTimeout(report, 300);
   });
   watcher.observe(block);
-  say();
+  report();
   return () => { clearTimeout(waiting); watcher.disconnect(); };
 }
 """
 
 
-def of_chart() -> int:
-    """About how many pixels a chart gets here; where the first guess was off, the page draws anew.
+def chart_width() -> int:
+    """The chart's width in pixels, rounded to `STEP`; the page redraws if the first guess was off.
 
-    Call it once on a page, where the chart will stand.
+    Call it once per page, where the chart will stand.
     """
     telephone = "Mobi" in st.context.headers.get("User-Agent", "")
     width: int = st.session_state.setdefault(WIDTH, TELEPHONE if telephone else DESKTOP)
-    _component()(key=RULER, data={"width": width, "step": STEP}, on_width_change=_take_width)
+    _component()(key=RULER, data={"width": width, "step": STEP}, on_width_change=_store_width)
     return width
 
 
-def _take_width() -> None:
+def _store_width() -> None:
     st.session_state[WIDTH] = int(st.session_state[RULER]["width"])
 
 
 @functools.cache
 def _component() -> ComponentRenderer:
-    """Registered once, where a page first needs it."""
+    """The component, registered on first use."""
     return st.components.v2.component("chart_ruler", js=_RULER, isolate_styles=False)
