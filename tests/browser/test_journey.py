@@ -78,7 +78,7 @@ def tasks(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def order(teacher: Path, tasks: Path, tmp_path: Path) -> RunSpec:
+def spec(teacher: Path, tasks: Path, tmp_path: Path) -> RunSpec:
     """Seconds of work: a student of two layers of the tiny teacher's four."""
     corpus = tmp_path / "corpus.txt"
     corpus.write_text((SENTENCE * 40 + "\n\n") * 40, encoding="utf-8")
@@ -109,14 +109,14 @@ def queue(dashboard: str):
 
 
 def test_a_run_is_started_watched_and_found_on_the_chart(
-    order: RunSpec, store_root: Path, dashboard: str, queue, page: Page
+    spec: RunSpec, store_root: Path, dashboard: str, queue, page: Page
 ):
-    """From an empty store: order on the page, watch the line, follow it to its point."""
+    """From an empty store: start it on the page, watch the line, follow it to its point."""
     page.goto(f"{dashboard}/run")
-    page.get_by_text("Layers, learning, timing, device").click()
-    page.get_by_text("Edit the order as YAML instead").click()
-    field = page.get_by_label("Order", exact=True)
-    field.fill(order.to_yaml())
+    page.get_by_text("Layers, training, timing, device").click()
+    page.get_by_text("Edit as YAML instead").click()
+    field = page.get_by_label("Study", exact=True)
+    field.fill(spec.to_yaml())
     field.press("Control+Enter")
     start = page.get_by_role("button", name="Start 2 runs")
     expect(start).to_be_enabled(timeout=WAIT_MS)
@@ -125,17 +125,17 @@ def test_a_run_is_started_watched_and_found_on_the_chart(
 
     # The first job of a machine starts the Ray head; the page answers before that.
     expect(page.get_by_role("button", name="Starting…")).to_be_disabled()
-    expect(page.get_by_text(order.run_id).first).to_be_visible(timeout=RUN_MS)
-    line = page.locator(f".st-key-queue_{order.run_id}")
+    expect(page.get_by_text(spec.run_id).first).to_be_visible(timeout=RUN_MS)
+    line = page.locator(f".st-key-queue_{spec.run_id}")
     link = line.get_by_role("link", name="See on chart")
     expect(link).to_be_visible(timeout=RUN_MS)
-    assert disk.load(store_root, order.run_id).status == "finished"
+    assert disk.load(store_root, spec.run_id).status == "finished"
 
     link.click()
 
     expect(page.get_by_text("Cut to 2 layers")).to_be_visible(timeout=WAIT_MS)
     # By size: a run that this machine was too busy to time well may lie beyond an axis of times.
-    page.goto(f"{dashboard}/?run={order.run_id}&x=num_parameters")
+    page.goto(f"{dashboard}/?run={spec.run_id}&x=num_parameters")
     expect(page.get_by_text("Cut to 2 layers")).to_be_visible(timeout=WAIT_MS)
     points = page.locator(".stPlotlyChart").first.locator(".scatterlayer .points path.point")
     expect(points.nth(1)).to_be_visible(timeout=WAIT_MS)
