@@ -1,4 +1,4 @@
-"""The main journey: order a run on the page, watch it, see its point on the chart."""
+"""The main journey: start a run on the page, watch it, find it on the chart."""
 
 import json
 from pathlib import Path
