@@ -65,7 +65,7 @@ def convert(
     if out.exists() and not force:
         raise BadInput(f"{out} exists. Choose another name, or add --force to overwrite it.")
     from explorer.models.gguf.convert import to_gguf
-    from explorer.models.gguf.header import gguf_facts
+    from explorer.models.gguf.gguf_facts import gguf_facts
     from explorer.models.loading import load
 
     to_gguf(load(model, device="cpu", dtype="float32"), to, out)

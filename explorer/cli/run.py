@@ -12,7 +12,7 @@ from explorer.cli import lm_eval_flags
 from explorer.cli.common import ResultsDir, Wide, app, console, root_of, say_engine_start
 from explorer.cli.tables import open_index, print_comparison, print_forecasts
 from explorer.errors import BadInput, ExplorerError
-from explorer.models import sizes
+from explorer.models import size_limits
 from explorer.store import disk
 
 Queue = Annotated[bool, typer.Option("--queue", help="Submit to the Ray queue and return at once.")]
@@ -72,7 +72,7 @@ def run(
 
 def _print_forecast(runs: list[specs.RunSpec], root: Path, wide: bool) -> None:
     """Print what runs will take: memory and time of this machine, tokens of endpoints."""
-    sizes.check_students(runs, root)
+    size_limits.check_students(runs, root)
     with_endpoint = [run for run in runs if run.teacher.startswith("endpoint:")]
     if with_endpoint:
         from explorer.pipeline import endpoint_stage
@@ -151,7 +151,7 @@ def _do(
 ) -> None:
     """Run one after another here, or submit to the queue."""
     # Now, rather than hours later, after the teacher's run.
-    sizes.check_students(runs, root)
+    size_limits.check_students(runs, root)
     if again and int(os.environ.get("RANK", "0")) == 0:
         for one in runs:
             disk.request_remeasure(root, one.run_id)

@@ -148,7 +148,7 @@ def evaluate(
                         back_end.before(_ahead(plans, lm, spec))
             count.start(plan.name)
             lm.set_cache_hook(
-                ResponseCache(plan.files.asked, plan.files.key, count.answered)
+                ResponseCache(plan.files.partial_answers, plan.files.key, count.answered)
                 if distributed.is_main()
                 else CacheHook(None)
             )

@@ -1,11 +1,11 @@
-"""How much of a test the distillation text gives away.
+"""Contamination: how many test documents overlap with the distillation corpus.
 
-A document counts when one of its readings (the question with one of its choices) shares a
-run of 13 words with the corpus: lower-cased words of letters and digits, punctuation and
-spacing aside. A reading shorter than 13 words but of at least 8 counts when all its words
-stand in the corpus in one run. Still shorter ones are never counted, because such runs
-(`the capital of France is`) occur everywhere by chance: a task that has only such documents
-always shows 0, which then says nothing.
+A document overlaps when one of its readings (the question with one of its choices) shares a
+run of 13 words with the corpus. Words are lower-cased letters and digits; punctuation and
+spacing are ignored. A reading of 8 to 12 words overlaps when all its words occur in the corpus
+in one run. Shorter readings are never counted, because such runs (`the capital of France is`)
+occur everywhere by chance. A task with only such documents always shows 0, which then means
+nothing.
 
 Source of the 13: Brown et al. 2020, arXiv:2005.14165, appendix C.
 """
@@ -16,20 +16,20 @@ from collections.abc import Iterable
 from explorer.tasks import task_loading
 
 MIN_WORDS = 8
-"""Shortest reading that can be counted."""
+"""Shortest reading that can overlap, in words."""
 BREAK = "\x1e"
-"""Between two readings of a document, as a question with each of its choices; no run crosses it."""
+"""Separates the readings of a document; no run crosses it."""
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
 def count_overlaps(
     texts: Iterable[str], documents: dict[str, list[str]], n: int = 13
 ) -> dict[str, int]:
-    """Number of each task's documents that share a run of `n` words with the texts.
+    """Number of documents in each task that share a run of `n` words with the texts.
 
     Args:
-        texts: The corpus, a document an item; runs do not cross from one to the next.
-        documents: Task to the texts of its documents, as `task_documents` gives them.
+        texts: The documents of the corpus; no run crosses from one to the next.
+        documents: The texts of each task's documents, from `task_documents`.
         n: Words of a run, at least `MIN_WORDS`.
     """
     owners: dict[int, dict[tuple[str, ...], set[tuple[str, int]]]] = {}
@@ -42,24 +42,24 @@ def count_overlaps(
                 runs = owners.setdefault(length, {})
                 for run in _runs(words, length):
                     runs.setdefault(run, set()).add((task, index))
-    found: set[tuple[str, int]] = set()
+    overlapping: set[tuple[str, int]] = set()
     for text in texts:
         words = _words(text)
         for length, runs in owners.items():
             for run in _runs(words, length):
-                found |= runs.get(run, set())
-    return {task: sum(owner == task for owner, _ in found) for task in documents}
+                overlapping |= runs.get(run, set())
+    return {task: sum(owner == task for owner, _ in overlapping) for task in documents}
 
 
 def task_documents(names: Iterable[str], include_path: str | None = None) -> dict[str, list[str]]:
-    """What a model could have read of each document: the question with each of its choices.
+    """Each document's readings: the question with each of its choices.
 
     Args:
         names: Tasks, groups or tags, as in a spec.
         include_path: A folder with more tasks.
 
     Returns:
-        Leaf task to one text a document: its readings, with `BREAK` between them.
+        For each leaf task one text per document: its readings, separated by `BREAK`.
     """
     result: dict[str, list[str]] = {}
     with task_loading.quiet():

@@ -1,9 +1,9 @@
-"""A finished task on disk, in lm-eval's own formats, and the marker that makes it count.
+"""A task's files on disk: lm-eval's own formats, and a marker that the task is finished.
 
     results_DATE.json         lm-eval's results and configuration
-    samples_TASK_DATE.jsonl   lm-eval's samples, a document a line
-    finished_TASK.json        ours: the key of what was asked, the two files' names, the scores
-    asked_TASK.jsonl          ours: answers of a task that is under way
+    samples_TASK_DATE.jsonl   lm-eval's samples, one document per line
+    finished_TASK.json        ours: the task's key, the names of the two files, the scores
+    asked_TASK.jsonl          ours: the answers of an unfinished task
 
 Source: github.com/EleutherAI/lm-evaluation-harness, `loggers/evaluation_tracker.py`.
 """
@@ -33,44 +33,47 @@ class TaskFiles:
     """A hash of everything that decides the answers."""
 
     @property
-    def part(self) -> str:
-        """The task's name as a part of a file's: group::task and org/task are names too."""
+    def file_part(self) -> str:
+        """The task's name as part of a file name; group::task and org/task are valid task names."""
         return re.sub(r"[^\w.-]", "_", self.task)
 
     @property
     def marker(self) -> Path:
-        """Written last: with it the task is finished."""
-        return self.folder / f"finished_{self.part}.json"
+        """Written last: a task with this file is finished."""
+        return self.folder / f"finished_{self.file_part}.json"
 
     @property
-    def asked(self) -> Path:
-        """Answers so far; gone when the task is finished."""
-        return self.folder / f"asked_{self.part}.jsonl"
+    def partial_answers(self) -> Path:
+        """The answers so far; deleted when the task is finished."""
+        return self.folder / f"asked_{self.file_part}.jsonl"
 
     def read(self) -> tuple[list[TaskScore], list[dict[str, Any]]] | None:
-        """Scores and samples of a task that was finished under the same key, else None."""
+        """Scores and samples of the task if it was finished under the same key, else None."""
         try:
             marker = json.loads(self.marker.read_text(encoding="utf-8"))
             if marker["key"] != self.key:
                 return None
             scores = [TaskScore.model_validate(score) for score in marker["scores"]]
             text = (self.folder / marker["samples"]).read_text(encoding="utf-8")
-            # Not splitlines: a document may hold other line ends (U+2028), written as they are.
+            # Not splitlines: a document may contain unescaped U+2028, which it would split at.
             return scores, [json.loads(line) for line in text.split("\n") if line]
         except (OSError, ValueError, KeyError, TypeError):
-            # Not there, or not whole: the task is asked again.
+            # Missing or incomplete: the task is evaluated again.
             return None
 
     def write(
         self, results: dict[str, Any], samples: list[dict[str, Any]], scores: list[TaskScore]
     ) -> None:
-        """Samples (`as_written`), results, then the marker; files of an older key go last."""
-        older = [self.asked]
+        """Write samples (`as_logged_sample`), results and the marker; then delete older files."""
+        older = [self.partial_answers]
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             marker = json.loads(self.marker.read_text(encoding="utf-8"))
             older += [self.folder / marker["samples"], self.folder / marker["results"]]
         date = datetime.now(UTC).replace(tzinfo=None).isoformat().replace(":", "-")
-        samples_file, results_file = f"samples_{self.part}_{date}.jsonl", f"results_{date}.json"
+        samples_file, results_file = (
+            f"samples_{self.file_part}_{date}.jsonl",
+            f"results_{date}.json",
+        )
         lines = "".join(_dump(sample) + "\n" for sample in samples)
         atomic.write_text(self.folder / samples_file, lines)
         atomic.write_text(self.folder / results_file, _dump(results, indent=1) + "\n")
@@ -90,17 +93,17 @@ def _dump(value: Any, indent: int | None = None) -> str:
 
 
 def as_logged_sample(sample: dict[str, Any]) -> dict[str, Any]:
-    """A sample in the form of lm-eval's samples_*.jsonl, as it will be read again."""
+    """A sample as it will be read back from lm-eval's samples_*.jsonl."""
     arguments = {
         f"gen_args_{i}": {f"arg_{j}": part for j, part in enumerate(argument)}
         for i, argument in enumerate(sample["arguments"])
     }
     plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in sample.items()}
-    written = plain | {
+    logged = plain | {
         "resps": sanitize_list(sample["resps"]),
         "filtered_resps": sanitize_list(sample["filtered_resps"]),
         "arguments": arguments,
         "target": str(sample["target"]),
     }
-    read: dict[str, Any] = json.loads(_dump(written))
-    return read
+    parsed: dict[str, Any] = json.loads(_dump(logged))
+    return parsed

@@ -22,7 +22,7 @@ from explorer import paths
 from explorer.errors import BadInput, ExplorerError, JobError
 from explorer.index.run_states import ACTIVE
 from explorer.jobs import ray_head, states, submit_lock
-from explorer.models import sizes
+from explorer.models import size_limits
 from explorer.specs import RunSpec
 from explorer.store import disk, trash
 
@@ -116,7 +116,7 @@ def resume(root: Path, run_id: str, on_progress: OnProgress = no_progress) -> st
         JobError: Ray does not start or does not answer.
     """
     spec = disk.read_spec(root, run_id)
-    sizes.check_students([spec], root)
+    size_limits.check_students([spec], root)
     if states.state_of(root, run_id) == "finished":
         disk.request_remeasure(root, run_id)
     _submit_runs([spec], root, ("queued", "running"), on_progress)
@@ -180,7 +180,7 @@ def _submit_runs(
 ) -> None:
     for spec in specs:
         _refuse_numbered_gpu(spec)
-    sizes.check_students(specs, root)
+    size_limits.check_students(specs, root)
     teachers_first = sorted(specs, key=lambda spec: not spec.is_teacher)
     jobs = [Job(spec.run_id, run_command(spec.run_id), root, root, spec) for spec in teachers_first]
     _submit(jobs, keep, on_progress)

@@ -1,9 +1,11 @@
-"""How fast a model answers, and what memory and energy it takes.
+"""How fast a model answers, how much memory it takes and how much energy.
 
-latency.py  TTFT, TPOT and batches on this machine, student and teacher in turns
-load.py     an endpoint under load: alone, many clients, random arrivals
-memory.py   the highest memory of a model, by a child process (memory_child.py)
-energy.py   joules a token, where a device tells
-nvml.py     what NVIDIA's driver tells
-quiet.py    whether the machine was otherwise idle
+timing.py             TTFT, TPOT and batches on this machine, student and teacher in turns
+load_test.py          an endpoint: one request at a time, many clients, random arrivals
+peak_memory.py        a model's peak memory, measured in a child process
+peak_memory_child.py  the child process
+energy.py             joules per token, where the device counts energy
+interference.py       what other processes took of the machine during a timing
+nvml.py               an NVIDIA GPU's energy, utilisation and processes
+runtimes/             what runs the model
 """

@@ -1,4 +1,4 @@
-"""Was the device otherwise idle, before and while it was timed? The record holds the shares."""
+"""How busy other processes kept the machine before and during a timing."""
 
 import time
 from collections.abc import Callable
@@ -10,17 +10,17 @@ from explorer.latency import nvml
 from explorer.records import Interference
 
 BUSY_SHARE = 0.2
-"""Share of all processors' time that others may take before the machine counts as busy."""
+"""Share of all CPU time above which other processes make the machine busy."""
 BUSY_GPU_SHARE = 0.05
-"""Share of the time in which a GPU may compute before we begin."""
+"""Share of the time above which a GPU that computes before the timing is busy."""
 WATCH_BEFORE_S = 0.5
-"""How long we look before we begin."""
+"""How long the machine is watched before the timing, in seconds."""
 
 
 def busy_and_total_s() -> tuple[float, float]:
-    """Seconds that others kept all processors busy, and all seconds there were."""
+    """CPU seconds that other processes used since boot, and all CPU seconds since boot."""
     times = psutil.cpu_times()._asdict()
-    # Linux counts a guest's seconds in user and nice already.
+    # Linux already counts a virtual guest's seconds in user and nice.
     total = sum(times.values()) - times.get("guest", 0.0) - times.get("guest_nice", 0.0)
     own = psutil.Process().cpu_times()
     busy = total - times["idle"] - times.get("iowait", 0.0) - own.user - own.system
@@ -28,7 +28,7 @@ def busy_and_total_s() -> tuple[float, float]:
 
 
 class InterferenceWatch:
-    """What other processes and guests take of the device, before and during a timing."""
+    """Measures what other processes and guests take of the machine, before and during a timing."""
 
     def __init__(
         self,
@@ -37,12 +37,13 @@ class InterferenceWatch:
         only_before: bool = False,
         counter: Callable[[], tuple[float, float]] = busy_and_total_s,
     ) -> None:
-        """Look for half a second, then watch until `interference` is called.
+        """Watch for half a second, then until `interference` is called.
 
         Args:
-            device: The one that computes.
-            only_before: For a server on this machine, whose own work would look like others'.
-            counter: Seconds that others were busy, and all seconds, as `busy_and_total_s`.
+            device: The device that will be timed.
+            only_before: Ignore the time during the timing: for a server on this machine, whose
+                own work would count as another process's.
+            counter: Replaces `busy_and_total_s`.
         """
         self._device, self._only_before, self._counter = device, only_before, counter
         first = counter()
@@ -56,18 +57,18 @@ class InterferenceWatch:
             gpu_share_before=nvml.busy_share(device) if is_gpu else None,
             num_other_gpu_processes=nvml.num_other_processes(device) if is_gpu else None,
         )
-        """What others took just before the timing."""
+        """What other processes took just before the timing."""
 
     def interference(self) -> Interference:
-        """What others took before the timing and since it began."""
-        seen: dict[str, float | int | None] = {}
+        """What other processes took before the timing and since it began."""
+        during: dict[str, float | int | None] = {}
         if not self._only_before:
-            seen["cpu_share_during"] = _share(self._began, self._counter())
+            during["cpu_share_during"] = _share(self._began, self._counter())
         if self._device.type == "cuda":
-            seen["num_other_gpu_processes"] = nvml.num_other_processes(self._device)
-        return self.before.model_copy(update=seen)
+            during["num_other_gpu_processes"] = nvml.num_other_processes(self._device)
+        return self.before.model_copy(update=during)
 
 
-def _share(then: tuple[float, float], now: tuple[float, float]) -> float | None:
-    busy_s, total_s = (after - before for after, before in zip(now, then, strict=True))
+def _share(before: tuple[float, float], after: tuple[float, float]) -> float | None:
+    busy_s, total_s = (end - start for end, start in zip(after, before, strict=True))
     return min(max(busy_s / total_s, 0.0), 1.0) if total_s > 0 else None

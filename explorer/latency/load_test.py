@@ -1,9 +1,9 @@
-"""An endpoint under load: alone, with many clients (closed loop), with arrivals (open loop).
+"""Timing an endpoint: one request at a time, with many clients, and with random arrivals.
 
-Closed loop: each of C clients sends its next request when it has its answer, so the server
-always has C under way. Open loop: requests arrive at random at a rate, whether the server
-keeps up or not. Prompts are random words, never the same twice, so that no cache of
-prefixes answers in place of the model; their number is fitted to the server's own count.
+Closed loop: each of C clients sends its next request when its answer is complete, so C requests
+are always in progress. Open loop: requests arrive at random times at a given rate, whether or
+not the server keeps up. Prompts are random words and never repeat, so that no prefix cache
+answers in place of the model. The number of words is calibrated to the server's token count.
 
     explorer run spec.yaml     # with teacher: endpoint:http://127.0.0.1:8000/v1#model
 """
@@ -15,6 +15,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 
@@ -28,101 +29,43 @@ from explorer.records import Energy, Latency, LoadPoint, RuntimeFacts, TimedRequ
 from explorer.specs import LatencySpec
 from explorer.store.progress import Progress
 
-WORDS = (
-    "area",
-    "back",
-    "body",
-    "book",
-    "business",
-    "car",
-    "case",
-    "child",
-    "city",
-    "company",
-    "country",
-    "day",
-    "door",
-    "end",
-    "eye",
-    "face",
-    "fact",
-    "family",
-    "father",
-    "friend",
-    "game",
-    "group",
-    "hand",
-    "head",
-    "health",
-    "home",
-    "hour",
-    "house",
-    "idea",
-    "issue",
-    "job",
-    "kind",
-    "law",
-    "level",
-    "life",
-    "line",
-    "lot",
-    "man",
-    "member",
-    "minute",
-    "money",
-    "month",
-    "mother",
-    "name",
-    "night",
-    "office",
-    "part",
-    "people",
-    "place",
-    "point",
-    "power",
-    "problem",
-    "program",
-    "question",
-    "right",
-    "room",
-    "school",
-    "service",
-    "side",
-    "state",
-    "story",
-    "student",
-    "study",
-    "system",
+FREQUENT_WORDS = (
+    "area back body book business car case child city company country day door end eye face "
+    "fact family father friend game group hand head health home hour house idea issue job "
+    "kind law level life line lot man member minute money month mother name night office part "
+    "people place point power problem program question right room school service side state "
+    "story student study system"
 )
-"""Frequent words, about a token each for most tokenizers."""
+"""About one token each in most tokenizers."""
+WORDS = FREQUENT_WORDS.split()
 QUEUE_GROWTH = 1.5
-"""In an open loop, times that grow by so much from the first to the last third mean a queue."""
+"""In an open loop, a last third slower than the first by this factor means that requests queue."""
 
 
 def time_endpoint(endpoint: Endpoint, spec: LatencySpec, progress: Progress) -> Latency:
-    """Time a model behind an endpoint: one request at a time, then under each level of load.
+    """Time a model behind an endpoint: one request at a time, then at each level of load.
 
     Returns:
-        Answered requests only; failed ones are counted by their kind. What was measured before
-        a level failed is kept, and `curve_note` says why the sweep ended.
+        The turns are the answered requests; failed ones are counted by kind. If a level fails,
+        the levels before it are kept, and `curve_note` says why the sweep ended.
 
     Raises:
-        BadInput: The spec asks for batches, which are the server's business.
+        BadInput: The spec sets a batch size; a server makes its own batches.
         RunFailed: The endpoint answers no request at all; the message says what it did.
         RunCancelled: Passed through from `progress`.
     """
     if spec.batch_size != 1:
         raise BadInput(
-            "latency.batch_size has to be 1 for an endpoint, which makes its own batches. Use "
-            "concurrency for requests at the same time."
+            "latency.batch_size has to be 1 for an endpoint, which makes its own batches. Set "
+            "concurrency to send several requests at a time."
         )
     began = time.monotonic()
     watch = InterferenceWatch(torch.device("cpu"), only_before=endpoint.is_local)
-    # A collection passes over all that libraries have made, and would be timed with an answer.
+    # A garbage collection scans every library's objects and would be timed with an answer.
     gc.collect()
     gc.freeze()
     try:
-        timing = asyncio.run(_Load(endpoint, spec, progress, warn_if_busy(watch)).timing())
+        timing = asyncio.run(_LoadTest(endpoint, spec, progress, warn_if_busy(watch)).run())
     finally:
         gc.unfreeze()
     interference = watch.interference()
@@ -134,36 +77,36 @@ def time_endpoint(endpoint: Endpoint, spec: LatencySpec, progress: Progress) -> 
     )
 
 
-class _Load:
-    """All requests of one timing."""
+class _LoadTest:
+    """All requests of one endpoint's timing."""
 
     def __init__(
-        self, endpoint: Endpoint, spec: LatencySpec, progress: Progress, said: dict[str, bool]
+        self, endpoint: Endpoint, spec: LatencySpec, progress: Progress, flags: dict[str, bool]
     ) -> None:
-        self._endpoint, self._spec, self._progress, self._said = endpoint, spec, progress, said
+        self._endpoint, self._spec = endpoint, spec
+        self._progress, self._flags = progress, flags
         self._random = random.Random(spec.seed)
         self._num_words = spec.prompt_tokens
-        self._done = 0
-        levels = sum(self._wanted(level) for level in spec.concurrency)
-        levels += len(spec.request_rates) * spec.requests
-        self._total = spec.warmup + spec.repeats + levels
+        self._num_done = 0
+        num_at_levels = sum(self._num_counted(level) for level in spec.concurrency)
+        num_at_levels += len(spec.request_rates) * spec.requests
+        self._num_total = spec.warmup + spec.repeats + num_at_levels
 
-    async def timing(self) -> Timing:
+    async def run(self) -> Timing:
         async with StreamingClient(self._endpoint, timeout_s=self._spec.timeout_s) as client:
-            await self._fit_prompt(client)
-            alone = await self._closed(client, 1, self._spec.repeats, self._spec.warmup)
+            await self._calibrate_prompt(client)
+            alone = await self._closed_loop(client, 1, self._spec.repeats, self._spec.warmup)
             if not alone.turns:
-                worst = ", ".join(f"{kind} ({count})" for kind, count in alone.failures.items())
                 raise RunFailed(
                     f"The endpoint {self._endpoint.url} failed all {alone.num_failed} requests: "
-                    f"{worst}. Look at the server's log."
+                    f"{_failure_counts(alone)}. Look at the server's log."
                 )
             curve, note = await self._sweep(client)
             facts = RuntimeFacts(name="endpoint", version=client.server)
-        counted = [turn.num_prompt_tokens for turn in alone.turns if turn.num_prompt_tokens]
+        counts = [turn.num_prompt_tokens for turn in alone.turns if turn.num_prompt_tokens]
         return Timing(
             batch_size=1,
-            prompt_tokens=round(statistics.median(counted)) if counted else None,
+            prompt_tokens=round(statistics.median(counts)) if counts else None,
             turns=alone.turns,
             runtime=facts,
             energy=Energy(reason="The device of an endpoint cannot be read from here."),
@@ -173,7 +116,7 @@ class _Load:
             curve_note=note,
         )
 
-    async def _fit_prompt(self, client: StreamingClient) -> None:
+    async def _calibrate_prompt(self, client: StreamingClient) -> None:
         """Choose the number of words that the server counts as `prompt_tokens`."""
         wanted = self._spec.prompt_tokens
         small, large = max(1, wanted // 4), max(2, wanted // 2)
@@ -186,93 +129,98 @@ class _Load:
         self._num_words = max(1, round((wanted - fixed) / per_word))
 
     async def _sweep(self, client: StreamingClient) -> tuple[list[LoadPoint], str | None]:
+        """Each level of concurrency, then each request rate, until one fails or saturates."""
         curve: list[LoadPoint] = []
         notes = []
         for num_clients in self._spec.concurrency:
-            curve.append(await self._closed(client, num_clients, self._wanted(num_clients), 1))
-            note = _why_failed(curve[-1]) or saturation_note(curve)
+            curve.append(
+                await self._closed_loop(client, num_clients, self._num_counted(num_clients), 1)
+            )
+            note = _failure_note(curve[-1]) or saturation_note(curve)
             if note:
                 notes.append(note)
                 break
         for rate in self._spec.request_rates:
-            curve.append(await self._open(client, rate))
-            note = _why_failed(curve[-1]) or _why_growing(curve[-1])
+            curve.append(await self._open_loop(client, rate))
+            note = _failure_note(curve[-1]) or _queue_note(curve[-1])
             if note:
                 notes.append(note)
                 break
         return curve, " ".join(notes) or None
 
-    async def _closed(
+    async def _closed_loop(
         self, client: StreamingClient, num_clients: int, num_counted: int, warmup: int
     ) -> LoadPoint:
-        """Keep `num_clients` requests under way until enough were answered.
+        """Keep `num_clients` requests in progress until enough were answered.
 
-        Counting begins when every client has its warm-up behind it, and ends with the answer
-        that makes the number full; what is still under way then is not counted.
+        Counting begins when every client has finished its warm-up, and ends with the answer
+        that completes the number. Requests still in progress then are not counted.
         """
-        level = _Level()
+        level = _LoadLevel()
         is_full = asyncio.Event()
         num_warm = 0
 
-        async def work() -> None:
+        async def run_client() -> None:
             nonlocal num_warm
             for number in range(warmup + num_counted + 1):
                 if is_full.is_set():
                     return
-                result = await self._ask(client, level)
+                result = await self._send(client, level)
                 if number < warmup:
                     num_warm += number == warmup - 1
                     if num_warm == num_clients:
-                        level.counts_from_now()
-                elif level.counting and not is_full.is_set():
+                        level.start_counting()
+                elif level.is_counting and not is_full.is_set():
                     level.add(result)
-                    if level.num_seen >= num_counted or level.is_hopeless(num_counted):
+                    if level.num_results >= num_counted or level.is_hopeless(num_counted):
                         is_full.set()
 
         if warmup == 0:
-            level.counts_from_now()
-        workers = [asyncio.create_task(work()) for _ in range(num_clients)]
-        await self._finished(workers, is_full)
+            level.start_counting()
+        clients = [asyncio.create_task(run_client()) for _ in range(num_clients)]
+        await self._wait_for(clients, is_full)
         return level.point("clients", num_clients)
 
-    async def _open(self, client: StreamingClient, rate: float) -> LoadPoint:
-        """Send requests at random moments, `rate` a second on average."""
-        level = _Level()
-        level.counts_from_now()
-        total = self._spec.requests
+    async def _open_loop(self, client: StreamingClient, rate: float) -> LoadPoint:
+        """Send requests at random times, `rate` per second on average."""
+        level = _LoadLevel()
+        level.start_counting()
+        num_requests = self._spec.requests
 
-        async def one() -> None:
-            level.add(await self._ask(client, level))
+        async def send() -> None:
+            level.add(await self._send(client, level))
 
         requests = []
-        for _ in range(total):
+        for _ in range(num_requests):
             await asyncio.sleep(self._random.expovariate(rate))
-            requests.append(asyncio.create_task(one()))
-            if level.is_hopeless(total):
+            requests.append(asyncio.create_task(send()))
+            if level.is_hopeless(num_requests):
                 break
-        await self._finished(requests, None)
+        await self._wait_for(requests, None)
         return level.point("poisson", rate)
 
-    async def _finished(
+    async def _wait_for(
         self, tasks: list["asyncio.Task[None]"], is_full: asyncio.Event | None
     ) -> None:
-        """Wait for the tasks, telling the progress; end the rest when the level is full."""
+        """Wait for the tasks and report progress; cancel the rest once the level is full."""
         try:
             while pending := [task for task in tasks if not task.done()]:
                 await asyncio.wait(pending, timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
-                done = min(self._done, self._total)
-                self._progress("latency", done, self._total, "requests", **self._said)
+                num_done = min(self._num_done, self._num_total)
+                self._progress("latency", num_done, self._num_total, "requests", **self._flags)
                 if is_full is not None and is_full.is_set():
                     break
         finally:
             for task in tasks:
                 task.cancel()
-            ended = await asyncio.gather(*tasks, return_exceptions=True)
-        for error in ended:
-            if isinstance(error, Exception):
-                raise error
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
 
-    async def _ask(self, client: StreamingClient, level: "_Level") -> TimedRequest | RequestFailed:
+    async def _send(
+        self, client: StreamingClient, level: "_LoadLevel"
+    ) -> TimedRequest | RequestFailed:
         began = time.monotonic()
         try:
             turn = await client.time_request(
@@ -281,32 +229,33 @@ class _Load:
         except RequestFailed as failed:
             return failed
         finally:
-            self._done += 1
+            self._num_done += 1
         return turn.model_copy(update={"began_s": round(began - level.began, 6)})
 
     def _prompt(self, num_words: int) -> str:
         return " ".join(self._random.choices(WORDS, k=num_words))
 
-    def _wanted(self, num_clients: int) -> int:
+    def _num_counted(self, num_clients: int) -> int:
+        """Requests that a level of concurrency counts: at least three per client."""
         return max(self._spec.requests, 3 * num_clients)
 
 
-class _Level:
-    """What came of one level."""
+class _LoadLevel:
+    """The results of one level of load."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self.began = self._ended = clock()
-        self.counting = False
+        self.is_counting = False
         self.turns: list[TimedRequest] = []
         self.failures: Counter[str] = Counter()
 
     @property
-    def num_seen(self) -> int:
+    def num_results(self) -> int:
         return len(self.turns) + self.failures.total()
 
-    def counts_from_now(self) -> None:
-        self.counting = True
+    def start_counting(self) -> None:
+        self.is_counting = True
         self.began = self._ended = self._clock()
 
     def add(self, result: TimedRequest | RequestFailed) -> None:
@@ -317,49 +266,51 @@ class _Level:
             self.turns.append(result)
 
     def is_hopeless(self, num_counted: int) -> bool:
-        """Half of the level has failed: no need to wait for the other half."""
+        """Whether half of the level has failed, so that the other half need not be awaited."""
         return self.failures.total() >= max(3, num_counted / 2)
 
-    def point(self, kind: str, level: float) -> LoadPoint:
+    def point(self, kind: Literal["clients", "poisson"], level: float) -> LoadPoint:
         seconds = self._ended - self.began
-        tokens = sum(turn.num_output_tokens for turn in self.turns)
-        return LoadPoint.model_validate(
-            {
-                "kind": kind,
-                "level": level,
-                "turns": self.turns,
-                "num_failed": self.failures.total(),
-                "failures": dict(self.failures),
-                "seconds": seconds,
-                "output_tokens_per_s": tokens / seconds if tokens and seconds > 0 else None,
-            }
+        num_tokens = sum(turn.num_output_tokens for turn in self.turns)
+        return LoadPoint(
+            kind=kind,
+            level=level,
+            turns=self.turns,
+            num_failed=self.failures.total(),
+            failures=dict(self.failures),
+            seconds=seconds,
+            output_tokens_per_s=num_tokens / seconds if num_tokens and seconds > 0 else None,
         )
 
 
-def _why_failed(point: LoadPoint) -> str | None:
-    """A sentence when half of a level's requests failed."""
+def _failure_counts(point: LoadPoint) -> str:
+    return ", ".join(f"{kind} ({count})" for kind, count in point.failures.items())
+
+
+def _failure_note(point: LoadPoint) -> str | None:
+    """Why the sweep ends, if at least half of a level's requests failed; else None."""
     if point.num_failed < max(len(point.turns), 1):
         return None
-    kinds = ", ".join(f"{kind} ({count})" for kind, count in point.failures.items())
+    num_requests = point.num_failed + len(point.turns)
     return (
-        f"The sweep ended at {point.level:g}, where {point.num_failed} of "
-        f"{point.num_failed + len(point.turns)} requests failed: {kinds}."
+        f"The sweep ended at {point.level:g}, where {point.num_failed} of {num_requests} requests "
+        f"failed: {_failure_counts(point)}."
     )
 
 
-def _why_growing(point: LoadPoint) -> str | None:
-    """A sentence when requests wait longer and longer, so the rate is more than is served."""
+def _queue_note(point: LoadPoint) -> str | None:
+    """Why the sweep ends, if requests wait longer and longer; else None."""
     ordered = sorted(point.turns, key=lambda turn: turn.began_s or 0.0)
     third = len(ordered) // 3
     if third < 3:
         return None
-    first, last = (
+    first_ms, last_ms = (
         statistics.median(turn.latency_ms for turn in part)
         for part in (ordered[:third], ordered[-third:])
     )
-    if last <= QUEUE_GROWTH * first:
+    if last_ms <= QUEUE_GROWTH * first_ms:
         return None
     return (
-        f"Saturated: at {point.level:g} requests/s the last third took {last:.3g} ms, the first "
-        f"{first:.3g} ms, so requests queue. Higher rates would only wait longer."
+        f"Saturated: at {point.level:g} requests/s the last third took {last_ms:.3g} ms, the first "
+        f"{first_ms:.3g} ms, so requests queue. Higher rates would only add waiting time."
     )

@@ -1,4 +1,4 @@
-"""What `memory` starts: a process that loads one model, lets it answer once, and prints bytes.
+"""The child process of `peak_memory`: loads one model, answers once, prints its peak in bytes.
 
     python -m explorer.latency.peak_memory_child \
         '{"name": "starter", "spec": {}, "device": "cpu", "dtype": "float32", "threads": 2}'
@@ -19,23 +19,23 @@ from explorer.latency.runtimes import open_runtime
 from explorer.specs import LatencySpec
 
 
-def measure_peak_bytes(asked: dict[str, Any]) -> int:
-    """Bytes that a model took while it answered; the process must be fresh."""
-    torch.set_num_threads(asked["threads"])
-    spec = LatencySpec.parse(asked["spec"])
+def measure_peak_bytes(request: dict[str, Any]) -> int:
+    """Peak memory of a model while it answers, in bytes; needs a fresh process."""
+    torch.set_num_threads(request["threads"])
+    spec = LatencySpec.parse(request["spec"])
     gc.collect()
     before: int = psutil.Process().memory_info().rss
     runtime = open_runtime.by_name(
-        asked["name"],
+        request["name"],
         spec,
-        device=torch.device(asked["device"]),
-        dtype=asked["dtype"],
-        bits=asked.get("bits"),
+        device=torch.device(request["device"]),
+        dtype=request["dtype"],
+        bits=request.get("bits"),
     )
     gc.collect()
     prompt_BT = timing.random_prompt([runtime], spec, spec.batch_size)
     with runtime.watch_memory() as peak:
-        # Loading can take more than answering: 5 forgets the peak so far (man 5 proc).
+        # Loading may need more memory than answering; writing 5 resets the peak (man 5 proc).
         if runtime.device.type == "cpu":
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         timing.time_request(runtime, prompt_BT, spec.output_tokens)
@@ -48,7 +48,7 @@ def _highest_resident_bytes() -> int:
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
-    raise RunFailed("/proc/self/status has no VmHWM, so this system keeps no memory peak.")
+    raise RunFailed("/proc/self/status has no VmHWM: this system does not track peak memory.")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How fast a model answers: TTFT, TPOT and end-to-end, student and teacher in turns.
+"""TTFT, TPOT and request latency of a model on this machine, in turns with its teacher.
 
 A request is a prompt of random tokens and an answer of fixed length, decoded greedily with
-a KV cache. Every token reaches the host before the next one is asked for, as in a server
+a KV cache. Every token reaches the host before the next one is computed, as in a server
 that streams. The two models answer in turns (A B, B A, A B, ...), so a machine that slows
-down slows both, and their ratio holds. A sweep of batch sizes follows, where it is asked for.
+down slows both, and their ratio holds. A sweep of batch sizes follows if the spec has one.
 
     explorer run spec.yaml
 """
@@ -30,7 +30,7 @@ log = logging.getLogger("explorer")
 # Shape letters: B sequences answered together, T prompt tokens.
 
 SATURATED_GAIN = 1.05
-"""A level that makes less than so many times the tokens of the one before ends the sweep."""
+"""A level with less than this many times the throughput of the level before ends the sweep."""
 
 
 def time_in_turns(
@@ -48,39 +48,39 @@ def time_in_turns(
     Args:
         own: The model that the run measures.
         teacher: Its teacher, or None when the run measures a teacher.
-        spec: Lengths, warm-up, repeats and levels.
-        progress: Told of every turn as stage "latency"; may raise to stop.
-        load_name: A name that `runtimes.opened.by_name` knows `own` by. With it, a CPU run
-            also measures the model's peak memory, in a process of its own
-            (`memory.peak_memory_bytes`); on CUDA it is read in this process.
-        dtype: Of the weights, for that process.
-        bits: Of the linear weights, for that process.
+        spec: Lengths, warm-up, repeats and concurrency levels.
+        progress: Called after every turn, as stage "latency"; may raise to stop.
+        load_name: A name by which `open_runtime.by_name` loads `own`. With it, a CPU run
+            also measures the model's peak memory, in a separate process
+            (`peak_memory.peak_memory_bytes`); on CUDA it is read in this process.
+        dtype: The weights' dtype, for that process.
+        bits: Bits of the quantised linear weights, for that process.
 
     Returns:
         Every counted turn. With `batch_size` B a turn answers B sequences at once: its
-        times are one request's, and `num_output_tokens` is one sequence's.
+        times are those of the whole batch, and `num_output_tokens` is one sequence's.
 
     Raises:
-        BadInput: Prompt and answer do not fit into a model's context, or the spec asks for
-            what only an endpoint can do.
+        BadInput: Prompt and answer do not fit into a model's context, or the spec has
+            request rates, which only an endpoint can serve.
         NoRoom: The device's memory is too small.
         RunCancelled: Passed through from `progress`.
     """
     if spec.request_rates:
         raise BadInput(
-            "latency.request_rates asks for requests that arrive at random, which takes a server. "
-            "Time an endpoint, or use concurrency for batches on this device."
+            "latency.request_rates sends requests at random times, which takes a server. Time an "
+            "endpoint, or set concurrency for batches on this device."
         )
     began = time.monotonic()
     runtimes = [own] + ([teacher] if teacher else [])
-    for each in runtimes:
-        _check_context(each, spec)
+    for runtime in runtimes:
+        _check_context(runtime, spec)
     watch, meter = InterferenceWatch(own.device), EnergyMeter(own.device)
     num_turns = (spec.warmup + spec.repeats) * len(runtimes)
-    tell = _Tell(progress, num_turns, **warn_if_busy(watch))
-    levels = [_timed_level(runtimes, spec, spec.batch_size, meter, tell)]
-    peaks = [timed.peak_bytes for timed in levels[0]]
-    curves, notes = _sweep(runtimes, spec, meter, tell)
+    on_turn = _TurnProgress(progress, num_turns, **warn_if_busy(watch))
+    levels = _time_level(runtimes, spec, spec.batch_size, meter, on_turn)
+    peaks = [level.peak_bytes for level in levels]
+    curves, notes = _sweep(runtimes, spec, meter, on_turn)
     interference = watch.interference()
     if load_name is not None and own.device.type == "cpu":
         peaks[0] = peak_memory.peak_memory_bytes(load_name, spec, own.device, dtype, bits)
@@ -88,15 +88,15 @@ def time_in_turns(
         Timing(
             batch_size=spec.batch_size,
             prompt_tokens=spec.prompt_tokens,
-            turns=timed.turns,
+            turns=level.turns,
             peak_memory_bytes=peak_bytes,
             runtime=runtime.facts,
-            energy=meter.energy(timed.spent, timed.num_tokens * spec.batch_size),
+            energy=meter.energy(level.energy, level.num_tokens * spec.batch_size),
             curve=curve,
             curve_note=note,
         )
-        for runtime, timed, peak_bytes, curve, note in zip(
-            runtimes, levels[0], peaks, curves, notes, strict=True
+        for runtime, level, peak_bytes, curve, note in zip(
+            runtimes, levels, peaks, curves, notes, strict=True
         )
     ]
     return Latency(
@@ -109,9 +109,10 @@ def time_in_turns(
 
 
 def warn_if_busy(watch: InterferenceWatch) -> dict[str, bool]:
-    """What the progress of a timing says all along: `busy`, where others use the machine.
+    """Log a warning if other processes use the machine; the timing continues.
 
-    The log says it too, once. The timing goes on: its record says how busy the machine was.
+    Returns:
+        `{"busy": True}` on a busy machine, for every progress update; otherwise empty.
     """
     warning = watch.before.warning
     if warning is None:
@@ -123,18 +124,18 @@ def warn_if_busy(watch: InterferenceWatch) -> dict[str, bool]:
 def random_prompt(
     runtimes: Sequence[Runtime], spec: LatencySpec, num_sequences: int
 ) -> torch.Tensor:
-    """Token ids [B, T] that every one of the models knows, on the first one's device."""
+    """Random token ids [B, T] of the vocabulary that all models share, on the first's device."""
     generator = torch.Generator().manual_seed(spec.seed)
-    num_known = min(runtime.vocab_size for runtime in runtimes)
+    num_shared = min(runtime.vocab_size for runtime in runtimes)
     shape = (num_sequences, spec.prompt_tokens)
-    return torch.randint(num_known, shape, generator=generator).to(runtimes[0].device)
+    return torch.randint(num_shared, shape, generator=generator).to(runtimes[0].device)
 
 
 def time_request(runtime: Runtime, prompt_BT: torch.Tensor, num_output_tokens: int) -> TimedRequest:
-    """Time one request; the answer always has `num_output_tokens`, end-of-text or not.
+    """Time one request; its answer always has `num_output_tokens`, even past end-of-text.
 
-    The clock starts with the prompt on the device and the device idle, and is read when a
-    token is on the host.
+    The clock starts when the prompt is on the device and the device is idle. It is read
+    when a token reaches the host.
     """
     runtime.prepare(len(prompt_BT), prompt_BT.shape[1] + num_output_tokens)
     prompt_BT = prompt_BT.to(runtime.device)
@@ -156,111 +157,111 @@ def time_request(runtime: Runtime, prompt_BT: torch.Tensor, num_output_tokens: i
     )
 
 
-class _Tell:
+class _TurnProgress:
     """Counts turns for the run's progress."""
 
-    def __init__(self, progress: Progress, total: int, **said: bool) -> None:
-        self._progress, self.total, self._done, self._said = progress, total, 0, said
-        progress("latency", 0, total, "turns", **said)
+    def __init__(self, progress: Progress, total: int, **flags: bool) -> None:
+        self._progress, self.total, self._done, self._flags = progress, total, 0, flags
+        progress("latency", 0, total, "turns", **flags)
 
     def __call__(self, turn: TimedRequest) -> None:
         self._done += 1
         self._progress(
-            "latency", self._done, self.total, "turns", tpot_ms=turn.tpot_ms, **self._said
+            "latency", self._done, self.total, "turns", tpot_ms=turn.tpot_ms, **self._flags
         )
 
 
-class _Timed:
-    """What one model did at one level."""
+class _Level:
+    """One model's turns at one batch size."""
 
     def __init__(self) -> None:
         self.turns: list[TimedRequest] = []
-        self.spent: list[EnergyUse | None] = []
+        self.energy: list[EnergyUse | None] = []
         self.peak_bytes: int | None = None
 
     @property
     def num_tokens(self) -> int:
-        """Output tokens of one sequence, over all turns."""
+        """Output tokens of one sequence, summed over all turns."""
         return sum(turn.num_output_tokens for turn in self.turns)
 
 
-def _timed_level(
+def _time_level(
     runtimes: Sequence[Runtime],
     spec: LatencySpec,
     num_sequences: int,
     meter: EnergyMeter,
-    tell: _Tell,
-) -> list[_Timed]:
-    """Let the models answer in turns with one batch size."""
+    on_turn: _TurnProgress,
+) -> list[_Level]:
+    """Let the models answer in turns at one batch size."""
     prompt_BT = random_prompt(runtimes, spec, num_sequences)
-    timed = [_Timed() for _ in runtimes]
-    collecting = gc.isenabled()
+    levels = [_Level() for _ in runtimes]
+    gc_was_enabled = gc.isenabled()
     try:
         for round_number in range(spec.warmup + spec.repeats):
             order = list(range(len(runtimes)))
-            for which in order if round_number % 2 == 0 else reversed(order):
+            for i in order if round_number % 2 == 0 else reversed(order):
                 # A collection in the middle of an answer would be timed with it.
                 gc.collect()
                 gc.disable()
-                with runtimes[which].watch_memory() as peak:
+                with runtimes[i].watch_memory() as peak:
                     meter.start()
-                    turn = time_request(runtimes[which], prompt_BT, spec.output_tokens)
-                    spent = meter.stop()
-                if collecting:
+                    turn = time_request(runtimes[i], prompt_BT, spec.output_tokens)
+                    energy = meter.stop()
+                if gc_was_enabled:
                     gc.enable()
                 if peak.num_bytes is not None:
-                    timed[which].peak_bytes = max(peak.num_bytes, timed[which].peak_bytes or 0)
+                    levels[i].peak_bytes = max(peak.num_bytes, levels[i].peak_bytes or 0)
                 if round_number >= spec.warmup:
-                    timed[which].turns.append(turn)
-                    timed[which].spent.append(spent)
-                tell(turn)
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError):
-            raise
+                    levels[i].turns.append(turn)
+                    levels[i].energy.append(energy)
+                on_turn(turn)
+    except torch.OutOfMemoryError as error:
         raise NoRoom(
             f"The memory of {prompt_BT.device} is too small to time {runtimes[0].name} with "
             f"{num_sequences} sequences of {spec.prompt_tokens} + {spec.output_tokens} tokens. "
             "Lower them in the spec's latency part."
         ) from error
     finally:
-        if collecting:
+        if gc_was_enabled:
             gc.enable()
-    return timed
+    return levels
 
 
 def _sweep(
-    runtimes: Sequence[Runtime], spec: LatencySpec, meter: EnergyMeter, tell: _Tell
+    runtimes: Sequence[Runtime], spec: LatencySpec, meter: EnergyMeter, on_turn: _TurnProgress
 ) -> tuple[list[list[LoadPoint]], list[str | None]]:
-    """The levels of concurrency as batch sizes, each model until it is saturated.
+    """Time the concurrency levels as batch sizes, each model until it is saturated.
 
-    Memory that runs out at a level ends the sweep; the levels before it are kept.
+    If memory runs out at a level, the sweep ends and keeps the levels before it.
     """
     curves: list[list[LoadPoint]] = [[] for _ in runtimes]
     notes: list[str | None] = [None for _ in runtimes]
-    going = list(range(len(runtimes)))
-    for level in spec.concurrency:
-        if not going:
+    unsaturated = list(range(len(runtimes)))
+    for batch_size in spec.concurrency:
+        if not unsaturated:
             break
-        tell.total += (spec.warmup + spec.repeats) * len(going)
+        on_turn.total += (spec.warmup + spec.repeats) * len(unsaturated)
         try:
-            timed = _timed_level([runtimes[i] for i in going], spec, level, meter, tell)
+            levels = _time_level(
+                [runtimes[i] for i in unsaturated], spec, batch_size, meter, on_turn
+            )
         except NoRoom as error:
-            for i in going:
+            for i in unsaturated:
                 notes[i] = str(error)
             break
-        for i, one in zip(list(going), timed, strict=True):
-            curves[i].append(_batch_point(level, one.turns))
+        for i, level in zip(list(unsaturated), levels, strict=True):
+            curves[i].append(_batch_point(batch_size, level.turns))
             notes[i] = saturation_note(curves[i])
             if notes[i]:
-                going.remove(i)
+                unsaturated.remove(i)
     return curves, notes
 
 
-def _batch_point(level: int, turns: list[TimedRequest]) -> LoadPoint:
-    rates = [1e3 * level * turn.num_output_tokens / turn.latency_ms for turn in turns]
+def _batch_point(batch_size: int, turns: list[TimedRequest]) -> LoadPoint:
+    rates = [1e3 * batch_size * turn.num_output_tokens / turn.latency_ms for turn in turns]
     return LoadPoint(
         kind="batch",
-        level=level,
+        level=batch_size,
         turns=turns,
         seconds=sum(turn.latency_ms for turn in turns) / 1e3,
         output_tokens_per_s=statistics.median(rates),
@@ -268,7 +269,7 @@ def _batch_point(level: int, turns: list[TimedRequest]) -> LoadPoint:
 
 
 def saturation_note(curve: Sequence[LoadPoint]) -> str | None:
-    """A sentence when the last level makes hardly more tokens than the one before."""
+    """Why the sweep ends, if the last level is hardly faster than the one before; else None."""
     rates = [point.output_tokens_per_s for point in curve[-2:]]
     if len(rates) < 2 or rates[0] is None or rates[1] is None:
         return None
@@ -276,13 +277,13 @@ def saturation_note(curve: Sequence[LoadPoint]) -> str | None:
         return None
     return (
         f"Saturated: {rates[1]:.3g} output tokens/s at {curve[-1].level:g}, {rates[0]:.3g} at "
-        f"{curve[-2].level:g}. Higher levels would only wait longer."
+        f"{curve[-2].level:g}. Higher levels would only add waiting time."
     )
 
 
 def _check_context(runtime: Runtime, spec: LatencySpec) -> None:
-    wanted = spec.prompt_tokens + spec.output_tokens
-    if runtime.context_tokens is not None and wanted > runtime.context_tokens:
+    num_tokens = spec.prompt_tokens + spec.output_tokens
+    if runtime.context_tokens is not None and num_tokens > runtime.context_tokens:
         raise BadInput(
             f"latency asks for {spec.prompt_tokens} + {spec.output_tokens} tokens, but the "
             f"context of {runtime.name} holds {runtime.context_tokens}. Lower prompt_tokens or "

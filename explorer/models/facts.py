@@ -1,4 +1,4 @@
-"""What a model is: its size with or without its weights, and a fingerprint that tells it apart."""
+"""A model's facts for its record, and the fingerprint that identifies it."""
 
 import hashlib
 import json
@@ -14,22 +14,22 @@ from explorer.records import ModelFacts
 
 
 def model_without_weights(name: str) -> PreTrainedModel:
-    """A model without its weights, on torch's meta device, which takes no memory.
+    """A model on torch's meta device, without weights or memory.
 
     Raises:
-        UnknownModel: No such model, or its configuration makes no causal language model.
+        UnknownModel: No such model, or its configuration is not a causal language model's.
     """
     config = load_config(name)
     try:
         with torch.device("meta"):
-            made: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     except (ValueError, AttributeError) as error:
-        raise UnknownModel(f"{name} is no causal language model: {error}") from error
-    return made
+        raise UnknownModel(f"{name} is not a causal language model: {error}") from error
+    return model
 
 
 def model_facts(loaded: Loaded) -> ModelFacts:
-    """What a record keeps of a model in memory."""
+    """The facts of a loaded model."""
     model = loaded.model
     config = model.config
     return ModelFacts(
@@ -55,11 +55,11 @@ def model_facts(loaded: Loaded) -> ModelFacts:
 def fingerprint(loaded: Loaded) -> str:
     """Sixteen hex digits over every weight, its dtype and the tokenizer.
 
-    Two models with the same fingerprint give the same answers; about a second a gigabyte.
+    Models with equal fingerprints give equal answers. Takes about a second per gigabyte.
     """
     digest = hashlib.sha256(tokenizer_digest(loaded.tokenizer).encode())
     weights = sorted(loaded.model.state_dict().items())
-    for name, tensor in (one for weight in weights for one in stored_tensors(*weight)):
+    for name, tensor in (stored for weight in weights for stored in stored_tensors(*weight)):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(memoryview(tensor.detach().cpu().contiguous().view(torch.uint8).numpy()))
     return digest.hexdigest()[:16]

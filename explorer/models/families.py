@@ -1,8 +1,8 @@
-"""What runs along each axis of a family's weights: all that is needed to cut its widths.
+"""The axes of each family's weights: all that is needed to cut a model's widths.
 
-A letter an axis, as in `QH`: H hidden size, F channels of the MLP, Q query heads x size of
-a head, K key-value heads x size of a head, C the three of a fused projection one after
-another, and a dash for what is never cut, such as the vocabulary.
+One letter per axis, as in `QH`: H hidden size, F channels of the MLP, Q query heads x head size,
+K key-value heads x head size, C the three parts of a fused projection one after another, and a
+dash for an axis that is never cut, such as the vocabulary.
 """
 
 import copy
@@ -18,7 +18,10 @@ _IN_A_LAYER = re.compile(r"(?P<layers>.+?)\.(?P<number>\d+)\.(?P<rest>.+)")
 
 
 class ModelOutline(Protocol):
-    """What counting and cutting need of a model: a PreTrainedModel has it, and so do its files."""
+    """What counting and cutting need to know of a model.
+
+    A PreTrainedModel has it, and so has an outline read from a model's files.
+    """
 
     @property
     def config(self) -> Any:
@@ -33,7 +36,7 @@ class ModelOutline(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ModelShape:
-    """The sizes that a student may have smaller than its teacher."""
+    """The sizes in which a student may be smaller than its teacher."""
 
     num_layers: int
     hidden_size: int
@@ -43,7 +46,7 @@ class ModelShape:
     head_dim: int
 
     def along(self, axis: str, whole: int) -> int:
-        """Length of an axis in this shape; `whole` is the teacher's, for what is never cut."""
+        """Length of an axis in this shape; `whole`, the teacher's, for axes that are never cut."""
         lengths = {
             "H": self.hidden_size,
             "F": self.intermediate_size,
@@ -56,20 +59,20 @@ class ModelShape:
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """Where a family of models keeps its widths."""
+    """Where a family of models stores its widths."""
 
     outer: Mapping[str, str]
-    """Axes of the weights outside the layers, by the end of their names."""
+    """Axes of the weights outside the layers, by the last two parts of their names."""
     layer: Mapping[str, str]
     """Axes of a layer's weights, by their names within the layer."""
     channels_in: str
-    """The module of a layer whose input are the MLP's channels."""
+    """The module of a layer whose input is the MLP's channels."""
     heads_in: str
-    """The module of a layer whose input are the heads' outputs, one after another."""
+    """The module of a layer whose input is the concatenated outputs of the heads."""
     norms: tuple[str, ...]
     """The modules of a layer that normalise the hidden state."""
     fixed_head_dim: bool = False
-    """Whether the size of a head is hidden size / heads and cannot be given."""
+    """Whether the head size is always hidden size / heads."""
 
 
 _LLAMA = Family(
@@ -83,7 +86,7 @@ _LLAMA = Family(
         "self_attn.v_proj.bias": "K",
         "self_attn.o_proj.weight": "HQ",
         "self_attn.o_proj.bias": "H",
-        # Qwen3 normalises each head by itself, with one weight for all heads.
+        # Qwen3 normalises each head separately, with one weight for all heads.
         "self_attn.q_norm.weight": "-",
         "self_attn.k_norm.weight": "-",
         "mlp.gate_proj.weight": "FH",
@@ -107,7 +110,7 @@ _GPT2 = Family(
         "ln_f.weight": "H",
         "ln_f.bias": "H",
     },
-    # GPT-2's projections keep their input along the first axis.
+    # GPT-2's projections have their input on the first axis.
     layer={
         "attn.c_attn.weight": "HC",
         "attn.c_attn.bias": "C",
@@ -136,20 +139,20 @@ FAMILIES: Mapping[str, Family] = {
     "qwen3": _LLAMA,
     "smollm3": _LLAMA,
 }
-"""Families by the `model_type` of their configuration; each is tested."""
+"""Families by `model_type` in the configuration; each one is tested."""
 
 
 def family_of(model: ModelOutline) -> Family:
     """The family of a model.
 
     Raises:
-        BadInput: No family whose widths we can cut.
+        BadInput: The family is not supported.
     """
     kind = str(model.config.model_type)
     if kind not in FAMILIES:
         raise BadInput(
-            f"The widths of {type(model).__name__} (model type {kind}) cannot be cut; known are "
-            f"{', '.join(FAMILIES)}. Take a depth student, or kind: checkpoint."
+            f"The widths of {type(model).__name__} (model type {kind}) cannot be cut; supported "
+            f"types are {', '.join(FAMILIES)}. Choose a depth student, or kind: checkpoint."
         )
     return FAMILIES[kind]
 
@@ -173,7 +176,7 @@ def shape_of(model: ModelOutline) -> ModelShape:
 
 
 def resized_config(model: ModelOutline, shape: ModelShape) -> Any:
-    """The model's configuration at other widths, and as many layers as it has."""
+    """The model's configuration with other widths and the same number of layers."""
     config = copy.deepcopy(model.config)
     config.hidden_size = shape.hidden_size
     config.num_attention_heads = shape.num_attention_heads
@@ -187,7 +190,7 @@ def resized_config(model: ModelOutline, shape: ModelShape) -> Any:
 
 
 def check_shape(model: ModelOutline, shape: ModelShape) -> None:
-    """Refuse a shape that the family's attention cannot have.
+    """Refuse a shape that the family's attention does not allow.
 
     Raises:
         BadInput: Heads, groups and hidden size do not fit together.
@@ -202,15 +205,15 @@ def check_shape(model: ModelOutline, shape: ModelShape) -> None:
         if shape.hidden_size != heads * shape.head_dim:
             raise BadInput(
                 f"In {type(model).__name__} the hidden size is heads x {shape.head_dim}, so both "
-                f"are cut together: {heads} heads need hidden_size {heads * shape.head_dim}, got "
-                f"{shape.hidden_size}."
+                f"are cut together: {heads} heads require hidden_size "
+                f"{heads * shape.head_dim}, got {shape.hidden_size}."
             )
         if groups != heads:
-            raise BadInput(f"{type(model).__name__} has no key-value heads of their own.")
+            raise BadInput(f"{type(model).__name__} has no separate key-value heads.")
     elif shape.hidden_size % heads:
         raise BadInput(
             f"student.hidden_size must be a multiple of the {heads} attention heads, as "
-            f"{type(model).__name__} asks, got {shape.hidden_size}."
+            f"{type(model).__name__} requires, got {shape.hidden_size}."
         )
 
 
@@ -218,10 +221,10 @@ def weight_axes(model: ModelOutline) -> dict[str, tuple[int | None, str]]:
     """Each weight's layer (None outside the layers) and axes, by its name in the state dict.
 
     Raises:
-        BadInput: The model has a weight that its family should not have.
+        BadInput: The model has a weight that its family does not have.
     """
     family = family_of(model)
-    found: dict[str, tuple[int | None, str]] = {}
+    axes_of: dict[str, tuple[int | None, str]] = {}
     for name in model.state_dict():
         layer: int | None = None
         if in_layer := _IN_A_LAYER.fullmatch(name):
@@ -230,21 +233,21 @@ def weight_axes(model: ModelOutline) -> dict[str, tuple[int | None, str]]:
             letters = family.outer.get(".".join(name.split(".")[-2:]))
         if letters is None:
             raise BadInput(
-                f"{type(model).__name__} has a weight {name} that we do not know how to cut. "
-                "Take a depth student, or kind: checkpoint."
+                f"{type(model).__name__} has a weight {name} with unknown axes. Choose a "
+                "depth student, or kind: checkpoint."
             )
-        found[name] = (layer, letters)
-    return found
+        axes_of[name] = (layer, letters)
+    return axes_of
 
 
 def count_parameters(model: ModelOutline, shapes: Iterable[ModelShape]) -> list[int]:
-    """Parameters that the model would have in each of these shapes, tied weights once."""
-    places = weight_axes(model)
+    """Number of parameters in each of these shapes; tied weights count once."""
+    axes_of = weight_axes(model)
     # named_parameters lists a tied weight once.
     outer: list[tuple[str, tuple[int, ...]]] = []
     layer: list[tuple[str, tuple[int, ...]]] = []
     for name, weight in model.named_parameters():
-        number, letters = places[name]
+        number, letters = axes_of[name]
         if number in (None, 0):
             (outer if number is None else layer).append((letters, tuple(weight.shape)))
 

@@ -1,4 +1,4 @@
-"""Where a model keeps its layers, and where a student keeps the map of what was cut."""
+"""The list of a model's layers, and the map of what a student keeps of its teacher."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,68 +9,68 @@ from transformers import PreTrainedModel
 from explorer.errors import BadInput
 
 KEPT_LAYERS = "explorer_kept_layers"
-"""Key in a student's config that maps its layers to the teacher's, counted from 0."""
+"""Key in a student's config: the teacher's index of each of its layers, counted from 0."""
 KEPT_WIDTHS = "explorer_kept_widths"
-"""Key in a student's config with what it keeps of the teacher's widths: `hidden`, and for each
-layer `channels`, `heads` and `groups`, each as `kept_mask`."""
+"""Key in a student's config: what it keeps of the teacher's widths, as `kept_mask`s. `hidden` has
+one; `channels`, `heads` and `groups` have one per layer."""
 
 
-def kept_mask(indices: Iterable[int], of: int) -> str:
-    """What is kept of so many, as `OF:HEX`: the first is the highest bit, 1 where it is kept."""
+def kept_mask(indices: Iterable[int], total: int) -> str:
+    """Kept indices as `TOTAL:HEX`: the highest bit is index 0, and 1 means kept."""
     kept = set(indices)
-    bits = "".join("1" if index in kept else "0" for index in range(of))
-    return f"{of}:{int(bits, 2):x}"
+    bits = "".join("1" if index in kept else "0" for index in range(total))
+    return f"{total}:{int(bits, 2):x}"
 
 
 def kept_indices(mask: str) -> list[int]:
     """The inverse of `kept_mask`, counted from 0."""
-    of, _, digits = mask.partition(":")
-    bits = f"{int(digits, 16):0{of}b}"
+    total, _, digits = mask.partition(":")
+    bits = f"{int(digits, 16):0{total}b}"
     return [index for index, bit in enumerate(bits) if bit == "1"]
 
 
 def kept_widths(config: Any) -> dict[str, tuple[int, int]] | None:
-    """How much a student keeps of each width, and of how many; None where nothing was cut.
+    """Number kept and total of each width that a student cut; None where nothing was cut.
 
-    Of the widths that differ from layer to layer in what they keep, the number is the same.
+    Channels, heads and groups differ by layer in what they keep, but not in how many.
     """
-    found = getattr(config, KEPT_WIDTHS, None)
-    if not found:
+    stored = getattr(config, KEPT_WIDTHS, None)
+    if not stored:
         return None
-    masks = {name: mask if isinstance(mask, str) else mask[0] for name, mask in found.items()}
+    masks = {name: mask if isinstance(mask, str) else mask[0] for name, mask in stored.items()}
     return {
         name: (len(kept_indices(mask)), int(mask.partition(":")[0])) for name, mask in masks.items()
     }
 
 
 def intact_layers(kept: list[int]) -> int:
-    """How many of a student's first layers stand where the teacher's do, and so compute the same.
+    """Number of a student's first layers that compute the same as the teacher's.
 
-    None do where nothing was cut behind them, or where less than half of the layers up to the
-    last that stays were kept: such a student has to change as a whole.
+    0 if no layer after them was cut. Also 0 if fewer than half of the layers up to the last kept
+    one were kept: such a student has to change as a whole.
 
     Args:
-        kept: The teacher's number of each layer of the student, counted from 0.
+        kept: The teacher's index of each layer of the student, ascending.
     """
     before = next((place for place, layer in enumerate(kept) if layer != place), 0)
     return before if 2 * len(kept) > kept[-1] else 0
 
 
 def layer_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """The name and the list of a model's layers, whatever its family calls them.
+    """The name and the list of a model's layers.
 
     Raises:
-        BadInput: The model has no single list of as many modules as its config has layers.
+        BadInput: The model has no single list with as many modules as its config has layers.
     """
-    wanted = int(model.config.num_hidden_layers)
-    found = [
+    num_layers = int(model.config.num_hidden_layers)
+    lists = [
         (name, module)
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == wanted and "." in name
+        if isinstance(module, nn.ModuleList) and len(module) == num_layers and "." in name
     ]
-    if not found:
+    if not lists:
         raise BadInput(
-            f"{type(model).__name__} has no list of {wanted} layers, so no depth student can be "
-            "cut from it. Choose a Llama-like or GPT-like teacher."
+            f"{type(model).__name__} has no list of {num_layers} layers, so no depth student can "
+            "be cut from it. Choose a Llama-like or GPT-like teacher."
         )
-    return min(found, key=lambda pair: pair[0].count("."))
+    return min(lists, key=lambda pair: pair[0].count("."))

@@ -1,14 +1,14 @@
-"""One way to name a model and one way to load it.
+"""Model names, and how a model is loaded by its name.
 
 | name | what it is |
 | --- | --- |
 | `starter` | SmolLM2-135M-Instruct from the starter package |
 | `gguf:FILE` | a GGUF file, dequantised into torch |
-| `run:RUN_ID` | the student that a run in the store left |
+| `run:RUN_ID` | the student of a run in the store |
 | a path with a `config.json` | a folder in Hugging Face's layout |
-| `llamacpp:FILE` | a GGUF file as it is, for llama.cpp; no torch model |
+| `llamacpp:FILE` | a GGUF file run by llama.cpp; not loaded into torch |
 | `endpoint:URL#MODEL` | a model behind an OpenAI-compatible endpoint (`models.endpoint`) |
-| anything else | an id on the Hugging Face hub, as in `org/name` |
+| anything else | an id on the Hugging Face hub, such as `org/name` |
 
     python -c "from explorer.models import loading; print(loading.load('starter').model.config)"
 """
@@ -46,33 +46,33 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """A model in memory with its tokenizer and the name it was asked by."""
+    """A model in memory with its tokenizer and the name it was loaded by."""
 
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     load_s: float | None = None
-    """Seconds from the files to the device; None where the model was made in memory."""
+    """Seconds from the files to the device; None if the model was created in memory."""
     bits: Bits | None = None
-    """Of the linear weights; None where nothing is rounded."""
+    """Bits of the quantised linear weights; None if they are not quantised."""
     trust_remote_code: bool = False
-    """Whether code of the model's own was allowed."""
+    """Whether code in the model's repository was allowed to run."""
 
 
-def pick_device(asked: str = "auto") -> torch.device:
-    """`auto` is CUDA when there is one, else the CPU."""
-    if asked == "auto":
+def pick_device(name: str = "auto") -> torch.device:
+    """The torch device of that name; `auto` is CUDA if there is a GPU, else the CPU."""
+    if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if asked.startswith("cuda") and not torch.cuda.is_available():
-        raise NoRoom(f"The spec asks for device {asked}, but torch sees no GPU. Use cpu or auto.")
-    return torch.device(asked)
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise NoRoom(f"The spec has device {name}, but torch finds no GPU. Set cpu or auto.")
+    return torch.device(name)
 
 
-def pick_dtype(asked: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 on CUDA and float32 on the CPU."""
-    if asked == "auto":
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The torch dtype of that name; `auto` is bfloat16 on CUDA and float32 on the CPU."""
+    if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return DTYPES[asked]
+    return DTYPES[name]
 
 
 def load(
@@ -85,20 +85,20 @@ def load(
 ) -> Loaded:
     """Load a causal language model and its tokenizer, in evaluation mode.
 
-    With `bits` its linear weights are rounded (`models.rounding`): for CUDA layer by layer, so that
-    the whole model never lies there; on a CPU after it was loaded.
+    With `bits` its linear weights are quantised (`models.quantize`): for CUDA layer by layer, so
+    that the unquantised model never lies on the GPU; on a CPU after loading.
 
     Raises:
-        BadInput: Weights of so many bits cannot be made here; the message says why.
-        UnknownModel: Nothing answers to the name, or it is no causal language model.
+        BadInput: Weights of so many bits are not possible here; the message says why.
+        UnknownModel: No such model, or it is not a causal language model.
         NoRoom: The device or its memory is missing.
     """
     where = device if isinstance(device, torch.device) else pick_device(device)
     source = locate(name)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    numbers = pick_dtype(dtype, where)
+    torch_dtype = pick_dtype(dtype, where)
     if bits:
-        quantize.check_quantization(bits, where, numbers)
+        quantize.check_quantization(bits, where, torch_dtype)
     began = time.perf_counter()
     if source.gguf_file:
         options["gguf_file"] = source.gguf_file
@@ -107,7 +107,7 @@ def load(
             tokenizer = AutoTokenizer.from_pretrained(source.path, **options)
             model: Any = AutoModelForCausalLM.from_pretrained(
                 source.path,
-                dtype=numbers,
+                dtype=torch_dtype,
                 use_safetensors=None if source.gguf_file else True,
                 **options,
             )
@@ -126,7 +126,7 @@ def load(
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Only the tokenizer of a model, in well under the time of loading it."""
+    """Load only the tokenizer of a model, which is much faster."""
     source = locate(name)
     options = {"gguf_file": source.gguf_file} if source.gguf_file else {}
     try:
@@ -140,44 +140,44 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSource:
-    """Where `from_pretrained` finds a model: a folder or hub id, perhaps a GGUF in it."""
+    """What `from_pretrained` loads: a folder or hub id, possibly a GGUF file in it."""
 
     path: str
     gguf_file: str | None = None
 
 
 def locate(name: str) -> ModelSource:
-    """Turn a name into what `from_pretrained` wants, without loading anything.
+    """Resolve a name to what `from_pretrained` loads, without loading anything.
 
     Raises:
-        UnknownModel: A path, file or run that does not exist.
+        UnknownModel: The path, file or run does not exist.
     """
-    for prefix, runs in (("llamacpp:", "llama.cpp"), ("endpoint:", "a server")):
+    for prefix, runner in (("llamacpp:", "llama.cpp"), ("endpoint:", "a server")):
         if name.startswith(prefix):
             raise UnknownModel(
-                f"{name} runs in {runs}, which can be timed but not taught or cut. Name weights "
-                "for torch: starter, a hub id, a folder, gguf:FILE or run:RUN_ID."
+                f"{name} runs in {runner}: it can be evaluated and timed, but not trained or cut. "
+                "Name weights for torch: starter, a hub id, a folder, gguf:FILE or run:RUN_ID."
             )
     if name == "starter":
         return ModelSource(str(_starter_folder()))
     if name.startswith("gguf:"):
         path = Path(name.removeprefix("gguf:")).expanduser()
         if not path.is_file():
-            raise UnknownModel(f"No GGUF file at {path}. Give gguf: and the path of a .gguf file.")
+            raise UnknownModel(f"No GGUF file at {path}. Write gguf: and the path of a .gguf file.")
         return ModelSource(str(path.parent), path.name)
     if name.startswith("run:"):
         run_id = name.removeprefix("run:")
         weights = disk.weights_folder(store_root(), run_id)
         if weights is None:
             raise UnknownModel(
-                f"The run {run_id!r} has no student's weights here. Weights are not committed: "
-                f"make them again with explorer run {run_id} --again."
+                f"The weights of the run {run_id!r} are not on this machine, as weights are not "
+                f"committed. Train them again with explorer run {run_id} --again."
             )
         return ModelSource(str(weights))
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise UnknownModel(f"The folder {folder} has no config.json, so it holds no model.")
+            raise UnknownModel(f"The folder {folder} has no config.json, so it is not a model.")
         return ModelSource(str(folder))
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
         raise UnknownModel(
@@ -188,7 +188,7 @@ def locate(name: str) -> ModelSource:
 
 
 def disk_bytes(name: str) -> int | None:
-    """Size of the files that hold a model's weights; None where none lies on this machine."""
+    """Size of the files with a model's weights; None if they are not on this machine."""
     source = locate(name)
     if source.gguf_file:
         return (Path(source.path) / source.gguf_file).stat().st_size
@@ -203,7 +203,7 @@ def disk_bytes(name: str) -> int | None:
 
 
 def _starter_folder() -> Path:
-    """The starter as a folder of safetensors: converted once, then it loads in a second."""
+    """The starter as safetensors: converted once, then it loads in a second."""
     gguf = starter.fetch_starter()
     folder = gguf.parent / "float32"
     with FileLock(str(folder) + ".lock"):
@@ -214,7 +214,7 @@ def _starter_folder() -> Path:
                 with quiet_transformers():
                     converted.model.save_pretrained(whole)
                 converted.tokenizer.save_pretrained(whole)
-                # A folder that lost its files would be in the way of the new one.
+                # An incomplete folder would be in the way of the new one.
                 shutil.rmtree(folder, ignore_errors=True)
                 whole.replace(folder)
     return folder
@@ -234,8 +234,8 @@ def load_config(name: str) -> Any:
 def _plain(model: PreTrainedModel) -> PreTrainedModel:
     """The same weights in a model that `save_pretrained` accepts.
 
-    transformers marks a model read from GGUF as quantised and then refuses to save it,
-    although its weights are ordinary floats by now.
+    transformers marks a model from GGUF as quantised and then refuses to save it, although its
+    weights are ordinary floats by now.
     """
     config = type(model.config).from_dict(
         {k: v for k, v in model.config.to_dict().items() if k != "quantization_config"}
@@ -255,7 +255,7 @@ def _plain(model: PreTrainedModel) -> PreTrainedModel:
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No progress bars from transformers: our own progress says what is going on."""
+    """Switch off transformers' logs and progress bars; our own progress replaces them."""
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
@@ -272,5 +272,5 @@ def _first_line(error: Exception) -> str:
     text = str(error).strip().strip("'\"").splitlines()
     hint = ""
     if os.environ.get("HF_HUB_OFFLINE") == "1":
-        hint = " (HF_HUB_OFFLINE=1 is set, so nothing is fetched)"
+        hint = " (HF_HUB_OFFLINE=1 is set, so nothing is downloaded)"
     return (text[0] if text else type(error).__name__) + hint

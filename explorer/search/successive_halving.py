@@ -15,7 +15,7 @@ import pandas as pd
 
 from explorer.analysis import numbers
 from explorer.errors import BadInput, RunCancelled, RunFailed
-from explorer.models import sizes
+from explorer.models import size_limits
 from explorer.records import RunRecord
 from explorer.specs import RunSpec, TuneSpec
 from explorer.store import atomic, disk
@@ -62,7 +62,7 @@ def save_spec(spec: TuneSpec, root: Path) -> str:
     Raises:
         BadInput: A student is not smaller than the model it is cut from.
     """
-    sizes.check_students(spec.contenders().values(), root)
+    size_limits.check_students(spec.contenders().values(), root)
     path = searches_folder(root) / spec.tune_id / disk.SPEC
     if not path.exists():
         atomic.write_text(path, spec.to_yaml())

@@ -1,14 +1,12 @@
-"""Students: cut from their teacher, taken as they are, or made anew.
+"""The student that a spec asks for.
 
 | kind | what it is | where |
 | --- | --- | --- |
 | depth | fewer layers | depth.py |
 | width | narrower layers | width.py |
-| both | fewer and narrower layers, to a number of parameters | target.py chooses |
-| checkpoint | a smaller model that exists | vocabulary.py checks it |
+| both | fewer and narrower layers, for a number of parameters | size_target.py chooses the shape |
+| checkpoint | an existing smaller model | vocabulary.py checks it |
 | fresh | the teacher's architecture with random weights | fresh.py |
-
-maps.py keeps the map of what was cut with the student.
 """
 
 import dataclasses
@@ -18,7 +16,7 @@ from collections.abc import Callable
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from explorer.models import sizes
+from explorer.models import size_limits
 from explorer.models.families import ModelShape, count_parameters, shape_of
 from explorer.models.layers import KEPT_LAYERS, layer_list
 from explorer.models.loading import Loaded
@@ -55,7 +53,7 @@ log = logging.getLogger("explorer")
 # Shape letters: B blocks, T tokens of a block.
 
 OnProgress = Callable[[int, int, str], None]
-"""Called with (done, total, unit); may raise to stop."""
+"""Called with (done, total, unit); may raise to stop the run."""
 
 
 def create_student(
@@ -66,22 +64,22 @@ def create_student(
     on_progress: OnProgress = lambda done, total, unit: None,
     order: DropOrder | None = None,
 ) -> Loaded:
-    """Make a student; the map of what was cut is in its config, and in the log in words.
+    """Create a student; its config and the log say what was cut.
 
     Args:
         teacher: The model that the student will learn from.
-        start: The model that becomes the student: the teacher itself, or another that
+        start: The model that becomes the student: the teacher itself, or the model that
             `spec.start` names.
-        spec: What is asked.
+        spec: The kind of student and its size.
         blocks_BT: Token ids on which importance is measured.
-        on_progress: Hears how far the measuring is.
-        order: Layers that the greedy choice has dropped for another size of student.
+        on_progress: Called while importance is measured.
+        order: Layers that the greedy choice dropped for a student of another size.
 
     Raises:
-        BadInput: The sizes are impossible for this model, or its family cannot be cut so.
+        BadInput: The sizes are impossible for this model, or its family cannot be cut this way.
     """
     if isinstance(spec, CheckpointStudent):
-        log.info("The student is %s as it is: nothing is cut.", start.name)
+        log.info("The student is %s, unchanged.", start.name)
         return start
     if isinstance(spec, FreshStudent):
         return Loaded(
@@ -98,19 +96,19 @@ def create_student(
         shape = shape_for_size(
             start.model, spec.num_parameters, min_depth=min_depth, min_width=spec.min_width
         )
-        _say_target(start.model, shape, spec.num_parameters)
+        _log_target(start.model, shape, spec.num_parameters)
         choice = spec.choice if isinstance(spec, BothStudent) else "uniform"
         model = cut.to_shape(shape, choice)
-    _warn_of_a_large_step(start, model.num_parameters())
+    _warn_of_large_cut(start, model.num_parameters())
     return Loaded(f"{teacher.name}:{spec.slug()}", model, start.tokenizer)
 
 
 def importance_blocks(spec: Student, heldout: list[int], training: list[int]) -> list[int]:
-    """Blocks on which importance is measured.
+    """Indices of the blocks on which importance is measured.
 
-    Choosing by the KL, or by activations, on the blocks that the student is judged on would
-    flatter it, so training blocks serve, the last ones: a short training never sees them.
-    Block influence has always looked at the held-out blocks and keeps doing so.
+    Choosing by the KL or by activations on the held-out blocks would flatter the student, as it is
+    evaluated there. So the last training blocks are used, which a short training never reaches.
+    Block influence has always used the held-out blocks and still does.
     """
     num_blocks = getattr(spec, "sample_blocks", 0)
     if isinstance(spec, DepthStudent) and spec.choice != "greedy":
@@ -130,14 +128,14 @@ class _Cut:
 
     @property
     def second_step(self) -> bool:
-        """Whether the model was itself cut before."""
+        """Whether `start` was itself cut before."""
         return self.start is not self.teacher
 
     def depth(self, num_layers: int, choice: str) -> PreTrainedModel:
         """The model with fewer layers."""
         _, layers = layer_list(self.start.model)
         whose = self.start.name if self.second_step else f"the teacher {self.start.name}"
-        sizes.check_num_layers(num_layers, len(layers), whose)
+        size_limits.check_num_layers(num_layers, len(layers), whose)
         kept = self._layers(num_layers, choice)
         student = keep_layers(self.start.model, kept)
         layer_map.write_kept_map(student, self.start.model, kept, second_step=self.second_step)
@@ -145,20 +143,22 @@ class _Cut:
         return student
 
     def to_shape(self, shape: ModelShape, choice: str = "uniform") -> PreTrainedModel:
-        """The model in another shape: importance of all is measured before anything is cut."""
+        """The model in another shape; all importance is measured before anything is cut."""
         whole = shape_of(self.start.model)
-        seen = width_importance(self.start.model, self.sample_BT, self._told("blocks"))
-        kept = select_widths(shape, whole, seen)
+        importance = width_importance(self.start.model, self.sample_BT, self._report("blocks"))
+        kept = select_widths(shape, whole, importance)
         layers = self._layers(shape.num_layers, choice)
         shallow = keep_layers(self.start.model, layers)
-        stay = KeptWidths(
+        kept_of_layers = KeptWidths(
             kept.hidden,
             *([rows[i] for i in layers] for rows in (kept.channels, kept.heads, kept.groups)),
         )
         prefix, _ = layer_list(self.start.model)
-        student = keep_widths(shallow, stay, select_layer_weights(seen.squares, prefix, layers))
+        student = keep_widths(
+            shallow, kept_of_layers, select_layer_weights(importance.squares, prefix, layers)
+        )
         layer_map.write_kept_map(
-            student, self.start.model, layers, stay, second_step=self.second_step
+            student, self.start.model, layers, kept_of_layers, second_step=self.second_step
         )
         log.info(
             "The student keeps %d of %d layers (%s), %d of %d hidden dimensions, %d of %d MLP "
@@ -178,44 +178,44 @@ class _Cut:
         return student
 
     def _layers(self, num_layers: int, choice: str) -> list[int]:
-        """Which layers of the model stay."""
+        """Indices of the layers to keep."""
         _, layers = layer_list(self.start.model)
         total = len(layers)
         if choice == "uniform" or num_layers == total:
             return uniform_layers(total, num_layers)
         if choice == "block_influence":
-            influence = block_influence(self.start.model, self.sample_BT, self._told("blocks"))
+            influence = block_influence(self.start.model, self.sample_BT, self._report("blocks"))
             return most_influential(influence, num_layers)
 
-        def tried(done: int, of: int) -> None:
-            self.on_progress(done, of, "students")
+        def on_try(done: int, total: int) -> None:
+            self.on_progress(done, total, "students")
 
         return greedy_layers(
-            self.start, self.teacher, num_layers, self.sample_BT, tried, self.order
+            self.start, self.teacher, num_layers, self.sample_BT, on_try, self.order
         )
 
-    def _told(self, unit: str) -> Callable[[int], None]:
+    def _report(self, unit: str) -> Callable[[int], None]:
         return lambda done: self.on_progress(done, len(self.sample_BT), unit)
 
 
-def _say_target(model: PreTrainedModel, shape: ModelShape, asked: int) -> None:
-    found = count_parameters(model, [shape])[0]
+def _log_target(model: PreTrainedModel, shape: ModelShape, target: int) -> None:
+    num_parameters = count_parameters(model, [shape])[0]
     log.info(
-        "Asked for %s parameters; the closest even shape has %s (%+.2f %%).",
-        f"{asked:,}",
-        f"{found:,}",
-        100 * (found - asked) / asked,
+        "Target %s parameters; the closest balanced shape has %s (%+.2f %%).",
+        f"{target:,}",
+        f"{num_parameters:,}",
+        100 * (num_parameters - target) / target,
     )
 
 
-def _warn_of_a_large_step(start: Loaded, num_parameters: int) -> None:
+def _warn_of_large_cut(start: Loaded, num_parameters: int) -> None:
     whole = start.model.num_parameters()
     cut = 1 - num_parameters / whole
     if cut > MAX_SHARE_PER_CUT:
         log.warning(
-            "This cuts %.0f %% of the parameters of %s in one step; a student rarely recovers from "
-            "more than half. Two steps: first a student of about %s parameters, taught, then this "
-            "one with start_from: run:ITS_RUN_ID.",
+            "This removes %.0f %% of the parameters of %s at once; a student rarely recovers from "
+            "more than half. Better in two steps: train a student of about %s parameters first, "
+            "then this one with start_from: run:ITS_RUN_ID.",
             100 * cut,
             start.name,
             f"{round((whole * num_parameters) ** 0.5, -3):,.0f}",

@@ -1,9 +1,9 @@
 """Depth students: N of the teacher's layers and everything else.
 
-Which N: evenly spaced ones; the ones with the largest block influence, the layers that
-turn the hidden state most on a sample of text (Men et al. 2024, ShortGPT,
-arXiv:2403.03853); or greedily, dropping one layer after another, each time the one whose
-loss raises the KL to the teacher least.
+The N layers are evenly spaced; or those with the largest block influence, which change the hidden
+state most on a sample of text (Men et al. 2024, ShortGPT, arXiv:2403.03853); or chosen greedily,
+dropping one layer after another, each time the one whose loss raises the KL to the teacher
+least.
 """
 
 import contextlib
@@ -27,18 +27,18 @@ from explorer.store import atomic
 # Shape letters: B blocks, T tokens of a block, K kept tokens, V vocabulary, H hidden size.
 
 GREEDY_TOP_K = 32
-"""Teacher log-probabilities by which the greedy choice measures the KL, as the training does."""
+"""Teacher log-probabilities per position for the greedy choice's KL."""
 
 
 def uniform_layers(total: int, num_layers: int) -> list[int]:
-    """`num_layers` of `total` layers, evenly spaced, the first and the last among them."""
+    """`num_layers` of `total` layers, evenly spaced, including the first and the last."""
     if num_layers == 1:
         return [0]
     return [round(i * (total - 1) / (num_layers - 1)) for i in range(num_layers)]
 
 
 def most_influential(influence: list[float], num_layers: int) -> list[int]:
-    """The layers of the largest influence, in the model's order."""
+    """The layers of largest influence, in ascending order."""
     by_influence = sorted(range(len(influence)), key=lambda i: (-influence[i], i))
     return sorted(by_influence[:num_layers])
 
@@ -47,7 +47,7 @@ def most_influential(influence: list[float], num_layers: int) -> list[int]:
 def block_influence(
     model: PreTrainedModel, blocks_BT: Tensor, on_block: Callable[[int], None] = lambda n: None
 ) -> list[float]:
-    """1 - mean cosine between what enters and what leaves each layer; one number a layer."""
+    """1 - mean cosine of each layer's input and output on the sample; one number per layer."""
     _, layers = layer_list(model)
     sums, num_tokens = torch.zeros(len(layers), dtype=torch.float64), 0
 
@@ -75,21 +75,21 @@ def block_influence(
 
 
 class DropOrder:
-    """Layers of a model in the order in which the greedy choice drops them.
+    """The order in which the greedy choice drops a model's layers.
 
-    A smaller student drops what a larger one dropped and then more, so the order is kept for
+    A smaller student drops what a larger one dropped and then more, so the order is saved for
     all sizes. It belongs to one model, teacher and sample.
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        """What the file holds, or nothing yet; without a file it is forgotten."""
+        """Read the file if it exists; without a path nothing is saved."""
         self._path = path
         self.layers: list[int] = []
         if path and path.exists():
             self.layers = json.loads(path.read_text(encoding="utf-8"))
 
     def add(self, layer: int) -> None:
-        """Drop one more."""
+        """Append a layer and save."""
         self.layers.append(layer)
         if self._path:
             atomic.write_text(self._path, json.dumps(self.layers))
@@ -108,15 +108,18 @@ def greedy_layers(
     """Drop one layer after another, each time the one whose loss raises the KL least.
 
     Dropping R of L layers tries L + (L - 1) + ... + (L - R + 1) students, each on the whole
-    sample. What comes before the dropped layer is computed once a block and shared.
+    sample. The layers before a dropped one are computed once per block and shared.
 
     Args:
         start: The model that loses layers.
-        teacher: The model whose distributions count; `start` itself or its teacher.
-        num_layers: Layers that stay.
+        teacher: The model whose distributions count: `start` itself, or its teacher.
+        num_layers: Layers to keep.
         blocks_BT: Token ids of the sample.
         on_try: Called with (students tried, students to try).
-        order: What a student of another size has dropped already; goes on from there.
+        order: What a student of another size has dropped already; continued from there.
+
+    Returns:
+        The indices of the kept layers, ascending.
     """
     _, layers = layer_list(start.model)
     order = order or DropOrder()
@@ -146,10 +149,10 @@ def _top_k(teacher: Loaded) -> int:
 def _kl_without_each(
     model: PreTrainedModel, kept: list[int], block_T: Tensor, target: tuple[Tensor, Tensor]
 ) -> Iterator[tuple[int, float]]:
-    """(layer, summed KL to the target when it too is dropped) for each kept layer."""
+    """Yield (layer, summed KL to the target without it) for each kept layer."""
     _, layers = layer_list(model)
     ids_1T = block_T[None].to(model.device)
-    ids_TK, log_p_TE = (one[0, :-1] for one in target)
+    ids_TK, log_p_TE = (tensor[0, :-1] for tensor in target)
     whole = list(layers)
     entering: dict[int, Tensor] = {}
     hooks = [
@@ -169,7 +172,7 @@ def _kl_without_each(
         for hook in hooks:
             hook.remove()
     for layer in kept:
-        # Nothing before the layer needs doing again: its place gives what entered it.
+        # The layers before it are not computed again: its stub returns what had entered it.
         stubs = {before: _Stub(whole[before]) for before in range(layer)}
         stubs |= skipped | {layer: _Stub(whole[layer], entering[layer])}
         with _replaced(layers, stubs):
@@ -179,12 +182,12 @@ def _kl_without_each(
 
 
 class _Stub(nn.Module):
-    """Stands in a layer's place and gives a fixed hidden state, or what comes in."""
+    """Replaces a layer; returns a fixed hidden state, or its input."""
 
     def __init__(self, layer: nn.Module, hidden_BTH: Tensor | None = None) -> None:
         super().__init__()
         self._hidden_BTH = hidden_BTH
-        # Some families ask a layer for its kind of attention.
+        # Some families read a layer's kind of attention.
         self.attention_type = getattr(layer, "attention_type", None)
 
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -193,7 +196,7 @@ class _Stub(nn.Module):
 
 @contextlib.contextmanager
 def _replaced(layers: nn.ModuleList, stubs: dict[int, _Stub]) -> Iterator[None]:
-    """The model with stubs in place of some layers; whole again afterwards."""
+    """Put stubs in place of some layers; restore the layers afterwards."""
     whole = {index: layers[index] for index in stubs}
     try:
         for index, stub in stubs.items():
@@ -218,23 +221,23 @@ def keep_layers(model: PreTrainedModel, kept: list[int]) -> PreTrainedModel:
 def select_layer_weights(
     named: Mapping[str, Tensor], prefix: str, kept: list[int]
 ) -> dict[str, Tensor]:
-    """What belongs to these layers or to none, by the names that it has in the student."""
-    found = {}
+    """The weights of these layers and those outside the layers, by their names in the student."""
+    selected = {}
     new_index = {str(old): new for new, old in enumerate(kept)}
     for name, tensor in named.items():
         if not name.startswith(prefix + "."):
-            found[name] = tensor
+            selected[name] = tensor
             continue
         old, _, rest = name.removeprefix(prefix + ".").partition(".")
         if old in new_index:
-            found[f"{prefix}.{new_index[old]}.{rest}"] = tensor
-    return found
+            selected[f"{prefix}.{new_index[old]}.{rest}"] = tensor
+    return selected
 
 
 def load_student_weights(
     student: PreTrainedModel, state: Mapping[str, Tensor], model: PreTrainedModel
 ) -> None:
-    """Give a new student its weights, and what else it has of the model that it was cut from."""
+    """Load a new student's weights, and copy device and generation config from its source."""
     student.load_state_dict(state)
     student.tie_weights()
     student.generation_config = copy.deepcopy(model.generation_config)

@@ -1,7 +1,7 @@
 """Fresh students: the teacher's architecture at other sizes, with random weights.
 
-The baseline that shows what a cut is worth: it inherits nothing. Its embedding is random
-too, so it should be trained (`distill.train_embeddings: true`).
+The baseline that shows what a cut is worth, since it inherits nothing. Its embedding is random
+too, so it has to be trained (`distill.train_embeddings: true`).
 """
 
 import copy
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from explorer.models import families, sizes
+from explorer.models import families, size_limits
 from explorer.models.families import shape_of
 from explorer.models.layers import KEPT_LAYERS, KEPT_WIDTHS
 from explorer.specs import FreshStudent
@@ -23,7 +23,9 @@ log = logging.getLogger("explorer")
 
 
 def create_fresh(teacher: PreTrainedModel, spec: FreshStudent) -> PreTrainedModel:
-    """A model like the teacher at the asked sizes; the same seed gives the same weights.
+    """A model with the teacher's architecture at the spec's sizes.
+
+    The same seed gives the same weights.
 
     Raises:
         BadInput: A size is larger than the teacher's, or no shape has so few parameters.
@@ -35,7 +37,7 @@ def create_fresh(teacher: PreTrainedModel, spec: FreshStudent) -> PreTrainedMode
         )
     else:
         num_layers = spec.num_layers or whole.num_layers
-        sizes.check_num_layers(num_layers, whole.num_layers, "the teacher", as_many=True)
+        size_limits.check_num_layers(num_layers, whole.num_layers, "the teacher", allow_equal=True)
         shape = dataclasses.replace(requested_shape(teacher, spec), num_layers=num_layers)
     config = families.resized_config(teacher, shape)
     keep_config_layers(config, uniform_layers(whole.num_layers, shape.num_layers))
@@ -47,8 +49,8 @@ def create_fresh(teacher: PreTrainedModel, spec: FreshStudent) -> PreTrainedMode
         student: Any = type(teacher)._from_config(config, dtype=teacher.dtype)
         embedding = student.get_input_embeddings()
         if embedding.padding_idx is not None:
-            # transformers zeroes it, and many models pad with the token that ends a document:
-            # a norm over zeros multiplies its gradient by hundreds, layer after layer.
+            # transformers zeroes this row, and many models pad with the end-of-document token:
+            # a norm over zeros multiplies the gradient by hundreds in every layer.
             with torch.no_grad():
                 embedding.weight[embedding.padding_idx].normal_(std=config.initializer_range)
     student.generation_config = copy.deepcopy(teacher.generation_config)
@@ -61,5 +63,5 @@ def create_fresh(teacher: PreTrainedModel, spec: FreshStudent) -> PreTrainedMode
         shape.num_attention_heads,
         f"{student.num_parameters():,}",
     )
-    made: PreTrainedModel = student.to(teacher.device).eval()
-    return made
+    placed: PreTrainedModel = student.to(teacher.device).eval()
+    return placed

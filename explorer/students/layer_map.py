@@ -1,4 +1,4 @@
-"""The map of what was cut: kept in the student's config, told in the teacher's numbers."""
+"""The map of what was cut, in the student's config, always in the original teacher's numbers."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from explorer.models.layers import KEPT_LAYERS, KEPT_WIDTHS, kept_indices, kept_
 from explorer.students.width import KeptWidths
 
 Masks = dict[str, Any]
-"""As a config holds it under `KEPT_WIDTHS`: a mask, or one for each layer."""
+"""What a config holds under `KEPT_WIDTHS`: by width, a mask or one mask per layer."""
 
 
 def write_kept_map(
@@ -23,12 +23,12 @@ def write_kept_map(
     """Write the map into the student's config.
 
     Args:
-        student: What was cut.
-        start: What it was cut from.
-        layers: The layers of `start` that stay.
-        widths: The widths of `start` that stay in each of these layers; None keeps all.
-        second_step: Whether `start` was itself cut from the teacher, so that its own map
-            leads there.
+        student: The cut model.
+        start: The model it was cut from.
+        layers: Layers of `start` that were kept.
+        widths: Widths of `start` that were kept in each of these layers; None if all were.
+        second_step: Whether `start` was itself cut from the teacher. The student's map then
+            leads through `start`'s map to the teacher.
     """
     earlier = start.config if second_step else None
     before = getattr(earlier, KEPT_LAYERS, None)
@@ -36,8 +36,8 @@ def write_kept_map(
     masks = _masks(widths, shape_of(start)) if widths else None
     first: Masks | None = getattr(earlier, KEPT_WIDTHS, None)
     if first:
-        first = {name: _of_layers(one, layers) for name, one in first.items()}
-        masks = {name: _over(one, first[name]) for name, one in masks.items()} if masks else first
+        first = {name: _select_layers(mask, layers) for name, mask in first.items()}
+        masks = {name: _compose(m, first[name]) for name, m in masks.items()} if masks else first
     if masks:
         setattr(student.config, KEPT_WIDTHS, masks)
     elif hasattr(student.config, KEPT_WIDTHS):
@@ -51,19 +51,21 @@ def _masks(kept: KeptWidths, whole: ModelShape) -> Masks:
         "groups": whole.num_key_value_heads,
     }
     per_layer = {
-        name: [kept_mask(one, of) for one in getattr(kept, name)] for name, of in sizes.items()
+        name: [kept_mask(indices, size) for indices in getattr(kept, name)]
+        for name, size in sizes.items()
     }
     return {"hidden": kept_mask(kept.hidden, whole.hidden_size), **per_layer}
 
 
-def _of_layers(masks: str | list[str], layers: list[int]) -> str | list[str]:
+def _select_layers(masks: str | list[str], layers: list[int]) -> str | list[str]:
     return masks if isinstance(masks, str) else [masks[i] for i in layers]
 
 
-def _over(own: str | list[str], first: str | list[str]) -> str | list[str]:
-    """The mask of a second step in the numbers of the first step's teacher."""
-    if isinstance(own, str):
-        assert isinstance(first, str), "both steps keep one hidden size for all layers"
-        stayed = kept_indices(first)
-        return kept_mask((stayed[i] for i in kept_indices(own)), int(first.partition(":")[0]))
-    return [str(_over(one, other)) for one, other in zip(own, first, strict=True)]
+def _compose(second: str | list[str], first: str | list[str]) -> str | list[str]:
+    """The mask of a second cut, in the numbers of the first cut's teacher."""
+    if isinstance(second, str):
+        assert isinstance(first, str), "both cuts keep one hidden size for all layers"
+        indices = kept_indices(first)
+        total = int(first.partition(":")[0])
+        return kept_mask((indices[i] for i in kept_indices(second)), total)
+    return [str(_compose(*masks)) for masks in zip(second, first, strict=True)]

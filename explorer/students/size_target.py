@@ -1,10 +1,10 @@
-"""The shape that a spec asks for: widths that it names, or those closest to a parameter count.
+"""The shape that a spec asks for: the widths it names, or those closest to a parameter count.
 
-All shapes on a grid are counted: every number of layers, hidden sizes in steps of about a
-thirty-second (whole multiples of the heads, which stay), MLP channels in steps of a power
-of two. Of the shapes within 1 % of the target the one is taken whose shares of layers,
-hidden size and channels differ least; where none is so close, the closest. The heads stay
-because Minitron's own students keep them (arXiv:2408.11796).
+For a parameter count, all shapes on a grid are counted: every number of layers, hidden sizes in
+steps of about a thirty-second (whole multiples of the number of heads, which stays), MLP channels
+in steps of a power of two. Of the shapes within 1 % of the target, the one is chosen whose shares
+of layers, hidden size and channels differ least; if there is none, the closest shape. The number
+of heads stays because Minitron's own students keep it (arXiv:2408.11796).
 """
 
 import dataclasses
@@ -24,26 +24,26 @@ from explorer.models.families import (
 from explorer.specs import Widths
 
 TOLERANCE = 0.01
-"""Shapes this close to the target, as a share of it, are judged by their proportions."""
+"""Shapes within this share of the target are compared by their proportions."""
 NUM_STEPS = 32
 """Sizes tried between nothing and the teacher's."""
 MIN_SHARE = 0.1
-"""Least share of layers and widths that a fresh student has of its teacher's."""
+"""Smallest share of the teacher's layers and widths that a fresh student has."""
 
 
 def shape_for_size(
     model: ModelOutline, num_parameters: int, *, min_depth: float, min_width: float
 ) -> ModelShape:
-    """The shape that comes close to so many parameters; the same every time.
+    """The shape that comes close to a number of parameters; deterministic.
 
     Args:
-        model: What will be cut; any device, the meta device too.
+        model: The model to cut; an outline is enough.
         num_parameters: The target.
-        min_depth: Least share of the layers; 1 keeps them all.
-        min_width: Least share of the hidden size and of the MLP channels; 1 keeps them all.
+        min_depth: Smallest share of the layers; 1 keeps all.
+        min_width: Smallest share of the hidden size and of the MLP channels; 1 keeps all.
 
     Raises:
-        BadInput: The target is out of reach; the message has the range.
+        BadInput: The target is out of range; the message has the range.
     """
     whole = shape_of(model)
     shapes = list(_grid(model, whole, min_depth, min_width))
@@ -64,7 +64,7 @@ def shape_for_size(
 def _grid(
     model: ModelOutline, whole: ModelShape, min_depth: float, min_width: float
 ) -> Iterator[ModelShape]:
-    """Every shape that is tried, the largest first."""
+    """Every shape that is tried, largest first."""
     heads_follow = family_of(model).fixed_head_dim
     # GPT-2's hidden size is made of whole heads; elsewhere it is a multiple of their number.
     unit = whole.head_dim if heads_follow else whole.num_attention_heads
@@ -87,13 +87,13 @@ def _grid(
 
 
 def _sizes(whole: int, least: float, step: int) -> list[int]:
-    """From the whole down to its least share, the whole itself and multiples of the step."""
+    """From the whole size down to its smallest share: the whole and all multiples of the step."""
     lowest = max(1, math.ceil(least * whole))
     return [whole, *(size for size in range(whole - 1, lowest - 1, -1) if size % step == 0)]
 
 
 def _unevenness(shape: ModelShape, whole: ModelShape) -> tuple[float, int]:
-    """How much the kept shares differ, as the sum of squares of their logarithms; then layers."""
+    """Sum of squared deviations of the shares' logarithms; ties go to more layers."""
     logs = [
         math.log(getattr(shape, name) / getattr(whole, name))
         for name in ("num_layers", "hidden_size", "intermediate_size")
@@ -108,17 +108,17 @@ def requested_shape(model: ModelOutline, sizes: Widths) -> ModelShape:
     Raises:
         BadInput: A size is larger than the model's, or the heads do not fit together.
     """
-    whole, asked = shape_of(model), sizes.given_widths()
-    for name, size in asked.items():
+    whole, given = shape_of(model), sizes.given_widths()
+    for name, size in given.items():
         if size > getattr(whole, name):
             raise BadInput(
                 f"student.{name} must be between 1 and the teacher's {getattr(whole, name)}, "
                 f"got {size}."
             )
-    heads = asked.get("num_attention_heads", whole.num_attention_heads)
-    if "num_key_value_heads" not in asked:
-        asked["num_key_value_heads"] = _groups_for(whole, heads)
-    shape = dataclasses.replace(whole, **asked)
+    heads = given.get("num_attention_heads", whole.num_attention_heads)
+    if "num_key_value_heads" not in given:
+        given["num_key_value_heads"] = _groups_for(whole, heads)
+    shape = dataclasses.replace(whole, **given)
     check_shape(model, shape)
     per_group = whole.num_attention_heads // whole.num_key_value_heads
     if shape.num_attention_heads // shape.num_key_value_heads > per_group:
@@ -130,7 +130,7 @@ def requested_shape(model: ModelOutline, sizes: Widths) -> ModelShape:
 
 
 def _groups_for(whole: ModelShape, heads: int) -> int:
-    """Key-value heads for so many query heads: whole groups, else as many heads in every group."""
+    """Key-value heads for a number of query heads: whole groups, else as many heads per group."""
     per_group = whole.num_attention_heads // whole.num_key_value_heads
     if heads % per_group == 0:
         return heads // per_group
@@ -142,6 +142,7 @@ def _groups_for(whole: ModelShape, heads: int) -> int:
         if number % per_group == 0 or number % whole.num_key_value_heads == 0
     ]
     raise BadInput(
-        f"student.num_attention_heads must leave whole groups of {per_group} or as many in each "
-        f"of the {whole.num_key_value_heads}: {', '.join(map(str, possible))}; got {heads}."
+        f"student.num_attention_heads must be a multiple of {per_group} (whole groups) or of "
+        f"{whole.num_key_value_heads} (as many heads in every group): "
+        f"{', '.join(map(str, possible))}; got {heads}."
     )

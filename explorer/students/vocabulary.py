@@ -1,8 +1,8 @@
-"""One vocabulary for teacher and student: checked, and cut to what both really have.
+"""The vocabulary that teacher and student share: checked, and cut to its size.
 
-Siblings often share a tokenizer and pad their embeddings to different lengths. The rows
-beyond the tokenizer's last token mean nothing, so both models lose them. Models whose
-tokenizers differ cannot be compared token by token at all.
+Sibling models often share a tokenizer and pad their embeddings to different lengths. The rows
+beyond the tokenizer's last token mean nothing, so both models lose them. Models with different
+tokenizers cannot be compared token by token.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from explorer.models.loading import Loaded
 
 
 def check_same_vocabulary(teacher: Loaded, student: Loaded) -> int:
-    """Token ids that both models understand in the same way, from 0 up to this number.
+    """Number of token ids, from 0 up, that both models share.
 
     Raises:
         BadInput: The tokenizers differ, or a model has no row for one of the tokens.
@@ -28,16 +28,16 @@ def check_same_vocabulary(teacher: Loaded, student: Loaded) -> int:
 
 
 def check_same_tokens(name: str, tokenizer: PreTrainedTokenizerBase, student: Loaded) -> int:
-    """As `check_same_vocabulary`, of a teacher of which the name and the tokenizer are known."""
-    theirs, own = tokenizer.get_vocab(), student.tokenizer.get_vocab()
-    strange = [token for token, index in theirs.items() if own.get(token) != index]
-    num_tokens = max(theirs.values()) + 1
-    if strange:
+    """As `check_same_vocabulary`, for a teacher known only by its name and tokenizer."""
+    teacher_ids, student_ids = tokenizer.get_vocab(), student.tokenizer.get_vocab()
+    different = [token for token, i in teacher_ids.items() if student_ids.get(token) != i]
+    num_tokens = max(teacher_ids.values()) + 1
+    if different:
         raise _different(
             name,
             student,
-            f"{len(strange):,} of the teacher's {len(theirs):,} tokens, {strange[0]!r} for one, "
-            "are others in the student",
+            f"{len(different):,} of the teacher's {len(teacher_ids):,} tokens, such as "
+            f"{different[0]!r}, have another id in the student",
         )
     if int(student.model.config.vocab_size) < num_tokens:
         raise _different(name, student, _no_row(student.name, num_tokens))
@@ -45,19 +45,19 @@ def check_same_tokens(name: str, tokenizer: PreTrainedTokenizerBase, student: Lo
 
 
 def _no_row(name: str, num_tokens: int) -> str:
-    return f"{name} has no row for each of the {num_tokens:,} tokens"
+    return f"{name} has too few rows for the {num_tokens:,} tokens"
 
 
 def _different(teacher: str, student: Loaded, why: str) -> BadInput:
     return BadInput(
-        f"{student.name} and its teacher {teacher} have different vocabularies: {why}. Take a "
-        "student of the teacher's family, or let it learn from the teacher's text: "
+        f"{student.name} and its teacher {teacher} have different vocabularies: {why}. Choose a "
+        "student of the teacher's family, or train it on the teacher's text: "
         "distill.method: text."
     )
 
 
 def slice_vocabulary(model: PreTrainedModel, num_tokens: int) -> None:
-    """Keep the first rows of the embedding and of the output layer, in place."""
+    """Cut the embedding and the output layer to their first rows, in place."""
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     holders: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
     for module in holders:

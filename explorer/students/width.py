@@ -1,9 +1,9 @@
-"""Width students: every layer stays, with fewer channels, heads and hidden dimensions.
+"""Width students: every layer stays, with fewer MLP channels, heads and hidden dimensions.
 
-What matters least on a sample of text goes: an MLP channel by its activation, a head by
-the length of its output, a dimension of the hidden state by its value after the norms.
-Activations are averaged over a block's tokens, then the root of the sum of squares is
-taken over blocks, the mixture that the source found best.
+The least important ones on a sample of text are cut: an MLP channel by its activation, a head by
+the norm of its output, a hidden dimension by its value after the norms. Activations are averaged
+over a block's tokens; over blocks, the root of the sum of squares is taken, the aggregation that
+the source found best.
 
 Source: Muralidharan et al. 2024 (Minitron), arXiv:2407.14679, section 2.2; used again by
 Sreenivas et al. 2024, arXiv:2408.11796.
@@ -28,36 +28,36 @@ from explorer.students.depth import load_student_weights
 
 @dataclasses.dataclass(frozen=True)
 class WidthImportance:
-    """How much each part of a model's widths does on a sample; the larger, the more."""
+    """Importance of each hidden dimension, channel and head on a sample; larger is more."""
 
     hidden_H: Tensor
     channels_LF: Tensor
     heads_LQ: Tensor
     squares: dict[str, Tensor]
-    """Mean square of each hidden dimension before every norm, by the norm's name; shape [H]."""
+    """Mean square of each hidden dimension at the input of every norm, by the norm's name; [H]."""
 
 
 @dataclasses.dataclass(frozen=True)
 class KeptWidths:
-    """What stays of each width, counted from 0 and in the model's order."""
+    """Indices to keep along each width, ascending, counted from 0."""
 
     hidden: list[int]
     channels: list[list[int]]
-    """One list a layer."""
+    """One list per layer."""
     heads: list[list[int]]
-    """Query heads, one list a layer."""
+    """Query heads, one list per layer."""
     groups: list[list[int]]
-    """Key-value heads, one list a layer."""
+    """Key-value heads, one list per layer."""
 
 
 @torch.inference_mode()
 def width_importance(
     model: PreTrainedModel, blocks_BT: Tensor, on_block: Callable[[int], None] = lambda n: None
 ) -> WidthImportance:
-    """Look at the model's activations on a sample.
+    """Measure importance from the model's activations on a sample.
 
     Args:
-        model: Of a family that we can cut.
+        model: A model of a supported family.
         blocks_BT: Token ids of the sample.
         on_block: Called with the number of blocks done.
     """
@@ -109,8 +109,8 @@ def width_importance(
             model.base_model(block_T[None].to(model.device), use_cache=False)
             on_block(done)
     finally:
-        for one in hooks:
-            one.remove()
+        for handle in hooks:
+            handle.remove()
     return WidthImportance(
         sums["hidden"].sqrt(),
         sums["channels"].sqrt(),
@@ -130,12 +130,12 @@ def _last_norm(model: PreTrainedModel) -> str:
     return names[0]
 
 
-def select_widths(shape: ModelShape, whole: ModelShape, seen: WidthImportance) -> KeptWidths:
-    """The widths to keep: the largest of each, heads evenly in the groups that weigh most."""
-    groups, heads = _heads(shape, whole, seen.heads_LQ)
+def select_widths(shape: ModelShape, whole: ModelShape, importance: WidthImportance) -> KeptWidths:
+    """The widths to keep: the most important; heads evenly in the most important groups."""
+    groups, heads = _heads(shape, whole, importance.heads_LQ)
     return KeptWidths(
-        hidden=_largest(seen.hidden_H, shape.hidden_size),
-        channels=[_largest(row_F, shape.intermediate_size) for row_F in seen.channels_LF],
+        hidden=_largest(importance.hidden_H, shape.hidden_size),
+        channels=[_largest(row_F, shape.intermediate_size) for row_F in importance.channels_LF],
         heads=heads,
         groups=groups,
     )
@@ -146,12 +146,12 @@ def _heads(
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Key-value heads and query heads to keep in each layer."""
     per_group = whole.num_attention_heads // whole.num_key_value_heads
-    stay = shape.num_attention_heads // shape.num_key_value_heads
+    heads_per_group = shape.num_attention_heads // shape.num_key_value_heads
     groups, heads = [], []
     for heads_Q in heads_LQ:
         by_group = heads_Q.view(whole.num_key_value_heads, per_group)
-        best = [_largest(row, stay) for row in by_group]
-        weights = torch.stack([row[one].sum() for row, one in zip(by_group, best, strict=True)])
+        best = [_largest(row, heads_per_group) for row in by_group]
+        weights = torch.stack([row[i].sum() for row, i in zip(by_group, best, strict=True)])
         kept = _largest(weights, shape.num_key_value_heads)
         groups.append(kept)
         heads.append([group * per_group + head for group in kept for head in best[group]])
@@ -159,7 +159,7 @@ def _heads(
 
 
 def _largest(values: Tensor, number: int) -> list[int]:
-    """Indices of the largest values, in the model's order; of equal ones the first."""
+    """Indices of the largest values, ascending; of equal ones the first."""
     order = torch.argsort(values, descending=True, stable=True)
     return sorted(order[:number].tolist())
 
@@ -169,13 +169,13 @@ def keep_widths(
 ) -> PreTrainedModel:
     """A new model of the same class with only these widths, its weights copied.
 
-    A norm that sees fewer dimensions divides by another number, so its weight is scaled by
-    how the root mean square of what it saw changes: what stays keeps its size.
+    A norm over fewer dimensions divides by another number. Its weight is therefore scaled by the
+    change of its input's root mean square, so that the kept dimensions keep their size.
 
     Args:
-        model: Of a family that we can cut.
-        kept: What stays.
-        squares: As `Importance.squares`; empty leaves the norms' weights as they are.
+        model: A model of a supported family.
+        kept: The indices to keep.
+        squares: `WidthImportance.squares`; empty leaves the norms' weights as they are.
     """
     whole = shape_of(model)
     shape = dataclasses.replace(
@@ -206,7 +206,7 @@ def keep_widths(
 
 
 def _indices(letter: str, layer: int | None, kept: KeptWidths, whole: ModelShape) -> list[int]:
-    """What stays along one axis of a weight."""
+    """The indices to keep along one axis of a weight."""
     if letter == "H":
         return kept.hidden
     assert layer is not None, "outside the layers only the hidden size is cut"

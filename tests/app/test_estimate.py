@@ -206,14 +206,14 @@ def test_large_steps_are_found_for_every_cut(past):
     assert all(0.5 < share < 0.7 for share in found.values())
 
 
-def test_rounded_weights_are_estimated_from_such(past):
+def test_quantised_weights_are_estimated_from_such(past):
     """The pace in float32 tells nothing of 8 bits."""
     runs, scores = past
-    rounded = planned().with_(name="planned-int8", torch_bits=8)
+    quantised = planned().with_(name="planned-int8", torch_bits=8)
     measured = runs.assign(dtype=runs["dtype"].where(runs["role"] == "teacher", "int8 + float32"))
 
-    assert estimate_runs([rounded], runs, scores).unknown == ("testing", "timing")
-    assert estimate_runs([rounded], measured, scores).unknown == ()
+    assert estimate_runs([quantised], runs, scores).unknown == ("testing", "timing")
+    assert estimate_runs([quantised], measured, scores).unknown == ()
 
 
 def test_gguf_is_estimated_from_gguf_and_taught_once(past):

@@ -229,7 +229,7 @@ def test_a_student_that_a_run_left_here_is_offered_where_its_run_ends(
 
 
 def test_a_student_is_offered_once_for_all_its_number_formats(root, tiny_llama):
-    """Its GGUF and rounded runs measure the same weights; alone, one of them stands for it."""
+    """Its GGUF and quantised runs measure the same weights; alone, one of them stands for it."""
     whole = records.study()[3]
     formats = [whole.in_format(gguf="q8_0"), whole.in_format(torch_bits=8)]
     for spec in [whole, *formats]:
@@ -269,7 +269,7 @@ def test_models_are_ordered_again_as_gguf(root, open_page, submitted):
     assert submitted[0].run_id == starter_sweep().runs()[0].run_id
 
 
-def test_models_and_the_teacher_are_ordered_rounded(root, open_page, submitted):
+def test_models_and_the_teacher_are_ordered_quantised(root, open_page, submitted):
     """Every model once more in 8 bits, in torch, and a teacher that teaches in 8."""
     page = open_page("run")
     pills = {str(group.key): group for group in page.get("button_group")}
@@ -442,8 +442,8 @@ def test_a_student_with_more_layers_than_its_teacher_is_refused_while_typing(
     """Typed, as YAML or cut from another model: the sentence of a run, and nothing to press."""
     page = open_page("run")
     page.text_input(key="run_other_sizes").input("200").run()
-    assert "200 layers asked for, but the teacher starter has 30." in page.error[0].value
-    assert [one for one in page.caption if "200 layers asked for" in one.value], "beside the field"
+    assert "200 layers requested, but the teacher starter has 30." in page.error[0].value
+    assert [one for one in page.caption if "200 layers requested" in one.value], "beside the field"
     assert page.button(key="run_start").disabled
     page.text_input(key="run_other_sizes").input("29").run()
     assert not page.error

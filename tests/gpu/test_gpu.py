@@ -82,7 +82,7 @@ def test_compiled_decoding_is_eager_decoding(tiny_llama):
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-def test_rounded_weights_are_a_row_of_their_own_on_the_gpu(spec, store_root, bits):
+def test_quantised_weights_are_a_row_of_their_own_on_the_gpu(spec, store_root, bits):
     """The student and, while it teaches, the teacher in 8 or 4 bits; a processor refuses the 4."""
     pytest.importorskip("torchao", reason="pip install 'distill-explorer[quant]'")
     taught = {**spec.distill.model_dump(), "teacher_bits": bits}

@@ -213,7 +213,7 @@ def test_reasoning_in_another_field_is_the_answer_where_nothing_else_is(server, 
 )
 def test_where_the_answer_of_a_reply_is(reply, answer):
     """Text, parts of text, or reasoning under one of its two names."""
-    assert api_lm._answered(reply)["choices"][0]["message"]["content"] == answer
+    assert api_lm._with_plain_text(reply)["choices"][0]["message"]["content"] == answer
 
 
 def test_anthropics_replies_are_text_without_the_thoughts():
@@ -224,7 +224,7 @@ def test_anthropics_replies_are_text_without_the_thoughts():
     }
     where = endpoint.parse_endpoint("endpoint:https://api.anthropic.com/v1/messages#claude")
 
-    assert api_lm._answered(reply)["content"] == [{"type": "text", "text": "yes"}]
+    assert api_lm._with_plain_text(reply)["content"] == [{"type": "text", "text": "yes"}]
     assert endpoint_client.reply_usage(reply) == Usage(
         num_replies=1, prompt_tokens=7, output_tokens=3
     )

@@ -54,14 +54,14 @@ def test_a_level_that_adds_hardly_a_token_ends_the_sweep(rates, ends):
 
 def test_memory_that_runs_out_ends_the_sweep_and_keeps_the_rest(runtime, store_root, monkeypatch):
     """The levels before it stay, and the note says why there are no more."""
-    real = timing._timed_level
+    real = timing._time_level
 
     def too_large(runtimes, spec, num_sequences, meter, tell):
         if num_sequences == 2:
             raise NoRoom("The memory of cpu is too small.")
         return real(runtimes, spec, num_sequences, meter, tell)
 
-    monkeypatch.setattr(timing, "_timed_level", too_large)
+    monkeypatch.setattr(timing, "_time_level", too_large)
 
     found = timing.time_in_turns(runtime, None, SPEC, Progress(store_root, "run-1")).own
 

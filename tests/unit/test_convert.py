@@ -9,7 +9,7 @@ from gguf import GGMLQuantizationType, GGUFReader, quants
 from transformers import AutoModelForCausalLM
 
 from explorer.errors import BadInput, UnknownModel
-from explorer.models.gguf import convert, header
+from explorer.models.gguf import convert, gguf_facts
 from tests import merging
 
 
@@ -53,13 +53,13 @@ def test_facts_are_in_the_header(model, tmp_path):
     path = tmp_path / "model.gguf"
     convert.to_gguf(model, "q8_0", path)
 
-    facts = header.gguf_facts("student", path)
+    facts = gguf_facts.gguf_facts("student", path)
 
     assert (facts.num_layers, facts.hidden_size, facts.vocab_size) == (2, 32, 320)
     assert facts.num_parameters == model.model.num_parameters()
     assert (facts.dtype, facts.context_tokens, facts.kept_layers) == ("q8_0", 512, [0, 3])
     assert facts.weight_bytes < facts.num_parameters * 1.2
-    assert facts.fingerprint == header.fingerprint(path)
+    assert facts.fingerprint == gguf_facts.fingerprint(path)
 
 
 def test_llama_3_scaling_is_that_of_transformers(model):
@@ -138,5 +138,5 @@ def test_a_file_that_is_no_gguf_says_so(tmp_path):
     """Other bytes under the name are one sentence."""
     path = tmp_path / "model.gguf"
     path.write_text(json.dumps({}))
-    with pytest.raises(UnknownModel, match="no GGUF file"):
-        header.gguf_facts("m", path)
+    with pytest.raises(UnknownModel, match="not a GGUF file"):
+        gguf_facts.gguf_facts("m", path)

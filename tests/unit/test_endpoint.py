@@ -114,10 +114,10 @@ def test_the_key_comes_from_the_environment_and_stays_secret(server, monkeypatch
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("endpoint:127.0.0.1:8000#m", "names no endpoint"),
-        ("endpoint:ftp://host/v1#m", "names no endpoint"),
-        ("endpoint:http://host:99999/v1#m", "names no endpoint"),
-        ("endpoint:http://host/v1", "names no model"),
+        ("endpoint:127.0.0.1:8000#m", "is not an endpoint"),
+        ("endpoint:ftp://host/v1#m", "is not an endpoint"),
+        ("endpoint:http://host:99999/v1#m", "is not an endpoint"),
+        ("endpoint:http://host/v1", "has no model"),
         ("endpoint:http://me:pw@host/v1#m", "EXPLORER_ENDPOINT_KEY"),
         ("endpoint:http://host/v1?api_key=1#m", "EXPLORER_ENDPOINT_KEY"),
     ],

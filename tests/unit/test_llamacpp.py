@@ -9,7 +9,7 @@ from explorer.errors import BadInput, UnknownModel
 from explorer.latency import timing
 from explorer.latency.runtimes.pytorch import EagerRuntime
 from explorer.models import loading
-from explorer.models.gguf import convert, header
+from explorer.models.gguf import convert, gguf_facts
 from explorer.specs import LatencySpec, RunSpec
 from explorer.store import disk, frames
 from explorer.store.progress import Progress
@@ -51,7 +51,7 @@ def runtime(gguf_file):
 def logits(runtime, tokens):
     """llama.cpp's logits at every position."""
     runtime.prepare(1, len(tokens))
-    runtime.forget()
+    runtime.clear_cache()
     rows = [(token, i, (0,), True) for i, token in enumerate(tokens)]
     return np.stack([row.copy() for row in runtime.decode(rows)])
 
@@ -107,7 +107,7 @@ def test_q4_k_m_is_smaller_and_close(tiny_llama, tmp_path):
     for kind in ("f16", "q8_0", "q4_k_m"):
         path = tmp_path / f"{kind}.gguf"
         convert.to_gguf(model, kind, path)
-        assert header.gguf_facts("m", path).dtype == kind
+        assert gguf_facts.gguf_facts("m", path).dtype == kind
         sizes[kind] = path.stat().st_size
         made = LlamaCppRuntime(path, threads=1)
         found[kind] = logits(made, list(range(40)))

@@ -12,7 +12,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from explorer.evaluate.backends import prefix_lm
-from explorer.evaluate.backends.prefix_lm import PrefixLM, RequestProgress
+from explorer.evaluate.backends.prefix_lm import PrefixLM
+from explorer.evaluate.backends.request_progress import RequestProgress
 from explorer.evaluate.response_cache import ResponseCache
 from explorer.models import loading
 from tests import killing
@@ -274,18 +275,18 @@ def test_a_log_of_another_key_is_not_read(tmp_path):
     """Answers of another model never come back, and a torn last line is dropped."""
     path = tmp_path / "asked.jsonl"
     log = ResponseCache(path, "one", lambda: None)
-    log.keep("loglikelihood", [("a", "b")], [(-1.25, True)])
+    log.store("loglikelihood", [("a", "b")], [(-1.25, True)])
     with path.open("a", encoding="utf-8") as file:
         file.write('{"key": "one", "answ')
 
-    assert ResponseCache(path, "two", lambda: None).find("loglikelihood", [("a", "b")]) is None
+    assert ResponseCache(path, "two", lambda: None).lookup("loglikelihood", [("a", "b")]) is None
     assert not path.read_text(encoding="utf-8")
-    log.keep("loglikelihood", [("c", "d")], [(-2.5, False)])
+    log.store("loglikelihood", [("c", "d")], [(-2.5, False)])
     with path.open("a", encoding="utf-8") as file:
         file.write('{"key": "one", "answ')
     again = ResponseCache(path, "one", lambda: None)
-    assert again.find("loglikelihood", [("c", "d")]) == [[-2.5, False]]
-    assert again.find("loglikelihood", [("c", "d"), ("e", "f")]) is None
+    assert again.lookup("loglikelihood", [("c", "d")]) == [[-2.5, False]]
+    assert again.lookup("loglikelihood", [("c", "d"), ("e", "f")]) is None
     assert [json.loads(line)["key"] for line in path.read_text(encoding="utf-8").splitlines()] == [
         "one"
     ]
@@ -297,7 +298,7 @@ def test_a_kill_while_a_log_is_mended_loses_no_answer(tmp_path):
     def mended(kill):
         path = tmp_path / f"{kill.moment}.jsonl"
         kill.armed = False
-        ResponseCache(path, "one", lambda: None).keep(
+        ResponseCache(path, "one", lambda: None).store(
             "loglikelihood", [("a", "b")], [(-1.25, True)]
         )
         with path.open("a", encoding="utf-8") as file:
@@ -309,7 +310,7 @@ def test_a_kill_while_a_log_is_mended_loses_no_answer(tmp_path):
     for kill in killing.moments(mended):
         kills += 1
         again = ResponseCache(tmp_path / f"{kill.moment}.jsonl", "one", lambda: None)
-        assert again.find("loglikelihood", [("a", "b")]) == [[-1.25, True]]
+        assert again.lookup("loglikelihood", [("a", "b")]) == [[-1.25, True]]
     assert kills > 1
 
 
@@ -332,9 +333,9 @@ def test_a_killed_call_goes_on_to_the_same_bytes(tokenizer, tmp_path, kind, monk
         committed = 0
 
         class Stops(ResponseCache):
-            def keep(self, *batch: Any) -> None:
+            def store(self, *batch: Any) -> None:
                 nonlocal committed
-                super().keep(*batch)
+                super().store(*batch)
                 committed += 1
                 if committed == stop_after:
                     raise KeyboardInterrupt

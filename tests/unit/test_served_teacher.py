@@ -221,7 +221,7 @@ def test_a_server_that_recovers_is_survived(server, folder, texts, model):
         ("hangs_up", r"closed early"),
         ("nonsense", r"garbage"),
         ("stalls", r"stalled .*timeout_s"),
-        ("names_three", r"names 3 tokens at a position, .*Write distill\.top_k: 3"),
+        ("names_three", r"reports 3 tokens a position, .*Set distill\.top_k: 3"),
         ("adds_a_token", r"12 tokens came back with 13.*adds? tokens of its own"),
         ("other_tokens", r"another tokenizer than the student.*distill\.method: text"),
     ],

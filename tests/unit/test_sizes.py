@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from explorer import jobs
 from explorer.cli import app
 from explorer.errors import BadInput
-from explorer.models import families, loading, sizes
+from explorer.models import families, loading, size_limits, sizes
 from explorer.models.families import shape_of
 from explorer.models.gguf import convert
 from explorer.pipeline import preflight
@@ -168,19 +168,19 @@ def test_reading_loads_no_model_library(tiny_llama):
     subprocess.run([sys.executable, "-c", code, str(tiny_llama())], check=True, timeout=120)
 
 
-SENTENCE = "200 layers asked for, but the teacher starter has 30. Choose fewer than 30."
+SENTENCE = "200 layers requested, but the teacher starter has 30. Choose fewer than 30."
 
 
 def test_as_many_layers_as_the_teacher_are_refused_and_fewer_are_not(tiny_llama):
     """With one sentence: what was asked for, what the teacher has, what to choose."""
     with pytest.raises(BadInput) as refused:
-        sizes.check_students([order(200)])
+        size_limits.check_students([order(200)])
     assert str(refused.value) == SENTENCE
-    with pytest.raises(BadInput, match="30 layers asked for"):
-        sizes.check_students([order(30)])
-    sizes.check_students([order(29), order(200, teacher="org/unknown")])
-    with pytest.raises(BadInput, match=r"4 layers asked for, but the teacher .* has 4\."):
-        sizes.check_students([order(4, teacher=str(tiny_llama()))])
+    with pytest.raises(BadInput, match="30 layers requested"):
+        size_limits.check_students([order(30)])
+    size_limits.check_students([order(29), order(200, teacher="org/unknown")])
+    with pytest.raises(BadInput, match=r"4 layers requested, but the teacher .* has 4\."):
+        size_limits.check_students([order(4, teacher=str(tiny_llama()))])
 
 
 def test_a_student_of_another_model_is_compared_with_that_model(tiny_llama):
@@ -188,25 +188,25 @@ def test_a_student_of_another_model_is_compared_with_that_model(tiny_llama):
     start = {"start_from": str(tiny_llama())}
     for teacher in ("starter", "endpoint:http://h/v1/completions#m"):
         spec = students(teacher, {"num_layers": 10, **start})[0]
-        with pytest.raises(BadInput, match=r"10 layers asked for, but /\S+ has 4\. Choose fewer"):
-            sizes.check_students([spec])
+        with pytest.raises(BadInput, match=r"10 layers requested, but /\S+ has 4\. Choose fewer"):
+            size_limits.check_students([spec])
 
 
 @pytest.mark.parametrize(
     ("student", "sentence"),
     [
         ({"kind": "both", "num_parameters": 134_515_008}, "Choose fewer than 134,515,008."),
-        ({"kind": "width", "num_parameters": 10**9}, "1,000,000,000 parameters asked for, but"),
+        ({"kind": "width", "num_parameters": 10**9}, "1,000,000,000 parameters requested, but"),
         ({"kind": "fresh", "num_parameters": 10**9}, "Choose at most 134,515,008."),
-        ({"kind": "width", "hidden_size": 600}, "hidden_size 600 asked for, but the teacher"),
+        ({"kind": "width", "hidden_size": 600}, "hidden_size 600 requested, but the teacher"),
         ({"kind": "width", "num_attention_heads": 12}, "has 9. Choose at most 9."),
-        ({"kind": "fresh", "num_layers": 31}, "31 layers asked for, but the teacher starter has"),
+        ({"kind": "fresh", "num_layers": 31}, "31 layers requested, but the teacher starter has"),
     ],
 )
 def test_wider_and_larger_students_are_refused_too(student, sentence):
     """Parameters and widths above the teacher's, which a run would refuse after loading it."""
     with pytest.raises(BadInput) as refused:
-        sizes.check_students(students("starter", student))
+        size_limits.check_students(students("starter", student))
     assert sentence in str(refused.value)
 
 
@@ -215,16 +215,18 @@ def test_widths_of_an_unknown_family_are_refused_and_its_layers_are_not(tmp_path
     config = {"model_type": "phi3", "num_hidden_layers": 8}
     (tmp_path / "config.json").write_text(json.dumps(config))
     for student in ({"kind": "both", "num_parameters": 10}, {"kind": "fresh", "num_layers": 2}):
-        with pytest.raises(BadInput, match=r"\(model type phi3\) cannot be cut; known are gpt2"):
-            sizes.check_students(students(str(tmp_path), student))
+        with pytest.raises(
+            BadInput, match=r"\(model type phi3\) cannot be cut; supported types are gpt2"
+        ):
+            size_limits.check_students(students(str(tmp_path), student))
 
-    sizes.check_students(students(str(tmp_path), {"num_layers": 2}))
-    assert set(sizes.WIDTH_TYPES) == set(families.FAMILIES)
+    size_limits.check_students(students(str(tmp_path), {"num_layers": 2}))
+    assert set(size_limits.MODEL_TYPES) == set(families.FAMILIES)
 
 
 def test_what_may_be_as_large_as_the_teacher_is_let_through():
     """A fresh model of the teacher's size is a baseline; an existing model has its own size."""
-    sizes.check_students(
+    size_limits.check_students(
         students(
             "starter",
             {"kind": "fresh", "num_layers": 30},

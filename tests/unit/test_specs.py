@@ -247,7 +247,7 @@ def test_a_sweep_measures_its_models_again_as_gguf():
     assert only_teacher.runs()[0] == plain.runs()[0], "the same teacher, measured once"
 
 
-def test_a_sweep_measures_its_models_again_rounded():
+def test_a_sweep_measures_its_models_again_quantised():
     """After the GGUFs, named and compared as they are; the older runs keep their ids."""
     plain = SweepSpec.parse({"students": [{"num_layers": 2}], "distill": {}})
     both = plain.with_(gguf=["q8_0"], torch_bits=[8, 4])
@@ -294,7 +294,7 @@ def test_products_in_bfloat16_are_asked_for_on_a_processor():
     assert narrow.control().precision == "bfloat16"
 
 
-def test_a_rounded_teacher_is_the_control_arms_too():
+def test_a_quantised_teacher_is_the_control_arms_too():
     """The text that it writes, and the exam that it sets, are part of what is held equal."""
     spec = RunSpec.parse({"student": {"num_layers": 2}, "distill": {"teacher_bits": 8}})
     whole = spec.with_(distill={})

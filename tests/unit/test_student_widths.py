@@ -227,7 +227,9 @@ def test_a_family_that_cannot_be_cut_is_refused():
         word_embed_proj_dim=16,
         max_position_embeddings=64,
     )
-    with pytest.raises(BadInput, match=r"OPTForCausalLM .*known are gpt2, llama.*depth student"):
+    with pytest.raises(
+        BadInput, match=r"OPTForCausalLM .*supported types are gpt2, llama.*depth student"
+    ):
         _build(OPTForCausalLM(config), WidthStudent(kind="width", intermediate_size=16))
 
 

@@ -167,7 +167,7 @@ def test_a_smaller_student_goes_on_from_what_a_larger_one_dropped(tmp_path):
 def test_more_layers_than_the_teacher_has_are_refused():
     """The message says what is possible."""
     with pytest.raises(
-        BadInput, match="6 layers asked for, but the teacher tiny has 4. Choose fewer"
+        BadInput, match="6 layers requested, but the teacher tiny has 4. Choose fewer"
     ):
         _build(gpt2(), DepthStudent(num_layers=6), torch.zeros(1, 4).long())
 
@@ -194,5 +194,5 @@ def test_more_than_half_in_one_step_is_warned_of(caplog):
 
     _build(gpt2(), DepthStudent(num_layers=1), blocks)
 
-    assert "in one step" in caplog.text
+    assert "at once" in caplog.text
     assert "start_from: run:" in caplog.text

@@ -130,7 +130,7 @@ def layer_choice_key(spec: RunSpec) -> tuple[object, ...]:
 
 
 def _same_runtime(spec: RunSpec, past: pd.DataFrame) -> pd.DataFrame:
-    """The earlier runs that tell of a model's pace: in llama.cpp, in torch, or rounded there."""
+    """The earlier runs that tell of a model's pace: in llama.cpp, in torch, or quantised there."""
     in_llama_cpp = past["runtime"] == "llama.cpp"
     if spec.gguf:
         return past[in_llama_cpp]

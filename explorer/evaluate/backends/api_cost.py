@@ -1,4 +1,4 @@
-"""Tokens of an API: about how many a task will take, and how many were counted.
+"""Tokens of an API: an estimate before an evaluation, and the count of its replies.
 
 log = UsageLog(folder / "usage.jsonl")
 log.add(Usage(num_replies=1, prompt_tokens=120, output_tokens=9))
@@ -20,48 +20,48 @@ from explorer.records import Usage
 from explorer.specs import ApiSpec, CapabilitySpec
 
 CHARACTERS_PER_TOKEN = 4.0
-"""Of English text, where the tokenizer is not known."""
+"""For English text, where the tokenizer is unknown."""
 
 
 class UsageLog:
-    """Each reply's tokens, a line each, so that those of an earlier process count too."""
+    """The token counts of every reply, one line each, earlier processes' included."""
 
     def __init__(self, path: Path) -> None:
-        """Go on in this file; made with the first reply."""
+        """Continue this file; the first reply creates it."""
         self._path = path
 
     def add(self, usage: Usage) -> None:
-        """Write one reply's tokens down."""
+        """Append one reply's token counts."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(usage.model_dump_json() + "\n")
 
     def total(self) -> Usage:
-        """All replies together; a line that was cut off counts as a reply without tokens."""
+        """The sum over all replies; an incomplete line counts as a reply without counts."""
         try:
             lines = self._path.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return Usage()
-        found = Usage()
+        total = Usage()
         for line in lines:
             try:
-                found += Usage.model_validate_json(line)
+                total += Usage.model_validate_json(line)
             except pydantic.ValidationError:
-                found += Usage(num_replies=1, num_uncounted=1)
-        return found
+                total += Usage(num_replies=1, num_uncounted=1)
+        return total
 
 
 def estimate_request_usage(
     tasks: Iterable[tuple[Task, list[int]]], lm: TemplateLM, spec: CapabilitySpec
 ) -> Usage:
-    """What tasks would take, before anything is asked: the prompts, and answers at their longest.
+    """The most tokens that tasks can use: their prompts, and answers of maximum length.
 
     Args:
-        tasks: Each with the documents that will be asked.
-        lm: For its chat template and, where it has one, its tokenizer.
-        spec: How they are asked.
+        tasks: Each task with the ids of the documents to evaluate.
+        lm: Its chat template and, if it has one, its tokenizer are used.
+        spec: How the tasks are evaluated.
     """
-    api, found = spec.api or ApiSpec(), Usage()
+    api, total = spec.api or ApiSpec(), Usage()
     for task, doc_ids in tasks:
         task.build_all_requests(
             samples=doc_ids,
@@ -71,17 +71,17 @@ def estimate_request_usage(
             tokenizer_name=lm.tokenizer_name,
         )
         for request in task.instances:
-            found += _of_request(request.request_type, request.args, lm, api)
-        # The examples are drawn again when the task is asked.
+            total += _request_usage(request.request_type, request.args, lm, api)
+        # So that the evaluation draws the same few-shot examples.
         task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
-    return found
+    return total
 
 
-def _of_request(request_type: str, arguments: Any, lm: TemplateLM, api: ApiSpec) -> Usage:
-    prompt, longest = _text(arguments[0]), 1
+def _request_usage(request_type: str, arguments: Any, lm: TemplateLM, api: ApiSpec) -> Usage:
+    prompt, max_output = _text(arguments[0]), 1
     if request_type == "generate_until":
         settings = arguments[1]
-        longest = settings.get("max_gen_toks") or settings.get("max_tokens") or api.max_gen_toks
+        max_output = settings.get("max_gen_toks") or settings.get("max_tokens") or api.max_gen_toks
     elif len(arguments) > 1:
         prompt += str(arguments[1])
     tokenizer = getattr(lm, "tokenizer", None)
@@ -90,11 +90,11 @@ def _of_request(request_type: str, arguments: Any, lm: TemplateLM, api: ApiSpec)
         if tokenizer is None
         else len(tokenizer(prompt, add_special_tokens=False).input_ids)
     )
-    return Usage(num_replies=1, prompt_tokens=num_tokens, output_tokens=int(longest))
+    return Usage(num_replies=1, prompt_tokens=num_tokens, output_tokens=int(max_output))
 
 
 def _text(prompt: Any) -> str:
-    """The words of a prompt; a chat comes as JSON in a tuple of its own."""
+    """The text of a prompt; a chat comes as JSON inside a tuple subclass."""
     if isinstance(prompt, str):
         return prompt
     return "\n".join(str(turn.get("content", "")) for turn in json.loads(prompt.prompt))

@@ -1,9 +1,9 @@
-"""lm-eval's own models for APIs, asked through our client.
+"""lm-eval's own models for APIs, with our HTTP client.
 
-Prompts, requests and the reading of answers are lm-eval's (`local-completions`,
-`local-chat-completions`, `openai-*`, `anthropic-*`). Ours is the way there: every answer is kept
-when it comes, tokens are counted, a server in trouble is asked again, and what stays wrong is
-said in a sentence.
+lm-eval makes the prompts and requests and reads the answers (`local-completions`,
+`local-chat-completions`, `openai-*`, `anthropic-*`). The transport is ours: every answer is saved
+when it arrives, tokens are counted, failing requests are retried, and a lasting failure is
+reported in a sentence.
 
 Source: github.com/EleutherAI/lm-evaluation-harness, `models/api_models.py`.
 """
@@ -36,21 +36,20 @@ GENERATE_ONLY = frozenset({"generate_until"})
 ALL_OUTPUT_TYPES = GENERATE_ONLY | {"loglikelihood", "loglikelihood_rolling", "multiple_choice"}
 OPENAI_MODELS_WITH_LOGPROBS = ("babbage-002", "davinci-002")
 REQUIRED_PACKAGES = ("tenacity", "aiohttp", "requests")
-"""What lm-eval's API models import."""
+"""Packages that lm-eval's API models import."""
 
 
 def lm_eval_model_name(where: Endpoint, spec: ApiSpec) -> str:
-    """lm-eval's name of the model class for an endpoint.
+    """The name of lm-eval's model class for an endpoint.
 
     Raises:
-        BadInput: The spec names a kind that does not speak as the address does.
+        BadInput: The spec names a kind that does not fit the address.
     """
     if spec.kind != "auto":
         if ("chat" in spec.kind) != where.is_chat:
             raise BadInput(
                 f"capability.api.kind is {spec.kind}, but {where.url} takes "
-                f"{'chats' if where.is_chat else 'plain text'}. Correct one of them, or leave kind "
-                "out."
+                f"{'chats' if where.is_chat else 'plain text'}. Change one of them, or drop kind."
             )
         return spec.kind
     if where.is_anthropic:
@@ -60,15 +59,15 @@ def lm_eval_model_name(where: Endpoint, spec: ApiSpec) -> str:
 
 
 def supported_output_types(where: Endpoint, spec: ApiSpec) -> tuple[frozenset[str], str]:
-    """Which of lm-eval's output types the endpoint can answer, and why not the others.
+    """lm-eval's output types that the endpoint supports, and why not the others.
 
     Raises:
-        BadInput: As `kind`.
+        BadInput: As `lm_eval_model_name`.
     """
     if where.is_chat:
         return GENERATE_ONLY, (
-            "a chat endpoint gives no log-probabilities of a given answer. Choose tasks in which "
-            "the model writes (generate_until, as gsm8k and ifeval), ask an endpoint of plain "
+            "a chat endpoint gives no log-probabilities of a given answer. Choose tasks that "
+            "generate text (generate_until, such as gsm8k and ifeval), an endpoint for plain "
             "completions that echoes them (endpoint:http://HOST/v1/completions#MODEL), or run the "
             "model's weights"
         )
@@ -80,8 +79,8 @@ def supported_output_types(where: Endpoint, spec: ApiSpec) -> tuple[frozenset[st
         return GENERATE_ONLY, f"OpenAI gives log-probabilities of a prompt only for {names}"
     if spec.tokenizer is None:
         return GENERATE_ONLY, (
-            "to score a given answer one has to know where its tokens begin. Write the model's "
-            "tokenizer (a hub id, a folder, starter) into capability.api.tokenizer"
+            "scoring a given answer requires the model's tokenizer. Set capability.api.tokenizer "
+            "(a hub id, a folder, starter)"
         )
     return ALL_OUTPUT_TYPES, ""
 
@@ -89,34 +88,34 @@ def supported_output_types(where: Endpoint, spec: ApiSpec) -> tuple[frozenset[st
 def make_api_lm(
     where: Endpoint,
     spec: ApiSpec,
-    spent: Callable[[Usage], None],
+    on_usage: Callable[[Usage], None],
     on_progress: Callable[[RequestProgress], None],
 ) -> "ApiLM":
-    """lm-eval's model of this kind, with our way of asking.
+    """lm-eval's model for this endpoint, with our transport.
 
     Args:
-        where: The endpoint.
-        spec: How it is asked.
-        spent: Told the tokens of every reply.
-        on_progress: Told after every answer.
+        where: The address and the model.
+        spec: Concurrency, lengths, timeout and tokenizer.
+        on_usage: Called with the token counts of every reply.
+        on_progress: Called after every answer.
 
     Raises:
-        BadInput: A package is missing, or the tokenizer cannot be had.
+        BadInput: A package is missing, or the tokenizer cannot be loaded.
     """
     missing = [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise BadInput(
-            f"lm-eval's API models need {', '.join(missing)}, which this Python lacks: "
+            f"lm-eval's API models need {', '.join(missing)}, which is not installed: "
             "pip install 'lm-eval[api]'"
         )
     name = lm_eval_model_name(where, spec)
     stock = get_model(name)
-    of_kind = type(f"Asked{stock.__name__}", (ApiLM, stock), {})
-    return cast(ApiLM, of_kind(where, spec, spent, on_progress))
+    subclass = type(f"Explorer{stock.__name__}", (ApiLM, stock), {})
+    return cast(ApiLM, subclass(where, spec, on_usage, on_progress))
 
 
 class ApiLM(TemplateLM):
-    """The part that is ours; the other base is lm-eval's class of the kind."""
+    """Our transport as a mix-in; the other base class is lm-eval's."""
 
     shares_prefixes = False
 
@@ -124,7 +123,7 @@ class ApiLM(TemplateLM):
         self,
         where: Endpoint,
         spec: ApiSpec,
-        spent: Callable[[Usage], None],
+        on_usage: Callable[[Usage], None],
         on_progress: Callable[[RequestProgress], None],
     ) -> None:
         thinking = {"think_end_token": spec.think_end_token} if spec.think_end_token else {}
@@ -132,7 +131,7 @@ class ApiLM(TemplateLM):
             model=where.model,
             base_url=where.url,
             tokenizer_backend=None,
-            num_concurrent=2,  # lm-eval's concurrent way, which is the one that we replace
+            num_concurrent=2,  # selects lm-eval's concurrent path, which we replace
             max_length=spec.max_length,
             max_gen_toks=spec.max_gen_toks,
             **thinking,
@@ -141,7 +140,7 @@ class ApiLM(TemplateLM):
             self.tokenizer = load_tokenizer(spec.tokenizer)
             self.tokenizer_backend, self.tokenized_requests = "huggingface", True
         self._where, self._spec = where, spec
-        self._spent, self._on_progress = spent, on_progress
+        self._on_usage, self._on_progress = on_usage, on_progress
 
     async def get_batched_requests(
         self,
@@ -152,38 +151,38 @@ class ApiLM(TemplateLM):
         ctxlens: list[int] | None = None,
         **options: Any,
     ) -> list[list[Any]]:
-        """Each request's answer, a list of one; known ones are not asked again.
+        """Each request's answer, in a list of one; cached ones are not sent again.
 
         Raises:
-            BadInput: The endpoint wants a key, and none is set.
-            RunFailed: A request stayed unanswered; the others' answers are kept.
+            BadInput: The endpoint requires a key, and none is set.
+            RunFailed: A request stayed unanswered; the other answers are saved.
         """
         key = endpoint.key_for(self._where, self._spec.key_variable)
         method = "generate_until" if generate else "loglikelihood"
-        gate = asyncio.Semaphore(self._spec.num_concurrent)
+        semaphore = asyncio.Semaphore(self._spec.num_concurrent)
         count = ProgressCounter(len(requests), len(requests), self._on_progress)
 
-        async def one(message: Any, cache_key: Any, ctxlen: int | None) -> list[Any]:
-            known = response_cache.cached_answers(self.cache_hook, method, [cache_key])
-            if known is None:
-                async with gate:
+        async def answer(message: Any, cache_key: Any, ctxlen: int | None) -> list[Any]:
+            cached = response_cache.cached_answers(self.cache_hook, method, [cache_key])
+            if cached is None:
+                async with semaphore:
                     body = self._create_payload(
                         self.create_message([message]),
                         generate=generate,
                         seed=self._seed,
-                        # lm-eval takes what it knows out of them.
+                        # A copy: lm-eval removes entries.
                         **copy.deepcopy(options),
                     )
-                    found = await client.complete(
+                    result = await client.complete(
                         body,
                         lambda reply: self._read(reply, generate, message, ctxlen),
                         self._spec.max_retries,
                     )
-                response_cache.cache_answers(self.cache_hook, method, [cache_key], [found])
+                response_cache.cache_answers(self.cache_hook, method, [cache_key], [result])
             else:
-                found = known[0] if generate else tuple(known[0])
-            count.add(1, 1, known=known is not None)
-            return [found]
+                result = cached[0] if generate else tuple(cached[0])
+            count.add(1, 1, known=cached is not None)
+            return [result]
 
         try:
             async with (
@@ -192,8 +191,8 @@ class ApiLM(TemplateLM):
             ):
                 lengths: list[int | None] = [*ctxlens] if ctxlens else [None] * len(requests)
                 tasks = [
-                    group.create_task(one(*each))
-                    for each in zip(requests, cache_keys, lengths, strict=True)
+                    group.create_task(answer(*request))
+                    for request in zip(requests, cache_keys, lengths, strict=True)
                 ]
         except BaseExceptionGroup as errors:
             first = errors.exceptions[0]
@@ -205,52 +204,53 @@ class ApiLM(TemplateLM):
         return [task.result() for task in tasks]
 
     def _read(self, reply: dict[str, Any], generate: bool, message: Any, ctxlen: int | None) -> Any:
-        """The answer of a reply, by lm-eval's own reading; its tokens are counted first."""
-        self._spent(endpoint_client.reply_usage(reply))
+        """The answer in a reply, read by lm-eval; its tokens are counted first."""
+        self._on_usage(endpoint_client.reply_usage(reply))
         try:
             if not generate:
-                found = self.parse_logprobs(outputs=reply, tokens=[message], ctxlens=[ctxlen])
-                value, is_greedy = found[0]
+                parsed = self.parse_logprobs(outputs=reply, tokens=[message], ctxlens=[ctxlen])
+                value, is_greedy = parsed[0]
                 if not math.isfinite(value):
                     raise ValueError("a log-likelihood is a finite number")
                 return float(value), bool(is_greedy)
-            written = self.parse_generations(outputs=_answered(reply))
-            return written[0] or ""
+            texts = self.parse_generations(outputs=_with_plain_text(reply))
+            return texts[0] or ""
         except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
-            said = json.dumps(reply)[:80]
-            wanted = "text" if generate else "log-probabilities of the prompt (echo, logprobs)"
-            raise RequestFailed("garbage", f"a reply without {wanted}: {said}") from error
+            excerpt = json.dumps(reply)[:80]
+            expected = "text" if generate else "log-probabilities of the prompt (echo, logprobs)"
+            raise RequestFailed("garbage", f"a reply without {expected}: {excerpt}") from error
 
 
-def _answered(reply: dict[str, Any]) -> dict[str, Any]:
-    """The reply with the answer where lm-eval looks for it.
+def _with_plain_text(reply: dict[str, Any]) -> dict[str, Any]:
+    """The reply with its text where lm-eval looks for it.
 
-    Reasoning models may leave the content empty, or in parts, or beside their thoughts.
+    Reasoning models may leave the content empty, split it in parts, or put it beside their
+    reasoning.
 
     Raises:
-        LookupError, TypeError: There is no such place in it.
+        LookupError, TypeError: The reply has no text.
     """
     if isinstance(reply.get("content"), list):
         text = "".join(part["text"] for part in reply["content"] if part.get("type") == "text")
         return reply | {"content": [{"type": "text", "text": text}]}
     first = reply["choices"][0]
     if "message" not in first:
-        return reply | {"choices": [first | {"index": 0, "text": _words(first["text"])}]}
+        return reply | {"choices": [first | {"index": 0, "text": _text_or_empty(first["text"])}]}
     message = first["message"]
     content = message.get("content")
     if isinstance(content, list):
         content = "".join(part.get("text", "") for part in content)
     content = content or message.get("reasoning_content") or message.get("reasoning") or ""
-    message = message | {"content": _words(content)}
+    message = message | {"content": _text_or_empty(content)}
     return reply | {"choices": [first | {"index": 0, "message": message}]}
 
 
-def _words(text: Any) -> str:
-    """A text; nothing where the model said nothing.
+def _text_or_empty(text: Any) -> str:
+    """The text; empty where the model wrote none.
 
     Raises:
-        TypeError: It is something else.
+        TypeError: It is not a text.
     """
     if not isinstance(text, str | None):
-        raise TypeError(f"an answer is a text, not {type(text).__name__}")
+        raise TypeError(f"expected text, got {type(text).__name__}")
     return text or ""

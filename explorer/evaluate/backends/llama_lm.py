@@ -1,9 +1,9 @@
-"""lm-eval's requests answered by llama.cpp: log-probabilities straight from its logits.
+"""lm-eval's requests answered by llama.cpp, with log-probabilities from its logits.
 
-Answers to one question share its tokens: they are computed once and belong to the sequences
-of all answers. Many questions go into one call, and logits are made only where they are
-scored. Tokens are the torch tokenizer's, so that a quantised row and its teacher's are asked
-the very same.
+The choices of one question share its tokens, which are computed once and belong to the sequences
+of all choices. One call holds many questions, and logits are made only where tokens are scored.
+The torch model's tokenizer makes the tokens, so a quantised model and its teacher get the
+same ones.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from explorer.evaluate.backends.request_progress import ProgressCounter, Request
 from explorer.latency.runtimes.llamacpp import BATCH_TOKENS, BatchToken, LlamaCppRuntime
 
 NAME = "explorer-llama-cpp"
-"""What lm-eval's results files name as the back end."""
+"""The backend's name in lm-eval's results files."""
 VERSION = 1
 """Bump it to invalidate cached answers."""
 Answer = TypeVar("Answer", float, str)
@@ -36,9 +36,9 @@ Request = tuple[Any, list[int], list[int]]
 Pack = list[tuple[tuple[int, ...], list[int]]]
 """Contexts, each with the requests that continue it."""
 MAX_SEQUENCES = 64
-"""Answers in one call at most."""
+"""Maximum number of choices in one call."""
 MAX_GENERATED = 256
-"""Tokens of an answer in free text, where the task does not say; lm-eval's own default."""
+"""Maximum tokens of a generated answer if the task sets none (lm-eval's default)."""
 
 
 class LlamaLM(TemplateLM):
@@ -53,12 +53,12 @@ class LlamaLM(TemplateLM):
         *,
         on_progress: Callable[[RequestProgress], None] | None = None,
     ) -> None:
-        """Wrap a runtime.
+        """Wrap a loaded runtime.
 
         Args:
-            runtime: The file, loaded.
+            runtime: The loaded file.
             tokenizer: The torch model's.
-            on_progress: Told after each call of llama.cpp.
+            on_progress: Called after each llama.cpp call.
         """
         super().__init__()
         self.runtime, self.tokenizer = runtime, tokenizer
@@ -72,19 +72,19 @@ class LlamaLM(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        """What stands before a text that has no context."""
+        """The token before a text that has no context."""
         first = self.tokenizer.bos_token_id
         return int(self.eot_token_id if first is None else first)
 
     @property
     def tokenizer_name(self) -> str:
-        """For lm-eval's cache of rendered chats."""
+        """The key in lm-eval's cache of rendered chats."""
         return str(self.tokenizer.name_or_path).replace("/", "__")
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **options: Any
     ) -> list[int]:
-        """The tokens that the stock Hugging Face backend takes."""
+        """The tokens, as the stock Hugging Face backend encodes them."""
         special = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
         starts = has_bos_prefix(string, self.tokenizer.decode(self.prefix_token_id))
         if add_special_tokens is None and starts:
@@ -94,7 +94,7 @@ class LlamaLM(TemplateLM):
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """A chat as the text that the model was taught on."""
+        """A chat as the text that the model was trained on."""
         text = self.tokenizer.apply_chat_template(
             chat_history,
             tokenize=False,
@@ -107,7 +107,8 @@ class LlamaLM(TemplateLM):
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[tuple[float, bool]]:
         """Log-probability of each continuation, and whether greedy decoding gives it."""
-        return super().loglikelihood(requests, disable_tqdm=True)  # type: ignore[no-any-return]
+        scores: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
+        return scores
 
     def _loglikelihood_tokens(
         self, requests: list[Request], **options: Any
@@ -115,15 +116,15 @@ class LlamaLM(TemplateLM):
         return self._scores(requests, self._on_progress)
 
     def _scores(
-        self, requests: list[Request], tell: Callable[[RequestProgress], None] | None
+        self, requests: list[Request], on_progress: Callable[[RequestProgress], None] | None
     ) -> list[tuple[float, bool]]:
         answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         questions: dict[tuple[int, ...], list[int]] = {}
         for index, (_, context, continuation) in enumerate(requests):
-            # Too long a text loses its beginning, as in the stock backend.
+            # A text beyond the context loses its beginning, as in the stock backend.
             context = (context + continuation)[-(self.max_length + 1) :][: -len(continuation)]
             questions.setdefault(tuple(context), []).append(index)
-        packs = self._calls(questions, requests)
+        packs = self._packs(questions, requests)
         sizes = [
             sum(
                 len(context) + sum(len(requests[i][2]) - 1 for i in group)
@@ -131,51 +132,51 @@ class LlamaLM(TemplateLM):
             )
             for pack in packs
         ]
-        count = ProgressCounter(len(requests), sum(sizes), tell)
+        count = ProgressCounter(len(requests), sum(sizes), on_progress)
         for pack, num_tokens in zip(packs, sizes, strict=True):
             indices = [index for _, group in pack for index in group]
             texts = [requests[index][0] for index in indices]
-            known = response_cache.cached_answers(self.cache_hook, "loglikelihood", texts)
-            found = known
-            if found is None:
-                by_index = self._one_call(pack, requests)
-                found = [by_index[index] for index in indices]
-                response_cache.cache_answers(self.cache_hook, "loglikelihood", texts, found)
-            for index, (value, greedy) in zip(indices, found, strict=True):
+            cached = response_cache.cached_answers(self.cache_hook, "loglikelihood", texts)
+            scores = cached
+            if scores is None:
+                by_index = self._score_pack(pack, requests)
+                scores = [by_index[index] for index in indices]
+                response_cache.cache_answers(self.cache_hook, "loglikelihood", texts, scores)
+            for index, (value, greedy) in zip(indices, scores, strict=True):
                 answers[index] = value, greedy
-            count.add(len(indices), num_tokens, known=known is not None)
+            count.add(len(indices), num_tokens, known=cached is not None)
         count.close()
         return answers
 
-    def _calls(
+    def _packs(
         self, questions: dict[tuple[int, ...], list[int]], requests: list[Request]
     ) -> list[Pack]:
-        """Questions with their answers in packs that one call of llama.cpp holds.
+        """Group questions and their choices into packs, each for one llama.cpp call.
 
-        A question whose answers do not fit together is asked again with the rest of them.
+        A question whose choices do not fit together is computed again with the remaining ones.
         """
         packs: list[Pack] = [[]]
         tokens = sequences = 0
         for context, indices in questions.items():
-            begun = False
+            context_is_in_pack = False
             for index in indices:
                 more = len(requests[index][2]) - 1
-                needed = more if begun else more + len(context)
+                needed = more if context_is_in_pack else more + len(context)
                 if tokens + needed > BATCH_TOKENS or sequences == MAX_SEQUENCES:
                     packs.append([])
                     tokens = sequences = 0
-                    begun, needed = False, more + len(context)
-                if not begun:
+                    context_is_in_pack, needed = False, more + len(context)
+                if not context_is_in_pack:
                     packs[-1].append((context, []))
                 packs[-1][-1][1].append(index)
-                begun = True
+                context_is_in_pack = True
                 tokens, sequences = tokens + needed, sequences + 1
         return packs
 
-    def _one_call(self, pack: Pack, requests: list[Request]) -> dict[int, tuple[float, bool]]:
+    def _score_pack(self, pack: Pack, requests: list[Request]) -> dict[int, tuple[float, bool]]:
         rows: list[BatchToken] = []
         scored: list[list[tuple[int, int]]] = []
-        """For each wanted position: the request and the token that comes next in it."""
+        """For each position with logits: the requests and the token each scores there."""
         sequence = 0
         for context, indices in pack:
             group = range(sequence, sequence + len(indices))
@@ -183,13 +184,13 @@ class LlamaLM(TemplateLM):
             last = len(context) - 1
             rows += [(token, i, group, i == last) for i, token in enumerate(context)]
             scored.append([(i, requests[i][2][0]) for i in indices])
-            for index, own in zip(indices, group, strict=True):
+            for index, choice in zip(indices, group, strict=True):
                 continuation = requests[index][2]
                 for offset in range(len(continuation) - 1):
-                    rows.append((continuation[offset], len(context) + offset, (own,), True))
+                    rows.append((continuation[offset], len(context) + offset, (choice,), True))
                     scored.append([(index, continuation[offset + 1])])
         self.runtime.prepare(MAX_SEQUENCES, -(-BATCH_TOKENS // MAX_SEQUENCES))
-        self.runtime.forget()
+        self.runtime.clear_cache()
         total: dict[int, float] = {}
         greedy: dict[int, bool] = {}
         for logits_V, wanted in zip(self.runtime.decode(rows), scored, strict=True):
@@ -223,51 +224,55 @@ class LlamaLM(TemplateLM):
         return self._one_by_one("loglikelihood_rolling", requests, lengths, score)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """The model's own text after each prompt, greedy, up to a stop sequence.
+        """The text that the model generates after each prompt, greedy, up to a stop sequence.
 
         Raises:
-            BadInput: The task wants to sample.
+            BadInput: The task samples its answers.
         """
         end = self.tokenizer.decode([self.eot_token_id])
 
-        def write(i: int) -> str:
-            prompt, asked = requests[i].args
-            options = normalize_gen_kwargs(asked, MAX_GENERATED)
+        def generate(i: int) -> str:
+            prompt, settings = requests[i].args
+            options = normalize_gen_kwargs(settings, MAX_GENERATED)
             if options.get("do_sample") and options.get("temperature"):
-                raise BadInput("GGUF models answer greedily; this task asks to sample its answers.")
+                raise BadInput("GGUF models answer greedily, but this task samples its answers.")
             stops = handle_stop_sequences(options["until"], eos=end)
             text = self._continue(prompt, options["max_gen_toks"], stops)
             return str(postprocess_generated_text(text, stops, None))
 
         lengths = [len(self.tok_encode(request.args[0])) for request in requests]
-        return self._one_by_one("generate_until", requests, lengths, write)
+        return self._one_by_one("generate_until", requests, lengths, generate)
 
     def _one_by_one(
-        self, attr: str, requests: list[Instance], lengths: list[int], ask: Callable[[int], Answer]
+        self,
+        attr: str,
+        requests: list[Instance],
+        lengths: list[int],
+        answer: Callable[[int], Answer],
     ) -> list[Answer]:
-        """The answers to requests that share nothing; those of before are not asked again."""
+        """The answers to requests that share nothing; cached ones are not computed again."""
         count = ProgressCounter(len(requests), sum(lengths), self._on_progress)
-        found: list[Answer] = []
+        answers: list[Answer] = []
         for i, request in enumerate(requests):
-            known = response_cache.cached_answers(self.cache_hook, attr, [request.args])
-            if known is None:
-                found.append(ask(i))
-                response_cache.cache_answers(self.cache_hook, attr, [request.args], found[-1:])
+            cached = response_cache.cached_answers(self.cache_hook, attr, [request.args])
+            if cached is None:
+                answers.append(answer(i))
+                response_cache.cache_answers(self.cache_hook, attr, [request.args], answers[-1:])
             else:
-                found += known
-            count.add(1, lengths[i], known=known is not None)
+                answers += cached
+            count.add(1, lengths[i], known=cached is not None)
         count.close()
-        return found
+        return answers
 
     def _continue(self, prompt: str, num_tokens: int, stops: list[str]) -> str:
         tokens = self.tok_encode(prompt)[-(self.max_length - num_tokens) :]
-        made: list[int] = []
+        generated: list[int] = []
         text = ""
         for (token,) in self.runtime.answer(tokens, num_tokens):
             if token == self.eot_token_id:
                 break
-            made.append(token)
-            text = str(self.tokenizer.decode(made, skip_special_tokens=True))
+            generated.append(token)
+            text = str(self.tokenizer.decode(generated, skip_special_tokens=True))
             if any(stop in text for stop in stops if stop):
                 break
         return text

@@ -122,7 +122,7 @@ class PrefixLM(HFLM):
         else:
             with contextlib.suppress(AttributeError):
                 tree = TreeModel(self.model, self.softmax_dtype)
-                if tree.works():
+                if tree.matches_plain_forward():
                     return tree
             reason = "its answers would differ"
         log.warning(
@@ -211,7 +211,7 @@ class PrefixLM(HFLM):
         self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: Any
     ) -> torch.Tensor:
         """Prompt and answer [batch, length]; greedy decoding is ours, all else transformers'."""
-        if self._generator is None or not self._generator.knows(kwargs):
+        if self._generator is None or not self._generator.supports(kwargs):
             return super()._model_generate(context, max_length, stop, **kwargs)  # type: ignore[no-any-return]
         new = max_length - context.shape[1]
         return self._generator.generate(context, kwargs["attention_mask"], new, stop)
@@ -229,7 +229,7 @@ class PrefixLM(HFLM):
         parts = []
         for group in groups:
             for i, batch in enumerate(group.batches):
-                places = [one.number for row in batch for one in row.asked]
+                places = [span.number for row in batch for span in row.spans]
                 header = 0 if i else len(group.header)
                 parts.append(
                     RequestBatch(

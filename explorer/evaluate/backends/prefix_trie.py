@@ -1,17 +1,18 @@
-"""Which tokens to compute: the texts of many requests as trees, what they share only once.
+"""Which tokens to compute: the texts of many requests as trees that share their prefixes.
 
-Texts that begin alike are one path up to where they part: the question of all its choices, the
-opening of both sentences of a minimal pair. What hundreds of texts open with, the examples of a
-few-shot task, becomes a header whose keys and values are computed once and kept.
+Texts that begin alike share one path up to the token where they differ: a question for all its
+choices, the opening for both sentences of a minimal pair. A prefix that hundreds of texts share,
+such as the examples of a few-shot task, becomes a header whose keys and values are computed once
+and cached.
 
     header [few-shot examples]  <-  row [question - choice A | - choice B] [next question - ...]
                                 <-  row ...
 
-A tree lies in its row in depth-first order. Then a token is seen by exactly those that come after
-it and before `ends`, the end of its subtree: a mask of two comparisons, and trees side by side in
-one row do not see each other.
+A tree lies in its row in depth-first order. A token is then visible to exactly the tokens that
+come after it and before `ends`, the end of its subtree. This takes a mask of two comparisons, and
+trees side by side in one row do not see each other.
 
-    group = plan([Text(np.array([1, 5, 7]), np.array([9]))], budget=1024)[0]
+    group = plan_batches([ScoredText(np.array([1, 5, 7]), np.array([9]))], budget=1024)[0]
 """
 
 import bisect
@@ -24,48 +25,48 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[Any]]
 
 ROW_TOKENS = 128
-"""Length that rows are filled to. Longer rows waste attention on masked keys, shorter ones copy the
-header more often."""
+"""Length to which rows are filled, in tokens. Longer rows waste attention on masked keys, shorter
+ones copy the header more often."""
 MIN_HEADER = 32
-"""Shortest opening worth a cache of its own, in tokens."""
+"""Shortest prefix that is cached as a header, in tokens."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoredText:
-    """What a model reads for one request, and what it should say at the end."""
+    """What a model reads for one request, and the tokens to score at its end."""
 
     tokens: Array
     """Input, without the last target."""
     targets: Array
-    """Scored tokens: target j is judged at input position len(tokens) - len(targets) + j."""
+    """Target j is scored at input position len(tokens) - len(targets) + j."""
 
     @property
     def first_scored(self) -> int:
-        """Input position at which the first target is judged."""
+        """Input position at which the first target is scored."""
         return len(self.tokens) - len(self.targets)
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoredSpan:
-    """Where in a row the targets of a text are judged."""
+    """Where in a row the targets of a text are scored."""
 
     number: int
-    """The text's place in the list that was planned."""
+    """Index of the text in the list given to `plan_batches`."""
     slots: Array
-    """Indices in the row, one a target."""
+    """Indices in the row, one per target."""
     targets: Array
 
 
 @dataclasses.dataclass
 class PackedRow:
-    """Trees side by side."""
+    """Trees side by side in one row."""
 
     tokens: Array
     positions: Array
-    """Place of each token in its text, the header included."""
+    """Position of each token in its text, the header included."""
     ends: Array
-    """Index after the last token of the subtree that begins here."""
-    asked: list[ScoredSpan]
+    """Index after the last token of the subtree that begins at each token."""
+    spans: list[ScoredSpan]
 
     def __len__(self) -> int:
         """Number of tokens."""
@@ -74,7 +75,7 @@ class PackedRow:
 
 @dataclasses.dataclass
 class PrefixGroup:
-    """Batches of rows that all read the same header first."""
+    """Batches of rows that share one header."""
 
     header: Array
     batches: list[list[PackedRow]]
@@ -89,13 +90,13 @@ class PrefixGroup:
 def plan_batches(
     texts: list[ScoredText], *, budget: int, row_tokens: int = ROW_TOKENS
 ) -> list[PrefixGroup]:
-    """Arrange the texts into as few tokens as the rules above find.
+    """Arrange the texts so that few tokens are computed.
 
     Args:
-        texts: Each with at least one token and one target. Their order decides nothing but
-            `Asked.number`.
-        budget: Tokens in one batch; a single longer row is a batch of its own.
-        row_tokens: Length that rows are filled to.
+        texts: Each with at least one token and one target. Their order affects only
+            `ScoredSpan.number`.
+        budget: Tokens in one batch; a single longer row is a batch by itself.
+        row_tokens: Length to which rows are filled.
     """
     keys = [text.tokens.astype(">u4").tobytes() for text in texts]
     order = sorted(range(len(texts)), key=lambda i: (keys[i], len(texts[i].targets), i))
@@ -109,14 +110,14 @@ def plan_batches(
 
 
 def single_text_row(tokens: Array, first_position: int = 0) -> PackedRow:
-    """One text alone in a row."""
+    """A row with one text alone."""
     length = len(tokens)
     positions = np.arange(first_position, first_position + length)
     return PackedRow(tokens, positions, np.full(length, length), [])
 
 
 class _Forest:
-    """Texts in the order of a dictionary, where neighbours share most."""
+    """Texts in lexicographic order, where neighbours share the longest prefixes."""
 
     def __init__(self, texts: list[ScoredText], numbers: list[int], row_tokens: int) -> None:
         self.texts, self.numbers, self.row_tokens = texts, numbers, row_tokens
@@ -124,11 +125,11 @@ class _Forest:
         self.first_scored = np.array([text.first_scored for text in texts])
         # shared[i]: tokens that text i has in common with text i - 1.
         pairs = zip(texts, texts[1:], strict=False)
-        shared = [_num_common(one.tokens, two.tokens) for one, two in pairs]
+        shared = [_num_common(left.tokens, right.tokens) for left, right in pairs]
         self.shared = np.array([0, *shared])
 
     def groups(self) -> Iterator[tuple[Array, list[PackedRow]]]:
-        """Headers, each with the trees that hang on it."""
+        """Each header with the trees that follow it."""
         headers = [(0, len(self.texts), 0)] if self.texts else []
         while headers:
             start, stop, header = headers.pop()
@@ -140,7 +141,7 @@ class _Forest:
     def _part(
         self, start: int, stop: int, header: int
     ) -> tuple[list[int], list[tuple[int, int, int]]]:
-        """The texts that read `header` alone, and the ranges that deserve a longer one."""
+        """The texts that share `header` alone, and the ranges that deserve a longer one."""
         members: list[int] = []
         deeper: list[tuple[int, int, int]] = []
         ranges = [(start, stop)]
@@ -151,12 +152,12 @@ class _Forest:
             if high - low < 2 or num_new <= self.row_tokens:
                 members += range(low, high)
                 continue
-            parting = int(inner.min())
-            common = min(parting, int(self.first_scored[low:high].min()))
+            branching = int(inner.min())
+            common = min(branching, int(self.first_scored[low:high].min()))
             if common - header >= MIN_HEADER:
                 deeper.append((low, high, common))
                 continue
-            cuts = [low, *(np.flatnonzero(inner == parting) + low + 1).tolist(), high]
+            cuts = [low, *(np.flatnonzero(inner == branching) + low + 1).tolist(), high]
             if len(cuts) == high - low + 1:
                 members += range(low, high)
             else:
@@ -184,9 +185,9 @@ class _Forest:
         yield self._tree(tree, header)
 
     def _tree(self, members: list[int], header: int) -> PackedRow:
-        """Lay neighbouring texts out depth first."""
+        """Arrange neighbouring texts in depth-first order."""
         path = np.zeros(0, dtype=np.int64)
-        tokens, positions, asked = [], [], []
+        tokens, positions, spans = [], [], []
         ends = np.zeros(int(self.lengths[members].sum()), dtype=np.int64)
         num_tokens = 0
         for place, i in enumerate(members):
@@ -199,15 +200,15 @@ class _Forest:
             path = np.concatenate([path[:kept], np.arange(num_tokens, num_tokens + len(new))])
             num_tokens += len(new)
             slots = path[text.first_scored - header :]
-            asked.append(ScoredSpan(self.numbers[i], slots, text.targets))
+            spans.append(ScoredSpan(self.numbers[i], slots, text.targets))
         ends[path] = num_tokens
         return PackedRow(
-            np.concatenate(tokens), np.concatenate(positions), ends[:num_tokens], asked
+            np.concatenate(tokens), np.concatenate(positions), ends[:num_tokens], spans
         )
 
 
 def _rows(trees: list[PackedRow], row_tokens: int) -> list[PackedRow]:
-    """Fill rows, each with the largest tree that is left and then the largest that still fit."""
+    """Fill rows, each with the largest remaining tree and then the largest that still fit."""
     left = sorted(range(len(trees)), key=lambda i: (len(trees[i]), -i))
     lengths = [len(trees[i]) for i in left]
     rows = []
@@ -224,22 +225,22 @@ def _rows(trees: list[PackedRow], row_tokens: int) -> list[PackedRow]:
 
 def _side_by_side(trees: list[PackedRow]) -> PackedRow:
     starts = np.cumsum([0, *map(len, trees)]).tolist()
-    asked = [
-        dataclasses.replace(one, slots=one.slots + start)
+    spans = [
+        dataclasses.replace(span, slots=span.slots + start)
         for tree, start in zip(trees, starts, strict=False)
-        for one in tree.asked
+        for span in tree.spans
     ]
     ends = [tree.ends + start for tree, start in zip(trees, starts, strict=False)]
     return PackedRow(
         np.concatenate([tree.tokens for tree in trees]),
         np.concatenate([tree.positions for tree in trees]),
         np.concatenate(ends),
-        asked,
+        spans,
     )
 
 
 def _batches(rows: Iterable[PackedRow], budget: int) -> Iterator[list[PackedRow]]:
-    """Rows of similar length together, longest first, so that memory runs out early or never."""
+    """Batch rows of similar length, longest first, so that memory runs out early or never."""
     batch: list[PackedRow] = []
     for row in rows:
         if batch and (len(batch) + 1) * len(batch[0]) > budget:
@@ -250,8 +251,8 @@ def _batches(rows: Iterable[PackedRow], budget: int) -> Iterator[list[PackedRow]
         yield batch
 
 
-def _num_common(one: Array, two: Array) -> int:
-    """Length of the common beginning."""
-    length = min(len(one), len(two))
-    different = np.flatnonzero(one[:length] != two[:length])
+def _num_common(left: Array, right: Array) -> int:
+    """Length of the common prefix."""
+    length = min(len(left), len(right))
+    different = np.flatnonzero(left[:length] != right[:length])
     return int(different[0]) if len(different) else length

@@ -1,9 +1,9 @@
-r"""Greedy decoding of many prompts: their common opening read once, finished texts dropped.
+r"""Greedy decoding of many prompts: their common prefix is read once, finished texts are dropped.
 
-Generator(TreeModel(model), tokenizer).generate(context, attention_mask, 64, ["\n"])
+GreedyGenerator(TreeModel(model), tokenizer).generate(context, attention_mask, 64, ["\n"])
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from explorer.evaluate.backends.tree_model import TreeModel
 # Shape letters: R texts, L tokens of the longest prompt after the header, N new tokens, K keys.
 
 EXTRA_STOP_TOKENS = 2
-"""Tokens more than a stop sequence has that are looked at for it, as lm-eval does."""
+"""lm-eval looks for a stop sequence in this many more tokens than it has."""
 GREEDY_NEUTRAL_SETTINGS: dict[str, tuple[Any, ...]] = {
     "repetition_penalty": (None, 1.0),
     "no_repeat_ngram_size": (None, 0),
@@ -40,25 +40,25 @@ GREEDY_NEUTRAL_SETTINGS: dict[str, tuple[Any, ...]] = {
     "stop_strings": (None,),
     "max_time": (None,),
 }
-"""Settings of a model's generation that change greedy decoding, and the values that do not."""
+"""Generation settings that change greedy decoding, each with the values that do not."""
 
 
 class GreedyGenerator:
-    """Answers prompts of the same settings, and keeps their header for the next call."""
+    """Answers prompts of equal settings; keeps their header for the next call."""
 
     def __init__(self, tree: TreeModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Use a model that `TreeModel.works` for."""
+        """Use a model for which `TreeModel.matches_plain_forward` is true."""
         self.tree, self.tokenizer = tree, tokenizer
         self._header_tokens: Array = np.zeros(0, dtype=np.int64)
         self._header: Header = []
 
-    def knows(self, kwargs: dict[str, Any]) -> bool:
+    def supports(self, kwargs: dict[str, Any]) -> bool:
         """Whether these settings and the model's own mean plain greedy decoding."""
-        asked = {k: v for k, v in kwargs.items() if k not in ("attention_mask", "do_sample")}
+        settings = {k: v for k, v in kwargs.items() if k not in ("attention_mask", "do_sample")}
         greedy = kwargs.get("do_sample") is False or (
             kwargs.get("do_sample") is None and not kwargs.get("temperature")
         )
-        if not greedy or set(asked) - {"temperature"}:
+        if not greedy or set(settings) - {"temperature"}:
             return False
         own = self.tree.model.generation_config
         return all(
@@ -69,13 +69,13 @@ class GreedyGenerator:
     def generate(
         self, context: Tensor, attention_mask: Tensor, num_new: int, stop: Sequence[str]
     ) -> Tensor:
-        """Prompt and answer, as `generate` of transformers returns them.
+        """Prompts and answers, in the form that transformers' `generate` returns.
 
         Args:
             context: Prompts, padded on the left.
             attention_mask: 1 where a token counts.
-            num_new: Most tokens of an answer.
-            stop: A text ends after the first of these that it holds.
+            num_new: Maximum tokens of an answer.
+            stop: A text ends after the first of these that it contains.
 
         Returns:
             Shape [R, prompt + answer], answers padded on the right.
@@ -100,14 +100,14 @@ class GreedyGenerator:
         """Keep what all prompts begin with, unless it is kept already; its length."""
         shortest = min(map(len, prompts))
         same = np.all([prompt[:shortest] == prompts[0][:shortest] for prompt in prompts], axis=0)
-        # The last token of a prompt is read, so that there is something to continue.
+        # Each prompt keeps at least its last token, so that there is something to continue.
         common = min(shortest - 1, len(same) if same.all() else int(np.argmin(same)))
-        # Two questions may begin with the same word, which is no part of the examples.
+        # Two questions may begin with the same words, which are not part of the examples.
         common -= common % 16
         tokens = prompts[0][: common if common >= MIN_HEADER else 0]
-        # Which prompts were asked before must not decide how these are read.
+        # Earlier prompts must not affect how these are read.
         if not np.array_equal(tokens, self._header_tokens):
-            self._header = []  # makes room for the next
+            self._header = []  # frees its memory first
             self._header = self.tree.header(tokens)
             self._header_tokens = tokens
         return len(tokens)
@@ -127,7 +127,7 @@ class GreedyGenerator:
         for r, tail in enumerate(tails):
             tokens_RL[r, : len(tail)] = torch.from_numpy(tail)
         index_L = torch.arange(length, device=device)
-        # Padding is seen by itself alone; its keys are hidden from the answer.
+        # Padding sees only itself; its keys are hidden from the answer.
         seen_LL = index_L[:, None] >= index_L
         seen_RLK = torch.nn.functional.pad(seen_LL, (num_header, 0), value=True)
         keys_RK = torch.arange(num_keys, device=device).repeat(num_rows, 1)
@@ -148,12 +148,12 @@ class GreedyGenerator:
             chosen = tree.logits(last_R1H[:, -1]).argmax(dim=-1)
             for r, token in zip(alive, chosen.tolist(), strict=True):
                 answers[r].append(token)
-            going = [i for i, r in enumerate(alive) if not ends(answers[r])]
-            if not going or step == num_new - 1:
+            unfinished = [i for i, r in enumerate(alive) if not ends(answers[r])]
+            if not unfinished or step == num_new - 1:
                 break
-            if len(going) < len(alive):
-                keep = torch.tensor(going, device=device)
-                alive = [alive[i] for i in going]
+            if len(unfinished) < len(alive):
+                keep = torch.tensor(unfinished, device=device)
+                alive = [alive[i] for i in unfinished]
                 chosen, counts_RK, keys_RK = chosen[keep], counts_RK[keep], keys_RK[keep]
                 for layer in layers:
                     layer.keep(keep)
@@ -167,19 +167,19 @@ class GreedyGenerator:
             )
         return answers
 
-    def _ends(self, stop: Sequence[str]) -> Any:
-        """A function that says whether an answer is over: an end token, or a stop sequence."""
+    def _ends(self, stop: Sequence[str]) -> Callable[[list[int]], bool]:
+        """A function that says whether an answer ends: with an end token or a stop sequence."""
         own = self.tree.model.generation_config.eos_token_id
         last = set(own) if isinstance(own, list) else {own}
         encode = self.tokenizer.encode
-        looked_at = [
+        num_searched = [
             EXTRA_STOP_TOKENS + len(encode(text, add_special_tokens=False)) for text in stop
         ]
 
         def ends(answer: list[int]) -> bool:
             if answer[-1] in last:
                 return True
-            seen = self.tokenizer.decode(answer[-max(looked_at, default=1) :])
-            return any(text in seen for text in stop)
+            tail = self.tokenizer.decode(answer[-max(num_searched, default=1) :])
+            return any(text in tail for text in stop)
 
         return ends

@@ -1,10 +1,10 @@
-"""A causal model that reads packed trees: one mask, right positions, logits only where asked.
+"""A causal model that reads packed trees: one mask, correct positions, few logits.
 
-Works with the models of transformers that take a mask of four dimensions and keep their attention
-in key-value caches. `works` compares with the plain forward pass, so that a model which does not is
-found before it answers anything.
+Works with transformers models that accept a 4-dimensional mask and keep their attention in
+key-value caches. `matches_plain_forward` compares it with the plain forward pass, so that a model
+which does not work this way is found before it answers anything.
 
-Sources: transformers' `masking_utils.py` (a 4-D mask is passed on as it is; models that mix kinds
+Sources: transformers' `masking_utils.py` (a 4-D mask is passed on unchanged; models that mix kinds
 of attention take a dictionary) and `cache_utils.py`.
 """
 
@@ -33,18 +33,18 @@ from explorer.evaluate.backends.tree_cache import Header, PreallocatedLayer, Pre
 # H hidden size, V vocabulary.
 
 CHUNK_BYTES = 64 * 2**20
-"""Logits in memory at one time."""
+"""Maximum bytes of logits in memory at a time."""
 
 
 class TreeModel:
-    """A model's layers and its head, called apart."""
+    """A model's layers and its head, called separately."""
 
     def __init__(self, model: PreTrainedModel, softmax_dtype: torch.dtype | None = None) -> None:
-        """Read from the configuration what kinds of attention the layers have.
+        """Read from the configuration which kinds of attention the layers have.
 
         Args:
-            model: On its device.
-            softmax_dtype: Of the log-probabilities; float32 unless said.
+            model: The model, on its device.
+            softmax_dtype: Dtype of the log-probabilities; None is float32.
         """
         config: Any = model.config.get_text_config()
         self.model, self.device, self.dtype = model, model.device, model.dtype
@@ -58,11 +58,11 @@ class TreeModel:
 
     @torch.no_grad()
     def header(self, tokens: Array) -> Header:
-        """Keys and values of what every row reads first; empty for no tokens."""
+        """Keys and values of the shared header; empty if it has no tokens."""
         if not len(tokens):
             return []
         layers = [PreallocatedLayer(len(tokens)) for _ in range(self.num_layers)]
-        self.read([single_text_row(tokens)], [], Cache(layers=[*layers]))
+        self.hidden_states([single_text_row(tokens)], [], Cache(layers=[*layers]))
         return [layer.whole() for layer in layers]
 
     @torch.no_grad()
@@ -70,26 +70,31 @@ class TreeModel:
         """Log-likelihood of each text's targets in nats, and whether greedy decoding gives them.
 
         Args:
-            rows: One batch; answers come in the order of its rows' `asked`.
+            rows: One batch; the results are in the order of its rows' `spans`.
             header: What the rows' texts begin with, from `header`.
         """
-        hidden_RLH = self.read(rows, header)
+        hidden_RLH = self.hidden_states(rows, header)
         length = hidden_RLH.shape[1]
-        asked = [(one, r * length) for r, row in enumerate(rows) for one in row.asked]
-        slots = np.concatenate([one.slots + start for one, start in asked])
-        targets = np.concatenate([one.targets for one, _ in asked])
-        owners = np.repeat(np.arange(len(asked)), [len(one.targets) for one, _ in asked])
-        # Texts share positions, and texts that differ in the last token share all of them.
+        spans = [(span, r * length) for r, row in enumerate(rows) for span in row.spans]
+        slots = np.concatenate([span.slots + start for span, start in spans])
+        targets = np.concatenate([span.targets for span, _ in spans])
+        owners = np.repeat(np.arange(len(spans)), [len(span.targets) for span, _ in spans])
+        # Texts share positions; texts that differ only in the last token share all of them.
         scored, ranks = np.unique(slots, return_inverse=True)
         order = np.argsort(ranks, kind="stable")
         hidden_SH = hidden_RLH.flatten(0, 1)[torch.from_numpy(scored).to(self.device)]
-        values, firsts = self._judge(hidden_SH, ranks[order], targets[order])
-        loglikelihoods = np.bincount(owners[order], weights=values, minlength=len(asked))
-        misses = np.bincount(owners[order], weights=~firsts, minlength=len(asked))
+        values, firsts = self._score_targets(hidden_SH, ranks[order], targets[order])
+        loglikelihoods = np.bincount(owners[order], weights=values, minlength=len(spans))
+        misses = np.bincount(owners[order], weights=~firsts, minlength=len(spans))
         return loglikelihoods.tolist(), (misses == 0).tolist()
 
-    def _judge(self, hidden_SH: Tensor, ranks: Array, targets: Array) -> tuple[Array, Array]:
-        """Log-probability of target i at position ranks[i], ascending, and whether it is first."""
+    def _score_targets(
+        self, hidden_SH: Tensor, ranks: Array, targets: Array
+    ) -> tuple[Array, Array]:
+        """Log-probability of target i at position ranks[i], and whether it is the most likely.
+
+        `ranks` is in ascending order.
+        """
         size = max(1, CHUNK_BYTES // (self.vocab_size * 4))
         values, firsts = [], []
         for start in range(0, len(hidden_SH), size):
@@ -100,7 +105,7 @@ class TreeModel:
             top_C = logits_CV.amax(dim=-1)
             chosen = logits_CV[rank, target]
             first = chosen == top_C[rank]
-            # Of equally likely tokens greedy decoding takes one, which only argmax knows.
+            # Greedy decoding takes one of several equally likely tokens: the one argmax returns.
             first[first.clone()] = logits_CV[rank[first]].argmax(dim=-1) == target[first]
             sums_C = logits_CV.sub_(top_C[:, None]).exp_().sum(dim=-1)
             value = chosen - top_C[rank] - sums_C.log()[rank]
@@ -109,24 +114,26 @@ class TreeModel:
         return np.concatenate(values), np.concatenate(firsts)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """What the head makes of hidden states; the caller may write into it."""
+        """The head's logits of hidden states; the caller may overwrite them."""
         logits: Tensor = self.model.get_output_embeddings()(hidden).to(self._softmax_dtype)
         if self._softcap is not None:
             logits = torch.tanh(logits / self._softcap) * self._softcap
         return logits
 
-    def read(self, rows: Sequence[PackedRow], header: Header, cache: Cache | None = None) -> Tensor:
-        """Last hidden states [R, L, H] of right-padded rows; padding holds whatever.
+    def hidden_states(
+        self, rows: Sequence[PackedRow], header: Header, cache: Cache | None = None
+    ) -> Tensor:
+        """Last hidden states [R, L, H] of right-padded rows; the values at padding are undefined.
 
         Args:
-            rows: Trees; their positions count the header in.
-            header: What they see before themselves.
-            cache: Gets the keys and values instead of forgetting them; needs no header.
+            rows: Trees; their positions include the header.
+            header: The header's keys and values, which all rows see.
+            cache: Receives the keys and values; needs an empty header.
         """
         length, num_header = max(map(len, rows)), header[0][0].shape[-2] if header else 0
         tokens = np.zeros((len(rows), length), dtype=np.int64)
         positions = np.zeros((len(rows), length), dtype=np.int64)
-        # A padding token sees itself alone: a query without keys would be no number.
+        # A padding token sees only itself: a query without keys would give NaN.
         ends = np.tile(np.arange(1, length + 1), (len(rows), 1))
         for r, row in enumerate(rows):
             tokens[r, : len(row)] = row.tokens
@@ -152,7 +159,7 @@ class TreeModel:
         keys_RK: Tensor,
         cache: Cache | None,
     ) -> Tensor:
-        """Last hidden states [R, L, H], given which keys each query sees and where the keys are."""
+        """Last hidden states [R, L, H], given which keys each query sees and their positions."""
         output = self.model.base_model(
             input_ids=tokens_RL,
             attention_mask=self._masks(seen_RLK, positions_RL, keys_RK),
@@ -166,7 +173,7 @@ class TreeModel:
     def _masks(
         self, seen_RLK: Tensor, positions_RL: Tensor, keys_RK: Tensor
     ) -> Tensor | dict[str, Tensor]:
-        """The additive mask [R, 1, L, K]; one for each kind of attention where a model mixes."""
+        """The additive mask [R, 1, L, K]; a dictionary of them where a model mixes attention."""
         lowest = torch.finfo(self.dtype).min
 
         def mask(kind: str) -> Tensor:
@@ -181,29 +188,29 @@ class TreeModel:
         return mask(self._kinds[0] if self._kinds else "sliding_attention")
 
     @torch.no_grad()
-    def works(self) -> bool:
-        """Whether trees get the log-likelihoods of the plain forward pass, on random tokens.
+    def matches_plain_forward(self) -> bool:
+        """Whether trees give the log-likelihoods of the plain forward pass, on random tokens.
 
-        The second branch lies a whole row behind the opening that it sees, so a model that
-        counts distances by index, or ignores the mask, gives itself away.
+        The second branch lies a whole row behind the prefix that it sees, so a model that computes
+        distances from indices, or ignores the mask, gives other values.
         """
         draw = np.random.default_rng(0).integers(0, self.vocab_size, ROW_TOKENS + 16)
-        opening = MIN_HEADER + 8
+        prefix = MIN_HEADER + 8
         long = draw[: min(len(draw) - 8, self.context_tokens or len(draw))]
         texts = [
             ScoredText(tokens[:-1], tokens[-4:])
-            for tokens in (long, np.concatenate([draw[:opening], draw[-8:]]))
+            for tokens in (long, np.concatenate([draw[:prefix], draw[-8:]]))
         ]
         try:
             plain = [self._plain(text) for text in texts]
-            # In one row, and with the opening as a header.
-            found = [self._planned(texts, 4 * ROW_TOKENS), self._planned(texts, opening)]
+            # Once in one row, once with the prefix as a header.
+            planned = [self._planned(texts, 4 * ROW_TOKENS), self._planned(texts, prefix)]
         except torch.OutOfMemoryError:
             raise
         except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError):
             return False
-        off = np.abs(np.array(found) - np.array(plain)).max()
-        return bool(off < (1e-3 if self.dtype in (torch.float32, torch.float64) else 0.5))
+        difference = np.abs(np.array(planned) - np.array(plain)).max()
+        return bool(difference < (1e-3 if self.dtype in (torch.float32, torch.float64) else 0.5))
 
     def _plain(self, text: ScoredText) -> float:
         output = self.model(input_ids=torch.from_numpy(text.tokens[None]).to(self.device))
@@ -212,11 +219,11 @@ class TreeModel:
         return float(log_p_TV.gather(1, targets).sum())
 
     def _planned(self, texts: list[ScoredText], row_tokens: int) -> list[float]:
-        found = [math.nan] * len(texts)
+        values = [math.nan] * len(texts)
         for group in plan_batches(texts, budget=row_tokens, row_tokens=row_tokens):
             header = self.header(group.header)
             for batch in group.batches:
-                numbers = [one.number for row in batch for one in row.asked]
+                numbers = [span.number for row in batch for span in row.spans]
                 for number, value in zip(numbers, self.scores(batch, header)[0], strict=True):
-                    found[number] = value
-        return found
+                    values[number] = value
+        return values

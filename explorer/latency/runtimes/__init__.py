@@ -1,11 +1,11 @@
-"""What runs a model, behind one small protocol.
+"""What runs a model: transformers, llama.cpp or an endpoint.
 
-base.py       Runtime: prepare, stream, peak memory, close
-in_torch.py   transformers, eager or compiled with a static cache
-cuda_peak.py  its highest memory on CUDA
-llamacpp.py   GGUF files in llama.cpp (extra `edge`)
-endpoint.py   any OpenAI-compatible endpoint, one request
-replies.py    whole answers of it, asked again where that may help
-scored.py     given text, scored by it token by token
-opened.py     which runtime a name and a spec mean
+protocol.py           Runtime, which every local runtime implements
+open_runtime.py       the runtime that a model's name and a spec mean
+pytorch.py            transformers, eager or compiled with a static cache
+cuda_peak.py          its peak memory on CUDA
+llamacpp.py           GGUF files in llama.cpp (extra `edge`)
+endpoint_client.py    the HTTP client: keys, failures, retries
+endpoint_stream.py    one timed, streamed request to an endpoint
+endpoint_logprobs.py  log-probabilities of a given text from an endpoint
 """

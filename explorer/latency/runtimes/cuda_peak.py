@@ -1,4 +1,4 @@
-"""The highest memory of a model on CUDA: what torch's allocator held, less what others held."""
+"""Peak memory of a model on CUDA: the allocator's peak minus what other models hold."""
 
 from types import TracebackType
 from typing import Self
@@ -11,14 +11,14 @@ from explorer.models.quantize import stored_tensors
 
 
 class CudaPeakMemory(PeakMemory):
-    """Watches the allocator of a model's device; `num_bytes` stays None on a CPU."""
+    """Measures with the allocator of a model's device; `num_bytes` stays None on a CPU."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        """Watch for `model`; what else lies on the device is not counted."""
+        """Measure `model`; other tensors on the device are not counted."""
         self._model = model
 
     def __enter__(self) -> Self:
-        """Forget older peaks."""
+        """Reset the allocator's peak."""
         device = self._model.device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
@@ -38,7 +38,7 @@ class CudaPeakMemory(PeakMemory):
 
 
 def num_weight_bytes(model: PreTrainedModel) -> int:
-    """Bytes of all parameters and buffers, shared ones once."""
+    """Bytes of all parameters and buffers; shared storage counts once."""
     storages = {
         stored.untyped_storage().data_ptr(): stored.untyped_storage().nbytes()
         for tensor in (*model.parameters(), *model.buffers())

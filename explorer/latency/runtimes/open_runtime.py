@@ -1,4 +1,4 @@
-"""Which runtime a name and a spec mean."""
+"""The runtime that a model's name and a spec mean."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ LLAMA_CPP = "llamacpp:"
 def by_name(
     name: str, spec: LatencySpec, *, device: torch.device, dtype: str, bits: Bits | None = None
 ) -> Runtime:
-    """Load a model into its runtime: llamacpp:FILE, or any name that `models.loading` knows."""
+    """Load a model into its runtime: llamacpp:FILE, or any name that `models.loading` loads."""
     if name.startswith(LLAMA_CPP):
         from explorer.latency.runtimes.llamacpp import LlamaCppRuntime
 
@@ -24,7 +24,7 @@ def by_name(
 
 
 def from_loaded(loaded: Loaded, spec: LatencySpec, *, stored_as: str | None = None) -> Runtime:
-    """The runtime in torch that the spec asks for."""
+    """The torch runtime, eager or compiled, that the spec names."""
     if spec.runtime == "compiled":
         return CompiledRuntime(loaded, stored_as=stored_as)
     return EagerRuntime(loaded, stored_as=stored_as)

@@ -1,7 +1,7 @@
-"""The protocol of a runtime that computes on this machine: the clock is the caller's.
+"""The protocol of a runtime on this machine. It computes; the caller reads the clock.
 
-A runtime is loaded when it is made. It answers with a stream of steps, so whoever times it
-reads the clock when a step arrives, and times every runtime in the same way.
+A runtime loads its model when it is created. It answers with a stream of steps, so the caller
+can read the clock at each step and time every runtime in the same way.
 """
 
 from collections.abc import Iterator
@@ -17,15 +17,15 @@ from explorer.records import RuntimeFacts
 
 
 class PeakMemory:
-    """The most memory that a model took while it was watched; None where nobody can tell.
+    """The peak memory of a model within a `with` block; None where it cannot be measured.
 
-    This one watches nothing: for devices where a process cannot tell its models apart.
+    This class measures nothing: it is for CPUs, where a process cannot tell its models apart.
     """
 
     num_bytes: int | None = None
 
     def __enter__(self) -> Self:
-        """Watch nothing."""
+        """Start measuring."""
         return self
 
     def __exit__(
@@ -34,33 +34,33 @@ class PeakMemory:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Nothing was watched."""
+        """Stop measuring; subclasses set `num_bytes`."""
 
 
 class Runtime(Protocol):
-    """A model in memory that answers prompts of token ids greedily."""
+    """A loaded model that answers prompts of token ids by greedy decoding."""
 
     name: str
-    """What the model is called in messages."""
+    """The model's name in messages."""
     facts: RuntimeFacts
     device: torch.device
-    """Where prompts have to be."""
+    """Where prompts have to be placed."""
     vocab_size: int
     context_tokens: int | None
-    """Tokens of one sequence; None where the model names no limit."""
+    """Maximum tokens of one sequence; None if the model states no limit."""
 
     def prepare(self, num_sequences: int, num_tokens: int) -> None:
-        """Make room for so many sequences of at most so many tokens; not timed."""
+        """Allocate memory for sequences of at most `num_tokens` tokens each; not timed."""
 
     def stream(self, prompt_BT: torch.Tensor, num_tokens: int) -> Iterator[list[int]]:
-        """Answer with exactly `num_tokens` steps, end-of-text or not.
+        """Answer in exactly `num_tokens` steps, even past end-of-text.
 
-        Each step is one token a sequence, on the host before the next one is computed, as in
-        a server that streams. The first step is the prompt's pass (prefill).
+        Each step yields one token per sequence, which reaches the host before the next one is
+        computed, as in a server that streams. The first step includes the prefill.
         """
 
     def watch_memory(self) -> AbstractContextManager[PeakMemory]:
-        """Watch the device's allocator; on a CPU only a process of its own can tell."""
+        """Measure the peak of the device's allocator; None on a CPU (see `peak_memory`)."""
 
     def close(self) -> None:
-        """Free the memory; the runtime is of no use afterwards."""
+        """Free the memory; the runtime cannot be used afterwards."""

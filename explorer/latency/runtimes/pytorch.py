@@ -1,7 +1,7 @@
 """transformers on this machine: eager, or compiled with a static cache.
 
-Eager is what `model(...)` does. Compiled keeps keys and values in tensors of fixed size and
-compiles the step of one token, which on CUDA becomes a graph that is launched at once.
+Eager calls `model(...)`. Compiled keeps keys and values in tensors of fixed size and compiles
+the decoding step, which on CUDA becomes one graph launch.
 """
 
 import inspect
@@ -20,16 +20,16 @@ from explorer.records import RuntimeFacts
 
 
 class EagerRuntime:
-    """A loaded model, called as it is; its cache grows with the answer."""
+    """A loaded model, called directly; its cache grows with the answer."""
 
     kind = "transformers eager"
 
     def __init__(self, loaded: Loaded, *, stored_as: str | None = None) -> None:
-        """Wrap a model that is in memory.
+        """Wrap a loaded model.
 
         Args:
-            loaded: The model; the runtime does not copy it.
-            stored_as: A name that `models.loading` finds its files by, to weigh them.
+            loaded: The model; it is not copied.
+            stored_as: The name by which `models.loading` finds its files, for `disk_bytes`.
         """
         self.loaded, self.model = loaded, loaded.model
         config = self.model.config.get_text_config()
@@ -48,11 +48,11 @@ class EagerRuntime:
             self._options["logits_to_keep"] = 1
 
     def prepare(self, num_sequences: int, num_tokens: int) -> None:
-        """Nothing: the cache grows by itself."""
+        """Does nothing: the cache grows by itself."""
 
     @torch.inference_mode()
     def stream(self, prompt_BT: torch.Tensor, num_tokens: int) -> Iterator[list[int]]:
-        """Greedy tokens, step by step; see `base.Runtime`."""
+        """Greedy tokens, step by step; see `protocol.Runtime`."""
         output = self.model(prompt_BT, **self._options)
         token_B1 = output.logits[:, -1].argmax(-1, keepdim=True)
         yield token_B1[:, 0].tolist()
@@ -62,16 +62,16 @@ class EagerRuntime:
             yield token_B1[:, 0].tolist()
 
     def watch_memory(self) -> CudaPeakMemory:
-        """The allocator's peak, without what other models hold."""
+        """Measure the allocator's peak minus what other models hold."""
         return CudaPeakMemory(self.model)
 
     def close(self) -> None:
-        """Let go of the model; whoever else holds it keeps it."""
+        """Drop the reference to the model."""
         del self.model, self.loaded
 
 
 class CompiledRuntime(EagerRuntime):
-    """The step of one token compiled over a cache of fixed size; the prompt's pass is eager."""
+    """The decoding step compiled over a cache of fixed size; prefill is eager."""
 
     kind = "transformers compiled"
 
@@ -83,19 +83,19 @@ class CompiledRuntime(EagerRuntime):
         mode = "reduce-overhead" if self.device.type == "cuda" and backend == "inductor" else None
         self._step = torch.compile(self.model, mode=mode, backend=backend, fullgraph=True)
         self._cache: StaticCache | None = None
-        self._room = (0, 0)
+        self._cache_size = (0, 0)
 
     def prepare(self, num_sequences: int, num_tokens: int) -> None:
-        """Keep the cache of this size, so that what was compiled over it stays valid."""
+        """Allocate the cache, or keep one of this size, so that the compiled step stays valid."""
         # A multiple of 64 lets neighbouring lengths share one compilation.
-        room = (num_sequences, -(-num_tokens // 64) * 64)
-        if self._cache is None or room != self._room:
-            self._cache = StaticCache(self.model.config, max_cache_len=room[1])
-            self._room = room
+        size = (num_sequences, -(-num_tokens // 64) * 64)
+        if self._cache is None or size != self._cache_size:
+            self._cache = StaticCache(self.model.config, max_cache_len=size[1])
+            self._cache_size = size
 
     @torch.inference_mode()
     def stream(self, prompt_BT: torch.Tensor, num_tokens: int) -> Iterator[list[int]]:
-        """Greedy tokens, step by step; see `base.Runtime`."""
+        """Greedy tokens, step by step; see `protocol.Runtime`."""
         cache = self._cache
         assert cache is not None, "prepare comes first"
         cache.reset()
@@ -104,13 +104,13 @@ class CompiledRuntime(EagerRuntime):
         yield token_B1[:, 0].tolist()
         for _ in range(num_tokens - 1):
             if self.device.type == "cuda":
-                # A graph's output lives in memory that its next launch writes again.
+                # The next launch overwrites the memory of this graph's output.
                 torch.compiler.cudagraph_mark_step_begin()
             output = self._step(token_B1, past_key_values=cache, **self._options)
             token_B1 = output.logits[:, -1].argmax(-1, keepdim=True).clone()
             yield token_B1[:, 0].tolist()
 
     def close(self) -> None:
-        """Let go of the model, its cache and what was compiled."""
+        """Drop the model, its cache and the compiled step."""
         del self._step, self._cache
         super().close()

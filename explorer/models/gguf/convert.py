@@ -1,12 +1,12 @@
-"""A torch model as a GGUF file for llama.cpp: F16, Q8_0 or Q4_K_M.
+"""Write a torch model as a GGUF file for llama.cpp: F16, Q8_0 or Q4_K_M.
 
-Llama-like models (Llama, Mistral, Qwen 2) with a byte-level BPE tokenizer. F16 and Q8_0 are
-written here; Q4_K_M is llama.cpp's own quantiser over the F16 file.
+Supports Llama-like models (Llama, Mistral, Qwen 2) with a byte-level BPE tokenizer. F16 and Q8_0
+are written here; for Q4_K_M llama.cpp quantises the F16 file.
 
     explorer convert starter --to q8_0 starter.gguf
 
-Sources: github.com/ggml-org/llama.cpp, `docs/gguf` for the keys and the tensors' names (the
-package `gguf` holds both), `src/llama-vocab.cpp` for what a pre-tokenizer's name means.
+Sources: github.com/ggml-org/llama.cpp, `docs/gguf` for the keys and tensor names (both are in
+the package `gguf`), `src/llama-vocab.cpp` for the meaning of a pre-tokenizer's name.
 """
 
 import ctypes
@@ -33,23 +33,23 @@ ARCHITECTURES = {
     "MistralForCausalLM": MODEL_ARCH.LLAMA,
     "Qwen2ForCausalLM": MODEL_ARCH.QWEN2,
 }
-"""Classes of transformers and what llama.cpp calls them."""
+"""Classes of transformers and their names in llama.cpp."""
 LLAMA_3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 SPLITS = {LLAMA_3_SPLIT: "llama-bpe", LLAMA_3_SPLIT.replace("{1,3}", ""): "qwen2"}
-"""Regular expressions that cut a text before BPE, and llama.cpp's names for them."""
+"""Regular expressions that split a text before BPE, and llama.cpp's names for them."""
 KEPT_KEY = "explorer.kept_layers"
-"""Our own key: the teacher's layers that a student keeps."""
+"""Our own key for the teacher's layers that a student keeps."""
 
 
 def to_gguf(loaded: Loaded, kind: GgufType, path: Path) -> None:
-    """Write a model as one GGUF file; nothing is left behind when it fails.
+    """Write a model as one GGUF file; a failure leaves no file behind.
 
     Raises:
-        BadInput: An architecture, a tokenizer or a rotary scaling that we cannot write, or
-            q4_k_m without llama.cpp.
+        BadInput: The architecture, tokenizer or rotary scaling is not supported, or q4_k_m is
+            requested without llama.cpp.
         NoRoom: llama.cpp could not quantise.
     """
     if kind == "q4_k_m":
@@ -77,8 +77,8 @@ def _llama_cpp() -> Any:
         return importlib.import_module("llama_cpp")
     except ImportError as error:
         raise BadInput(
-            "q4_k_m is made by llama.cpp, which is not installed: "
-            "pip install 'distill-explorer[edge]' compiles it. f16 and q8_0 need nothing."
+            "q4_k_m needs llama.cpp, which is not installed: "
+            "pip install 'distill-explorer[edge]' compiles it. f16 and q8_0 work without it."
         ) from error
 
 
@@ -87,8 +87,8 @@ def _write(loaded: Loaded, kind: str, path: Path) -> None:
     architecture = ARCHITECTURES.get(type(model).__name__)
     if architecture is None:
         raise BadInput(
-            f"{loaded.name} is a {type(model).__name__}; as GGUF we can write "
-            f"{', '.join(ARCHITECTURES)}."
+            f"{loaded.name} is a {type(model).__name__}, which cannot be written as GGUF; "
+            f"supported are {', '.join(ARCHITECTURES)}."
         )
     names = gguf.get_tensor_name_map(architecture, int(model.config.num_hidden_layers))
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[architecture], use_temp_file=True)
@@ -112,7 +112,7 @@ def _write(loaded: Loaded, kind: str, path: Path) -> None:
 def _tensors(
     model: PreTrainedModel, architecture: MODEL_ARCH, names: gguf.TensorNameMap, kind: str
 ) -> Any:
-    """Name, values in float32 and number format of each tensor, tied ones once."""
+    """Name, float32 values and GGUF type of each tensor; tied ones once."""
     config = model.config
     tied = bool(config.tie_word_embeddings)
     for name, parameter in model.state_dict().items():
@@ -137,7 +137,7 @@ def _tensors(
 
 
 def _interleave(values: Any, num_heads: int) -> Any:
-    """Rows of each head from transformers' order (halves) to llama.cpp's (pairs)."""
+    """Reorder the rows of each head from transformers' halves to llama.cpp's pairs."""
     rows, *rest = values.shape
     halves = values.reshape(num_heads, 2, rows // num_heads // 2, *rest)
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(values.shape))
@@ -170,10 +170,10 @@ def _rope(config: Any) -> dict[str, Any]:
 
 
 def _rope_factors(config: Any) -> Any:
-    """What llama.cpp divides each rotary frequency by; None without scaling.
+    """The divisor of each rotary frequency in llama.cpp; None without scaling.
 
     Raises:
-        BadInput: A scaling other than Llama 3's.
+        BadInput: The scaling is not Llama 3's.
     """
     rope = _rope(config)
     kind = rope.get("rope_type", "default")
@@ -181,7 +181,7 @@ def _rope_factors(config: Any) -> Any:
         return None
     if kind != "llama3":
         raise BadInput(
-            f"The rotary scaling {kind!r} cannot be written as GGUF here; only none and llama3 can."
+            f"The rotary scaling {kind!r} cannot be written as GGUF; only none and llama3 can."
         )
     head_size = int(getattr(config, "head_dim", config.hidden_size // config.num_attention_heads))
     inverse = rope["rope_theta"] ** -(np.arange(0, head_size, 2) / head_size)
@@ -199,7 +199,7 @@ def _add_tokenizer(
     data = json.loads(backend.to_str()) if backend is not None else {}
     if data.get("model", {}).get("type") != "BPE" or data["model"].get("byte_fallback"):
         raise BadInput(
-            f"The tokenizer of {name} is no byte-level BPE; as GGUF we can write only those "
+            f"The tokenizer of {name} is not a byte-level BPE; only those can be written as GGUF "
             "(GPT-2, SmolLM, Llama 3, Qwen)."
         )
     added = {token["content"]: token for token in data["added_tokens"]}
@@ -237,10 +237,10 @@ def _add_tokenizer(
 
 
 def pre_tokenizer(data: dict[str, Any], name: str) -> str:
-    """llama.cpp's name for the way in which a tokenizer cuts a text before BPE.
+    """llama.cpp's name for the way a tokenizer splits a text before BPE.
 
     Raises:
-        BadInput: One that we do not know; a wrong name would silently give other tokens.
+        BadInput: The way is unknown; a wrong name would silently give other tokens.
     """
     parts = data["pretokenizers"] if data["type"] == "Sequence" else [data]
     kinds = [part["type"] for part in parts]
@@ -255,6 +255,6 @@ def pre_tokenizer(data: dict[str, Any], name: str) -> str:
             if known:
                 return known
     raise BadInput(
-        f"The tokenizer of {name} cuts texts in a way that llama.cpp may not know ({kinds}), so it "
-        "is not written: other tokens would make another model of it."
+        f"The tokenizer of {name} splits texts in a way that llama.cpp may not know ({kinds}), so "
+        "no file is written: llama.cpp would read other tokens."
     )

@@ -1,54 +1,105 @@
-"""What a GGUF file is, from its header: no weights are loaded."""
+"""The sizes that a GGUF file's header states, read without a model library.
 
-import hashlib
+Source: github.com/ggml-org/ggml, `docs/gguf.md`.
+"""
+
+import dataclasses
+import math
+import struct
 from pathlib import Path
+from typing import Any, BinaryIO
 
-from gguf import GGUFReader, LlamaFileType
+SIZE_KEYS = {
+    "num_layers": "block_count",
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "vocab_size": "vocab_size",
+}
+"""Our sizes, and their keys in a GGUF file after its architecture's name."""
+STRUCT_FORMATS = dict(enumerate("BbHhIif?sAQqd"))
+"""Types of a GGUF value, by number, as `struct` formats; s is text, A an array."""
+TEXT_TYPE, ARRAY_TYPE = 8, 9
+MAX_TEXT_BYTES = 100_000_000
+"""A text that claims to be longer means that the file is damaged."""
 
-from explorer.errors import UnknownModel
-from explorer.models.gguf.convert import KEPT_KEY
-from explorer.records import ModelFacts
+
+@dataclasses.dataclass(frozen=True)
+class GgufHeader:
+    """The values and the tensors' shapes in a header."""
+
+    values: dict[str, Any]
+    """Single values by key; arrays are skipped."""
+    shapes: dict[str, tuple[int, ...]]
+    """The shape of each tensor, by name."""
+
+    def size(self, name: str) -> int | None:
+        """One of `SIZE_KEYS`; None if the header does not state it."""
+        architecture = bytes(self.values["general.architecture"]).decode()
+        value = self.values.get(f"{architecture}.{SIZE_KEYS[name]}")
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+        embedding = self.shapes.get("token_embd.weight") if name == "vocab_size" else None
+        return embedding[-1] if embedding else None
+
+    @property
+    def num_parameters(self) -> int | None:
+        """Elements of all tensors; None if other files hold some of them."""
+        if self.values.get("split.count", 1) > 1:
+            return None
+        # Tables of rotary frequencies are not parameters.
+        counted = [shape for name, shape in self.shapes.items() if not name.startswith("rope")]
+        return sum(math.prod(shape) for shape in counted) or None
 
 
-def gguf_facts(name: str, path: Path) -> ModelFacts:
-    """What a record keeps of a model that llama.cpp runs from this file.
-
-    `weight_bytes` is the size of the tensors as they are stored; `dtype` the file's number
-    format, as in q4_k_m; the fingerprint is one of the whole file.
+def read_header(path: Path) -> GgufHeader | None:
+    """The header of a GGUF file of version 2 or 3; None if it is something else.
 
     Raises:
-        UnknownModel: No GGUF file.
+        ValueError, KeyError, struct.error: The header is damaged.
     """
-    try:
-        reader = GGUFReader(path)
-    except (OSError, ValueError) as error:
-        raise UnknownModel(f"{path} is no GGUF file: {error}") from error
-    fields = reader.fields
-
-    def number(key: str) -> int:
-        return int(fields[f"{architecture}.{key}"].contents())
-
-    architecture = str(fields["general.architecture"].contents())
-    kind = LlamaFileType(int(fields["general.file_type"].contents())).name
-    # Tables of rotary frequencies are no parameters.
-    weights = [tensor for tensor in reader.tensors if not tensor.name.startswith("rope")]
-    kept = fields.get(KEPT_KEY)
-    return ModelFacts(
-        name=name,
-        fingerprint=fingerprint(path),
-        architecture=f"llama.cpp {architecture}",
-        num_parameters=sum(int(tensor.n_elements) for tensor in weights),
-        num_layers=number("block_count"),
-        hidden_size=number("embedding_length"),
-        vocab_size=len(fields["tokenizer.ggml.tokens"].data),
-        context_tokens=number("context_length"),
-        dtype=kind.removeprefix("MOSTLY_").removeprefix("ALL_").lower(),
-        weight_bytes=sum(int(tensor.n_bytes) for tensor in weights),
-        kept_layers=[int(layer) for layer in kept.contents()] if kept else None,
-    )
-
-
-def fingerprint(path: Path) -> str:
-    """Sixteen hex digits over the whole file: weights, number format and tokenizer."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        magic, version, num_tensors, num_values = _unpack(file, "<4sIQQ")
+        if magic != b"GGUF" or version not in (2, 3):
+            return None
+        values: dict[str, Any] = {}
+        for _ in range(num_values):
+            key = _text(file).decode()
+            (kind,) = _unpack(file, "<I")
+            values[key] = _value(file, kind)
+        shapes = {}
+        for _ in range(num_tensors):
+            name = _text(file).decode()
+            (num_axes,) = _unpack(file, "<I")
+            *shape, _kind, _offset = _unpack(file, f"<{num_axes}QIQ")
+            shapes[name] = tuple(shape)
+    return GgufHeader(values, shapes)
+
+
+def _value(file: BinaryIO, kind: int) -> Any:
+    """A value at the file's position; None for an array, which is skipped."""
+    if kind == TEXT_TYPE:
+        return _text(file)
+    if kind != ARRAY_TYPE:
+        return _unpack(file, f"<{STRUCT_FORMATS[kind]}")[0]
+    inner, length = _unpack(file, "<IQ")
+    if inner in (TEXT_TYPE, ARRAY_TYPE):
+        for _ in range(length):
+            _value(file, inner)
+    else:
+        file.seek(length * struct.calcsize(f"<{STRUCT_FORMATS[inner]}"), 1)
+    return None
+
+
+def _text(file: BinaryIO) -> bytes:
+    (length,) = _unpack(file, "<Q")
+    if length > MAX_TEXT_BYTES:
+        raise ValueError("the file is damaged")
+    return file.read(length)
+
+
+def _unpack(file: BinaryIO, form: str) -> tuple[Any, ...]:
+    """Numbers at the file's position; raises struct.error if the file ends early."""
+    return struct.unpack(form, file.read(struct.calcsize(form)))

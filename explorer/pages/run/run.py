@@ -3,7 +3,7 @@
 import streamlit as st
 
 from explorer.errors import ExplorerError
-from explorer.models import sizes
+from explorer.models import size_limits
 from explorer.pages.run import (
     endpoint_form,
     form,
@@ -33,7 +33,7 @@ else:
             study = form.study_form(root, snapshot)
             specs = run_spec.runs_of(study)
             form.yaml_expander(study)
-            sizes.check_students(specs, root)
+            size_limits.check_students(specs, root)
             search_form.tournament_form(specs, root)
         except ExplorerError as error:
             problem = str(error)

@@ -9,7 +9,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from explorer.errors import BadInput
 from explorer.index import Snapshot
-from explorer.models import sizes as model_sizes
+from explorer.models import size_limits
 from explorer.pages.run import run_spec
 from explorer.pages.shared import glossary, text_format
 from explorer.specs import format_count, outside_torch
@@ -99,7 +99,7 @@ def _sizes(root: Path, snapshot: Snapshot, teacher: str, kind: str) -> dict[str,
     sizes = widgets_for_sizes(left, right, snapshot.runs, start or teacher)
     try:
         for student in run_spec.students(kind, sizes, "uniform", start):
-            model_sizes.check_student(student, teacher, root)
+            size_limits.check_student(student, teacher, root)
     except BadInput as error:
         # Beside the field. The Start button, which may be off screen, shows it too.
         right.caption(f":red[{text_format.md(str(error))}]")

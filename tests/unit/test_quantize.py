@@ -1,4 +1,4 @@
-"""Weights in 8 and 4 bits: rounded, told apart, measured as rows of their own, and refused."""
+"""Weights in 8 and 4 bits: quantized, told apart, measured as rows of their own, and refused."""
 
 import importlib.util
 import sys
@@ -37,10 +37,10 @@ def both(tiny_llama):
 @needs_torchao
 def test_eight_bits_are_a_quarter_of_the_bytes_and_nearly_the_same_answers(both):
     """A linear weight is off by half a step of its row at most, embedding and head by nothing."""
-    plain, rounded = both
+    plain, quantized = both
     step_N1 = plain.model.model.layers[0].mlp.up_proj.weight.abs().amax(1, keepdim=True) / 127.5
     off_NK = (
-        rounded.model.model.layers[0].mlp.up_proj.weight.dequantize()
+        quantized.model.model.layers[0].mlp.up_proj.weight.dequantize()
         - plain.model.model.layers[0].mlp.up_proj.weight
     )
     ids = torch.arange(40)[None]
@@ -49,33 +49,33 @@ def test_eight_bits_are_a_quarter_of_the_bytes_and_nearly_the_same_answers(both)
 
     assert (off_NK.abs() <= 0.51 * step_N1).all()
     assert 0 < np.abs(near - logits).max() < 0.05 * np.abs(logits).max()
-    head = rounded.model.get_output_embeddings().weight
-    assert head is rounded.model.get_input_embeddings().weight
+    head = quantized.model.get_output_embeddings().weight
+    assert head is quantized.model.get_input_embeddings().weight
     assert torch.equal(head, plain.model.get_output_embeddings().weight)
 
 
 @needs_torchao
 def test_bits_tell_a_model_apart(both):
     """Fingerprint, dtype and bytes differ, parameters do not; the same bits are the same model."""
-    plain, rounded = (model_facts(one) for one in both)
+    plain, quantized = (model_facts(one) for one in both)
     again = model_facts(loading.load(both[0].name, bits=8))
 
-    assert rounded.dtype == "int8 + float32"
-    assert rounded.fingerprint == again.fingerprint != plain.fingerprint
-    assert rounded.num_parameters == plain.num_parameters
+    assert quantized.dtype == "int8 + float32"
+    assert quantized.fingerprint == again.fingerprint != plain.fingerprint
+    assert quantized.num_parameters == plain.num_parameters
     embedding = 4 * 320 * 32
-    num_rounded = sum(
+    num_quantized = sum(
         module.weight.numel()
         for name, module in both[0].model.named_modules()
         if isinstance(module, torch.nn.Linear) and name != "lm_head"
     )
-    assert num_rounded < rounded.weight_bytes - embedding < 1.3 * num_rounded
-    assert cuda_peak.num_weight_bytes(both[1].model) >= rounded.weight_bytes
+    assert num_quantized < quantized.weight_bytes - embedding < 1.3 * num_quantized
+    assert cuda_peak.num_weight_bytes(both[1].model) >= quantized.weight_bytes
 
 
 @needs_torchao
-def test_rounding_leaves_the_compiler_as_it_was(tiny_llama):
-    """The teacher beside a rounded model is compiled with the settings that it has alone."""
+def test_quantizing_leaves_the_compiler_as_it_was(tiny_llama):
+    """The teacher beside a quantised model is compiled with the settings that it has alone."""
     import torch._inductor.config as inductor
 
     before = inductor.get_config_copy()
@@ -85,7 +85,7 @@ def test_rounding_leaves_the_compiler_as_it_was(tiny_llama):
 
 
 @needs_torchao
-def test_a_rounded_teacher_and_student_are_rows_of_their_own(tiny_run, store_root):
+def test_a_quantized_teacher_and_student_are_rows_of_their_own(tiny_run, store_root):
     """Each with its own capability and timing, in turns with the teacher as it is."""
     timed = {**tiny_run, "latency": TIMED, "torch_bits": 8, "device": "cpu", "threads": 1}
     alone = {k: v for k, v in timed.items() if k not in ("student", "distill")}
@@ -115,13 +115,13 @@ def test_a_rounded_teacher_and_student_are_rows_of_their_own(tiny_run, store_roo
     [{}, {"method": "live"}, {"corpus": "teacher"}],
     ids=["cached", "live", "its text"],
 )
-def test_a_rounded_teacher_gives_other_lessons(tiny_run, store_root, changes):
-    """Its targets and its student are its own; what the student is compared with is not rounded."""
+def test_a_quantized_teacher_gives_other_lessons(tiny_run, store_root, changes):
+    """Its targets and its student are its own; its own comparison is not quantised."""
     taught = {**tiny_run["distill"], **changes, "max_tokens": 120, "heldout_blocks": 2}
     plain = RunSpec.parse({**tiny_run, "distill": taught, "capability": None})
-    rounded = plain.with_(distill={**taught, "teacher_bits": 8})
+    quantized = plain.with_(distill={**taught, "teacher_bits": 8})
 
-    found = [engine.run(spec, store_root) for spec in (plain, rounded)]
+    found = [engine.run(spec, store_root) for spec in (plain, quantized)]
 
     assert found[0].teacher_run_id == found[1].teacher_run_id
     assert found[1].model.dtype == "float32"
@@ -132,7 +132,7 @@ def test_a_rounded_teacher_gives_other_lessons(tiny_run, store_root, changes):
 
 
 @needs_torchao
-def test_a_rounded_teacher_has_a_siblings_rows(tiny_run, tiny_llama, store_root):
+def test_a_quantized_teacher_has_a_siblings_rows(tiny_run, tiny_llama, store_root):
     """A sibling whose vocabulary is padded differently is taught by it as well."""
     sibling = {"kind": "checkpoint", "model": str(tiny_llama(num_layers=2, vocab_size=352))}
     taught = {**tiny_run["distill"], "max_tokens": 120, "teacher_bits": 8}
@@ -171,7 +171,7 @@ def test_without_torchao_the_extra_is_named(tiny_llama, tiny_run, store_root, mo
     assert "torchao" in disk.load(store_root, spec.run_id).error.message
 
 
-def test_a_weight_that_is_not_rounded_is_stored_as_itself():
+def test_a_weight_that_is_not_quantized_is_stored_as_itself():
     """Fingerprints of before hold: a plain weight keeps its name and bytes."""
     weight = torch.ones(2, 3)
 
@@ -192,7 +192,7 @@ def test_the_planned_bytes_are_those_in_memory(tiny_llama, store_root):
     ) == pytest.approx(found, rel=0.05)
 
 
-def test_a_rounded_teacher_needs_less_memory_while_it_teaches():
+def test_a_quantized_teacher_needs_less_memory_while_it_teaches():
     """On a GPU by half or three quarters of its linear weights; not below what cutting needs."""
     teacher = ModelSize(7_000_000_000, 32, 4096, 11_008, 32_000)
     student = teacher.with_layers(4)
@@ -209,7 +209,7 @@ def test_a_rounded_teacher_needs_less_memory_while_it_teaches():
     assert need(8) - need(4) == pytest.approx(3.1 / 8 * linear, rel=0.02)
 
 
-def test_a_rounded_copy_counts_beside_its_teacher():
+def test_a_quantized_copy_counts_beside_its_teacher():
     """A variant is timed in turns with the whole model; on a processor it is loaded whole first."""
     teacher = ModelSize(7_000_000_000, 32, 4096, 11_008, 32_000)
     spec = RunSpec(torch_bits=8)
@@ -224,7 +224,7 @@ def test_a_rounded_copy_counts_beside_its_teacher():
     assert 14e9 + 7e9 < need("cuda") < 14e9 + 7.5e9
 
 
-def test_a_refusal_offers_a_rounded_teacher():
+def test_a_refusal_offers_a_quantized_teacher():
     """Where that is what fits."""
     teacher = ModelSize(7_000_000_000, 32, 4096, 11_008, 32_000)
     student = teacher.with_layers(1)
@@ -240,7 +240,7 @@ def test_a_refusal_offers_a_rounded_teacher():
 
 
 @needs_torchao
-def test_a_peak_of_a_rounded_model_is_measured_in_its_bits(tiny_llama):
+def test_a_peak_of_a_quantized_model_is_measured_in_its_bits(tiny_llama):
     """The process that measures memory loads the model as it was asked for."""
     spec = LatencySpec.parse(TIMED)
 

@@ -1,6 +1,6 @@
 """What do 8 or 4 bits cost and save: answers, bytes, memory and time, beside the model as it is?
 
-    python benchmarks/rounded_weights.py --model starter --bits 8 --turns 10
+    python benchmarks/quantized_weights.py --model starter --bits 8 --turns 10
 
 Answers are compared on the first blocks of a corpus; the two are timed in turns. Needs the
 extra `quant`.
@@ -25,11 +25,11 @@ from explorer.store.progress import Progress
 
 
 @torch.inference_mode()
-def answers(plain, rounded, blocks_NT: torch.Tensor) -> tuple[float, float]:
-    """KL(whole || rounded) in nats a token, and the share of equal likeliest tokens."""
+def answers(plain, quantized, blocks_NT: torch.Tensor) -> tuple[float, float]:
+    """KL(whole || quantized) in nats a token, and the share of equal likeliest tokens."""
     kl, same = [], []
     for tokens in blocks_NT:
-        p_TV, q_TV = (m.model(tokens[None]).logits[0].log_softmax(-1) for m in (plain, rounded))
+        p_TV, q_TV = (m.model(tokens[None]).logits[0].log_softmax(-1) for m in (plain, quantized))
         kl.append((p_TV.exp() * (p_TV - q_TV)).sum(-1).mean().item())
         same.append((p_TV.argmax(-1) == q_TV.argmax(-1)).float().mean().item())
     return statistics.mean(kl), statistics.mean(same)
@@ -45,16 +45,16 @@ def main() -> None:
     asked = parser.parse_args()
     device = loading.pick_device()
     plain = loading.load(asked.model, device=device)
-    rounded = loading.load(asked.model, device=device, bits=asked.bits)
+    quantized = loading.load(asked.model, device=device, bits=asked.bits)
     blocks_NT, _ = corpus.pack_blocks(
         corpus.read_corpus(asked.corpus), plain.tokenizer, 256, asked.blocks
     )
-    kl, top1 = answers(plain, rounded, blocks_NT[: asked.blocks].to(device))
+    kl, top1 = answers(plain, quantized, blocks_NT[: asked.blocks].to(device))
 
     spec = LatencySpec(repeats=asked.turns)
     with tempfile.TemporaryDirectory() as folder:
         timed = latency.time_in_turns(
-            EagerRuntime(rounded), EagerRuntime(plain), spec, Progress(Path(folder), "rounded")
+            EagerRuntime(quantized), EagerRuntime(plain), spec, Progress(Path(folder), "quantized")
         )
     found = {"kl": kl, "top1": top1}
     for name in ("ttft_ms", "tpot_ms"):
@@ -62,7 +62,7 @@ def main() -> None:
         ratios = [getattr(own, name) / getattr(whole, name) for own, whole in pairs]
         found[f"{name.removesuffix('_ms')}_ratio"] = statistics.median(ratios)
     print(f"{'weights':<18} {'bytes':>14} {'peak memory':>14} {'TTFT ms':>9} {'TPOT ms':>9}")
-    for model, timing, bits in ((plain, timed.teacher, None), (rounded, timed.own, asked.bits)):
+    for model, timing, bits in ((plain, timed.teacher, None), (quantized, timed.own, asked.bits)):
         about = model_facts(model)
         peak = timing.peak_memory_bytes
         if device.type == "cpu":
