@@ -14,6 +14,7 @@ Source: github.com/EleutherAI/lm-evaluation-harness 0.4.13, `tasks/_yaml_loader.
 import dataclasses
 import difflib
 import functools
+import hashlib
 import importlib.util
 import os
 import sysconfig
@@ -34,6 +35,13 @@ SHIPPED = Path(str(explorer.__file__)).parent / "tasks" / "starter"
 """The folder of the starter suite."""
 LOADER = "data.load"
 """What a task of the user's own calls for its documents: our function, copied beside it."""
+EARLIER_LOADERS = frozenset(
+    {
+        "6b2638977f7914d6f78a708eb7dc095a95ec3c798bcbb937ba260de7f736feaa",
+        "da5c5629b5fbd62894b8298eac2c814c20a95fd64ad71f5899d760c1b1da826a",
+    }
+)
+"""SHA-256 of copies by earlier versions. Before changing data.py, add the present one."""
 DATA_FORMATS = frozenset({"json", "csv", "parquet", "arrow", "text", "xml"})
 """Names of `datasets` for files that are read without running anything."""
 OTHER_FORMATS = frozenset(
@@ -269,11 +277,13 @@ def refuse_changes(config: Any, group_file: Path, task: str, task_file: Path) ->
 
 
 def is_our_loader(module: Path) -> bool:
-    """Whether a module beside a task is an exact copy of ours, as `explorer tasks add` writes."""
+    """Whether a module beside a task is our loader, as this or an earlier version wrote it."""
     try:
-        return module.read_bytes() == (SHIPPED / "data.py").read_bytes()
+        content = module.read_bytes()
     except OSError:
         return False
+    ours = (SHIPPED / "data.py").read_bytes()
+    return content == ours or hashlib.sha256(content).hexdigest() in EARLIER_LOADERS
 
 
 def module_file(function: str, folder: Path) -> Path | None:

@@ -1,15 +1,16 @@
-"""A task of one's own from JSONL or CSV: read, checked row by row, written as lm-eval has it.
+"""A custom task from JSONL or CSV: read, checked row by row, written as an lm-eval task.
 
-STORE/.tasks/NAME.yaml   the task
-             NAME.jsonl  its documents
-             data.py     how lm-eval reads them, as in the starter suite
+STORE/.tasks/NAME.yaml        the task
+             NAME.HASH.jsonl  its documents, under a name that their content decides
+             data.py          how lm-eval reads them, as in the starter suite
 
-The folder is complete in itself: `lm_eval run --include_path STORE/.tasks` reads it, too.
+The folder is complete: `lm_eval run --include_path STORE/.tasks` reads it too.
 
     explorer tasks add questions.csv --name my-questions
 """
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -281,18 +282,21 @@ def exists(name: str) -> bool:
 def add(
     name: str, found: Rows, *, origin: str, taken: Collection[str] = (), replace: bool = False
 ) -> Path:
-    """Write a task into the store's folder of own tasks, its YAML file last.
+    """Write a task into the store's folder of custom tasks.
+
+    The YAML file is written last, in one rename: a task is replaced with its documents or not at
+    all, whatever ends the process.
 
     Args:
         name: What specs will call it.
-        found: Of `documents`.
-        origin: The file that it was made of.
+        found: From `documents`.
+        origin: The file that it was made from.
         taken: Names of other tasks.
-        replace: Put it in the place of one of that name, under the next version.
+        replace: Replace the custom task of that name, under the next version.
 
     Raises:
-        BadInput: A name that cannot be or is taken.
-        NoRoom: It cannot be written.
+        BadInput: The name is not possible or taken.
+        NoRoom: The task cannot be written.
     """
     if not NAME.fullmatch(name):
         raise BadInput(
@@ -300,20 +304,24 @@ def add(
         )
     folder = paths.own_tasks()
     path = folder / f"{name}.yaml"
-    version = 1.0
+    version, replaced = 1.0, None
     if exists(name) and name not in shipped_names():
         if not replace:
             raise BadInput(
                 f"There is a task {name!r} of yours already ({path}). Choose another name, or say "
                 "that it should be replaced."
             )
-        version = _version(path) + 1
+        version, replaced = _version(path) + 1, _documents_file(path)
     elif name in taken or name in shipped_names():
         raise BadInput(f"lm-eval or a task folder has a task {name!r}. Choose another name.")
-    lines = "".join(json.dumps(one) + "\n" for one in found)
+    # In ASCII: every line end within a text is escaped.
+    lines = "".join(json.dumps(document) + "\n" for document in found)
+    file = f"{name}.{hashlib.sha256(lines.encode()).hexdigest()[:8]}.jsonl"
     atomic.write_text(folder / "data.py", (SHIPPED / "data.py").read_text(encoding="utf-8"))
-    atomic.write_text(folder / f"{name}.jsonl", lines)
-    atomic.write_text(path, _yaml(name, found, version, origin))
+    atomic.write_text(folder / file, lines)
+    atomic.write_text(path, _yaml(name, found, version, origin, file))
+    if replaced not in (None, file):
+        (folder / str(replaced)).unlink(missing_ok=True)
     return path
 
 
@@ -322,9 +330,15 @@ def _version(path: Path) -> float:
     return float(found[1]) if found else 1.0
 
 
-def _yaml(name: str, found: Rows, version: float, origin: str) -> str:
+def _documents_file(path: Path) -> str | None:
+    """The documents' file name in a task that `add` wrote."""
+    match = re.search(r"^  file: ([a-z0-9_.-]+\.jsonl)$", path.read_text("utf-8"), re.MULTILINE)
+    return match[1] if match else None
+
+
+def _yaml(name: str, found: Rows, version: float, origin: str, file: str) -> str:
     metadata: dict[str, Any] = {"version": version, "origin": origin}
-    config: dict[str, Any] = {"dataset_kwargs": {"file": f"{name}.jsonl"}, "test_split": "test"}
+    config: dict[str, Any] = {"dataset_kwargs": {"file": file}, "test_split": "test"}
     mean = {"aggregation": "mean", "higher_is_better": True}
     if "choices" in found[0]:
         metadata |= {

@@ -13,6 +13,9 @@ from pathlib import Path
 import datasets
 
 
+# lm-eval puts this function's source into every task's configuration, which is part of the key of
+# stored answers: a change here evaluates everything again. It splits at line ends that JSON need
+# not escape (U+2028), so documents are written with all of them escaped.
 def load(*, file: str, **_metadata: object) -> datasets.DatasetDict:
     """The documents of one task, as its `test` split.
 

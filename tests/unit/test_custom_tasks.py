@@ -1,5 +1,7 @@
 """A task of one's own: what a file may hold, what is refused, and that lm-eval asks it."""
 
+import hashlib
+import inspect
 import json
 
 import pytest
@@ -9,9 +11,13 @@ from explorer.errors import BadInput
 from explorer.evaluate import capability
 from explorer.models import loading
 from explorer.specs import CapabilitySpec
+from explorer.store import atomic
 from explorer.store.progress import Progress
-from explorer.tasks import custom, render_prompts, task_loading
+from explorer.tasks import code_policy, custom, render_prompts, task_loading
+from explorer.tasks.starter import data
 
+LOADER_SOURCE = "d84d2dbda71e87e396238d39ec29cd139376e2b0ecd0810393feb61dc6e56695"
+"""SHA-256 of the function that lm-eval calls for the documents of the starter suite."""
 CSV = b'question,a,b,c,answer\nWhat is 2+2?,3,4,5,4\n\nRed?,yes,no,,B\n"Two\nlines, here",x,y,z,0\n'
 
 
@@ -129,6 +135,65 @@ def test_a_task_is_never_replaced_unasked():
     before = path.read_text(encoding="utf-8")
     assert custom.add("mine", found, origin="q.csv", taken={"mine"}, replace=True) == path
     assert path.read_text(encoding="utf-8") == before.replace("version: 1.0", "version: 2.0")
+
+
+def test_a_replacement_that_is_killed_leaves_the_old_task_whole(store_root, monkeypatch):
+    """Documents and version change in one rename: no task has the one without the other."""
+    first = documents("q.jsonl", jsonl({"prompt": "a", "target": "x"}))
+    second = documents("q.jsonl", jsonl({"prompt": "b", "target": "y"}))
+    path = custom.add("mine", first, origin="q.jsonl")
+    before = render_prompts.preview("mine").questions
+    write_text = atomic.write_text
+
+    def killed(target, text):
+        if target == path:
+            raise KeyboardInterrupt
+        write_text(target, text)
+
+    monkeypatch.setattr(atomic, "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        custom.add("mine", second, origin="q.jsonl", replace=True)
+    monkeypatch.setattr(atomic, "write_text", write_text)
+    assert render_prompts.preview("mine").questions == before == custom.questions(first)
+
+    custom.add("mine", second, origin="q.jsonl", replace=True)
+    assert render_prompts.preview("mine").questions == custom.questions(second)
+    assert "version: 2.0" in path.read_text(encoding="utf-8")
+    assert len(list(path.parent.glob("mine.*.jsonl"))) == 1
+
+
+def test_a_task_that_an_earlier_version_wrote_is_still_read(store_root):
+    """Its copy of the loader differs from ours by now, and its documents have the task's name."""
+    found = documents("q.jsonl", jsonl({"prompt": "a", "target": "x"}))
+    path = custom.add("mine", found, origin="q.jsonl")
+    (written,) = path.parent.glob("mine.*.jsonl")
+    written.rename(path.with_suffix(".jsonl"))
+    text = path.read_text(encoding="utf-8").replace(written.name, "mine.jsonl")
+    path.write_text(text, encoding="utf-8")
+    loader = path.parent / "data.py"
+    old = loader.read_text(encoding="utf-8")
+    start = old.index("# lm-eval puts")
+    old = old[:start] + old[old.index("def load") :]
+    loader.write_text(old, encoding="utf-8")
+    assert hashlib.sha256(old.encode()).hexdigest() in code_policy.EARLIER_LOADERS
+
+    task_loading.check(["mine"])
+    assert render_prompts.preview("mine").questions == custom.questions(found)
+
+    loader.write_text(old + "print('not ours')", encoding="utf-8")
+    with pytest.raises(BadInput, match="would run Python code"):
+        task_loading.check(["mine"])
+
+
+def test_the_loaders_source_and_documents_are_what_stored_answers_rest_on():
+    """lm-eval hashes the function's source; its documents end lines by a line feed alone."""
+    source = inspect.getsource(data.load)
+    assert hashlib.sha256(source.encode()).hexdigest() == LOADER_SOURCE
+    files = sorted(code_policy.SHIPPED.glob("*.jsonl"))
+    assert files
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        assert text.splitlines() == text.removesuffix("\n").split("\n")
 
 
 def test_lm_eval_asks_the_task_and_scores_it(tiny_llama, tmp_path, store_root):
