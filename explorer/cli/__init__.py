@@ -16,6 +16,7 @@ removal.py       hide, unhide, delete, restore, trash
 teacher_cache.py targets ls, targets info, targets rm
 tasks.py         tasks, tasks preview, tasks add, tasks fetch
 info.py          schema, spec, fetch-starter, doctor, app
+machine_report.py  the facts of doctor --report
 lm_eval.py       lm-eval
 catalogue.py     catalogue check, published, fit
 economics.py     economics

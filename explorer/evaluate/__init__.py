@@ -1,15 +1,10 @@
-"""What a model can do, how fast it is and how much memory it takes.
+"""What a model can do, by lm-evaluation-harness.
 
-capability.py     lm-evaluation-harness, one task at a time
-lm_eval_files.py  what it leaves on disk
-backends/         who answers lm-eval's requests
-task_sets.py      the tasks behind names
-task_index.py     all tasks there are
-task_preview.py   a task's first prompts
-task_scores.py    what came of a task
-tasks/            the starter suite
-contamination.py  what corpus and test items have in common
-speed/            latency, load, memory, energy
-runtimes/         what runs a model
-device.py         the machine
+capability.py      evaluates a model, one task at a time
+backends/          the models that answer lm-eval's requests
+subset.py          which documents a limit takes
+task_scores.py     a task's scores and answers as rows
+task_output.py     a finished task on disk, in lm-eval's formats
+response_cache.py  answers of an unfinished task, so that a killed evaluation resumes
+contamination.py   how much of a test the corpus gives away
 """
