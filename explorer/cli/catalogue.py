@@ -8,7 +8,7 @@ import typer
 from explorer.analysis.cost.unit_cost import UTILISATION
 from explorer.analysis.planning import roofline
 from explorer.cli.common import Out, ResultsDir, Utilisation, Wide, app, console, root_of
-from explorer.cli.tables import Format, give
+from explorer.cli.tables import Format, print_or_write
 from explorer.errors import BadInput, DamagedStore
 from explorer.records.rows import row_dicts
 
@@ -93,7 +93,7 @@ def published(
     if format == "table":
         sources = words.drop_duplicates("Table")
         words = words.drop(columns=["Source"])
-    give(
+    print_or_write(
         rows.reset_index(drop=True),
         words,
         format,
@@ -179,7 +179,7 @@ def fit(
         utilisation=utilisation,
         efficiency=reached,
     )
-    give(
+    print_or_write(
         rows,
         run_table.device_fit_table(rows),
         format,

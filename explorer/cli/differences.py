@@ -1,4 +1,4 @@
-"""Differences of runs from a reference: gathered once, printed as tables or as JSON."""
+"""Differences of runs from a reference, computed once, printed as tables or JSON."""
 
 import json
 import math
@@ -10,7 +10,7 @@ import pandas as pd
 
 from explorer.analysis import numbers
 from explorer.analysis.stats import pairing
-from explorer.analysis.tables import difference_table as said
+from explorer.analysis.tables import difference_table
 from explorer.cli.common import console
 from explorer.cli.tables import hidden_runs, open_index, print_table, refuse_unknown, say_left_out
 from explorer.errors import BadInput
@@ -23,24 +23,25 @@ JSON_NAMES = {
     "num_only_student": "num_only_run",
     "num_only_teacher": "num_only_reference",
 }
-"""Columns of `differences.tasks`, where neither run has to be a teacher."""
+"""JSON names of columns; here neither run has to be a teacher."""
 
 
-def gather(
+def compute_differences(
     root: Path, run_ids: Sequence[str], against: str | None, allow: Collection[str]
 ) -> list[dict[str, Any]]:
-    """Each run against its reference: `run`, `reference`, `tasks` (rows), `suite`.
+    """Each run against its reference: `run`, `reference`, `tasks` (one row each), `suite`.
 
-    The reference is `against`; else, of several named runs, the one that is the teacher of
-    another, or the first; else each student's own teacher.
+    The reference is `against`. Without it, of several named runs it is the one that is the teacher
+    of another, else the first; of unnamed runs it is each student's own teacher.
 
     Raises:
-        BadInput: A run that is not there, or a condition that nobody knows.
+        BadInput: An unknown run, or an unknown condition in `allow`.
     """
-    strange = set(allow) - set(pairing.ALLOWED)
-    if strange:
+    unknown = set(allow) - set(pairing.ALLOWED)
+    if unknown:
         raise BadInput(
-            f"--allow knows {', '.join(pairing.ALLOWED)}, not {', '.join(sorted(strange))}."
+            f"--allow must be one of {', '.join(pairing.ALLOWED)}, got "
+            f"{', '.join(sorted(unknown))}."
         )
     index = open_index(root)
     refuse_unknown([*run_ids, *([against] if against else [])], index)
@@ -53,7 +54,7 @@ def gather(
     if not named:
         hidden = hidden_runs(root)
         named = [run_id for run_id in teachers if run_id not in hidden]
-    couples = _couples(teachers, named, against, chosen=bool(run_ids))
+    pairs = _pairs(teachers, named, against, chosen=bool(run_ids))
 
     def allowed(run: str, reference: str) -> set[str]:
         return {*allow, *(pairing.OF_A_STUDENT if teachers[run] == reference else ())}
@@ -61,21 +62,21 @@ def gather(
     return [
         {"run": run, "reference": reference, "tasks": row_dicts(tasks), "suite": suite}
         for (run, reference), (tasks, suite) in zip(
-            couples, index.differences(couples, allowed), strict=True
+            pairs, index.differences(pairs, allowed), strict=True
         )
     ]
 
 
-def _couples(
+def _pairs(
     teachers: Mapping[str, str | None], run_ids: list[str], against: str | None, *, chosen: bool
 ) -> list[tuple[str, str]]:
-    """Which run is held against which; of runs that nobody chose, each against its teacher.
+    """Pairs of a run and its reference.
 
     Args:
-        teachers: Run id to that of its teacher, of all runs.
+        teachers: The id of each run's teacher, for all runs of the store.
         run_ids: The runs to compare.
-        against: The reference of all of them; None finds one.
-        chosen: Whether somebody named these runs.
+        against: The reference of all of them; None chooses one.
+        chosen: Whether the user named these runs; otherwise each is paired with its teacher.
     """
     if against is None and chosen and len(run_ids) > 1:
         named_teachers = {teachers[run_id] for run_id in run_ids}
@@ -89,31 +90,31 @@ def _couples(
     ]
 
 
-def print_json(gathered: list[dict[str, Any]]) -> None:
-    """One JSON array; what is missing is null."""
-    print(json.dumps(_plain(gathered), indent=1, allow_nan=False))
+def print_json(differences: list[dict[str, Any]]) -> None:
+    """Print one JSON array; missing values are null."""
+    print(json.dumps(_plain(differences), indent=1, allow_nan=False))
 
 
 def _plain(value: Any) -> Any:
-    """Names that fit any two runs, whole counts, null for what is missing."""
+    """With names that fit any two runs, integer counts, and null for missing values."""
     if isinstance(value, dict):
-        named = {JSON_NAMES.get(key, str(key)): _plain(one) for key, one in value.items()}
-        counts = [key for key, one in named.items() if key.startswith("num_") and one is not None]
+        named = {JSON_NAMES.get(key, str(key)): _plain(item) for key, item in value.items()}
+        counts = [k for k, item in named.items() if k.startswith("num_") and item is not None]
         return named | {key: int(named[key]) for key in counts}
     if isinstance(value, list):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def print_tables(gathered: list[dict[str, Any]], *, wide: bool = False) -> None:
-    """A table a run: a row a task, the suite last, and what was refused or noted."""
-    if not gathered:
-        console.print("Nothing to compare: name two runs, or a student whose teacher is here.")
+def print_tables(differences: list[dict[str, Any]], *, wide: bool = False) -> None:
+    """Print one table per run: one row per task, the suite last, then refusals and notes."""
+    if not differences:
+        console.print("Nothing to compare. Name two runs, or a student whose teacher is here.")
     left_out: list[str] = []
-    for one in gathered:
-        console.print(f"\n{one['run']} against {one['reference']}", markup=False)
-        suite = one["suite"]
-        words = [*map(_task_in_words, one["tasks"]), _suite_in_words(suite)]
+    for pair in differences:
+        console.print(f"\n{pair['run']} against {pair['reference']}", markup=False)
+        suite = pair["suite"]
+        words = [*map(_task_in_words, pair["tasks"]), _suite_in_words(suite)]
         left_out += print_table(
             pd.DataFrame(words),
             identifying=["Task"],
@@ -121,23 +122,23 @@ def print_tables(gathered: list[dict[str, Any]], *, wide: bool = False) -> None:
             note=False,
             importance=[DIFFERENCE, "Verdict", "p (Holm)", "Documents", "Run", "Reference"],
         )
-        for line in said.difference_notes(one["tasks"], suite):
+        for line in difference_table.difference_notes(pair["tasks"], suite):
             console.print(line, markup=False, soft_wrap=True)
     say_left_out(left_out)
 
 
 def _task_in_words(row: dict[str, Any]) -> dict[str, str]:
-    shows = said.detectable_cell(row)
+    shows = difference_table.detectable_cell(row)
     return {
         "Task": row["task"],
-        "Documents": said.documents_cell(row),
+        "Documents": difference_table.documents_cell(row),
         "Reference": numbers.significant(row["teacher"]),
         "Run": numbers.significant(row["student"]),
-        DIFFERENCE: said.difference_cell(row),
-        "Only run / reference right": said.discordant_cell(row),
-        "p": said.p_value_cell(row["p_value"]),
-        "p (Holm)": said.p_value_cell(row["p_holm"]),
-        "Verdict": said.verdict_cell(row) + (f" ({shows})" if shows else ""),
+        DIFFERENCE: difference_table.difference_cell(row),
+        "Only run / reference right": difference_table.discordant_cell(row),
+        "p": difference_table.p_value_cell(row["p_value"]),
+        "p (Holm)": difference_table.p_value_cell(row["p_holm"]),
+        "Verdict": difference_table.verdict_cell(row) + (f" ({shows})" if shows else ""),
     }
 
 
@@ -147,9 +148,9 @@ def _suite_in_words(suite: dict[str, Any]) -> dict[str, str]:
         "Documents": f"{suite['num_documents']:,}",
         "Reference": numbers.significant(suite["teacher"]),
         "Run": numbers.significant(suite["student"]),
-        DIFFERENCE: said.difference_cell(suite),
+        DIFFERENCE: difference_table.difference_cell(suite),
         "Only run / reference right": "",
-        "p": said.p_value_cell(suite["p_value"]),
+        "p": difference_table.p_value_cell(suite["p_value"]),
         "p (Holm)": "",
-        "Verdict": said.verdict_cell(suite),
+        "Verdict": difference_table.verdict_cell(suite),
     }

@@ -6,7 +6,7 @@ import typer
 
 from explorer.analysis.cost.unit_cost import UTILISATION
 from explorer.cli.common import Out, ResultsDir, Utilisation, Wide, app, console, root_of
-from explorer.cli.tables import Format, analysed, give, named_runs
+from explorer.cli.tables import Format, analysed_runs, named_runs, print_or_write
 from explorer.errors import BadInput
 from explorer.store import disk
 
@@ -67,7 +67,7 @@ def economics(
     sets = dict(zip(("yours", "cheapest", "dearest"), price_book.SETS, strict=True))
     if prices is not None and prices not in sets:
         raise BadInput(f"--prices must be one of {', '.join(sets)}, got {prices!r}.")
-    runs = analysed(root, named_runs(root, run_ids or []), utilisation)
+    runs = analysed_runs(root, named_runs(root, run_ids or []), utilisation)
     runs = run_table.ordered_for_people(
         runs[runs["status"] == "finished"].dropna(subset=["tpot_ms"])
     )
@@ -103,7 +103,7 @@ def economics(
     if format == "table":
         cells = run_table.without_equal_lengths(cells)
         cells = cells if offer else cells.drop(columns="API break-even")
-    give(
+    print_or_write(
         rows,
         cells,
         format,

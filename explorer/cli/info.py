@@ -28,7 +28,10 @@ DASHBOARD = Path(explorer.__file__).parent / "pages" / "dashboard" / "app.py"
 def schema(
     kind: Annotated[str, typer.Argument(help="run, sweep or tune.")] = "run",
 ) -> None:
-    """Print the JSON Schema of a spec, for editors and validators."""
+    """Print the JSON Schema of a spec.
+
+    For editors and validators.
+    """
     schemas: dict[str, type[specs.Spec]] = {
         "run": specs.RunSpec,
         "sweep": specs.SweepSpec,
@@ -52,7 +55,10 @@ def spec(
 
 @app.command("fetch-starter")
 def fetch_starter() -> None:
-    """Download the starter teacher (98 MB) once, and verify its checksum."""
+    """Download the starter teacher (98 MB).
+
+    Once, with its checksum verified.
+    """
     from explorer.models import starter
 
     console.print(f"The starter teacher is at {starter.fetch_starter()}")
@@ -69,7 +75,10 @@ def doctor(
         ),
     ] = False,
 ) -> None:
-    """Check this machine: what is installed, what is missing, and what to do about it."""
+    """Check this machine and say what is missing.
+
+    With what to do about it.
+    """
     root = root_of(results)
     if as_report:
         print(machine_report.report(root))
@@ -125,7 +134,10 @@ def open_dashboard(
     port: Annotated[int, typer.Option(min=1, max=65_535)] = 8501,
     results: ResultsDir = None,
 ) -> None:
-    """Open the dashboard, in a fresh installation on a copy of the example study."""
+    """Open the dashboard.
+
+    In a fresh installation it shows a copy of the example study.
+    """
     root = root_of(results)
     _refuse_taken_port(port)
     if root == paths.user_store() and example_study.copy_to_new_store(root):

@@ -74,7 +74,7 @@ def note(status: dict[str, Any]) -> str:
     """The text beside a bar: amount done, speed, loss, time left."""
     parts = []
     if status.get("total"):
-        parts.append(f"{status['done']:,.0f} of {status['total']:,.0f} {status.get('unit', '')}")
+        parts.append(f"{status['done']:,.0f} of {status['total']:,.0f} {status.get('unit') or ''}")
     if status.get("tokens_per_s"):
         parts.append(f"{status['tokens_per_s']:.0f} tokens/s")
     if status.get("loss") is not None:

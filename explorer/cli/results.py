@@ -1,7 +1,8 @@
-"""Commands that read the store: list, show, compare, export, price."""
+"""Commands on results: ls, show, compare, export, import, price."""
 
 import json
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,10 +13,11 @@ import typer
 from explorer.analysis import interference, load_table, numbers
 from explorer.analysis.cost.unit_cost import UTILISATION
 from explorer.analysis.stats import intervals, pairing
-from explorer.cli.common import Out, ResultsDir, Utilisation, Wide, app, console, root_of
+from explorer.cli.common import AsJson, Out, ResultsDir, Utilisation, Wide, app, console, root_of
+from explorer.cli.progress_bar import note
 from explorer.cli.tables import (
     PAGE_ROWS,
-    analysed,
+    analysed_runs,
     named_runs,
     open_index,
     print_comparison,
@@ -29,21 +31,26 @@ from explorer.records import TaskScore, Timing
 from explorer.records.rows import row_dicts
 from explorer.store import disk, frames
 
+RunIds = Annotated[
+    list[str] | None,
+    typer.Argument(help="Ids of runs, or unique beginnings of ids; by default all runs."),
+]
+
 
 @app.command("ls")
 def list_runs(
     results: ResultsDir = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False,
+    as_json: AsJson = False,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, help=f"Runs to list, the latest; without --json {PAGE_ROWS}."),
+        typer.Option(min=1, help=f"The most runs to list; {PAGE_ROWS} by default, all in JSON."),
     ] = None,
     show_all: Annotated[
-        bool, typer.Option("--all", help="Every run, the hidden ones too.")
+        bool, typer.Option("--all", help="List every run, hidden ones too.")
     ] = False,
     wide: Wide = False,
 ) -> None:
-    """List runs, the queued, running and failed ones included; the latest first."""
+    """List runs, the latest first; queued and running ones too."""
     from explorer import jobs
     from explorer.index.run_states import ACTIVE
 
@@ -56,9 +63,9 @@ def list_runs(
     names = ["run_id", "num_layers", "num_parameters", "tpot_ms", "machine_busy", "finished_at"]
     runs = states.merge(index.runs(states["run_id"])[names], on="run_id", how="left")
     runs["hidden"] = runs["run_id"].isin(hidden)
-    # A run under way is never out of sight.
-    under_way = runs["hidden"] & runs["state"].isin(ACTIVE)
-    num_hidden = 0 if show_all else index.num_states(hidden) - int(under_way.sum())
+    # Active runs are listed even if they are hidden.
+    active = runs["hidden"] & runs["state"].isin(ACTIVE)
+    num_hidden = 0 if show_all else index.num_states(hidden) - int(active.sum())
     if as_json:
         print(runs.to_json(orient="records", indent=1))
     else:
@@ -70,7 +77,7 @@ def list_runs(
                 f"{len(runs):,} of {num_runs:,} runs, the latest first. More: --limit or --all."
             )
         if num_hidden:
-            console.print(f"{num_hidden} hidden; `explorer ls --all` lists them, too.")
+            console.print(f"{num_hidden} hidden; `explorer ls --all` lists them too.")
     for problem in index.problems():
         print(problem, file=sys.stderr)
 
@@ -79,7 +86,7 @@ def _print_runs(runs: pd.DataFrame, wide: bool) -> None:
     if runs.empty:
         console.print("No runs yet. Start one: explorer demo")
         return
-    words = [
+    cells = [
         {
             "Run": row["run_id"],
             "State": _state(row),
@@ -91,7 +98,7 @@ def _print_runs(runs: pd.DataFrame, wide: bool) -> None:
         for row in row_dicts(runs)
     ]
     print_table(
-        pd.DataFrame(words),
+        pd.DataFrame(cells),
         identifying=["Run"],
         wide=wide,
         importance=["State", "Stage", "Parameters", "Finished (UTC)"],
@@ -118,20 +125,24 @@ def _state(row: dict[Any, Any]) -> str:
 
 @app.command()
 def show(
-    run_id: Annotated[
-        str, typer.Argument(help="A run's id, as `explorer ls` prints it, or how it begins.")
-    ],
+    run_id: Annotated[str, typer.Argument(help="The id of a run, or a unique beginning of it.")],
     results: ResultsDir = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The whole record.")] = False,
+    as_json: AsJson = False,
     wide: Wide = False,
 ) -> None:
-    """Show one run: its record, or where it is."""
+    """Show one run: its results, or its progress.
+
+    --json prints the whole record, or the status of a run without one.
+    """
     from explorer import jobs
 
     root = root_of(results)
     run_id = disk.resolve_run_id(root, run_id)
     if not (disk.run_folder(root, run_id) / disk.RECORD).exists():
-        print(json.dumps(disk.read_status(root, run_id), indent=1))
+        if as_json:
+            print(json.dumps(disk.read_status(root, run_id), indent=1))
+        else:
+            _print_progress(run_id, jobs.status_row(root, run_id))
         return
     record = disk.load(root, run_id)
     if as_json:
@@ -170,18 +181,39 @@ def show(
             )
     from explorer.catalogue import api_prices
 
-    if said := api_prices.spent(record, root):
-        console.print(f"Asked: {said}", markup=False)
+    if usage := api_prices.spent(record, root):
+        console.print(f"API usage: {usage}", markup=False)
     if record.latency and record.latency.own.curve:
-        _print_levels(record.latency.own, wide)
+        _print_load_levels(record.latency.own, wide)
     if record.latency and record.latency.was_busy:
         console.print(interference.retiming_advice([run_id]), markup=False, soft_wrap=True)
     print_effects(open_index(root), [run_id])
 
 
-def _print_levels(timing: Timing, wide: bool) -> None:
-    """The levels of load, and why their sweep ended."""
-    words = [
+def _print_progress(run_id: str, row: Mapping[str, Any] | None) -> None:
+    """Print the state of a run that has no record yet, and what to do next."""
+    if row is None:
+        console.print(
+            f"{run_id} has not started. Start it: explorer run {run_id}",
+            markup=False,
+            soft_wrap=True,
+        )
+        return
+    facts = {"run_id": run_id, "state": row["state"]}
+    if row["stage"]:
+        facts["stage"] = row["stage"]
+    if progress := note(row):
+        facts["progress"] = progress
+    if row["error"]:
+        facts["reason"] = row["error"]
+    verb = "cancel" if row["state"] in ("queued", "running") else "resume"
+    facts["next"] = f"explorer {verb} {run_id}"
+    print_facts(facts)
+
+
+def _print_load_levels(timing: Timing, wide: bool) -> None:
+    """Print the levels of the load test, and why it stopped."""
+    cells = [
         {
             "Load": f"{row['level']:g} {load_table.KINDS[row['kind']]}",
             "Answered": str(row["num_requests"]),
@@ -193,7 +225,7 @@ def _print_levels(timing: Timing, wide: bool) -> None:
         for row in row_dicts(load_table.load_table(timing))
     ]
     print_table(
-        pd.DataFrame(words),
+        pd.DataFrame(cells),
         identifying=["Load"],
         wide=wide,
         importance=["Tokens/s", "TPOT (ms)", "TTFT (ms)", "Failed"],
@@ -203,7 +235,7 @@ def _print_levels(timing: Timing, wide: bool) -> None:
 
 
 def _score(score: TaskScore) -> str:
-    """A score and, where it is a share of right answers, Wilson's interval."""
+    """A score, with Wilson's interval if it is a share of right answers."""
     right = score.score * score.num_documents
     if score.chance is None or abs(right - round(right)) > 1e-6:
         return f"{score.score:.3f}"
@@ -213,43 +245,42 @@ def _score(score: TaskScore) -> str:
 
 @app.command()
 def compare(
-    run_ids: Annotated[
-        list[str] | None, typer.Argument(help="Runs; all when none is named.")
-    ] = None,
+    run_ids: RunIds = None,
     results: ResultsDir = None,
     utilisation: Utilisation = UTILISATION,
     against: Annotated[
         str | None,
         typer.Option(
-            help="The run that the others are held against: by default, of several named runs, the "
-            "teacher of another one or else the first."
+            help="The reference run. By default the one that is another's teacher, else the first."
         ),
     ] = None,
     differences: Annotated[
-        bool, typer.Option("--differences", help="Each student against its teacher, task by task.")
+        bool, typer.Option("--differences", help="Only the differences, task by task.")
     ] = False,
     allow: Annotated[
         list[str] | None,
-        typer.Option(help=f"Compare although these differ: {', '.join(pairing.ALLOWED)}."),
+        typer.Option(help=f"Compare even if this differs: {', '.join(pairing.ALLOWED)}."),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="The differences as one JSON array.")
-    ] = False,
+    as_json: AsJson = False,
     wide: Wide = False,
 ) -> None:
-    """Compare runs: what each keeps and costs and, of two or more, whether they really differ."""
-    from explorer.cli import differences as difference
+    """Compare runs: retention, cost, and whether they differ.
+
+    Two or more named runs are also compared task by task, with verdicts. --json prints these
+    differences.
+    """
+    from explorer.cli.differences import compute_differences, print_json, print_tables
 
     root = root_of(results)
     named = named_runs(root, run_ids or [])
     against = disk.resolve_run_id(root, against) if against else None
     if as_json:
-        difference.print_json(difference.gather(root, named, against, allow or []))
+        print_json(compute_differences(root, named, against, allow or []))
         return
     if not differences:
         print_comparison(root, named, utilisation, wide=wide)
     if differences or against or len(named) > 1:
-        difference.print_tables(difference.gather(root, named, against, allow or []), wide=wide)
+        print_tables(compute_differences(root, named, against, allow or []), wide=wide)
 
 
 @app.command()
@@ -259,21 +290,19 @@ def export(
         typer.Option(
             "--format",
             "-f",
-            help="csv, xlsx, parquet, md, latex or json; of one run also lm-eval, model-index "
-            "or eval-results.",
+            help="csv, xlsx, parquet, md, latex or json; for one run also lm-eval, model-index or "
+            "eval-results.",
         ),
     ] = "csv",
     out: Out = None,
-    run_ids: Annotated[
-        list[str] | None, typer.Argument(help="Runs; all when none is named.")
-    ] = None,
+    run_ids: RunIds = None,
     results: ResultsDir = None,
     utilisation: Utilisation = UTILISATION,
 ) -> None:
-    """Write the comparison table, one row a run; or one run's scores as other tools read them.
+    """Write the comparison table, or one run for other tools.
 
-    lm-eval is its output folder (a zip where --out ends in .zip or is left out), model-index a
-    model card's front matter, eval-results a file for .eval_results/ on the Hugging Face Hub.
+    lm-eval is lm-eval's output folder (a zip if --out ends in .zip or is missing), model-index the
+    front matter of a model card, eval-results a file for .eval_results/ on the Hugging Face Hub.
     """
     from explorer.charts import export as report_export
     from explorer.lm_eval_io import export_run
@@ -281,11 +310,11 @@ def export(
     root = root_of(results)
     named = named_runs(root, run_ids or [])
     if format not in export_run.FORMATS:
-        runs = analysed(root, named, utilisation)
+        runs = analysed_runs(root, named, utilisation)
         write_out(report_export.write_runs(runs, format), out)
         return
     if len(named) != 1:
-        raise BadInput(f"The format {format} takes one run: explorer export RUN --format {format}")
+        raise BadInput(f"The format {format} is for one run: explorer export RUN --format {format}")
     if format == "lm-eval" and out is not None and out.suffix != ".zip":
         written = export_run.write_files(export_run.lm_eval_files(root, named[0]), out)
         console.print(f"Wrote {len(written)} files under {out}.", markup=False)
@@ -294,17 +323,16 @@ def export(
 
 
 @app.command("import")
-def bring_in(
-    folder: Annotated[
-        Path, typer.Argument(help="What lm-eval wrote: its --output_path, or a zip of it.")
-    ],
-    name: Annotated[str, typer.Option("--as", help="Begins the new run's id.")],
-    teacher: Annotated[
-        str | None, typer.Option(help="The run that this model is a student of.")
-    ] = None,
+def import_results(
+    folder: Annotated[Path, typer.Argument(help="The --output_path of lm-eval, or a zip of it.")],
+    name: Annotated[str, typer.Option("--as", help="The new run's name, the beginning of its id.")],
+    teacher: Annotated[str | None, typer.Option(help="The run of this model's teacher.")] = None,
     results: ResultsDir = None,
 ) -> None:
-    """Import an output folder of lm-evaluation-harness, any version since 0.4.0, as a run."""
+    """Import results of lm-evaluation-harness as a run.
+
+    Reads what any version since 0.4.0 wrote.
+    """
     from explorer.lm_eval_io import import_run, upload
 
     root = root_of(results)
@@ -322,18 +350,18 @@ def bring_in(
 @app.command()
 def price(
     device: Annotated[
-        str | None, typer.Argument(help="A device's name, as in the list that is printed without.")
+        str | None, typer.Argument(help="A device's name as the list shows it.")
     ] = None,
     usd_per_hour: Annotated[str | None, typer.Argument(help="US dollars per hour.")] = None,
     results: ResultsDir = None,
 ) -> None:
-    """Set the price of a device, or list the devices of the runs with their prices."""
+    """Set the price of a device, or list your devices and prices."""
     from explorer.catalogue import prices
 
     root = root_of(results)
     if device is not None:
         if usd_per_hour is None:
-            raise BadInput(f"Give the price too, as in: explorer price {device!r} 0.05")
+            raise BadInput(f"The price is missing, as in: explorer price {device!r} 0.05")
         own = prices.own(usd_per_hour, f"the price of {device}")
         prices.write_override(root / prices.OVERRIDES, device, own)
     for name, known, suggested in prices.devices(open_index(root).runs(), root):
@@ -341,5 +369,5 @@ def price(
             print(f"{name}: ${known.usd_per_hour:g} per hour, {known.in_words()}")
             continue
         print(f"{name}: no price. Set one: explorer price {name!r} USD_PER_HOUR")
-        for one in suggested:
-            print(f"  in the price book: ${one.usd_per_hour:g} per hour, {one.in_words()}")
+        for offer in suggested:
+            print(f"  in the price book: ${offer.usd_per_hour:g} per hour, {offer.in_words()}")

@@ -67,7 +67,7 @@ def run(
         _print_forecast([spec], root, wide)
         return
     _insist(insist)
-    _do([spec], root, queue=queue, again=again, queued=queued)
+    _run_all([spec], root, queue=queue, again=again, queued=queued)
 
 
 def _print_forecast(runs: list[specs.RunSpec], root: Path, wide: bool) -> None:
@@ -112,7 +112,7 @@ def sweep(
         _print_forecast(runs, root, wide)
         return
     _insist(insist)
-    _do(runs, root, queue=queue, again=again)
+    _run_all(runs, root, queue=queue, again=again)
     if not queue:
         print_comparison(root, [run.run_id for run in runs], wide=wide)
 
@@ -123,7 +123,7 @@ def demo(results: ResultsDir = None, wide: Wide = False) -> None:
     root = root_of(results, default=Path("results-demo"))
     runs = specs.demo_sweep().runs()
     console.print("Trains two students of the starter teacher; evaluates and times all three here.")
-    _do(runs, root, queue=False, again=False)
+    _run_all(runs, root, queue=False, again=False)
     _price_from_the_book(root)
     print_comparison(root, [run.run_id for run in runs], wide=wide)
     console.print(
@@ -146,15 +146,15 @@ def _insist(insist: bool) -> None:
         os.environ["EXPLORER_INSIST"] = "1"
 
 
-def _do(
+def _run_all(
     runs: list[specs.RunSpec], root: Path, *, queue: bool, again: bool, queued: bool = False
 ) -> None:
     """Run one after another here, or submit to the queue."""
     # Now, rather than hours later, after the teacher's run.
     size_limits.check_students(runs, root)
     if again and int(os.environ.get("RANK", "0")) == 0:
-        for one in runs:
-            disk.request_remeasure(root, one.run_id)
+        for spec in runs:
+            disk.request_remeasure(root, spec.run_id)
     if queue:
         from explorer import jobs
 
@@ -162,34 +162,33 @@ def _do(
             console.print(f"queued {run_id}")
         return
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from explorer import pipeline
     from explorer.cli.progress_bar import stage_bar
     from explorer.distill import distributed
-    from explorer.pipeline import run as do
 
     with distributed.joined():
-        for number, one in enumerate(runs, start=1):
+        for number, spec in enumerate(runs, start=1):
             if not distributed.is_main():
-                do(one, root)
+                pipeline.run(spec, root)
                 continue
+            run_id = spec.run_id
             if not queued:
-                # Asked for by hand, so an old request to stop is over.
-                disk.withdraw_cancel(root, one.run_id)
+                # Started by hand, which withdraws an earlier request to stop.
+                disk.withdraw_cancel(root, run_id)
             try:
-                with stage_bar(console, f"{number}/{len(runs)} {one.run_id}") as bar:
-                    record = do(one, root, bar)
+                with stage_bar(console, f"{number}/{len(runs)} {run_id}") as bar:
+                    record = pipeline.run(spec, root, bar)
             except ExplorerError:
-                if disk.is_finished(root, one.run_id):
-                    console.print(f"The earlier result of {one.run_id} still counts.")
+                if disk.is_finished(root, run_id):
+                    console.print(f"The earlier result of {run_id} still counts.")
                 raise
             seconds = sum(record.stage_seconds.values())
             console.print(
-                f"[{number}/{len(runs)}] {one.run_id} {record.status}, {seconds:.0f} s of work"
+                f"[{number}/{len(runs)}] {run_id} {record.status}, {seconds:.0f} s of work"
             )
             # A sweep's comparison names all such runs at its end.
             if record.latency and record.latency.was_busy and len(runs) == 1:
-                console.print(
-                    interference.retiming_advice([one.run_id]), markup=False, soft_wrap=True
-                )
+                console.print(interference.retiming_advice([run_id]), markup=False, soft_wrap=True)
         if not distributed.is_main():
             raise typer.Exit
 

@@ -25,7 +25,7 @@ Format = Annotated[
 
 
 NAMES_SHARE = 0.6
-"""Share of a line that names may take; the longest of them may run on."""
+"""Share of a line that names may take; a few longer ones may run past it."""
 GAP = 2
 """Spaces between two columns."""
 MANY_RUNS = 500
@@ -34,7 +34,7 @@ PAGE_ROWS = 50
 """Runs that a table shows unless more are asked for."""
 
 
-def give(
+def print_or_write(
     raw: pd.DataFrame,
     words: pd.DataFrame,
     format: str,
@@ -44,19 +44,19 @@ def give(
     importance: Sequence[str] = (),
     wide: bool = False,
 ) -> None:
-    """A table on the terminal, or the bytes of a file to a file or to standard output.
+    """Print a table, or write it as a file or to standard output.
 
     Args:
-        raw: What a file gets: numbers, with their units in the names.
-        words: What the terminal gets, as `print_table` takes it, with the next three.
-        format: table, or one of `export.write_table`.
+        raw: What a file gets: numbers, with units in the column names.
+        words: What the terminal gets: text.
+        format: `table`, or a format of `export.write_table`.
         out: The file; None is standard output.
-        identifying: As of `print_table`.
-        importance: As of `print_table`.
-        wide: As of `print_table`.
+        identifying: As in `print_table`.
+        importance: As in `print_table`.
+        wide: As in `print_table`.
 
     Raises:
-        BadInput: A format that is not offered.
+        BadInput: An unknown format.
         ExplorerError: The file cannot be written.
     """
     from explorer.charts import export
@@ -75,18 +75,17 @@ def print_table(
     wide: bool = False,
     note: bool = True,
 ) -> list[str]:
-    """Print one line a row; no cell is ever cut short or broken.
+    """Print one line per row; no cell is cut short or wrapped.
 
-    Where the terminal is too narrow, whole columns are left out: first those that hold nothing,
-    then the least important. Standard error says which. A file or a pipe gets all of them.
+    A terminal that is too narrow gets fewer columns: empty ones go first, then the least
+    important. Standard error names them. A file or a pipe gets all columns.
 
     Args:
         words: Text in every cell.
-        identifying: Columns that say which row it is: names and ids, which always stay.
-        importance: Other columns, the most important first; those that are not named come
-            last, in their order.
+        identifying: Columns that identify a row, such as names and ids; they always stay.
+        importance: Other columns, the most important first; the rest follow in their order.
         wide: Print every column, whatever the width.
-        note: Whether to say here which columns were left out.
+        note: Whether to say which columns were left out.
 
     Returns:
         The columns that were left out.
@@ -120,14 +119,14 @@ def print_table(
 
 
 def say_left_out(columns: Collection[str]) -> None:
-    """Say which columns a narrow terminal had no room for, where there are any."""
+    """Name the columns that a narrow terminal had no room for, if any."""
     if columns:
         names = ", ".join(dict.fromkeys(columns))
-        print(f"Left out to fit the width: {names}. --wide shows all.", file=sys.stderr)
+        print(f"Columns left out to fit the width: {names}. --wide shows all.", file=sys.stderr)
 
 
 def print_facts(facts: Mapping[str, str]) -> None:
-    """Print a line a fact, its name first; no line is cut short or broken."""
+    """Print one line per fact, its name first; no line is cut short or wrapped."""
     width = max(map(cell_len, facts), default=0) + GAP
     for name, value in facts.items():
         padded = name + " " * (width - cell_len(name))
@@ -137,20 +136,20 @@ def print_facts(facts: Mapping[str, str]) -> None:
 def _fitting(
     widths: Mapping[str, int], identifying: Collection[str], ordered: Sequence[str], width: int
 ) -> set[str]:
-    """The columns that fit beside each other; the more important is taken first."""
+    """The columns that fit beside each other, chosen by importance."""
     shown = {name for name in widths if name in identifying}
     for name in ordered:
         wanted = shown | {name}
-        if sum(widths[one] for one in wanted) + GAP * (len(wanted) - 1) <= width:
+        if sum(widths[column] for column in wanted) + GAP * (len(wanted) - 1) <= width:
             shown = wanted
     return shown
 
 
 def _aligned(lengths: Iterable[int], width: int) -> int:
-    """Where the column after names of these lengths begins, less the gap.
+    """Width of a column of names of these lengths.
 
-    Behind the longest name. Where a few take more than their share of the line, it is behind
-    the longest of the others: the lines of those few run on, and all keep their columns.
+    The longest name decides. If a few names exceed their share of the line, the longest of the
+    others decides instead, and only the lines of those few run past the columns.
     """
     ordered = sorted(lengths)
     usual = [length for length in ordered if length <= NAMES_SHARE * width]
@@ -162,7 +161,7 @@ def _one_line(cell: object) -> str:
 
 
 def write_out(data: bytes, out: Path | None) -> None:
-    """Bytes to a file, or to standard output.
+    """Write bytes to a file, or to standard output if `out` is None.
 
     Raises:
         ExplorerError: The file cannot be written.
@@ -178,16 +177,16 @@ def write_out(data: bytes, out: Path | None) -> None:
 
 
 def named_runs(root: Path, texts: Sequence[str]) -> list[str]:
-    """The runs that these ids, or unique beginnings of ids, name; each once.
+    """The ids of the runs that these ids, or unique beginnings of ids, name; each once.
 
     Raises:
-        BadInput: One of them names no run, or several.
+        BadInput: One of them matches no run, or several.
     """
     return list(dict.fromkeys(disk.resolve_run_id(root, text) for text in texts))
 
 
 def open_index(root: Path) -> StoreIndex:
-    """The store's index as of now; where many runs are read for it, a line says how far it is."""
+    """Bring the store's index up to date; a line shows the progress if there are many runs."""
     index = index_of(root)
     index.update(on_progress=progress_line("Reading runs"))
     return index
@@ -218,12 +217,12 @@ def refuse_unknown(run_ids: Collection[str], index: StoreIndex) -> None:
         )
 
 
-def analysed(root: Path, run_ids: list[str], utilisation: float) -> pd.DataFrame:
-    """These runs, or all that are not hidden, with retention and cost."""
-    return _analysed(open_index(root), run_ids, utilisation)
+def analysed_runs(root: Path, run_ids: list[str], utilisation: float) -> pd.DataFrame:
+    """Frame of these runs, or of all that are not hidden, with retention and cost."""
+    return _with_results(open_index(root), run_ids, utilisation)
 
 
-def _analysed(index: StoreIndex, run_ids: list[str], utilisation: float) -> pd.DataFrame:
+def _with_results(index: StoreIndex, run_ids: list[str], utilisation: float) -> pd.DataFrame:
     from explorer.analysis.cost import unit_cost
     from explorer.catalogue import prices
 
@@ -240,7 +239,7 @@ def _analysed(index: StoreIndex, run_ids: list[str], utilisation: float) -> pd.D
 
 
 def hidden_runs(root: Path) -> frozenset[str]:
-    """The runs that tables leave out unless they are named; none where their file is damaged."""
+    """The runs that tables leave out unless named; none if the list of hidden runs is damaged."""
     try:
         return trash.hidden_run_ids(root)
     except DamagedStore as error:
@@ -251,16 +250,16 @@ def hidden_runs(root: Path) -> frozenset[str]:
 def print_comparison(
     root: Path, run_ids: list[str], utilisation: float = UTILISATION, *, wide: bool = False
 ) -> None:
-    """Print the comparison, the finding in one sentence, and what has no price."""
+    """Print the comparison, the finding in one sentence, and devices without a price."""
     from explorer.analysis import headline, interference
     from explorer.analysis.cost import unit_cost
     from explorer.analysis.stats import retention
     from explorer.analysis.tables import run_table
 
     index = open_index(root)
-    runs = _analysed(index, run_ids, utilisation)
+    runs = _with_results(index, run_ids, utilisation)
     if runs.empty:
-        console.print("No finished runs yet. Start some: explorer demo")
+        console.print("No finished runs yet. Start with: explorer demo")
         return
     words = run_table.without_equal_lengths(run_table.comparison_table(runs))
     words["Run"] = runs["run_id"]
@@ -288,7 +287,7 @@ def print_comparison(
     unpriced = runs.loc[runs["usd_per_hour"].isna(), "device_name"].dropna().unique()
     if len(unpriced):
         console.print(
-            f"No price is known for {', '.join(map(str, unpriced))}: set one on the page, or with "
+            f"No price is known for {', '.join(map(str, unpriced))}. Set one on the page, or with "
             "explorer price.",
             markup=False,
         )
@@ -299,31 +298,31 @@ def print_comparison(
 
 
 def print_effects(index: StoreIndex, run_ids: Collection[str]) -> None:
-    """Print, for each student that has a control arm in the store, what distillation added."""
+    """Print what distillation added, for each student with a control arm in the store."""
     for run_id, effect in index.effects(run_ids).items():
         console.print(f"{run_id}: {effect.in_words()}", markup=False, soft_wrap=True)
 
 
 def print_forecasts(runs: list[RunSpec], root: Path, *, wide: bool = False) -> None:
-    """Print what each run will take, their sum, and what does not fit.
+    """Print the memory, time and cost of each run, their sum, and what does not fit.
 
     Raises:
-        NoRoom: One of them cannot be done here; the message says what could.
+        NoRoom: A run does not fit on this machine; the message says what would.
     """
     from explorer.analysis.planning.run_time import NOTHING_TO_RUN
     from explorer.pipeline import preflight
 
-    found = preflight.forecasts(runs, root)
+    forecasts = preflight.forecasts(runs, root)
     rows = [
         {
-            "Run": one.run_id,
-            "Memory": numbers.size(sum(told.memory.values())),
-            "Most of it": max(told.memory, key=lambda name: told.memory[name]),
-            "Disk": numbers.size(told.disk_bytes),
-            "Time": numbers.duration(told.seconds),
-            "Cost": numbers.dollars(told.usd),
+            "Run": run.run_id,
+            "Memory": numbers.size(sum(forecast.memory.values())),
+            "Most of it": max(forecast.memory, key=lambda name: forecast.memory[name]),
+            "Disk": numbers.size(forecast.disk_bytes),
+            "Time": numbers.duration(forecast.seconds),
+            "Cost": numbers.dollars(forecast.usd),
         }
-        for one, told in zip(runs, found, strict=True)
+        for run, forecast in zip(runs, forecasts, strict=True)
     ]
     print_table(
         pd.DataFrame(rows),
@@ -331,14 +330,14 @@ def print_forecasts(runs: list[RunSpec], root: Path, *, wide: bool = False) -> N
         importance=["Time", "Memory", "Cost", "Disk"],
         wide=wide,
     )
-    known = [told.seconds for told in found if told.seconds is not None]
-    spent = [told.usd for told in found if told.usd is not None]
-    total = f"About {numbers.duration(sum(known))}" if known else "Time not known yet"
+    seconds = [forecast.seconds for forecast in forecasts if forecast.seconds is not None]
+    costs = [forecast.usd for forecast in forecasts if forecast.usd is not None]
+    total = f"About {numbers.duration(sum(seconds))}" if seconds else "Time not known yet"
     console.print(
-        f"{total}{f', {numbers.dollars(sum(spent))}' if spent else ''}. Nothing was started.",
+        f"{total}{f', {numbers.dollars(sum(costs))}' if costs else ''}. Nothing was started.",
         markup=False,
     )
-    bases = [told.seconds_basis for told in found]
+    bases = [forecast.seconds_basis for forecast in forecasts]
     if 0 < bases.count(NOTHING_TO_RUN) < len(bases):
         verb = "is" if bases.count(NOTHING_TO_RUN) == 1 else "are"
         console.print(
@@ -347,6 +346,6 @@ def print_forecasts(runs: list[RunSpec], root: Path, *, wide: bool = False) -> N
         bases = [basis for basis in bases if basis != NOTHING_TO_RUN]
     for basis in dict.fromkeys(bases):
         console.print(basis, markup=False)
-    problems = [told.problem for told in found if told.problem]
+    problems = [forecast.problem for forecast in forecasts if forecast.problem]
     if problems:
         raise NoRoom(" ".join(problems) + " To try anyway: --insist.")

@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import sys
 
 import pytest
@@ -207,6 +208,14 @@ def test_help_texts(command, golden, monkeypatch, capsys):
         cli.main()
     name = command.replace(" ", "-") or "explorer"
     golden(f"help/{name}.txt", capsys.readouterr().out)
+
+
+def test_no_summary_in_the_overview_is_cut():
+    """`explorer --help` says in one short sentence what each command is for."""
+    overview = (ROOT / "tests" / "golden" / "files" / "help" / "explorer.txt").read_text()
+
+    assert len(re.findall(r"^  [a-z-]+ {2,}\S.*\.$", overview, re.M)) > 20
+    assert not re.findall(r"^  .*\.\.\.$", overview, re.M)
 
 
 def test_every_command_has_a_golden_help():

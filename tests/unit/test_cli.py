@@ -228,7 +228,7 @@ def test_a_fresh_store_says_what_to_do_next(explorer):
         (("export", "--format", "pdf"), "pdf"),
         (("compare", "ghost"), "There is no run 'ghost'"),
         (("compare", "--against", "ghost"), "There is no run 'ghost'"),
-        (("compare", "--differences", "--allow", "weather"), "--allow knows task_version"),
+        (("compare", "--differences", "--allow", "weather"), "--allow must be one of task_version"),
         (("schema", "house"), "knows run, sweep and tune"),
         (("compare", "--utilisation", "2"), "utilisation"),
         (("run", "--nope"), "nope"),

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from explorer import cli
+from explorer import cli, jobs
 from explorer.cli.progress_bar import stage_bar
 from explorer.cli.tables import print_table
 from explorer.lm_eval_io import export_run, import_run
@@ -83,6 +83,31 @@ def test_ls_has_a_dash_where_nothing_is_known(explorer, every_state):
     assert row_of(text, every_state["running"])[1:] == ["running", "distil", *"–––"]
     assert row_of(text, every_state["begun"])[1:] == ["running", *"––––"]
     assert row_of(text, every_state["finished"])[1:4] == ["finished", "–", "15"]
+
+
+def test_show_tells_in_words_where_an_unfinished_run_is(explorer, every_state):
+    """Its state, its progress and the next command; programs get its status as JSON."""
+    for state, command in (("queued", "cancel"), ("running", "cancel"), ("interrupted", "resume")):
+        run_id = every_state[state]
+        code, out, _ = explorer("show", run_id)
+        lines = dict(re.split(r" {2,}", line, maxsplit=1) for line in out.splitlines())
+
+        assert (code, lines["state"]) == (0, state)
+        assert lines["next"] == f"explorer {command} {run_id}"
+    assert json.loads(explorer("show", every_state["running"], "--json")[1])["state"] == "running"
+
+
+def test_resuming_a_finished_run_says_that_it_is_measured_again(explorer, every_state, monkeypatch):
+    """Nobody loses a result unawares: the sentence says what happens and how to stop it."""
+    resumed = []
+    monkeypatch.setattr(jobs, "resume", lambda root, run_id, *told: resumed.append(run_id))
+
+    finished = explorer("resume", every_state["finished"])[1]
+    failed = explorer("resume", every_state["failed"])[1]
+
+    assert "was finished already and is queued to be measured again" in finished
+    assert "finished already" not in failed
+    assert resumed == [every_state["finished"], every_state["failed"]]
 
 
 def test_ls_json_has_null_where_nothing_is_known(explorer, every_state):
@@ -182,7 +207,7 @@ def test_the_least_important_columns_are_left_out_first(monkeypatch, capsys):
     print_table(words, identifying=["Run"], importance=["Size", "State"])
     out, err = capsys.readouterr()
     assert out.split() == ["Run", "12345678"]
-    assert "Left out to fit the width: State, Note, Size. --wide shows all." in err
+    assert "Columns left out to fit the width: State, Note, Size. --wide shows all." in err
 
 
 def test_a_column_in_which_nothing_is_known_is_left_out_before_any_other(monkeypatch, capsys):
@@ -276,7 +301,7 @@ def test_only_devices_with_a_name_are_said_to_have_no_price(explorer, every_stat
     """An imported run, of whose device nothing is known, leaves no gap in the sentence."""
     text = explorer("compare")[1]
 
-    assert f"No price is known for {records.DEVICE_NAME}: set one" in text
+    assert f"No price is known for {records.DEVICE_NAME}. Set one" in text
 
 
 def test_a_bar_shows_the_whole_id_on_a_narrow_terminal():

@@ -195,4 +195,4 @@ def test_the_command_writes_a_folder_a_zip_or_yaml(store_root, tmp_path, monkeyp
     assert card.startswith(b"---\nmodel-index:\n")
     code, _, said = call("--format", "lm-eval")
     assert code != 0
-    assert "takes one run" in said
+    assert "is for one run" in said
