@@ -437,7 +437,7 @@ def test_a_task_of_ones_own_is_added_and_previewed(explorer, known_tasks, store_
 def test_run_takes_the_flags_of_lm_eval(explorer, tmp_path, monkeypatch):
     """They replace what the spec asks, by lm-eval's names or ours; without them nothing changes."""
     asked: list[specs.RunSpec] = []
-    monkeypatch.setattr(run, "_do", lambda runs, root, **options: asked.extend(runs))
+    monkeypatch.setattr(run, "_run_all", lambda runs, root, **options: asked.extend(runs))
     order = specs.RunSpec(name="one", latency=None)
     path = tmp_path / "order.yaml"
     path.write_text(order.to_yaml())
