@@ -30,6 +30,7 @@ WIDTHS = {1440: 1000, 1024: 900, 390: 844}
 """Width to height of the window, in pixels."""
 CHROME_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 START_TIMEOUT_S = 120.0
+SETTLE_MS = 1000
 SETTLE_TIMEOUT_S = 240.0
 """Long, because a busy machine leaves little time to the page."""
 
@@ -96,14 +97,16 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
 def settled(page: Page) -> None:
     """Wait until the page's script has ended and everything is drawn."""
     page.locator("[data-testid=stMainBlockContainer]").wait_for()
-    page.wait_for_function(
-        "() => document.querySelector('.stApp')?.dataset.testScriptState === 'notRunning'"
-    )
-    page.wait_for_function(
-        "() => !document.querySelector('[data-testid=stSkeleton]')"
-        " && [...document.querySelectorAll('.stPlotlyChart')].every(c => c.querySelector('svg'))"
-    )
-    page.wait_for_timeout(400)  # the last transitions of the browser itself
+    while True:
+        page.wait_for_function(
+            "() => document.querySelector('.stApp')?.dataset.testScriptState === 'notRunning'"
+            " && !document.querySelector('[data-testid=stSkeleton]') &&"
+            " [...document.querySelectorAll('.stPlotlyChart')].every(c => c.querySelector('svg'))"
+        )
+        # The page runs again where the width of its charts was guessed wrong, and fades meanwhile.
+        page.wait_for_timeout(SETTLE_MS)
+        if page.locator("[data-stale=true]").count() == 0:
+            return
 
 
 def take(page: Page, address: str, width: int, file: Path) -> None:

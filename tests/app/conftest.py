@@ -1,5 +1,6 @@
 """A store of one's own, and the pages opened on it without a browser."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,10 +35,19 @@ def root(store_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     st.cache_resource.clear()
 
 
+@pytest.fixture(scope="session")
+def written_study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A store with a teacher and five students, and their run ids; do not write into it."""
+    store = tmp_path_factory.mktemp("study")
+    return store, records.write_study(store)
+
+
 @pytest.fixture
-def study(root: Path) -> list[str]:
+def study(root: Path, written_study: tuple[Path, list[str]]) -> list[str]:
     """A teacher and five students, finished; their run ids, the teacher's first."""
-    return records.write_study(root)
+    store, run_ids = written_study
+    shutil.copytree(store, root, dirs_exist_ok=True)
+    return list(run_ids)
 
 
 @pytest.fixture

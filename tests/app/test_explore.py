@@ -158,7 +158,7 @@ def test_an_opened_run_can_be_taken_away(study, open_page):
     assert not buttons["lm-eval (zip)"].proto.disabled
     assert not buttons["Model card (YAML)"].proto.disabled
     assert buttons["Hub results (YAML)"].proto.disabled
-    assert "data set of the Hub" in buttons["Hub results (YAML)"].proto.help
+    assert "must name a Hub dataset" in buttons["Hub results (YAML)"].proto.help
 
 
 @pytest.mark.parametrize(

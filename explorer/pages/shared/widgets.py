@@ -69,6 +69,9 @@ p.quiet {margin: 0;}
 @media (max-width: 640px) {
   .finding {font-size: 1.15rem;}
   .stMainBlockContainer {padding-left: 1rem; padding-right: 1rem;}
+  .results {font-size: .82rem;}
+  .results th, .results td {padding: .34rem .35rem;}
+  .results td:first-child {white-space: normal; min-width: 5.5rem;}
 }
 </style>"""
 

@@ -126,7 +126,9 @@ st.dataframe(
         "Data": st.column_config.TextColumn(width=220),
     },
 )
-paging.pager(len(shown), "tasks_page", "row", "best match" if query else "name")
+paging.pager(
+    len(shown), "tasks_page", "row", "best match" if query else "name, shipped tasks first"
+)
 
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="tasks_pick"):
     name = st.selectbox(
