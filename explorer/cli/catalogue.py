@@ -68,7 +68,7 @@ def published(
             facts.rows, facts.fitted, load.table("speeds"), load.table("deployments")
         ):
             console.print(
-                f"{claim.said}\n{claim.verdict}. {claim.why}", markup=False, soft_wrap=True
+                f"{claim.text}\n{claim.verdict}. {claim.why}", markup=False, soft_wrap=True
             )
             for sign, points in (("+", claim.supporting), ("-", claim.opposing)):
                 for row in row_dicts(points):

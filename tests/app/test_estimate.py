@@ -114,7 +114,7 @@ def test_an_unknown_task_is_named_as_missing(past):
     runs, scores = past
     found = estimate_runs([planned(capability=CapabilitySpec(tasks=("mmlu",)))], runs, scores)
 
-    assert found.unknown == ("testing",)
+    assert found.unknown == ("evaluation",)
     assert found.seconds > 0
 
 
@@ -212,7 +212,7 @@ def test_quantised_weights_are_estimated_from_such(past):
     quantised = planned().with_(name="planned-int8", torch_bits=8)
     measured = runs.assign(dtype=runs["dtype"].where(runs["role"] == "teacher", "int8 + float32"))
 
-    assert estimate_runs([quantised], runs, scores).unknown == ("testing", "timing")
+    assert estimate_runs([quantised], runs, scores).unknown == ("evaluation", "timing")
     assert estimate_runs([quantised], measured, scores).unknown == ()
 
 
@@ -228,6 +228,6 @@ def test_gguf_is_estimated_from_gguf_and_taught_once(past):
     told = estimate_runs([plain, converted], measured, scores)
 
     assert both.seconds == pytest.approx(without.seconds)
-    assert both.unknown == ("testing", "timing")
+    assert both.unknown == ("evaluation", "timing")
     assert told.unknown == ()
     assert told.seconds > without.seconds

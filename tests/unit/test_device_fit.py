@@ -76,7 +76,7 @@ def test_an_unknown_cache_and_an_unknown_price_are_named():
         SEVEN.assign(kv_bytes_per_token=float("nan")), CARD, OFFERS.iloc[:0]
     ).iloc[0]
 
-    assert "KV cache of this model is not known" in one["missing"]
+    assert "KV cache of this model is unknown" in one["missing"]
     assert "no price for card" in one["missing"]
     assert pd.isna(one["usd_per_mtok"])
     assert one["tpot_ms"] > 0
@@ -217,5 +217,5 @@ def test_models_are_named_or_have_a_size():
     assert found["kv_bytes_per_token"].iloc[0] == 80 * 2048 * 2
     with pytest.raises(BadInput, match="'many' is neither a model"):
         device_fit.models_named(["many"], sized)
-    with pytest.raises(BadInput, match="no device 'RTX 1'; it has H200 SXM"):
+    with pytest.raises(BadInput, match="no device 'RTX 1'. Choose H200 SXM"):
         device_fit.devices_named(["RTX 1"], load.table("hardware_specs"))

@@ -199,7 +199,7 @@ def test_estimates_of_timing_leave_busy_runs_out(store_root, study):
 
     assert after.seconds == pytest.approx(before.seconds, rel=0.05)
     assert after.unknown == before.unknown == ()
-    assert "1 run timed on a busy machine is used for training and testing only" in after.basis
+    assert "1 run timed on a busy machine is used for training and evaluation only" in after.basis
 
     for run_id in study.values():
         records.make_busy(store_root, run_id, times_slower=50)

@@ -1,4 +1,4 @@
-"""Which devices hold a model, and what they cost per hour: estimated from sizes and prices."""
+"""Which devices hold a model and what they cost per hour, estimated from sizes and prices."""
 
 import math
 import re
@@ -14,9 +14,9 @@ from explorer.errors import BadInput
 from explorer.records.rows import row_dicts
 
 USABLE_MEMORY = 0.9
-"""Share of a device's memory that weights and cache may fill; vLLM's default as well."""
+"""Share of a device's memory for weights and cache; also vLLM's default."""
 COUNTS = (1, 2, 4, 8, 16)
-"""Devices that share a model: heads and layers divide by these."""
+"""Numbers of devices that can share a model; heads and layers divide by these."""
 COLUMNS = [
     "model",
     "hardware",
@@ -43,9 +43,9 @@ COLUMNS = [
 
 EXAMPLE_MODELS = ("DeepSeek-R1-Distill-Llama-70B", "DeepSeek-R1-Distill-Qwen-7B")
 EXAMPLE_DEVICES = ("RTX 4090", "H100 SXM")
-"""Where nobody says: a 70B and a 7B student, on a consumer card and on a server's."""
+"""Defaults: a 70B and a 7B student, on a consumer card and on a data-centre GPU."""
 PROMPT_TOKENS, OUTPUT_TOKENS = 512, 128
-"""Of each request, where nobody says."""
+"""Default lengths of a request."""
 
 
 def device_fit(
@@ -60,28 +60,28 @@ def device_fit(
     utilisation: float = unit_cost.UTILISATION,
     efficiency: Efficiency = CEILING,
 ) -> pd.DataFrame:
-    """A row a model, device and precision: how many are needed, what they cost, how fast.
+    """One row per model, device and precision: how many devices, their cost, their speed.
 
     Args:
         models: `model`, `params_b`, `active_params_b` (billions), `kv_bytes_per_token`
-            (missing where not known, and then not counted).
-        devices: As hardware_specs.csv.
-        prices: As the price book; one device may have several offers.
-        bits: Of the weights: 16, 8, 4.
-        concurrency: Requests that are held in memory at once.
-        prompt_tokens: Of each request.
-        output_tokens: Of each request.
-        utilisation: Share of the paid hours in which that many requests are there.
-        efficiency: What is reached of the devices' peaks.
+            (not counted if missing).
+        devices: Rows of hardware_specs.csv.
+        prices: Rows of the price book; a device may have several offers.
+        bits: Bits of a weight: 16, 8 or 4.
+        concurrency: Requests in memory at once.
+        prompt_tokens: Prompt length of each request.
+        output_tokens: Answer length of each request.
+        utilisation: Share of the paid hours in which the devices are busy.
+        efficiency: Share of the devices' peaks that is reached.
 
     Returns:
-        `num_devices` is the fewest of `COUNTS` that hold weights and cache; missing where 16
-        do not. `usd_per_hour` and `usd_per_hour_high` are the cheapest and the dearest offer
-        for so many. `usd_per_mtok` is `cost.usd_per_mtok` of the estimated throughput.
-        `missing` names what is not known.
+        `num_devices` is the smallest of `COUNTS` that holds weights and cache; missing if 16
+        devices do not. `usd_per_hour` and `usd_per_hour_high` are the cheapest and the dearest
+        offer for that many. `usd_per_mtok` is `unit_cost.usd_per_mtok` of the estimated
+        throughput. `missing` names the unknown inputs.
 
     Raises:
-        BadInput: A number that cannot be.
+        BadInput: A length or concurrency below 1, or an impossible utilisation.
     """
     for name, value in {
         "concurrency": concurrency,
@@ -123,7 +123,7 @@ def device_fit(
                         "tokens_per_s": timed.tokens_per_s,
                     }
                     if row.get("usd_per_hour") is not None:
-                        # Requests come one after the other: each reads its prompt first.
+                        # Prompts are prefilled one after the other.
                         request_s = (
                             timed.ttft_ms * concurrency + timed.tpot_ms * (output_tokens - 1)
                         ) / 1e3
@@ -140,18 +140,18 @@ def device_fit(
 
 
 def cheapest_devices(fitted: pd.DataFrame, model: str, bits: int) -> pd.Series | None:
-    """The cheapest devices that hold a model at a precision; None where none has a price."""
+    """The cheapest devices that hold a model at a precision; None if none has a price."""
     rows = fitted[(fitted["model"] == model) & (fitted["bits"] == bits)]
     rows = rows.dropna(subset=["usd_per_hour"])
     return None if rows.empty else rows.sort_values("usd_per_hour", kind="stable").iloc[0]
 
 
 def sized_models(models: pd.DataFrame, shapes: pd.DataFrame) -> pd.DataFrame:
-    """The catalogue's models as `fit` wants them: those whose size is known.
+    """The catalogue's models of known size, in the columns that `device_fit` takes.
 
     Args:
-        models: Of the catalogue.
-        shapes: Of the catalogue.
+        models: The catalogue's table of models.
+        shapes: The catalogue's table of shapes.
     """
     known = models.dropna(subset=["params_total_b"]).merge(shapes, on="model", how="left")
     kv = [
@@ -172,11 +172,11 @@ def models_named(names: list[str], sized: pd.DataFrame) -> pd.DataFrame:
     """The models of these names; `7B` or `0.5B` is a dense model of that size.
 
     Args:
-        names: Of the catalogue, or sizes.
-        sized: As `with_shapes` gives them.
+        names: Names in the catalogue, or sizes.
+        sized: As from `sized_models`.
 
     Raises:
-        BadInput: A name that is neither.
+        BadInput: A name that is neither in the catalogue nor a size.
     """
     rows = []
     for name in names:
@@ -188,8 +188,8 @@ def models_named(names: list[str], sized: pd.DataFrame) -> pd.DataFrame:
             rows.append({"model": name.strip(), "params_b": float(size[1])})
         else:
             raise BadInput(
-                f"{name!r} is neither a model of the catalogue with a published size nor a size "
-                "as in 7B. `explorer published` lists the models."
+                f"{name!r} is neither a model in the catalogue with a published size nor a size "
+                "such as 7B. `explorer published` lists the models."
             )
     columns = ["model", "params_b", "active_params_b", "kv_bytes_per_token"]
     frame = pd.DataFrame(rows, columns=columns)
@@ -200,17 +200,17 @@ def devices_named(names: list[str], specs: pd.DataFrame) -> pd.DataFrame:
     """The devices of these names.
 
     Args:
-        names: As hardware_specs.csv has them, in any case.
-        specs: Of the catalogue.
+        names: Names as in hardware_specs.csv; case does not matter.
+        specs: The catalogue's table of devices.
 
     Raises:
-        BadInput: A device that is not there, with those that are.
+        BadInput: An unknown device; the message lists the known ones.
     """
     known = {str(name).lower(): name for name in specs["hardware"]}
     for name in names:
         if name.strip().lower() not in known:
             raise BadInput(
-                f"The catalogue knows no device {name!r}; it has {', '.join(specs['hardware'])}."
+                f"The catalogue has no device {name!r}. Choose {', '.join(specs['hardware'])}."
             )
     wanted = [known[name.strip().lower()] for name in names]
     return specs.set_index("hardware").loc[list(dict.fromkeys(wanted))].reset_index()
@@ -219,16 +219,16 @@ def devices_named(names: list[str], specs: pd.DataFrame) -> pd.DataFrame:
 def _held(
     model: Mapping[Any, Any], device: Mapping[Any, Any], bits: int, num_tokens: int
 ) -> dict[str, Any]:
-    """How many devices hold the weights and the cache of so many tokens."""
+    """How many devices hold the weights and the cache of `num_tokens` tokens."""
     weights_gb = roofline.weight_bytes(1e9 * model["params_b"], bits) / 1e9
     kv = _kv(model)
     kv_gb = None if kv is None else kv * num_tokens / 1e9
     needed_gb = weights_gb + (kv_gb or 0.0)
-    one_gb = USABLE_MEMORY * device["memory_gb"]
-    count = next((n for n in COUNTS if n * one_gb >= needed_gb), None)
+    usable_gb = USABLE_MEMORY * device["memory_gb"]
+    count = next((n for n in COUNTS if n * usable_gb >= needed_gb), None)
     missing = []
     if kv_gb is None:
-        missing.append("the KV cache of this model is not known, so only weights are counted")
+        missing.append("the KV cache of this model is unknown, so only weights are counted")
     if count is None:
         missing.append(f"more than {COUNTS[-1]} devices would be needed")
     return {
@@ -244,15 +244,20 @@ def _held(
 
 
 def _price(num_devices: int, offers: list[dict[Any, Any]]) -> dict[str, Any]:
-    """The cheapest and the dearest offer for so many of a device; bundles are rented whole."""
+    """The cheapest and the dearest offer for these devices; bundles are rented whole."""
     if not offers:
         return {}
-    # A bundle larger than what is needed counts only where there is nothing smaller.
+    # A bundle larger than needed counts only if nothing smaller is offered.
     largest = max(num_devices, min(offer["min_units"] for offer in offers))
     rents = [
-        (math.ceil(num_devices / one["min_units"]) * one["min_units"] * one["usd_per_unit_hour"], i)
-        for i, one in enumerate(offers)
-        if one["min_units"] <= largest
+        (
+            math.ceil(num_devices / offer["min_units"])
+            * offer["min_units"]
+            * offer["usd_per_unit_hour"],
+            place,
+        )
+        for place, offer in enumerate(offers)
+        if offer["min_units"] <= largest
     ]
     cheapest = offers[min(rents)[1]]
     return {
@@ -270,6 +275,6 @@ def _kv(model: Mapping[Any, Any]) -> float | None:
 
 
 def _active(model: Mapping[Any, Any]) -> float:
-    """Billions of parameters that work on a token; all where no fewer are known."""
+    """Billions of parameters active per token; all of them unless stated otherwise."""
     value = model.get("active_params_b")
     return float(model["params_b"] if value is None or math.isnan(value) else value)

@@ -1,12 +1,12 @@
-"""What a planned run will take, from what earlier runs took on the same kind of device.
+"""How long planned runs will take, from earlier runs on the same kind of device.
 
-Nothing is invented: each part (training, testing, timing) is estimated only where an
-earlier run measured it, and the parts nobody has measured are named. Within one family a
-parameter costs about the same everywhere, so time per token, time per document and memory
-are straight lines in the number of parameters, and these in the number of layers.
+Nothing is invented: each part (training, evaluation, timing) is estimated only from earlier runs
+that measured it, and the other parts are named. Within one model family a parameter costs about
+the same everywhere, so times per token and per document are linear in the number of parameters,
+and that is linear in the number of layers.
 
-Times and memory of a run that was timed on a busy machine are not used. Its seconds of
-training and testing are: nobody watched the machine then, so they may be too long or not.
+The latency of runs that were timed on a busy machine is not used. Their seconds of training and
+evaluation are, because nothing watched the machine during those.
 """
 
 import dataclasses
@@ -19,24 +19,23 @@ from explorer.analysis import interference
 from explorer.specs import MAX_SHARE_PER_CUT, CheckpointStudent, DepthStudent, DistillSpec, RunSpec
 
 OTHER_SHORTCUTS = (
-    " No student there was taught with the same shortcuts (precision, tokens drawn), so the "
-    "training's time is a rough guess."
+    " No student there was trained with the same shortcuts (precision, sampled vocabulary), so the "
+    "training time is a rough guess."
 )
-"""Where only students with other shortcuts tell of a training's time."""
-
-NOTHING_TO_RUN = "All of it is already measured."
-"""The basis of an estimate of nothing."""
+"""Appended if the training time comes from students with other shortcuts."""
+NOTHING_TO_RUN = "Nothing to run: all results exist."
+"""The basis if no run is left."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What several runs will take together; None where no earlier run tells."""
+    """What several runs will take together; None if there is no earlier run to go by."""
 
     seconds: float | None
     basis: str
-    """On which earlier runs it rests."""
+    """The earlier runs behind the estimate, as a sentence."""
     unknown: tuple[str, ...]
-    """The parts that are missing in `seconds`, in words."""
+    """The parts that `seconds` excludes."""
 
 
 def estimate_runs(
@@ -46,14 +45,15 @@ def estimate_runs(
     device_name: str | None = None,
     before: Sequence[RunSpec] = (),
 ) -> Estimate:
-    """Seconds and memory of these runs, one after the other.
+    """Seconds of these runs, one after the other.
 
     Args:
-        specs: What will be run. Those that are finished in `runs` take nothing.
+        specs: The planned runs. Those that are finished in `runs` take no time.
         runs: As `frames.runs`; finished runs of the same teacher are looked at.
         scores: As `frames.scores`.
-        device_name: Only runs of this device count; None takes the newest run's device.
-        before: What will have run by then: a student that they teach is taught.
+        device_name: Only runs on this device count; None takes the newest run's device.
+        before: Runs that will have finished by then; students that they train are not trained
+            again.
 
     Returns:
         The sum over specs, with its basis.
@@ -67,7 +67,7 @@ def estimate_runs(
     past = interference.without_times(past)
     total, unknown = 0.0, set[str]()
     over = [spec for spec in (*before, *specs) if spec not in todo]
-    taught, chosen = (
+    trained, chosen = (
         {training_key(spec) for spec in over},
         {layer_choice_key(spec) for spec in over},
     )
@@ -75,27 +75,27 @@ def estimate_runs(
         alike = _same_runtime(spec, past)
         size = parameters_of(spec, runs) or parameters_of(_teacher_of(spec), runs)
         parts = {
-            "training": 0.0 if training_key(spec) in taught else _training_s(spec, size, past),
-            "testing": _testing_s(spec, size, alike, scores),
+            "training": 0.0 if training_key(spec) in trained else _training_s(spec, size, past),
+            "evaluation": _evaluation_s(spec, size, alike, scores),
             "timing": _timing_s(spec, size, alike),
         }
         greedy = getattr(spec.student, "choice", None) == "greedy"
         if greedy and layer_choice_key(spec) not in chosen:
             parts["the greedy choice of layers"] = None
-        taught.add(training_key(spec))
+        trained.add(training_key(spec))
         chosen.add(layer_choice_key(spec))
         total += sum(seconds for seconds in parts.values() if seconds is not None)
         unknown |= {name for name, seconds in parts.items() if seconds is None}
     names = past["device_name"].iloc[-1]
-    how_many = f"{len(past)} earlier run{'' if len(past) == 1 else 's'}"
-    guessed = not _taught(past).empty and any(
-        spec.distill and _taught_alike(spec.distill, past).empty for spec in todo
+    count = f"{len(past)} earlier run{'' if len(past) == 1 else 's'}"
+    guessed = not _trained(past).empty and any(
+        spec.distill and _trained_alike(spec.distill, past).empty for spec in todo
     )
     return Estimate(
         total or None,
-        f"From {how_many} on {names}."
+        f"From {count} on {names}."
         + (
-            f" {interference.left_out_sentence(num_busy, 'used for training and testing only')}."
+            f" {interference.left_out_sentence(num_busy, 'used for training and evaluation only')}."
             if num_busy
             else ""
         )
@@ -107,12 +107,12 @@ def estimate_runs(
 def _split(
     specs: list[RunSpec], runs: pd.DataFrame, device_name: str | None
 ) -> tuple[list[RunSpec], pd.DataFrame]:
-    """The specs that are still to be done, and the finished runs that can tell about them."""
+    """The specs that are left to run, and the finished runs to estimate them from."""
     finished = runs[runs["status"] == "finished"].sort_values("finished_at")
     done = set(finished["run_id"])
     todo = [spec for spec in specs if spec.run_id not in done]
     teachers = {spec.teacher for spec in todo}
-    # Of an imported run nobody knows the device.
+    # An imported run does not state its device.
     past = finished[finished["teacher"].isin(teachers)].dropna(subset=["device_name"])
     if not past.empty:
         past = past[past["device_name"] == (device_name or past["device_name"].iloc[-1])]
@@ -120,17 +120,17 @@ def _split(
 
 
 def training_key(spec: RunSpec) -> tuple[object, ...]:
-    """What decides a student; runs that measure the same one, as GGUF say, teach it once."""
+    """What decides a trained student. Runs that share it train the student once."""
     return spec.teacher, spec.student, spec.distill
 
 
 def layer_choice_key(spec: RunSpec) -> tuple[object, ...]:
-    """What decides which layers a student keeps; the teaching does not, so arms share it."""
+    """What decides which layers a student keeps; control arms share it."""
     return spec.teacher, spec.student, spec.distill.control() if spec.distill else None
 
 
 def _same_runtime(spec: RunSpec, past: pd.DataFrame) -> pd.DataFrame:
-    """The earlier runs that tell of a model's pace: in llama.cpp, in torch, or quantised there."""
+    """Earlier runs with the same runtime and bits: llama.cpp, torch, or quantised in torch."""
     in_llama_cpp = past["runtime"] == "llama.cpp"
     if spec.gguf:
         return past[in_llama_cpp]
@@ -140,7 +140,7 @@ def _same_runtime(spec: RunSpec, past: pd.DataFrame) -> pd.DataFrame:
 
 
 def parameters_of(spec: RunSpec, runs: pd.DataFrame) -> float | None:
-    """Parameters of the model that a spec measures, as it says itself or as earlier runs tell."""
+    """Parameters of the model that a spec measures, from the spec itself or earlier runs."""
     student = spec.student
     if student is None or isinstance(student, CheckpointStudent):
         return measured_value(spec.teacher if student is None else student.model, runs)
@@ -151,19 +151,19 @@ def parameters_of(spec: RunSpec, runs: pd.DataFrame) -> float | None:
 
 
 def large_steps(specs: list[RunSpec], runs: pd.DataFrame) -> dict[str, float]:
-    """Students that lose more than half of the parameters in one cut: label to share lost.
+    """Students that lose more than half of the parameters in one cut: share lost, by label.
 
-    A student whose size, or whose teacher's size, no run tells is left out.
+    Students of unknown size are left out, as are those cut from a model of unknown size.
     """
-    found = {}
+    shares = {}
     for spec in specs:
         if spec.student is None or spec.student.kind not in {"depth", "width", "both"}:
             continue
         whole = measured_value(spec.student.start or spec.teacher, runs)
         size = parameters_of(spec, runs)
         if whole and size and 1 - size / whole > MAX_SHARE_PER_CUT:
-            found[spec.student.label()] = 1 - size / whole
-    return found
+            shares[spec.student.label()] = 1 - size / whole
+    return shares
 
 
 def _teacher_of(spec: RunSpec) -> RunSpec:
@@ -171,7 +171,7 @@ def _teacher_of(spec: RunSpec) -> RunSpec:
 
 
 def measured_value(model: str, runs: pd.DataFrame, what: str = "num_parameters") -> float | None:
-    """A column of a model by its name: of a run's student, or of a teacher that was measured."""
+    """A model's value in a column, from the run of that student or teacher."""
     if model.startswith("run:"):
         rows = runs["run_id"] == model.removeprefix("run:")
     else:
@@ -181,7 +181,7 @@ def measured_value(model: str, runs: pd.DataFrame, what: str = "num_parameters")
 
 
 def _uncut_widths(teacher: str, runs: pd.DataFrame) -> pd.DataFrame:
-    """A teacher and its depth students: the models in which only the layers differ."""
+    """A teacher and its depth students, which differ only in their layers."""
     rows = (runs["teacher"] == teacher) & (runs["role"] == "teacher")
     return runs[rows | ((runs["teacher"] == teacher) & (runs["kind"] == "depth"))]
 
@@ -191,9 +191,8 @@ def _line(
 ) -> float | None:
     """A value at a size, from measured (size, value) pairs.
 
-    Two or more different sizes give a least-squares line, kept above `least`
-    times the smallest measured value, so that a far extrapolation never reaches zero; a
-    single one gives its median.
+    Two or more sizes give a least-squares line, kept above `least` times the smallest measured
+    value, so that an extrapolation never reaches zero. A single size gives the median.
     """
     pairs = pd.DataFrame({"size": sizes, "value": values}).dropna().astype(float)
     if pairs.empty:
@@ -205,34 +204,34 @@ def _line(
 
 
 def _training_s(spec: RunSpec, size: float | None, past: pd.DataFrame) -> float | None:
-    """Seconds of the training, without the teacher's one shared pass over the corpus."""
+    """Seconds of training, without the teacher's shared pass over the corpus."""
     if spec.distill is None:
         return 0.0
-    alike = _taught_alike(spec.distill, past)
-    taught = _taught(past) if alike.empty else alike
-    per_token = taught["train_seconds"] / taught["scored_tokens"]
-    rate = _line(taught["num_parameters"], per_token, size)
+    alike = _trained_alike(spec.distill, past)
+    trained = _trained(past) if alike.empty else alike
+    per_token = trained["train_seconds"] / trained["scored_tokens"]
+    rate = _line(trained["num_parameters"], per_token, size)
     return None if rate is None else rate * spec.distill.max_tokens
 
 
-def _taught(past: pd.DataFrame) -> pd.DataFrame:
+def _trained(past: pd.DataFrame) -> pd.DataFrame:
     return past[past["scored_tokens"].fillna(0) > 0]
 
 
-def _taught_alike(distill: DistillSpec, past: pd.DataFrame) -> pd.DataFrame:
-    """Those taught with the same shortcuts, which make a step more than twice as fast."""
-    taught = _taught(past)
-    if taught.empty:
-        return taught
-    narrow = distill.in_bfloat16(str(taught["device"].iloc[-1]))
-    same_dtype = taught["train_dtype"] == ("bfloat16" if narrow else "float32")
-    return taught[same_dtype & (taught["vocab_sample"].notna() == bool(distill.vocab_sample))]
+def _trained_alike(distill: DistillSpec, past: pd.DataFrame) -> pd.DataFrame:
+    """Students trained with the same shortcuts, which make a step more than twice as fast."""
+    trained = _trained(past)
+    if trained.empty:
+        return trained
+    narrow = distill.in_bfloat16(str(trained["device"].iloc[-1]))
+    same_dtype = trained["train_dtype"] == ("bfloat16" if narrow else "float32")
+    return trained[same_dtype & (trained["vocab_sample"].notna() == bool(distill.vocab_sample))]
 
 
-def _testing_s(
+def _evaluation_s(
     spec: RunSpec, size: float | None, past: pd.DataFrame, scores: pd.DataFrame
 ) -> float | None:
-    """Seconds of the tasks; None when one of them was never run."""
+    """Seconds of the tasks; None if one of them was never run."""
     if spec.capability is None:
         return 0.0
     timed = scores[scores["headline"]].merge(past[["run_id", "num_parameters"]], on="run_id")
@@ -241,9 +240,9 @@ def _testing_s(
         rows = task_rows(name, timed)
         if rows.empty:
             return None
-        for _, one in rows.groupby("task"):
-            documents = num_documents(one, spec.capability.limit)
-            rate = _line(one["num_parameters"], one["seconds"] / one["num_documents"], size)
+        for _, task in rows.groupby("task"):
+            documents = num_documents(task, spec.capability.limit)
+            rate = _line(task["num_parameters"], task["seconds"] / task["num_documents"], size)
             if rate is None:
                 return None
             total += rate * documents
@@ -251,29 +250,29 @@ def _testing_s(
 
 
 def task_rows(name: str, scores: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a task, or of a group: its tasks begin with its name, as lm-eval's own do."""
+    """The rows of a task, or of a group, whose tasks begin with its name as in lm-eval."""
     exactly = scores["task"] == name
     return scores[exactly if exactly.any() else scores["task"].str.startswith(f"{name}_")]
 
 
 def num_documents(scores: pd.DataFrame, limit: int | None) -> int:
-    """Documents that these tasks will ask with this limit: each task's own number, capped."""
+    """Documents of these tasks under this limit."""
     known = scores["num_documents_total"].fillna(scores["num_documents"])
     totals = known.groupby(scores["task"]).max()
     return int(totals.clip(upper=limit).sum() if limit else totals.sum())
 
 
 def _timing_s(spec: RunSpec, size: float | None, past: pd.DataFrame) -> float | None:
-    """Seconds of the timed answers; a student is timed in turns with its teacher."""
+    """Seconds of the timed requests; a student is timed in turns with its teacher."""
     if spec.latency is None:
         return 0.0
-    asked = spec.latency
+    latency = spec.latency
     ttft_ms = _line(past["num_parameters"], past["ttft_ms"] / past["prompt_tokens"], size)
     tpot_ms = _line(past["num_parameters"], past["tpot_ms"], size)
     if ttft_ms is None or tpot_ms is None:
         return None
-    answer_ms = ttft_ms * asked.prompt_tokens + tpot_ms * (asked.output_tokens - 1)
+    answer_ms = ttft_ms * latency.prompt_tokens + tpot_ms * (latency.output_tokens - 1)
     if not spec.is_teacher:
-        theirs = past["teacher_latency_ms"].median()
-        answer_ms += float(theirs) if pd.notna(theirs) else answer_ms
-    return (asked.warmup + asked.repeats) * answer_ms / 1e3
+        teacher_ms = past["teacher_latency_ms"].median()
+        answer_ms += float(teacher_ms) if pd.notna(teacher_ms) else answer_ms
+    return (latency.warmup + latency.repeats) * answer_ms / 1e3

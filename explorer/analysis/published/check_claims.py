@@ -1,7 +1,7 @@
-"""The four claims that everyone repeats, each with its verdict and the points for and against.
+"""Four widespread claims about distillation, each with a verdict and the points for and against.
 
-A claim is said of many models at once, so it holds where every published point agrees,
-holds in part where some do, and is not supported where none does.
+A claim is about many models at once. It holds if every published point agrees, holds in part if
+some do, and is not supported if none does.
 """
 
 import dataclasses
@@ -18,30 +18,30 @@ from explorer.records.rows import row_dicts
 KEPT, SHARE, RENT_USD, GEMINI_KEPT, TENTH = 0.95, 0.10, 2.0, 0.90, 0.10
 """95 % kept; 10 % of the cost; $2 an hour; 90 % kept; a tenth of the latency."""
 LARGE_TEACHER = "DeepSeek-R1"
-"""The nearest open model to 700 B: 671 B, of which 37 B work on a token."""
+"""The open model closest to 700 B: 671 B, of which 37 B are active per token."""
 LARGE_SHRINK = 5.0
-"""From here on a student is called much smaller."""
+"""From this factor on, a student counts as much smaller."""
 SEVENTY = "DeepSeek-R1-Distill-Llama-70B"
 CONSUMER = ("RTX 4090", "RTX 5090")
-"""The consumer cards of the price book."""
+"""The consumer cards in the price book."""
 POINT_COLUMNS = ["point", "value", "basis", "source_url"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A claim, what the data say of it, and the data."""
+    """A claim, its verdict and its evidence."""
 
     key: str
-    said: str
-    """The claim in the words in which it is repeated."""
+    text: str
+    """The claim as it is usually stated."""
     verdict: str
     """Holds, Holds in part, Not supported or Not known."""
     why: str
-    """The verdict's reason, with its numbers."""
+    """The reason for the verdict, with numbers."""
     supporting: pd.DataFrame
     """Points that agree: point, value, basis (published or estimated), source_url."""
     opposing: pd.DataFrame
-    """Points that do not."""
+    """Points that disagree."""
 
 
 def check_claims(
@@ -50,13 +50,13 @@ def check_claims(
     speeds: pd.DataFrame,
     deployments: pd.DataFrame,
 ) -> list[Claim]:
-    """The four claims, judged.
+    """The four claims with their verdicts.
 
     Args:
-        rows: As `published.retention` with `published.add_api_prices`.
-        fitted: As `fit.fit`, of the models of `rows` that have a size.
-        speeds: Of the catalogue.
-        deployments: Of the catalogue.
+        rows: As from `published_retention.published_retention` with `add_api_prices`.
+        fitted: As from `device_fit.device_fit`, for the models of `rows` whose size is known.
+        speeds: The catalogue's table of speeds.
+        deployments: The catalogue's table of deployments.
     """
     return [
         capability_claim(rows),
@@ -71,7 +71,7 @@ def capability_claim(rows: pd.DataFrame) -> Claim:
     distilled = rows[published_retention.is_distilled(rows)]
     points = _points(
         _pairs_in_words(distilled),
-        [_kept(row) for row in row_dicts(distilled)],
+        [_kept_text(row) for row in row_dicts(distilled)],
         distilled["source_url"],
     )
     reaching = distilled["raw_ratio"] >= KEPT
@@ -98,9 +98,9 @@ def cost_claim(rows: pd.DataFrame, fitted: pd.DataFrame, deployments: pd.DataFra
     """A 7B to 70B student of a 700B teacher costs a tenth."""
     students = rows[rows["compared_to"] == LARGE_TEACHER].drop_duplicates("student")
     students = students[students["params_b"].between(7, 70)]
-    found: list[tuple[str, float, str, str]] = []
+    points: list[tuple[str, float, str, str]] = []
     for row in row_dicts(students.dropna(subset=["price_share"])):
-        found.append(
+        points.append(
             (
                 f"{row['student']}: a million output tokens at {row['seller']}",
                 row["price_share"],
@@ -108,7 +108,7 @@ def cost_claim(rows: pd.DataFrame, fitted: pd.DataFrame, deployments: pd.DataFra
                 row["price_url"],
             )
         )
-        found.append(
+        points.append(
             (
                 f"{row['student']}: a million input tokens at {row['seller']}",
                 row["price_share_input"],
@@ -121,7 +121,7 @@ def cost_claim(rows: pd.DataFrame, fitted: pd.DataFrame, deployments: pd.DataFra
         for bits in (16, 4):
             own = cheapest_devices(fitted, row["student"], bits)
             if own is not None and teacher is not None:
-                found.append(
+                points.append(
                     (
                         f"{row['student']}: rent per hour of {own['num_devices']:.0f} "
                         f"{own['hardware']} at {bits} bits, of {teacher['num_devices']:.0f} "
@@ -131,16 +131,16 @@ def cost_claim(rows: pd.DataFrame, fitted: pd.DataFrame, deployments: pd.DataFra
                         own["price_url"],
                     )
                 )
-    frame = pd.DataFrame(found, columns=["point", "share", "basis", "source_url"])
+    frame = pd.DataFrame(points, columns=["point", "share", "basis", "source_url"])
     reaching = frame["share"] <= SHARE
     api, rent = frame["basis"] == "published", frame["basis"] == "estimated"
     keeps = rows.loc[rows["student"].isin(students["student"]), "raw_ratio"]
     why = (
         f"By API price {int((reaching & api).sum())} of {int(api.sum())} figures are a tenth or "
         f"less; by rented hour, estimated, {int((reaching & rent).sum())} of {int(rent.sum())}. "
-        f"What these students keep for it: {_range(keeps)} of the raw score. A cheaper hour is "
-        "no cheaper token: the teacher is a mixture of experts, of which 37 B of 671 B work on "
-        "a token."
+        f"These students keep {_range(keeps)} of the raw score. A cheaper hour does not mean a "
+        "cheaper token: the teacher is a mixture of experts with 37 B of 671 B parameters active "
+        "per token."
     )
     frame["value"] = [numbers.percent(share) for share in frame["share"]]
     frame = frame.sort_values("share")
@@ -177,13 +177,13 @@ def consumer_rent_claim(fitted: pd.DataFrame) -> Claim:
         },
         index=rows.index,
     )
-    # The dearest of the offers decides: a claim of $2 is no claim of "$2 if you are lucky".
+    # The dearest offer decides: the claim is about $2, not about the luckiest price.
     reaching = rows["usd_per_hour_high"] <= RENT_USD
-    one = rows["num_devices"] == 1
+    on_one_card = rows["num_devices"] == 1
     cheap = rows[reaching].sort_values("usd_per_hour")
     why = "No consumer card with a price holds it."
     if len(rows):
-        why = ("No precision fits on one card. " if not one.any() else "") + (
+        why = ("No precision fits on one card. " if not on_one_card.any() else "") + (
             f"The cheapest that fits is {cheap['bits'].iloc[0]} bits on "
             f"{cheap['num_devices'].iloc[0]:.0f} {cheap['hardware'].iloc[0]}, "
             f"{numbers.dollars(cheap['usd_per_hour'].iloc[0])} to "
@@ -193,8 +193,8 @@ def consumer_rent_claim(fitted: pd.DataFrame) -> Claim:
         )
         why += (
             f"{int(reaching.sum())} of {len(rows)} combinations of card and precision stay at or "
-            "below $2 at every offer in the price book. An hour's price says nothing of a "
-            "token's: the Economics page estimates both."
+            "below $2 at every offer in the price book. The price of an hour says nothing about "
+            "the price of a token; the Economics page estimates both."
         )
     order = rows["usd_per_hour"].sort_values().index
     return Claim(
@@ -210,10 +210,10 @@ def consumer_rent_claim(fitted: pd.DataFrame) -> Claim:
 def gemini_claim(rows: pd.DataFrame, speeds: pd.DataFrame) -> Claim:
     """A distilled Gemini keeps 90 % at a tenth of the latency."""
     pairs = rows[(rows["family"] == "Gemini") & rows["student"].str.contains("Flash")]
-    kept = pairs["raw_ratio"] >= GEMINI_KEPT
+    reaching = pairs["raw_ratio"] >= GEMINI_KEPT
     capable = _points(
         _pairs_in_words(pairs),
-        [_kept(row) for row in row_dicts(pairs)],
+        [_kept_text(row) for row in row_dicts(pairs)],
         pairs["source_url"],
     )
     slow = speeds.assign(
@@ -234,26 +234,26 @@ def gemini_claim(rows: pd.DataFrame, speeds: pd.DataFrame) -> Claim:
         slow["source_url"],
     )
     verdict = _verdict(fast)
-    if verdict == "Holds" and not kept.all():
+    if verdict == "Holds" and not reaching.all():
         verdict = "Holds in part"
     cheap = pairs["price_share"].dropna()
     why = (
-        f"{int(kept.sum())} of {len(pairs)} published comparisons keep 90 %, and "
+        f"{int(reaching.sum())} of {len(pairs)} published comparisons keep 90 %, and "
         f"{int(fast.sum())} of {len(slow)} published speeds are a tenth: they are "
         f"{_range(slow['share'], percent=False)} of the time. "
     )
     if (cheap <= TENTH).any():
         why += (
-            f"A tenth is nearer to the price: {_range(cheap)} of the larger model's for output "
-            "tokens."
+            f"A tenth is closer to the price: output tokens cost {_range(cheap)} of the larger "
+            "model's price."
         )
     return Claim(
         "gemini",
         "A distilled Gemini keeps 90 % of the capability at a tenth of the latency.",
         verdict,
         why,
-        pd.concat([timed[fast], capable[kept]]),
-        pd.concat([timed[~fast], capable[~kept]]),
+        pd.concat([timed[fast], capable[reaching]]),
+        pd.concat([timed[~fast], capable[~reaching]]),
     )
 
 
@@ -285,7 +285,7 @@ def _pairs_in_words(rows: pd.DataFrame) -> list[str]:
     return words
 
 
-def _kept(row: Mapping[Any, Any]) -> str:
+def _kept_text(row: Mapping[Any, Any]) -> str:
     raw = numbers.percent(row["raw_ratio"])
     if numbers.missing(row["retention"]):
         return f"{raw} raw"
@@ -295,7 +295,7 @@ def _kept(row: Mapping[Any, Any]) -> str:
 def _deployed(
     model: str, fitted: pd.DataFrame, deployments: pd.DataFrame
 ) -> "pd.Series[float] | None":
-    """The devices on which others run a model, with their price as `fit` has it."""
+    """The devices on which others run a model, with their price as in `fitted`."""
     rows = deployments[deployments["model"] == model].merge(
         fitted.assign(bits=fitted["bits"].astype(str)),
         on=["model", "hardware", "bits", "num_devices"],

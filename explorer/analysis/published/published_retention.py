@@ -1,7 +1,7 @@
 """What published students keep of the models they are compared with.
 
-A ratio is taken only inside one table of one publisher, on one benchmark, in one setting:
-two papers' MMLU are two tests. Published scores have no interval, so neither have these.
+A ratio is taken only within one table of one publisher, on one benchmark, in one setting: two
+papers' MMLU are two different tests. Published scores have no intervals, so the ratios have none.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from explorer.analysis.planning import device_fit
 from explorer.records.rows import row_dicts
 
 LEAST_ABOVE_CHANCE = 0.05
-"""A teacher nearer to a guesser has nothing to keep: the corrected ratio would be noise."""
+"""Closer to chance than this, a teacher's corrected ratio would be noise."""
 
 RELATIONS = (
     "distilled from it",
@@ -23,7 +23,7 @@ RELATIONS = (
     "smaller sibling",
     "not distilled",
 )
-"""What a student is to the model that it is compared with, the closest first."""
+"""How a student relates to the model that it is compared with, the closest first."""
 
 MEANS = [
     "raw_ratio",
@@ -62,25 +62,25 @@ COLUMNS = [
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """All that the catalogue says of students, as frames."""
+    """What the catalogue says about students, as frames."""
 
     rows: pd.DataFrame
-    """A row a student and table, named by `label`: `retention`, prices and estimated rent."""
+    """One row per student and table, indexed by `point_label`, with prices and estimated rent."""
     detail: pd.DataFrame
-    """A row a student, table and benchmark: `benchmarks`."""
+    """One row per student, table and benchmark: see `benchmark_pairs`."""
     fitted: pd.DataFrame
-    """Which devices hold these models: `fit.fit`."""
+    """The devices that hold these models: see `device_fit`."""
 
 
 def collect_published(
     tables: Mapping[str, pd.DataFrame], *, bits: int = 16, concurrency: int = 8
 ) -> Published:
-    """Put the catalogue together.
+    """Join the catalogue's tables.
 
     Args:
         tables: Every table of the catalogue by its name.
-        bits: Of the weights, for the estimated rent.
-        concurrency: Requests held in memory at once, for the estimated rent.
+        bits: Bits of a weight, for the estimated rent.
+        concurrency: Requests in memory at once, for the estimated rent.
     """
     pairs, scores, chance = tables["pairs"], tables["scores"], tables["chance"]
     rows = published_retention(pairs, scores, chance, tables["models"], tables["tables"])
@@ -95,17 +95,17 @@ def collect_published(
     rows = add_api_prices(rows, tables["api_prices"])
     rows = add_estimated_rent(rows, fitted, bits)
     rows.index = pd.Index(
-        [point_label(*one) for one in zip(rows["student"], rows["table_id"], strict=True)],
+        [point_label(*names) for names in zip(rows["student"], rows["table_id"], strict=True)],
         name="point",
     )
     return Published(rows, benchmark_pairs(pairs, scores, chance), fitted)
 
 
 def relation(method: str, disclosed: str, declared: str) -> str:
-    """What a student is to the model that it is compared with: one of `RELATIONS`.
+    """How a student relates to the model that it is compared with: one of `RELATIONS`.
 
-    The method decides first: who calls a model a smaller sibling, and says no word of
-    distillation, has not distilled it.
+    The method decides first: a model whose publisher does not mention distillation counts as a
+    smaller sibling.
     """
     if method.startswith("none"):
         return "not distilled"
@@ -117,29 +117,29 @@ def relation(method: str, disclosed: str, declared: str) -> str:
 
 
 def is_distilled(rows: pd.DataFrame) -> "pd.Series[bool]":
-    """Which rows are of a distilled student, whoever its teacher was."""
+    """Whether each row's student was distilled, from whichever teacher."""
     return rows["relation"].str.startswith("distilled")
 
 
 def benchmark_pairs(
     pairs: pd.DataFrame, scores: pd.DataFrame, chance: pd.DataFrame
 ) -> pd.DataFrame:
-    """A row a pair and benchmark that both were scored on in the pair's table.
+    """One row per pair and benchmark on which both were scored in the pair's table.
 
     Args:
         pairs: student, compared_to, table_id.
-        scores: Of the catalogue, in percent where the unit is %.
+        scores: The catalogue's table of scores, in percent where the unit is %.
         chance: benchmark, chance in [0, 1).
 
     Returns:
-        `student_score`, `teacher_score`, `raw_ratio` (inverted where less is better),
-        `chance`, `retention` (corrected for guessing; missing where chance is not known, or
-        the teacher is not clearly above it) and `left_out`, the reason why a row does not
-        count in the mean, empty where it does.
+        `student_score`, `teacher_score`, `raw_ratio` (inverted where lower is better),
+        `chance`, `retention` (corrected for guessing; missing if chance is unknown or the
+        teacher is not clearly above it) and `left_out`, the reason why a row does not count in
+        the mean, empty if it counts.
     """
-    kept = ["table_id", "benchmark", "score", "setting", "unit", "higher_is_better", "model"]
+    columns = ["table_id", "benchmark", "score", "setting", "unit", "higher_is_better", "model"]
     own = pairs[["student", "compared_to", "table_id"]].merge(
-        scores[kept].rename(columns={"model": "student"}), on=["table_id", "student"]
+        scores[columns].rename(columns={"model": "student"}), on=["table_id", "student"]
     )
     both = own.merge(
         scores[["table_id", "benchmark", "score", "setting", "model"]].rename(
@@ -169,10 +169,10 @@ def published_retention(
     models: pd.DataFrame,
     tables: pd.DataFrame,
 ) -> pd.DataFrame:
-    """A row a pair and table: the means over its benchmarks, and who is who.
+    """One row per pair and table: the means over its benchmarks, and facts about both models.
 
-    All arguments are tables of the catalogue. `raw_ratio` and `retention` are plain means,
-    1.0 is the teacher's; a student may pass it. Pairs that share no benchmark are left out.
+    All arguments are tables of the catalogue. `raw_ratio` and `retention` are plain means, where
+    1.0 is the teacher; a student may exceed it. Pairs that share no benchmark are left out.
     """
     detail = benchmark_pairs(pairs, scores, chance)
     keys = ["student", "compared_to", "table_id"]
@@ -232,16 +232,16 @@ def published_retention(
 
 
 def add_api_prices(rows: pd.DataFrame, api_prices: pd.DataFrame) -> pd.DataFrame:
-    """Add what an API asks for the student, from a seller that also sells the teacher if any.
+    """Add the student's API price, from a seller that also sells the teacher if there is one.
 
     Args:
-        rows: As `retention` gives them.
-        api_prices: Of the catalogue.
+        rows: As from `published_retention`.
+        api_prices: The catalogue's table of API prices.
 
     Returns:
         The rows with `api_usd_per_mtok_output`, `api_usd_per_mtok_input`, `seller`,
         `price_date` and, where one seller has both, `price_share` and `price_share_input`: the
-        student's price over the teacher's. Missing where nobody's price is known.
+        student's price over the teacher's. Missing if no price is known.
     """
     priced = api_prices.sort_values("output_usd_per_m", kind="stable")
     by_model = {str(name): group for name, group in priced.groupby("catalogue_model")}
@@ -262,42 +262,42 @@ def add_api_prices(rows: pd.DataFrame, api_prices: pd.DataFrame) -> pd.DataFrame
 
 
 def _api_price(own: pd.DataFrame | None, teacher: pd.DataFrame | None) -> dict[str, object]:
-    """The cheapest offer of a student; one whose seller has the teacher comes first."""
+    """A student's cheapest offer, preferably from a seller that also has the teacher."""
     if own is None:
         return {}
     offers = {} if teacher is None else teacher.set_index("provider").to_dict("index")
     rows = row_dicts(own)
-    one = next((row for row in rows if row["provider"] in offers), rows[0])
-    other = offers.get(one["provider"])
-    found: dict[str, object] = {
-        "api_usd_per_mtok_output": one["output_usd_per_m"],
-        "api_usd_per_mtok_input": one["input_usd_per_m"],
-        "seller": one["provider"],
-        "price_date": one["vendor_page_checked_on"] or one["price_as_of"],
-        "price_url": one["source_url"],
+    offer = next((row for row in rows if row["provider"] in offers), rows[0])
+    teacher_offer = offers.get(offer["provider"])
+    price: dict[str, object] = {
+        "api_usd_per_mtok_output": offer["output_usd_per_m"],
+        "api_usd_per_mtok_input": offer["input_usd_per_m"],
+        "seller": offer["provider"],
+        "price_date": offer["vendor_page_checked_on"] or offer["price_as_of"],
+        "price_url": offer["source_url"],
     }
-    if other:
-        found["price_share"] = one["output_usd_per_m"] / other["output_usd_per_m"]
-        found["price_share_input"] = one["input_usd_per_m"] / other["input_usd_per_m"]
-    return found
+    if teacher_offer:
+        price["price_share"] = offer["output_usd_per_m"] / teacher_offer["output_usd_per_m"]
+        price["price_share_input"] = offer["input_usd_per_m"] / teacher_offer["input_usd_per_m"]
+    return price
 
 
 def point_label(student: str, table_id: str) -> str:
-    """The name of a point: one student in one table."""
+    """The name of a point, which is one student in one table."""
     return f"{student} · {table_id}"
 
 
 def add_estimated_rent(rows: pd.DataFrame, fitted: pd.DataFrame, bits: int) -> pd.DataFrame:
-    """Add what the cheapest devices that hold each student cost per hour, estimated.
+    """Add the estimated rent per hour of the cheapest devices that hold each student.
 
     Args:
-        rows: As `retention` gives them.
-        fitted: As `fit.fit`.
-        bits: Of the weights.
+        rows: As from `published_retention`.
+        fitted: As from `device_fit.device_fit`.
+        bits: Bits of a weight.
 
     Returns:
         The rows with `usd_per_hour`, `usd_per_hour_high` and `devices`, in words; missing
-        where the size is not published or no device with a price holds it.
+        if the size is not published or no device with a price holds it.
     """
     offers = fitted[fitted["bits"] == bits].dropna(subset=["usd_per_hour"])
     cheapest = offers.sort_values("usd_per_hour", kind="stable").drop_duplicates("model")
@@ -312,14 +312,14 @@ def add_estimated_rent(rows: pd.DataFrame, fitted: pd.DataFrame, bits: int) -> p
 
 
 def published_headline(rows: pd.DataFrame, target: float = 0.95) -> str:
-    """One sentence that says what these rows show.
+    """One sentence on what these rows show.
 
     Args:
-        rows: As `retention` gives them.
+        rows: As from `published_retention`.
         target: Share of the larger model's raw score.
     """
     if rows.empty:
-        return "No published comparison fits the filters."
+        return "No published comparison matches the filters."
     reaching = rows[rows["raw_ratio"] >= target]
     share = numbers.percent(target, digits=2)
     if reaching.empty:
@@ -331,10 +331,11 @@ def published_headline(rows: pd.DataFrame, target: float = 0.95) -> str:
     sized = reaching.dropna(subset=["shrink"]).sort_values("shrink")
     most = ""
     if len(sized):
-        one = sized.iloc[-1]
+        smallest = sized.iloc[-1]
         most = (
-            f"; the smallest for its teacher is {one['student']}, "
-            f"{numbers.significant(one['shrink'], 2)} times smaller than {one['compared_to']}"
+            f"; the smallest for its teacher is {smallest['student']}, "
+            f"{numbers.significant(smallest['shrink'], 2)} times smaller than "
+            f"{smallest['compared_to']}"
         )
     return (
         f"{len(reaching)} of {len(rows)} published comparisons keep {share} or more of the larger "

@@ -142,7 +142,7 @@ def _rent(row: dict[Any, Any]) -> str:
 def claim_card(claim: Claim) -> None:
     """A claim with its verdict, the reason, and the points on both sides."""
     with st.container(border=True, key=f"claim_{claim.key}", height="stretch"):
-        st.markdown(f"**{text_format.md(claim.said)}**")
+        st.markdown(f"**{text_format.md(claim.text)}**")
         st.badge(claim.verdict, color=COLOURS[claim.verdict])  # type: ignore[arg-type]  # the names are Streamlit's
         st.markdown(text_format.md(claim.why))
         with st.expander(
