@@ -89,13 +89,13 @@ def published(
                 f"There is no family {', '.join(sorted(unknown))}. The families are {known}."
             )
         rows = rows[rows["family"].isin(family)]
-    words = run_table.published_table(rows)
+    cells = run_table.published_table(rows)
     if format == "table":
-        sources = words.drop_duplicates("Table")
-        words = words.drop(columns=["Source"])
+        sources = cells.drop_duplicates("Table")
+        cells = cells.drop(columns=["Source"])
     print_or_write(
         rows.reset_index(drop=True),
-        words,
+        cells,
         format,
         out,
         wide=wide,

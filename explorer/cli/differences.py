@@ -114,9 +114,9 @@ def print_tables(differences: list[dict[str, Any]], *, wide: bool = False) -> No
     for pair in differences:
         console.print(f"\n{pair['run']} against {pair['reference']}", markup=False)
         suite = pair["suite"]
-        words = [*map(_task_in_words, pair["tasks"]), _suite_in_words(suite)]
+        cells = [*map(_task_cells, pair["tasks"]), _suite_cells(suite)]
         left_out += print_table(
-            pd.DataFrame(words),
+            pd.DataFrame(cells),
             identifying=["Task"],
             wide=wide,
             note=False,
@@ -127,7 +127,7 @@ def print_tables(differences: list[dict[str, Any]], *, wide: bool = False) -> No
     say_left_out(left_out)
 
 
-def _task_in_words(row: dict[str, Any]) -> dict[str, str]:
+def _task_cells(row: dict[str, Any]) -> dict[str, str]:
     shows = difference_table.detectable_cell(row)
     return {
         "Task": row["task"],
@@ -142,7 +142,7 @@ def _task_in_words(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _suite_in_words(suite: dict[str, Any]) -> dict[str, str]:
+def _suite_cells(suite: dict[str, Any]) -> dict[str, str]:
     return {
         "Task": "suite",
         "Documents": f"{suite['num_documents']:,}",

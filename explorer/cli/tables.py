@@ -36,7 +36,7 @@ PAGE_ROWS = 50
 
 def print_or_write(
     raw: pd.DataFrame,
-    words: pd.DataFrame,
+    cells: pd.DataFrame,
     format: str,
     out: Path | None,
     *,
@@ -48,7 +48,7 @@ def print_or_write(
 
     Args:
         raw: What a file gets: numbers, with units in the column names.
-        words: What the terminal gets: text.
+        cells: What the terminal gets: text.
         format: `table`, or a format of `export.write_table`.
         out: The file; None is standard output.
         identifying: As in `print_table`.
@@ -62,13 +62,13 @@ def print_or_write(
     from explorer.charts import export
 
     if format == "table":
-        print_table(words, identifying=identifying, importance=importance, wide=wide)
+        print_table(cells, identifying=identifying, importance=importance, wide=wide)
     else:
-        write_out(export.write_table(raw, words, format), out)
+        write_out(export.write_table(raw, cells, format), out)
 
 
 def print_table(
-    words: pd.DataFrame,
+    cells: pd.DataFrame,
     *,
     identifying: Collection[str],
     importance: Sequence[str] = (),
@@ -81,7 +81,7 @@ def print_table(
     important. Standard error names them. A file or a pipe gets all columns.
 
     Args:
-        words: Text in every cell.
+        cells: Text in every cell.
         identifying: Columns that identify a row, such as names and ids; they always stay.
         importance: Other columns, the most important first; the rest follow in their order.
         wide: Print every column, whatever the width.
@@ -91,10 +91,10 @@ def print_table(
         The columns that were left out.
     """
     columns = {
-        str(name): [_one_line(cell) for cell in words.iloc[:, place]]
-        for place, name in enumerate(words.columns)
+        str(name): [_one_line(cell) for cell in cells.iloc[:, number]]
+        for number, name in enumerate(cells.columns)
     }
-    widths = {name: max(map(cell_len, [name, *cells])) for name, cells in columns.items()}
+    widths = {name: max(map(cell_len, [name, *texts])) for name, texts in columns.items()}
     shown = set(columns)
     if not wide and (width := output_width()) is not None:
         for name in identifying:
@@ -261,10 +261,10 @@ def print_comparison(
     if runs.empty:
         console.print("No finished runs yet. Start with: explorer demo")
         return
-    words = run_table.without_equal_lengths(run_table.comparison_table(runs))
-    words["Run"] = runs["run_id"]
+    cells = run_table.without_equal_lengths(run_table.comparison_table(runs))
+    cells["Run"] = runs["run_id"]
     print_table(
-        words,
+        cells,
         identifying=["Model"],
         wide=wide,
         importance=[

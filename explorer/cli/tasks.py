@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from explorer.analysis.tables import task_table as words
+from explorer.analysis.tables.task_table import task_table
 from explorer.cli.common import AsJson, ResultsDir, Wide, app, console, root_of
 from explorer.cli.tables import print_table
 from explorer.errors import BadInput
@@ -64,7 +64,7 @@ def list_tasks(
         return
     wanted = presets.preset(preset).tasks if preset else None
     tasks = task_index(include_path, refresh=refresh)
-    found = task_list.chosen(
+    matches = task_list.chosen(
         task_list.table(tasks, dataset_cache.held()),
         words=search,
         names=wanted,
@@ -72,20 +72,22 @@ def list_tasks(
         here_only=only_here,
     )
     if as_json:
-        print(json.dumps(json.loads(found.to_json(orient="records")), indent=1, ensure_ascii=False))
+        print(
+            json.dumps(json.loads(matches.to_json(orient="records")), indent=1, ensure_ascii=False)
+        )
         return
-    if found.empty:
+    if matches.empty:
         console.print("No task matches. Use fewer words, or list all tasks: explorer tasks --all")
         return
-    shown = found if show_all else found.head(SHOWN)
+    shown = matches if show_all else matches.head(SHOWN)
     print_table(
-        words.task_table(shown).drop(columns=["Groups", "Description"]),
+        task_table(shown).drop(columns=["Groups", "Description"]),
         identifying=["Task"],
         importance=["Type", "Here", "Data", "Kind", "Metric", "Shots"],
         wide=wide,
     )
-    if len(found) > len(shown):
-        console.print(f"and {len(found) - len(shown):,} more. Narrow the search, or add --all.")
+    if len(matches) > len(shown):
+        console.print(f"and {len(matches) - len(shown):,} more. Narrow the search, or add --all.")
     for problem in tasks.problems[:10]:
         console.print(problem, markup=False)
 

@@ -25,10 +25,10 @@ class Client(JobSubmissionClient):
         self._proxies = {"http": "", "https": ""} if token else None
         super().__init__(address, headers={"Authorization": f"Bearer {token}"} if token else None)
 
-    def _do_request(self, method: str, endpoint: str, **how: Any) -> Any:
+    def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
         timeout_s = LOOK_TIMEOUT_S if method == "GET" else SUBMIT_TIMEOUT_S
         return super()._do_request(
-            method, endpoint, timeout=timeout_s, proxies=self._proxies, **how
+            method, endpoint, timeout=timeout_s, proxies=self._proxies, **options
         )
 
     def submit_when_ready(self, **job: Any) -> None:

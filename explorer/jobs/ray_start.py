@@ -19,11 +19,11 @@ NEEDED = ("JobHead", "NodeHead", "StateHead")
 start_process = services.start_ray_process
 
 
-def start_needed_servers(command: list[str], process_type: str, *args: Any, **how: Any) -> Any:
+def start_needed_servers(command: list[str], process_type: str, *args: Any, **options: Any) -> Any:
     """Call Ray's function with one more option for the dashboard."""
     if process_type == ray_constants.PROCESS_TYPE_DASHBOARD:
         command = [*command, f"--modules-to-load={','.join(NEEDED)}"]
-    return start_process(command, process_type, *args, **how)
+    return start_process(command, process_type, *args, **options)
 
 
 if __name__ == "__main__":
