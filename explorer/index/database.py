@@ -65,7 +65,7 @@ CREATE TABLE retention (
     PRIMARY KEY (run_id, task)
 ) WITHOUT ROWID;
 CREATE TABLE draws (run_id TEXT PRIMARY KEY, stamps TEXT NOT NULL, packed BLOB NOT NULL);
-CREATE TABLE store (path TEXT NOT NULL, generation INTEGER NOT NULL);
+CREATE TABLE store (path TEXT NOT NULL, generation INTEGER NOT NULL, computed INTEGER NOT NULL);
 """
 """`retention.task` is empty for all tasks together; the draws are those of all tasks."""
 
@@ -138,8 +138,11 @@ class Database:
 
     def generation(self) -> int:
         """How often the rows of runs and scores have changed."""
-        row = self.connection.execute("SELECT generation FROM store").fetchone()
-        return int(row[0])
+        return int(self.connection.execute("SELECT generation FROM store").fetchone()[0])
+
+    def computed(self) -> int:
+        """How often rows of retention have been written."""
+        return int(self.connection.execute("SELECT computed FROM store").fetchone()[0])
 
     def _open(self) -> sqlite3.Connection:
         """Open the file; throw it away where it is damaged; do without where there can be none."""
@@ -175,7 +178,7 @@ class Database:
         if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             for statement in SCHEMA.split(";"):
                 connection.execute(statement)
-            connection.execute("INSERT INTO store VALUES (?, 0)", [str(self._root.resolve())])
+            connection.execute("INSERT INTO store VALUES (?, 0, 0)", [str(self._root.resolve())])
         connection.execute("COMMIT")
 
 

@@ -37,6 +37,8 @@ MANY_RUNS = 60
 COUPLES_AT_ONCE = 200
 """Pairs of runs whose answers are in memory at once."""
 VERSIONS = "SELECT run_id, record_stamp FROM folders JOIN runs USING (run_id)"
+FEW_RUNS = 500
+"""Up to here the retention of the runs that are asked for is read, and no other."""
 TASKS_KEPT = 4
 """Choices of tasks whose retention stays in memory."""
 
@@ -195,12 +197,11 @@ class StoreIndex(RecordsIndex):
         """
         versions = self._versions(runs)
         stamps = kept_retention.stamps_of(runs, versions)
-        table = self._retention_table(task)
-        kept = table.reindex(runs["run_id"])
+        kept = self._kept(runs, task)
         stale = kept["stamps"].to_numpy() != stamps
         if stale.any():
             self._compute(runs[stale], task, versions, on_progress)
-            kept = self._retention_table(task).reindex(runs["run_id"])
+            kept = self._kept(runs, task)
         columns = kept[retention.COLUMNS].set_axis(runs.index)
         added = columns.astype({"num_tasks": int})
         return pd.concat([runs.drop(columns=retention.COLUMNS, errors="ignore"), added], axis=1)
@@ -212,19 +213,28 @@ class StoreIndex(RecordsIndex):
         ids = {*runs["run_id"], *runs["teacher_run_id"].dropna()}
         return dict(self.query(f"{VERSIONS} {where_in(ids)}", parameters(ids)))
 
-    def _retention_table(self, task: str | None) -> pd.DataFrame:
-        """All rows of `retention` for a choice of tasks, by run id."""
-        name = task or ""
-        version = self.database.data_version()
-        if name not in self._retention or self._retention[name][0] != version:
-            columns = ["run_id", "stamps", *retention.COLUMNS]
-            rows = self.query(f"SELECT {', '.join(columns)} FROM retention WHERE task = ?", [name])
-            numbers = dict.fromkeys(retention.COLUMNS[:-2], float)
-            frame = pd.DataFrame(rows, columns=columns).astype(numbers).set_index("run_id")
+    def _kept(self, runs: pd.DataFrame, task: str | None) -> pd.DataFrame:
+        """The rows of `retention` of these runs, in their order; missing where there is none.
+
+        The rows of all runs stay in memory once many were asked for.
+        """
+        name, version = task or "", self.database.computed()
+        if name in self._retention and self._retention[name][0] == version:
+            return self._retention[name][1].reindex(runs["run_id"])
+        columns = ["run_id", "stamps", *retention.COLUMNS]
+        select = f"SELECT {', '.join(columns)} FROM retention"
+        if len(runs) <= FEW_RUNS:
+            where = f"{where_in(runs['run_id'])} AND task = ?"
+            rows = self.query(f"{select} {where}", [*parameters(runs["run_id"]), name])
+        else:
+            rows = self.query(f"{select} WHERE task = ?", [name])
+        numbers = dict.fromkeys(retention.COLUMNS[:-2], float)
+        frame = pd.DataFrame(rows, columns=columns).astype(numbers).set_index("run_id")
+        if len(runs) > FEW_RUNS:
             while len(self._retention) >= TASKS_KEPT:
                 del self._retention[next(iter(self._retention))]
             self._retention[name] = version, frame
-        return self._retention[name][1]
+        return frame.reindex(runs["run_id"])
 
     def _compute(
         self,
@@ -256,10 +266,10 @@ class StoreIndex(RecordsIndex):
                             for run_id, draws_D in drawn.items()
                         ],
                     )
+                connection.execute("UPDATE store SET computed = computed + 1")
             done += len(batch)
             if on_progress:
                 on_progress(done, len(runs))
-        self._retention.pop(task or "", None)
 
     def _compute_batch(
         self, runs: pd.DataFrame, task: str | None

@@ -35,14 +35,16 @@ DONE_COLUMNS = [3, 6, 2]
 
 def queue_panel(root: Path, *, more_to_come: bool = False) -> None:
     """Draw the queue; it refreshes every second while a run is active or more are coming."""
-    active = bool(_active(_listing(root))) or more_to_come or submitting.is_running(root)
+    active = (
+        bool(_active(_listing(root, 0, frozenset()))) or more_to_come or submitting.is_running(root)
+    )
     fragment = st.fragment(_draw, run_every=REFRESH_S if active else None)
     fragment(root, active, more_to_come)
 
 
-def _listing(root: Path) -> pd.DataFrame:
+def _listing(root: Path, limit: int, without: frozenset[str]) -> pd.DataFrame:
     try:
-        return jobs.status_table(root)
+        return jobs.status_table(root, limit=limit, without=without)
     except ExplorerError as error:
         st.error(text_format.md(str(error)), icon=":material/error:")
         return pd.DataFrame(columns=["run_id", "state"])
@@ -53,7 +55,9 @@ def _active(listing: pd.DataFrame) -> int:
 
 
 def _draw(root: Path, was_active: bool, more_to_come: bool) -> None:
-    listing = _listing(root)
+    hidden = widgets.load(root).hidden
+    show_hidden = bool(st.session_state.get("queue_hidden"))
+    listing = _listing(root, MAX_LISTED, frozenset() if show_hidden else hidden)
     active = _active(listing)
     st.subheader("Queue", anchor=False)
     submitting.progress_lines(root, exclude=(submitting.START,))
@@ -61,18 +65,20 @@ def _draw(root: Path, was_active: bool, more_to_come: bool) -> None:
         # The refresh timer belongs to the page: redraw it to start or stop the timer.
         submitting.redraw(root)
     removal.undo_offer(root)
-    if listing.empty:
-        st.caption("No runs yet.")
     # An active run is always shown.
-    hidden = listing["run_id"].isin(widgets.load(root).hidden) & ~listing["state"].isin(ACTIVE)
-    shown = listing if st.session_state.get("queue_hidden") else listing[~hidden]
-    for row in row_dicts(shown.head(max(MAX_LISTED, active))):
+    active_hidden = listing["run_id"].isin(hidden) & listing["state"].isin(ACTIVE)
+    num_hidden = widgets.index(root).num_states(hidden) - int(active_hidden.sum())
+    if listing.empty and not num_hidden:
+        st.caption("No runs yet.")
+    for row in row_dicts(listing):
         _line(root, row)
-    rest = len(shown) - max(MAX_LISTED, active)
-    if rest > 0:
-        st.caption(f"and {rest:,} earlier ones: see Explore.")
-    if hidden.any():
-        st.toggle(f"Show {text_format.plural(int(hidden.sum()), 'hidden run')}", key="queue_hidden")
+    earlier = widgets.index(root).num_states() - len(listing)
+    if not show_hidden:
+        earlier -= num_hidden
+    if earlier > 0:
+        st.caption(f"and {earlier:,} earlier ones: see Explore.")
+    if num_hidden:
+        st.toggle(f"Show {text_format.plural(num_hidden, 'hidden run')}", key="queue_hidden")
     removal.trash_list(root)
 
 
@@ -92,8 +98,10 @@ def _line(root: Path, row: Mapping[Any, Any]) -> None:
             middle.progress(0.0, "Queued")
         elif done:
             with middle.container(horizontal=True, vertical_alignment="center"):
-                st.markdown(_result(root, run_id), width="content")
-                _time_again(root, run_id)
+                runs = widgets.load(root).runs
+                runs = runs[runs["run_id"] == run_id]
+                st.markdown(_result(root, runs), width="content")
+                _time_again(root, run_id, runs)
             if is_known(row["error"]):
                 middle.caption(text_format.md(row["error"]))
         else:
@@ -124,15 +132,17 @@ def _running(row: Mapping[Any, Any], middle: Any, spark: Any) -> None:
         spark.html(sparkline(row["losses"]))
 
 
-def _result(root: Path, run_id: str) -> str:
-    """A finished run in one line."""
-    index = widgets.index(root)
-    runs = index.snapshot().runs
-    rows = runs[runs["run_id"] == run_id]
-    if rows.empty:
+def _result(root: Path, runs: pd.DataFrame) -> str:
+    """A finished run in one line.
+
+    Args:
+        root: The store.
+        runs: The run's row; none if its record cannot be read.
+    """
+    if runs.empty:
         return "Finished"
     try:
-        run = index.with_retention(rows).iloc[0]
+        run = widgets.index(root).with_retention(runs).iloc[0]
     except ExplorerError as error:
         return text_format.md(str(error))
     parts = []
@@ -182,12 +192,10 @@ def _actions(root: Path, run_id: str, state: str, cancelling: bool) -> None:
     removal.run_menu(root, run_id, place="queue")
 
 
-def _time_again(root: Path, run_id: str) -> None:
-    """Offer to time a finished run again if the machine was busy."""
-    runs = widgets.load(root).runs
-    was_busy = interference.was_busy(runs[runs["run_id"] == run_id]).any()
+def _time_again(root: Path, run_id: str, runs: pd.DataFrame) -> None:
+    """Offer to time a finished run again if the machine was busy; `runs` is its row."""
     if (
-        was_busy
+        interference.was_busy(runs).any()
         and not widgets.read_only()
         and st.button(
             "Time it again",
