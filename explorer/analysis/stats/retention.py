@@ -179,12 +179,8 @@ def draws_by_run(
     All runs that answered the same documents share their draws, so two students can be
     compared draw by draw; `frontier.membership` does. A teacher's column is 1.0 throughout.
     """
-    columns: dict[str, Values] = {}
-    for batch in _batches(pairs_by_run(runs, scores, answers), RUNS_AT_ONCE):
-        for run_id, (kept_D, _) in _draw(batch, draws, seed).items():
-            if kept_D is not None:
-                columns[run_id] = kept_D
-    return pd.DataFrame(columns)
+    pairs = pairs_by_run(runs, scores, answers)
+    return pd.DataFrame(of_pairs(runs, pairs, set(pairs), draws=draws, seed=seed)[1])
 
 
 def per_task(
