@@ -56,7 +56,8 @@ def missing_prices(root: Path, runs: pd.DataFrame, known: dict[str, Price]) -> N
 
 
 def _devices(runs: pd.DataFrame) -> dict[str, int]:
-    rows = runs.dropna(subset=["device_name"]).drop_duplicates("device_name")
+    rows = runs[["device_name", "num_cpus"]].dropna(subset=["device_name"])
+    rows = rows.drop_duplicates("device_name")
     return {row["device_name"]: int(row["num_cpus"]) for row in row_dicts(rows)}
 
 
