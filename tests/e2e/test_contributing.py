@@ -90,11 +90,19 @@ def test_a_recipe_works_when_it_is_followed_literally(title, project):
         assert done.returncode == 0, f"{line}\n{done.stdout[-3000:]}{done.stderr[-1000:]}"
 
 
-def test_every_recipe_names_files_that_exist():
-    """Files in backticks exist, except the ones that a recipe tells to write."""
-    named = set(re.findall(r"`((?:explorer|tests|docs)/[\w./]+)`", CONTRIBUTING))
-    assert len(named) > 15, named
+def test_every_recipe_names_files_and_functions_that_exist():
+    """A file in backticks exists, and `NAME in FILE` is defined there."""
+    files = set(re.findall(r"`((?:explorer|tests|docs)/[\w./]+)`", CONTRIBUTING))
+    assert len(files) > 15, files
+    defined = re.findall(r"`(\w+)` in\s+`((?:explorer|tests)/[\w/]+\.py)`", CONTRIBUTING)
+    assert len(defined) > 5, defined
 
-    missing = [name for name in named if "NAME" not in name and not (ROOT / name).exists()]
+    missing = [name for name in files if "NAME" not in name and not (ROOT / name).exists()]
+    undefined = [
+        (name, path)
+        for name, path in defined
+        if not re.search(rf"^(?:def |class |    )?{name}\b", (ROOT / path).read_text("utf-8"), re.M)
+    ]
 
     assert missing == []
+    assert undefined == []
