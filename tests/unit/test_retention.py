@@ -145,7 +145,7 @@ OTHER_HASHES = [f"other-{i}" for i in range(100)]
         (answers("a", first(70), hashes=OTHER_HASHES), {}, "documents differ (student 100"),
         (answers("a", first(70)), {"score": 0.9}, "is not the mean 0.7 of its answers"),
         (pd.concat([answers("a", first(70))] * 2), {}, "the student answered a document twice"),
-        (answers("a", first(70)).assign(value=np.nan), {"score": 0.7}, "answers have holes"),
+        (answers("a", first(70)).assign(value=np.nan), {"score": 0.7}, "answers have gaps"),
         (answers("b", first(70)), {"task": "a"}, "the student's answers are missing"),
     ],
 )

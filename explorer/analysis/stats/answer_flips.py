@@ -1,4 +1,4 @@
-"""Document by document: where a run lost what its reference knew, and where it gained."""
+"""Document by document: what a run lost and gained against its reference."""
 
 import numpy as np
 import pandas as pd
@@ -10,13 +10,13 @@ OUTCOMES = (LOST, GAINED, BOTH_RIGHT, BOTH_WRONG, EQUAL)
 def answer_flips(
     answers: pd.DataFrame, reference: pd.DataFrame, task: str, metric: str
 ) -> pd.DataFrame:
-    """A row a document of one task that both answered, ascending by id.
+    """One row per document of a task that both answered, sorted by id.
 
     Args:
         answers: The run's `disk.load_answers`.
-        reference: Those of the run that it is held against.
+        reference: The answers of the run that it is compared with.
         task: The task.
-        metric: The metric that stands for it.
+        metric: The metric that represents the task.
 
     Returns:
         `doc_id`, `doc_hash`, `run` and `reference` (values), `outcome`: lost where the
@@ -24,14 +24,14 @@ def answer_flips(
         both wrong (0), or equal for values between.
     """
     own, other = (
-        one[(one["task"] == task) & (one["metric"] == metric)][["doc_id", "doc_hash", "value"]]
-        for one in (answers, reference)
+        side[(side["task"] == task) & (side["metric"] == metric)][["doc_id", "doc_hash", "value"]]
+        for side in (answers, reference)
     )
     both = own.rename(columns={"value": "run"}).merge(
         other.rename(columns={"value": "reference"}), on=["doc_id", "doc_hash"]
     )
     both = both.drop_duplicates("doc_id").sort_values("doc_id", ignore_index=True)
-    run, theirs = both["run"].astype(float), both["reference"].astype(float)
-    kinds = [run < theirs, run > theirs, run == 1, run == 0]
+    run, other_run = both["run"].astype(float), both["reference"].astype(float)
+    kinds = [run < other_run, run > other_run, run == 1, run == 0]
     both["outcome"] = np.select(kinds, OUTCOMES[:4], default=EQUAL)
     return both

@@ -1,7 +1,7 @@
-"""Means over documents drawn again, and the covariance of means without drawing.
+"""Means over resampled documents, and the covariance of means without resampling.
 
-Documents that share a passage (five questions on one text) are no independent evidence:
-they carry a cluster, and whole clusters are drawn, or summed, instead of documents.
+Documents that share a passage (five questions on one text) are not independent evidence. They
+form a cluster, and whole clusters are resampled, or summed, instead of documents.
 """
 
 import threading
@@ -20,12 +20,12 @@ LEVEL = 0.95
 ALPHA = 0.05
 """Error rate of every test: 1 - LEVEL, which is not the same float."""
 BLOCK_CELLS = 4_000_000
-"""Numbers of a resampling that are in memory at once."""
-KEPT_CELLS = 8_000_000
+"""Numbers of a resampling to hold in memory at once."""
+CACHED_CELLS = 8_000_000
 """Numbers of recent resamplings that stay in memory, 8 bytes each."""
 
-_KEPT: dict[tuple[str, int, int, int, int], Values] = {}
-_KEPT_LOCK = threading.Lock()
+_CACHE: dict[tuple[str, int, int, int, int], Values] = {}
+_CACHE_LOCK = threading.Lock()
 
 
 def bootstrap_means(
@@ -38,11 +38,11 @@ def bootstrap_means(
     """Mean of each row over documents, or clusters, drawn with replacement; shape [D, R].
 
     Args:
-        values_RN: A row a model (or a chance level), a column a document.
+        values_RN: One row per model (or chance level), one column per document.
         task: Its name is part of the seed, so that tasks are drawn independently.
         draws: Number of draws.
         seed: Same seed, task and number of documents: same draws.
-        clusters_N: The passage of each document; None when every document stands alone.
+        clusters_N: The passage of each document; None if documents are independent.
     """
     count = values_RN.shape[1]
     if clusters_N is None:
@@ -59,22 +59,22 @@ def bootstrap_means(
 def _resamplings(
     task: str, draws: int, seed: int, num_documents: int, num_clusters: int
 ) -> Iterable[Values]:
-    """How often each draw holds each document or cluster, [D, G]; in blocks where that is large.
+    """How often each draw holds each document or cluster, [D, G]; in blocks if that is large.
 
-    Comparing a hundred runs draws the same documents a hundred times: the last few small
-    resamplings are kept.
+    Comparing a hundred runs resamples the same documents a hundred times, so recent small
+    resamplings are cached.
     """
     if draws * num_clusters > BLOCK_CELLS:
         return _drawn_blocks(task, draws, seed, num_documents, num_clusters)
     key = task, draws, seed, num_documents, num_clusters
-    with _KEPT_LOCK:
-        times_DG = _KEPT.pop(key, None)
+    with _CACHE_LOCK:
+        times_DG = _CACHE.pop(key, None)
     if times_DG is None:
         (times_DG,) = _drawn_blocks(*key)
-    with _KEPT_LOCK:
-        _KEPT[key] = times_DG  # the latest stands last
-        while sum(kept.size for kept in _KEPT.values()) > KEPT_CELLS:
-            del _KEPT[next(iter(_KEPT))]
+    with _CACHE_LOCK:
+        _CACHE[key] = times_DG  # the most recent comes last
+        while sum(resampling.size for resampling in _CACHE.values()) > CACHED_CELLS:
+            del _CACHE[next(iter(_CACHE))]
     return [times_DG]
 
 
@@ -98,13 +98,13 @@ def percentile_interval(values_D: Values) -> tuple[float, float]:
 
 
 def covariance(values_RN: Values, clusters_N: npt.NDArray[Any] | None = None) -> Values:
-    """Covariance of the rows' means, allowing documents of a cluster to go together; [R, R].
+    """Covariance of the rows' means, with documents of a cluster correlated; shape [R, R].
 
-    Without clusters it is the sample covariance over N. With G clusters the residuals are
-    summed within each cluster first, and the factor G / (G - 1) makes up for few of them.
+    Without clusters it is the sample covariance divided by N. With G clusters, residuals are
+    summed within each cluster first, and the factor G / (G - 1) corrects for few clusters.
 
     Returns:
-        Infinite where there are fewer than two clusters: one text tells nothing of spread.
+        Infinite if there are fewer than two clusters, because one text does not show a spread.
 
     Source: Miller 2024, arXiv:2411.00640, section 2.2; Liang and Zeger 1986.
     """
@@ -114,8 +114,8 @@ def covariance(values_RN: Values, clusters_N: npt.NDArray[Any] | None = None) ->
     num_clusters = sums_RG.shape[1]
     if num_clusters < 2:
         return np.full((num_rows, num_rows), np.inf)
-    found: Values = sums_RG @ sums_RG.T / count**2 * (num_clusters / (num_clusters - 1))
-    return found
+    covariance_RR: Values = sums_RG @ sums_RG.T / count**2 * (num_clusters / (num_clusters - 1))
+    return covariance_RR
 
 
 def cluster_sums(values_RN: Values, clusters_N: npt.NDArray[Any]) -> tuple[Values, Values]:

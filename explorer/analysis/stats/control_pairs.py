@@ -1,9 +1,9 @@
-"""Did distillation help, or would the text alone have done as much?
+"""Did distillation help, or would training on the text alone have done as much?
 
-A student and its control arm are the same student, taught on the same corpus with the same
-budget; the control arm sees no teacher. Their difference in retention has an interval from
-the same paired bootstrap as retention itself: a document brings the answers of teacher,
-student and control along. With several seeds of an arm, seeds are drawn again as well.
+A control arm is the same student, trained on the same corpus with the same budget but without a
+teacher. The difference in retention has an interval from the same paired bootstrap as retention
+itself: a document brings the answers of teacher, student and control along. If an arm has several
+seeds, seeds are resampled as well.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ class DistillationEffect:
     """What the teacher's distributions added, in shares of the teacher's capability."""
 
     difference: float
-    """Mean retention of the student's runs - that of the control arm's."""
+    """Mean retention of the student's runs minus that of the control arm's."""
     low: float
     high: float
     num_seeds: int
@@ -30,7 +30,7 @@ class DistillationEffect:
 
     @property
     def verdict(self) -> str:
-        """`helped` or `hurt` where the 95 % interval leaves out 0, else `inconclusive`."""
+        """`helped` or `hurt` if the 95 % interval excludes 0, else `inconclusive`."""
         if self.low > 0:
             return "helped"
         return "hurt" if self.high < 0 else "inconclusive"
@@ -61,13 +61,13 @@ def distillation_effect(
     draws: int = 2000,
     seed: int = 0,
 ) -> DistillationEffect | None:
-    """Compare a student with its control arm; None where there is nothing to compare.
+    """Compare a student with its control arm; None if there is nothing to compare.
 
     Args:
         runs: As `frames.runs` gives it.
         scores: As `frames.scores` gives it, of these runs and their teachers.
         answers: Run id to the frame of `disk.load_answers`.
-        run_id: A student that was taught with the teacher's distributions.
+        run_id: A student that was trained with the teacher's distributions.
         draws: Bootstrap draws.
         seed: Same seed, same interval.
     """
@@ -86,16 +86,16 @@ def effect_of_pairs(
     draws: int = 2000,
     seed: int = 0,
 ) -> DistillationEffect | None:
-    """`distillation_effect` of runs that are paired with their teachers already.
+    """`distillation_effect` of runs that are already paired with their teachers.
 
     Args:
         own: The runs of the student's recipe.
-        controls: Those of its control arm.
+        controls: The runs of its control arm.
         pairs: Run id to its tasks beside its teacher's.
         draws: Bootstrap draws.
         seed: Same seed, same interval.
     """
-    # A task that one of them was asked in another way would be in one mean and not in the other.
+    # A task that counts for only some of the runs would be in one mean and not in the other.
     counted = [tasks for tasks in map(retention.counted_tasks, pairs.values()) if tasks]
     if not counted:
         return None
@@ -105,7 +105,7 @@ def effect_of_pairs(
     }
     both = pd.concat([own, controls])
     columns, drawn = retention.of_pairs(both, pairs, set(pairs), draws=draws, seed=seed)
-    kept = columns["retention"].set_axis(both["run_id"])
+    retention_by_run = columns["retention"].set_axis(both["run_id"])
     ids = [run_id for run_id in own["run_id"] if run_id in drawn]
     control_ids = [run_id for run_id in controls["run_id"] if run_id in drawn]
     if not ids or not control_ids:
@@ -116,17 +116,17 @@ def effect_of_pairs(
     )
     difference_D = _over_seeds(own_DR, rng) - _over_seeds(controls_DR, rng)
     low, high = bootstrap.percentile_interval(difference_D)
-    mean = kept.loc[ids].mean() - kept.loc[control_ids].mean()
-    return DistillationEffect(float(mean), low, high, len(ids), len(control_ids))
+    difference = retention_by_run.loc[ids].mean() - retention_by_run.loc[control_ids].mean()
+    return DistillationEffect(float(difference), low, high, len(ids), len(control_ids))
 
 
 def students_and_controls(runs: pd.DataFrame, run_id: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The finished runs of a student's recipe and of its control arm, each perhaps empty."""
     finished = runs[runs["status"] == "finished"]
-    mine = finished[finished["run_id"] == run_id]
-    if mine.empty or mine["method"].iloc[0] not in ("cached", "live"):
+    student = finished[finished["run_id"] == run_id]
+    if student.empty or student["method"].iloc[0] not in ("cached", "live"):
         return finished.iloc[:0], finished.iloc[:0]
-    recipe, arm = mine[["recipe", "arm"]].iloc[0]
+    recipe, arm = student[["recipe", "arm"]].iloc[0]
     controls = (finished["recipe"] == arm) & (finished["method"] == "labels")
     return finished[finished["recipe"] == recipe], finished[controls]
 
@@ -138,7 +138,7 @@ def runs_compared(runs: pd.DataFrame, run_id: str) -> list[str]:
 
 
 def _over_seeds(drawn_DR: bootstrap.Values, rng: np.random.Generator) -> bootstrap.Values:
-    """Each draw's mean over as many runs as there are, drawn again; shape [D]."""
+    """Each draw's mean over resampled runs; shape [D]."""
     num_draws, num_runs = drawn_DR.shape
     picks_DR = rng.integers(0, num_runs, (num_draws, num_runs))
     mean_D: bootstrap.Values = np.take_along_axis(drawn_DR, picks_DR, axis=1).mean(axis=1)

@@ -1,7 +1,7 @@
-"""What one run does better or worse than another: task by task, and for the suite.
+"""What one run does better or worse than another, task by task and for the suite.
 
-The same functions serve `explorer compare A B`, the Compare page and the evidence of a
-student. A difference is reference subtracted from run, over the documents both answered.
+`explorer compare A B`, the Compare page and a student's evidence all use these functions. A
+difference is run - reference, over the documents that both answered.
 """
 
 from collections.abc import Collection, Sequence
@@ -47,14 +47,14 @@ def compare_runs(
     draws: int = 2000,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Any run against any other: `tasks` and `suite` of their pairs.
+    """Compare any two runs: `task_differences` and `suite_difference` of their pairs.
 
     Args:
         scores: The run's rows of `frames.scores`.
-        reference_scores: Those of the run that it is held against.
+        reference_scores: The rows of the run that it is compared with.
         answers: The run's `disk.load_answers`.
         reference_answers: The reference's.
-        allow: Conditions that may differ, out of `pairing.ALLOWED`; others are refused.
+        allow: Conditions of `pairing.ALLOWED` that may differ; others are refused.
         draws: Bootstrap draws.
         seed: Same seed, same interval.
     """
@@ -74,18 +74,18 @@ def compare_runs(
 def task_differences(
     pairs: Sequence[TaskPair], *, draws: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
-    """A row a task; the run is called student, the reference teacher.
+    """One row per task. The run is called student, the reference teacher.
 
     Returns:
         `task`, `metric`, `num_documents`, `num_clusters` (passages, or documents),
         `student` and `teacher` (scores), `difference` with its 95 % bootstrap interval
         (`difference_low`, `difference_high`), `num_only_student` and `num_only_teacher`
-        (documents that one of them alone got right), `detectable` (the smallest difference
-        that so many documents likely show), `test`, `p_value`, `p_holm` (adjusted for all
-        tasks of the frame), `verdict` by the latter (better, worse, inconclusive; missing
-        where nothing can be paired), `reason` why not, `note` on what differs.
+        (documents that only one of them got right), `detectable` (the smallest difference that
+        this many documents likely show), `test`, `p_value`, `p_holm` (adjusted for all tasks of
+        the frame), `verdict` from `p_holm` (better, worse, inconclusive; missing if nothing can
+        be paired), `reason` why it cannot, `note` on what differs.
     """
-    rows = pd.DataFrame([_row(one, draws, seed) for one in pairs], columns=COLUMNS)
+    rows = pd.DataFrame([_row(pair, draws, seed) for pair in pairs], columns=COLUMNS)
     numbers = [
         name
         for name in COLUMNS
@@ -104,16 +104,16 @@ def task_differences(
 def suite_difference(
     pairs: Sequence[TaskPair], *, draws: int = 2000, seed: int = 0
 ) -> dict[str, Any]:
-    """The mean of the tasks' differences, each task with the same weight.
+    """The mean of the tasks' differences, with equal weights.
 
     Returns:
         `num_tasks`, `num_documents`, `student`, `teacher`, `difference`, its bootstrap
         interval, `stderr` (these tasks, other documents), `between_sd` (spread of the true
         differences over tasks), `stderr_tasks` (other tasks too), `p_value` (normal, on
-        `stderr`) and `verdict`. One test decided beforehand, so nothing is adjusted.
-        Missing where no task can be paired.
+        `stderr`) and `verdict`. This is a single test chosen beforehand, so it is not adjusted.
+        Missing if no task can be paired.
     """
-    used = [one for one in pairs if len(one.teacher_N)]
+    used = [pair for pair in pairs if len(pair.teacher_N)]
     row: dict[str, Any] = {"num_tasks": len(used), "num_documents": 0, "verdict": None} | (
         dict.fromkeys(
             (
@@ -134,21 +134,23 @@ def suite_difference(
     stderrs = [
         float(
             np.sqrt(
-                bootstrap.covariance((one.student_N - one.teacher_N)[None, :], one.clusters_N)[0, 0]
+                bootstrap.covariance((pair.student_N - pair.teacher_N)[None, :], pair.clusters_N)[
+                    0, 0
+                ]
             )
         )
-        for one in used
+        for pair in used
     ]
     mean = intervals.suite_mean(
-        [float((one.student_N - one.teacher_N).mean()) for one in used], stderrs
+        [float((pair.student_N - pair.teacher_N).mean()) for pair in used], stderrs
     )
-    drawn_D = np.mean([_drawn(one, draws, seed) for one in used], axis=0)
+    drawn_D = np.mean([_drawn(pair, draws, seed) for pair in used], axis=0)
     low, high = bootstrap.percentile_interval(drawn_D)
     p_value = paired_tests.normal_p_value(mean.mean, mean.within_stderr)
     return row | {
-        "num_documents": sum(len(one.teacher_N) for one in used),
-        "student": float(np.mean([one.student_N.mean() for one in used])),
-        "teacher": float(np.mean([one.teacher_N.mean() for one in used])),
+        "num_documents": sum(len(pair.teacher_N) for pair in used),
+        "student": float(np.mean([pair.student_N.mean() for pair in used])),
+        "teacher": float(np.mean([pair.teacher_N.mean() for pair in used])),
         "difference": mean.mean,
         "difference_low": low,
         "difference_high": high,
@@ -160,43 +162,43 @@ def suite_difference(
     }
 
 
-def _row(one: TaskPair, draws: int, seed: int) -> dict[str, Any]:
+def _row(pair: TaskPair, draws: int, seed: int) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "task": one.task,
-        "metric": one.metric,
-        "num_documents": len(one.teacher_N),
-        "reason": one.reason,
-        "note": one.note,
+        "task": pair.task,
+        "metric": pair.metric,
+        "num_documents": len(pair.teacher_N),
+        "reason": pair.reason,
+        "note": pair.note,
     }
-    if not len(one.teacher_N):
+    if not len(pair.teacher_N):
         return row
-    low, high = bootstrap.percentile_interval(_drawn(one, draws, seed))
-    p_value, test = paired_tests.paired_test(one.student_N, one.teacher_N, one.clusters_N)
+    low, high = bootstrap.percentile_interval(_drawn(pair, draws, seed))
+    p_value, test = paired_tests.paired_test(pair.student_N, pair.teacher_N, pair.clusters_N)
     row |= {
-        "num_clusters": one.num_clusters,
-        "student": float(one.student_N.mean()),
-        "teacher": float(one.teacher_N.mean()),
-        "difference": float((one.student_N - one.teacher_N).mean()),
+        "num_clusters": pair.num_clusters,
+        "student": float(pair.student_N.mean()),
+        "teacher": float(pair.teacher_N.mean()),
+        "difference": float((pair.student_N - pair.teacher_N).mean()),
         "difference_low": low,
         "difference_high": high,
         "test": test,
         "p_value": p_value,
     }
-    if paired_tests.is_binary(one.student_N) and paired_tests.is_binary(one.teacher_N):
-        row["num_only_student"] = int((one.student_N > one.teacher_N).sum())
-        row["num_only_teacher"] = int((one.student_N < one.teacher_N).sum())
-        apart = float((one.student_N != one.teacher_N).mean())
-        if apart and one.clusters_N is None:
+    if paired_tests.is_binary(pair.student_N) and paired_tests.is_binary(pair.teacher_N):
+        row["num_only_student"] = int((pair.student_N > pair.teacher_N).sum())
+        row["num_only_teacher"] = int((pair.student_N < pair.teacher_N).sum())
+        apart = float((pair.student_N != pair.teacher_N).mean())
+        if apart and pair.clusters_N is None:
             row["detectable"] = paired_tests.smallest_detectable_difference(
-                len(one.teacher_N), apart
+                len(pair.teacher_N), apart
             )
     return row
 
 
-def _drawn(one: TaskPair, draws: int, seed: int) -> bootstrap.Values:
-    """The difference in each draw; student and teacher bring the same documents."""
-    values_RN = np.stack([one.student_N, one.teacher_N])
-    means_DR = bootstrap.bootstrap_means(values_RN, one.task, draws, seed, one.clusters_N)
+def _drawn(pair: TaskPair, draws: int, seed: int) -> bootstrap.Values:
+    """The difference in each draw; student and teacher share the resampled documents."""
+    values_RN = np.stack([pair.student_N, pair.teacher_N])
+    means_DR = bootstrap.bootstrap_means(values_RN, pair.task, draws, seed, pair.clusters_N)
     difference_D: bootstrap.Values = means_DR[:, 0] - means_DR[:, 1]
     return difference_D
 

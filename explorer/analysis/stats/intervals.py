@@ -1,6 +1,6 @@
-"""Intervals by formula: of one score, of a ratio above chance, of a mean over tasks.
+"""Intervals by formula: of a score, of a ratio above chance, of a mean over tasks.
 
-They need no random numbers. The page's intervals are bootstrapped; these are the check.
+They need no random numbers. The pages show bootstrap intervals; these check them.
 """
 
 import dataclasses
@@ -15,10 +15,10 @@ from explorer.analysis.stats.pairing import TaskPair
 
 
 def wilson(num_right: float, num_documents: int) -> tuple[float, float]:
-    """95 % interval of a share of right answers; sane also at 0 and at 1.
+    """95 % interval of a share of right answers; valid also at 0 and 1.
 
     Returns:
-        Two numbers in [0, 1]; missing without documents.
+        Two numbers in [0, 1]; NaN without documents.
 
     Source: Wilson 1927, JASA 22.
     """
@@ -32,42 +32,42 @@ def wilson(num_right: float, num_documents: int) -> tuple[float, float]:
     return float(max(0.0, middle - half)), float(min(1.0, middle + half))
 
 
-def retention_stderr(one: TaskPair) -> float:
+def retention_stderr(pair: TaskPair) -> float:
     """Standard error of a task's retention by the delta method.
 
     With u = student - chance and v = teacher - chance, document by document, R = u / v has
     the variance (var u - 2 R cov(u, v) + R^2 var v) / v^2.
 
     Returns:
-        Missing where the teacher is at chance; infinite with a single document or passage.
+        NaN if the teacher is at chance; infinite with a single document or passage.
     """
-    if np.isnan(one.retention):
+    if np.isnan(pair.retention):
         return np.nan
-    ratio, (_, above) = one.retention, _above_chance(one).mean(axis=1)
-    spread = bootstrap.covariance(_above_chance(one), one.clusters_N)
+    ratio, (_, above) = pair.retention, _above_chance(pair).mean(axis=1)
+    spread = bootstrap.covariance(_above_chance(pair), pair.clusters_N)
     if np.isinf(spread).any():
         return np.inf
     weights = np.array([1.0, -ratio])
     return float(np.sqrt(max(0.0, weights @ spread @ weights)) / above)
 
 
-def fieller(one: TaskPair) -> tuple[float, float]:
+def fieller(pair: TaskPair) -> tuple[float, float]:
     """95 % interval of a task's retention by Fieller's theorem.
 
-    All ratios R for which the mean of u - R v is not clearly different from zero. Unlike the
-    delta method it minds that the denominator is uncertain: it leans to the right side.
+    It holds all ratios R for which the mean of u - R v does not differ significantly from zero.
+    Unlike the delta method it accounts for the uncertain denominator, so it is skewed.
 
     Returns:
-        Missing where the teacher's score does not stay clear of chance: then no bounded
-        interval has 95 %.
+        NaN if the teacher's score is not clearly above chance: then no bounded interval covers
+        95 %.
 
     Source: Fieller 1954, Journal of the Royal Statistical Society B 16.
     """
-    means = _above_chance(one).mean(axis=1)
-    spread = bootstrap.covariance(_above_chance(one), one.clusters_N)
+    means = _above_chance(pair).mean(axis=1)
+    spread = bootstrap.covariance(_above_chance(pair), pair.clusters_N)
     if np.isinf(spread).any():
         return np.nan, np.nan
-    quantile = float(special.stdtrit(one.num_clusters - 1, (1 + LEVEL) / 2)) ** 2
+    quantile = float(special.stdtrit(pair.num_clusters - 1, (1 + LEVEL) / 2)) ** 2
     a = means[1] ** 2 - quantile * spread[1, 1]
     b = means[0] * means[1] - quantile * spread[0, 1]
     c = means[0] ** 2 - quantile * spread[0, 0]
@@ -79,46 +79,46 @@ def fieller(one: TaskPair) -> tuple[float, float]:
 
 @dataclasses.dataclass(frozen=True)
 class SuiteMean:
-    """A mean over tasks and where its uncertainty comes from."""
+    """A mean over tasks, and the sources of its uncertainty."""
 
     mean: float
     within_stderr: float
-    """From the documents, these tasks taken as they are: another sample of documents."""
+    """For these tasks and another sample of documents."""
     between_sd: float
-    """Spread of the tasks' true values, the documents' noise taken out; missing for one task."""
+    """Spread of the tasks' true values, without the noise of documents; NaN for one task."""
     stderr: float
-    """From both: other tasks of the same kind. Missing for one task."""
+    """For other tasks of the same kind; NaN for one task."""
 
 
 def suite_mean(values: Sequence[float], stderrs: Sequence[float]) -> SuiteMean:
-    """Mean of the tasks' values, each task with the same weight, and its two variances.
+    """Mean of the tasks' values, with equal weights, and its two variances.
 
-    The variance of the observed values is that between tasks plus the mean of those within;
-    what is left after subtracting, never below zero, is between.
+    The variance of the observed values is the variance between tasks plus the mean variance
+    within tasks, so the variance between is the difference, at least zero.
 
     Args:
-        values: One number a task.
-        stderrs: Its standard error over the task's documents.
+        values: One number per task.
+        stderrs: Standard error of each over the task's documents.
 
     Source: Hedges and Olkin 1985, variance-component estimator of a random-effects mean.
     """
-    found, within = np.asarray(values, float), np.asarray(stderrs, float) ** 2
-    count = len(found)
+    observed, within = np.asarray(values, float), np.asarray(stderrs, float) ** 2
+    count = len(observed)
     if count == 0:
         return SuiteMean(np.nan, np.nan, np.nan, np.nan)
     within_stderr = float(np.sqrt(within.sum()) / count)
     if count == 1:
-        return SuiteMean(float(found[0]), within_stderr, np.nan, np.nan)
-    between = max(0.0, float(found.var(ddof=1) - within.mean()))
+        return SuiteMean(float(observed[0]), within_stderr, np.nan, np.nan)
+    between = max(0.0, float(observed.var(ddof=1) - within.mean()))
     return SuiteMean(
-        float(found.mean()),
+        float(observed.mean()),
         within_stderr,
         float(np.sqrt(between)),
         float(np.sqrt((between + within.mean()) / count)),
     )
 
 
-def _above_chance(one: TaskPair) -> bootstrap.Values:
-    """Student and teacher less chance, document by document; shape [2, N]."""
-    chance = one.chance if one.chance_N is None else one.chance_N
-    return np.stack([one.student_N - chance, one.teacher_N - chance])
+def _above_chance(pair: TaskPair) -> bootstrap.Values:
+    """Student and teacher minus chance, document by document; shape [2, N]."""
+    chance = pair.chance if pair.chance_N is None else pair.chance_N
+    return np.stack([pair.student_N - chance, pair.teacher_N - chance])

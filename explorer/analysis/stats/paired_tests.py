@@ -1,4 +1,4 @@
-"""Is the difference real? Tests of two models that answered the same documents."""
+"""Tests for a difference between two models that answered the same documents."""
 
 from typing import Any, Literal
 
@@ -20,8 +20,8 @@ def paired_test(
     """Two-sided p-value of no difference, and the name of the test that fits the answers.
 
     Right-or-wrong answers get the exact McNemar test, graded ones the paired t test. Where
-    documents share passages both are too sure of themselves, and the t test with clustered
-    errors is taken: its degrees of freedom are the passages less one.
+    documents share passages both are overconfident, so the t test with clustered errors is
+    used; its degrees of freedom are the number of passages minus one.
 
     Source: Miller 2024, arXiv:2411.00640, section 4.2 (paired differences, clustered).
     """
@@ -49,7 +49,7 @@ def mcnemar(own_N: Values, other_N: Values) -> float:
 
 
 def holm(p_values_T: Values) -> Values:
-    """P-values adjusted for asking several tasks: below 5 % means so for all tasks together.
+    """P-values adjusted for several tasks: 0.05 limits the error to 5 % for all tasks together.
 
     The smallest is multiplied by the number of tasks, the next by one less, and none falls
     below the one before it. Missing p-values stay missing and are not counted.
@@ -66,14 +66,14 @@ def holm(p_values_T: Values) -> Values:
 
 
 def normal_p_value(difference: float, stderr: float) -> float:
-    """Two-sided p-value of a difference with this standard error, by the normal law."""
+    """Two-sided p-value of a difference with this standard error, under a normal law."""
     if difference == 0:
         return 1.0
     return float(2 * special.ndtr(-abs(difference) / stderr)) if stderr > 0 else 0.0
 
 
 def verdict(difference: float, p_value: float) -> Verdict:
-    """What may be said of a difference: `inconclusive` is a finding too, not a missing one."""
+    """What a difference shows; `inconclusive` is a finding, not a missing value."""
     if not p_value < ALPHA:
         return "inconclusive"
     return "better" if difference > 0 else "worse"
@@ -94,7 +94,7 @@ def smallest_detectable_difference(
         alpha: Two-sided error rate, in (0, 1).
 
     Returns:
-        In (0, 1]; 1.0 where so few documents can show nothing.
+        In (0, 1]; 1.0 if there are too few documents to show anything.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -122,7 +122,7 @@ def is_binary(values_N: Values) -> bool:
 
 
 def _t(differences_N: Values, num_clusters: int, clusters_N: npt.NDArray[Any] | None) -> float:
-    """Two-sided p-value of a mean of zero; 1 where there is too little to tell."""
+    """Two-sided p-value of a mean of zero; 1 with fewer than two clusters."""
     mean = float(differences_N.mean())
     if num_clusters < 2 or mean == 0:
         return 1.0

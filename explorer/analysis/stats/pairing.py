@@ -1,8 +1,8 @@
-"""Two models on the same task, document by document; or why they cannot be compared.
+"""Two models on the same task, matched by document; or why they cannot be compared.
 
-A document is the same when its id and the hash of its text are. Rows that were measured in
-another way (another lm-eval, another version of the task, other shots, another chat
-template, other documents) are refused, and the reason names the field and both values.
+Two documents are the same if their ids and the hashes of their texts agree. Rows that were measured
+differently (another lm-eval, version of the task, number of shots, chat template or set of
+documents) are refused, with a reason that names the field and both values.
 """
 
 import dataclasses
@@ -27,12 +27,12 @@ CONDITIONS = {
     "chat_template": "chat templates",
     "dtype": "number formats",
 }
-"""Columns of the scores in which two rows must agree, and what a person calls them."""
+"""Columns of the scores in which two rows must agree, and their names in sentences."""
 SAMPLE = "sample"
 ALLOWED = (*CONDITIONS, SAMPLE)
-"""What a caller may let differ; `sample` then pairs the documents that both answered."""
+"""What a caller may allow to differ; `sample` pairs the documents that both answered."""
 OF_A_STUDENT = ("dtype",)
-"""A student in fewer bits than its teacher is what is measured, not an accident."""
+"""A student may differ from its teacher in its number format, on purpose."""
 NAMES = ("student", "teacher")
 
 
@@ -40,33 +40,33 @@ NAMES = ("student", "teacher")
 class TaskPair:
     """Student and teacher on one task, document by document; or why they cannot be paired.
 
-    The teacher may be any run that another one is held against.
+    The teacher may be any reference run.
     """
 
     task: str
     metric: str
     chance: float
-    """Score of a guesser, the mean over these documents; NaN where it is not known."""
+    """Expected score of guessing, the mean over these documents; NaN if unknown."""
     student_N: Values
-    """Empty where the two cannot be paired."""
+    """Empty if the two cannot be paired."""
     teacher_N: Values
     reason: str = ""
-    """Why the task has no retention; empty when it counts."""
+    """Why the task has no retention; empty if it counts."""
     chance_N: Values | None = None
-    """Score of a guesser on each document, where documents differ in it."""
+    """Expected score of guessing on each document, if documents differ in it."""
     clusters_N: npt.NDArray[Any] | None = None
-    """The passage of each document, where some share one."""
+    """The passage of each document, if some share one."""
     note: str = ""
-    """In what the two differ although they are compared."""
+    """Differences that the caller allowed."""
 
     @property
     def num_clusters(self) -> int:
-        """Pieces of independent evidence: passages, or documents."""
+        """Number of independent pieces of evidence: passages, or documents."""
         return len(self.teacher_N if self.clusters_N is None else np.unique(self.clusters_N))
 
     @property
     def retention(self) -> float:
-        """(student - chance) / (teacher - chance); NaN where the teacher is at chance."""
+        """(student - chance) / (teacher - chance); NaN if the teacher is at chance."""
         if not len(self.teacher_N):
             return np.nan
         above = self.teacher_N.mean() - self.chance
@@ -74,7 +74,7 @@ class TaskPair:
 
     @property
     def raw_ratio(self) -> float:
-        """Student's score over the teacher's; NaN where the teacher has none."""
+        """Student's score over the teacher's; NaN if the teacher's is 0."""
         score = self.teacher_N.mean()
         return float(self.student_N.mean() / score) if score > 0 else np.nan
 
@@ -90,7 +90,7 @@ def pair_tasks(
 ) -> list[TaskPair]:
     """Student and teacher on every headline task of the teacher, document by document.
 
-    A task that cannot be compared, or says nothing, comes with its reason.
+    A task that cannot be compared, or does not count, comes with its reason.
 
     Args:
         student_scores: The student's rows of `frames.scores`.
@@ -98,13 +98,11 @@ def pair_tasks(
         student_answers: The student's `disk.load_answers`.
         teacher_answers: The teacher's.
         allow: Names out of `ALLOWED` in which the two may differ.
-        names: What the reasons call the two.
+        names: Names of the two in the reasons.
     """
-    students, teachers = (
-        scored_model(student_scores, student_answers),
-        scored_model(teacher_scores, teacher_answers),
-    )
-    return pair_models(students, teachers, allow, names)
+    student = scored_model(student_scores, student_answers)
+    teacher = scored_model(teacher_scores, teacher_answers)
+    return pair_models(student, teacher, allow, names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +120,7 @@ class TaskAnswers:
         return list(zip(self.ids_N.tolist(), self.hashes_N.tolist(), strict=True))
 
     def same_documents(self, other: "TaskAnswers") -> bool:
-        """Whether both are about the same documents, in the same order."""
+        """Whether both cover the same documents in the same order."""
         same_ids = np.array_equal(self.ids_N, other.ids_N)
         return same_ids and np.array_equal(self.hashes_N, other.hashes_N)
 
@@ -199,7 +197,7 @@ def pair_models(
     allow: Collection[str] = OF_A_STUDENT,
     names: tuple[str, str] = NAMES,
 ) -> list[TaskPair]:
-    """`pair` of two sides that were made ready before: a teacher has many students."""
+    """`pair_tasks` of two models made by `scored_model`, since a teacher has many students."""
     return [_pair_task(task, students, teachers, allow, names) for task in teachers.scores]
 
 
@@ -210,21 +208,21 @@ def _pair_task(
     allow: Collection[str],
     names: tuple[str, str],
 ) -> TaskPair:
-    theirs, own = teachers.scores[task], students.scores.get(task)
-    metric = theirs["metric"]
-    chance = np.nan if pd.isna(theirs["chance"]) else float(theirs["chance"])
+    teacher_row, own = teachers.scores[task], students.scores.get(task)
+    metric = teacher_row["metric"]
+    chance = np.nan if pd.isna(teacher_row["chance"]) else float(teacher_row["chance"])
     nothing = TaskPair(task, metric, chance, np.empty(0), np.empty(0))
-    reason = _incomparable(own, theirs, allow, names)
+    reason = _incomparable(own, teacher_row, allow, names)
     if own is None or reason:
         return dataclasses.replace(nothing, reason=reason)
     student, teacher = students.answers.get((task, metric)), teachers.answers.get((task, metric))
     reason = _unpaired(student, teacher, allow, names)
     if student is None or teacher is None or reason:
         return dataclasses.replace(nothing, reason=reason)
-    reason = _not_the_mean(student.values_N, own) or _not_the_mean(teacher.values_N, theirs)
+    reason = _not_the_mean(student.values_N, own) or _not_the_mean(teacher.values_N, teacher_row)
     if reason:
         return dataclasses.replace(nothing, reason=reason)
-    notes = _differences(own, theirs, {*CONDITIONS} & {*allow}, names)
+    notes = _differences(own, teacher_row, {*CONDITIONS} & {*allow}, names)
     if not student.same_documents(teacher):
         shared = set(student.documents()) & set(teacher.documents())
         notes.append(f"only the {len(shared)} documents that both answered")
@@ -251,35 +249,35 @@ def _pair_task(
 
 def _incomparable(
     own: dict[str, Any] | None,
-    theirs: dict[str, Any],
+    other: dict[str, Any],
     allow: Collection[str],
     names: tuple[str, str],
 ) -> str:
-    """Why two scores of a task cannot be compared, or nothing."""
+    """Why two scores of a task cannot be compared; empty if they can."""
     if own is None:
         return f"the {names[0]} has no score"
-    for said in _differences(own, theirs, {"metric", *CONDITIONS} - {*allow}, names):
-        return said
-    if not theirs["higher_is_better"]:
-        return "lower is better, and retention is a share of something gained"
+    for difference in _differences(own, other, {"metric", *CONDITIONS} - {*allow}, names):
+        return difference
+    if not other["higher_is_better"]:
+        return "lower is better, and retention needs a score where higher is better"
     return ""
 
 
 def _differences(
-    own: dict[str, Any], theirs: dict[str, Any], keys: Collection[str], names: tuple[str, str]
+    own: dict[str, Any], other: dict[str, Any], keys: Collection[str], names: tuple[str, str]
 ) -> list[str]:
-    """In which of these conditions two scores differ, in words with both values."""
+    """The conditions in which two scores differ, with both values."""
     return [
-        f"{name} differ ({names[0]} {own[key]}, {names[1]} {theirs[key]})"
+        f"{name} differ ({names[0]} {own[key]}, {names[1]} {other[key]})"
         for key, name in {"metric": "metrics", **CONDITIONS}.items()
-        if key in keys and _differ(own.get(key), theirs.get(key), key)
+        if key in keys and _differ(own.get(key), other.get(key), key)
     ]
 
 
 def _differ(ours: Any, other: Any, key: str) -> bool:
-    """Whether two conditions differ; what nobody noted down does not."""
+    """Whether two conditions differ; a missing one usually does not count."""
     if pd.isna(ours) or pd.isna(other):
-        # A record always has the shots and the version, unless the task's file has none.
+        # Records always state shots and version, unless the task's file has none.
         return key in ("task_version", "num_fewshot") and not (pd.isna(ours) and pd.isna(other))
     return bool(ours != other)
 
@@ -290,27 +288,27 @@ def _unpaired(
     allow: Collection[str],
     names: tuple[str, str],
 ) -> str:
-    """Why two sets of answers are not the same documents, or nothing."""
-    for name, one in zip(names, (student, teacher), strict=True):
-        if one is None:
+    """Why two sets of answers cannot be paired; empty if they can."""
+    for name, answers in zip(names, (student, teacher), strict=True):
+        if answers is None:
             return f"the {name}'s answers are missing"
-        if (one.ids_N[1:] == one.ids_N[:-1]).any():
+        if (answers.ids_N[1:] == answers.ids_N[:-1]).any():
             return f"the {name} answered a document twice"
-        if np.isnan(one.values_N).any():
-            return f"the {name}'s answers have holes"
+        if np.isnan(answers.values_N).any():
+            return f"the {name}'s answers have gaps"
     if student is None or teacher is None or student.same_documents(teacher):
         return ""
-    own, theirs = set(student.documents()), set(teacher.documents())
-    if SAMPLE in allow and own & theirs:
+    own, other = set(student.documents()), set(teacher.documents())
+    if SAMPLE in allow and own & other:
         return ""
     return (
-        f"documents differ ({names[0]} {len(own)}, {names[1]} {len(theirs)}, "
-        f"{len(own & theirs)} the same in both)"
+        f"documents differ ({names[0]} {len(own)}, {names[1]} {len(other)}, "
+        f"{len(own & other)} the same in both)"
     )
 
 
 def _not_the_mean(values_N: Values, score: dict[str, Any]) -> str:
-    """Why a bootstrap over documents would not speak of this score, or nothing."""
+    """Why a bootstrap over documents would not apply to this score; empty if it does."""
     if abs(values_N.mean() - score["score"]) > 1e-4:
         return (
             f"the score {score['score']:.4g} is not the mean {values_N.mean():.4g} of its answers"
@@ -319,7 +317,7 @@ def _not_the_mean(values_N: Values, score: dict[str, Any]) -> str:
 
 
 def _at_chance(teacher_N: Values, chance: float, clusters_N: npt.NDArray[Any] | None = None) -> str:
-    """Why the teacher is not clearly above chance (one-sided, 95 %), or nothing.
+    """Why the teacher is not clearly above chance (one-sided, 95 %); empty if it is.
 
     Right-or-wrong answers get the exact binomial test, others Student's t. Where documents
     differ in chance, the binomial test at their mean errs on the side of leaving out.

@@ -1,12 +1,12 @@
-"""How much of the teacher's capability a student keeps, and how sure that is.
+"""How much of the teacher's capability a student keeps, and how certain that is.
 
 Per task, over the documents that both answered:
 
     retention = (student - chance) / (teacher - chance)
 
-The headline is the mean over tasks. Its interval is a paired bootstrap: documents are
-drawn again within each task, and a document brings the student's and the teacher's
-answer along, so what is hard for both cancels. Worked examples are in docs/statistics.md.
+The suite's retention is the mean over tasks. Its interval is a paired bootstrap: documents are
+resampled within each task, and a document brings the student's and the teacher's answer along, so
+difficulty that both share cancels. docs/statistics.md has worked examples.
 """
 
 import itertools
@@ -74,8 +74,8 @@ def add_retention(
 
     Returns:
         The runs with `retention`, `retention_low`, `retention_high`, `raw_ratio`, `raw_low`,
-        `raw_high` (1.0 is the teacher), `num_tasks`, and `excluded_tasks`: in words, which
-        tasks were left out and why. What cannot be computed is missing.
+        `raw_high` (1.0 is the teacher), `num_tasks`, and `excluded_tasks`: which tasks were
+        left out and why. What cannot be computed is missing.
     """
     pairs = pairs_by_run(runs, scores, answers)
     scored = set(scores["run_id"]) if len(scores) else set()
@@ -91,17 +91,17 @@ def of_pairs(
     draws: int = 2000,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, dict[str, Values]]:
-    """`add_retention` of runs that are paired already: its columns, and the draws behind them.
+    """`add_retention` for runs that are already paired: its columns and the draws behind them.
 
     Args:
         runs: With `run_id`, `role` and `teacher_run_id`.
-        pairs: Run id to its tasks beside its teacher's; a teacher stands beside itself.
-        scored: The runs, teachers among them, that have any score.
+        pairs: Pairs with the teacher by run id; a teacher is paired with itself.
+        scored: Ids of all runs, including teachers, that have any score.
         draws: Bootstrap draws.
         seed: Same seed, same interval.
 
     Returns:
-        `COLUMNS` on the index of `runs`; and of each run that has a retention its draws, shape
+        `COLUMNS` on the index of `runs`, and the draws of each run that has a retention, shape
         [D].
     """
     rows: dict[str, dict[str, Any]] = {}
@@ -140,16 +140,16 @@ def counted_tasks(pairs: Iterable[TaskPair]) -> set[str]:
 
 
 def over_different_tasks(runs: pd.DataFrame) -> str:
-    """A warning where retentions of one teacher's students are means over different tasks.
+    """A warning if retentions of one teacher's students are means over different tasks.
 
     Args:
         runs: With the columns of `add_retention`.
 
     Returns:
-        One sentence that names the runs; empty where all counted the same tasks.
+        One sentence that names the runs; empty if all use the same tasks.
     """
     known = runs[(runs["role"] == "student") & runs["retention"].notna()]
-    # What was left out, without the reasons.
+    # The tasks that were left out, without the reasons.
     left_out = known["excluded_tasks"].map(
         lambda text: tuple(sorted(part.partition(":")[0] for part in text.split("; ") if part))
     )
@@ -161,8 +161,8 @@ def over_different_tasks(runs: pd.DataFrame) -> str:
     if not odd:
         return ""
     return (
-        f"The retention of {', '.join(odd)} is a mean over other tasks than that of the other "
-        "students of the same teacher: compare them task by task."
+        f"The retention of {', '.join(odd)} is a mean over different tasks from that of the "
+        "teacher's other students. Compare them task by task."
     )
 
 
@@ -174,7 +174,7 @@ def draws_by_run(
     draws: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """The bootstrap draws of each run's retention: a column a run, a row a draw.
+    """The bootstrap draws of each run's retention: one column per run, one row per draw.
 
     All runs that answered the same documents share their draws, so two students can be
     compared draw by draw; `frontier.membership` does. A teacher's column is 1.0 throughout.
@@ -192,7 +192,7 @@ def per_task(
     draws: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """A row a task: both scores, retention and difference with 95 % intervals, a verdict.
+    """One row per task: both scores, retention and difference with 95 % intervals, a verdict.
 
     Args:
         student_scores: The student's rows of `frames.scores`.
@@ -221,17 +221,17 @@ def per_task_of_pairs(pairs: list[TaskPair], *, draws: int = 2000, seed: int = 0
     return pd.concat([shown, shares], axis=1).reindex(columns=TASK_COLUMNS)
 
 
-def _task_row(one: TaskPair, draws: int, seed: int) -> dict[str, Any]:
-    """The part of a task's row that speaks of the share kept."""
-    row: dict[str, Any] = {"chance": one.chance, "used": not one.reason}
-    if len(one.teacher_N):
-        row["raw_ratio"] = one.raw_ratio
-    if not one.reason:
-        kept_D, _ = _draw({"": [one]}, draws, seed)[""]
-        assert kept_D is not None, "a task without a reason is drawn"
-        row["retention"], row["stderr"] = one.retention, intervals.retention_stderr(one)
-        row["low"], row["high"] = bootstrap.percentile_interval(kept_D)
-        row["fieller_low"], row["fieller_high"] = intervals.fieller(one)
+def _task_row(pair: TaskPair, draws: int, seed: int) -> dict[str, Any]:
+    """The columns of a task's row about retention."""
+    row: dict[str, Any] = {"chance": pair.chance, "used": not pair.reason}
+    if len(pair.teacher_N):
+        row["raw_ratio"] = pair.raw_ratio
+    if not pair.reason:
+        retention_D, _ = _draw({"": [pair]}, draws, seed)[""]
+        assert retention_D is not None, "a task without a reason is drawn"
+        row["retention"], row["stderr"] = pair.retention, intervals.retention_stderr(pair)
+        row["low"], row["high"] = bootstrap.percentile_interval(retention_D)
+        row["fieller_low"], row["fieller_high"] = intervals.fieller(pair)
     return row
 
 
@@ -242,21 +242,21 @@ def pairs_by_run(
     by_run = dict(tuple(scores.groupby("run_id", sort=False))) if len(scores) else {}
     nothing = pd.DataFrame(columns=["task", "metric", "doc_id", "doc_hash", "value"])
     sides: dict[str, pairing.ScoredModel] = {}
-    found = {}
+    pairs = {}
     for row in row_dicts(runs[["run_id", "role", "teacher_run_id"]]):
         run_id = row["run_id"]
         teacher_id = run_id if row["role"] == "teacher" else row["teacher_run_id"]
         if run_id in by_run and teacher_id in by_run:
-            for one in {run_id, teacher_id} - sides.keys():
-                sides[one] = pairing.scored_model(by_run[one], answers.get(one, nothing))
-            found[run_id] = pairing.pair_models(sides[run_id], sides[teacher_id])
+            for side in {run_id, teacher_id} - sides.keys():
+                sides[side] = pairing.scored_model(by_run[side], answers.get(side, nothing))
+            pairs[run_id] = pairing.pair_models(sides[run_id], sides[teacher_id])
             if run_id != teacher_id:
-                del sides[run_id]  # only a teacher is met again
-    return found
+                del sides[run_id]  # only a teacher is needed again
+    return pairs
 
 
 def _why_unpaired(run: Mapping[str, Any], scored: Collection[str]) -> str:
-    """One sentence on a run that has no pair at all."""
+    """Why a run has no pair at all."""
     if run["run_id"] not in scored:
         return "all tasks: this run has no scores"
     if run["teacher_run_id"] is None:
@@ -274,46 +274,48 @@ def _draw(
     """
     groups: dict[tuple[str, int, bytes], list[tuple[str, TaskPair]]] = {}
     for run_id, pairs in batch.items():
-        for one in pairs:
-            if not one.reason:
-                shape = b"" if one.clusters_N is None else one.clusters_N.tobytes()
-                groups.setdefault((one.task, len(one.teacher_N), shape), []).append((run_id, one))
-    kept: dict[str, list[Values]] = {run_id: [] for run_id in batch}
+        for pair in pairs:
+            if not pair.reason:
+                shape = b"" if pair.clusters_N is None else pair.clusters_N.tobytes()
+                groups.setdefault((pair.task, len(pair.teacher_N), shape), []).append(
+                    (run_id, pair)
+                )
+    retained: dict[str, list[Values]] = {run_id: [] for run_id in batch}
     raw: dict[str, list[Values]] = {run_id: [] for run_id in batch}
     for (task, _, _), members in groups.items():
-        rows = [row for _, one in members for row in _rows(one)]
+        rows = [row for _, pair in members for row in _rows(pair)]
         means_DR = bootstrap.bootstrap_means(
             np.stack(rows), task, draws, seed, members[0][1].clusters_N
         )
         place = 0
-        for run_id, one in members:
+        for run_id, pair in members:
             student_D, teacher_D = means_DR[:, place], means_DR[:, place + 1]
-            chance_D = one.chance if one.chance_N is None else means_DR[:, place + 2]
-            place += len(_rows(one))
-            kept[run_id].append(_ratio(student_D, teacher_D, one, chance_D))
-            raw[run_id].append(_ratio(student_D, teacher_D, one, None))
-    return {run_id: (_mean_of(kept[run_id]), _mean_of(raw[run_id])) for run_id in batch}
+            chance_D = pair.chance if pair.chance_N is None else means_DR[:, place + 2]
+            place += len(_rows(pair))
+            retained[run_id].append(_ratio(student_D, teacher_D, pair, chance_D))
+            raw[run_id].append(_ratio(student_D, teacher_D, pair, None))
+    return {run_id: (_mean_of(retained[run_id]), _mean_of(raw[run_id])) for run_id in batch}
 
 
-def _rows(one: TaskPair) -> list[Values]:
-    """What is drawn of a pair: both models' answers and, where it varies, the chance level."""
-    drawn = [one.student_N, one.teacher_N]
-    return drawn if one.chance_N is None else [*drawn, one.chance_N]
+def _rows(pair: TaskPair) -> list[Values]:
+    """What is resampled of a pair: both models' answers and, if it varies, the chance level."""
+    drawn = [pair.student_N, pair.teacher_N]
+    return drawn if pair.chance_N is None else [*drawn, pair.chance_N]
 
 
 def _ratio(
-    student_D: Values, teacher_D: Values, one: TaskPair, chance_D: float | Values | None
+    student_D: Values, teacher_D: Values, pair: TaskPair, chance_D: float | Values | None
 ) -> Values:
     """(student - chance) / (teacher - chance) draw by draw, with the denominator's floor.
 
-    A draw in which the teacher falls to chance would give an infinite ratio, or one of the
-    wrong sign. It then counts with the floor: far out, on the student's side, finite.
-    Without a chance level it is the raw ratio.
+    A draw in which the teacher falls to chance would give an infinite ratio or one of the wrong
+    sign. The floor keeps it finite and on the right side. Without a chance level it is the raw
+    ratio.
     """
-    measured = one.teacher_N.mean()
+    measured = pair.teacher_N.mean()
     if chance_D is None:
         return _divided(student_D, teacher_D, measured)
-    return _divided(student_D - chance_D, teacher_D - chance_D, measured - one.chance)
+    return _divided(student_D - chance_D, teacher_D - chance_D, measured - pair.chance)
 
 
 def _divided(above_D: Values, teacher_D: Values, measured: float) -> Values:
@@ -327,20 +329,20 @@ def _mean_of(parts: list[Values]) -> Values | None:
 
 def _suite(pairs: list[TaskPair], drawn: tuple[Values | None, Values | None]) -> dict[str, Any]:
     """One run's columns."""
-    used = [one for one in pairs if not one.reason]
+    used = [pair for pair in pairs if not pair.reason]
     row: dict[str, Any] = {
         "num_tasks": len(used),
-        "excluded_tasks": "; ".join(f"{one.task}: {one.reason}" for one in pairs if one.reason),
+        "excluded_tasks": "; ".join(f"{pair.task}: {pair.reason}" for pair in pairs if pair.reason),
     }
-    kept_D, raw_D = drawn
-    if kept_D is None or raw_D is None:
+    retention_D, raw_D = drawn
+    if retention_D is None or raw_D is None:
         row["excluded_tasks"] = (
             row["excluded_tasks"] or "all tasks: the teacher has no headline score"
         )
         return row
-    row["retention"] = float(np.mean([one.retention for one in used]))
-    row["raw_ratio"] = float(np.mean([one.raw_ratio for one in used]))
-    row["retention_low"], row["retention_high"] = bootstrap.percentile_interval(kept_D)
+    row["retention"] = float(np.mean([pair.retention for pair in used]))
+    row["raw_ratio"] = float(np.mean([pair.raw_ratio for pair in used]))
+    row["retention_low"], row["retention_high"] = bootstrap.percentile_interval(retention_D)
     row["raw_low"], row["raw_high"] = bootstrap.percentile_interval(raw_D)
     return row
 
