@@ -1,4 +1,4 @@
-"""Charts of money: months by traffic, money over time, rents of devices not at hand."""
+"""Cost charts: dollars per month by traffic, payback over time, estimated rents."""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -10,20 +10,20 @@ from explorer.records.rows import row_dicts
 
 API = "API"
 UNITS = (("minutes", 1 / 60), ("hours", 1.0), ("days", 24.0), ("months", 730.0))
-"""Units of time, and their hours."""
+"""Units of time and their hours."""
 MOST_LINES = 6
-"""More lines than this cannot be told apart: the others are in the table."""
+"""More lines would be hard to distinguish; the table shows the others."""
 
 
 def break_even_chart(
     months: pd.DataFrame, traffic_per_s: float, *, num_busy: int = 0, template: Template = "light"
 ) -> go.Figure:
-    """Dollars a month by traffic: a staircase a candidate, a dashed line for the API.
+    """Dollars per month by traffic: a staircase per candidate, a dashed line for the API.
 
     Args:
-        months: As `economics.by_traffic`.
-        traffic_per_s: The stated traffic, marked.
-        num_busy: Runs that have no line because they were timed on a busy machine.
+        months: As from `economics.cost_by_traffic`.
+        traffic_per_s: The stated traffic, which is marked.
+        num_busy: Number of runs without a line because they were timed on a busy machine.
         template: Ink for a light or a dark page.
     """
     ink = theme.INKS[template]
@@ -51,7 +51,7 @@ def break_even_chart(
             ),
         )
     if known.empty:
-        theme.add_empty_note(figure, _nothing(num_busy), ink)
+        theme.add_empty_note(figure, _empty_text(num_busy), ink)
     else:
         figure.add_vline(
             x=60 * traffic_per_s, line={"color": ink["quiet"], "width": 1, "dash": "dot"}
@@ -67,7 +67,7 @@ def break_even_chart(
             showarrow=False,
             font={"size": 12, "color": ink["quiet"]},
         )
-        _say_busy(figure, num_busy, ink)
+        _note_busy_runs(figure, num_busy, ink)
     figure.update_layout(height=420)
     figure.update_xaxes(title_text="Traffic (requests per minute)", rangemode="tozero")
     figure.update_yaxes(
@@ -82,13 +82,13 @@ def break_even_chart(
 def payback_chart(
     spent: pd.DataFrame, paid: pd.DataFrame, *, num_busy: int = 0, template: Template = "light"
 ) -> go.Figure:
-    """Dollars spent while serving, the bill of each student at its start.
+    """Dollars spent over time; each student starts at its bill.
 
     Args:
-        spent: As `economics.over_time`.
-        paid: `label`, `payback_hours`, `bill_usd`, `fleet_usd_per_hour`: each crossing of a
-            student's line and its teacher's gets a mark.
-        num_busy: Runs that have no line because they were timed on a busy machine.
+        spent: As from `economics.spending_over_time`.
+        paid: `label`, `payback_hours`, `bill_usd`, `fleet_usd_per_hour`, for a mark where a
+            student's line crosses its teacher's.
+        num_busy: Number of runs without a line because they were timed on a busy machine.
         template: Ink for a light or a dark page.
     """
     ink = theme.INKS[template]
@@ -131,9 +131,9 @@ def payback_chart(
             hovertemplate="%{customdata}<extra></extra>",
         )
     if known.empty:
-        theme.add_empty_note(figure, _nothing(num_busy), ink)
+        theme.add_empty_note(figure, _empty_text(num_busy), ink)
     else:
-        _say_busy(figure, num_busy, ink)
+        _note_busy_runs(figure, num_busy, ink)
     figure.update_layout(height=420)
     figure.update_xaxes(title_text=f"Time of serving this traffic ({unit})", rangemode="tozero")
     figure.update_yaxes(
@@ -146,10 +146,10 @@ def payback_chart(
 
 
 def rent_chart(fitted: pd.DataFrame, *, template: Template = "light") -> go.Figure:
-    """Estimated rent of the devices that hold a model: a dotted hollow circle a precision.
+    """Estimated rent of the devices that hold a model, one dotted circle per precision.
 
     Args:
-        fitted: As `fit.fit`; the thin bar runs to the dearest offer.
+        fitted: As from `device_fit.device_fit`; the thin bar ends at the dearest offer.
         template: Ink for a light or a dark page.
     """
     ink = theme.INKS[template]
@@ -162,10 +162,10 @@ def rent_chart(fitted: pd.DataFrame, *, template: Template = "light") -> go.Figu
     for place, model in enumerate(models):
         group = known[known["model"] == model]
         colour = palette[place] if place < len(palette) - 1 else theme.OTHERS
-        # Two models at one price would hide each other: each has its own height in the line.
-        aside = 0.5 * (place + 0.5) / len(models) - 0.25
+        # Each model has its own height in the row, or equal prices would hide each other.
+        offset = 0.5 * (place + 0.5) / len(models) - 0.25
         ys = [
-            lines[hardware, bits] + aside
+            lines[hardware, bits] + offset
             for hardware, bits in zip(group["hardware"], group["bits"], strict=True)
         ]
         figure.add_scatter(
@@ -200,7 +200,7 @@ def rent_chart(fitted: pd.DataFrame, *, template: Template = "light") -> go.Figu
             hovertemplate="%{customdata}<extra></extra>",
         )
     if known.empty:
-        theme.add_empty_note(figure, "No device with a price holds it.", ink)
+        theme.add_empty_note(figure, "No device with a price holds this model.", ink)
     figure.update_layout(height=150 + 38 * max(2, len(rows)), margin={"l": 10})
     high = float(known["usd_per_hour_high"].max()) if len(known) else 1.0
     figure.update_xaxes(
@@ -217,22 +217,22 @@ def rent_chart(fitted: pd.DataFrame, *, template: Template = "light") -> go.Figu
     return figure
 
 
-def _nothing(num_busy: int) -> str:
-    """Why a chart of money is empty."""
+def _empty_text(num_busy: int) -> str:
+    """Why a cost chart is empty."""
     needs = "a price of the device"
     if num_busy:
         needs += f" and {interference.IDLE_TIMING}"
     return f"Nothing to draw: this chart needs {needs}."
 
 
-def _say_busy(figure: go.Figure, num_busy: int, ink: dict[str, str]) -> None:
-    """Count the runs that have no line because the machine was busy."""
+def _note_busy_runs(figure: go.Figure, num_busy: int, ink: dict[str, str]) -> None:
+    """Note how many runs have no line because the machine was busy."""
     if num_busy:
         theme.add_corner_note(figure, interference.left_out_sentence(num_busy, "not drawn"), ink)
 
 
 def _colours(known: pd.DataFrame, template: Template, ink: dict[str, str]) -> dict[str, str]:
-    """A colour for each line: the API and the teacher in ink, students in the palette's order."""
+    """A colour per line: ink for the API and the teacher, the palette for students."""
     names = list(dict.fromkeys(known["name"]))
     students = [name for name in names if name not in (API, "teacher")]
     colours = {

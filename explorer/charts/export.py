@@ -1,7 +1,7 @@
-"""Tables and figures as files, in memory.
+"""Tables and figures as the bytes of files.
 
-Text that a spreadsheet would run as a formula is made harmless: a run can be named
-after whatever its author likes, and the table goes to other people.
+Text that a spreadsheet would run as a formula is escaped, because a run may have any name and
+its table goes to other people.
 """
 
 import io
@@ -23,19 +23,19 @@ TABLE_FORMATS = {
     "latex": "application/x-tex",
     "json": "application/json",
 }
-"""Formats of `write`, with their MIME types."""
+"""Formats of tables and their MIME types."""
 FIGURE_FORMATS = {"html": "text/html", "png": "image/png", "svg": "image/svg+xml"}
-"""Formats of `figure`, with their MIME types."""
+"""Formats of figures and their MIME types."""
 
 
 def write_runs(runs: pd.DataFrame, format: str) -> bytes:
     """Runs as the bytes of a file.
 
-    csv, xlsx, parquet and json hold raw numbers, a row a run, units in the column names; md
-    and latex hold the formatted comparison.
+    csv, xlsx, parquet and json hold numbers, one row per run, with units in the column names;
+    md and latex hold the formatted comparison.
 
     Raises:
-        BadInput: A format that is not offered.
+        BadInput: An unknown format.
     """
     return write_table(run_table.raw_table(runs), run_table.comparison_table(runs), format)
 
@@ -44,12 +44,12 @@ def write_table(raw: pd.DataFrame, words: pd.DataFrame, format: str) -> bytes:
     """A table as the bytes of a file.
 
     Args:
-        raw: Numbers with their units in the names: csv, xlsx, parquet and json.
-        words: The same rows as text in every cell: md and latex.
+        raw: Numbers with units in the column names, for csv, xlsx, parquet and json.
+        words: The same rows as text, for md and latex.
         format: A key of `TABLE_FORMATS`.
 
     Raises:
-        BadInput: A format that is not offered.
+        BadInput: An unknown format.
     """
     writers: dict[str, Callable[[pd.DataFrame], bytes]] = {
         "csv": _csv,
@@ -60,30 +60,30 @@ def write_table(raw: pd.DataFrame, words: pd.DataFrame, format: str) -> bytes:
         "json": _json,
     }
     if format not in writers:
-        raise BadInput(f"There is no table format {format!r}; choose {', '.join(writers)}.")
+        raise BadInput(f"Unknown table format {format!r}. Choose {', '.join(writers)}.")
     return writers[format](words if format in ("md", "latex") else raw)
 
 
 def write_figure(
     fig: go.Figure, format: str, *, width: int = 1200, height: int | None = None
 ) -> bytes:
-    """A figure as the bytes of a file; PNG has twice the pixels that `width` says.
+    """A figure as the bytes of a file; a PNG has twice the pixels of `width`.
 
     Raises:
-        BadInput: A format that is not offered.
-        ExplorerError: PNG or SVG without a Chrome or Chromium on this machine.
+        BadInput: An unknown format.
+        ExplorerError: PNG or SVG without Chrome or Chromium on this machine.
     """
     if format not in FIGURE_FORMATS:
         offered = ", ".join(FIGURE_FORMATS)
-        raise BadInput(f"There is no figure format {format!r}; choose {offered}.")
+        raise BadInput(f"Unknown figure format {format!r}. Choose {offered}.")
     if format == "html":
         return str(fig.to_html(include_plotlyjs=True, full_html=True)).encode()
-    import kaleido  # half a second to load, and only for these two
+    import kaleido  # takes half a second to load, and only PNG and SVG need it
     import kaleido.errors
 
     size = {"width": width, "height": height or fig.layout.height, "scale": 2}
     try:
-        # Not through Plotly, which cannot be told to do without MathJax from the internet.
+        # Plotly's own export would fetch MathJax from the internet.
         image = kaleido.calc_fig_sync(
             fig.to_dict(), opts={"format": format, **size}, kopts={"mathjax": False}
         )
@@ -96,14 +96,14 @@ def write_figure(
 
 
 def find_browser() -> str | None:
-    """The Chrome or Chromium that draws PNG and SVG; None where there is none."""
-    from choreographer.browsers.chromium import Chromium  # kaleido's own way to look
+    """The path of the Chrome or Chromium that draws PNG and SVG; None if there is none."""
+    from choreographer.browsers.chromium import Chromium  # as kaleido itself does
 
     return Chromium.find_browser(skip_local=False)
 
 
 def escape_formula(value: Any) -> Any:
-    """The value; text that a spreadsheet would run gets an apostrophe in front.
+    """The value; text that a spreadsheet would run as a formula gets a leading apostrophe.
 
     Source: OWASP, CSV Injection.
     """
@@ -115,7 +115,7 @@ def escape_formula(value: Any) -> Any:
 def _csv(plain: pd.DataFrame) -> bytes:
     plain = plain.copy()
     for name in plain.columns[plain.map(lambda cell: isinstance(cell, str)).any()]:
-        # A carriage return would end the line for some readers, quotes or not.
+        # A carriage return would end the line for some readers, even inside quotes.
         plain[name] = [
             escape_formula(cell).replace("\r", " ") if isinstance(cell, str) else cell
             for cell in plain[name]
@@ -133,7 +133,7 @@ def _parquet(plain: pd.DataFrame) -> bytes:
 
 
 def _xlsx(plain: pd.DataFrame) -> bytes:
-    """One sheet with a bold header that stays in view; text is never a formula or a link."""
+    """One sheet with a frozen bold header; text never becomes a formula or a link."""
     import xlsxwriter  # only for this format
 
     buffer = io.BytesIO()
@@ -171,14 +171,14 @@ def _markdown(words: pd.DataFrame) -> bytes:
 
 
 def _latex(words: pd.DataFrame) -> bytes:
-    """For the package booktabs."""
+    """LaTeX for the package booktabs."""
     latex = words.rename(columns=_tex).map(_tex)
     text = latex.to_latex(index=False, escape=False, column_format="l" + "r" * (words.shape[1] - 1))
     return str(text).encode()
 
 
 def _tex(text: str) -> str:
-    """Text in which TeX sees no commands."""
+    """Text with TeX's special characters escaped."""
     special = {
         "\\": r"\textbackslash{}",
         "{": r"\{",

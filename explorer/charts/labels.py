@@ -1,4 +1,4 @@
-"""Names beside points, where they hide nothing: what does not fit is read on hover."""
+"""Names beside points, placed so that they never overlap; hovering shows those left out."""
 
 import dataclasses
 import math
@@ -9,12 +9,12 @@ import plotly.graph_objects as go
 from explorer.charts import theme
 
 Box = tuple[float, ...]
-"""Left, top, right, bottom, in pixels of the plot's area."""
+"""Left, top, right and bottom, in pixels of the plot area."""
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What part of the plane is shown, and how large a pixel is in it."""
+    """The ranges of both axes and the size of the plot area in pixels."""
 
     x_range: tuple[float, float]
     y_range: tuple[float, float]
@@ -24,11 +24,11 @@ class View:
 
     @property
     def x_axis(self) -> list[float]:
-        """The range as Plotly wants it: exponents on a logarithmic axis."""
+        """The range in Plotly's form: exponents for a logarithmic axis."""
         return [math.log10(v) for v in self.x_range] if self.log else list(self.x_range)
 
     def pixel(self, x: float, y: float) -> tuple[float, float]:
-        """Pixels from the left and from the top of the plot's area."""
+        """Pixels from the left and the top of the plot area."""
         low, high = self.x_axis
         at = math.log10(x) if self.log else x
         bottom, top = self.y_range
@@ -40,19 +40,19 @@ class View:
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-    """A name that wants to stand beside a point."""
+    """A name to place beside a point."""
 
     x: float
     y: float
     text: str
     of_star: bool = False
-    """Whether the point is a teacher's star, which stands on a line at 100 %."""
+    """Whether the point is a teacher's star, which lies on the line at 100 %."""
 
 
 def occupied_boxes(
     figure: go.Figure, points: Iterable[tuple[float, float]], view: View
 ) -> list[Box]:
-    """The places of the points, and of the target line and its name, which are there already."""
+    """Boxes of the points, and of the target line and its name."""
     boxes = [_around(view.pixel(x, y), 9, 9) for x, y in points]
     for note in figure.layout.annotations:
         _, line = view.pixel(view.x_range[0], note.y)
@@ -62,7 +62,7 @@ def occupied_boxes(
 
 
 def corner_box(notes: list[str], view: View) -> Box:
-    """The place of small notes, a line each, in the corner at the bottom on the right."""
+    """The box of the small notes in the bottom right corner, one line each."""
     wide = 6.0 * max(map(len, notes), default=0)
     return (view.width - wide, view.height - 15.0 * len(notes) - 4, view.width, view.height)
 
@@ -70,11 +70,11 @@ def corner_box(notes: list[str], view: View) -> Box:
 def place_labels(
     figure: go.Figure, wanted: list[Label], taken: list[Box], view: View, ink: dict[str, str]
 ) -> None:
-    """Write each label where nothing stands yet, the first ones first; leave out the others."""
+    """Place labels in free space, in order of priority; leave out those that do not fit."""
     for label in wanted:
         at_x, at_y = view.pixel(label.x, label.y)
         wide, high = 7.0 * len(label.text) + 4, 16.0
-        # The frontier runs below and to the right, so left of a point is free most often.
+        # The frontier runs below and to the right, so the left of a point is usually free.
         places = [(-14, 0), (-14, -14), (14, 14), (14, 0), (0, -20)]
         if label.of_star:
             places.insert(0, (-10, -16))  # clear of the line at 100 %

@@ -1,4 +1,4 @@
-"""The chart of published students: what they keep against their size or their price."""
+"""Published students: what they keep of the larger model against size or price."""
 
 import dataclasses
 import math
@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from explorer.analysis import frontier, numbers
 from explorer.analysis.headline import TARGET_RETENTION
-from explorer.analysis.published import published_retention as analysis
+from explorer.analysis.published.published_retention import is_distilled
 from explorer.charts import labels, theme
 from explorer.charts.labels import Label, View
 from explorer.charts.theme import Template
@@ -21,12 +21,12 @@ AXES = {
     "api_usd_per_mtok_output": "API price (US dollars per million output tokens, less is better)",
     "usd_per_hour": "Estimated rent (US dollars per hour, less is better)",
 }
-"""What the horizontal axis can be."""
+"""Possible horizontal axes."""
 HEIGHTS = {
     "raw_ratio": "Raw ratio (% of the larger model's score, more is better)",
     "retention": "Retention above chance (% of the larger model's, more is better)",
 }
-"""What the vertical axis can be."""
+"""Possible vertical axes."""
 FAMILIES = (
     "DeepSeek-R1",
     "Gemini",
@@ -36,17 +36,17 @@ FAMILIES = (
     "Qwen3",
     "Gemma",
 )
-"""Families with a colour of their own; the others share one grey."""
+"""Families with their own colour; the others share one grey."""
 TEACHER_X = {"params_b": "teacher_params_b"}
-"""Where the larger model stands on an axis, if it is known."""
+"""The column with the larger model's value, by axis."""
 SYMBOLS = {True: "diamond-open", False: "diamond-cross-open"}
-"""Distilled, or not: a cross says that it is only smaller."""
+"""Symbol by whether the student was distilled; a cross means that it is only smaller."""
 ESTIMATED = "diamond-open-dot"
-"""A published score over an estimated cost."""
+"""Symbol of a published score against an estimated cost."""
 NARROW = 600
-"""Pixels below which the legend goes under the chart, or it would leave nothing of it."""
+"""Below this width in pixels, the legend goes under the chart."""
 MANY_LABELS = 30
-"""Above so many points names are on hover alone."""
+"""Above this number of points, names are shown on hover only."""
 
 
 def published_chart(
@@ -58,24 +58,24 @@ def published_chart(
     selected: int | None = None,
     width: int = 960,
 ) -> go.Figure:
-    """What published students keep, a hollow diamond a student and table.
+    """What published students keep, one hollow diamond per student and table.
 
     Args:
-        rows: As `published.retention` gives them, with the column of `x`; their index names
-            the points.
+        rows: As from `published_retention.published_retention`, with the column of `x`. Their
+            index names the points.
         x: A key of `AXES`.
         y: `raw_ratio` or `retention`.
         template: Ink for a light or a dark page.
         selected: Index of the point to ring.
-        width: Pixels it will probably be shown at; only the choice of labels needs it.
+        width: Approximate width on the page in pixels, for labels and the legend.
 
     Returns:
         A figure in which `customdata[0]` of a point is its row's index, as text. Models without
-        a published size stand in a band of their own; other rows without either value are left
-        out, and a note counts them.
+        a published size are in a separate band; other rows without both values are left out,
+        and a note counts them.
 
     Raises:
-        BadInput: An axis that is not offered.
+        BadInput: An unknown axis.
     """
     theme.check_axes((x, AXES), (y, HEIGHTS))
     ink = theme.INKS[template]
@@ -108,7 +108,7 @@ def published_chart(
         _narrow(figure, y)
     if x == "params_b" and len(shown):
         figure.update_xaxes(**theme.si_ticks(*sized.x_range, [" B", " T"], log=view.log))
-        if width < NARROW:  # the tens alone, or they would run into each other
+        if width < NARROW:  # powers of ten only, or the labels would overlap
             figure.update_xaxes(tickvals=figure.layout.xaxis.tickvals[::2])
         figure.update_xaxes(ticktext=[_short(v) for v in figure.layout.xaxis.tickvals])
     elif "usd" in x:
@@ -120,7 +120,7 @@ def published_chart(
 
 
 def _narrow(figure: go.Figure, y: str) -> None:
-    """For a telephone: a short title and the legend, small, below."""
+    """Adapt to a telephone: a short axis title and a small legend below."""
     figure.update_layout(
         height=theme.HEIGHT + 160,
         margin={"l": 10, "r": 8},
@@ -131,7 +131,7 @@ def _narrow(figure: go.Figure, y: str) -> None:
 
 
 def _short(billions: float) -> str:
-    """A round number of parameters: 30 M, 1 B."""
+    """Parameters as a round number: 30 M, 1 B."""
     if billions < 1:
         return f"{1e3 * billions:g} M"
     return f"{billions:g} B" if billions < 1000 else f"{billions / 1e3:g} T"
@@ -154,16 +154,16 @@ def _view(shown: pd.DataFrame, x: str, y: str, width: int) -> View:
 def _with_band(
     figure: go.Figure, view: View, unsized: pd.DataFrame, x: str, y: str, ink: dict[str, str]
 ) -> tuple[View, pd.DataFrame]:
-    """A band right of the axis for models whose size nobody publishes, a column a family.
+    """Add a band on the right for models without a published size, one column per family.
 
-    Closed models are the ones that are quoted most; where they stand across says nothing.
+    Closed models are quoted most. Their horizontal position in the band has no meaning.
     """
     low, high = view.x_range
     end = high * (high / low) ** 0.2 if view.log else high + 0.2 * (high - low)
     families = list(dict.fromkeys(unsized["family"]))
 
     def at(share: float) -> float:
-        """A place in the band, 0 at its start and 1 at its end."""
+        """A position in the band, from 0 at its start to 1 at its end."""
         return high * (end / high) ** share if view.log else high + share * (end - high)
 
     step = 1 / (len(families) + 1)
@@ -201,7 +201,7 @@ def _with_band(
 
 
 def _add_lines(figure: go.Figure, ink: dict[str, str]) -> None:
-    """The larger model's score, and the promise of distillation."""
+    """Lines at the larger model's score and at the target."""
     figure.add_hline(y=100, line={"color": ink["quiet"], "width": 1})
     figure.add_hline(
         y=100 * TARGET_RETENTION, line={"color": ink["quiet"], "width": 1, "dash": "dash"}
@@ -229,14 +229,14 @@ def _add_family(
     template: Template,
     ink: dict[str, str],
 ) -> None:
-    """The points of one family in its colour; the shape says whether it was distilled."""
+    """The points of one family in its colour; the symbol shows whether it was distilled."""
     at = FAMILIES.index(family) if family in FAMILIES else None
     colour = theme.OTHERS
     if at is not None:
-        # The palette's last colour is too pale for a thin line; black is Okabe and Ito's eighth.
+        # The palette's last colour is too pale for a thin line; ink replaces it.
         colour = [*theme.COLOURS[template][:6], ink["text"]][at]
-    distilled = analysis.is_distilled(group)
-    symbols = [ESTIMATED if x == "usd_per_hour" else SYMBOLS[bool(one)] for one in distilled]
+    distilled = is_distilled(group)
+    symbols = [ESTIMATED if x == "usd_per_hour" else SYMBOLS[bool(value)] for value in distilled]
     figure.add_scatter(
         x=group[x],
         y=group[y],
@@ -256,7 +256,7 @@ def _add_family(
 
 
 def _add_teachers(figure: go.Figure, shown: pd.DataFrame, x: str, ink: dict[str, str]) -> None:
-    """Hollow stars where the larger models stand, if that is known."""
+    """Hollow stars for larger models of known size."""
     stars = _teachers(shown, x)
     if stars.empty:
         return
@@ -273,7 +273,7 @@ def _add_teachers(figure: go.Figure, shown: pd.DataFrame, x: str, ink: dict[str,
             "line": {"width": 1.3},
         },
         text=[theme.escape(name) for name in stars["compared_to"]],
-        hovertemplate="%{text}: what the others are compared with<extra></extra>",
+        hovertemplate="%{text}: the larger model of these comparisons<extra></extra>",
         legendrank=1100,
     )
 
@@ -300,15 +300,15 @@ def _add_labels(
 
 
 def _teachers(shown: pd.DataFrame, x: str) -> pd.DataFrame:
-    """A row a larger model whose place on this axis is known."""
+    """One row per larger model whose value on this axis is known."""
     if x not in TEACHER_X:
         return shown.iloc[:0]
     return shown.dropna(subset=[TEACHER_X[x]]).drop_duplicates("compared_to")
 
 
 def _add_shapes(figure: go.Figure, shown: pd.DataFrame, x: str, ink: dict[str, str]) -> None:
-    """What the shapes mean, in grey."""
-    distilled = set(analysis.is_distilled(shown))
+    """Legend entries in grey for the symbols."""
+    distilled = set(is_distilled(shown))
     names = {True: "distilled", False: "only smaller"}
     kinds = [(SYMBOLS[kind], names[kind]) for kind in (True, False) if kind in distilled]
     if x == "usd_per_hour" and len(shown):
@@ -326,7 +326,7 @@ def _add_shapes(figure: go.Figure, shown: pd.DataFrame, x: str, ink: dict[str, s
 
 
 def _hover(group: pd.DataFrame, x: str) -> list[str]:
-    """Who, against whom, what it keeps, where that was published."""
+    """The hover text of each point: both models, what is kept, and the source."""
     texts = []
     for row in row_dicts(group):
         facts = [
@@ -350,7 +350,7 @@ def _means(row: dict[Any, Any]) -> str:
 
 
 def _about(row: dict[Any, Any], x: str) -> list[str]:
-    """Size and price, as far as they are known."""
+    """Size and price, where known."""
     lines = []
     if not numbers.missing(row["params_b"]):
         shrink = row["shrink"]
@@ -373,7 +373,7 @@ def _about(row: dict[Any, Any], x: str) -> list[str]:
 def _add_note(
     figure: go.Figure, left_out: int, shown: pd.DataFrame, x: str, ink: dict[str, str]
 ) -> None:
-    """Say what is not in the chart, so that nothing goes missing silently."""
+    """Note what the chart leaves out."""
     needs = {
         "params_b": "a published size",
         "api_usd_per_mtok_output": "an API price",
@@ -386,10 +386,10 @@ def _add_note(
 
 
 def per_benchmark_bars(detail: pd.DataFrame, *, template: Template = "light") -> go.Figure:
-    """A student's share on each benchmark of one table, the worst at the bottom.
+    """A student's ratio on each benchmark of one table, the worst at the bottom.
 
     Args:
-        detail: Rows of `published.benchmarks` of one pair and table.
+        detail: Rows of `published_retention.benchmark_pairs` for one pair and table.
         template: Ink for a light or a dark page.
     """
     ink = theme.INKS[template]

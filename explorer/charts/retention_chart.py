@@ -1,8 +1,8 @@
-"""The chart of the pages: what is kept against what it takes. Better is up and to the left.
+"""The main chart: retention against latency, cost, size or memory. Better is up and to the left.
 
-    figures.retention_chart(runs, x="tpot_ms").show()
+    retention_chart(runs, x="tpot_ms").show()
 
-Shape repeats what colour says: see `look`.
+Symbols repeat what colours say: see `theme.SYMBOLS`.
 """
 
 import textwrap
@@ -30,14 +30,14 @@ AXES = {
     "num_parameters": "Size (parameters, fewer is better)",
     "peak_memory_bytes": "Peak memory (bytes, less is better)",
 }
-"""What the horizontal axis can be."""
+"""Possible horizontal axes."""
 HEIGHTS = {
     "retention": "Retention above chance (% of the teacher's, more is better)",
     "raw_ratio": "Raw ratio (% of the teacher's score, more is better)",
 }
-"""What the vertical axis can be."""
+"""Possible vertical axes."""
 PIXELS_PER_LETTER = 8
-"""Of an axis title, about."""
+"""Approximate width of a letter of an axis title."""
 MANY_POINTS = 60
 """Above this many, points are small and their intervals faint, so that they stay readable."""
 MANY_STEPS = 20
@@ -54,26 +54,28 @@ def retention_chart(
     selected: str | None = None,
     width: int = 960,
 ) -> go.Figure:
-    """What each model keeps of its teacher, with its 95 % interval, against latency or cost.
+    """What each model keeps of its teacher, with 95 % intervals, against latency or cost.
 
     Args:
-        runs: With the columns of `retention.add` and, for a cost axis, of `cost.add`. A
-            column `frontier_share` in [0, 1], if there, fades the uncertain frontier.
+        runs: With the columns of `retention.add_retention` and, for a cost axis, of
+            `unit_cost.add_costs`. A column `frontier_share` in [0, 1] fades the uncertain parts
+            of the frontier.
         x: A key of `AXES`.
         y: `retention` or `raw_ratio`.
         template: Ink for a light or a dark page.
-        target: Where the labelled line is, 1.0 is the teacher.
+        target: The labelled line; 1.0 is the teacher.
         selected: Run id of the point to ring.
-        width: Pixels it will probably be shown at; only the choice of labels needs it.
+        width: Approximate width on the page in pixels, for placing labels.
 
     Returns:
-        A figure in which `customdata[0]` of a point is its run id. Runs without either value
-        are left out, and a note in the chart counts them. Runs that were timed on a busy machine
-        are hollow and grey and never on the frontier. Only where there are no others do they
-        decide how far the horizontal axis goes; the note counts those beyond it.
+        A figure in which `customdata[0]` of a point is its run id. Runs without both values are
+        left out, and a note in the chart counts them. Of many runs a sample is drawn: see
+        `thinning`. Runs that were timed on a busy machine are hollow and grey and never on the
+        frontier. They stretch the horizontal axis only if there are no others; the note counts
+        those beyond it.
 
     Raises:
-        BadInput: An axis that is not offered.
+        BadInput: An unknown axis.
     """
     theme.check_axes((x, AXES), (y, HEIGHTS))
     ink = theme.INKS[template]
@@ -93,12 +95,12 @@ def retention_chart(
     drawn = thin(shown, x, y, first=[*best.index, *shown.index[chosen]])
     named: set[str] = set()
     kinds = _kind(drawn)
-    # Busy ones first, so that they lie below the others.
+    # Busy ones first, so that they are drawn below the others.
     for kind in sorted(dict.fromkeys(kinds), key=lambda kind: kind not in _BUSY):
         for teacher, group in drawn[kinds == kind].groupby("teacher", sort=False):
             colour = ink["quiet"] if kind in _BUSY else colours[str(teacher)]
             style = _marker(kind, colour, len(drawn), ink)
-            # One teacher: the legend names shapes. Several: colours, and shapes after them.
+            # With one teacher the legend names shapes; with several, colours and then shapes.
             by_teacher = several and kind not in _BUSY
             name = str(teacher) if by_teacher else _KIND_NAMES.get(kind, f"{kind} student")
             figure.add_trace(_points(group, x, y, style, name, len(drawn)))
@@ -138,7 +140,7 @@ def retention_chart(
 
 
 def _title(x: str, runs: pd.DataFrame, width: int) -> str:
-    """The horizontal axis in words, in two lines on a phone; a cost per token says how busy."""
+    """Title of the horizontal axis, wrapped to the width; a cost states its utilisation."""
     title = AXES[x]
     if x == "usd_per_mtok":
         title = title.replace(
@@ -148,9 +150,9 @@ def _title(x: str, runs: pd.DataFrame, width: int) -> str:
 
 
 def _view(shown: pd.DataFrame, x: str, y: str, target: float, width: int) -> View:
-    """From zero where that costs little, past 100 % always, wide intervals cut.
+    """Ranges that start at zero if that costs little, include 100 % and cut wide intervals.
 
-    A run that a busy machine slowed down does not stretch it, unless there is nothing else.
+    Runs slowed down by a busy machine do not stretch them, unless there are no others.
     """
     plot_width, plot_height = max(200, width - 110), theme.HEIGHT - 110
     if shown.empty:
@@ -165,7 +167,7 @@ def _view(shown: pd.DataFrame, x: str, y: str, target: float, width: int) -> Vie
     start, end = (low / 1.6, high * 1.6) if log else theme.from_zero_if_near(low, high)
     shown = shown[shown[x].between(start, end)]
     values = shown[y]
-    # An interval may be far wider than all points; the points decide what is seen.
+    # An interval may be far wider than all points; the points decide the range.
     least, most = float(values.min()), float(values.max())
     bottom, top = min(85.0, least - 6), max(108.0, 100 * target + 6, most + 5)
     if shown[low_name].notna().any():
@@ -175,21 +177,21 @@ def _view(shown: pd.DataFrame, x: str, y: str, target: float, width: int) -> Vie
 
 
 def _kind(shown: pd.DataFrame) -> "pd.Series[str]":
-    """A key of `look.SYMBOLS`, or teacher: how a point is known, and what it is a point of."""
+    """The kind of each point: a key of `theme.SYMBOLS`, or `teacher`."""
     is_teacher, was_busy = shown["role"] == "teacher", interference.was_busy(shown)
     kinds = shown["basis"].where(~is_teacher, "teacher").mask(was_busy, "busy")
     return kinds.mask(was_busy & is_teacher, "busy teacher").rename("kind")
 
 
 def _in_percent(shown: pd.DataFrame, y: str) -> pd.DataFrame:
-    """The vertical axis is in percent: Plotly's own format writes 80% where we write 80 %."""
+    """The vertical values in percent, because Plotly's own format writes 80% without a space."""
     low_name, high_name = INTERVALS[y]
     columns = (y, low_name, high_name)
     return shown.assign(**{name: 100 * shown[name].astype(float) for name in columns})
 
 
 def _colours(runs: pd.DataFrame, template: Template) -> dict[str, str]:
-    """A colour for each teacher, the one with most runs first."""
+    """A colour per teacher, in order of their number of runs."""
     palette = theme.COLOURS[template]
     teachers = runs["teacher"].value_counts().index
     return {
@@ -200,8 +202,8 @@ def _colours(runs: pd.DataFrame, template: Template) -> dict[str, str]:
 def _fronts(shown: pd.DataFrame, x: str, y: str) -> dict[str, pd.DataFrame]:
     """The frontier of each teacher's measured runs.
 
-    A share of one teacher is no share of another, a claim is no measurement, and a busy machine
-    measures something else: none may push a measured run off the line.
+    Retention is relative to one teacher, and published claims, estimates and timings on a busy
+    machine are not comparable measurements. None of them may displace a measured run.
     """
     measured = shown[shown["basis"] == "measured"]
     return {
@@ -231,7 +233,7 @@ def _marker(kind: str, colour: str, num_shown: int, ink: dict[str, str]) -> dict
 def _points(
     group: pd.DataFrame, x: str, y: str, marker: dict[str, Any], name: str, num_shown: int
 ) -> go.Scatter:
-    """One trace: the points of one teacher that are known in the same way."""
+    """One trace: the points of one teacher and one kind."""
     low_name, high_name = INTERVALS[y]
     faint = theme.faded(marker["color"], 0.2 if num_shown > MANY_POINTS else 0.6)
     return go.Scatter(
@@ -256,7 +258,7 @@ def _points(
 
 
 def _add_shape_legend(figure: go.Figure, kinds: list[str], ink: dict[str, str]) -> None:
-    """What the shapes mean, in grey, where the colours stand for teachers."""
+    """Legend entries in grey for the shapes, where colours stand for teachers."""
     for kind in kinds:
         figure.add_scatter(
             x=[None],
@@ -270,7 +272,7 @@ def _add_shape_legend(figure: go.Figure, kinds: list[str], ink: dict[str, str]) 
 
 
 def _hover_lines(group: pd.DataFrame, y: str) -> list[str]:
-    """What a point says when it is hovered: who, what it keeps, how fast, what it costs."""
+    """The hover text of each point: its name, retention, speed, size and cost."""
     low_name, high_name = INTERVALS[y]
     per_token = unit_cost.heading_of(group)
     lines = []
@@ -286,16 +288,16 @@ def _hover_lines(group: pd.DataFrame, y: str) -> list[str]:
                 unit_cost.lengths_text(row.get("prompt_tokens"), row.get("output_tokens")),
             ),
         ]
-        known = [f"{name} {value}" for name, value in facts if value != numbers.MISSING]
-        who = (
+        known = [f"{fact} {value}" for fact, value in facts if value != numbers.MISSING]
+        name = (
             f"<b>{theme.escape(row['label'])}</b> of {theme.escape(row['teacher'])}, "
             f"{theme.escape(row['basis'])}"
         )
         if row["role"] == "teacher":
-            who = f"<b>{theme.escape(row['teacher'])}</b>, the teacher"
+            name = f"<b>{theme.escape(row['teacher'])}</b>, the teacher"
         if row.get("machine_busy") is True:
             known.append(f"{interference.MARK}: no conclusion uses these times")
-        lines.append("<br>".join([who, *known, theme.escape(row["run_id"])]))
+        lines.append("<br>".join([name, *known, theme.escape(row["run_id"])]))
     return lines
 
 
@@ -304,7 +306,7 @@ def _percent(value: float, low: float, high: float) -> str:
 
 
 def _add_target_line(figure: go.Figure, target: float, ink: dict[str, str]) -> None:
-    """The promise of distillation, named on the line itself."""
+    """The target line with its label."""
     figure.add_hline(y=100 * target, line={"color": ink["quiet"], "width": 1, "dash": "dash"})
     figure.add_annotation(
         x=0,
@@ -323,10 +325,10 @@ def _add_target_line(figure: go.Figure, target: float, ink: dict[str, str]) -> N
 def _add_frontier(
     figure: go.Figure, best: pd.DataFrame, x: str, y: str, view: View, colour: str
 ) -> None:
-    """A thin step line: the most that can be kept at this cost or less.
+    """A thin step line: the best retention at this cost or less.
 
-    Each step is as strong as its run is sure to be on the frontier. Many steps share one trace
-    for each tenth of certainty, because a trace costs the browser more than a point.
+    The more certain a run is to be on the frontier, the stronger its step. Many steps share one
+    trace per tenth of certainty, because a trace costs the browser more than a point.
     """
     shares = best["frontier_share"].fillna(1) if "frontier_share" in best else best[y] * 0 + 1
     shares = shares.round(1) if len(best) > MANY_STEPS else shares

@@ -1,4 +1,4 @@
-"""The charts behind one run: its tasks, its timings, its training."""
+"""The charts of one run: its tasks, timings, load test and training."""
 
 from typing import Any, Literal
 
@@ -12,10 +12,10 @@ from explorer.charts.theme import Template
 
 
 def per_task_bars(per_task: pd.DataFrame, *, template: Template = "light") -> go.Figure:
-    """Student's and teacher's score on each task, with the level of guessing marked.
+    """Student's and teacher's score on each task, with the chance level marked.
 
     Args:
-        per_task: As `retention.per_task` gives it.
+        per_task: As from `retention.per_task`.
         template: Ink for a light or a dark page.
     """
     ink = theme.INKS[template]
@@ -41,7 +41,7 @@ def per_task_bars(per_task: pd.DataFrame, *, template: Template = "light") -> go
         mode="markers",
         name="chance",
         marker={"symbol": "line-ns-open", "size": 26, "color": ink["text"], "line": {"width": 2}},
-        hovertemplate="%{y}: guessing gives %{x:.3f}<extra></extra>",
+        hovertemplate="%{y}: chance level %{x:.3f}<extra></extra>",
     )
     figure.update_layout(
         height=110 + 52 * max(1, len(known)),
@@ -54,7 +54,7 @@ def per_task_bars(per_task: pd.DataFrame, *, template: Template = "light") -> go
     figure.update_xaxes(title_text="Score (more is better)", range=[0, 1.08], tickformat=".1f")
     figure.update_yaxes(showgrid=False, automargin=True, ticksuffix="  ")
     if known.empty:
-        theme.add_empty_note(figure, "No task was answered by both.", ink)
+        theme.add_empty_note(figure, "No task has scores of both.", ink)
     return figure
 
 
@@ -66,13 +66,13 @@ def latency_histogram(
     was_busy: bool = False,
     template: Template = "light",
 ) -> go.Figure:
-    """How the counted turns of a model, and of the teacher timed between them, spread.
+    """Distribution of the measured requests of a model and of its teacher.
 
     Args:
-        own_turns: As `store.turns` gives it.
-        teacher_turns: The teacher's; None or empty for a teacher's own run.
-        column: What is counted, in ms.
-        was_busy: Whether others used the machine meanwhile, which the chart then says.
+        own_turns: As from `frames.turns`.
+        teacher_turns: The teacher's, timed in turns; None or empty for a teacher's own run.
+        column: The quantity to show, in ms.
+        was_busy: Whether other processes used the machine, which the chart then notes.
         template: Ink for a light or a dark page.
     """
     ink = theme.INKS[template]
@@ -95,7 +95,7 @@ def latency_histogram(
                 marker_color=colour,
                 opacity=0.75,
                 xbins={"start": low - step / 2, "end": high + step, "size": step},
-                hovertemplate="%{x} ms: %{y} turns<extra>" + name + "</extra>",
+                hovertemplate="%{x} ms: %{y} requests<extra>" + name + "</extra>",
             )
             figure.add_vline(x=median, line={"color": colour, "width": 2, "dash": "dot"})
         figure.update_xaxes(range=theme.from_zero_if_near(low, high))
@@ -103,15 +103,15 @@ def latency_histogram(
     figure.update_layout(barmode="overlay", height=260, margin={"t": 40, "b": 50, "r": 20})
     busy = f"<br>{interference.MARK}" if was_busy else ""
     figure.update_xaxes(title_text=f"{words[column]}, less is better){busy}")
-    figure.update_yaxes(title_text="Turns", rangemode="tozero", tickformat="d")
+    figure.update_yaxes(title_text="Requests", rangemode="tozero", tickformat="d")
     return figure
 
 
 def load_curve(levels: pd.DataFrame, *, template: Template = "light") -> go.Figure:
-    """Output tokens a second and TPOT over the levels of load that count requests at once.
+    """Output tokens per second and TPOT by the number of concurrent requests.
 
     Args:
-        levels: As `levels.table` gives it; arrivals at random are left out.
+        levels: As from `load_table.load_table`; Poisson arrivals are left out.
         template: Ink for a light or a dark page.
     """
     ink = theme.INKS[template]
@@ -130,21 +130,21 @@ def load_curve(levels: pd.DataFrame, *, template: Template = "light") -> go.Figu
             yaxis=axis,
             line=_line(colour, axis),
             marker={"size": 6},
-            hovertemplate=f"%{{x}} at once: {name} %{{y:.3g}}<extra></extra>",
+            hovertemplate=f"%{{x}} concurrent: {name} %{{y:.3g}}<extra></extra>",
         )
     if shown.empty:
-        theme.add_empty_note(figure, "No level of load was measured.", ink)
+        theme.add_empty_note(figure, "No load level was measured.", ink)
     _two_axes(figure, ink, 300, {"rangemode": "tozero"})
     figure.update_layout(
         yaxis2_title_text="TPOT (ms, less is better)",
         yaxis_title_text="Output tokens/s (more is better)",
     )
-    figure.update_xaxes(title_text="Requests at once", rangemode="tozero", tickformat="d")
+    figure.update_xaxes(title_text="Concurrent requests", rangemode="tozero", tickformat="d")
     return figure
 
 
 def training_curve(points: pd.DataFrame, *, template: Template = "light") -> go.Figure:
-    """Training loss, held-out KL to the teacher and top-1 agreement over scored tokens.
+    """Training loss, held-out KL to the teacher and top-1 agreement by scored tokens.
 
     Args:
         points: `step`, `scored_tokens`, `loss`, and where measured `heldout_kl` and
@@ -176,7 +176,7 @@ def training_curve(points: pd.DataFrame, *, template: Template = "light") -> go.
             "<extra></extra>",
         )
     if points.empty:
-        theme.add_empty_note(figure, "No training step is done yet.", ink)
+        theme.add_empty_note(figure, "No training step has finished yet.", ink)
     ticks = {"tickmode": "array", "tickvals": [0, 25, 50, 75, 100], "ticksuffix": " %"}
     _two_axes(figure, ink, 320, {"range": [0, 102], **ticks})
     figure.update_layout(
@@ -188,12 +188,12 @@ def training_curve(points: pd.DataFrame, *, template: Template = "light") -> go.
 
 
 def _line(colour: str, axis: str) -> dict[str, Any]:
-    """Dotted where the right axis counts."""
+    """Solid for the left axis, dotted for the right one."""
     return {"color": colour, "width": 2, "dash": "dot" if axis == "y2" else "solid"}
 
 
 def _two_axes(figure: go.Figure, ink: dict[str, str], height: int, right: dict[str, Any]) -> None:
-    """A second axis on the right, with room for it; the left one begins at zero."""
+    """Add a second axis on the right; the left one starts at zero."""
     figure.update_layout(
         height=height,
         margin={"t": 40, "b": 50, "r": 60},

@@ -1,6 +1,6 @@
-"""What all charts share: colours, inks, shapes, axes and the words in an empty one.
+"""What all charts share: colours, symbols, axes and notes.
 
-Every figure has a transparent background and two inks, for a light and a dark page.
+Every figure has a transparent background and exists in two inks, for a light and a dark page.
 """
 
 import math
@@ -21,7 +21,7 @@ COLOURS = {
     "dark": ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2"),
 }
 OTHERS = "#8A8F98"
-"""Teachers beyond the seventh share one grey: more colours cannot be told apart."""
+"""Teachers beyond the seventh share one grey; more colours would be hard to distinguish."""
 INKS: dict[str, dict[str, str]] = {
     "light": {"text": "#1F2933", "quiet": "#5F6B7A", "grid": "#E4E7EB", "halo": "#FFFFFF"},
     "dark": {"text": "#E5E9F0", "quiet": "#A3ADBA", "grid": "#2C333D", "halo": "#0E1117"},
@@ -36,11 +36,11 @@ SYMBOLS = {
     "busy": "circle-open",
     "busy teacher": "star-open",
 }
-"""How a point is known. Those whose machine was busy are grey, whatever the teacher's colour."""
+"""Symbol by source of a point. Points timed on a busy machine are grey for every teacher."""
 
 
 def layout(ink: dict[str, str]) -> go.Layout:
-    """What all figures share: no background, quiet grid, legend above."""
+    """The layout of all figures: no background, a faint grid, the legend on top."""
     return go.Layout(
         height=HEIGHT,
         margin={"l": 60, "r": 24, "t": 44, "b": 60},
@@ -61,13 +61,13 @@ def layout(ink: dict[str, str]) -> go.Layout:
             "font": {"color": ink["quiet"], "size": 12},
             "bgcolor": "rgba(0,0,0,0)",
         },
-        # Plotly's default template would paint a background and colours of its own.
+        # Plotly's default template would add a background and colours of its own.
         template="none",
     )
 
 
 def axis(ink: dict[str, str]) -> dict[str, Any]:
-    """Quiet ticks away from the corner, where two zeros would touch."""
+    """Faint tick labels, moved away from the corner where two zeros would touch."""
     return {
         "gridcolor": ink["grid"],
         "zeroline": False,
@@ -81,24 +81,26 @@ def axis(ink: dict[str, str]) -> dict[str, Any]:
 
 
 def check_axes(*chosen: tuple[str, Mapping[str, Any]]) -> None:
-    """Refuse axes that a chart does not offer.
+    """Refuse axes that a chart does not have.
 
     Args:
-        chosen: Pairs of a name and what is offered.
+        chosen: Pairs of a chosen axis and the possible ones.
 
     Raises:
-        BadInput: The message names what is.
+        BadInput: The message lists the possible axes.
     """
-    for given, offered in chosen:
-        if given not in offered:
-            raise BadInput(f"The chart has no axis {given!r}; it offers {', '.join(offered)}.")
+    for given, possible in chosen:
+        if given not in possible:
+            raise BadInput(f"The chart has no axis {given!r}. Choose {', '.join(possible)}.")
 
 
-def add_ring(figure: go.Figure, one: pd.DataFrame, x: str, y: str, ink: dict[str, str]) -> None:
-    """A ring around the point whose facts are shown below."""
+def add_ring(
+    figure: go.Figure, selected: pd.DataFrame, x: str, y: str, ink: dict[str, str]
+) -> None:
+    """Draw a ring around the selected point, whose details are shown below the chart."""
     figure.add_scatter(
-        x=one[x],
-        y=one[y],
+        x=selected[x],
+        y=selected[y],
         mode="markers",
         showlegend=False,
         hoverinfo="skip",
@@ -112,7 +114,7 @@ def add_ring(figure: go.Figure, one: pd.DataFrame, x: str, y: str, ink: dict[str
 
 
 def add_corner_note(figure: go.Figure, text: str, ink: dict[str, str]) -> None:
-    """A small note in the corner on what is not in the chart: nothing goes missing silently."""
+    """Add a small note in the corner about what the chart leaves out."""
     figure.add_annotation(
         x=1,
         xref="paper",
@@ -129,7 +131,7 @@ def add_corner_note(figure: go.Figure, text: str, ink: dict[str, str]) -> None:
 
 
 def add_empty_note(figure: go.Figure, text: str, ink: dict[str, str]) -> None:
-    """Words in the middle of a chart that has nothing to draw."""
+    """Add a sentence in the middle of an empty chart."""
     figure.add_annotation(
         x=0.5,
         y=0.5,
@@ -142,18 +144,18 @@ def add_empty_note(figure: go.Figure, text: str, ink: dict[str, str]) -> None:
 
 
 def escape(text: Any) -> str:
-    """Text in which Plotly sees no tags."""
+    """Text with Plotly's tags escaped."""
     return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def faded(colour: str, opacity: float) -> str:
-    """A colour of the palette, see-through: 0 is invisible, 1 is solid."""
+    """A colour of the palette with an opacity: 0 is invisible, 1 is solid."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity:.2f})"
 
 
 def from_zero_if_near(low: float, high: float) -> tuple[float, float]:
-    """A range with margins that starts at zero unless that wastes most of it."""
+    """A range with margins that starts at zero unless that wastes most of the axis."""
     if 0 <= low < 0.6 * high:
         return 0.0, high * 1.08
     margin = max((high - low) * 0.12, abs(high) * 0.02, 1e-9)
@@ -161,7 +163,7 @@ def from_zero_if_near(low: float, high: float) -> tuple[float, float]:
 
 
 def si_ticks(low: float, high: float, units: list[str], *, log: bool) -> dict[str, Any]:
-    """Ticks in k, M, B: Plotly's own prefixes would write a billion as G."""
+    """Ticks with k, M, B; Plotly's own prefixes would write a billion as G."""
     if log:
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
         values = [m * 10.0**e for e in range(first, last + 1) for m in (1, 3)]

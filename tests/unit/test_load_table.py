@@ -31,7 +31,7 @@ def test_the_chart_counts_only_requests_at_once():
 
     assert [list(trace.x) for trace in figure.data] == [[1, 4], [1, 4]]
     assert list(figure.data[0].y) == [20.0, 60.0]
-    assert "No level of load" in empty.layout.annotations[0].text
+    assert "No load level" in empty.layout.annotations[0].text
 
 
 def test_a_sentence_says_what_ran_the_model():
