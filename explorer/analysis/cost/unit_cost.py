@@ -139,7 +139,7 @@ def add_costs(
     """Add costs to a frame of runs.
 
     Args:
-        runs: As `frames.runs` gives it.
+        runs: As from `frames.runs`.
         prices: Device name to its price.
         utilisation: Share of the paid hours in which the device is busy, in (0, 1].
 

@@ -64,8 +64,8 @@ def distillation_effect(
     """Compare a student with its control arm; None if there is nothing to compare.
 
     Args:
-        runs: As `frames.runs` gives it.
-        scores: As `frames.scores` gives it, of these runs and their teachers.
+        runs: As from `frames.runs`.
+        scores: As from `frames.scores`, of these runs and their teachers.
         answers: Run id to the frame of `disk.load_answers`.
         run_id: A student that was trained with the teacher's distributions.
         draws: Bootstrap draws.

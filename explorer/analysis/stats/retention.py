@@ -66,8 +66,8 @@ def add_retention(
     """Add retention and the raw ratio, with 95 % intervals, to a frame of runs.
 
     Args:
-        runs: As `frames.runs` gives it.
-        scores: As `frames.scores` gives it; teachers that are not in `runs` may be in it.
+        runs: As from `frames.runs`.
+        scores: As from `frames.scores`; teachers that are not in `runs` may be in it.
         answers: Run id to the frame of `disk.load_answers`.
         draws: Bootstrap draws.
         seed: Same seed, same interval.
