@@ -1,7 +1,7 @@
 """A run's progress: a bar on a terminal, plain lines in a file or a pipe."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -70,7 +70,7 @@ def _lines(console: Console, title: str) -> Listener:
     return show
 
 
-def note(status: dict[str, Any]) -> str:
+def note(status: Mapping[str, Any]) -> str:
     """The text beside a bar: amount done, speed, loss, time left."""
     parts = []
     if status.get("total"):
