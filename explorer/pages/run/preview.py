@@ -117,7 +117,7 @@ def _large_steps(specs: list[RunSpec], snapshot: Snapshot) -> str:
     most = f"up to {lost}" if len(shares) > 1 else lost
     warning = (
         f"{', '.join(shares)}: this removes {most} of the parameters at once. Distil a larger "
-        "student first, then choose it under Cut from."
+        'student first, then choose it under "Cut from".'
     )
     hover = html.escape(glossary.TERMS["start_from"], quote=True)
     return f'<p class="quiet" title="{hover}">{html.escape(warning)}</p>'
