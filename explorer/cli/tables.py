@@ -261,8 +261,12 @@ def print_comparison(
     if runs.empty:
         console.print("No finished runs yet. Start with: explorer demo")
         return
-    cells = run_table.without_equal_lengths(run_table.comparison_table(runs))
-    cells["Run"] = runs["run_id"]
+    shown = runs
+    if not run_ids and len(runs) > PAGE_ROWS:
+        latest = runs["finished_at"].sort_values(kind="stable").index[-PAGE_ROWS:]
+        shown = runs[runs.index.isin(latest)]
+    cells = run_table.without_equal_lengths(run_table.comparison_table(shown))
+    cells["Run"] = shown["run_id"]
     print_table(
         cells,
         identifying=["Model"],
@@ -279,10 +283,15 @@ def print_comparison(
             "Run",
         ],
     )
+    if len(shown) < len(runs):
+        console.print(
+            f"The latest {len(shown):,} of {len(runs):,} runs. Name runs to compare others; "
+            "explorer export writes all."
+        )
     if runs["usd_per_mtok"].notna().any():
         console.print(f"\n{unit_cost.conditions_text(runs)}.", markup=False)
     console.print("\n" + headline.headline(runs), markup=False)
-    if warning := retention.over_different_tasks(runs):
+    if warning := retention.over_different_tasks(shown):
         console.print(warning, markup=False)
     unpriced = runs.loc[runs["usd_per_hour"].isna(), "device_name"].dropna().unique()
     if len(unpriced):
@@ -291,10 +300,10 @@ def print_comparison(
             "explorer price.",
             markup=False,
         )
-    busy = runs.loc[interference.was_busy(runs), "run_id"].tolist()
+    busy = shown.loc[interference.was_busy(shown), "run_id"].tolist()
     if busy:
         console.print(interference.retiming_advice(busy), markup=False, soft_wrap=True)
-    print_effects(index, list(runs["run_id"]))
+    print_effects(index, list(shown["run_id"]))
 
 
 def print_effects(index: StoreIndex, run_ids: Collection[str]) -> None:

@@ -26,9 +26,9 @@ from explorer.errors import NoRoom
 from explorer.store import disk, frames
 
 BUSY_TIMEOUT_S = 30.0
-"""How long a writer waits for another process's transaction, which takes well under a second."""
+"""A writer waits this long for another process's transaction; most take well under a second."""
 UNUSED_DAYS = 90
-"""An index that nobody opened for so long is deleted when another one is made."""
+"""An index that was not opened for this many days is deleted when a new one is made."""
 TEXT_COLUMNS = frozenset(
     {
         *("run_id", "name", "status", "role", "kind", "basis", "teacher", "teacher_run_id"),

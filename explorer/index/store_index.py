@@ -1,6 +1,6 @@
 """The index of one store: its runs, and what is computed from their answers, once.
 
-Retention, its draws and the packed answers are filled in when somebody first asks for them.
+Retention, its draws and the packed answers are computed when they are first asked for.
 """
 
 import dataclasses
@@ -31,21 +31,21 @@ from explorer.records.rows import row_dicts
 from explorer.store import disk
 
 LOOK_EVERY_S = 1.0
-"""Seconds for which a look at the folders counts as fresh: reruns come in bursts."""
+"""A look at the folders is reused for this many seconds, because reruns come in bursts."""
 MANY_RUNS = 60
-"""From here on the frontier is drawn as if it were certain."""
+"""Above this number of runs the frontier is drawn without its certainty."""
 COUPLES_AT_ONCE = 200
 """Pairs of runs whose answers are in memory at once."""
 VERSIONS = "SELECT run_id, record_stamp FROM folders JOIN runs USING (run_id)"
 FEW_RUNS = 500
-"""Up to here the retention of the runs that are asked for is read, and no other."""
+"""For up to this many runs only their own rows of retention are read, not the whole table."""
 TASKS_KEPT = 4
-"""Choices of tasks whose retention stays in memory."""
+"""Retention tables in memory: one for all tasks, and one per task chosen on a page."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
-    """What the store held at one look. Shared by all sessions: not to be changed."""
+    """The store at one moment. All sessions share it, so callers must not change it."""
 
     runs: pd.DataFrame
     """As `frames.runs`, sorted by run id."""
@@ -69,7 +69,7 @@ class Snapshot:
 
 
 def index_of(root: Path) -> "StoreIndex":
-    """The index of a store, one a process."""
+    """The index of a store; a process has one per store."""
     return _index_of(root.resolve(), paths.index_dir())
 
 
@@ -96,8 +96,8 @@ class StoreIndex(RecordsIndex):
         key = self._snapshot_key()
         if self._snapshot is None or self._snapshot[0] != key:
             versions = dict(self.query(VERSIONS))
-            found = Snapshot(self.runs(), self.problems(), versions, self.hidden(), self)
-            self._snapshot = key, found
+            snapshot = Snapshot(self.runs(), self.problems(), versions, self.hidden(), self)
+            self._snapshot = key, snapshot
         return self._snapshot[1]
 
     def _snapshot_key(self) -> object:
@@ -131,7 +131,7 @@ class StoreIndex(RecordsIndex):
             own = answers.setdefault(run_id, {})
             own[name, metric] = packed_answers.unpack_answers(self._document(key), packed)
         headline = scores[scores["headline"]].sort_values(["run_id", "task", "metric"])
-        by_run: dict[str, dict[str, dict[str, Any]]] = {one: {} for one in scores["run_id"]}
+        by_run: dict[str, dict[str, dict[str, Any]]] = {run_id: {} for run_id in scores["run_id"]}
         for row in row_dicts(headline):
             by_run[row["run_id"]][row["task"]] = row
         return {

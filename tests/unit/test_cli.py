@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from explorer import cli, specs
-from explorer.cli import run
+from explorer.cli import run, tables
 from explorer.store import disk, frames
 from tests import records
 
@@ -51,6 +51,19 @@ def test_ls_shows_one_page_and_says_how_many_there_are(explorer, store_root):
     assert explorer("ls", "--all")[1].decode().count("finished") == 6
     assert len(json.loads(explorer("ls", "--json", "--limit", "3")[1])) == 3
     assert len(json.loads(explorer("ls", "--json")[1])) == 6
+
+
+def test_compare_shows_one_page_and_says_how_many_there_are(explorer, store_root, monkeypatch):
+    """Without names the latest runs are compared; named runs are never cut off."""
+    run_ids = records.write_study(store_root)
+    monkeypatch.setattr(tables, "PAGE_ROWS", 3)
+
+    page = explorer("compare")[1].decode()
+
+    assert sum(run_id in page for run_id in run_ids) == 3
+    assert "The latest 3 of 6 runs." in page
+    named = explorer("compare", *run_ids)[1].decode()
+    assert all(run_id in named for run_id in run_ids)
 
 
 def test_export_gives_one_row_a_run(explorer, store_root):
