@@ -104,13 +104,14 @@ def generate(root: Path, num_runs: int) -> None:
             template = teacher
         else:
             is_control = group % 5 == 4
-            layers = LAYERS[group % len(LAYERS)] if not is_control else (10, 15)[group % 2]
-            template = students.get((layers, is_control)) or students[layers, False]
+            # The arm of the group before it.
+            layers = 10 if is_control else LAYERS[group % len(LAYERS)]
+            template = students[layers, is_control]
             spec = template.spec.with_(
                 name=f"scale-{layers}l{'-labels' if is_control else ''}",
                 latency=template.spec.latency.with_(seed=family),
                 distill=template.spec.distill.with_(
-                    seed=seed, max_tokens=200_000 + 1024 * (group if not is_control else group - 1)
+                    seed=seed, max_tokens=200_000 + 1024 * (34 * family + group - is_control)
                 ).model_dump(),
             )
         write_run(root, template, spec, teacher_id, number, rng)

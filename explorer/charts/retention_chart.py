@@ -383,7 +383,7 @@ def _add_labels(
     named = named.drop_duplicates(["teacher", "text"], keep="last")
     wanted = [
         labels.Label(row[x], row[y], row["text"], of_star=row["role"] == "teacher")
-        for row in row_dicts(named.iloc[::-1])
+        for row in row_dicts(named.loc[::-1, [x, y, "text", "role"]])
     ]
     labels.place_labels(figure, wanted, taken, view, ink)
 

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
@@ -217,13 +217,22 @@ class RecordsIndex:
     # Runs and scores
 
     @repaired
-    def runs(self, run_ids: Collection[str] | None = None) -> pd.DataFrame:
-        """As `frames.runs`, sorted by run id: all runs that have a record, or these."""
-        names = ", ".join(f'"{name}"' for name in frames.COLUMNS)
+    def runs(
+        self,
+        run_ids: Collection[str] | None = None,
+        columns: Sequence[str] = tuple(frames.COLUMNS),
+    ) -> pd.DataFrame:
+        """As `frames.runs`, sorted by run id: all runs that have a record, or these.
+
+        Args:
+            run_ids: The runs; None takes all.
+            columns: Some of `frames.COLUMNS`; a few are read much faster than all.
+        """
+        names = ", ".join(f'"{name}"' for name in columns)
         rows = self.query(
             f"SELECT {names} FROM runs {where_in(run_ids)} ORDER BY run_id", parameters(run_ids)
         )
-        return _run_frame(rows)
+        return _run_frame(rows, columns)
 
     @repaired
     def scores(
@@ -356,15 +365,17 @@ def _sql_value(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _run_frame(rows: list[Any]) -> pd.DataFrame:
+def _run_frame(rows: list[Any], columns: Sequence[str]) -> pd.DataFrame:
     """Rows of the table `runs` as `frames.runs` makes them."""
-    frame = pd.DataFrame(rows, columns=frames.COLUMNS)
-    for name in LIST_COLUMNS:
+    frame = pd.DataFrame(rows, columns=list(columns))
+    for name in {*LIST_COLUMNS} & {*columns}:
         frame[name] = [json.loads(text) if isinstance(text, str) else None for text in frame[name]]
     # A numeric column without any value would otherwise be a column of objects.
     empty = [
         name
-        for name in frames.COLUMNS
+        for name in columns
         if name not in {*TEXT_COLUMNS, *FLAG_COLUMNS, *LIST_COLUMNS} and frame[name].isna().all()
     ]
-    return frame.astype(dict.fromkeys(empty, float) | dict.fromkeys(FLAG_COLUMNS, bool))
+    return frame.astype(
+        dict.fromkeys(empty, float) | dict.fromkeys({*FLAG_COLUMNS} & {*columns}, bool)
+    )

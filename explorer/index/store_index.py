@@ -37,6 +37,8 @@ MANY_RUNS = 60
 COUPLES_AT_ONCE = 200
 """Pairs of runs whose answers are in memory at once."""
 VERSIONS = "SELECT run_id, record_stamp FROM folders JOIN runs USING (run_id)"
+EFFECT_COLUMNS = ("run_id", "status", "method", "recipe", "arm", "role", "teacher_run_id")
+"""What tells a student's control arm."""
 FEW_RUNS = 500
 """For up to this many runs only their own rows of retention are read, not the whole table."""
 TASKS_KEPT = 4
@@ -346,16 +348,15 @@ class StoreIndex(RecordsIndex):
 
     def effects(self, run_ids: Collection[str]) -> dict[str, control_pairs.DistillationEffect]:
         """What distillation added to each of these students that has a control arm here."""
-        runs = self.runs()[
-            ["run_id", "status", "method", "recipe", "arm", "role", "teacher_run_id"]
-        ]
+        runs = self.runs(columns=EFFECT_COLUMNS)
+        of_recipe = runs.groupby("recipe").indices
         by_recipe: dict[object, control_pairs.DistillationEffect | None] = {}
         effects = {}
-        recipes = dict(zip(runs["run_id"], runs["recipe"], strict=True))
-        for run_id in run_ids:
-            recipe = recipes.get(run_id)
+        named = runs[runs["run_id"].isin(run_ids) & runs["recipe"].notna()]
+        for run_id, recipe, arm in zip(named["run_id"], named["recipe"], named["arm"], strict=True):
             if recipe not in by_recipe:
-                by_recipe[recipe] = self._effect(runs, run_id)
+                places = [place for name in {recipe, arm} for place in of_recipe.get(name, ())]
+                by_recipe[recipe] = self._effect(runs.iloc[sorted(places)], run_id)
             if (effect := by_recipe[recipe]) is not None:
                 effects[run_id] = effect
         return effects
