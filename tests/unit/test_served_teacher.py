@@ -380,8 +380,8 @@ def test_a_dry_run_says_tokens_and_room_and_asks_nothing(asked, server, tmp_path
         ),
         ({"student": None, "gguf": "f16", "distill": None}, "not cut or converted"),
         ({"distill": {"method": "live"}}, "write method: cached"),
-        ({"distill": {"teacher_bits": 8}}, "leave it out"),
-        ({"distill": {"corpus": "teacher"}}, "give its file"),
+        ({"distill": {"teacher_bits": 8}}, "remove it"),
+        ({"distill": {"corpus": "teacher"}}, "name its file"),
         ({"distill": {"temperature": 2.0}}, r"temperature must be 1 .*got 2"),
     ],
 )

@@ -186,7 +186,7 @@ def test_heads_without_groups_keep_whole_groups_where_possible(heads, groups):
     teacher = LlamaForCausalLM(config)
     spec = WidthStudent(kind="width", num_attention_heads=heads)
     if groups is None:
-        with pytest.raises(BadInput, match="whole groups of 2"):
+        with pytest.raises(BadInput, match="multiple of 2 .whole groups"):
             size_target.requested_shape(teacher, spec)
         return
     assert size_target.requested_shape(teacher, spec).num_key_value_heads == groups
@@ -207,7 +207,7 @@ def test_heads_without_groups_keep_whole_groups_where_possible(heads, groups):
             {"num_attention_heads": 4, "num_key_value_heads": 1},
             "at most 2 for each of the 1",
         ),
-        (gpt2, {"hidden_size": 16}, "both are cut together: 4 heads need hidden_size 32"),
+        (gpt2, {"hidden_size": 16}, "both are cut together: 4 heads require hidden_size 32"),
     ],
 )
 def test_impossible_widths_are_refused(make, sizes, says):
