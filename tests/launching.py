@@ -1,4 +1,9 @@
-"""Several processes that share one run, started as a launcher starts them."""
+"""Several processes that share one run, started as a launcher starts them.
+
+As a script it is `explorer run` on a rank that kills itself:
+
+    torchrun --nproc-per-node 2 -m tests.launching spec.yaml 1 3  # rank 1, in its third step
+"""
 
 import multiprocessing
 import os
@@ -104,3 +109,10 @@ def _die_in_round(number: int) -> None:
 
     for owner, name in ((PrefixLM, "_computed"), (train, "step")):
         setattr(owner, name, dying(getattr(owner, name)))
+
+
+if __name__ == "__main__":
+    if os.environ["RANK"] == sys.argv[2]:
+        _die_in_round(int(sys.argv[3]))
+    sys.argv = ["explorer", "run", sys.argv[1]]
+    cli.main()

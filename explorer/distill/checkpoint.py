@@ -114,12 +114,12 @@ def save(state: TrainState, progress: TrainingProgress, checkpoint: Path | None)
 def resume(state: TrainState, checkpoint: Path | None) -> TrainingProgress:
     """Load rank 0's checkpoint into the state, if there is one, and return its progress."""
 
-    def found() -> tuple[Path, dict[str, Any]] | None:
+    def read() -> tuple[Path, dict[str, Any]] | None:
         assert checkpoint is not None, "rank 0 knows the folder"
         stored = _read_progress(checkpoint)
         return None if stored is None else (checkpoint, stored)
 
-    whole = distributed.from_main(found)
+    whole = distributed.from_main(read)
     if whole is None:
         return TrainingProgress()
     folder, stored = whole

@@ -1,7 +1,7 @@
-"""The text a student is taught with: read it, tokenise it, pack it into blocks.
+"""The text a student trains on: read it, tokenise it, pack it into blocks.
 
-Blocks are packed with no padding: documents follow each other with one end-of-text
-token between them, cut every `block_tokens`.
+Blocks have no padding: documents follow each other, each with an end-of-text token after it, and
+the stream is cut every `block_tokens`.
 """
 
 import dataclasses
@@ -21,21 +21,21 @@ from explorer.records import CorpusFacts
 # Shape letters: N blocks, T tokens of a block.
 
 STARTER = Path(__file__).parent / "data" / "starter_corpus.jsonl"
-"""Written by the starter teacher itself; its recipe lies beside it."""
+"""The starter teacher wrote it; its recipe is beside it."""
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """Documents and their identity."""
+    """Documents, and a digest that identifies them."""
 
     name: str
     texts: list[str]
     digest: str
 
     def facts(self, num_tokens: int) -> CorpusFacts:
-        """What a record keeps of it."""
+        """What a record says about it."""
         return CorpusFacts(
             name=self.name,
             digest=self.digest,
@@ -50,15 +50,15 @@ def read_corpus(name: str) -> Corpus:
     A .txt file holds one document, or several between blank lines.
 
     Raises:
-        BadCorpus: The file is missing, of another kind, not UTF-8, or holds no text.
+        BadCorpus: The file is missing, of another type, not UTF-8, or has no text.
     """
     path = STARTER if name == "starter" else Path(name).expanduser()
     if path.suffix not in SUFFIXES:
         raise BadCorpus(
-            f"A corpus is `starter` or a file that ends in {', '.join(SUFFIXES)}, got {name!r}."
+            f"A corpus is `starter` or a file ending in {', '.join(SUFFIXES)}, got {name!r}."
         )
     if not path.is_file():
-        raise BadCorpus(f"There is no corpus at {path}.")
+        raise BadCorpus(f"There is no corpus file {path}.")
     try:
         texts = [text for text in _documents(path) if text.strip()]
     except UnicodeDecodeError as error:
@@ -66,7 +66,7 @@ def read_corpus(name: str) -> Corpus:
             f"{path} is not UTF-8: byte {error.start} cannot be read. Save it as UTF-8."
         ) from error
     if not texts:
-        raise BadCorpus(f"{path} holds no text. Give a corpus with at least one document.")
+        raise BadCorpus(f"{path} has no text. A corpus needs at least one document.")
     digest = hashlib.sha256()
     for text in texts:
         digest.update(text.encode() + b"\0")
@@ -76,10 +76,10 @@ def read_corpus(name: str) -> Corpus:
 def pack_blocks(
     corpus: Corpus, tokenizer: PreTrainedTokenizerBase, block_tokens: int, num_needed: int
 ) -> tuple[Tensor, int]:
-    """Token ids of all whole blocks, shape [N, T], int64, and the corpus's number of tokens.
+    """Token ids of all whole blocks, int64 [N, T], and the number of tokens of the corpus.
 
     Raises:
-        BadCorpus: The corpus gives fewer than `num_needed` blocks.
+        BadCorpus: The corpus has fewer than `num_needed` whole blocks.
     """
     ids: list[int] = []
     for batch_start in range(0, len(corpus.texts), 256):
@@ -89,18 +89,17 @@ def pack_blocks(
     num_blocks = len(ids) // block_tokens
     if num_blocks < num_needed:
         raise BadCorpus(
-            f"The corpus {corpus.name} has {len(ids):,} tokens, which is {num_blocks} whole blocks "
-            f"of {block_tokens}; this run needs at least {num_needed}. Give more text, or lower "
+            f"The corpus {corpus.name} has {len(ids):,} tokens, or {num_blocks} whole blocks of "
+            f"{block_tokens}; this run needs at least {num_needed}. Add text, or lower "
             "distill.block_tokens or distill.heldout_blocks."
         )
     return torch.tensor(ids[: num_blocks * block_tokens]).view(num_blocks, block_tokens), len(ids)
 
 
 def split_heldout(num_blocks: int, heldout_blocks: int, seed: int) -> tuple[list[int], list[int]]:
-    """Block numbers (held-out, training), each in the order they are used.
+    """Block numbers (held-out, training), each in the order of use.
 
-    The held-out blocks do not depend on the seed, so that every run on a corpus is
-    measured on the same ones.
+    The held-out blocks do not depend on the seed: every run on a corpus is evaluated on the same.
     """
     order = torch.randperm(num_blocks, generator=torch.Generator().manual_seed(0)).tolist()
     heldout, rest = order[:heldout_blocks], order[heldout_blocks:]
@@ -114,7 +113,7 @@ def _documents(path: Path) -> Iterator[str]:
     elif path.suffix == ".parquet":
         yield from _column(path)
     else:
-        # Not splitlines: a text may hold other line ends (U+2028), which JSON need not escape.
+        # Not splitlines: JSON need not escape other line ends (U+2028) within a text.
         for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
             if line.strip():
                 yield _line_text(path, number, line)
@@ -124,9 +123,9 @@ def _line_text(path: Path, number: int, line: str) -> str:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise BadCorpus(f"{path}, line {number}, is not JSON: {error}.") from error
+        raise BadCorpus(f"{path}, line {number}: not JSON ({error}).") from error
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        raise BadCorpus(f'{path}, line {number}, should be an object with a string "text".')
+        raise BadCorpus(f'{path}, line {number}: expected an object with a string "text".')
     return str(row["text"])
 
 
@@ -134,9 +133,9 @@ def _column(path: Path) -> list[str]:
     try:
         frame = pd.read_parquet(path)
     except (OSError, ValueError) as error:
-        raise BadCorpus(f"{path} is no Parquet file: {error}.") from error
+        raise BadCorpus(f"{path} is not a Parquet file: {error}.") from error
     if "text" not in frame:
         raise BadCorpus(
-            f"{path} should have a column text; it has {', '.join(map(str, frame.columns))}."
+            f"{path}: expected a column `text`, found {', '.join(map(str, frame.columns))}."
         )
     return [str(text) for text in frame["text"].dropna()]

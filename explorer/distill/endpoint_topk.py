@@ -1,9 +1,8 @@
-"""Targets of a teacher behind a server, which names its likeliest tokens and no others.
+"""Targets from a teacher behind a server, which names its most likely tokens and no others.
 
-The named tokens are kept as they are; what is left of 1 is the bucket's. A server may name
-fewer than k at a position, when its words mean no token. Any other tokens then take their
-places, each with an even share of the bucket: the best guess, and with a vocabulary of
-thousands next to nothing.
+The named tokens keep their log-probabilities; what they leave of 1 is the bucket's. A server may
+name fewer than k at a position, because some of its words mean no token. Other tokens then take
+their places, each with an even share of the bucket.
 """
 
 import math
@@ -20,7 +19,7 @@ from explorer.distill.losses import LEAST_TAIL
 def top_k_from_endpoint(
     likely: Sequence[Mapping[int, float]], top_k: int, vocab_size: int
 ) -> tuple[Tensor, Tensor]:
-    """The k likeliest of the named tokens at each position, and the bucket.
+    """The k most likely of the named tokens at each position, and the bucket.
 
     Args:
         likely: At each of T positions, log-probabilities by token id, in nats.
@@ -28,14 +27,13 @@ def top_k_from_endpoint(
         vocab_size: Tokens of the vocabulary.
 
     Returns:
-        Ids [T, K] and log-probabilities of them and of the bucket [T, E], as `top_k_of` has them;
-        E is K + 1.
+        Ids [T, K], and log-probabilities of them and of the bucket [T, E] with E = K + 1.
     """
     assert top_k < vocab_size, "a bucket holds at least one token"
     ids_TK, log_p_TE = [], []
     for named in likely:
-        found = sorted(named.items(), key=lambda item: (-item[1], item[0]))[:top_k]
-        ids, log_p = [token for token, _ in found], [value for _, value in found]
+        top = sorted(named.items(), key=lambda item: (-item[1], item[0]))[:top_k]
+        ids, log_p = [token for token, _ in top], [value for _, value in top]
         tail = max(1 - math.fsum(map(math.exp, log_p)), LEAST_TAIL)
         share = tail / (vocab_size - len(ids))
         others = (token for token in range(vocab_size) if token not in named)

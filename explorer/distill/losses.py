@@ -1,12 +1,12 @@
-"""Losses of a distillation: one number per position; the loop masks, sums and divides.
+"""Distillation losses: one number per position; the loop masks, sums and divides.
 
-A divergence compares two distributions, each given by its logits. A live teacher's logits
-go in as they are. Of a cached teacher only the k most likely tokens are known, and one
-tail bucket that holds all the rest: `events` brings the student's distribution into the
-same shape, and the divergence of the two is then that of two true distributions. It is
-never negative, at most the dense one, and exact when k is the vocabulary.
+A divergence compares two distributions, each given by its logits. A live teacher's logits go in
+as they are. Of a cached teacher only the k most likely tokens are known, and the mass of all
+others in one tail bucket. `events` brings the student's distribution into the same shape, so that
+the divergence is one of two true distributions: never negative, at most the dense one, and equal
+to it when k is the vocabulary.
 
-`docs/distill.md` says when to take which.
+`docs/distill.md` says when to use which.
 """
 
 import functools
@@ -29,13 +29,13 @@ IGNORE_INDEX = -100
 HEAD_MASS = 0.5
 """Mass of the teacher's most likely tokens that the adaptive KL calls the head."""
 LEAST_TAIL = 1e-7
-"""Mass of a bucket that is taken for at least this, about the rounding of 1 in float32."""
+"""A bucket has at least this mass, about the rounding error of 1 in float32."""
 ROUNDING = 2e-5
-"""Masses this close, and tokens whose likelihoods differ by this share, are the same."""
+"""Masses this close, and likelihoods that differ by this share, count as equal."""
 
 
 def forward_kl(student_TV: Tensor, teacher_TV: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """KL(teacher || student) at each position, in nats; the student covers all that is likely.
+    """KL(teacher || student) at each position, in nats; the student covers all likely tokens.
 
     Args:
         student_TV: Finite logits; computed in float32.
@@ -55,7 +55,7 @@ def forward_kl(student_TV: Tensor, teacher_TV: Tensor, *, temperature: float = 1
 
 
 def reverse_kl(student_TV: Tensor, teacher_TV: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """KL(student || teacher) at each position, in nats; the student avoids all that is unlikely.
+    """KL(student || teacher) at each position, in nats; the student avoids unlikely tokens.
 
     Arguments, result and errors as in `forward_kl`.
 
@@ -96,8 +96,8 @@ def skew_forward_kl(
 ) -> Tensor:
     """KL(teacher || skew teacher + (1 - skew) student) at each position, in nats.
 
-    At most log(1 / skew), so that no single token can blow the gradient up. Arguments,
-    result and errors as in `forward_kl`; skew in [0, 1), 0 is the forward KL.
+    At most log(1 / skew), so that no single token can blow up the gradient. Arguments, result
+    and errors as in `forward_kl`; skew in [0, 1), 0 is the forward KL.
 
     Source: Ko et al. 2024 (DistiLLM), arXiv:2402.03898.
     """
@@ -131,7 +131,7 @@ def adaptive_kl(student_TV: Tensor, teacher_TV: Tensor, *, temperature: float = 
     with torch.no_grad():
         p_TV, order_TV = log_p_TV.exp().sort(dim=-1, descending=True)
         gap_TV = (p_TV - log_q_TV.exp().gather(-1, order_TV)).abs()
-        # Tokens that are equally likely are in the head together: their order says nothing.
+        # Equally likely tokens are in the head together: their order means nothing.
         next_TV = torch.ones_like(p_TV, dtype=torch.bool)
         next_TV[..., 1:] = p_TV[..., 1:] < p_TV[..., :-1] * (1 - ROUNDING)
         before_TV = ((p_TV.cumsum(-1) - p_TV) * next_TV).cummax(-1).values
@@ -161,7 +161,7 @@ DIVERGENCES: dict[str, Callable[..., Tensor]] = {
 
 
 def divergence(spec: DistillSpec) -> Callable[[Tensor, Tensor], Tensor]:
-    """The spec's divergence, of two distributions that have the temperature already."""
+    """The spec's divergence, for logits that are already divided by the temperature."""
     options = {
         "jsd": {"beta": spec.beta},
         "skew_forward_kl": {"skew": spec.skew},
@@ -175,7 +175,7 @@ def events(
 ) -> tuple[Tensor, Tensor]:
     """Both models' log-probabilities of the kept tokens and of one bucket for all others.
 
-    What comes out are distributions over E events, so every divergence takes them as logits.
+    They are distributions over E events, so every divergence takes them as logits.
 
     Args:
         student_TV: Finite logits; computed in float32.
@@ -195,8 +195,8 @@ def events(
 def kept_log_softmax(logits_TV: Tensor, ids_TK: Tensor) -> Tensor:
     """Log-probabilities of K tokens and, unless they are all, of one bucket for the others.
 
-    The bucket's mass is summed over its tokens. One minus the mass of the kept ones would be
-    one minus almost one: in float32 a bucket of a millionth is then off by a twentieth.
+    The bucket's mass is summed over its tokens. Subtracting the kept tokens' mass from 1 would
+    cancel: in float32 a bucket of a millionth is then off by a twentieth.
 
     Args:
         logits_TV: Finite, in float32.
@@ -211,7 +211,7 @@ def kept_log_softmax(logits_TV: Tensor, ids_TK: Tensor) -> Tensor:
 
 
 class _KeptLogSoftmax(torch.autograd.Function):
-    """The log-softmax at some tokens and a bucket, never stored at the others.
+    """The log-softmax at the kept tokens and the bucket, never stored at the others.
 
     Backward is, for a token of the bucket, its softmax times (gradient of the bucket / mass of
     the bucket - sum of all gradients), and for a kept one its gradient less that sum's share:
@@ -223,7 +223,7 @@ class _KeptLogSoftmax(torch.autograd.Function):
         most_T1 = logits_TV.amax(dim=-1, keepdim=True)
         weights_TV = (logits_TV - most_T1).exp_()
         sum_T1 = weights_TV.sum(dim=-1, keepdim=True)
-        # Less the largest first: near a probability of 1 the digits would be lost.
+        # The maximum comes off first: near a probability of 1 digits would be lost.
         log_q_TE = logits_TV.gather(-1, ids_TK) - most_T1 - sum_T1.log()
         if ids_TK.shape[-1] < logits_TV.shape[-1]:
             rest_T1 = weights_TV.scatter_(-1, ids_TK, 0.0).sum(dim=-1, keepdim=True)
@@ -243,8 +243,8 @@ class _KeptLogSoftmax(torch.autograd.Function):
         total_T1 = kept_TK.sum(-1, keepdim=True) + tail_T1.sum(-1, keepdim=True)
         per_mass_T1 = (tail_T1 * (-log_tail_T1).exp()).sum(-1, keepdim=True)
         grad_TK = kept_TK - total_T1 * log_q_TK.exp()
-        # In place, since fresh memory of this size costs more than the arithmetic: one backward
-        # only, a second is refused by torch.
+        # In place: fresh memory of this size costs more than the arithmetic. torch refuses a second
+        # backward pass.
         weights_TV.mul_((per_mass_T1 - total_T1) / sum_T1)
         return weights_TV.scatter_(-1, ids_TK, grad_TK), None
 

@@ -1,25 +1,25 @@
-"""How a position of the targets lies on disk: a row of bytes.
+"""How a position of the targets is packed on disk: a row of bytes.
 
-First the low 16 bits of the k ids, then a bit plane for each further bit of an id (one
-below 131,072 tokens, two for Qwen's 151,936), then half-precision log-probabilities. So 32
-kept tokens of the starter take 130 bytes and of Qwen 138, where whole 32-bit ids and no
-bucket would take 192.
+First the low 16 bits of the k ids, then a bit plane for each further bit of an id (one below
+131,072 tokens, two for Qwen's 151,936), then half-precision log-probabilities of the k tokens and
+the tail bucket. So k = 32 takes 130 bytes a position for the starter and 138 for Qwen; 32-bit ids
+and no bucket would take 192.
 """
 
 import numpy as np
 import numpy.typing as npt
 
-# Shape letters: B blocks, T tokens of a block, K kept tokens, E kept tokens and bucket,
-# R bytes of a row.
+# Shape letters: B blocks, T tokens of a block, K kept tokens, E kept tokens and bucket, R bytes of
+# a row.
 
 PackedRows = npt.NDArray[np.uint8]
 
 
 class PackedTopK:
-    """How one position lies on disk."""
+    """Packs and unpacks rows of `top_k` ids and their log-probabilities."""
 
     def __init__(self, top_k: int, vocab_size: int) -> None:
-        """Rows of `top_k` ids below `vocab_size`, and as many log-probabilities and a bucket's."""
+        """There is a bucket unless all `vocab_size` tokens are kept."""
         self.top_k = top_k
         self.num_events = top_k + (top_k < vocab_size)
         self.id_bits = max(16, (vocab_size - 1).bit_length())
@@ -29,7 +29,7 @@ class PackedTopK:
     def pack(
         self, ids_BTK: npt.NDArray[np.int64], log_p_BTE: npt.NDArray[np.float16]
     ) -> PackedRows:
-        """Rows of bytes, shape [B, T, R]."""
+        """Pack ids and log-probabilities into rows of bytes, shape [B, T, R]."""
         parts = [np.ascontiguousarray(ids_BTK & 0xFFFF).astype("<u2").view(np.uint8)]
         for bit in range(16, self.id_bits):
             parts.append(np.packbits(((ids_BTK >> bit) & 1).astype(np.uint8), axis=-1))

@@ -1,14 +1,14 @@
 """A block's part of the vocabulary: the tokens that matter there, and a sample of the others.
 
-Of the student's logits a loss needs those of the tokens that the teacher kept and of the labels.
-All others go into one sum, the softmax's denominator, and that sum is estimated: some of the
-others are drawn, and each of them stands for as many as were left out. So the largest product of
-a small student, its head, is done for some thousand tokens in place of the whole vocabulary, and
-so is what follows it. The sum is right on average, its logarithm a little low; the held-out
-blocks are always measured with all tokens. `docs/distill.md` says what it gains and costs.
+A loss needs the student's logits of the tokens that the teacher kept and of the labels. All others
+only enter one sum, the softmax's denominator, which a sample estimates: each sampled token stands
+for as many as were left out. The head, the largest product of a small student, then computes some
+thousand logits a position instead of the whole vocabulary, and so does all that follows it. The
+sum is right on average and its logarithm a little low. Held-out blocks always use all tokens.
+`docs/distill.md` says what the sample gains and costs.
 
-Source: Jean et al. 2015 (sampled softmax), arXiv:1412.2007, with the teacher's kept tokens as
-those that are always in.
+Source: Jean et al. 2015 (sampled softmax), arXiv:1412.2007; here the teacher's kept tokens are
+always in.
 """
 
 import dataclasses
@@ -18,25 +18,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear
 
-# Shape letters: S tokens of a shortlist, V vocabulary, C positions of a chunk, H hidden size.
+# Shape letters: S tokens of a sample, V vocabulary, C positions of a chunk, H hidden size.
 
 
 @dataclasses.dataclass(frozen=True)
 class SampledVocab:
-    """Tokens in ascending order, and for each the log of how many it stands for."""
+    """Token ids in ascending order, and for each the log of how many tokens it stands for."""
 
     ids_S: Tensor
     log_weights_S: Tensor
 
     @classmethod
     def draw(cls, always: Tensor, vocab_size: int, num_drawn: int, seed: int) -> "SampledVocab":
-        """The given tokens, and as many of the others as asked for, or all where they are fewer.
+        """Sample from the vocabulary, without replacement.
 
         Args:
-            always: Token ids of any shape, repeated or not, on the CPU; each stands for itself.
+            always: Token ids that are always in, of any shape, on the CPU; repeats are fine. Each
+                stands for itself.
             vocab_size: Tokens of the student's vocabulary, V.
-            num_drawn: How many of the others are drawn, without replacement; at least one.
-            seed: Same seed, same draw.
+            num_drawn: How many of the others to sample, at least one; all if there are fewer.
+            seed: Same seed, same sample.
         """
         rest_V = torch.ones(vocab_size, dtype=torch.bool)
         rest_V[always.flatten()] = False
@@ -51,17 +52,17 @@ class SampledVocab:
         return cls(ids_S, log_weights_V[ids_S])
 
     def to(self, device: torch.device) -> "SampledVocab":
-        """The same on a device."""
+        """A copy on a device."""
         return SampledVocab(self.ids_S.to(device), self.log_weights_S.to(device))
 
     def places(self, ids: Tensor) -> Tensor:
-        """Where these tokens, which are always in, stand in the shortlist; same shape."""
+        """Columns of these tokens, which are all in the sample; same shape as `ids`."""
         return torch.searchsorted(self.ids_S, ids.contiguous())
 
     def logits(self, head: nn.Module, hidden_CH: Tensor) -> Tensor:
-        """The head's logits [C, S] of these tokens alone."""
-        weight: Tensor = head.weight  # type: ignore[assignment]  # a projection, as check_head saw
+        """The head's logits of the sampled tokens alone, shape [C, S]."""
+        weight: Tensor = head.weight  # type: ignore[assignment]  # a projection, check_plain_head saw
         bias: Tensor | None = getattr(head, "bias", None)
-        # Rows taken as of an embedding: in a third of the time of an index.
+        # `embedding` takes rows in a third of the time of an index.
         rows_SH = embedding(self.ids_S, weight)
         return linear(hidden_CH, rows_SH, None if bias is None else bias[self.ids_S])

@@ -1,8 +1,8 @@
 """A chat teacher writes its own distillation text.
 
-It is given nothing but the opening of a user turn and continues: it asks itself a
-question, answers it, and goes on until the budget of the document is spent. The text
-therefore needs no licence but the teacher's, and lies where the teacher is at home.
+It gets only the opening of a user turn and continues: it asks itself a question, answers it, and
+goes on until the document has its number of tokens. The text needs no licence but the teacher's,
+and is typical of what the teacher writes.
 
     explorer synthesise starter --tokens 300000 --out corpus.jsonl
 
@@ -25,7 +25,7 @@ from explorer.store import atomic
 # Shape letters: B documents of a batch, T tokens, V vocabulary, K most likely tokens kept.
 
 OnProgress = Callable[[int, int], None]
-"""Called with (tokens done, tokens asked)."""
+"""Called with (tokens written, tokens to write)."""
 
 
 def synthesise(
@@ -42,12 +42,11 @@ def synthesise(
 ) -> dict[str, Any]:
     """Write `out` (JSON lines with a `text`) and `out`.recipe.json; return the recipe.
 
-    Each batch has its own seed, and a batch on disk is not made again: a killed call
-    continues where it stopped and writes the same file. Documents that occur twice are
-    kept once.
+    Each batch has its own seed and is stored when it is done: a killed call continues where it
+    stopped and writes the same file. Duplicate documents are dropped.
 
     Raises:
-        BadInput: The teacher has no chat template, so there is no user turn to open.
+        BadInput: The teacher has no chat template.
     """
     opening = user_turn_opening(teacher)
     recipe = {
@@ -64,13 +63,13 @@ def synthesise(
     num_batches = -(-num_documents // batch_size)
     partial = out.with_suffix(".partial")
     batches = _read_batches(partial, recipe)
-    # Without what a killed call left of its last line, which would spoil the next one.
+    # Without the half line that a killed call may have left.
     atomic.write_text(partial, "".join(_line(part) for part in [recipe, *batches]))
     progress(len(batches) * batch_size * document_tokens, num_tokens)
     for index in range(len(batches), num_batches):
         size = min(batch_size, num_documents - index * batch_size)
 
-        def tell(
+        def on_step(
             step: int, before: int = index * batch_size * document_tokens, now: int = size
         ) -> None:
             progress(before + now * step, num_tokens)
@@ -83,7 +82,7 @@ def synthesise(
             temperature=temperature,
             top_k=top_k,
             seed=seed * 1_000_003 + index,
-            on_step=tell,
+            on_step=on_step,
         )
         batches.append(texts)
         with partial.open("a", encoding="utf-8") as file:
@@ -100,7 +99,7 @@ def synthesise(
 
 
 def user_turn_opening(teacher: Loaded) -> str:
-    """The chat template up to the first word a user would say.
+    """The chat template up to where a user's first word would be.
 
     Raises:
         BadInput: The tokenizer has no chat template.
@@ -108,8 +107,8 @@ def user_turn_opening(teacher: Loaded) -> str:
     tokenizer = teacher.tokenizer
     if not tokenizer.chat_template:
         raise BadInput(
-            f"{teacher.name} has no chat template, so it cannot be asked to write a user's turn. "
-            "Use an instruction-tuned teacher, or give your own .txt, .jsonl or Parquet corpus."
+            f"{teacher.name} has no chat template, so it cannot write a user's turn. Use an "
+            "instruction-tuned teacher, or your own .txt, .jsonl or .parquet corpus."
         )
     marker = "\u2063first words\u2063"
     text = str(tokenizer.apply_chat_template([{"role": "user", "content": marker}], tokenize=False))
@@ -128,9 +127,9 @@ def sample_documents(
     seed: int,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> list[str]:
-    """Texts of exactly `num_tokens` tokens that continue `opening`, from the last turn's marker on.
+    """Texts of exactly `num_tokens` sampled tokens that continue `opening`'s last turn.
 
-    End-of-turn tokens do not stop a document: the teacher opens the next turn itself.
+    End-of-turn tokens do not end a document: the teacher opens the next turn itself.
     """
     tokenizer, model = teacher.tokenizer, teacher.model
     opening_ids = tokenizer(opening, return_tensors="pt", add_special_tokens=False).input_ids
@@ -143,7 +142,7 @@ def sample_documents(
         top_k=top_k,
         on_step=on_step,
     )
-    # The system's turn is the same for all documents and teaches nothing: leave it out.
+    # The system turn is the same in all documents and has nothing to learn from.
     last_turn = opening.rpartition(tokenizer.eos_token or opening)[2].lstrip("\n") or opening
     return [last_turn + text for text in tokenizer.batch_decode(ids_BT)]
 
@@ -159,10 +158,10 @@ def generate(
     top_k: int | None = None,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> Tensor:
-    """The next `num_tokens` tokens of each row, drawn from the model; shape [B, num_tokens].
+    """Sample the next `num_tokens` tokens of each row; shape [B, num_tokens].
 
-    Our own loop rather than `generate`, which draws from the whole vocabulary and takes a
-    fifth longer on a CPU. `top_k` None draws from the whole vocabulary here too.
+    transformers' `generate` samples from the whole vocabulary and takes a fifth longer on a CPU.
+    Without `top_k` this does, too.
     """
     cache, new_ids = None, []
     for step in range(num_tokens):
@@ -181,10 +180,10 @@ def generate(
 
 
 def _read_batches(partial: Path, recipe: dict[str, Any]) -> list[list[str]]:
-    """What an interrupted call left, when it was the same call."""
+    """The batches that an interrupted call with the same recipe left."""
     if not partial.exists():
         return []
-    # A kill may cut the last line anywhere, also within a letter.
+    # A kill may cut the last line anywhere, even within a character.
     lines = partial.read_bytes().split(b"\n")
     whole = []
     for line in lines[:-1]:

@@ -1,15 +1,15 @@
 """The teacher's distributions, computed once and shared by all students.
 
-For every position of a block the k most likely tokens, their log-probabilities and that of
-the bucket that holds all other tokens. Blocks are filled in as runs need them, so a small
-run pays for a small part and a larger one adds to it. The folder's key is a hash of what
-decides the numbers: teacher, corpus, block length, k and temperature.
+Every position of a block has the k most likely tokens, their log-probabilities and that of a
+bucket for all other tokens. Blocks are computed when a run first needs them, so a small run pays
+for a small part and a larger one adds to it. The folder's key is a hash of what decides the
+numbers: teacher, tokenizer, corpus, block length, k and temperature.
 
     results/.work/targets/<key>/  meta.json  index.json  shard-00000.bin ...
 
-A shard is written whole, with its checksum in the index, and read through a memory map: a
-corpus may be larger than the memory, and a killed pass loses half a minute at most.
-`rows` says how a position lies in it.
+A shard is written whole, with its checksum in the index, and read through a memory map: a corpus
+may be larger than memory, and a killed pass loses half a minute at most. `packed_topk` says how a
+position is stored.
 
     explorer targets ls
 """
@@ -46,33 +46,33 @@ FORMAT = 2
 BATCH_BLOCKS = 4
 SHARD_BYTES = 32 * 2**20
 SHARD_EVERY_S = 30.0
-"""A slow teacher's shard is written after this time, however small."""
+"""A slow teacher's shard is written after this time, however small it is."""
 TRUNCATION_STRIDE = 8
-"""What truncation costs is measured at every eighth position: it needs the whole vocabulary."""
+"""The cost of truncation, which needs the whole vocabulary, is measured at every 8th position."""
 
 log = logging.getLogger("explorer")
 
 
 @dataclasses.dataclass(frozen=True)
 class TopK:
-    """What a teacher says of some blocks."""
+    """A teacher's top-k distributions on some blocks."""
 
     numbers: list[int]
     ids_BTK: Tensor
     """All different within a position."""
     log_p_BTE: Tensor
     truncation_kl: list[float | None]
-    """A block's, as `top_k_of` has it; None where the teacher gives no more than what is kept."""
+    """For each block, as in `top_k_of`; None if the teacher gives only what is kept."""
     num_unknown: int | None = None
-    """Tokens that a server named and the tokenizer does not know; None for weights."""
+    """Tokens that a server named and the tokenizer lacks; None for a teacher with weights."""
 
 
 TopKPass = Callable[[Tensor, list[int], int, float], Generator[TopK, None, None]]
-"""A teacher: answers for these numbers of blocks [N, T] with k tokens at a temperature."""
+"""A teacher's pass over the blocks [N, T] with these numbers: top k at a temperature."""
 
 
 class TeacherCache:
-    """A folder of cached targets, opened for one teacher and corpus."""
+    """A folder of cached targets of one teacher on one corpus."""
 
     def __init__(
         self,
@@ -81,16 +81,16 @@ class TeacherCache:
         identity: dict[str, Any],
         about: dict[str, str] | None = None,
     ) -> None:
-        """Open the folder of this identity, or make an empty one.
+        """Open the folder of this identity, or create an empty one.
 
         Args:
-            root: The folder that holds all targets.
+            root: The folder of all targets.
             blocks_NT: Token ids of the whole corpus.
             identity: What decides the numbers; needs `top_k`, `temperature`, `vocab_size`.
-            about: Names for people: what the teacher and the corpus are called.
+            about: Names of the teacher and the corpus, for people.
 
         Raises:
-            DamagedStore: The folder holds the targets of something else.
+            DamagedStore: The folder holds other targets.
             NoRoom: The folder may not be written.
         """
         self.identity = {**identity, "num_blocks": len(blocks_NT), "format": FORMAT}
@@ -111,7 +111,7 @@ class TeacherCache:
             raise NoRoom(f"Could not write to {root}: {error.strerror or error}.") from error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process opens the same folder; locks and maps do not travel."""
+        """Pickle as the folder's name: another process opens it anew."""
         return TeacherCache, (self.folder.parent, self.blocks_NT, self.identity, self._about)
 
     def _open(self) -> None:
@@ -122,18 +122,18 @@ class TeacherCache:
             write_text(
                 meta, json.dumps({"identity": self.identity, "about": self._about}, indent=1)
             )
-        found = read_json(meta)["identity"]
-        if found != self.identity:
-            other = [k for k in self.identity if found.get(k) != self.identity[k]]
+        stored = read_json(meta)["identity"]
+        if stored != self.identity:
+            other = [k for k in self.identity if stored.get(k) != self.identity[k]]
             raise DamagedStore(
-                f"{self.folder} holds the targets of another {', '.join(other)}; was it copied by "
-                f"hand? Remove it (explorer targets rm {self.key}); the teacher's pass is then "
-                "done again."
+                f"{self.folder} holds the targets of another {', '.join(other)}. It may have been "
+                f"copied by hand. Remove it (explorer targets rm {self.key}); the next run then "
+                "repeats the teacher's pass."
             )
         self._load()
 
     def _load(self) -> None:
-        """Read the index: which block lies where."""
+        """Read the index: which shard holds which block."""
         self._shards: list[dict[str, Any]] = read_json(self.folder / "index.json")["shards"]
         self._where = {
             block: (shard["name"], place)
@@ -144,7 +144,7 @@ class TeacherCache:
 
     @property
     def done(self) -> list[int]:
-        """Numbers of the blocks that are filled in."""
+        """Numbers of the blocks that have targets."""
         return sorted(self._where)
 
     @cpu_tuning.tuned()
@@ -154,18 +154,18 @@ class TeacherCache:
         wanted: list[int],
         on_progress: Callable[[int, int, float], None],
     ) -> None:
-        """Compute what is missing of the wanted blocks; others that want them too wait here.
+        """Compute the wanted blocks that are missing; a lock makes other runs wait for them.
 
-        A shard whose checksum is wrong counts as missing, and the log says so. What a teacher said
-        before it failed or was stopped is kept.
+        A shard with a wrong checksum counts as missing, and the log says so. What was computed
+        before a failure or a stop is kept.
 
         Args:
-            load_teacher: Called only when something is missing.
+            load_teacher: Called only if something is missing.
             wanted: Block numbers.
             on_progress: Called with (tokens done, tokens missing, tokens per second).
 
         Raises:
-            NoRoom: The disk is full. What was written before stays.
+            NoRoom: The disk is full. What was written before is kept.
         """
         with self._lock:
             self._load()
@@ -177,12 +177,12 @@ class TeacherCache:
             total = len(missing) * self.blocks_NT.shape[1]
             began = shard_began = time.monotonic()
             num_done = 0
-            parts: list[_Part] = []
+            parts: list[_PendingBlocks] = []
             answers = score(self.blocks_NT, missing, self.top_k, self.identity["temperature"])
             try:
                 with contextlib.closing(answers):
                     for answer in answers:
-                        parts.append(self._part(answer))
+                        parts.append(self._pending(answer))
                         num_done += len(answer.numbers) * self.blocks_NT.shape[1]
                         now = time.monotonic()
                         size = sum(part.rows_BTR.nbytes for part in parts)
@@ -195,13 +195,13 @@ class TeacherCache:
                 if parts:
                     self._commit(parts, time.monotonic() - shard_began)
 
-    def _part(self, answer: TopK) -> "_Part":
+    def _pending(self, answer: TopK) -> "_PendingBlocks":
         mass_B = answer.log_p_BTE[..., : self.top_k].exp().sum(-1).mean(-1)
         rows_BTR = self.row.pack(answer.ids_BTK.numpy(), answer.log_p_BTE.half().numpy())
-        return _Part(answer, rows_BTR, mass_B.tolist())
+        return _PendingBlocks(answer, rows_BTR, mass_B.tolist())
 
-    def _commit(self, parts: list["_Part"], seconds: float) -> None:
-        """The shard first, then the index that says it is there."""
+    def _commit(self, parts: list["_PendingBlocks"], seconds: float) -> None:
+        """Write the shard, then the index that names it."""
         taken = [int(path.stem.removeprefix("shard-")) for path in self.folder.glob("shard-*.bin")]
         name = f"shard-{max(taken, default=-1) + 1:05d}.bin"
         data = np.concatenate([part.rows_BTR for part in parts]).tobytes()
@@ -216,7 +216,7 @@ class TeacherCache:
             partial.unlink(missing_ok=True)
             raise NoRoom(
                 f"Could not write {len(data):,} bytes of targets to {self.folder}: "
-                f"{error.strerror}. Make room, then resume: what was written before is kept."
+                f"{error.strerror}. Free some space and resume: what was written before is kept."
             ) from error
         shard = {
             "name": name,
@@ -237,14 +237,14 @@ class TeacherCache:
         self._load()
 
     def _drop_damaged(self, wanted: set[int]) -> None:
-        """Take shards off the index whose file is not what was written."""
+        """Remove shards from the index if their file is not what was written."""
         sound = []
         for shard in self._shards:
             needed = not wanted.isdisjoint(shard["blocks"])
             why = shard_damage(self.folder / shard["name"], shard) if needed else ""
             if why:
                 log.warning(
-                    "%s %s; its %d blocks are computed again.",
+                    "%s %s; its %d blocks will be computed again.",
                     self.folder / shard["name"],
                     why,
                     len(shard["blocks"]),
@@ -255,7 +255,7 @@ class TeacherCache:
             self._save_index(sound)
 
     def batch(self, numbers: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Token ids [B, T], kept ids [B, T, K] and log-probabilities [B, T, E], as `events`."""
+        """Token ids [B, T], kept ids [B, T, K], log-probabilities [B, T, E]; as `events` takes."""
         rows_BTR = np.stack([self._block(number) for number in numbers])
         ids_BTK, log_p_BTE = self.row.unpack(rows_BTR)
         return self.blocks_NT[numbers], torch.from_numpy(ids_BTK), torch.from_numpy(log_p_BTE)
@@ -269,7 +269,7 @@ class TeacherCache:
         return block_TR
 
     def facts(self, numbers: list[int]) -> TargetsFacts:
-        """What a record keeps of the targets; mass and truncation are those of these blocks."""
+        """What a record says about the targets; mass and truncation are of these blocks."""
         measured = {
             block: (mass, lost)
             for shard in self._shards
@@ -293,8 +293,8 @@ class TeacherCache:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Part:
-    """Blocks that are answered and not yet on disk."""
+class _PendingBlocks:
+    """Computed blocks that are not yet on disk."""
 
     answer: TopK
     rows_BTR: PackedRows
@@ -302,7 +302,7 @@ class _Part:
 
 
 def local_teacher(teacher: Loaded) -> TopKPass:
-    """A teacher whose weights are here."""
+    """The pass of a teacher whose weights are here."""
 
     def score(
         blocks_NT: Tensor, numbers: list[int], top_k: int, temperature: float
@@ -319,12 +319,12 @@ def local_teacher(teacher: Loaded) -> TopKPass:
 def top_k_of(
     teacher: Loaded, blocks_BT: Tensor, top_k: int, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The k most likely tokens at each position, log-probabilities, and what truncation costs.
+    """The k most likely tokens at each position, and what truncation costs.
 
     Returns:
-        Ids [B, T, K], log-probabilities of them and of the bucket [B, T, E], and for each
-        block the mean KL of the teacher from the best guess that can be made of what is kept:
-        the bucket's mass spread evenly over the tokens in it, in nats, shape [B].
+        Ids [B, T, K]; log-probabilities of them and of the bucket [B, T, E]; and for each block
+        [B] the mean KL(teacher || best guess from what is kept) in nats, where the guess spreads
+        the bucket's mass evenly over its tokens.
     """
     logits_BTV = teacher.model(blocks_BT.to(teacher.model.device), use_cache=False).logits
     ids, log_p, lost = [], [], []
@@ -354,19 +354,19 @@ def _truncation_kl(log_p_TV: Tensor, log_p_TE: Tensor, num_hidden: int) -> Tenso
 
 
 def shard_damage(path: Path, shard: dict[str, Any]) -> str:
-    """Why a shard is not what was written, or nothing."""
+    """What is wrong with a shard's file; empty if it is what was written."""
     if not path.exists():
         return "is missing"
     if path.stat().st_size != shard["num_bytes"]:
         return f"has {path.stat().st_size:,} bytes of {shard['num_bytes']:,}"
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
-            return "has another checksum than when it was written"
+            return "does not have the checksum it was written with"
     return ""
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A file that we wrote.
+    """Read a JSON object of a cache's folder.
 
     Raises:
         DamagedStore: It cannot be read; the message says what to do.
@@ -377,6 +377,6 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, AssertionError) as error:
         raise DamagedStore(
             f"{path} cannot be read: {error}. Remove its folder (explorer targets rm "
-            f"{path.parent.name}); the teacher's pass is then done again."
+            f"{path.parent.name}); the next run then repeats the teacher's pass."
         ) from error
     return data

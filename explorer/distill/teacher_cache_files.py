@@ -1,4 +1,4 @@
-"""The targets that lie on disk, for people: what there is, whether it is sound, removal."""
+"""The cached targets on disk, for `explorer targets`: list, check and remove them."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ from explorer.store import disk
 
 
 def list_caches(root: Path) -> list[dict[str, Any]]:
-    """A row for each folder of targets, largest first: key, what it is of, how much there is."""
+    """One row per folder of targets, largest first: key, teacher, corpus, size."""
     rows = []
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
         if folder.is_dir():
@@ -28,7 +28,7 @@ def _contents(folder: Path) -> dict[str, Any]:
     try:
         meta, index = read_json(folder / "meta.json"), read_json(folder / "index.json")
     except DamagedStore:
-        return {"problem": "written by an earlier explorer, or damaged: no run reads it any more"}
+        return {"problem": "written by an older version, or damaged: no run reads it"}
     identity, shards = meta["identity"], index["shards"]
     row = PackedTopK(min(identity["top_k"], identity["vocab_size"]), identity["vocab_size"])
     lost = [value for shard in shards for value in shard["truncation_kl"] if value is not None]
@@ -53,10 +53,10 @@ def _contents(folder: Path) -> dict[str, Any]:
 
 
 def resolve_key(root: Path, text: str) -> str:
-    """The key that `text` is, or that it alone begins.
+    """The only key that starts with `text`.
 
     Raises:
-        BadInput: No key begins so, or several do; the message names candidates.
+        BadInput: No key starts so, or several do; the message names candidates.
     """
     return disk.resolve_id(
         text,
@@ -68,11 +68,11 @@ def resolve_key(root: Path, text: str) -> str:
 
 
 def damaged_shards(root: Path, key: str) -> list[str]:
-    """One sentence for each shard of a folder that is not what was written."""
+    """One sentence for each damaged shard of a folder."""
     folder = folder_of(root, key)
     shards = read_json(folder / "index.json")["shards"]
-    found = ((shard["name"], shard_damage(folder / shard["name"], shard)) for shard in shards)
-    return [f"{name} {why}." for name, why in found if why]
+    damage = ((shard["name"], shard_damage(folder / shard["name"], shard)) for shard in shards)
+    return [f"{name} {why}." for name, why in damage if why]
 
 
 def folder_of(root: Path, key: str) -> Path:
@@ -87,7 +87,7 @@ def folder_of(root: Path, key: str) -> Path:
 
 
 def remove_cache(root: Path, key: str) -> None:
-    """Remove a folder of targets; a run that needs them makes them again.
+    """Remove a folder of targets; a run that needs them computes them again.
 
     Raises:
         BadInput: There is none.
@@ -96,10 +96,8 @@ def remove_cache(root: Path, key: str) -> None:
     folder = folder_of(root, key)
     try:
         with FileLock(root / f"{key}.lock", timeout=0):
-            # First, so that a removal which is killed leaves a folder that counts as empty.
+            # First, so that a killed removal leaves a folder that counts as empty.
             (folder / "meta.json").unlink(missing_ok=True)
             shutil.rmtree(folder)
     except Timeout as error:
-        raise JobError(
-            f"The targets {key} are being written by a run. Wait for it, or cancel it."
-        ) from error
+        raise JobError(f"A run is writing the targets {key}. Wait for it, or cancel it.") from error

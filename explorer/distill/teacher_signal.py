@@ -1,13 +1,13 @@
-"""Where the teacher's word on a batch comes from: all that the ways of teaching differ in.
+"""The teacher's signal on a batch, which is all that the distillation methods differ in.
 
-A source turns block numbers into a `Lesson`: token ids, and what the teacher says of them.
-The training loop asks for lessons and knows no more.
+A signal turns block numbers into a `Batch`: token ids and the teacher's distributions there. The
+training loop asks for batches and knows no more.
 
-| source | the teacher's distributions |
+| signal | the teacher's distributions |
 | --- | --- |
-| `Cached` | read from the targets on disk, top-k and a tail bucket |
-| `Live` | computed now, dense; perhaps of text that the student has just written |
-| `Text` | none: the labels are all there is |
+| `CachedTeacher` | read from the targets on disk: top k and a tail bucket |
+| `LiveTeacher` | computed now, dense; on-policy, of text that the student has just written |
+| `NoTeacher` | none: there are only the labels |
 """
 
 import dataclasses
@@ -34,14 +34,14 @@ from explorer.specs import DistillSpec
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """Scored positions whose logits exist at one time."""
+    """Scored positions whose logits exist at the same time."""
 
     positions: slice
     vocab: SampledVocab | None = None
-    """The tokens that they have logits of; None where these are all."""
+    """The tokens that have logits; None for all."""
 
     def logits(self, head: nn.Module, hidden_PH: Tensor) -> Tensor:
-        """A model's logits, from its hidden states at all scored positions."""
+        """A model's logits here, from its hidden states at all scored positions."""
         hidden_CH = hidden_PH[self.positions]
         if self.vocab:
             return self.vocab.logits(head, hidden_CH)
@@ -49,9 +49,9 @@ class Chunk:
         return logits_CV
 
     def softened(self, logits_CV: Tensor, temperature: float) -> Tensor:
-        """Logits whose softmax is the distribution at a temperature, in float32.
+        """Float32 logits whose softmax is the distribution at a temperature.
 
-        A drawn token's are raised by the log of how many it stands for.
+        A sampled token's logit is raised by the log of how many tokens it stands for.
         """
         logits_CV = logits_CV.float()
         if temperature != 1:
@@ -59,20 +59,20 @@ class Chunk:
         return logits_CV + self.vocab.log_weights_S if self.vocab else logits_CV
 
     def of(self, ids_P: Tensor) -> Tensor:
-        """These positions' tokens [C, ...], as columns of their logits."""
+        """The ids at these positions [C, ...], as columns of their logits."""
         ids_C = ids_P[self.positions]
         return self.vocab.places(ids_C) if self.vocab else ids_C
 
 
 WHOLE_BATCH = Chunk(slice(None))
-"""All scored positions with all tokens."""
+"""All scored positions, all tokens."""
 
 
 class Distributions(Protocol):
-    """What a teacher says of the scored positions."""
+    """A teacher's distributions at the scored positions of a batch."""
 
     def pair(self, student_CV: Tensor, chunk: Chunk, temperature: float) -> tuple[Tensor, Tensor]:
-        """Student's and teacher's logits of these positions, in one shape, ready to compare."""
+        """Student and teacher logits at a chunk's positions, in one shape, ready to compare."""
 
     def top1(self) -> Tensor:
         """The teacher's most likely token at each scored position, shape [P]."""
@@ -80,18 +80,18 @@ class Distributions(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Some blocks and what the teacher says of them."""
+    """Some blocks and the teacher's distributions there."""
 
     blocks_BT: Tensor
     teacher: Distributions | None
     first: int = 0
-    """The first position of a block that is scored; its label is the token after it."""
+    """The first scored position of a block; its label is the token after it."""
     labelled: bool = True
-    """Whether the text is worth imitating; what the student wrote itself is not."""
+    """Whether the text itself is a target; what the student wrote is not."""
     hidden: list[Tensor] | None = None
-    """For each layer of the student, the teacher's state [P, H] that it should reach."""
+    """For each layer of the student, the teacher's hidden state [P, H] that it should match."""
     vocabs: list[SampledVocab] | None = None
-    """For each block, the tokens that the student has logits of; None where these are all."""
+    """For each block, the tokens that get logits; None for all."""
 
     @property
     def labels_P(self) -> Tensor:
@@ -99,11 +99,11 @@ class Batch:
         return self.blocks_BT[:, self.first + 1 :].flatten()
 
     def scored(self, states_BTH: Tensor) -> Tensor:
-        """The scored positions of something per token, [P, ...]; a block's last has no label."""
+        """Select the scored positions, shape [P, ...]; a block's last token has no label."""
         return states_BTH[:, self.first : -1].flatten(0, 1)
 
     def chunks(self, num_positions: int) -> Iterator[Chunk]:
-        """The scored positions, at most so many at a time; no two vocabs in one chunk."""
+        """The scored positions, at most `num_positions` at a time; a chunk has one vocabulary."""
         num_scored = len(self.labels_P)
         lists: Sequence[SampledVocab | None] = self.vocabs or [None]
         per_list = num_scored // len(lists)
@@ -121,19 +121,19 @@ class TeacherSignal(Protocol):
         """Token ids of the corpus."""
 
     def batch(self, numbers: list[int], step: int, student: PreTrainedModel) -> Batch:
-        """What is taught with these blocks at this step."""
+        """These blocks with the teacher's distributions, as of this step."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
-    """What a student is taught with and what it is measured on."""
+    """What a student trains on and what it is evaluated on."""
 
     signal: TeacherSignal
     training: list[int]
-    """Blocks to learn from, in this order."""
+    """Blocks to train on, in this order."""
     heldout_signal: TeacherSignal
     heldout: list[int]
-    """Blocks to measure on; never trained on."""
+    """Blocks to evaluate on; never trained on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,17 +143,17 @@ class NoTeacher:
     blocks_NT: Tensor
 
     def batch(self, numbers: list[int], step: int, student: PreTrainedModel) -> Batch:
-        """Only the labels."""
+        """The blocks; their labels are the only target."""
         return Batch(self.blocks_NT[numbers].to(student.device), None)
 
 
 @dataclasses.dataclass(frozen=True)
 class CachedTeacher:
-    """Targets that were computed before, once for all students."""
+    """Targets that were computed once for all students."""
 
     targets: TeacherCache
     spec: DistillSpec | None = None
-    """Decides the vocabs, where there are any; None makes none, as an exam wants it."""
+    """Decides whether the vocabulary is sampled; None, as for held-out blocks, keeps all tokens."""
 
     @property
     def blocks_NT(self) -> Tensor:
@@ -161,7 +161,7 @@ class CachedTeacher:
         return self.targets.blocks_NT
 
     def batch(self, numbers: list[int], step: int, student: PreTrainedModel) -> Batch:
-        """The kept tokens of every position, and the bucket."""
+        """The kept tokens at every position, and the bucket."""
         blocks_BT, ids_BTK, log_p_BTE = self.targets.batch(numbers)
         vocabs = None
         if self.spec and self.spec.vocab_sample:
@@ -170,7 +170,7 @@ class CachedTeacher:
                     torch.cat([ids_TK[:-1].flatten(), block_T[1:]]),
                     int(self.targets.identity["vocab_size"]),
                     self.spec.vocab_sample,
-                    # A block's own: it draws alike in whatever company and process it is.
+                    # Of the block alone, so the sample is the same in any batch and on any rank.
                     random.Random(f"{self.spec.seed} {step} {number}").getrandbits(62),
                 ).to(student.device)
                 for number, ids_TK, block_T in zip(numbers, ids_BTK, blocks_BT, strict=True)
@@ -183,10 +183,10 @@ class CachedTeacher:
 
 @dataclasses.dataclass(frozen=True)
 class LiveTeacher:
-    """The teacher itself, asked anew for every batch.
+    """The teacher itself, run on every batch.
 
-    A share of the batches (`on_policy_fraction`) is written by the student: it continues the
-    first `prompt_tokens` of each block, and only what it wrote is scored.
+    In a share of the steps (`on_policy_fraction`) the student continues the first `prompt_tokens`
+    of each block, and only what it wrote is scored.
 
     Source: Agarwal et al. 2023 (GKD), arXiv:2306.13649.
     """
@@ -201,9 +201,9 @@ class LiveTeacher:
         teacher.to(device)
 
     def batch(self, numbers: list[int], step: int, student: PreTrainedModel) -> Batch:
-        """The teacher's dense distributions, and its hidden states where they are asked for."""
+        """The teacher's dense distributions, and its hidden states if they have a weight."""
         blocks_BT = self.blocks_NT[numbers].to(self.teacher.device)
-        # Decided by the seed and the step alone, so that a resumed training decides the same.
+        # A function of seed and step, so that a resumed training decides the same.
         draw = random.Random(f"{self.spec.seed} {step}").random()
         on_policy = draw < self.spec.on_policy_fraction
         if on_policy:
@@ -260,7 +260,7 @@ class _Kept:
 
 @dataclasses.dataclass(frozen=True)
 class _Dense:
-    """A live teacher's distributions, made a chunk at a time from its last hidden states."""
+    """A live teacher's distributions, computed a chunk at a time from its last hidden states."""
 
     hidden_PH: Tensor
     head: nn.Module
@@ -279,42 +279,43 @@ class _Dense:
 
 
 def matched_states(student: PreTrainedModel, num_teacher_layers: int) -> list[int]:
-    """For each layer of the student, the index of the teacher's state that it should reach.
+    """For each layer of the student, the index of the teacher's hidden state that it should match.
 
-    It is the state that the teacher hands to the next kept layer, so a layer learns to do
-    the work of those that were dropped behind it. Indices as in `hidden_states` of
-    transformers: 0 is the embedding.
+    It is the input of the next kept layer, so that a layer learns to do the work of the layers
+    dropped behind it. Indices as in transformers' `hidden_states`: 0 is the embedding.
 
     Raises:
         BadInput: The student was not cut from its teacher's layers.
     """
-    kept = getattr(student.config, KEPT_LAYERS, None)
-    if kept is None:
+    kept_layers = getattr(student.config, KEPT_LAYERS, None)
+    if kept_layers is None:
         raise BadInput(
-            "distill.hidden_weight needs a student that keeps layers of its teacher, so that it is "
-            "known which states belong together. Take hidden_weight: 0."
+            "distill.hidden_weight needs a student that keeps layers of its teacher: only then is "
+            "it known which hidden states belong together. Write hidden_weight: 0."
         )
-    return [*kept[1:], num_teacher_layers]
+    return [*kept_layers[1:], num_teacher_layers]
 
 
 def check_hidden_states(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
     """Refuse hidden-state matching where the states cannot be compared.
 
     Raises:
-        BadInput: Another hidden size, or no map of the kept layers.
+        BadInput: The hidden sizes differ, or there is no map of the kept layers.
     """
     matched_states(student, teacher.config.num_hidden_layers)
     theirs, own = teacher.config.hidden_size, student.config.hidden_size
     if theirs != own:
         raise BadInput(
-            f"distill.hidden_weight compares hidden states, but the student's have {own} numbers "
-            f"and the teacher's {theirs}. Take hidden_weight: 0, or a depth student."
+            f"distill.hidden_weight compares hidden states, but the student's size is {own} and "
+            f"the teacher's {theirs}. Write hidden_weight: 0, or take a depth student."
         )
 
 
 @torch.inference_mode()
 def check_plain_head(model: PreTrainedModel, ids_BT: Tensor) -> None:
-    """The loop calls layers and head apart: refuse models that do something between or after.
+    """Refuse a model whose logits are not just the head of its last hidden state.
+
+    The training loop calls layers and head apart.
 
     Raises:
         BadInput: The model's logits are more than a projection of its hidden states.
@@ -326,6 +327,6 @@ def check_plain_head(model: PreTrainedModel, ids_BT: Tensor) -> None:
     if not torch.allclose(whole, apart, rtol=1e-3, atol=1e-3, equal_nan=True):
         raise BadInput(
             f"{type(model).__name__} caps or scales its logits after the last projection, which "
-            "the training loop does not do. Choose a teacher of a family without it, as Llama, "
-            "Qwen, Mistral or GPT-2."
+            "the training loop does not support. Choose a teacher of another family, such as "
+            "Llama, Qwen, Mistral or GPT-2."
         )

@@ -134,16 +134,15 @@ def train(
 
 def _shared(data: TrainingData | None, device: torch.device) -> TrainingData:
     """Rank 0's training data; a live teacher moves to this rank's device."""
-    mine = data
 
-    def own() -> TrainingData:
-        assert mine is not None, "rank 0 brings the data"
-        return mine
+    def read() -> TrainingData:
+        assert data is not None, "rank 0 brings the data"
+        return data
 
-    data = distributed.from_main(own)
-    if isinstance(data.signal, LiveTeacher) and not distributed.is_main():
-        data.signal.move_to(device)
-    return data
+    shared = distributed.from_main(read)
+    if isinstance(shared.signal, LiveTeacher) and not distributed.is_main():
+        shared.signal.move_to(device)
+    return shared
 
 
 @dataclasses.dataclass(frozen=True)

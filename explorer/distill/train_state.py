@@ -123,8 +123,8 @@ class TrainState:
 
 def untrained_layers(student: PreTrainedModel, spec: DistillSpec) -> list[nn.Module]:
     """The layers that `train_layers: auto` leaves as they are: those before the first cut."""
-    kept = getattr(student.config, KEPT_LAYERS, None)
-    if spec.train_layers == "all" or not kept or hasattr(student.config, KEPT_WIDTHS):
+    kept_layers = getattr(student.config, KEPT_LAYERS, None)
+    if spec.train_layers == "all" or not kept_layers or hasattr(student.config, KEPT_WIDTHS):
         return []
     _, layers = layer_list(student)
-    return list(layers[: intact_layers(kept)])
+    return list(layers[: intact_layers(kept_layers)])

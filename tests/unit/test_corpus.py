@@ -46,12 +46,12 @@ def test_a_text_may_hold_any_line_end(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("empty.txt", b"  \n\n ", "holds no text"),
+        ("empty.txt", b"  \n\n ", "has no text"),
         ("latin.txt", "naïve".encode("latin-1"), "not UTF-8"),
-        ("bad.jsonl", b'{"text": "ok"}\n{"text": ', "line 2, is not JSON"),
+        ("bad.jsonl", b'{"text": "ok"}\n{"text": ', "line 2: not JSON"),
         ("key.jsonl", b'{"texts": "ok"}', 'a string "text"'),
-        ("no.parquet", b"not parquet at all", "no Parquet file"),
-        ("doc.pdf", b"%PDF", "ends in .txt, .jsonl, .parquet"),
+        ("no.parquet", b"not parquet at all", "not a Parquet file"),
+        ("doc.pdf", b"%PDF", "ending in .txt, .jsonl, .parquet"),
     ],
 )
 def test_an_unreadable_corpus_is_refused_in_one_sentence(tmp_path, name, content, says):
@@ -64,7 +64,7 @@ def test_an_unreadable_corpus_is_refused_in_one_sentence(tmp_path, name, content
 
 def test_a_missing_corpus_is_named(tmp_path):
     """The path that was looked for is in the message."""
-    with pytest.raises(BadCorpus, match=r"no corpus at .*gone\.txt"):
+    with pytest.raises(BadCorpus, match=r"no corpus file .*gone\.txt"):
         corpus.read_corpus(str(tmp_path / "gone.txt"))
 
 

@@ -1,6 +1,10 @@
 """Several processes share one run: they train one student and evaluate one model."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +72,88 @@ def test_a_training_goes_on_in_shards_and_out_of_them(tiny_run, tmp_path, store_
     one = run(spec, store_root).model_dump(mode="json")
     assert found["distillation"]["num_resumes"] == 2
     _same_curves(one["distillation"]["curve"], found["distillation"]["curve"], smallest=1e-8)
+
+
+@pytest.mark.slow
+def test_torchrun_gives_the_losses_of_one_process_and_goes_on_after_a_rank_died(
+    tiny_run, tmp_path, store_root
+):
+    """A dead rank ends the launch with a sentence; the same command continues it to one curve."""
+    distill = tiny_run["distill"] | {"blocks_per_step": 3, "checkpoint_every_s": 1e-6}
+    spec = RunSpec.parse(tiny_run | {"distill": distill, "capability": None, "device": "cpu"})
+    order = tmp_path / "order.yaml"
+    order.write_text(spec.to_yaml())
+    root = tmp_path / "shared"
+
+    died = _torchrun(root, "-m", "tests.launching", str(order), "1", "3")
+    whole = _torchrun(root, "-m", "explorer", "run", str(order))
+
+    assert died.returncode != 0
+    assert "error: Another process of this launch exited" in died.stderr
+    assert "The same command continues the run" in died.stderr
+    assert whole.returncode == 0, whole.stderr
+    shared = disk.load(root, spec.run_id)
+    assert shared.environment.num_processes == 2
+    assert shared.distillation is not None
+    assert shared.distillation.num_resumes == 1
+    one = run(spec, store_root)
+    assert one.environment.num_processes == 1
+    _same_curves(
+        one.model_dump(mode="json")["distillation"]["curve"],
+        shared.model_dump(mode="json")["distillation"]["curve"],
+    )
+
+
+def _torchrun(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    return subprocess.run(
+        [*launcher, "--master-port", "0", *command],
+        cwd=ROOT,
+        env=os.environ | {"EXPLORER_RESULTS": str(root), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.slow
+def test_a_cancelled_training_stops_on_all_ranks_after_the_same_step(tiny_run, tmp_path):
+    """The request reaches rank 0, the others hear of it with the loss; a checkpoint is left."""
+    distill = tiny_run["distill"] | {"blocks_per_step": 2, "max_tokens": 1_000_000}
+    spec = RunSpec.parse(tiny_run | {"distill": distill, "capability": None, "device": "cpu"})
+    order = tmp_path / "order.yaml"
+    order.write_text(spec.to_yaml())
+    root = tmp_path / "shared"
+    launch = Launch(order, root, 2, sharded=True)
+    began = time.monotonic()
+    while (disk.read_status(root, spec.run_id) or {}).get("stage") != "distil":
+        assert time.monotonic() - began < 150, launch.words()
+        time.sleep(0.1)
+
+    disk.request_cancel(root, spec.run_id)
+
+    assert launch.end() == [1, 1], launch.words()
+    assert "Another process stopped the training" in launch.words()
+    assert disk.load(root, spec.run_id).status == "cancelled"
+    (state,) = root.glob(".work/students/*/checkpoint/state.json")
+    assert json.loads(state.read_text())["step"] >= 1
+
+
+def test_a_launcher_that_starts_one_process_is_noticed(monkeypatch):
+    """`accelerate launch --cpu` shares nothing without MPI: the sentence names torchrun."""
+    for name, value in {"ACCELERATE_USE_CPU": "True", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(BadInput, match="torchrun --nproc-per-node 2"), distributed.joined():
+        pass
+
+
+def test_a_command_that_cannot_be_shared_says_so(tiny_run, store_root, monkeypatch):
+    """A run outside of the commands that join its processes is refused, not done twice."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    with pytest.raises(BadInput, match="only `explorer run`, `explorer sweep` and"):
+        run(RunSpec.parse(tiny_run), store_root)
 
 
 def test_shards_need_as_many_blocks_at_each_process():

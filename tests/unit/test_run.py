@@ -227,8 +227,8 @@ def test_a_stop_from_outside_leaves_no_record(spec, store_root, monkeypatch):
         ({"teacher": "/no/such/folder"}, UnknownModel, "no folder '/no/such/folder'"),
         ({"teacher": "no-org/no-model"}, UnknownModel, "no-org/no-model"),
         ({"student": {"num_layers": 9}}, BadInput, "Choose fewer than 4"),
-        ({"distill": {"corpus": "/no/corpus.txt"}}, BadCorpus, "no corpus at /no/corpus.txt"),
-        ({"distill": {"corpus": "EMPTY"}}, BadCorpus, "holds no text"),
+        ({"distill": {"corpus": "/no/corpus.txt"}}, BadCorpus, "no corpus file /no/corpus.txt"),
+        ({"distill": {"corpus": "EMPTY"}}, BadCorpus, "has no text"),
         ({"capability": {"tasks": ["no_such_task"]}}, UnknownTask, "no_such_task"),
     ],
 )

@@ -547,7 +547,7 @@ def test_hidden_states_of_strangers_are_refused(teacher, tiny_llama):
         check_hidden_states(teacher.model, stranger)
     stranger.config.explorer_kept_layers = [0, 1]
     stranger.config.hidden_size = 16
-    with pytest.raises(BadInput, match="the student's have 16 numbers and the teacher's 32"):
+    with pytest.raises(BadInput, match="the student's size is 16 and the teacher's 32"):
         check_hidden_states(teacher.model, stranger)
 
 
