@@ -105,9 +105,9 @@ def test_torchrun_gives_the_losses_of_one_process_and_goes_on_after_a_rank_died(
 
 
 def _torchrun(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     return subprocess.run(
-        [*launcher, "--master-port", "0", *command],
+        [*launcher, "--nproc-per-node", "2", *command],
         cwd=ROOT,
         env=os.environ | {"EXPLORER_RESULTS": str(root), "OMP_NUM_THREADS": "1"},
         capture_output=True,
