@@ -105,7 +105,7 @@ def task_list(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FileLock(f"{folder}.lock"), pytest.MonkeyPatch.context() as patch:
         patch.setenv("EXPLORER_CACHE", str(folder))
         if not finished.exists():
-            index.build()
+            index.build_index()
             finished.touch()
     return folder / "tasks"
 

@@ -116,7 +116,7 @@ def _configuration() -> str:
     """Where the user's configuration is, and what it holds or why it cannot be read."""
     path = paths.config_file()
     try:
-        configuration = user_config.read()
+        configuration = user_config.read_config()
         folders = user_config.task_folders().values()
     except BadInput as error:
         return str(error)

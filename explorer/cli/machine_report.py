@@ -101,7 +101,7 @@ def _store(root: Path) -> str:
 
 def _configuration() -> str:
     try:
-        user_config.read()
+        user_config.read_config()
     except BadInput:
         return "unreadable"
     return "present" if paths.config_file().exists() else "none"

@@ -25,11 +25,11 @@ def task_index(include_path: Path | None, *, refresh: bool = False) -> index.Tas
     from explorer.cli.progress_bar import stage_bar
 
     include = str(include_path) if include_path else None
-    stored = None if refresh else index.read(include)
+    stored = None if refresh else index.read_cached(include)
     if stored is not None:
         return stored
     with stage_bar(Console(stderr=True)) as bar:
-        return index.build(
+        return index.build_index(
             include,
             lambda done, total: bar(
                 {"stage": "read tasks", "done": done, "total": total, "unit": "files"}
@@ -64,8 +64,8 @@ def list_tasks(
         return
     wanted = presets.preset(preset).tasks if preset else None
     tasks = task_index(include_path, refresh=refresh)
-    matches = task_list.chosen(
-        task_list.table(tasks, dataset_cache.held()),
+    matches = task_list.filter_tasks(
+        task_list.task_table(tasks, dataset_cache.cached_datasets()),
         words=search,
         names=wanted,
         output_type=output_type,
@@ -100,7 +100,7 @@ def fetch(
     """Download the documents of tasks for offline use."""
     from explorer.tasks import task_loading
 
-    tasks = task_loading.load(names, str(include_path) if include_path else None)
+    tasks = task_loading.load_tasks(names, str(include_path) if include_path else None)
     for name, task in tasks.items():
         num_documents = len(task.eval_docs)
         console.print(f"{name}: {num_documents:,} documents are on this machine.", markup=False)
@@ -161,22 +161,22 @@ def add(
     """Create a task of your own from a file. Columns you do not name are guessed."""
     root_of(results)
     try:
-        rows = custom.read(file.name, file.read_bytes())
+        rows = custom.read_rows(file.name, file.read_bytes())
     except OSError as error:
         raise BadInput(f"Could not read {file}: {error.strerror}.") from error
-    guess = custom.guess(custom.columns_of(rows))
+    guess = custom.guess_columns(custom.columns_of(rows))
     named = tuple(column.strip() for column in choices.split(",") if column.strip())
     choice_columns = named or guess.choices
-    columns = custom.Columns(
+    columns = custom.TaskColumns(
         way="written" if written or not choice_columns else "choices",
         question=question or guess.question,
         choices=() if written else choice_columns,
         answer=answer or guess.answer,
     )
     documents = custom.documents(file.name, rows, columns)
-    task_name = name or custom.name_of(file.name)
+    task_name = name or custom.suggest_name(file.name)
     taken = task_index(None).rows
-    path = custom.add(task_name, documents, origin=file.name, taken=taken, replace=replace)
+    path = custom.add_task(task_name, documents, origin=file.name, taken=taken, replace=replace)
     choices_from = f", choices from {', '.join(columns.choices)}" if columns.choices else ""
     console.print(
         f"{task_name}: {len(documents):,} documents, question from {columns.question}, answer from "

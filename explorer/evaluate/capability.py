@@ -187,7 +187,7 @@ def _planned(
 ) -> "list[_Plan]":
     """The tasks with their documents, each refused here where it cannot be asked."""
     plans = []
-    for name, task in task_loading.load(spec.tasks, spec.include_path).items():
+    for name, task in task_loading.load_tasks(spec.tasks, spec.include_path).items():
         _settle(task, spec)
         task_scores.check_metadata_fields(task, name)
         if task.OUTPUT_TYPE not in back_end.answers:

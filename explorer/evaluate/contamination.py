@@ -63,7 +63,7 @@ def task_documents(names: Iterable[str], include_path: str | None = None) -> dic
     """
     result: dict[str, list[str]] = {}
     with task_loading.quiet():
-        for name, task in task_loading.load(names, include_path).items():
+        for name, task in task_loading.load_tasks(names, include_path).items():
             texts = []
             for document in task.eval_docs:
                 question = task.doc_to_text(document)

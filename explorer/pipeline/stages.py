@@ -79,7 +79,7 @@ def _prepare(context: RunContext) -> None:
         disk.share_results(context.root, spec.run_id)
     context.choose_device()
     if spec.capability:
-        task_loading.check(spec.capability.tasks, spec.capability.include_path)
+        task_loading.check_tasks(spec.capability.tasks, spec.capability.include_path)
     if context.teacher_endpoint:
         endpoint_teacher.check_can_teach(spec)
     preflight.refuse_oversized(spec, context.root)

@@ -1,16 +1,16 @@
-"""The tasks that a run can name, known without loading lm-evaluation-harness.
+"""lm-eval tasks: which there are, which may run, where their data are, custom ones.
 
-index.py           every task, group and tag, from a cached list
-index_builder.py   reads the task files and writes that list
-task_list.py       the index as a table, with a filter
-presets.py         small sets of tasks by purpose
-dataset_cache.py   which tasks have their data on this machine
-preview.py         a task's prompts, from a process of its own
-render_prompts.py  what that process does
-task_loading.py    the tasks behind the names of a spec, with their documents
-safe_loading.py    loads task files so that only allowed code runs
-code_policy.py     whether a task file may run code
-user_config.py     the user's configuration: task folders, allowed code
-custom.py          custom tasks from JSONL or CSV
-starter/           the starter suite
+index.py            the list of all tasks, cached per version of lm-eval and per folder
+index_builder.py    builds that list from task files, in a process of its own
+task_list.py        the list as a table, filters and search
+presets.py          small sets of tasks by purpose
+dataset_cache.py    which datasets are on this machine; what offline work would lack
+code_policy.py      whether a task file may run Python code, decided before any of it runs
+safe_loading.py     lm-eval's task loader, restricted to allowed code and sandboxed templates
+task_loading.py     the tasks behind the names of a spec, with their documents
+preview.py          the first prompts of a task, from a process of their own
+render_prompts.py   the same prompts, rendered by lm-eval
+custom.py           a task from the user's own JSONL or CSV file
+user_config.py      the user's configuration: task folders, allowed code
+starter/            the included suite
 """

@@ -172,13 +172,13 @@ def lm_eval_folder() -> Path:
     return Path(str(spec.origin)).resolve().parent / "tasks"
 
 
-def shipped(source: Path) -> bool:
+def is_shipped(source: Path) -> bool:
     """Whether a file is one of ours or of lm-eval's, with symbolic links resolved."""
     resolved = source.resolve()
     return any(resolved.is_relative_to(folder) for folder in (SHIPPED.resolve(), lm_eval_folder()))
 
 
-def allowed(source: Path) -> bool:
+def may_run_code(source: Path) -> bool:
     """Whether Python code in this file may run.
 
     It may where the file ships with us or with lm-eval, or where the user's own configuration
@@ -188,13 +188,13 @@ def allowed(source: Path) -> bool:
     Raises:
         BadInput: The configuration cannot be read.
     """
-    if shipped(source):
+    if is_shipped(source):
         return True
     resolved = source.resolve()
     return any(resolved.is_relative_to(listed) for listed in user_config.allowed_task_code())
 
 
-def refuse(source: Path, *, known_metrics: Collection[str] | None = None) -> None:
+def refuse_code(source: Path, *, known_metrics: Collection[str] | None = None) -> None:
     """Refuse a task file that would run Python code and may not.
 
     Args:
@@ -205,10 +205,10 @@ def refuse(source: Path, *, known_metrics: Collection[str] | None = None) -> Non
     Raises:
         BadInput: What was found, where, and what to write into which file.
     """
-    if shipped(source):
+    if is_shipped(source):
         return
     files = _files(source)
-    foreign = [path for path in files if not allowed(path)]
+    foreign = [path for path in files if not may_run_code(path)]
     for path, file in files.items():
         for function in file.functions:
             module = module_file(function, path.parent)
@@ -268,7 +268,7 @@ def refuse_changes(config: Any, group_file: Path, task: str, task_file: Path) ->
         for key, value in (config or {}).items()
         if key not in HARMLESS and not (key == "task" and value == task)
     )
-    if changed and allowed(task_file) and not allowed(group_file):
+    if changed and may_run_code(task_file) and not may_run_code(group_file):
         raise BadInput(
             f"The group in {group_file} changes {', '.join(changed)} of the task {task}, which is "
             f"not its own. If you trust it, add {group_file} or its folder to allowed_task_code "
@@ -313,7 +313,7 @@ def module_file(function: str, folder: Path) -> Path | None:
 
 def may_import(module: Path) -> bool:
     """Whether an allowed task file may import a module: an allowed or an installed one."""
-    if module == Path(os.devnull) or allowed(module):
+    if module == Path(os.devnull) or may_run_code(module):
         return True
     places = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
     return any(module.is_relative_to(Path(place).resolve()) for place in places)
@@ -395,7 +395,7 @@ def _values(config: dict[str, Any]) -> Iterator[str]:
             case "generation_kwargs", dict() if "custom_generate" in value:
                 yield "custom_generate"
     for text in _texts(config):
-        if _is_template(text) and (attribute := reached(text)):
+        if _is_template(text) and (attribute := python_attribute(text)):
             yield f"a template that reaches into Python ({attribute})"
 
 
@@ -458,7 +458,7 @@ def _is_template(text: str) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
-def reached(template: str) -> str:
+def python_attribute(template: str) -> str:
     """The first attribute by which a template reaches into Python, as __class__; else empty.
 
     This only names it early. What keeps templates in is the sandbox that renders them.

@@ -34,7 +34,7 @@ NAMED = 5
 """Rows that an error names; the others are counted."""
 MAX_ANSWER_TOKENS = 64
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-GUESSES = {
+USUAL_NAMES = {
     "question": ("question", "prompt", "query", "text", "stem", "input", "problem", "context"),
     "choices": ("choices", "options", "candidates"),
     "answer": ("answer", "target", "label", "gold", "correct", "solution", "output", "completion"),
@@ -44,7 +44,7 @@ GUESSES = {
 Rows = list[dict[str, Any]]
 
 
-class Columns(BaseModel):
+class TaskColumns(BaseModel):
     """Which column means what."""
 
     model_config = ConfigDict(frozen=True)
@@ -58,7 +58,7 @@ class Columns(BaseModel):
     """The right choice: its text, its letter or its number from 0; or the text to write."""
 
 
-def read(name: str, content: bytes) -> Rows:
+def read_rows(name: str, content: bytes) -> Rows:
     """The rows of a file, each a mapping of the same kind of columns.
 
     Raises:
@@ -143,12 +143,12 @@ def columns_of(rows: Rows) -> list[str]:
     return list(dict.fromkeys(str(key) for row in rows for key in row))
 
 
-def guess(columns: Sequence[str]) -> Columns:
+def guess_columns(columns: Sequence[str]) -> TaskColumns:
     """What the columns probably mean, by their names."""
     lower = {column.casefold(): column for column in columns}
 
     def first(part: str) -> str:
-        return next((lower[word] for word in GUESSES[part] if word in lower), "")
+        return next((lower[word] for word in USUAL_NAMES[part] if word in lower), "")
 
     listed = first("choices")
     single = [c for c in columns if re.fullmatch(r"(choice|option)?[ _-]?([a-f]|\d)", c, re.I)]
@@ -157,10 +157,10 @@ def guess(columns: Sequence[str]) -> Columns:
     question = first("question") or next((c for c in columns if c not in taken), "")
     answer = first("answer") or next((c for c in columns if c not in {*taken, question}), "")
     way: Literal["choices", "written"] = "choices" if choices else "written"
-    return Columns(way=way, question=question, choices=choices, answer=answer)
+    return TaskColumns(way=way, question=question, choices=choices, answer=answer)
 
 
-def documents(name: str, rows: Rows, columns: Columns) -> Rows:
+def documents(name: str, rows: Rows, columns: TaskColumns) -> Rows:
     """The task's documents: question, choices and answer, or prompt and target.
 
     Raises:
@@ -177,11 +177,11 @@ def documents(name: str, rows: Rows, columns: Columns) -> Rows:
     return _each(name, "document", list(enumerate(rows, start=1)), lambda row: parse(row, columns))
 
 
-def _written(row: dict[str, Any], columns: Columns) -> dict[str, Any]:
+def _written(row: dict[str, Any], columns: TaskColumns) -> dict[str, Any]:
     return {"prompt": _text(row, columns.question), "target": _text(row, columns.answer)}
 
 
-def _choices(row: dict[str, Any], columns: Columns) -> dict[str, Any]:
+def _choices(row: dict[str, Any], columns: TaskColumns) -> dict[str, Any]:
     if len(columns.choices) == 1:
         choices = _list(row, columns.choices[0])
     else:
@@ -191,7 +191,7 @@ def _choices(row: dict[str, Any], columns: Columns) -> dict[str, Any]:
     if len(choices) < 2 or len(set(choices)) < len(choices) or not all(choices):
         raise ValueError(f"should have two or more different choices, got {choices!r:.200}")
     answer = row.get(columns.answer)
-    place = place_of(answer, choices)
+    place = choice_index(answer, choices)
     if place is None:
         raise ValueError(
             f"has the answer {answer!r:.80}, which is none of its {len(choices)} choices: write "
@@ -200,7 +200,7 @@ def _choices(row: dict[str, Any], columns: Columns) -> dict[str, Any]:
     return {"question": _text(row, columns.question), "choices": choices, "answer": place}
 
 
-def place_of(answer: Any, choices: Sequence[str]) -> int | None:
+def choice_index(answer: Any, choices: Sequence[str]) -> int | None:
     """Where the right choice is: a number counts from 0; a text goes before a letter or number."""
     if isinstance(answer, bool) or answer is None:
         return None
@@ -254,7 +254,7 @@ def _list(row: dict[str, Any], column: str) -> list[str]:
     return [_clean(one) for one in value]
 
 
-def questions(found: Rows, num: int = 3) -> list[Question]:
+def preview_questions(found: Rows, num: int = 3) -> list[Question]:
     """The first documents as a model will be asked them."""
     return [
         Question(
@@ -269,17 +269,17 @@ def questions(found: Rows, num: int = 3) -> list[Question]:
     ]
 
 
-def name_of(file: str) -> str:
+def suggest_name(file: str) -> str:
     """What a task that is made of this file may be called, where nobody says."""
     return re.sub(r"[^a-z0-9_-]+", "-", Path(file).stem.lower()).strip("-")
 
 
-def exists(name: str) -> bool:
+def task_exists(name: str) -> bool:
     """Whether the store has an own task of that name."""
     return bool(NAME.fullmatch(name)) and (paths.own_tasks() / f"{name}.yaml").exists()
 
 
-def add(
+def add_task(
     name: str, found: Rows, *, origin: str, taken: Collection[str] = (), replace: bool = False
 ) -> Path:
     """Write a task into the store's folder of custom tasks.
@@ -305,7 +305,7 @@ def add(
     folder = paths.own_tasks()
     path = folder / f"{name}.yaml"
     version, replaced = 1.0, None
-    if exists(name) and name not in shipped_names():
+    if task_exists(name) and name not in shipped_names():
         if not replace:
             raise BadInput(
                 f"There is a task {name!r} of yours already ({path}). Choose another name, or say "

@@ -30,18 +30,18 @@ from explorer.tasks import code_policy
 
 SHIPPED = code_policy.SHIPPED
 """The folder of the starter suite."""
-WAYS = ("multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until")
+OUTPUT_TYPES = ("multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until")
 """lm-eval's output types."""
-FORMATS = frozenset({"json", "csv", "parquet", "arrow", "text", "pandas", "xml"})
+FILE_FORMATS = frozenset({"json", "csv", "parquet", "arrow", "text", "pandas", "xml"})
 """Names of `datasets` for files of a format, which are not data sets of the hub."""
 FORMAT = 1
 """Of the cached files; a file of another is read again."""
 
-Tell = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Row:
+class TaskRow:
     """One name, as far as its file tells; what cannot be known from a file is None."""
 
     name: str
@@ -69,7 +69,7 @@ class Row:
 class TaskIndex:
     """All names. Ours and lm-eval's stand for themselves, whatever another folder calls so."""
 
-    rows: dict[str, Row]
+    rows: dict[str, TaskRow]
     problems: list[str]
     """A sentence for each file that is no task, and for each that is left out."""
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -89,7 +89,7 @@ class TaskIndex:
         row = self.rows.get(name)
         return row is not None and all(self.is_closed(member) for member in row.members)
 
-    def leaves(self, name: str) -> list[Row]:
+    def leaves(self, name: str) -> list[TaskRow]:
         """The tasks behind a name or pattern, each once.
 
         Raises:
@@ -100,7 +100,7 @@ class TaskIndex:
             tasks = [row.name for row in self.rows.values() if row.kind == "task"]
             names = fnmatch.filter(tasks, name)
         if not names:
-            raise unknown(name, self.rows, self.problems)
+            raise unknown_task(name, self.rows, self.problems)
         return [row for row in self._below(names) if not row.members]
 
     def sources(self, name: str) -> list[Path]:
@@ -112,9 +112,9 @@ class TaskIndex:
         names = [name] if name in self.rows else [leaf.name for leaf in self.leaves(name)]
         return list(dict.fromkeys(Path(row.source) for row in self._below(names) if row.source))
 
-    def _below(self, names: list[str]) -> list[Row]:
+    def _below(self, names: list[str]) -> list[TaskRow]:
         """These names and all that they stand for, each once."""
-        found: dict[str, Row] = {}
+        found: dict[str, TaskRow] = {}
         waiting = list(names)
         while waiting:
             row = self.rows.get(waiting.pop(0))
@@ -125,25 +125,25 @@ class TaskIndex:
         return list(found.values())
 
 
-def merged(parts: Iterable[tuple[bool, TaskIndex]]) -> TaskIndex:
+def merge_parts(parts: Iterable[tuple[bool, TaskIndex]]) -> TaskIndex:
     """One list of the parts, each with whether it ships with us or with lm-eval.
 
     A name that ships is never replaced; of other parts, later names go before earlier ones.
     """
     parts = list(parts)
-    rows: dict[str, Row] = {}
+    rows: dict[str, TaskRow] = {}
     for ships, part in parts:
         if ships:
             rows.update(part.rows)
     names = shipped_names() if any(part.rows for ships, part in parts if not ships) else {}
     problems = [problem for _, part in parts for problem in part.problems]
-    taken_all: list[Row] = []
+    taken_all: list[TaskRow] = []
     for ships, part in parts:
         if ships:
             continue
         taken = [row for row in part.rows.values() if row.name in names and not _ships(row)]
         taken_all += taken
-        problems += [left_out(row.name, row.source) for row in taken]
+        problems += [left_out_message(row.name, row.source) for row in taken]
         groups = {row.name for row in taken if row.kind == "group"}
         rows.update(
             (row.name, row)
@@ -153,11 +153,11 @@ def merged(parts: Iterable[tuple[bool, TaskIndex]]) -> TaskIndex:
     return TaskIndex(rows, problems, {row.name: row.source for row in taken_all})
 
 
-def _ships(row: Row) -> bool:
-    return bool(row.source) and code_policy.shipped(Path(row.source))
+def _ships(row: TaskRow) -> bool:
+    return bool(row.source) and code_policy.is_shipped(Path(row.source))
 
 
-def left_out(name: str, source: str) -> str:
+def left_out_message(name: str, source: str) -> str:
     """The sentence on a file that gives a name of ours or of lm-eval's to something else."""
     where = f"{source} defines" if source else "A task file outside lm-eval uses as a tag"
     return f"{where} {name!r}, which is {shipped_names()[name]}. It is left out: rename it."
@@ -182,7 +182,7 @@ def refuse_left_out(
     for name in names:
         source = files.get(name)
         if source and Path(source).resolve().is_relative_to(folder):
-            raise BadInput(left_out(name, source))
+            raise BadInput(left_out_message(name, source))
 
 
 @functools.cache
@@ -233,7 +233,7 @@ def _names_in(folder: Path) -> set[str]:
     return {name for name in names if name not in ("", "null") and ":" not in name}
 
 
-def unknown(name: str, known: Iterable[str], problems: Iterable[str] = ()) -> UnknownTask:
+def unknown_task(name: str, known: Iterable[str], problems: Iterable[str] = ()) -> UnknownTask:
     """The refusal of a name that nobody knows, with close ones and files that are no tasks."""
     close = difflib.get_close_matches(name, known, n=4, cutoff=0.6)
     hint = f" Close names: {', '.join(close)}." if close else ""
@@ -269,7 +269,7 @@ def folders(include_path: str | None = None) -> list[Path]:
     return found
 
 
-def read(include_path: str | None = None) -> TaskIndex | None:
+def read_cached(include_path: str | None = None) -> TaskIndex | None:
     """The list as it is cached; None where a part of it has to be made first.
 
     Raises:
@@ -281,11 +281,11 @@ def read(include_path: str | None = None) -> TaskIndex | None:
         if found is None:
             return None
         parts.append((part.folder in (None, SHIPPED), found))
-    return merged(parts)
+    return merge_parts(parts)
 
 
-def build(
-    include_path: str | None = None, tell: Tell | None = None, *, anew: bool = False
+def build_index(
+    include_path: str | None = None, tell: OnProgress | None = None, *, anew: bool = False
 ) -> TaskIndex:
     """The list, its missing parts made first by processes of their own.
 
@@ -303,13 +303,13 @@ def build(
             part.path.unlink(missing_ok=True)
         if _read(part) is None:
             _make(part, tell)
-    found = read(include_path)
+    found = read_cached(include_path)
     if found is None:
         raise ExplorerError("The task folders changed while they were read. Try again.")
     return found
 
 
-def stamp(include_path: str | None = None) -> str:
+def index_stamp(include_path: str | None = None) -> str:
     """A text that changes when the list does."""
     return "|".join(str(part.path) for part in _parts(include_path))
 
@@ -360,7 +360,9 @@ def _read(part: _Part) -> TaskIndex | None:
         kept = json.loads(part.path.read_text(encoding="utf-8"))
         if kept["format"] != FORMAT or kept["stamp"] != part.stamp:
             return None
-        rows = [Row(**{key: _frozen(value) for key, value in row.items()}) for row in kept["rows"]]
+        rows = [
+            TaskRow(**{key: _frozen(value) for key, value in row.items()}) for row in kept["rows"]
+        ]
         return TaskIndex({row.name: row for row in rows}, [str(one) for one in kept["problems"]])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -370,7 +372,7 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _make(part: _Part, tell: Tell | None) -> None:
+def _make(part: _Part, tell: OnProgress | None) -> None:
     """Have one part made, and pass on how far it is."""
     command = [sys.executable, "-m", "explorer.tasks.index_builder", str(part.path), part.stamp]
     if part.folder is not None:

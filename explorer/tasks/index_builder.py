@@ -26,14 +26,16 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from explorer.lm_eval_io import metrics
 from explorer.store import atomic
-from explorer.tasks.index import FORMAT, FORMATS, WAYS, Row, Tell
+from explorer.tasks.index import FILE_FORMATS, FORMAT, OUTPUT_TYPES, OnProgress, TaskRow
 
 LM_EVAL = Path(lm_eval.tasks.__file__).parent
 KINDS = {Kind.TASK: "task", Kind.PY_TASK: "task", Kind.GROUP: "group", Kind.TAG: "tag"}
 TELL_EVERY = 100
 
 
-def rows_of(folder: Path, tell: Tell = lambda done, total: None) -> tuple[list[Row], list[str]]:
+def rows_of(
+    folder: Path, tell: OnProgress = lambda done, total: None
+) -> tuple[list[TaskRow], list[str]]:
     """Every name of a folder's task files, and a sentence for each file that is no task."""
     files = list(TaskIndex._iter_yaml_files(folder))
     described = _families() if folder == LM_EVAL else {}
@@ -83,11 +85,11 @@ def load(
     return dict(read[path])
 
 
-def _rows(entry: Entry, entries: dict[str, Entry]) -> Iterator[Row]:
+def _rows(entry: Entry, entries: dict[str, Entry]) -> Iterator[TaskRow]:
     """The row of a name, and those of the parts that only it can ask."""
     source = str(entry.yaml_path or "")
     if entry.kind is Kind.TAG:
-        yield Row(entry.name, "tag", tuple(sorted(entry.tags)))
+        yield TaskRow(entry.name, "tag", tuple(sorted(entry.tags)))
     elif entry.kind is Kind.GROUP:
         yield from _group(entry.name, "group", entry.cfg or {}, entries, source)
     else:
@@ -96,7 +98,7 @@ def _rows(entry: Entry, entries: dict[str, Entry]) -> Iterator[Row]:
 
 def _group(
     name: str, kind: str, config: dict[str, Any], entries: dict[str, Entry], source: str
-) -> Iterator[Row]:
+) -> Iterator[TaskRow]:
     said = config.get("task")
     members = []
     for item in said if isinstance(said, list) else [said]:
@@ -114,13 +116,13 @@ def _group(
             member = str(item)
         members.append(member)
     alias = _text(config.get("group_alias"))
-    yield Row(name, kind, tuple(members), description=alias, source=source)
+    yield TaskRow(name, kind, tuple(members), description=alias, source=source)
 
 
-def task_row(name: str, config: dict[str, Any], source: str, kind: str = "task") -> Row:
+def task_row(name: str, config: dict[str, Any], source: str, kind: str = "task") -> TaskRow:
     """What a task's file says of it; its functions are not called."""
     way = config.get("output_type", "generate_until")
-    if "class" in config or way not in WAYS:
+    if "class" in config or way not in OUTPUT_TYPES:
         way = None
     config = {**config, "output_type": way}
     metric = _headline(config)
@@ -134,7 +136,7 @@ def task_row(name: str, config: dict[str, Any], source: str, kind: str = "task")
     elif config.get("doc_to_image") or config.get("doc_to_audio"):
         refused = "It shows pictures or sound."
     shots = config.get("num_fewshot")
-    return Row(
+    return TaskRow(
         name,
         kind,
         output_type=way,
@@ -196,7 +198,7 @@ def _files(config: dict[str, Any], source: str) -> tuple[str, ...] | None:
         file = options.get("file")
         beside = Path(source).parent / str(file)
         return (str(beside),) if isinstance(file, str) else None
-    if config.get("dataset_path") not in FORMATS:
+    if config.get("dataset_path") not in FILE_FORMATS:
         return None
     found = [one for one in leaves_of(options.get("data_files")) if isinstance(one, str)]
     return tuple(found) if found and not any("://" in one for one in found) else None
@@ -221,7 +223,7 @@ def _families() -> dict[str, str]:
     return {folder: said for folder, said in reversed(lines)}
 
 
-def _with_family(row: Row, described: dict[str, str]) -> Row:
+def _with_family(row: TaskRow, described: dict[str, str]) -> TaskRow:
     try:
         folder = Path(row.source).relative_to(LM_EVAL).parts[0]
     except (ValueError, IndexError):
@@ -229,7 +231,7 @@ def _with_family(row: Row, described: dict[str, str]) -> Row:
     return dataclasses.replace(row, description=described.get(folder) or row.description)
 
 
-def write(out: Path, stamp: str, folder: Path | None, tell: Tell) -> None:
+def write(out: Path, stamp: str, folder: Path | None, tell: OnProgress) -> None:
     """Make one cached part, unless another process has just made it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(out.with_suffix(".lock")):
@@ -249,7 +251,7 @@ def write(out: Path, stamp: str, folder: Path | None, tell: Tell) -> None:
         atomic.write_text(out, json.dumps(kept, ensure_ascii=False))
 
 
-def _plain(row: Row) -> dict[str, Any]:
+def _plain(row: TaskRow) -> dict[str, Any]:
     """Without what is as by default, which is most of it."""
     found = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
     return {key: value for key, value in found.items() if value not in (None, "", ())} | (

@@ -28,7 +28,7 @@ def preview(
     Raises:
         BadInput: The task's file or documents cannot be read, or it is one that we do not run.
     """
-    task = task_loading.load_one(name, include_path, source)
+    task = task_loading.load_task(name, include_path, source)
     task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
     total = len(task.eval_docs)
     if not total:

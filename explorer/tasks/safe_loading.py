@@ -1,11 +1,11 @@
 """lm-eval's task files, loaded so that only allowed code runs, and templates in a sandbox.
 
-`Manager` is lm-eval's own with three differences: a task or group file is checked before it is
-loaded (`explorer.tasks.code_policy`), a name of ours or of lm-eval's cannot be replaced, and a
-group cannot turn a task that ships into another one. Importing this module puts the sandbox in the
-place of lm-eval's Jinja environment, for this process.
+`SafeTaskManager` differs from lm-eval's own in three ways. A task or group file is checked before
+it is loaded (`explorer.tasks.code_policy`), a name of ours or of lm-eval's cannot be replaced, and
+a group cannot turn an included task into another one. Importing this module replaces lm-eval's
+Jinja environment by the sandbox, for this process.
 
-    Manager([Path("my-tasks")], include_defaults=True).load(["my_task"])
+    SafeTaskManager([Path("my-tasks")], include_defaults=True).load(["my_task"])
 """
 
 import contextlib
@@ -103,7 +103,7 @@ lm_eval.utils.env = SANDBOX
 lm_eval.utils.apply_template = apply_template
 
 
-class Factory(TaskFactory):
+class CheckedTaskFactory(TaskFactory):
     """Builds tasks of files that were checked just before."""
 
     def __init__(self) -> None:
@@ -134,7 +134,7 @@ class Factory(TaskFactory):
     ) -> dict[str, Any]:
         self._refuse_changes(entry, overrides)
         if entry.yaml_path is not None:
-            code_policy.refuse(entry.yaml_path, known_metrics=list(metric_registry))
+            code_policy.refuse_code(entry.yaml_path, known_metrics=list(metric_registry))
             _remember(entry.yaml_path)
         with _imports_checked():
             loaded: dict[str, Any] = super()._load_full_config(entry, overrides)
@@ -148,12 +148,12 @@ class Factory(TaskFactory):
 
 def _remember(path: Path) -> None:
     """Note where templates come from: for errors, and to leave out the sandbox where allowed."""
-    if code_policy.shipped(path):
+    if code_policy.is_shipped(path):
         return
     for template, file in code_policy.templates(path).items():
         _FILES[template] = file
         # Elsewhere such a template is refused, so that an allowed file wrote this one.
-        if code_policy.reached(template) and code_policy.allowed(file):
+        if code_policy.python_attribute(template) and code_policy.may_run_code(file):
             _ALLOWED.add(template)
 
 
@@ -194,7 +194,7 @@ def _our_loader(copy: Path) -> Any:
     return module.load
 
 
-class Manager(TaskManager):
+class SafeTaskManager(TaskManager):
     """lm-eval's manager over its own tasks, ours, and those of other folders."""
 
     def __init__(self, folders: Sequence[Path], *, include_defaults: bool) -> None:
@@ -209,7 +209,7 @@ class Manager(TaskManager):
         self.left_out: dict[str, str] = {}
         """Names of ours and lm-eval's that a file elsewhere defines, each with that file."""
         self.include_path = [str(folder) for folder in folders]
-        self._factory = Factory()
+        self._factory = CheckedTaskFactory()
         own = [code_policy.lm_eval_folder()] if include_defaults else []
         entries: dict[str, Entry] = TaskIndex.build([*own, code_policy.SHIPPED])
         others = [folder for folder in folders if folder.resolve() != code_policy.SHIPPED.resolve()]
@@ -217,7 +217,9 @@ class Manager(TaskManager):
             defined = TaskIndex.build([folder])
             names = index.shipped_names() if defined else {}
             for name, entry in defined.items():
-                if name not in names or (entry.yaml_path and code_policy.shipped(entry.yaml_path)):
+                if name not in names or (
+                    entry.yaml_path and code_policy.is_shipped(entry.yaml_path)
+                ):
                     entries[name] = entry
                 else:
                     self.left_out[name] = str(entry.yaml_path or "")

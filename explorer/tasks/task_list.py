@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from explorer.tasks.dataset_cache import Held
+from explorer.tasks.dataset_cache import CachedDatasets
 from explorer.tasks.index import TaskIndex
 
 COLUMNS = [
@@ -24,7 +24,7 @@ COLUMNS = [
 ]
 
 
-def table(index: TaskIndex, held: Held) -> pd.DataFrame:
+def task_table(index: TaskIndex, held: CachedDatasets) -> pd.DataFrame:
     """Columns `COLUMNS`, what is here first, then by name.
 
     A group or tag says only what all its tasks share; here is True, False, or None where a
@@ -63,7 +63,7 @@ def table(index: TaskIndex, held: Held) -> pd.DataFrame:
     return found.sort_values("here", ascending=False, kind="stable", ignore_index=True)
 
 
-def chosen(
+def filter_tasks(
     found: pd.DataFrame,
     *,
     words: str = "",
@@ -90,10 +90,10 @@ def chosen(
         found = found[found["kind"] == kind]
     if here_only:
         found = found[found["here"].fillna(False)]
-    return matching(found, words)
+    return search_tasks(found, words)
 
 
-def matching(found: pd.DataFrame, words: str) -> pd.DataFrame:
+def search_tasks(found: pd.DataFrame, words: str) -> pd.DataFrame:
     """Rows in which every word stands, in the name, a group, the data or the description.
 
     Names that begin with the words come first.

@@ -29,10 +29,10 @@ from explorer.errors import BadInput, ExplorerError
 from explorer.lm_eval_io import metrics
 from explorer.tasks import code_policy, dataset_cache, index
 from explorer.tasks.index_builder import leaves_of, rows_of
-from explorer.tasks.safe_loading import Manager
+from explorer.tasks.safe_loading import SafeTaskManager
 
 
-def load(names: Iterable[str], include_path: str | None = None) -> dict[str, Task]:
+def load_tasks(names: Iterable[str], include_path: str | None = None) -> dict[str, Task]:
     """The leaf tasks of these names with their documents, each once, in the order asked.
 
     All documents are read here, so that missing data is found before hours of work.
@@ -54,7 +54,7 @@ def load(names: Iterable[str], include_path: str | None = None) -> dict[str, Tas
     return tasks
 
 
-def check(names: Iterable[str], include_path: str | None = None) -> None:
+def check_tasks(names: Iterable[str], include_path: str | None = None) -> None:
     """Refuse tasks that cannot be asked on this machine now; reads files, loads no documents.
 
     Raises:
@@ -64,7 +64,7 @@ def check(names: Iterable[str], include_path: str | None = None) -> None:
     names = list(names)
     local = _local(include_path)
     closed = all(local.is_closed(name) for name in names)
-    known = local if closed else index.build(include_path)
+    known = local if closed else index.build_index(include_path)
     tasks = [row.name for name in names for row in known.leaves(name)]
     index.refuse_left_out([*names, *tasks], known.left_out, include_path)
     dataset_cache.refuse_missing(names, known)
@@ -77,10 +77,10 @@ def _local(include_path: str | None) -> index.TaskIndex:
         rows, problems = rows_of(folder)
         part = index.TaskIndex({row.name: row for row in rows}, problems)
         parts.append((folder == index.SHIPPED, part))
-    return index.merged(parts)
+    return index.merge_parts(parts)
 
 
-def load_one(name: str, include_path: str | None, source: str) -> Task:
+def load_task(name: str, include_path: str | None, source: str) -> Task:
     """One task with its documents, read from its own file where that is given.
 
     Raises:
@@ -88,11 +88,11 @@ def load_one(name: str, include_path: str | None, source: str) -> Task:
         BadInput: As `load`.
     """
     if not source:
-        return load([name], include_path)[name]
-    if name in index.shipped_names() and not code_policy.shipped(Path(source)):
-        raise BadInput(index.left_out(name, source))
+        return load_tasks([name], include_path)[name]
+    if name in index.shipped_names() and not code_policy.is_shipped(Path(source)):
+        raise BadInput(index.left_out_message(name, source))
     with quiet():
-        local = Manager(index.folders(include_path), include_defaults=False)
+        local = SafeTaskManager(index.folders(include_path), include_defaults=False)
     (task,) = _load_one(name, local, source).values()
     _refuse_what_we_cannot_run(name, task)
     return task
@@ -127,20 +127,20 @@ def quiet() -> Iterator[None]:
             os.environ["DISABLE_MULTIPROC"] = alone
 
 
-def _manager(names: list[str], include_path: str | None) -> Manager:
+def _manager(names: list[str], include_path: str | None) -> SafeTaskManager:
     """An index that knows all the names: the local folders' when that is enough.
 
     lm-eval's own 14,000 files take a quarter of a minute to index.
     """
     folders = index.folders(include_path)
     with quiet():
-        local = Manager(folders, include_defaults=False)
+        local = SafeTaskManager(folders, include_defaults=False)
         if all(_is_closed(name, local) for name in names):
             return local
-        return Manager(folders, include_defaults=True)
+        return SafeTaskManager(folders, include_defaults=True)
 
 
-def _is_closed(name: str, manager: Manager) -> bool:
+def _is_closed(name: str, manager: SafeTaskManager) -> bool:
     """Whether the name and all it refers to lie in this index."""
     entry = manager.task_index.get(name)
     if entry is None:
@@ -150,7 +150,7 @@ def _is_closed(name: str, manager: Manager) -> bool:
     return _are_closed((entry.cfg or {}).get("task") or [], manager)
 
 
-def _are_closed(members: Any, manager: Manager) -> bool:
+def _are_closed(members: Any, manager: SafeTaskManager) -> bool:
     """Whether a group's members lie in this index, or are defined by the group itself."""
     for member in members if isinstance(members, list) else [members]:
         inline = isinstance(member, dict)
@@ -167,7 +167,7 @@ def _are_closed(members: Any, manager: Manager) -> bool:
     return True
 
 
-def _matching(name: str, manager: Manager) -> list[str]:
+def _matching(name: str, manager: SafeTaskManager) -> list[str]:
     """The names in the index that a name or pattern means.
 
     Raises:
@@ -181,11 +181,11 @@ def _matching(name: str, manager: Manager) -> list[str]:
     if not found:
         # A file that is no task may be the one that was meant.
         broken = [one for folder in manager.include_path for one in rows_of(Path(folder))[1]]
-        raise index.unknown(name, manager.all_tasks, broken)
+        raise index.unknown_task(name, manager.all_tasks, broken)
     return found
 
 
-def _load_one(name: str, manager: Manager, source: str = "") -> dict[str, Task]:
+def _load_one(name: str, manager: SafeTaskManager, source: str = "") -> dict[str, Task]:
     """The leaf tasks of one name of the index, or the one task of a file.
 
     Raises:
@@ -237,8 +237,8 @@ def _why_no_documents(task: ConfigurableTask, asked: str, error: Exception) -> s
         getattr(task, "DATASET_NAME", None) or config.dataset_name,
     )
     data = remote[0] if remote else " ".join(part for part in parts if part)
-    if variable := dataset_cache.offline():
-        return dataset_cache.not_here([name], [data], variable, name)
+    if variable := dataset_cache.offline_variable():
+        return dataset_cache.missing_message([name], [data], variable, name)
     return f"The task {name} needs the data set {data}, and it could not be had: {_reason(error)}."
 
 

@@ -17,7 +17,7 @@ from explorer.errors import BadInput
 from explorer.specs.base import Spec
 
 
-class Configuration(Spec):
+class UserConfig(Spec):
     """What the configuration file may hold. A missing file is an empty configuration."""
 
     task_folders: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class Configuration(Spec):
         return value
 
 
-def read() -> Configuration:
+def read_config() -> UserConfig:
     """The configuration as the file has it now.
 
     Raises:
@@ -44,7 +44,7 @@ def read() -> Configuration:
     """
     path = paths.config_file()
     if not path.exists():
-        return Configuration()
+        return UserConfig()
     if path.resolve().is_relative_to(paths.store_root().resolve()):
         raise BadInput(
             f"The configuration {path} lies in the store, where others may write it. Move it "
@@ -57,8 +57,8 @@ def read() -> Configuration:
     # A file of comments alone is an empty one.
     lines = (line.strip() for line in text.splitlines())
     if all(not line or line.startswith("#") for line in lines):
-        return Configuration()
-    return Configuration.from_yaml(text, f"The configuration {path}")
+        return UserConfig()
+    return UserConfig.from_yaml(text, f"The configuration {path}")
 
 
 def task_folders() -> dict[str, Path]:
@@ -67,7 +67,7 @@ def task_folders() -> dict[str, Path]:
     Raises:
         BadInput: As `read`.
     """
-    folders = list(dict.fromkeys(Path(path).expanduser() for path in read().task_folders))
+    folders = list(dict.fromkeys(Path(path).expanduser() for path in read_config().task_folders))
     names = [folder.name for folder in folders]
     return {
         folder.name if names.count(folder.name) == 1 else str(folder): folder for folder in folders
@@ -80,4 +80,4 @@ def allowed_task_code() -> list[Path]:
     Raises:
         BadInput: As `read`.
     """
-    return [Path(path).expanduser().resolve() for path in read().allowed_task_code]
+    return [Path(path).expanduser().resolve() for path in read_config().allowed_task_code]

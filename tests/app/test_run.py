@@ -325,8 +325,8 @@ def test_an_endpoint_is_ordered_by_its_address(root, open_page, submitted):
 def test_an_endpoint_can_be_tested_as_well(root, open_page, submitted, monkeypatch):
     """Tasks, how many requests at once, a limit in dollars and the NAME of the key's variable."""
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    rows = [index.Row("starter", "task", output_type="multiple_choice")]
-    rows += [index.Row("gsm8k", "task", output_type="generate_until")]
+    rows = [index.TaskRow("starter", "task", output_type="multiple_choice")]
+    rows += [index.TaskRow("gsm8k", "task", output_type="generate_until")]
     known = index.TaskIndex({row.name: row for row in rows}, [])
     for name, said in (("is_current", True), ("read", known), ("build", known)):
         # lm-eval's own list takes half a minute to make.

@@ -23,8 +23,8 @@ words = texts.map(str.strip).filter(bool)
 def outcome(name, content):
     """The documents, or the sentence that refuses the file."""
     try:
-        rows = custom.read(name, content)
-        return custom.documents(name, rows, custom.guess(custom.columns_of(rows)))
+        rows = custom.read_rows(name, content)
+        return custom.documents(name, rows, custom.guess_columns(custom.columns_of(rows)))
     except BadInput as error:
         said = str(error)
         assert said.endswith(".")

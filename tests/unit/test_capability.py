@@ -47,8 +47,8 @@ def only_local(monkeypatch) -> None:
     """lm-eval's own 14,000 task files take a quarter of a minute to index: leave them out."""
     monkeypatch.setattr(
         task_loading,
-        "Manager",
-        lambda folders, **_: safe_loading.Manager(folders, include_defaults=False),
+        "SafeTaskManager",
+        lambda folders, **_: safe_loading.SafeTaskManager(folders, include_defaults=False),
     )
 
 
@@ -302,17 +302,20 @@ def test_files_are_those_of_lm_eval(ask, tmp_path):
 
 def test_groups_tags_and_patterns_become_leaf_tasks(only_local, tasks):
     """A group, a tag and a pattern each stand for their tasks; a task is taken once."""
-    assert list(task_loading.load(["local_group", "local_choice"], str(tasks))) == [
+    assert list(task_loading.load_tasks(["local_group", "local_choice"], str(tasks))) == [
         "local_choice",
         "local_letter",
     ]
-    assert len(task_loading.load(["local_all"], str(tasks))) == 5
-    assert list(task_loading.load(["local_[cl]*"], str(tasks))) == ["local_choice", "local_letter"]
+    assert len(task_loading.load_tasks(["local_all"], str(tasks))) == 5
+    assert list(task_loading.load_tasks(["local_[cl]*"], str(tasks))) == [
+        "local_choice",
+        "local_letter",
+    ]
 
 
 def test_starter_group_is_ours(store_root):
     """`starter` needs no folder and no network."""
-    names = list(task_loading.load(["starter"]))
+    names = list(task_loading.load_tasks(["starter"]))
 
     assert len(names) >= 4
     assert all(name.startswith("starter_") for name in names)
@@ -321,9 +324,9 @@ def test_starter_group_is_ours(store_root):
 def test_unknown_task_names_close_ones(only_local, tasks):
     """A mistyped task is refused with what was probably meant and where all are listed."""
     with pytest.raises(UnknownTask, match=r"'local_chioce'.*local_choice.*explorer tasks"):
-        task_loading.load(["local_chioce"], str(tasks))
+        task_loading.load_tasks(["local_chioce"], str(tasks))
     with pytest.raises(BadInput, match="no folder"):
-        task_loading.load(["starter"], "/nowhere/tasks")
+        task_loading.load_tasks(["starter"], "/nowhere/tasks")
 
 
 def test_missing_documents_are_named(tasks, tmp_path):
@@ -333,7 +336,7 @@ def test_missing_documents_are_named(tasks, tmp_path):
     (tasks / "local_choice.yaml").write_text(text, encoding="utf-8")
 
     with pytest.raises(BadInput, match=r"local_choice.*working directory"):
-        task_loading.load(["local_group"], str(tasks))
+        task_loading.load_tasks(["local_group"], str(tasks))
 
 
 def test_relative_documents_are_read_from_the_working_directory(tasks, monkeypatch):
@@ -344,7 +347,9 @@ def test_relative_documents_are_read_from_the_working_directory(tasks, monkeypat
     (tasks.parent / "work").mkdir()
     monkeypatch.chdir(tasks.parent / "work")
 
-    assert len(task_loading.load(["local_choice"], str(tasks))["local_choice"].eval_docs) == 30
+    assert (
+        len(task_loading.load_tasks(["local_choice"], str(tasks))["local_choice"].eval_docs) == 30
+    )
 
 
 def test_data_of_the_hub_is_named_when_offline(tasks):
@@ -361,7 +366,7 @@ def test_data_of_the_hub_is_named_when_offline(tasks):
     (tasks / "hub_task.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
 
     with pytest.raises(BadInput, match=r"hub_task needs .*nobody/no_such_data.*HF_HUB_OFFLINE=1"):
-        task_loading.load(["hub_task"], str(tasks))
+        task_loading.load_tasks(["hub_task"], str(tasks))
 
 
 def test_model_without_chat_template_is_refused(ask, tiny):
@@ -390,7 +395,7 @@ def test_task_that_runs_written_code_is_refused(tasks):
     path.write_text(path.read_text(encoding="utf-8") + "\nunsafe_code: true\n", encoding="utf-8")
 
     with pytest.raises(BadInput, match="runs code"):
-        task_loading.load(["local_word"], str(tasks))
+        task_loading.load_tasks(["local_word"], str(tasks))
 
 
 def test_overlap_counts_documents_that_stand_in_the_corpus():

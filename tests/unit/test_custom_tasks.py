@@ -23,8 +23,8 @@ CSV = b'question,a,b,c,answer\nWhat is 2+2?,3,4,5,4\n\nRed?,yes,no,,B\n"Two\nlin
 
 def documents(name, content, **changed):
     """The documents of a file, its columns guessed unless they are given."""
-    rows = custom.read(name, content)
-    columns = custom.guess(custom.columns_of(rows)).model_copy(update=changed)
+    rows = custom.read_rows(name, content)
+    columns = custom.guess_columns(custom.columns_of(rows)).model_copy(update=changed)
     return custom.documents(name, rows, columns)
 
 
@@ -73,8 +73,8 @@ def test_jsonl_has_lists_of_choices_or_texts_to_write():
 )
 def test_the_right_choice_by_text_letter_or_number(answer, place):
     """The text goes first, letters and numbers count from the first choice, else it is None."""
-    assert custom.place_of(answer, ["a", "b"]) == place
-    assert custom.place_of("0", ["1", "0"]) == 1
+    assert custom.choice_index(answer, ["a", "b"]) == place
+    assert custom.choice_index("0", ["1", "0"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -117,23 +117,23 @@ def test_a_column_that_is_not_there_is_named():
     with pytest.raises(BadInput, match="needs a column with lists"):
         documents("q.csv", CSV, choices=())
     with pytest.raises(BadInput, match="larger than 50 MB"):
-        custom.read("q.csv", b"x" * (custom.MAX_MB * 2**20 + 1))
+        custom.read_rows("q.csv", b"x" * (custom.MAX_MB * 2**20 + 1))
 
 
 def test_a_task_is_never_replaced_unasked():
     """A taken name is refused; a replacement gets the next version."""
     found = documents("q.csv", CSV)
-    path = custom.add("mine", found, origin="q.csv", taken={"piqa"})
+    path = custom.add_task("mine", found, origin="q.csv", taken={"piqa"})
 
     with pytest.raises(BadInput, match=r"a task 'mine' of yours already"):
-        custom.add("mine", found, origin="q.csv")
+        custom.add_task("mine", found, origin="q.csv")
     with pytest.raises(BadInput, match=r"has a task 'piqa'"):
-        custom.add("piqa", found, origin="q.csv", taken={"piqa"})
+        custom.add_task("piqa", found, origin="q.csv", taken={"piqa"})
     for name in ("Mine", "../mine", "", "a b", "-a", "x" * 61):
         with pytest.raises(BadInput, match="small letters"):
-            custom.add(name, found, origin="q.csv")
+            custom.add_task(name, found, origin="q.csv")
     before = path.read_text(encoding="utf-8")
-    assert custom.add("mine", found, origin="q.csv", taken={"mine"}, replace=True) == path
+    assert custom.add_task("mine", found, origin="q.csv", taken={"mine"}, replace=True) == path
     assert path.read_text(encoding="utf-8") == before.replace("version: 1.0", "version: 2.0")
 
 
@@ -141,7 +141,7 @@ def test_a_replacement_that_is_killed_leaves_the_old_task_whole(store_root, monk
     """Documents and version change in one rename: no task has the one without the other."""
     first = documents("q.jsonl", jsonl({"prompt": "a", "target": "x"}))
     second = documents("q.jsonl", jsonl({"prompt": "b", "target": "y"}))
-    path = custom.add("mine", first, origin="q.jsonl")
+    path = custom.add_task("mine", first, origin="q.jsonl")
     before = render_prompts.preview("mine").questions
     write_text = atomic.write_text
 
@@ -152,12 +152,12 @@ def test_a_replacement_that_is_killed_leaves_the_old_task_whole(store_root, monk
 
     monkeypatch.setattr(atomic, "write_text", killed)
     with pytest.raises(KeyboardInterrupt):
-        custom.add("mine", second, origin="q.jsonl", replace=True)
+        custom.add_task("mine", second, origin="q.jsonl", replace=True)
     monkeypatch.setattr(atomic, "write_text", write_text)
-    assert render_prompts.preview("mine").questions == before == custom.questions(first)
+    assert render_prompts.preview("mine").questions == before == custom.preview_questions(first)
 
-    custom.add("mine", second, origin="q.jsonl", replace=True)
-    assert render_prompts.preview("mine").questions == custom.questions(second)
+    custom.add_task("mine", second, origin="q.jsonl", replace=True)
+    assert render_prompts.preview("mine").questions == custom.preview_questions(second)
     assert "version: 2.0" in path.read_text(encoding="utf-8")
     assert len(list(path.parent.glob("mine.*.jsonl"))) == 1
 
@@ -165,7 +165,7 @@ def test_a_replacement_that_is_killed_leaves_the_old_task_whole(store_root, monk
 def test_a_task_that_an_earlier_version_wrote_is_still_read(store_root):
     """Its copy of the loader differs from ours by now, and its documents have the task's name."""
     found = documents("q.jsonl", jsonl({"prompt": "a", "target": "x"}))
-    path = custom.add("mine", found, origin="q.jsonl")
+    path = custom.add_task("mine", found, origin="q.jsonl")
     (written,) = path.parent.glob("mine.*.jsonl")
     written.rename(path.with_suffix(".jsonl"))
     text = path.read_text(encoding="utf-8").replace(written.name, "mine.jsonl")
@@ -177,12 +177,12 @@ def test_a_task_that_an_earlier_version_wrote_is_still_read(store_root):
     loader.write_text(old, encoding="utf-8")
     assert hashlib.sha256(old.encode()).hexdigest() in code_policy.EARLIER_LOADERS
 
-    task_loading.check(["mine"])
-    assert render_prompts.preview("mine").questions == custom.questions(found)
+    task_loading.check_tasks(["mine"])
+    assert render_prompts.preview("mine").questions == custom.preview_questions(found)
 
     loader.write_text(old + "print('not ours')", encoding="utf-8")
     with pytest.raises(BadInput, match="would run Python code"):
-        task_loading.check(["mine"])
+        task_loading.check_tasks(["mine"])
 
 
 def test_the_loaders_source_and_documents_are_what_stored_answers_rest_on():
@@ -203,12 +203,12 @@ def test_lm_eval_asks_the_task_and_scores_it(tiny_llama, tmp_path, store_root):
     written = documents(
         "w.jsonl", jsonl({"prompt": "a\u2028b", "target": "x"}, {"prompt": "c", "target": "y"})
     )
-    custom.add("mine", choices, origin="q.csv")
-    custom.add("written", written, origin="w.jsonl")
-    task_loading.check(["mine", "written"])
+    custom.add_task("mine", choices, origin="q.csv")
+    custom.add_task("written", written, origin="w.jsonl")
+    task_loading.check_tasks(["mine", "written"])
 
     for name, found in (("mine", choices), ("written", written)):
-        assert render_prompts.preview(name).questions == custom.questions(found)
+        assert render_prompts.preview(name).questions == custom.preview_questions(found)
     capability_, _ = capability.evaluate(
         loading.load(str(tiny_llama(num_layers=2))),
         CapabilitySpec(tasks=("mine", "written"), batch_size=4),

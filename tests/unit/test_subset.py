@@ -50,16 +50,16 @@ def test_documents_are_told_apart_by_what_their_task_says(tmp_path):
     """By a field that the metadata names, and by which choice is right; refused where it lacks."""
     local_tasks.write(tmp_path)
     path = tmp_path / "local_letter.yaml"
-    plain = task_loading.load(["local_letter", "local_word"], str(tmp_path))
+    plain = task_loading.load_tasks(["local_letter", "local_word"], str(tmp_path))
     assert subset.document_strata(plain["local_letter"])[:3] == ["/0", "/1", "/0"]
     assert set(subset.document_strata(plain["local_word"])) == {"/"}
 
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("chance: 0.4", "stratum: end"), encoding="utf-8")
-    told = task_loading.load(["local_letter"], str(tmp_path))["local_letter"]
+    told = task_loading.load_tasks(["local_letter"], str(tmp_path))["local_letter"]
     assert subset.document_strata(told)[:3] == ["R/0", "Pa/1", "Osl/0"]
 
     path.write_text(text.replace("chance: 0.4", "stratum: text"), encoding="utf-8")
-    wrong = task_loading.load(["local_letter"], str(tmp_path))["local_letter"]
+    wrong = task_loading.load_tasks(["local_letter"], str(tmp_path))["local_letter"]
     with pytest.raises(BadInput, match="metadata: stratum: text.*no such field"):
         task_scores.check_metadata_fields(wrong, "local_letter")

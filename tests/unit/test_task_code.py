@@ -61,7 +61,7 @@ def write(folder, more="", name="t", **changes):
 
 def refused(folder, *says, name="t", ran=None):
     """The refusals of the check before a run, of loading, and of the command, all alike."""
-    for act in (task_loading.check, task_loading.load):
+    for act in (task_loading.check_tasks, task_loading.load_tasks):
         with pytest.raises(BadInput) as error:
             act([name], str(folder))
         for part in says:
@@ -177,7 +177,7 @@ def test_what_runs_code_without_a_function_is_refused(folder, says):
     write(folder, **filled(PLAIN_KEYS[says]))
     expected = says.replace("{folder}", str(folder))
     with pytest.raises(BadInput) as error:
-        task_loading.load(["t"], str(folder))
+        task_loading.load_tasks(["t"], str(folder))
 
     assert expected in str(error.value)
     assert "allowed_task_code" in str(error.value)
@@ -189,7 +189,7 @@ def test_what_runs_code_without_a_function_is_refused(folder, says):
     write(folder, name="plain")
     (folder / "g.yaml").write_text(f"group: g\ntask:\n{changes}", encoding="utf-8")
     with pytest.raises(BadInput, match="allowed_task_code"):
-        task_loading.load(["g"], str(folder))
+        task_loading.load_tasks(["g"], str(folder))
 
 
 def test_a_template_that_hides_what_it_reaches_meets_the_sandbox(folder):
@@ -197,7 +197,7 @@ def test_a_template_that_hides_what_it_reaches_meets_the_sandbox(folder):
     write(folder, doc_to_text="{{ (''|attr('_'~'_class_'~'_')).mro() }}")
 
     with pytest.raises(BadInput, match=r"template in .*t\.yaml reaches into Python") as error:
-        task_loading.load(["t"], str(folder))
+        task_loading.load_tasks(["t"], str(folder))
     assert "\n" not in str(error.value)
 
 
@@ -277,7 +277,7 @@ def test_one_listed_file_allows_nothing_beside_it(folder, allow_code):
 
     refused(folder, str(folder / "evil.py"))
     allow_code(folder / "t.yaml", folder / "evil.py")
-    task_loading.check(["t"], str(folder))
+    task_loading.check_tasks(["t"], str(folder))
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_a_broken_configuration_allows_nothing(folder, allow_code, text, says):
     write(folder, "custom_dataset: !function evil.load\n")
 
     refused(folder, says, str(configuration))
-    assert task_loading.load(["starter_facts"])
+    assert task_loading.load_tasks(["starter_facts"])
 
 
 def test_the_doctor_says_where_the_configuration_is_and_whether_it_reads(tmp_path, allow_code):
@@ -334,8 +334,8 @@ def test_plain_tasks_need_no_configuration(folder, monkeypatch):
     members = "- {task: t, num_fewshot: 0}\n- t2\n- {task: starter_facts, num_fewshot: 1}\n"
     (folder / "g.yaml").write_text(f"group: g\ntask:\n{members}", encoding="utf-8")
 
-    task_loading.check(["g"], str(folder))
-    assert list(task_loading.load(["g"], str(folder))) == ["t", "t2", "starter_facts"]
+    task_loading.check_tasks(["g"], str(folder))
+    assert list(task_loading.load_tasks(["g"], str(folder))) == ["t", "t2", "starter_facts"]
 
 
 def test_a_group_elsewhere_cannot_change_a_task_that_ships(folder):
@@ -351,12 +351,12 @@ def test_a_group_elsewhere_cannot_change_a_task_that_ships(folder):
         text = f"group: {name}\ntask:\n- {item}\n"
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
         with pytest.raises(BadInput, match=r"changes \w+ of the task starter\w*, which is not its"):
-            task_loading.load([name], str(folder))
+            task_loading.load_tasks([name], str(folder))
 
 
 def test_a_name_that_ships_is_never_replaced(folder, store_root, known_tasks):
     """Tasks, groups and tags of ours and of lm-eval's: the other file is left out, and named."""
-    ours = custom.add("mine", [{"prompt": "p", "target": "x"}], origin="q.csv")
+    ours = custom.add_task("mine", [{"prompt": "p", "target": "x"}], origin="q.csv")
     for name in ("piqa", "starter_facts"):
         text = ours.read_text(encoding="utf-8").replace("task: mine", f"task: {name}")
         ours.with_name(f"{name}.yaml").write_text(text, encoding="utf-8")
@@ -366,8 +366,8 @@ def test_a_name_that_ships_is_never_replaced(folder, store_root, known_tasks):
         encoding="utf-8",
     )
 
-    found = index.build()
-    assert code_policy.shipped(Path(found.rows["piqa"].source))
+    found = index.build_index()
+    assert code_policy.is_shipped(Path(found.rows["piqa"].source))
     assert len(found.leaves("mmlu")) == 57
     assert [row.name for row in found.leaves("ai2_arc")] == ["arc_challenge", "arc_easy"]
     assert "tagged" in found.rows
@@ -376,12 +376,12 @@ def test_a_name_that_ships_is_never_replaced(folder, store_root, known_tasks):
         f"{ours.with_name('piqa.yaml')} defines 'piqa', which is a name of lm-eval's. "
         "It is left out: rename it."
     ]
-    assert len(task_loading.load(["starter_facts"])["starter_facts"].eval_docs) == 328
+    assert len(task_loading.load_tasks(["starter_facts"])["starter_facts"].eval_docs) == 328
     with pytest.raises(BadInput, match=r"defines 'starter_facts', which is a name of ours"):
-        task_loading.load_one("starter_facts", None, str(ours.with_name("starter_facts.yaml")))
+        task_loading.load_task("starter_facts", None, str(ours.with_name("starter_facts.yaml")))
     # A folder that was given for the run was meant: it is not silently passed over.
     write(folder, name="starter_facts")
-    for act in (task_loading.check, task_loading.load):
+    for act in (task_loading.check_tasks, task_loading.load_tasks):
         with pytest.raises(BadInput, match=r"evil/starter_facts\.yaml defines 'starter_facts'"):
             act(["starter"], str(folder))
 
@@ -390,20 +390,20 @@ def test_a_task_of_ones_own_cannot_take_a_name_that_ships():
     """Not even to replace a file of that name."""
     documents = [{"prompt": "p", "target": "x"}]
     with pytest.raises(BadInput, match="has a task 'piqa'"):
-        custom.add("piqa", documents, origin="q.csv", replace=True)
+        custom.add_task("piqa", documents, origin="q.csv", replace=True)
 
 
 def test_the_loader_of_ones_own_tasks_is_ours_whatever_lies_there(store_root):
     """A changed copy in the store is refused; an exact copy is not what runs."""
-    custom.add("mine", [{"prompt": "p", "target": "x"}], origin="q.csv")
-    assert len(task_loading.load(["mine"])["mine"].eval_docs) == 1
+    custom.add_task("mine", [{"prompt": "p", "target": "x"}], origin="q.csv")
+    assert len(task_loading.load_tasks(["mine"])["mine"].eval_docs) == 1
 
     copy = store_root / ".tasks" / "data.py"
     ran = store_root / "ran.txt"
     changed = f"import pathlib; pathlib.Path({str(ran)!r}).touch()\n"
     copy.write_text(changed + copy.read_text(encoding="utf-8"), encoding="utf-8")
     with pytest.raises(BadInput, match=r"the function data\.load of .*data\.py"):
-        task_loading.load(["mine"])
+        task_loading.load_tasks(["mine"])
     assert not ran.exists()
 
 

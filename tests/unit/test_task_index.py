@@ -32,7 +32,7 @@ def own_part(cache):
 
 def test_every_preset_is_made_of_tasks_that_lm_eval_has(known_tasks):
     """Each name of each preset stands for tasks of text that the explorer runs."""
-    found = index.read()
+    found = index.read_cached()
 
     assert len(presets.presets()) >= 6
     for key, preset in presets.presets().items():
@@ -47,7 +47,9 @@ def test_every_preset_is_made_of_tasks_that_lm_eval_has(known_tasks):
 
 def test_the_list_says_of_a_task_what_its_file_says(known_tasks):
     """Output type, shots, chance, headline metric, data set, groups and description."""
-    rows = task_list.table(index.read(), dataset_cache.held()).set_index("task")
+    rows = task_list.task_table(index.read_cached(), dataset_cache.cached_datasets()).set_index(
+        "task"
+    )
 
     assert len(rows) > 14_000
     piqa = rows.loc["piqa"]
@@ -95,14 +97,14 @@ def test_a_changed_folder_is_read_again_and_only_that(known_tasks, tmp_path):
     """A new file makes the folder's part stale; lm-eval's own part stays as it is."""
     folder = tmp_path / "more"
     write(folder, "one", task="mine_one", tag="mine", **{"dataset_path": "org/x"})
-    assert index.read(str(folder)) is None
+    assert index.read_cached(str(folder)) is None
     told = []
     before = (own_part(known_tasks)).stat().st_mtime_ns
 
-    assert "mine_one" in index.build(str(folder), lambda *at: told.append(at)).rows
+    assert "mine_one" in index.build_index(str(folder), lambda *at: told.append(at)).rows
     write(folder, "two", task="mine_two", tag="mine", **{"dataset_path": "org/x"})
-    assert index.read(str(folder)) is None
-    found = index.build(str(folder))
+    assert index.read_cached(str(folder)) is None
+    found = index.build_index(str(folder))
 
     assert [row.name for row in found.leaves("mine")] == ["mine_one", "mine_two"]
     assert [row.name for row in found.leaves("mine_*")] == ["mine_one", "mine_two"]
@@ -118,9 +120,9 @@ def test_a_damaged_cache_is_made_again(known_tasks):
     kept = json.loads(whole)
     for bad in (whole[:1000], "[]", json.dumps(kept | {"stamp": "0.0.1"}), "null"):
         part.write_text(bad, encoding="utf-8")
-        assert index.read() is None
+        assert index.read_cached() is None
     part.write_text(whole, encoding="utf-8")
-    assert index.read() is not None
+    assert index.read_cached() is not None
 
 
 def test_files_that_are_no_tasks_are_named(tmp_path):
@@ -140,7 +142,7 @@ def test_files_that_are_no_tasks_are_named(tmp_path):
         for said in problems
     ] == ["a_list", "broken", "turning"]
     with pytest.raises(UnknownTask, match=r"'brken'.*broken\.yaml is no task file"):
-        raise index.unknown("brken", ["good"], problems[1:2])
+        raise index.unknown_task("brken", ["good"], problems[1:2])
 
 
 def test_files_are_read_as_lm_eval_reads_them():
@@ -163,7 +165,9 @@ def test_groups_within_groups_and_their_own_parts(tmp_path):
     found = index.TaskIndex({row.name: row for row in rows}, [])
 
     assert [row.name for row in found.leaves("g")] == ["a", "g::sub::b"]
-    assert "g::sub" not in set(task_list.table(found, dataset_cache.Held({}))["task"])
+    assert "g::sub" not in set(
+        task_list.task_table(found, dataset_cache.CachedDatasets({}))["task"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,19 +195,19 @@ def test_data_here_follows_the_cache_of_datasets(row, folders, expected, tmp_pat
             place.mkdir(parents=True)
             (place / "dataset_info.json").write_text("{}")
 
-    assert dataset_cache.held().has(index.Row("t", "task", **row)) is expected
+    assert dataset_cache.cached_datasets().has(index.TaskRow("t", "task", **row)) is expected
 
 
 def test_the_cache_of_datasets_is_found_where_datasets_looks():
     """The names and the place of folders are those of the library itself."""
     for name in ("MMLU-Pro", "TruthfulQA", "ai2_arc", "XNLIv2", "BBH"):
-        assert dataset_cache.folder_of(f"Org/{name}") == f"Org___{camelcase_to_snakecase(name)}"
+        assert dataset_cache.cache_folder(f"Org/{name}") == f"Org___{camelcase_to_snakecase(name)}"
     assert dataset_cache._datasets_cache() == Path(datasets.config.HF_DATASETS_CACHE)
 
 
 def test_missing_data_is_refused_before_the_start(known_tasks, tmp_path, monkeypatch):
     """Offline, the sentence names task, data set and how to fetch; online nothing is refused."""
-    found = index.read()
+    found = index.read_cached()
 
     dataset_cache.refuse_missing(["starter"], found)
     said = r"piqa needs the data set baber/piqa, .*=1.* -u HF_HUB_OFFLINE explorer tasks fetch piqa"
@@ -217,7 +221,7 @@ def test_missing_data_is_refused_before_the_start(known_tasks, tmp_path, monkeyp
         dataset_cache.refuse_missing(["hellaswagg"], found)
     write(tmp_path, "gone", task="gone", dataset_path="json")
     file = str(tmp_path / "gone.yaml")
-    gone = index.Row("gone", "task", dataset_path="json", files=("no/x.jsonl",), source=file)
+    gone = index.TaskRow("gone", "task", dataset_path="json", files=("no/x.jsonl",), source=file)
     for name, value in OPEN.items():
         monkeypatch.setenv(name, value)
     dataset_cache.refuse_missing(["piqa"], found)
@@ -227,9 +231,9 @@ def test_missing_data_is_refused_before_the_start(known_tasks, tmp_path, monkeyp
 
 def test_search_puts_names_first(known_tasks):
     """Every word has to stand somewhere; a name that begins with it comes before the others."""
-    found = task_list.table(index.read(), dataset_cache.held())
+    found = task_list.task_table(index.read_cached(), dataset_cache.cached_datasets())
 
-    assert task_list.matching(found, "piqa")["task"].iloc[0] == "piqa"
-    assert "arc_easy" in set(task_list.matching(found, "easy REASONING diverse")["task"])
-    assert task_list.matching(found, "no such words at all").empty
-    assert len(task_list.matching(found, " ")) == len(found)
+    assert task_list.search_tasks(found, "piqa")["task"].iloc[0] == "piqa"
+    assert "arc_easy" in set(task_list.search_tasks(found, "easy REASONING diverse")["task"])
+    assert task_list.search_tasks(found, "no such words at all").empty
+    assert len(task_list.search_tasks(found, " ")) == len(found)

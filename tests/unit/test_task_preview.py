@@ -120,5 +120,5 @@ def test_what_is_wrong_with_a_task_is_one_sentence(folder, config, says):
     source = add(folder, **config)
 
     with pytest.raises(BadInput, match=says) as refused:
-        task_loading.load_one("t", str(folder), source)
+        task_loading.load_task("t", str(folder), source)
     assert "\n" not in str(refused.value)

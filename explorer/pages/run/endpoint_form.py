@@ -112,7 +112,7 @@ def _warn_of_scored_tasks(tasks: list[str]) -> None:
     """Say which tasks a chat endpoint can run, and which of these it can't."""
     rule = "A chat endpoint runs tasks with generated answers (gsm8k, ifeval)"
     # The stamp changes with the list, so that each name is looked up once per list.
-    scored = [name for name in tasks if _is_scored(name, index.stamp())]
+    scored = [name for name in tasks if _is_scored(name, index.index_stamp())]
     if not scored:
         st.caption(f"{rule}.")
         return
@@ -132,7 +132,7 @@ def _is_scored(name: str, stamp: str) -> bool:
 
     `stamp` only makes the cache key change with the list.
     """
-    task_index = index.read()
+    task_index = index.read_cached()
     if task_index is None:
         return False
     try:

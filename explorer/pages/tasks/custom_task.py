@@ -38,14 +38,14 @@ def custom_task_form(existing: Collection[str]) -> None:
 
 
 def _configure(file: str, content: bytes, existing: Collection[str]) -> None:
-    rows = custom.read(file, content)
+    rows = custom.read_rows(file, content)
     names = custom.columns_of(rows)
     left, right = st.columns([2, 3], gap="large")
     with left:
-        columns = _columns(file, names, custom.guess(names))
-        default_name = custom.name_of(file)[:60]
+        columns = _columns(file, names, custom.guess_columns(names))
+        default_name = custom.suggest_name(file)[:60]
         name = st.text_input("Task name", default_name, key=f"own_name_{file}", max_chars=60)
-        exists = custom.exists(name)
+        exists = custom.task_exists(name)
         replace = exists and st.checkbox(
             f"Replace your task {text_format.md(name)}",
             key="own_replace",
@@ -57,18 +57,20 @@ def _configure(file: str, content: bytes, existing: Collection[str]) -> None:
         st.caption(
             f"{text_format.plural(len(documents), 'document')}. The first as a model sees them:"
         )
-        st.html("".join(answer_card.question_card(q) for q in custom.questions(documents, 2)))
+        st.html(
+            "".join(answer_card.question_card(q) for q in custom.preview_questions(documents, 2))
+        )
     if exists and not replace:
         place.info("You already have a task of that name. Choose another name, or replace it.")
     elif place.button("Add the task", key="own_add", type="primary", icon=":material/add:"):
-        custom.add(name, documents, origin=file, taken=existing, replace=bool(replace))
+        custom.add_task(name, documents, origin=file, taken=existing, replace=bool(replace))
         st.session_state["find"] = st.session_state["named"] = name
         st.session_state["tasks_chosen"] = []
         st.toast(f"{text_format.md(name)} was added.", icon=":material/check:")
         st.rerun()
 
 
-def _columns(file: str, names: Sequence[str], guessed: custom.Columns) -> custom.Columns:
+def _columns(file: str, names: Sequence[str], guessed: custom.TaskColumns) -> custom.TaskColumns:
     """Ask what the columns mean. Keys contain the file name, so that each file gets its guess."""
 
     def column(label: str, key: str, value: str) -> str:
@@ -102,4 +104,4 @@ def _columns(file: str, names: Sequence[str], guessed: custom.Columns) -> custom
             help=glossary.TERMS["own_choices"],
         )
     answer = column("Answer", "answer", guessed.answer)
-    return custom.Columns(way=way, question=question, choices=tuple(choices), answer=answer)
+    return custom.TaskColumns(way=way, question=question, choices=tuple(choices), answer=answer)

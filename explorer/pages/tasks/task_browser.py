@@ -26,7 +26,7 @@ class TaskCatalogue:
 
     index: index.TaskIndex
     table: pd.DataFrame
-    """From `task_list.table`."""
+    """From `task_list.task_table`."""
 
 
 def folders() -> dict[str, Path]:
@@ -39,7 +39,7 @@ def load_catalogue(folder: str | None) -> TaskCatalogue | None:
     try:
         if not index.is_current(folder):
             _build(folder)
-        return _catalogue(index.stamp(folder), folder, held().key())
+        return _catalogue(index.index_stamp(folder), folder, held().key())
     except ExplorerError as error:
         st.error(text_format.md(str(error)), icon=":material/error:")
         return None
@@ -67,21 +67,23 @@ def _build(folder: str | None) -> None:
     def on_progress(done: int, total: int) -> None:
         bar.progress(done / max(1, total), label)
 
-    index.build(folder, on_progress)
+    index.build_index(folder, on_progress)
     bar.empty()
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
 def _catalogue(stamp: str, folder: str | None, data: str) -> TaskCatalogue:
     """Built once; `stamp` and `data` only make the cache key change with the files."""
-    task_index = index.build(folder)
-    return TaskCatalogue(task_index, task_list.table(task_index, dataset_cache.held()))
+    task_index = index.build_index(folder)
+    return TaskCatalogue(
+        task_index, task_list.task_table(task_index, dataset_cache.cached_datasets())
+    )
 
 
 @st.cache_data(show_spinner=False, ttl=20)
-def held() -> dataset_cache.Held:
+def held() -> dataset_cache.CachedDatasets:
     """The data sets on this machine, up to 20 seconds old."""
-    return dataset_cache.held()
+    return dataset_cache.cached_datasets()
 
 
 def finding(table: pd.DataFrame) -> str:
@@ -156,7 +158,9 @@ def task_detail(catalogue: TaskCatalogue, name: str, folder: str | None) -> None
         _prompts(catalogue.index, row, is_here, folder)
 
 
-def _facts(tasks: index.TaskIndex, row: index.Row, is_here: bool | None) -> list[tuple[str, str]]:
+def _facts(
+    tasks: index.TaskIndex, row: index.TaskRow, is_here: bool | None
+) -> list[tuple[str, str]]:
     members = ", ".join(row.members[:12]) + (" …" if len(row.members) > 12 else "")
     data = {True: "on this machine", False: "not on this machine", None: "unknown"}
     where = " ".join(
@@ -178,7 +182,7 @@ def _facts(tasks: index.TaskIndex, row: index.Row, is_here: bool | None) -> list
 
 
 def _prompts(
-    tasks: index.TaskIndex, row: index.Row, is_here: bool | None, folder: str | None
+    tasks: index.TaskIndex, row: index.TaskRow, is_here: bool | None, folder: str | None
 ) -> None:
     """The first prompts; data is downloaded only on request.
 
@@ -188,7 +192,7 @@ def _prompts(
         st.info(text_format.md(row.refused))
         return
     sources = tasks.sources(row.name)
-    if widgets.read_only() and not all(code_policy.shipped(source) for source in sources):
+    if widgets.read_only() and not all(code_policy.is_shipped(source) for source in sources):
         st.info(
             "A read-only dashboard shows prompts only for tasks that ship with Distill Explorer or "
             "lm-eval.",
@@ -197,15 +201,15 @@ def _prompts(
         return
     try:
         for source in sources:
-            code_policy.refuse(source)
+            code_policy.refuse_code(source)
     except ExplorerError as error:
         st.info(text_format.md(str(error)), icon=":material/shield:")
         return
-    if is_here is False and dataset_cache.offline():
+    if is_here is False and dataset_cache.offline_variable():
         st.info(
             text_format.md(
                 "Its data is not on this machine, and downloads are turned off. To download it: "
-                f"env -u {dataset_cache.offline()} explorer tasks fetch {row.name}"
+                f"env -u {dataset_cache.offline_variable()} explorer tasks fetch {row.name}"
             ),
             icon=":material/cloud_off:",
         )
@@ -216,7 +220,7 @@ def _prompts(
     if not is_here and not st.toggle("Download its data to see prompts", key=f"prompts_{row.name}"):
         return
     with st.spinner("Building the prompts…"):
-        preview = widgets.attempt(lambda: _preview(row.name, folder, index.stamp(folder)))
+        preview = widgets.attempt(lambda: _preview(row.name, folder, index.index_stamp(folder)))
     if preview is None:
         return
     st.caption(

@@ -96,7 +96,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
 
 if kit:
     st.caption(text_format.md(kits[kit].says))
-shown = task_list.chosen(
+shown = task_list.filter_tasks(
     catalogue.table,
     words=query,
     names=kits[kit].tasks if kit else None,
