@@ -246,4 +246,4 @@ def test_the_shell_queues_shows_cancels_and_lists_tournaments(
     assert said("tune")[0] == 2
     assert "no tournament 'tune-z'" in said("tune", "tune-z", "--standings")[1]
     assert "round 1 of 2" in said("tune", tune_id[:-3], "--standings")[1]
-    assert f"{tune_id} will stop" in said("cancel", tune_id[:-3])[1]
+    assert f"{tune_id} stops at its next step" in said("cancel", tune_id[:-3])[1]
