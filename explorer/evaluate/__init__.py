@@ -1,10 +1,12 @@
-"""What a model can do, by lm-evaluation-harness.
+"""Evaluation with lm-evaluation-harness: what a model can do.
 
-capability.py      evaluates a model, one task at a time
-backends/          the models that answer lm-eval's requests
-subset.py          which documents a limit takes
-task_scores.py     a task's scores and answers as rows
-task_output.py     a finished task on disk, in lm-eval's formats
-response_cache.py  answers of an unfinished task, so that a killed evaluation resumes
-contamination.py   how much of a test the corpus gives away
+capability.py      evaluates a model on all tasks of a spec
+task_plan.py       the tasks and documents, and the key of their answers
+task_progress.py   progress over all tasks
+task_output.py     a task's files on disk
+task_scores.py     scores and answers from lm-eval's results
+response_cache.py  the answers of an unfinished task
+subset.py          the documents that a limit selects
+contamination.py   overlap between corpus and test documents
+backends/          what answers lm-eval's requests
 """

@@ -10,6 +10,7 @@ from explorer.errors import BadInput
 from explorer.evaluate import capability
 from explorer.evaluate.backends import api_lm
 from explorer.evaluate.backends.api_cost import UsageLog
+from explorer.evaluate.backends.backend import Backend
 from explorer.latency.load_test import time_endpoint
 from explorer.models import endpoint
 from explorer.models.endpoint import Endpoint
@@ -42,7 +43,7 @@ def measure(run: RunContext, where: Endpoint) -> None:
         endpoint.key_for(where, (run.spec.capability.api or ApiSpec()).key_variable)
         run.stage = "capability"
         api = _ApiEvaluation.of(run.spec, run.root)
-        scores = evaluation_stage.evaluate(run, api.model, api.fingerprint, api.back_end)
+        scores = evaluation_stage.evaluate(run, api.model, api.fingerprint, api.backend)
         usage = api.spent.total()
         run.record_parts["capability"] = scores.model_copy(update={"usage": usage})
     run.stage = "latency"
@@ -67,7 +68,7 @@ def describe_requests(spec: RunSpec, root: Path) -> str:
     api = _ApiEvaluation.of(spec, root)
     folder = disk.output_folder(root, spec.run_id) / disk.CAPABILITY
     usage = capability.estimate_usage(
-        api.model, spec.capability, folder, fingerprint=api.fingerprint, back_end=api.back_end
+        api.model, spec.capability, folder, fingerprint=api.fingerprint, backend=api.backend
     )
     return api_prices.ahead_in_words(usage, api.price)
 
@@ -89,7 +90,7 @@ class _ApiEvaluation:
 
     model: Loaded
     fingerprint: str
-    back_end: capability.Backend
+    backend: Backend
     price: api_prices.ApiPrice | None
     spent: UsageLog
 
@@ -125,7 +126,7 @@ class _ApiEvaluation:
             Loaded(spec.teacher, model, model),
             # Nothing a server says identifies its weights, so its address and name have to do.
             stage_key({"endpoint": where.url, "model": where.model, "api": api.answer_settings()}),
-            capability.Backend(
+            Backend(
                 api_lm.lm_eval_model_name(where, api),
                 api_lm.VERSION,
                 lambda on_progress: api_lm.make_api_lm(where, api, spent.add, on_progress),

@@ -10,6 +10,7 @@ from explorer.distill import distributed
 from explorer.errors import BadInput
 from explorer.evaluate import capability
 from explorer.evaluate.backends import llama_lm
+from explorer.evaluate.backends.backend import Backend
 from explorer.evaluate.backends.llama_lm import LlamaLM
 from explorer.latency import timing
 from explorer.latency.runtimes import open_runtime
@@ -68,7 +69,7 @@ def measure_in_llama_cpp(
     run.record_parts["model"] = model_facts
     if run.spec.capability:
         runtime = LlamaCppRuntime(path)
-        back_end = capability.Backend(
+        backend = Backend(
             llama_lm.NAME,
             llama_lm.VERSION,
             lambda on_progress: LlamaLM(runtime, tokenizer, on_progress=on_progress),
@@ -76,7 +77,7 @@ def measure_in_llama_cpp(
         # An evaluation reads only the name, the tokenizer, the number format and the size.
         model = Loaded(name, cast(Any, runtime), tokenizer)
         fingerprint = model_facts.fingerprint
-        run.record_parts["capability"] = evaluate(run, model, fingerprint, back_end)
+        run.record_parts["capability"] = evaluate(run, model, fingerprint, backend)
         runtime.close()
     if run.spec.latency:
         timed = LlamaCppRuntime(path)
@@ -86,7 +87,7 @@ def measure_in_llama_cpp(
 
 
 def evaluate(
-    run: RunContext, model: Loaded, fingerprint: str, back_end: capability.Backend | None = None
+    run: RunContext, model: Loaded, fingerprint: str, backend: Backend | None = None
 ) -> Capability:
     """Evaluate a model on the spec's tasks and store its answers.
 
@@ -94,7 +95,7 @@ def evaluate(
         run: The run; its spec has a capability part.
         model: The model, or what stands for one behind a server.
         fingerprint: Identifies its weights; the answers are stored under it.
-        back_end: Answers the requests; None is the one for models in torch.
+        backend: Answers the requests; None is the one for models in torch.
     """
     run.stage = "capability"
     spec = run.spec.capability
@@ -107,7 +108,7 @@ def evaluate(
             run.progress,
             fingerprint=fingerprint,
             device=run.device,
-            back_end=back_end,
+            backend=backend,
         )
     if distributed.is_main():
         disk.write_answers(run.root, run.spec.run_id, answers)

@@ -1,12 +1,13 @@
-"""The models that answer lm-eval's requests: in torch, in llama.cpp, behind an API.
+"""What answers lm-eval's requests: a model in torch, in llama.cpp or behind an API.
 
-prefix_lm.py         a model in torch that computes shared prefixes once
-prefix_trie.py       the texts of many requests as trees
-tree_model.py        reads packed trees under one mask
-tree_cache.py        cache layers for a shared prefix, or preallocated for an answer
-tree_generate.py     greedy decoding of many prompts at once
+backend.py           what an evaluation needs to know of each of them
+prefix_lm.py         models in torch, as token trees that share prefixes
+prefix_trie.py       which tokens to compute
+tree_model.py        a model that reads token trees
+tree_cache.py        its keys and values
+tree_generate.py     greedy generation for many prompts
 llama_lm.py          GGUF files in llama.cpp
-api_lm.py            endpoints, by lm-eval's own API models
-api_cost.py          tokens that an endpoint will charge for, and did
-request_progress.py  progress of one call of lm-eval
+api_lm.py            endpoints, through lm-eval's own API models
+api_cost.py          the tokens that an API counts
+request_progress.py  progress of one lm-eval call
 """

@@ -1,10 +1,10 @@
-"""lm-eval's Hugging Face back end, with everything that requests share computed once.
+r"""lm-eval's Hugging Face backend, with shared prefixes computed once.
 
-Prompts, truncation, stop sequences and the answers' form are lm-eval's own code. Ours is what
-happens to tokens: requests become trees (`token_tree`), the model reads the trees and makes logits
-only at scored positions (`tree_model`), generation keeps the header and drops finished texts
-(`tree_generate`). A model that trees do not work for is asked by the stock code, and the log says
-so.
+lm-eval's own code makes the prompts, truncates them, applies stop sequences and formats the
+answers. Ours is what happens to the tokens: requests become trees (`prefix_trie`), the model reads
+the trees and makes logits only at scored positions (`tree_model`), and generation keeps the header
+and drops finished texts (`tree_generate`). If trees do not work for a model, the stock code
+evaluates it, and the log says so.
 
     explorer lm-eval run --model explorer-hf --model_args pretrained=starter --tasks starter \
         --include_path explorer/tasks/starter
@@ -38,16 +38,16 @@ from explorer.models import loading
 log = logging.getLogger("explorer")
 
 NAME = "explorer-hf"
-"""As lm-eval knows it."""
+"""The model's name in lm-eval."""
 VERSION = 2
 """Bump it to invalidate cached answers."""
 TOKENS_PER_REQUEST = 64
-"""A batch of n requests is a batch of this many times n tokens."""
+"""Tokens that count as one request of `batch_size`."""
 AUTO_BATCH_SIZE = {"cpu": 16, "cuda": 256}
 ROLLING_BATCH = 64
-"""Texts of a rolling log-likelihood between two commits."""
+"""Texts of a rolling log-likelihood in one batch."""
 GENERATION_BUDGET_FACTOR = 8
-"""Texts generated together hold at most this many tokens, prompt and answer, for one of a batch."""
+"""Texts generated together hold at most this many times a batch's tokens, answers included."""
 
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
 """The text, the context's tokens and the continuation's tokens."""
@@ -57,16 +57,16 @@ Request = tuple[tuple[str, str] | None, list[int], list[int]]
 class RequestBatch:
     """Requests that one process computes together."""
 
-    places: list[int]
-    """Where in the call they stand."""
+    indices: list[int]
+    """Indices of the requests in the call."""
     requests: list[Any]
-    """As lm-eval's cache and our log know them."""
+    """The requests as the response cache identifies them."""
     work: Any
-    """What `PrefixLM.compute` takes."""
+    """The argument of `PrefixLM.compute`."""
     num_tokens: int
-    drawn: bool = False
-    """Whether the answers come from torch's random numbers: rank 0 computes them alone, in order,
-    and always anew."""
+    is_sampled: bool = False
+    """Whether the answers are drawn from torch's random numbers: rank 0 computes them alone, in
+    order, and they are never cached."""
 
 
 class PrefixLM(HFLM):
@@ -82,17 +82,17 @@ class PrefixLM(HFLM):
         split: bool = False,
         **options: Any,
     ) -> None:
-        """Load a model by any name that our pages take, or wrap one that is in memory.
+        """Load a model by name, or wrap a loaded one.
 
         Args:
             pretrained: starter, a hub id, a folder, gguf:FILE, run:RUN_ID, or a model.
             batch_size: Requests in one forward pass, counted as 64 tokens each; `auto` is 16
                 on a CPU and 256 on a GPU, halved when memory is full.
-            device: cpu, cuda or cuda:N; None takes a GPU when there is one.
-            on_progress: Told after each batch; then there is no bar of lm-eval's.
+            device: cpu, cuda or cuda:N; None is a GPU if there is one.
+            on_progress: Called after each batch; replaces lm-eval's progress bar.
             split: Whether each rank of a launch computes a share of the batches. All ranks then
                 make the same calls, and all get all answers.
-            **options: lm-eval's, as for its model `hf`.
+            **options: lm-eval's options for its model `hf`.
         """
         if isinstance(pretrained, str):
             source = loading.locate(pretrained)
@@ -116,18 +116,17 @@ class PrefixLM(HFLM):
         self._generator = GreedyGenerator(self._tree, self.tokenizer) if self._tree else None
 
     def _checked_tree(self) -> TreeModel | None:
-        """The model as trees ask it, or None where only the stock code is right."""
+        """The model for trees, or None where only the stock code is correct."""
         if self.backend != "causal" or self.peft or self.mixed_precision_dtype is not None:
-            reason = "only plain causal models are"
+            reason = "only plain causal models can be read as token trees"
         else:
             with contextlib.suppress(AttributeError):
                 tree = TreeModel(self.model, self.softmax_dtype)
                 if tree.matches_plain_forward():
                     return tree
-            reason = "its answers would differ"
+            reason = "read as token trees, its answers would differ"
         log.warning(
-            "%s is not read as trees, because %s: lm-eval's own code asks it, which is slower and "
-            "as right.",
+            "%s is evaluated by lm-eval's own code, which is slower, because %s.",
             type(self.model).__name__,
             reason,
         )
@@ -135,19 +134,21 @@ class PrefixLM(HFLM):
 
     @property
     def _tree_model(self) -> TreeModel:
-        assert self._tree is not None, "only trees come here"
+        assert self._tree is not None, "called for trees only"
         return self._tree
 
     @property
     def shares_prefixes(self) -> bool:
-        """Whether trees are in use; else the stock code answers."""
+        """Whether trees are used; otherwise the stock code answers."""
         return self._tree is not None
 
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[tuple[float, bool]]:
         """Log-probability of each continuation, and whether greedy decoding gives it."""
-        return super().loglikelihood(requests, disable_tqdm=self._quiet(disable_tqdm))  # type: ignore[no-any-return]
+        quiet = self._quiet(disable_tqdm)
+        scores: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=quiet)
+        return scores
 
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = False
@@ -155,41 +156,44 @@ class PrefixLM(HFLM):
         """Log-probability of each whole text."""
         quiet = self._quiet(disable_tqdm)
         if self._tree is None or self.world_size > 1:
-            return super().loglikelihood_rolling(requests, disable_tqdm=quiet)  # type: ignore[no-any-return]
-        lengths = [len(self.tok_encode(one.args[0])) for one in requests]
-        places = range(len(requests))
+            scores: list[float] = super().loglikelihood_rolling(requests, disable_tqdm=quiet)
+            return scores
+        lengths = [len(self.tok_encode(request.args[0])) for request in requests]
+        indices = range(len(requests))
         parts = [
-            self._part(requests, list(places[start : start + ROLLING_BATCH]), lengths)
-            for start in places[::ROLLING_BATCH]
+            self._part(requests, list(indices[start : start + ROLLING_BATCH]), lengths)
+            for start in indices[::ROLLING_BATCH]
         ]
         count = self._count(requests, sum(lengths), quiet, "Scoring")
         return self._answers("loglikelihood_rolling", parts, count)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """The model's own text after each prompt, up to a stop sequence."""
+        """The text that the model generates after each prompt, up to a stop sequence."""
         quiet = self._quiet(disable_tqdm)
         if self._generator is None:
-            return super().generate_until(requests, disable_tqdm=quiet)  # type: ignore[no-any-return]
-        lengths = [len(self.tok_encode(one.args[0])) for one in requests]
+            texts: list[str] = super().generate_until(requests, disable_tqdm=quiet)
+            return texts
+        lengths = [len(self.tok_encode(request.args[0])) for request in requests]
         parts = [
-            self._part(requests, places, lengths)
-            for places in self._generated_together(requests, lengths)
+            self._part(requests, indices, lengths)
+            for indices in self._generated_together(requests, lengths)
         ]
         count = self._count(requests, sum(lengths), quiet, "Generating")
         return self._answers("generate_until", parts, count)
 
     def _part(
-        self, requests: list[Instance], places: list[int], lengths: list[int]
+        self, requests: list[Instance], indices: list[int], lengths: list[int]
     ) -> RequestBatch:
-        """Requests that lm-eval's own code takes as they are."""
-        asked = [requests[i].args for i in places]
-        num_tokens = sum(lengths[i] for i in places)
-        return RequestBatch(places, asked, asked, num_tokens, any(map(_drawn, asked)))
+        """A batch of requests that lm-eval's own code computes."""
+        arguments = [requests[i].args for i in indices]
+        num_tokens = sum(lengths[i] for i in indices)
+        is_sampled = any(map(_is_sampled, arguments))
+        return RequestBatch(indices, arguments, arguments, num_tokens, is_sampled)
 
     def _generated_together(
         self, requests: list[Instance], lengths: list[int]
     ) -> Iterator[list[int]]:
-        """Places of requests with the same settings, longest first, as many as memory is for."""
+        """Yield indices of requests with equal settings, longest first, as many as memory holds."""
 
         def settings(i: int) -> str:
             return json.dumps(requests[i].args[1], sort_keys=True, default=str)
@@ -210,9 +214,10 @@ class PrefixLM(HFLM):
     def _model_generate(
         self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: Any
     ) -> torch.Tensor:
-        """Prompt and answer [batch, length]; greedy decoding is ours, all else transformers'."""
+        """Prompt and answer [batch, length]; greedy decoding is ours, the rest transformers'."""
         if self._generator is None or not self._generator.supports(kwargs):
-            return super()._model_generate(context, max_length, stop, **kwargs)  # type: ignore[no-any-return]
+            tokens: torch.Tensor = super()._model_generate(context, max_length, stop, **kwargs)
+            return tokens
         new = max_length - context.shape[1]
         return self._generator.generate(context, kwargs["attention_mask"], new, stop)
 
@@ -222,47 +227,51 @@ class PrefixLM(HFLM):
         disable_tqdm: bool = False,
         override_bs: int | None = None,
     ) -> list[tuple[float, bool]]:
-        """The stock method's answers, from trees."""
+        """The stock method's answers, computed from trees."""
         if self._tree is None:
-            return super()._loglikelihood_tokens(requests, self._quiet(disable_tqdm), override_bs)  # type: ignore[no-any-return]
+            quiet = self._quiet(disable_tqdm)
+            stock: list[tuple[float, bool]] = super()._loglikelihood_tokens(
+                requests, quiet, override_bs
+            )
+            return stock
         groups = plan_batches([self._text(request) for request in requests], budget=self._budget)
         parts = []
         for group in groups:
             for i, batch in enumerate(group.batches):
-                places = [span.number for row in batch for span in row.spans]
+                indices = [span.number for row in batch for span in row.spans]
                 header = 0 if i else len(group.header)
                 parts.append(
                     RequestBatch(
-                        places,
-                        [requests[place][0] for place in places],
+                        indices,
+                        [requests[i][0] for i in indices],
                         (group.header, batch),
                         len(batch) * len(batch[0]) + header,
                     )
                 )
         if override_bs is not None:
-            # A part of a rolling log-likelihood, which is kept, shared and counted as a whole.
+            # Part of a rolling log-likelihood, which is cached, shared and counted as a whole.
             answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
             for part in parts:
                 for place, answer in zip(
-                    part.places, self.compute("loglikelihood", part.work), strict=True
+                    part.indices, self.compute("loglikelihood", part.work), strict=True
                 ):
                     answers[place] = answer
             self._forget_header()
             return answers
         total = sum(part.num_tokens for part in parts)
         count = self._count(requests, total, disable_tqdm, "Scoring")
-        found = self._answers("loglikelihood", parts, count)
+        scores = self._answers("loglikelihood", parts, count)
         self._forget_header()
-        return [(value, greedy) for value, greedy in found]
+        return [(value, greedy) for value, greedy in scores]
 
     def _answers(self, attr: str, parts: list[RequestBatch], count: ProgressCounter) -> list[Any]:
-        """A call's answers in the order of its requests: those of before, and the others now."""
-        answers: list[Any] = [None] * sum(len(part.places) for part in parts)
+        """A call's answers in the order of its requests: cached ones, and the rest computed."""
+        answers: list[Any] = [None] * sum(len(part.indices) for part in parts)
 
         def settle(part: RequestBatch, found: list[Any], *, known: bool) -> None:
-            for place, answer in zip(part.places, found, strict=True):
+            for place, answer in zip(part.indices, found, strict=True):
                 answers[place] = answer
-            count.add(len(part.places), part.num_tokens, known=known)
+            count.add(len(part.indices), part.num_tokens, known=known)
 
         left = []
         for part, found in zip(parts, self._known(attr, parts), strict=True):
@@ -278,12 +287,12 @@ class PrefixLM(HFLM):
         return answers
 
     def _known(self, attr: str, parts: list[RequestBatch]) -> list[list[Any] | None]:
-        """For each part its answers from before, which rank 0 has, or None."""
+        """For each batch its cached answers, which rank 0 has, or None."""
 
         def read() -> list[list[Any] | None]:
             return [
                 None
-                if part.drawn
+                if part.is_sampled
                 else response_cache.cached_answers(self.cache_hook, attr, part.requests)
                 for part in parts
             ]
@@ -291,19 +300,19 @@ class PrefixLM(HFLM):
         return distributed.from_main(read) if self._split else read()
 
     def _rounds(self, parts: list[RequestBatch]) -> Iterator[list[RequestBatch]]:
-        """Parts that are computed at the same time, one on each rank."""
+        """Yield the batches that are computed at the same time, one on each rank."""
         num_ranks = distributed.world_size() if self._split else 1
         together: list[RequestBatch] = []
         for part in parts:
             together.append(part)
-            if part.drawn or len(together) == num_ranks:
+            if part.is_sampled or len(together) == num_ranks:
                 yield together
                 together = []
         if together:
             yield together
 
     def _computed(self, attr: str, parts: list[RequestBatch]) -> list[list[Any]]:
-        """The answers to each part of a round: this rank's own, and the others' by one gather."""
+        """The answers to each batch of a round: this rank's own, the others' by one gather."""
         if not self._split:
             return [self.compute(attr, part.work) for part in parts]
         rank = distributed.rank()
@@ -311,27 +320,29 @@ class PrefixLM(HFLM):
         return distributed.all_gather(answers)[: len(parts)]
 
     def compute(self, attr: str, work: Any) -> list[Any]:
-        """The answers to the requests of one part, in any process the same."""
+        """The answers to one batch; the same in every process."""
         if attr == "loglikelihood":
             header_tokens, batch = work
             if not np.array_equal(header_tokens, self._header_tokens):
-                self._header = []  # makes room for the next
+                self._header = []  # frees its memory first
                 self._header = self._tree_model.header(header_tokens)
                 self._header_tokens = header_tokens
             return self._scores(batch, self._header)
-        asked = [Instance(attr, {}, args, i) for i, args in enumerate(work)]
+        instances = [Instance(attr, {}, args, i) for i, args in enumerate(work)]
         if attr == "generate_until":
-            with self._one_batch_of(len(asked)):
-                return super().generate_until(asked, disable_tqdm=True)  # type: ignore[no-any-return]
-        with self._one_batch_of(len(asked) * self.max_length):
-            return super().loglikelihood_rolling(asked, disable_tqdm=True)  # type: ignore[no-any-return]
+            with self._one_batch_of(len(instances)):
+                texts: list[str] = super().generate_until(instances, disable_tqdm=True)
+            return texts
+        with self._one_batch_of(len(instances) * self.max_length):
+            scores: list[float] = super().loglikelihood_rolling(instances, disable_tqdm=True)
+        return scores
 
     def _forget_header(self) -> None:
-        """Free the memory of its keys and values."""
+        """Free the memory of the header's keys and values."""
         self._header_tokens, self._header = np.zeros(0, dtype=np.int64), []
 
     def _scores(self, batch: list[PackedRow], header: Header) -> list[tuple[float, bool]]:
-        """The batch's answers; in halves, when memory is too small for it."""
+        """The batch's answers; computed in halves if memory is too small."""
         try:
             return list(zip(*self._tree_model.scores(batch, header), strict=True))
         except torch.OutOfMemoryError:
@@ -342,7 +353,7 @@ class PrefixLM(HFLM):
         return self._scores(batch[:half], header) + self._scores(batch[half:], header)
 
     def _text(self, request: Request) -> ScoredText:
-        """The tokens that the stock method reads: cut on the left, without the last."""
+        """The tokens that the stock method reads: truncated on the left, without the last one."""
         _, context, continuation = request
         assert context, "lm-eval gives each request a context"
         assert 0 < len(continuation) <= self.max_length
@@ -362,7 +373,7 @@ class PrefixLM(HFLM):
 
     @contextlib.contextmanager
     def _one_batch_of(self, size: int) -> Iterator[None]:
-        """The stock code cuts its requests by this and tells nobody; the batches are ours."""
+        """Make the stock code compute `size` requests as one batch, without its cache."""
         batch_size, hook = self.batch_size_per_gpu, self.cache_hook
         self.batch_size_per_gpu = size
         self.set_cache_hook(CacheHook(None))
@@ -373,8 +384,8 @@ class PrefixLM(HFLM):
             self.set_cache_hook(hook)
 
 
-def _drawn(request: tuple[Any, ...]) -> bool:
-    """Whether a request asks for an answer that chance decides."""
+def _is_sampled(request: tuple[Any, ...]) -> bool:
+    """Whether a request samples its answer."""
     if len(request) < 2:
         return False
     sample = request[1].get("do_sample")
@@ -382,6 +393,6 @@ def _drawn(request: tuple[Any, ...]) -> bool:
 
 
 def register() -> None:
-    """Make `explorer-hf` a model of lm-eval's in this process: 0.4.13 finds no plugins itself."""
+    """Register `explorer-hf` with lm-eval in this process: 0.4.13 does not load plugins."""
     if NAME not in model_registry:
         model_registry.register(NAME, target=f"{__name__}:{PrefixLM.__name__}")

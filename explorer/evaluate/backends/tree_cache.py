@@ -18,7 +18,7 @@ class PrefixLayer(DynamicLayer):
 
     def __init__(self, keys: Tensor, values: Tensor, num_rows: int) -> None:
         """Expand the prefix [1, heads, tokens, head size] to `num_rows` rows, without copying."""
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
         self._keys = keys.expand(num_rows, -1, -1, -1)
         self._values = values.expand(num_rows, -1, -1, -1)
 
@@ -38,7 +38,7 @@ class PreallocatedLayer(DynamicLayer):
 
     def __init__(self, num_keys: int, header: tuple[Tensor, Tensor] | None = None) -> None:
         """Hold `num_keys` keys, beginning with those of the prefix."""
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
         self._num_keys, self._header = num_keys, header
         self._filled = 0 if header is None else int(header[0].shape[-2])
         self._tensors: tuple[Tensor, Tensor] | None = None
