@@ -59,15 +59,16 @@ def test_there_are_at_most_seven_hops_and_all_lead_downward():
 
 def test_the_page_submits_and_the_queue_runs_the_command():
     """The first hops cross into another process: the page submits, the job runs the pipeline."""
-    begin, submit, *_ = map(pkgutil.resolve_name, hops())
-    from explorer import jobs
+    begin, submit, run, *_ = map(pkgutil.resolve_name, hops())
+    from explorer import jobs, pipeline
     from explorer.cli import run as command
     from explorer.jobs import queue
 
     assert submit is jobs.submit
     assert "jobs.submit(" in inspect.getsource(begin)
     assert queue.run_command("some-run")[1:4] == ["-m", "explorer", "run"]
-    assert "from explorer.pipeline import run" in inspect.getsource(command)
+    assert "pipeline.run(" in inspect.getsource(command)
+    assert pipeline.run is run
 
 
 def test_a_run_reaches_the_loss_by_the_modules_of_the_table(
