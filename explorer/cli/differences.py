@@ -45,11 +45,8 @@ def compute_differences(
         )
     index = open_index(root)
     refuse_unknown([*run_ids, *([against] if against else [])], index)
-    runs = index.runs()
-    teachers = {
-        row["run_id"]: row["teacher_run_id"]
-        for row in row_dicts(runs[["run_id", "teacher_run_id"]])
-    }
+    rows = row_dicts(index.runs(columns=("run_id", "teacher_run_id")))
+    teachers = {row["run_id"]: row["teacher_run_id"] for row in rows}
     named = list(run_ids)
     if not named:
         hidden = hidden_runs(root)
