@@ -1,19 +1,19 @@
 """results/ on disk: one folder a run, written once, listed as a DataFrame.
 
-results/<run_id>/spec.yaml       what was asked; runs again by itself
-                 status.json     live progress, rewritten while the run goes on
+results/<run_id>/spec.yaml       the run's spec
+                 status.json     live progress, rewritten during the run
                  log.txt         what the run printed
                  capability/     lm-eval's own results_*.json and samples_*.jsonl
-                 answers.parquet a row a document: what the paired statistics need
-                 weights.txt     where the student's weights lie: .students/<key>/model
-                 record.json     written last: the result in force
+                 answers.parquet one row per document and metric, for the paired statistics
+                 weights.txt     where the student's weights are: .students/<key>/model
+                 record.json     written last: the current result
                  record.N.json   earlier results, and attempts that did not replace one
-                 again, next/    while a finished run is measured again: the request, and its
-                                 files so far; they replace the run's when it is finished
+                 again, next/    while a finished run is measured again: the request, and the new
+                                 files, which replace the run's when it finishes
 results/.students/<key>/         weights of finished students, shared by runs; not committed, and
-                                 only a new training makes them again
-results/.work/                   targets, texts, checkpoints: shared by runs, not committed, made
-                                 again at need
+                                 only training recreates them
+results/.work/                   targets, texts, checkpoints: shared by runs, not committed,
+                                 recreated when needed
 """
 
 import contextlib
@@ -39,11 +39,11 @@ RECORD, STATUS, SPEC, LOG, CANCEL = "record.json", "status.json", "spec.yaml", "
 ANSWERS, WEIGHTS, CAPABILITY = "answers.parquet", "weights.txt", "capability"
 REMEASURE, NEW_RESULTS = "again", "next"
 STUDENTS, STUDENTS_BEFORE = ".students", ".work/students"
-"""Where finished students lie, and where earlier versions left them."""
+"""Where finished students are, and where earlier versions left them."""
 MOST_CANDIDATES = 8
-"""Ids that are listed where what was typed begins several."""
+"""Ids that an error lists if several begin with what was typed."""
 MOST_CLOSE = 3
-"""Ids that are listed where what was typed begins none."""
+"""Ids that an error lists if none begins with what was typed."""
 
 
 def run_folder(root: Path, run_id: str) -> Path:
@@ -60,7 +60,7 @@ def run_folder(root: Path, run_id: str) -> Path:
 
 
 def open_run(root: Path, spec: RunSpec) -> Path:
-    """Make the run's folder and put its spec there; an existing one is taken as it is."""
+    """Create the run's folder with its spec. An existing one stays as it is."""
     folder = run_folder(root, spec.run_id)
     if not (folder / SPEC).exists():
         atomic.write_text(folder / SPEC, spec.to_yaml())
@@ -82,11 +82,11 @@ def read_spec(root: Path, run_id: str) -> RunSpec:
 
 
 def save(root: Path, record: RunRecord) -> Path:
-    """Write a record, after everything else the run leaves; return its file.
+    """Write a record, after everything else that the run writes; return its file.
 
-    A finished record stays in force as record.json until another finished one replaces it. A
-    record that is replaced, and an attempt that did not finish beside a finished one, is kept as
-    record.N.json: none is ever overwritten.
+    A finished record stays record.json until another finished one replaces it. A replaced record,
+    and an unfinished attempt beside a finished one, is stored as record.N.json. No record is ever
+    overwritten.
     """
     folder = run_folder(root, record.run_id)
     path, text = folder / RECORD, record.to_json()
@@ -101,7 +101,7 @@ def save(root: Path, record: RunRecord) -> Path:
         partial.replace(_new_number(folder))
     measured_again = (folder / REMEASURE).exists()
     if measured_again:
-        # Before the record: whoever has read it takes these files for the new result's.
+        # Before the record: readers of the new record expect these files to belong to it.
         _replace_evidence(folder)
     atomic.write_text(path, text)
     if measured_again:
@@ -111,7 +111,7 @@ def save(root: Path, record: RunRecord) -> Path:
 
 
 def _new_number(folder: Path) -> Path:
-    """The first record.N.json that is not there, made now so that nobody else takes it."""
+    """The first unused record.N.json, created now so that no other process takes it."""
     for number in itertools.count(1):
         path = folder / f"record.{number}.json"
         with contextlib.suppress(FileExistsError):
@@ -121,7 +121,7 @@ def _new_number(folder: Path) -> Path:
 
 
 def _replace_evidence(folder: Path) -> None:
-    """Put the answers of the new result in the place of the old ones; safe to repeat."""
+    """Replace the answers of the old result by the new ones. Safe to repeat."""
     for name in (CAPABILITY, ANSWERS):
         new, old = folder / NEW_RESULTS / name, folder / name
         if new.exists():
@@ -136,8 +136,8 @@ def load(root: Path, run_id: str) -> RunRecord:
     """Read one record.
 
     Raises:
-        BadInput: No such run, or it has no record yet.
-        DamagedStore: The file is no record.
+        BadInput: There is no such run, or it has no record yet.
+        DamagedStore: The file is not a record.
     """
     path = run_folder(root, run_id) / RECORD
     try:
@@ -153,7 +153,7 @@ def load(root: Path, run_id: str) -> RunRecord:
 
 
 def run_ids(root: Path) -> list[str]:
-    """Ids of all folders that look like runs, with or without a record."""
+    """Names of all folders that could be runs, with or without a record."""
     if not root.is_dir():
         return []
     folders = (entry for entry in os.scandir(root) if entry.is_dir())
@@ -167,10 +167,10 @@ def is_run(root: Path, run_id: str) -> bool:
 
 
 def resolve_run_id(root: Path, text: str) -> str:
-    """The run that `text` names: by its whole id, or by a beginning that no other run shares.
+    """The run that `text` names: its whole id, or a prefix that no other run shares.
 
     Raises:
-        BadInput: No run's id begins so, or several do; the message names candidates.
+        BadInput: No run's id has this prefix, or several do; the message names candidates.
     """
     if run_folder(root, text).is_dir() and is_run(root, text):
         return text
@@ -181,19 +181,19 @@ def resolve_run_id(root: Path, text: str) -> str:
 
 
 def resolve_id(text: str, known: Collection[str], noun: str, absent: str, see: str) -> str:
-    """The id that `text` is, or that it alone begins.
+    """The id that equals `text`, or the only one that begins with it.
 
     Args:
         text: What a person typed.
-        known: The ids there are.
-        noun: What they are the ids of, as in runs.
-        absent: The sentence where none begins so.
-        see: The sentence that says what lists them.
+        known: All ids.
+        noun: What they identify, in the plural, as in runs.
+        absent: The first sentence of the error if no id begins with `text`.
+        see: The sentence that says which command lists the ids.
 
     Raises:
-        BadInput: No id begins so, or several do; the message names candidates.
+        BadInput: No id has this prefix, or several do; the message names candidates.
     """
-    matches = [text] if text in known else sorted(one for one in known if one.startswith(text))
+    matches = [text] if text in known else sorted(name for name in known if name.startswith(text))
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -213,9 +213,9 @@ def resolve_id(text: str, known: Collection[str], noun: str, absent: str, see: s
 def load_records(root: Path) -> tuple[list[RunRecord], list[str]]:
     """All readable records, and one sentence for each folder that could not be read.
 
-    A damaged or foreign folder is reported, never fatal, never deleted.
+    A damaged or foreign folder is reported. It is never fatal and never deleted.
     """
-    found, problems = [], []
+    loaded, problems = [], []
     for run_id in run_ids(root):
         folder = root / run_id
         if not (folder / RECORD).exists():
@@ -223,14 +223,14 @@ def load_records(root: Path) -> tuple[list[RunRecord], list[str]]:
                 problems.append(f"{folder} is not a run: it has neither {SPEC} nor {RECORD}.")
             continue
         try:
-            found.append(load(root, run_id))
+            loaded.append(load(root, run_id))
         except (DamagedStore, BadInput) as error:
             problems.append(str(error))
-    return found, problems
+    return loaded, problems
 
 
 def is_finished(root: Path, run_id: str) -> bool:
-    """Whether a run has a finished record that can be read."""
+    """Whether a run has a readable, finished record."""
     try:
         return load(root, run_id).status == "finished"
     except (BadInput, DamagedStore):
@@ -238,10 +238,10 @@ def is_finished(root: Path, run_id: str) -> bool:
 
 
 def request_remeasure(root: Path, run_id: str) -> None:
-    """Ask for a finished run to be measured anew; until that is done its record stays in force.
+    """Request that a finished run is measured again. Its record stays valid until then.
 
-    What its spec alone decides (student, scores) is taken from disk where it still lies;
-    what the machine decides (latency, memory) is measured anew.
+    What the spec alone decides (student, scores) is reused if it is still on disk. What the machine
+    decides (latency, memory) is measured again.
     """
     if is_finished(root, run_id):
         atomic.write_text(run_folder(root, run_id) / REMEASURE, "")
@@ -249,12 +249,12 @@ def request_remeasure(root: Path, run_id: str) -> None:
 
 
 def remeasure_requested(root: Path, run_id: str) -> bool:
-    """Whether a finished run is to be measured anew."""
+    """Whether a finished run is to be measured again."""
     return (run_folder(root, run_id) / REMEASURE).exists()
 
 
 def withdraw_remeasure(root: Path, run_id: str) -> None:
-    """Take the request to measure a run anew back; its record was in force all the time."""
+    """Withdraw the request to measure a run again; its record was valid all the time."""
     (run_folder(root, run_id) / REMEASURE).unlink(missing_ok=True)
 
 
@@ -286,7 +286,7 @@ def write_status(root: Path, run_id: str, status: dict[str, Any]) -> None:
 
 
 def write_weights(root: Path, run_id: str, folder: Path) -> None:
-    """Say where a run's student lies, relative to the store: two runs may share one student."""
+    """Write where a run's student is, relative to the store. Runs may share a student."""
     atomic.write_text(run_folder(root, run_id) / WEIGHTS, str(folder.relative_to(root)) + "\n")
 
 
@@ -298,10 +298,10 @@ def free_bytes(root: Path) -> int:
 
 
 def weights_folder(root: Path, run_id: str) -> Path | None:
-    """The folder of a run's student, or None when its weights are not on this machine.
+    """The folder of a run's student; None if its weights are not on this machine.
 
-    An old run names the folder in which students were made and stayed; its student lies there still
-    or has moved to the finished ones.
+    Old runs name the folder in which students were trained. Their students are still there, or
+    have moved to the finished ones.
     """
     path = run_folder(root, run_id) / WEIGHTS
     if not path.is_file():
@@ -320,22 +320,22 @@ def weights_by_name(root: Path, name: str) -> Path | None:
 
 
 def request_cancel(root: Path, run_id: str) -> None:
-    """Ask a run to stop; it looks before it starts and at every step."""
+    """Request that a run stops. It checks before it starts and at every step."""
     atomic.write_text(run_folder(root, run_id) / CANCEL, "")
 
 
 def withdraw_cancel(root: Path, run_id: str) -> None:
-    """Take the request to stop back, before a run is started again."""
+    """Withdraw the request to stop, before a run is started again."""
     (run_folder(root, run_id) / CANCEL).unlink(missing_ok=True)
 
 
 def cancel_requested(root: Path, run_id: str) -> bool:
-    """Whether somebody asked the run to stop."""
+    """Whether the run was requested to stop."""
     return (run_folder(root, run_id) / CANCEL).exists()
 
 
 def write_answers(root: Path, run_id: str, answers: pd.DataFrame) -> None:
-    """Save a run's answers, as `answers` reads them once the run's record is saved."""
+    """Write a run's answers. `load_answers` reads them once the run's record is saved."""
     path = output_folder(root, run_id) / ANSWERS
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -344,10 +344,10 @@ def write_answers(root: Path, run_id: str, answers: pd.DataFrame) -> None:
 
 
 def load_answers(root: Path, run_id: str) -> pd.DataFrame:
-    """A run's value for every document and metric; empty when it has none.
+    """A run's value for every document and metric; empty if it has none.
 
-    Columns: task, metric, doc_id, doc_hash, value and, where the run was made since they are
-    kept, chance (score of a guesser) and cluster (what several documents share).
+    Columns: task, metric, doc_id, doc_hash, value and, except in old runs, chance (expected score
+    of guessing) and cluster (what several documents share).
     """
     path = run_folder(root, run_id) / ANSWERS
     if not path.exists():

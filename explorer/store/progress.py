@@ -1,7 +1,7 @@
-"""How a long stage says where it is, and how it hears that it should stop.
+"""How a long stage reports its progress, and hears that it should stop.
 
-One `Progress` per run: a stage calls it with (stage, done, total); it rewrites
-status.json at most twice a second, and raises where somebody asked the run to stop.
+One `Progress` per run. A stage calls it with (stage, done, total). It rewrites status.json at most
+twice a second, and raises if the run was requested to stop.
 """
 
 import os
@@ -20,14 +20,14 @@ Listener = Callable[[dict[str, Any]], None]
 
 
 class Progress:
-    """Live status of one run, on disk and to a listener.
+    """Live status of one run, on disk and for a listener.
 
     status.json holds: run_id, state, stage, done, total, unit, seconds, seconds_left, pid,
     host, updated_at (seconds since 1970), and what a stage adds (loss, tokens_per_s, busy).
     """
 
     def __init__(self, root: Path, run_id: str, listener: Listener | None = None) -> None:
-        """Say where the status goes; `listener` gets every update as well."""
+        """Write the status of a run; `listener` also gets every update."""
         self.root, self.run_id = root, run_id
         self._listener = listener
         self._stage, self._stage_began, self._stage_first_done = "", 0.0, 0.0
@@ -41,7 +41,7 @@ class Progress:
         """Report `done` of `total`.
 
         Raises:
-            RunCancelled: Somebody asked the run to stop.
+            RunCancelled: The run was requested to stop.
         """
         now = time.monotonic()
         if stage != self._stage:
@@ -69,10 +69,10 @@ class Progress:
             self.write_status(**status)
 
     def raise_if_stopped(self) -> None:
-        """Raise when the run should stop.
+        """Raise if the run should stop.
 
         Raises:
-            RunCancelled: Somebody asked for it, or the process got SIGTERM.
+            RunCancelled: It was requested, or the process got SIGTERM.
         """
         if self.stop_reason:
             raise RunCancelled(self.stop_reason)
@@ -80,6 +80,6 @@ class Progress:
             raise RunCancelled("Somebody cancelled the run. Resume it to continue.")
 
     def write_status(self, **status: Any) -> None:
-        """Put a status on disk at once."""
-        who = {"pid": os.getpid(), "host": socket.gethostname(), "updated_at": time.time()}
-        disk.write_status(self.root, self.run_id, {"run_id": self.run_id, **status, **who})
+        """Write a status at once."""
+        origin = {"pid": os.getpid(), "host": socket.gethostname(), "updated_at": time.time()}
+        disk.write_status(self.root, self.run_id, {"run_id": self.run_id, **status, **origin})

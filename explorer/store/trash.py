@@ -1,10 +1,10 @@
-"""Runs that are hidden, and runs that are deleted; both can be undone.
+"""Hidden and deleted runs. Both can be undone.
 
-results/hidden.json          ids of the hidden runs: pages and tables leave them out
-results/.trash/ID~DATE/      a deleted run, whole; restoring it moves it back
+results/hidden.json          ids of hidden runs, which pages and tables leave out
+results/.trash/ID~DATE/      a deleted run, complete; restoring it moves it back
 
-Hiding and deleting change no other run. A student whose teacher's run is deleted has nothing
-to be compared with until that run is restored.
+Hiding and deleting change no other run. A student whose teacher's run is deleted cannot be
+compared until that run is restored.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ def hidden_run_ids(root: Path) -> frozenset[str]:
     """Ids of the hidden runs.
 
     Raises:
-        DamagedStore: The file is not a list of ids; it is left as it is.
+        DamagedStore: The file is not a list of ids. It is not changed.
     """
     path = root / HIDDEN
     try:
@@ -57,7 +57,7 @@ def hidden_run_ids(root: Path) -> frozenset[str]:
 
 
 def hide(root: Path, run_ids: Collection[str]) -> None:
-    """Leave runs out of pages and tables; their files stay.
+    """Leave runs out of pages and tables. Their files stay.
 
     Raises:
         BadInput: There is no such run.
@@ -70,7 +70,7 @@ def hide(root: Path, run_ids: Collection[str]) -> None:
 
 
 def unhide(root: Path, run_ids: Collection[str]) -> None:
-    """Show hidden runs again; one that is not hidden stays as it is.
+    """Show hidden runs again. A run that is not hidden stays as it is.
 
     Raises:
         DamagedStore: The file of hidden runs cannot be read.
@@ -80,9 +80,9 @@ def unhide(root: Path, run_ids: Collection[str]) -> None:
 
 
 def delete(root: Path, run_id: str) -> DeletedRun:
-    """Move a run into the trash, whole. Its student's weights stay until the trash is emptied.
+    """Move a complete run into the trash. Its student's weights stay until the trash is emptied.
 
-    The run must not be under way: `jobs.delete` makes sure of that.
+    The run must not be active: `jobs.delete` checks that.
 
     Raises:
         BadInput: There is no such run.
@@ -92,7 +92,7 @@ def delete(root: Path, run_id: str) -> DeletedRun:
     check_run_exists(root, run_id)
     folder = disk.run_folder(root, run_id)
     with _alone(root):
-        # A later run of the same spec is a new one: neither hidden nor timed already.
+        # A later run of the same spec is a new one, and not hidden.
         still_hidden = hidden_run_ids(root) - {run_id}
         target = root / TRASH / f"{run_id}~{datetime.now(UTC).strftime(DATE)}"
         try:
@@ -106,7 +106,7 @@ def delete(root: Path, run_id: str) -> DeletedRun:
 
 
 def deleted_runs(root: Path) -> list[DeletedRun]:
-    """What is in the trash, the latest first."""
+    """The runs in the trash, the latest first."""
     folder = root / TRASH
     if not folder.is_dir():
         return []
@@ -115,10 +115,10 @@ def deleted_runs(root: Path) -> list[DeletedRun]:
 
 
 def restore(root: Path, run_id: str) -> None:
-    """Take a run out of the trash, the latest of that id.
+    """Move a run out of the trash, the latest with that id.
 
     Raises:
-        BadInput: It is not in the trash, or the store has another run of that id.
+        BadInput: It is not in the trash, or the store has another run with that id.
         NoRoom: The store may not be written.
     """
     with _alone(root):
@@ -139,10 +139,10 @@ def restore(root: Path, run_id: str) -> None:
 
 
 def empty_trash(root: Path) -> int:
-    """Delete for good what is in the trash, and the students that no other run refers to.
+    """Delete the runs in the trash for good, and students that no other run uses.
 
     Returns:
-        The number of runs that were deleted.
+        The number of deleted runs.
     """
     with _alone(root):
         entries = deleted_runs(root)
@@ -157,10 +157,10 @@ def empty_trash(root: Path) -> int:
 
 
 def resolve_run_id(root: Path, text: str) -> str:
-    """The id of a run in the trash by the beginning of it.
+    """The id of the run in the trash that `text` names or begins.
 
     Raises:
-        BadInput: None begins so, or several do.
+        BadInput: No id has this prefix, or several do.
     """
     known = sorted({entry.run_id for entry in deleted_runs(root)})
     return disk.resolve_id(
@@ -173,7 +173,7 @@ def resolve_run_id(root: Path, text: str) -> str:
 
 
 def check_run_exists(root: Path, run_id: str) -> None:
-    """Refuse an id, not its beginning, that no run of the store has.
+    """Refuse an id that no run of the store has. A prefix does not count.
 
     Raises:
         BadInput: There is no such run, or the id could reach outside the store.
@@ -184,7 +184,7 @@ def check_run_exists(root: Path, run_id: str) -> None:
 
 
 def _student_of(run_folder: Path) -> str | None:
-    """The name of the folder with a run's student; None where it has none of its own."""
+    """The name of the folder with a run's student; None if it has none of its own."""
     try:
         path = Path((run_folder / disk.WEIGHTS).read_text(encoding="utf-8").strip())
     except (OSError, UnicodeDecodeError):
@@ -200,7 +200,7 @@ def _write_hidden(root: Path, run_ids: Collection[str]) -> None:
 
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
-    """Hold the store's lock for hiding and deleting; both take no time."""
+    """Hold the store's lock for hiding and deleting, which are quick."""
     path = root / LOCK
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
