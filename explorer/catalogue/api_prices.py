@@ -60,7 +60,7 @@ class ApiPrice(Spec):
         return f"{self.provider}/{self.model}"
 
     def of(self, usage: Usage) -> float:
-        """US dollars of so many tokens; thoughts are output."""
+        """US dollars for this usage. Reasoning counts as output."""
         asked = usage.prompt_tokens * self.input_usd_per_mtok
         return (asked + usage.output_tokens * self.output_usd_per_mtok) / 1e6
 
@@ -90,8 +90,8 @@ def book() -> list[ApiPrice]:
 def lookup(name: str, today: datetime.date | None = None) -> ApiPrice:
     """The price of `provider/model` in genai-prices, whose data lie in the package.
 
-    Where it depends on the hour, the day's dearest: what was asked for at night must not look
-    cheap to who asks by day.
+    If it depends on the hour, the highest of the day: a price looked up at night must not look
+    cheap to somebody who sends requests by day.
 
     Raises:
         BadInput: No such provider or model, or it found the price of another model.
@@ -183,7 +183,7 @@ def offers(root: Path) -> list[ApiPrice]:
 
 
 def of_endpoint(root: Path, url: str, model: str) -> ApiPrice | None:
-    """What a model costs at an endpoint; None where nobody says.
+    """What a model costs at an endpoint; None if no price is known.
 
     The user's own price stands under the endpoint's host or under the seller's name, as in
     `127.0.0.1:8000/my-model` or `openai/gpt-5`; else genai-prices knows sellers by their address.
@@ -251,7 +251,7 @@ def affordable(
 
 
 def spent(record: RunRecord, root: Path) -> str | None:
-    """What a run took of an API, in one sentence; None for a run of weights.
+    """What a run used of an API, in one sentence; None if its models ran here.
 
     Its tasks, or its teacher's targets. A price is that of now: a new one needs no new run.
     """

@@ -166,7 +166,7 @@ class Speed(Spec):
     note: str | None = None
 
 
-class ApiPrice(Spec):
+class ApiPriceRow(Spec):
     """What an API asks for a million tokens."""
 
     catalogue_model: Name
@@ -255,7 +255,7 @@ TABLES: dict[str, type[Spec]] = {
     "pairs": Pair,
     "chance": Chance,
     "speeds": Speed,
-    "api_prices": ApiPrice,
+    "api_prices": ApiPriceRow,
     "hardware": DevicePrice,
     "hardware_specs": DeviceSpec,
     "shapes": Shape,
