@@ -9,10 +9,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "explorer"
 ENTRY = re.compile(r"^(\w+(?:\.py|/)) +(\S.*)$", re.M)
-NOT_YET = {
-    "explorer/distill",
-}
-"""Packages whose docstring does not list their modules yet. Take a line out when it does."""
 
 
 def packages() -> list[Path]:
@@ -46,9 +42,6 @@ def name_of(folder: Path) -> str:
 @pytest.mark.parametrize("folder", packages(), ids=name_of)
 def test_a_package_lists_its_modules(folder):
     """Each package's docstring has a line for each module and folder in it, and no other."""
-    if name_of(folder) in NOT_YET and set(listed(folder)) != on_disk(folder):
-        pytest.skip("not yet listed")
-
     assert set(listed(folder)) == on_disk(folder)
 
 
@@ -57,7 +50,6 @@ def test_the_packages_are_found():
     names = {name_of(folder) for folder in packages()}
 
     assert {"explorer", "explorer/pages/run", "explorer/models/gguf"} <= names
-    assert names >= NOT_YET
 
 
 def test_the_readme_shows_the_same_map():
