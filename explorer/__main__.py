@@ -17,8 +17,8 @@ def unsupported(platform: str, python: "tuple[int, ...]") -> "str | None":
         python: As `sys.version_info`.
     """
     if tuple(python[:2]) < OLDEST_PYTHON:
-        found = ".".join(map(str, python[:2]))
-        return f"Python 3.11 or newer is required, and this is {found}. Install a newer Python."
+        version = ".".join(map(str, python[:2]))
+        return f"Python 3.11 or newer is required, and this is {version}. Install a newer Python."
     if not platform.startswith(("linux", "darwin")):
         return (
             f"Linux or macOS is required, and this is {platform}. "

@@ -96,7 +96,7 @@ def write_figure(
 
 
 def find_browser() -> str | None:
-    """The path of the Chrome or Chromium that draws PNG and SVG; None if there is none."""
+    """The path of the Chrome or Chromium that draws PNG and SVG; None if none is installed."""
     from choreographer.browsers.chromium import Chromium  # as kaleido itself does
 
     return Chromium.find_browser(skip_local=False)

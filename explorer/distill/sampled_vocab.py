@@ -34,7 +34,7 @@ class SampledVocab:
 
         Args:
             always: Token ids that are always in, of any shape, on the CPU; repeats are fine. Each
-                stands for itself.
+                has weight 1.
             vocab_size: Tokens of the student's vocabulary, V.
             num_drawn: How many of the others to sample, at least one; all if there are fewer.
             seed: Same seed, same sample.

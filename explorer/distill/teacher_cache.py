@@ -111,7 +111,7 @@ class TeacherCache:
             raise NoRoom(f"Could not write to {root}: {error.strerror or error}.") from error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as the folder's name: another process opens it anew."""
+        """Pickle only the folder's name; the process that unpickles it opens the folder."""
         return TeacherCache, (self.folder.parent, self.blocks_NT, self.identity, self._about)
 
     def _open(self) -> None:

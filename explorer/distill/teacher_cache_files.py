@@ -79,7 +79,7 @@ def folder_of(root: Path, key: str) -> Path:
     """The folder of a key.
 
     Raises:
-        BadInput: There is none.
+        BadInput: No such folder.
     """
     if not re.fullmatch(r"[0-9a-f]{16}", key) or not (root / key).is_dir():
         raise BadInput(f"There are no targets {key!r} in {root}. `explorer targets ls` lists them.")
@@ -90,7 +90,7 @@ def remove_cache(root: Path, key: str) -> None:
     """Remove a folder of targets; a run that needs them computes them again.
 
     Raises:
-        BadInput: There is none.
+        BadInput: No such folder.
         JobError: Another process is writing to it.
     """
     folder = folder_of(root, key)

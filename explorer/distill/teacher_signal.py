@@ -114,7 +114,7 @@ class Batch:
 
 
 class TeacherSignal(Protocol):
-    """Turns block numbers into a lesson."""
+    """Turns block numbers into a batch to train on."""
 
     @property
     def blocks_NT(self) -> Tensor:

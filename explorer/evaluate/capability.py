@@ -114,10 +114,12 @@ def evaluate(
         task_progress.finish(plan.name)
         scores += finished[0]
         answers.append(task_scores.answer_rows(plan.task, plan.name, finished[1]))
+    by_task = {score.task: score.seconds for score in scores}
+    known = [seconds for seconds in by_task.values() if seconds is not None]
     capability = Capability(
         lm_eval_version=lm_eval.__version__,
         scores=scores,
-        seconds=sum({score.task: score.seconds or 0.0 for score in scores}.values()),
+        seconds=sum(known) if len(known) == len(by_task) else None,
     )
     return capability, pd.concat(answers, ignore_index=True)
 

@@ -1,6 +1,6 @@
-"""A task's scores and answers, from what lm-eval says: a row a metric, a row a document.
+"""A task's scores, one row per metric, and answers, one row per document, from lm-eval's output.
 
-task_scores.scores(task, "starter_facts", found, lines, seconds=3.2)
+task_scores.score_rows(task, "starter_facts", output, lines, seconds=3.2)
 """
 
 import math
@@ -17,10 +17,10 @@ from explorer.tasks import task_loading
 
 
 def check_metadata_fields(task: Task, name: str) -> None:
-    """Look, before anything is asked, at what the task's file says of its documents.
+    """Refuse a task file whose metadata does not match its documents, before the evaluation.
 
     Raises:
-        BadInput: `metadata: cluster` or `stratum` names a field that they do not have.
+        BadInput: `metadata: cluster` or `stratum` names a field that the documents do not have.
     """
     first = task.eval_docs[0]
     for key in ("cluster", "stratum"):
@@ -33,12 +33,12 @@ def check_metadata_fields(task: Task, name: str) -> None:
 
 
 def answer_rows(task: Task, name: str, lines: list[dict[str, Any]]) -> pd.DataFrame:
-    """A row a document and metric, as `lm_eval_io.results.answers_frame` has them.
+    """One row per document and metric, in the columns of `lm_eval_io.results.answers_frame`.
 
     Args:
-        task: For its settings.
+        task: The task; its settings are read.
         name: Its name.
-        lines: Its samples, as they are written.
+        lines: Its samples, as lm-eval writes them.
     """
     filters: dict[str, set[str]] = {}
     for line in lines:
@@ -51,21 +51,21 @@ def answer_rows(task: Task, name: str, lines: list[dict[str, Any]]) -> pd.DataFr
 
 
 def score_rows(
-    task: Task, name: str, found: dict[str, Any], lines: list[dict[str, Any]], seconds: float
+    task: Task, name: str, output: dict[str, Any], lines: list[dict[str, Any]], seconds: float
 ) -> list[TaskScore]:
-    """A row a metric of one task; metrics whose value is no finite number are left out.
+    """One row per metric of a task; metrics without a finite value are left out.
 
     Args:
-        task: For its settings.
+        task: The task; its settings are read.
         name: Its name.
-        found: What lm-eval returned.
-        lines: The task's samples, as they are written.
-        seconds: That it took.
+        output: What lm-eval's `evaluate` returned.
+        lines: The task's samples, as lm-eval writes them.
+        seconds: How long the evaluation took.
     """
-    values, config = found["results"][name], task.dump_config()
+    values, config = output["results"][name], task.dump_config()
     keys = [key for key in values if "," in key and "_stderr," not in key]
     names = metrics.short_names(keys)
-    higher = found["higher_is_better"].get(name, {})
+    higher = output["higher_is_better"].get(name, {})
     rows = []
     for key in keys:
         metric, _, filter_name = key.partition(",")
@@ -83,11 +83,11 @@ def score_rows(
                 chance=metrics.mean_chance(config, metric, lines),
                 higher_is_better=higher.get(metric) is not False,
                 headline=False,
-                num_documents=found["n-samples"][name]["effective"],
-                num_documents_total=found["n-samples"][name]["original"],
-                num_fewshot=found["n-shot"][name],
+                num_documents=output["n-samples"][name]["effective"],
+                num_documents_total=output["n-samples"][name]["original"],
+                num_fewshot=output["n-shot"][name],
                 task_version=str(task.VERSION),
-                task_hash=found["task_hashes"][name],
+                task_hash=output["task_hashes"][name],
                 seconds=round(seconds, 3),
             )
         )

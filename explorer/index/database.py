@@ -3,8 +3,8 @@
 The file lies in the cache folder, never in the store: a store may be read-only or on a network
 file system, where SQLite's locks can't be relied on. Its name holds the store's path, this host
 and the code that fills it, so that two versions of the code, or two hosts that share a home
-folder, never write one file. Everything in it can be made again from the records; so a file that
-can't be read is deleted and filled anew.
+folder, never write one file. Everything in it can be made again from the records, so a file that
+can't be read is deleted and filled again.
 """
 
 import contextlib
@@ -221,7 +221,7 @@ def _unlink(path: Path) -> None:
 
 
 def _delete_unused(folder: Path, but: Path) -> None:
-    """Delete indexes, of any store, that nobody opened for `UNUSED_DAYS`."""
+    """Delete indexes of any store that were not opened for `UNUSED_DAYS`."""
     oldest = time.time() - UNUSED_DAYS * 86_400
     for path in folder.glob("*.sqlite"):
         with contextlib.suppress(OSError):

@@ -105,7 +105,7 @@ class RecordsIndex:
         self._looked_at = -math.inf
 
     def repair(self, error: sqlite3.DatabaseError) -> None:
-        """Begin anew after an error of the file; what was in it is read from the records again.
+        """Start with an empty file after a database error; records are read again to fill it.
 
         Raises:
             NoRoom: Another process keeps the file locked.

@@ -91,7 +91,11 @@ def status_row(status: StatusRow, run_id: str) -> StatusRow:
     row: StatusRow = {name: status.get(name) for name in COLUMNS}
     row |= {"run_id": run_id, "name": run_id.rpartition("-")[0], "cancel_requested": False}
     row |= {name: status.get(name) for name in ("pid", "host")}
-    row |= {name: float(status.get(name) or 0) for name in ("updated_at", "queued_at")}
+    queued_at = status.get("queued_at")
+    row["queued_at"] = None if queued_at is None else float(queued_at)
+    # A status without a time counts as older than any other: its process is not taken for alive,
+    # and a record replaces it.
+    row["updated_at"] = float(status.get("updated_at") or 0)
     if row["state"] not in STATES:
         raise ValueError(f"The status of {run_id} names no state.")
     return row

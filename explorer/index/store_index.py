@@ -199,12 +199,12 @@ class StoreIndex(RecordsIndex):
         """
         versions = self._versions(runs)
         stamps = kept_retention.stamps_of(runs, versions)
-        kept = self._kept(runs, task)
-        stale = kept["stamps"].to_numpy() != stamps
+        stored = self._stored_retention(runs, task)
+        stale = stored["stamps"].to_numpy() != stamps
         if stale.any():
             self._compute(runs[stale], task, versions, on_progress)
-            kept = self._kept(runs, task)
-        columns = kept[retention.COLUMNS].set_axis(runs.index)
+            stored = self._stored_retention(runs, task)
+        columns = stored[retention.COLUMNS].set_axis(runs.index)
         added = columns.astype({"num_tasks": int})
         return pd.concat([runs.drop(columns=retention.COLUMNS, errors="ignore"), added], axis=1)
 
@@ -215,10 +215,10 @@ class StoreIndex(RecordsIndex):
         ids = {*runs["run_id"], *runs["teacher_run_id"].dropna()}
         return dict(self.query(f"{VERSIONS} {where_in(ids)}", parameters(ids)))
 
-    def _kept(self, runs: pd.DataFrame, task: str | None) -> pd.DataFrame:
-        """The rows of `retention` of these runs, in their order; missing where there is none.
+    def _stored_retention(self, runs: pd.DataFrame, task: str | None) -> pd.DataFrame:
+        """The stored retention of these runs, in their order; missing if it was not computed.
 
-        The rows of all runs stay in memory once many were asked for.
+        A request for many runs keeps the rows of all runs in memory.
         """
         name, version = task or "", self.database.computed()
         if name in self._retention and self._retention[name][0] == version:
@@ -327,7 +327,7 @@ class StoreIndex(RecordsIndex):
     def differences(
         self, couples: Collection[tuple[str, str]], allow: Callable[[str, str], Collection[str]]
     ) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
-        """`differences.compare_runs` of each run and its reference: a row a task, and the suite.
+        """`differences.compare_runs` of each run and its reference: a row per task and the suite.
 
         Args:
             couples: Run and reference.

@@ -272,7 +272,8 @@ def _ignores_cancel(root: Path, run_id: str, row: StatusRow) -> bool:
 def _sort_key(row: StatusRow) -> tuple[int, float]:
     """Running first, then the queue in its order, then the rest, the latest first."""
     if row["state"] == "queued":
-        return 1, float(row["queued_at"])
+        queued_at = row["updated_at"] if row["queued_at"] is None else row["queued_at"]
+        return 1, float(queued_at)
     return (0 if row["state"] == "running" else 2), -float(row["updated_at"])
 
 

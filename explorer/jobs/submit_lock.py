@@ -1,6 +1,6 @@
-"""One submission at a time per host: the lock that whoever submits or starts a head holds.
+"""One submission at a time per host: a lock for submitting runs and for starting Ray's head.
 
-What is remembered of our own Ray head is in a folder per host of the cache (homes are shared):
+The cache has a folder per host for our own Ray head, because hosts may share a home folder:
 
     ray/<host>/lock    held during a submission
                since   when the latest submission began, in seconds since 1970
@@ -29,7 +29,7 @@ def host_folder() -> Path:
 
 @contextmanager
 def submitting(on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold the lock: nobody else on this host starts a head or submits jobs.
+    """Hold the lock, so that no other process on this host starts a head or submits jobs.
 
     Args:
         on_wait: Called before waiting, where another process holds the lock.

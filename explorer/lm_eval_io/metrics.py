@@ -77,8 +77,8 @@ def headline_metric(config: Mapping[str, Any], names: Sequence[str]) -> str | No
         One of `names`; None if there are none.
     """
     stated = _metadata(config).get("headline_metric")
-    found = _first_of((stated, *HEADLINES), names)
-    return found or next(iter(names), None)
+    preferred = _first_of((stated, *HEADLINES), names)
+    return preferred or next(iter(names), None)
 
 
 def check_headline(task: str, config: Mapping[str, Any], names: Sequence[str]) -> None:

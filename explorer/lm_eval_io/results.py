@@ -230,7 +230,7 @@ def _num_fewshot(document: Mapping[str, Any], task: str, config: Mapping[str, An
 
 
 def _samples(task: str, results_file: Path, output: OutputFolder) -> list[dict[str, Any]]:
-    """The task's samples beside a results file, in today's form; none if there are none."""
+    """The task's samples beside a results file, in the current form; empty if there are none."""
     part = samples.file_part(task)
     newest = samples.newest_files(results_file.parent).get(part)
     older = [p for p in results_file.parent.glob("*.jsonl") if p.stem.endswith(f"_{part}")]

@@ -17,8 +17,8 @@ one; `channels`, `heads` and `groups` have one per layer."""
 
 def kept_mask(indices: Iterable[int], total: int) -> str:
     """Kept indices as `TOTAL:HEX`: the highest bit is index 0, and 1 means kept."""
-    kept = set(indices)
-    bits = "".join("1" if index in kept else "0" for index in range(total))
+    ones = set(indices)
+    bits = "".join("1" if index in ones else "0" for index in range(total))
     return f"{total}:{int(bits, 2):x}"
 
 

@@ -29,7 +29,7 @@ def finished(root: Path, run_id: str) -> RunRecord | None:
 
 @contextmanager
 def failures_recorded(run: RunContext) -> Iterator[None]:
-    """Save a record of whatever ends rank 0's stages early, then let it pass.
+    """If an error ends rank 0's stages early, save a record of it and raise it again.
 
     Raises:
         ExplorerError: Instead of errors that a user can act on, such as a full disk.

@@ -112,7 +112,7 @@ def _ensure_teacher_run(context: RunContext) -> None:
 
 
 def _measure(context: RunContext, student: Path | None) -> None:
-    """Evaluate and time the student, or the teacher where there is none, where it runs."""
+    """Evaluate and time the student, or the teacher in a run without one, where it runs."""
     spec = context.spec
     is_served = context.teacher_endpoint is not None and student is None
     in_llama_cpp = spec.teacher.startswith(open_runtime.LLAMA_CPP) or spec.gguf

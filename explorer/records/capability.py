@@ -54,6 +54,6 @@ class Capability(RecordPart):
     """None if an imported file does not say."""
     scores: list[TaskScore]
     seconds: float | None
-    """Time of the whole evaluation; None if an imported file does not say."""
+    """Time of the whole evaluation, in seconds; None if that of any task is unknown."""
     usage: Usage | None = None
     """Tokens that the API counted, repeated requests included. None if the model ran here."""

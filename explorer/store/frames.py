@@ -1,6 +1,6 @@
-"""Records as frames: a row a run, a row a score, a row a timed request.
+"""Records as frames with one row per run, per score or per timed request.
 
-The columns are the store's own: `docs/columns.md` says what each means.
+`docs/columns.md` explains each column.
 """
 
 from typing import Any
@@ -143,7 +143,7 @@ def scores_of(rows: list[Any]) -> pd.DataFrame:
 
 def row(record: RunRecord) -> dict[str, Any]:
     """One run as a flat row of the store's frame."""
-    spec, model, taught = record.spec, record.model, record.distillation
+    spec, model, training = record.spec, record.model, record.distillation
     flat: dict[str, Any] = {
         "run_id": record.run_id,
         "name": spec.name,
@@ -157,7 +157,7 @@ def row(record: RunRecord) -> dict[str, Any]:
         "started_at": record.started_at,
         "finished_at": record.finished_at,
         "machine_busy": False,
-        "distilled": taught is not None,
+        "distilled": training is not None,
         "method": spec.distill.method if spec.distill else None,
         "recipe": spec.recipe(),
         "arm": spec.arm(),
@@ -178,8 +178,8 @@ def row(record: RunRecord) -> dict[str, Any]:
     if record.latency:
         flat |= _latency_columns(record.latency.own, record.latency.teacher)
         flat |= _interference_columns(record.latency)
-    if taught:
-        flat |= taught.model_dump(
+    if training:
+        flat |= training.model_dump(
             include={
                 "scored_tokens",
                 "device_hours",
@@ -189,10 +189,10 @@ def row(record: RunRecord) -> dict[str, Any]:
                 "top1_after",
             }
         )
-        flat["train_seconds"] = taught.seconds
-        flat["targets_seconds"] = taught.targets.seconds if taught.targets else None
-        flat["corpus"] = taught.corpus.name
-    if taught and spec.distill and record.environment:
+        flat["train_seconds"] = training.seconds
+        flat["targets_seconds"] = training.targets.seconds if training.targets else None
+        flat["corpus"] = training.corpus.name
+    if training and spec.distill and record.environment:
         narrow = spec.distill.in_bfloat16(record.environment.device)
         flat["train_dtype"] = "bfloat16" if narrow else "float32"
         flat["vocab_sample"] = spec.distill.vocab_sample

@@ -133,12 +133,12 @@ class _Cut:
 
     def depth(self, num_layers: int, choice: str) -> PreTrainedModel:
         """The model with fewer layers."""
-        _, layers = layer_list(self.start.model)
+        _, all_layers = layer_list(self.start.model)
         whose = self.start.name if self.second_step else f"the teacher {self.start.name}"
-        size_limits.check_num_layers(num_layers, len(layers), whose)
-        kept = self._layers(num_layers, choice)
-        student = keep_layers(self.start.model, kept)
-        layer_map.write_kept_map(student, self.start.model, kept, second_step=self.second_step)
+        size_limits.check_num_layers(num_layers, len(all_layers), whose)
+        layers = self._layers(num_layers, choice)
+        student = keep_layers(self.start.model, layers)
+        layer_map.write_kept_map(student, self.start.model, layers, second_step=self.second_step)
         log.info("The student keeps the layers %s.", getattr(student.config, KEPT_LAYERS))
         return student
 
@@ -146,19 +146,19 @@ class _Cut:
         """The model in another shape; all importance is measured before anything is cut."""
         whole = shape_of(self.start.model)
         importance = width_importance(self.start.model, self.sample_BT, self._report("blocks"))
-        kept = select_widths(shape, whole, importance)
+        widths = select_widths(shape, whole, importance)
         layers = self._layers(shape.num_layers, choice)
         shallow = keep_layers(self.start.model, layers)
-        kept_of_layers = KeptWidths(
-            kept.hidden,
-            *([rows[i] for i in layers] for rows in (kept.channels, kept.heads, kept.groups)),
+        widths_of_layers = KeptWidths(
+            widths.hidden,
+            *([rows[i] for i in layers] for rows in (widths.channels, widths.heads, widths.groups)),
         )
         prefix, _ = layer_list(self.start.model)
         student = keep_widths(
-            shallow, kept_of_layers, select_layer_weights(importance.squares, prefix, layers)
+            shallow, widths_of_layers, select_layer_weights(importance.squares, prefix, layers)
         )
         layer_map.write_kept_map(
-            student, self.start.model, layers, kept_of_layers, second_step=self.second_step
+            student, self.start.model, layers, widths_of_layers, second_step=self.second_step
         )
         log.info(
             "The student keeps %d of %d layers (%s), %d of %d hidden dimensions, %d of %d MLP "

@@ -123,23 +123,23 @@ def greedy_layers(
     """
     _, layers = layer_list(start.model)
     order = order or DropOrder()
-    known = order.layers[: len(layers) - num_layers]
-    kept = [layer for layer in range(len(layers)) if layer not in known]
-    if len(kept) == num_layers:
-        return kept
+    dropped = order.layers[: len(layers) - num_layers]
+    layers_left = [layer for layer in range(len(layers)) if layer not in dropped]
+    if len(layers_left) == num_layers:
+        return layers_left
     targets = [top_k_of(teacher, block_T[None], _top_k(teacher), 1.0)[:2] for block_T in blocks_BT]
-    total = sum(range(num_layers + 1, len(kept) + 1))
+    total = sum(range(num_layers + 1, len(layers_left) + 1))
     done = 0
-    while len(kept) > num_layers:
-        kl = dict.fromkeys(kept, 0.0)
+    while len(layers_left) > num_layers:
+        kl = dict.fromkeys(layers_left, 0.0)
         for block_T, target in zip(blocks_BT, targets, strict=True):
-            for layer, value in _kl_without_each(start.model, kept, block_T, target):
+            for layer, value in _kl_without_each(start.model, layers_left, block_T, target):
                 kl[layer] += value
                 done += 1
                 on_try(done // len(blocks_BT), total)
-        order.add(min(kept, key=lambda layer: kl[layer]))
-        kept.remove(order.layers[-1])
-    return kept
+        order.add(min(layers_left, key=lambda layer: kl[layer]))
+        layers_left.remove(order.layers[-1])
+    return layers_left
 
 
 def _top_k(teacher: Loaded) -> int:

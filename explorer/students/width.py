@@ -152,9 +152,9 @@ def _heads(
         by_group = heads_Q.view(whole.num_key_value_heads, per_group)
         best = [_largest(row, heads_per_group) for row in by_group]
         weights = torch.stack([row[i].sum() for row, i in zip(by_group, best, strict=True)])
-        kept = _largest(weights, shape.num_key_value_heads)
-        groups.append(kept)
-        heads.append([group * per_group + head for group in kept for head in best[group]])
+        kept_groups = _largest(weights, shape.num_key_value_heads)
+        groups.append(kept_groups)
+        heads.append([group * per_group + head for group in kept_groups for head in best[group]])
     return groups, heads
 
 

@@ -211,6 +211,21 @@ def test_killed_evaluation_continues_with_the_missing_tasks(ask, tmp_path):
     assert [s.score for s in resumed.scores] == [s.score for s in whole.scores]
 
 
+def test_the_time_is_unknown_if_that_of_a_task_is(ask, tmp_path):
+    """A finished task without its seconds does not count as one that took none."""
+    timed, _ = ask("local_letter", "local_word")
+    marker = tmp_path / "capability" / "finished_local_word.json"
+    finished = json.loads(marker.read_text(encoding="utf-8"))
+    for score in finished["scores"]:
+        del score["seconds"]
+    marker.write_text(json.dumps(finished), encoding="utf-8")
+
+    resumed, _ = ask("local_letter", "local_word")
+
+    assert timed.seconds > 0
+    assert resumed.seconds is None
+
+
 def test_killed_at_random_points_the_answers_are_the_same_bytes(ask, tmp_path, monkeypatch):
     """Cut off anywhere, in the middle of a line too, and asked again: every file is the same."""
     monkeypatch.setattr(prefix_lm, "ROLLING_BATCH", 4)

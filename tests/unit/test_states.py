@@ -228,9 +228,10 @@ def test_order_is_running_then_queue_then_latest(store_root):
     with submit_lock.submitting():
         say(store_root, "second-00000000", "queued", queued_at=20)
         say(store_root, "first-00000000", "queued", queued_at=10)
+        say(store_root, "undated-00000000", "queued")
         order = [run_id.partition("-")[0] for run_id in jobs.status_table(store_root)["run_id"]]
 
-    assert order == ["now", "first", "second", "new", "old"]
+    assert order == ["now", "first", "second", "undated", "new", "old"]
 
 
 @pytest.mark.slow

@@ -192,12 +192,13 @@ class _Forest:
         num_tokens = 0
         for place, i in enumerate(members):
             text = self.texts[i]
-            kept = int(self.shared[i]) - header if place else 0
-            ends[path[kept:]] = num_tokens
-            new = text.tokens[header + kept :]
+            num_shared = int(self.shared[i]) - header if place else 0
+            ends[path[num_shared:]] = num_tokens
+            new = text.tokens[header + num_shared :]
             tokens.append(new)
-            positions.append(np.arange(header + kept, len(text.tokens)))
-            path = np.concatenate([path[:kept], np.arange(num_tokens, num_tokens + len(new))])
+            positions.append(np.arange(header + num_shared, len(text.tokens)))
+            new_path = np.arange(num_tokens, num_tokens + len(new))
+            path = np.concatenate([path[:num_shared], new_path])
             num_tokens += len(new)
             slots = path[text.first_scored - header :]
             spans.append(ScoredSpan(self.numbers[i], slots, text.targets))

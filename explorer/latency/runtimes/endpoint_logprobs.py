@@ -268,7 +268,7 @@ def _read_echo(reply: Mapping[str, Any], num_tokens: int) -> _EchoReply:
         logprobs = reply["choices"][0]["logprobs"]
         tokens, tops = logprobs["tokens"], logprobs["top_logprobs"]
         if len(tops) != len(tokens) or not all(isinstance(token, str) for token in tokens):
-            raise ValueError("a token a position")
+            raise ValueError("expected one token per position")
         likely = [_logprobs(top) for top in tops[1:]]
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         excerpt = json.dumps(reply)[:80]
@@ -322,7 +322,7 @@ async def _first_done(
 
 
 async def _cancelled(tasks: Mapping["asyncio.Task[ScoredPrompt]", int]) -> None:
-    """Cancel the tasks that nobody waits for any more."""
+    """Cancel tasks whose results are no longer needed."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

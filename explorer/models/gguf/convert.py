@@ -160,9 +160,9 @@ def _add_shape(writer: gguf.GGUFWriter, loaded: Loaded) -> None:
     writer.add_rope_freq_base(float(_rope(config).get("rope_theta", 10_000.0)))
     writer.add_layer_norm_rms_eps(float(config.rms_norm_eps))
     writer.add_vocab_size(int(config.vocab_size))
-    kept = getattr(config, KEPT_LAYERS, None)
-    if kept:
-        writer.add_array(KEPT_KEY, [int(layer) for layer in kept])
+    kept_layers = getattr(config, KEPT_LAYERS, None)
+    if kept_layers:
+        writer.add_array(KEPT_KEY, [int(layer) for layer in kept_layers])
 
 
 def _rope(config: Any) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def gguf_facts(name: str, path: Path) -> ModelFacts:
     kind = LlamaFileType(int(fields["general.file_type"].contents())).name
     # Tables of rotary frequencies are not parameters.
     weights = [tensor for tensor in reader.tensors if not tensor.name.startswith("rope")]
-    kept = fields.get(KEPT_KEY)
+    kept_layers = fields.get(KEPT_KEY)
     return ModelFacts(
         name=name,
         fingerprint=fingerprint(path),
@@ -44,7 +44,7 @@ def gguf_facts(name: str, path: Path) -> ModelFacts:
         context_tokens=number("context_length"),
         dtype=kind.removeprefix("MOSTLY_").removeprefix("ALL_").lower(),
         weight_bytes=sum(int(tensor.n_bytes) for tensor in weights),
-        kept_layers=[int(layer) for layer in kept.contents()] if kept else None,
+        kept_layers=[int(layer) for layer in kept_layers.contents()] if kept_layers else None,
     )
 
 

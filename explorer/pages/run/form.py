@@ -49,15 +49,15 @@ def study_form(root: Path, snapshot: Snapshot) -> SweepSpec | RunSpec:
         BadInput: The form does not describe a valid study.
     """
     head = students_form.teacher_and_students(root, snapshot)
-    elsewhere = outside_torch(head["teacher"])
-    training = dict(training_form.NO_TRAINING) if elsewhere else training_form.corpus_and_signal()
+    outside = outside_torch(head["teacher"])
+    training = dict(training_form.NO_TRAINING) if outside else training_form.corpus_and_signal()
     evaluation: dict[str, Any] | None = None
-    if elsewhere != "endpoint":
+    if outside != "endpoint":
         evaluation = evaluation_form.tasks_and_limit(snapshot)
     elif endpoint_form.evaluation_wanted():
         evaluation = evaluation_form.tasks_and_limit(snapshot)
         evaluation |= endpoint_form.endpoint_fields(root, head["teacher"], evaluation["tasks"])
-    formats = {} if elsewhere else latency_form.formats()
+    formats = {} if outside else latency_form.formats()
     with st.expander("Layers, training, timing, device"):
         details = training_form.training_details(head["kind"], training.get("method"))
         timing = latency_form.timing()

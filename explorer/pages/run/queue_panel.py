@@ -147,8 +147,8 @@ def _result(root: Path, runs: pd.DataFrame) -> str:
         return text_format.md(str(error))
     parts = []
     if run["role"] == "student" and is_known(run["retention"]):
-        kept = numbers.percent(run["retention"], run["retention_low"], run["retention_high"])
-        parts.append(f"keeps {kept}")
+        share = numbers.percent(run["retention"], run["retention_low"], run["retention_high"])
+        parts.append(f"keeps {share}")
     if is_known(run["tpot_ms"]):
         tpot = f"{numbers.milliseconds(run['tpot_ms'])} per token"
         was_busy = run["machine_busy"]

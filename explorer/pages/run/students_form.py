@@ -27,11 +27,12 @@ CHOICES = {
     "uniform": "Evenly",
     "greedy": "Greedily, by KL (slow)",
 }
-ELSEWHERE = {
+OUTSIDE_TORCH_NOTES = {
     "endpoint": "The server's model is timed as it is served, and evaluated if you like. The API "
     "key is read from EXPLORER_ENDPOINT_KEY on the machine that runs the job. To train students "
     "from this teacher, edit the study as YAML: they start from another model (docs/distill.md).",
-    "llamacpp": "A GGUF file is evaluated and timed in llama.cpp. It can't teach students.",
+    "llamacpp": "A GGUF file is evaluated and timed in llama.cpp. Students cannot be "
+    "trained from it.",
 }
 COLUMN_WIDTHS = [3, 2]
 
@@ -53,9 +54,9 @@ def teacher_and_students(root: Path, snapshot: Snapshot) -> dict[str, Any]:
     )
     name = right.text_input("Name", "my-study", key="run_name", max_chars=60, help=HELP["name"])
     fields = {"teacher": (teacher or "").strip(), "name": name.strip(), "kind": "depth"}
-    elsewhere = outside_torch(fields["teacher"])
-    if elsewhere:
-        st.caption(ELSEWHERE[elsewhere])
+    outside = outside_torch(fields["teacher"])
+    if outside:
+        st.caption(OUTSIDE_TORCH_NOTES[outside])
         return {**fields, "sizes": [], "start_from": None}
     fields["kind"] = st.segmented_control(
         "Students",

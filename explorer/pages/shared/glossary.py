@@ -310,8 +310,9 @@ TERMS = {
         "more than log(1 / skew). 0 is plain KL."
     ),
     "tune": (
-        "Trains every variant briefly, then the better ones longer. The lowest KL to the teacher "
-        "on held-out text wins. Trainings run in parallel where the queue has room."
+        "A tournament is a search by successive halving: every variant trains briefly, the better "
+        "ones train longer, and the lowest KL to the teacher on held-out text wins. Trainings run "
+        "in parallel where the queue has room."
     ),
     "tune_run": "The student to improve; its own settings take part as one variant.",
     "tune_rounds": "Number of rounds. The last one trains on the full budget.",
