@@ -96,7 +96,7 @@ def task(name: str, config: dict[str, Any]) -> ConfigurableTask:
     spec = importlib.util.spec_from_file_location("data", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    with task_loading.quiet():
+    with task_loading.quiet_lm_eval():
         return ConfigurableTask(
             config={
                 "task": name,
@@ -112,7 +112,7 @@ def task(name: str, config: dict[str, Any]) -> ConfigurableTask:
 def evaluate(lm: Any, name: str, one: ConfigurableTask, documents: range) -> tuple[float, list]:
     """Seconds, and the samples in the order of their documents."""
     began = time.monotonic()
-    with task_loading.quiet():
+    with task_loading.quiet_lm_eval():
         found = evaluator.evaluate(
             lm, {"tasks": {name: one}}, samples={name: list(documents)}, bootstrap_iters=0
         )

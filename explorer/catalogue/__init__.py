@@ -1,8 +1,8 @@
-"""Dated facts with their sources, and the user's own corrections to them.
+"""Published facts with dates and sources, and the user's own prices.
 
-load.py         reads a table of the catalogue
-rows.py         what a row of each table may hold
-check.py        whether the tables hold what they promise
+load.py         reads a table as a data frame
+rows.py         the columns of each table, with their types and ranges
+check.py        checks rows, dates, sources, references and arithmetic
 prices.py       what devices cost per hour
 api_prices.py   what APIs charge per token
 """

@@ -1,7 +1,7 @@
-"""What APIs ask for tokens: the catalogue's dated prices, genai-prices, and the user's own.
+"""What APIs charge for tokens: the catalogue's dated prices, genai-prices, the user's own.
 
-genai-prices finds models by loose names, so what it found is compared with what was asked
-for: another model's price is refused, never shown.
+genai-prices matches model names loosely. Its result is compared with the requested name, and
+another model's price is refused.
 """
 
 import datetime
@@ -28,13 +28,13 @@ PACKAGE = "genai-prices"
 
 
 class ApiPrice(Spec):
-    """Dollars of a model's million tokens at one seller, with where and when they were seen."""
+    """A seller's price per million tokens of a model, with its date and source."""
 
     provider: str
     model: str
-    """As the seller names it."""
+    """The seller's name for the model."""
     input_usd_per_mtok: float
-    """US dollars, 0 or more."""
+    """US dollars per million prompt tokens, 0 or more."""
     output_usd_per_mtok: float
     date_seen: str = ""
     source_url: str = ""
@@ -43,7 +43,7 @@ class ApiPrice(Spec):
     @pydantic.field_validator("input_usd_per_mtok", "output_usd_per_mtok", mode="before")
     @classmethod
     def _dollars(cls, value: Any) -> Any:
-        """An amount as the price book takes it; 0 is a price too."""
+        """Parse an amount like the price book does, but allow 0."""
         if value in (0, "0"):
             return 0.0
         try:
@@ -56,23 +56,23 @@ class ApiPrice(Spec):
 
     @property
     def name(self) -> str:
-        """`openai/gpt-4o-mini`, which names an offer."""
+        """The offer's name, such as `openai/gpt-4o-mini`."""
         return f"{self.provider}/{self.model}"
 
     def of(self, usage: Usage) -> float:
-        """US dollars for this usage. Reasoning counts as output."""
-        asked = usage.prompt_tokens * self.input_usd_per_mtok
-        return (asked + usage.output_tokens * self.output_usd_per_mtok) / 1e6
+        """US dollars for this usage. Reasoning tokens count as output."""
+        input_cost = usage.prompt_tokens * self.input_usd_per_mtok
+        return (input_cost + usage.output_tokens * self.output_usd_per_mtok) / 1e6
 
     def in_words(self) -> str:
-        """Where the price is from, in one line."""
+        """The price's name, date and note, in one line."""
         parts = [self.name, f"seen {self.date_seen}" if self.date_seen else "", self.note]
         return ", ".join(part for part in parts if part)
 
 
-def book() -> list[ApiPrice]:
+def catalogue_prices() -> list[ApiPrice]:
     """The catalogue's prices, the cheapest output first."""
-    rows = load.table("api_prices").sort_values("output_usd_per_m", kind="stable")
+    rows = load.load_table("api_prices").sort_values("output_usd_per_m", kind="stable")
     return [
         ApiPrice(
             provider=row["provider"],
@@ -87,21 +87,21 @@ def book() -> list[ApiPrice]:
     ]
 
 
-def lookup(name: str, today: datetime.date | None = None) -> ApiPrice:
-    """The price of `provider/model` in genai-prices, whose data lie in the package.
+def look_up_price(name: str, today: datetime.date | None = None) -> ApiPrice:
+    """Look up the price of `provider/model` in genai-prices, which ships its data.
 
-    If it depends on the hour, the highest of the day: a price looked up at night must not look
-    cheap to somebody who sends requests by day.
+    Where the price depends on the hour, returns the highest of the day, so that a lookup at
+    night does not understate the cost of requests by day.
 
     Raises:
-        BadInput: No such provider or model, or it found the price of another model.
+        BadInput: genai-prices does not know the provider or model, or matched another model.
     """
-    from genai_prices import Usage, calc_price  # a fifth of a second, and only for this
+    from genai_prices import Usage, calc_price  # takes 0.2 s, so only here
 
     provider, _, model = name.strip().partition("/")
     if not model:
-        raise BadInput(f"Name an API's model as provider/model, as in openai/gpt-5, got {name!r}.")
-    # A short request: a million tokens would be priced as a long context.
+        raise BadInput(f"Write an API's model as provider/model, as in openai/gpt-5, got {name!r}.")
+    # A short request: a million tokens would count as a long context.
     short = Usage(input_tokens=1_000, output_tokens=1_000)
     day = today or datetime.datetime.now(datetime.UTC).date()
     half_hours = [
@@ -115,30 +115,30 @@ def lookup(name: str, today: datetime.date | None = None) -> ApiPrice:
             for when in half_hours
         ]
     except LookupError as error:
-        raise BadInput(f"{PACKAGE} knows no {name}: {error}. Give your own price.") from error
-    found = max(by_hour, key=lambda one: one.total_price)
-    varies = len({one.total_price for one in by_hour}) > 1
-    if found.model.id != model:
+        raise BadInput(f"{PACKAGE} does not know {name}: {error}. Give your own price.") from error
+    highest = max(by_hour, key=lambda price: price.total_price)
+    varies = len({price.total_price for price in by_hour}) > 1
+    if highest.model.id != model:
         raise BadInput(
-            f"{PACKAGE} has no price of {name}; the nearest name it has is {found.model.id!r}. "
-            "Ask for that one, or give your own price."
+            f"{PACKAGE} has no price for {name}; its nearest match is {highest.model.id!r}. "
+            "Use that name, or give your own price."
         )
     return ApiPrice(
         provider=provider,
         model=model,
-        input_usd_per_mtok=float(1000 * found.input_price),
-        output_usd_per_mtok=float(1000 * found.output_price),
+        input_usd_per_mtok=float(1000 * highest.input_price),
+        output_usd_per_mtok=float(1000 * highest.output_price),
         date_seen=data_date(day),
         source_url="https://github.com/pydantic/genai-prices",
         note=f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"
-        + (", the dearest hours of the day" if varies else ""),
+        + (", the most expensive hours of the day" if varies else ""),
     )
 
 
 def data_date(today: datetime.date | None = None) -> str:
-    """How new the data of genai-prices are at least: its newest price in force began then.
+    """The latest start date of a price in genai-prices, as an ISO date; empty if it has none.
 
-    The package names no day of its own.
+    Its data are at least as new as this. The package states no date itself.
     """
     from genai_prices.data import providers
     from genai_prices.types import StartDateConstraint
@@ -157,10 +157,10 @@ def data_date(today: datetime.date | None = None) -> str:
 
 
 def read_overrides(path: Path) -> list[ApiPrice]:
-    """The user's own prices; none when there is no file.
+    """Read the user's own prices; an empty list if there is no file.
 
     Raises:
-        BadInput: The file cannot be read, or holds something that is no price.
+        BadInput: The file can't be read, or has an invalid price.
     """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -175,106 +175,110 @@ def read_overrides(path: Path) -> list[ApiPrice]:
     return [_own(str(name), entry, str(path)) for name, entry in (data or {}).items()]
 
 
-def offers(root: Path) -> list[ApiPrice]:
-    """The user's own prices of a store, then the catalogue's that they do not replace."""
+def known_prices(root: Path) -> list[ApiPrice]:
+    """The user's own prices in a store, then the catalogue's prices that they don't replace."""
     own = read_overrides(root / OVERRIDES)
-    named = {one.name for one in own}
-    return [*own, *(one for one in book() if one.name not in named)]
+    names = {price.name for price in own}
+    return [*own, *(price for price in catalogue_prices() if price.name not in names)]
 
 
-def of_endpoint(root: Path, url: str, model: str) -> ApiPrice | None:
-    """What a model costs at an endpoint; None if no price is known.
+def endpoint_price(root: Path, url: str, model: str) -> ApiPrice | None:
+    """The price of a model at an endpoint; None if unknown.
 
-    The user's own price stands under the endpoint's host or under the seller's name, as in
-    `127.0.0.1:8000/my-model` or `openai/gpt-5`; else genai-prices knows sellers by their address.
+    The user's own price comes first. Its key is the endpoint's host or the seller's name, as in
+    `127.0.0.1:8000/my-model` or `openai/gpt-5`. Otherwise genai-prices identifies the seller by
+    the address.
 
     Args:
         root: The store, for the user's own prices.
         url: The endpoint's address.
-        model: As the endpoint names it.
+        model: The endpoint's name for the model.
     """
     seller = _seller(url)
-    for one in read_overrides(root / OVERRIDES):
-        if one.model == model and one.provider in (urlsplit(url).netloc, seller):
-            return one
+    for price in read_overrides(root / OVERRIDES):
+        if price.model == model and price.provider in (urlsplit(url).netloc, seller):
+            return price
     if seller is None:
         return None
     try:
-        return lookup(f"{seller}/{model}")
+        return look_up_price(f"{seller}/{model}")
     except BadInput:
         return None
 
 
 def _seller(url: str) -> str | None:
-    """genai-prices' name of who sells at this address."""
+    """genai-prices' name for the seller at this address; None if unknown or local."""
     from genai_prices.data import providers
 
     host = urlsplit(url).hostname or ""
     if host in ("localhost", "127.0.0.1", "::1"):
         return None
-    return next((one.id for one in providers if re.match(one.api_pattern, url)), None)
+    return next((seller.id for seller in providers if re.match(seller.api_pattern, url)), None)
 
 
-def ahead_in_words(ahead: Usage, price: ApiPrice | None) -> str:
-    """An estimate in one sentence, without and with the answers at their longest."""
+def estimate_message(expected: Usage, price: ApiPrice | None) -> str:
+    """A sentence with the expected usage, and its cost without answers and with the longest."""
     tokens = (
-        f"About {ahead.num_replies:,} requests with {ahead.prompt_tokens:,} tokens, and answers of "
-        f"{ahead.output_tokens:,} tokens at most"
+        f"About {expected.num_replies:,} requests with {expected.prompt_tokens:,} tokens, and "
+        f"answers of {expected.output_tokens:,} tokens at most"
     )
     if price is None:
         return f"{tokens}; no price is known."
-    least = price.of(ahead.model_copy(update={"output_tokens": 0}))
-    return f"{tokens}: ${least:.2g} to ${price.of(ahead):.2g} ({price.in_words()})."
+    least = price.of(expected.model_copy(update={"output_tokens": 0}))
+    return f"{tokens}: ${least:.2g} to ${price.of(expected):.2g} ({price.in_words()})."
 
 
-def affordable(
-    ahead: Usage, price: ApiPrice | None, api: ApiSpec, where: Endpoint, root: Path
+def refuse_above_budget(
+    expected: Usage, price: ApiPrice | None, api: ApiSpec, where: Endpoint, root: Path
 ) -> None:
-    """Refuse what may cost more than the spec allows.
+    """Refuse requests that may cost more than the spec's `max_usd`, before any is sent.
 
     Raises:
-        BadInput: It may, or no price is known; nothing was asked yet.
+        BadInput: They may cost more, or no price is known.
     """
     if api.max_usd is None:
         return
     if price is None:
         raise BadInput(
             f"capability.api.max_usd is set, but no price of {where.model} at {where.host} is "
-            f"known. Write it into {root / OVERRIDES} as {where.host}/{where.model}, or remove "
+            f"known. Add it to {root / OVERRIDES} as {where.host}/{where.model}, or remove "
             "max_usd."
         )
-    if price.of(ahead) > api.max_usd:
+    if price.of(expected) > api.max_usd:
         raise BadInput(
-            f"{ahead_in_words(ahead, price)} That may be more than capability.api.max_usd, "
-            f"{api.max_usd:g}: nothing was asked. Ask for less, or raise max_usd."
+            f"{estimate_message(expected, price)} That may exceed capability.api.max_usd, "
+            f"{api.max_usd:g}. No request was sent. Ask for fewer requests, or raise max_usd."
         )
 
 
-def spent(record: RunRecord, root: Path) -> str | None:
-    """What a run used of an API, in one sentence; None if its models ran here.
+def run_usage_message(record: RunRecord, root: Path) -> str | None:
+    """A sentence on a run's API usage and cost; None if it used no API.
 
-    Its tasks, or its teacher's targets. A price is that of now: a new one needs no new run.
+    Covers the run's evaluation or its teacher's targets. Uses today's price, not the price on
+    the day of the run.
     """
     targets = record.distillation.targets if record.distillation else None
-    found = [part.usage for part in (record.capability, targets) if part and part.usage]
-    if not found:
+    usages = [part.usage for part in (record.capability, targets) if part and part.usage]
+    if not usages:
         return None
-    (usage,) = found
+    (usage,) = usages
     where = endpoint.parse_endpoint(record.spec.teacher)
-    return spent_in_words(usage, of_endpoint(root, where.url, where.model))
+    return usage_message(usage, endpoint_price(root, where.url, where.model))
 
 
-def spent_in_words(usage: Usage, price: ApiPrice | None) -> str:
-    """What an API counted in one sentence, and what that cost."""
-    thoughts = f" ({usage.reasoning_tokens:,} of them thoughts)" if usage.reasoning_tokens else ""
-    silent = f"; {usage.num_uncounted:,} replies were not counted" if usage.num_uncounted else ""
-    said = (
+def usage_message(usage: Usage, price: ApiPrice | None) -> str:
+    """A sentence with the tokens that an API counted, and their cost."""
+    reasoning = f" ({usage.reasoning_tokens:,} of them reasoning)" if usage.reasoning_tokens else ""
+    uncounted = (
+        f"; {usage.num_uncounted:,} replies without a token count" if usage.num_uncounted else ""
+    )
+    counts = (
         f"{usage.num_replies:,} replies, {usage.prompt_tokens:,} tokens read, "
-        f"{usage.output_tokens:,} written{thoughts}{silent}"
+        f"{usage.output_tokens:,} written{reasoning}{uncounted}"
     )
     if price is None:
-        return f"{said}; no price is known."
-    return f"{said}: ${price.of(usage):.3g} ({price.in_words()})."
+        return f"{counts}; no price is known."
+    return f"{counts}: ${price.of(usage):.3g} ({price.in_words()})."
 
 
 def _own(name: str, entry: Any, source: str) -> ApiPrice:

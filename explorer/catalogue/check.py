@@ -1,4 +1,4 @@
-"""Whether the catalogue holds what it promises: rows, sources, dates, references, arithmetic.
+"""Checks the catalogue: rows, sources, dates, references between tables, and arithmetic.
 
 explorer catalogue check
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from explorer.catalogue import load
-from explorer.catalogue.rows import TABLES, UNDATED, day
+from explorer.catalogue.rows import TABLES, UNDATED, first_day
 from explorer.errors import BadInput
 from explorer.records.rows import row_dicts
 
@@ -27,7 +27,7 @@ KEYS = {
     "shapes": ["model"],
     "deployments": ["model", "hardware"],
 }
-"""Columns that name a row; the price book may quote one offer on several days."""
+"""The columns that identify a row. The price book has no key: an offer may recur on other days."""
 REFERENCES = [
     ("scores", "model", "models", "model"),
     ("scores", "table_id", "tables", "table_id"),
@@ -41,49 +41,52 @@ REFERENCES = [
     ("deployments", "model", "models", "model"),
     ("deployments", "hardware", "hardware_specs", "hardware"),
 ]
-"""Table and column, and the table and column in which each of its values must be."""
+"""Table and column, then the table and column that must contain each of its values."""
 PARENT = "(parent) "
-"""Begins the name of a model that is priced but has no score of its own."""
+"""Prefix of models that have prices but no scores."""
 MEAN_TOLERANCE_PCT = 0.1
-"""A mean was written with one digit after the point."""
+"""The published means are rounded to one decimal place."""
 SPECS = ("memory_gb", "mem_bandwidth_gb_s", "dense_bf16_tflops", "tdp_w")
 
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """What a check of the catalogue found."""
+    """The result of a check: row counts, errors and remarks."""
 
     num_rows: dict[str, int]
     faults: list[str]
-    """What must be mended."""
+    """Errors that must be fixed."""
     notes: list[str]
-    """What a reader should know; nothing is wrong with the file."""
+    """Limits of the data that a reader should know; the files are correct."""
 
 
-def check(folder: Path = load.FOLDER, today: datetime.date | None = None) -> Findings:
-    """Look at every row of every table.
+def check_catalogue(folder: Path = load.FOLDER, today: datetime.date | None = None) -> Findings:
+    """Check every row of every table, and that the tables agree with each other.
 
     Args:
-        folder: Where the tables are.
-        today: No date may be later; None is the clock's.
+        folder: The folder of the tables.
+        today: The latest date allowed; None for the current date.
+
+    Raises:
+        DamagedStore: A table is missing or can't be read.
     """
     today = today or datetime.datetime.now(datetime.UTC).date()
     faults: list[str] = []
     notes: list[str] = []
     num_rows = {}
     for name in TABLES:
-        rows = load.texts(name, folder)
+        rows = load.read_table_text(name, folder)
         num_rows[name] = len(rows)
         if not rows:
-            faults.append(f"{name}.csv holds no row.")
+            faults.append(f"{name}.csv has no rows.")
         faults += _rows(name, rows, today)
         undated = sum(any(UNDATED in row.get(column, "") for column in DATES) for row in rows)
         if undated:
             notes.append(f"{name}.csv: {undated} of {len(rows)} rows have no date in their source.")
     if faults:
-        # What refers to a broken row would only repeat its fault.
+        # The later checks would only repeat the faults of broken rows.
         return Findings(num_rows, faults, notes)
-    frames = {name: load.table(name, folder) for name in TABLES}
+    frames = {name: load.load_table(name, folder) for name in TABLES}
     faults += _references(frames)
     faults += _specs_agree(frames)
     more_faults, more_notes = _means(frames)
@@ -91,13 +94,13 @@ def check(folder: Path = load.FOLDER, today: datetime.date | None = None) -> Fin
     unknown = frames["api_prices"].loc[~parents, "catalogue_model"]
     faults += _missing("api_prices", "catalogue_model", unknown, frames["models"]["model"])
     if parents.any():
-        who = ", ".join(frames["api_prices"].loc[parents, "provider_model_id"])
-        notes.append(f"api_prices.csv: {who} are priced but have no scores.")
+        models = ", ".join(frames["api_prices"].loc[parents, "provider_model_id"])
+        notes.append(f"api_prices.csv: {models} have prices but no scores.")
     return Findings(num_rows, faults + more_faults, notes + more_notes)
 
 
 def _rows(name: str, rows: list[dict[str, str]], today: datetime.date) -> list[str]:
-    """Faults of single rows: what they hold, whether one came twice, dates to come."""
+    """Faults of single rows: invalid values, duplicates and future dates."""
     faults = []
     seen: set[tuple[str | None, ...]] = set()
     for line, row in enumerate(rows, start=2):
@@ -108,19 +111,19 @@ def _rows(name: str, rows: list[dict[str, str]], today: datetime.date) -> list[s
             faults.append(str(error))
             continue
         for column in DATES:
-            known = day(row.get(column, ""))
+            known = first_day(row.get(column, ""))
             if known is not None and known > today:
-                faults.append(f"{where}: {column} is {row[column]}, which is still to come.")
+                faults.append(f"{where}: {column} is {row[column]}, which is in the future.")
         if name in KEYS:
             key = tuple(row.get(column) for column in KEYS[name])
             if key in seen:
-                faults.append(f"{where}: {', '.join(map(str, key))} is there twice.")
+                faults.append(f"{where}: {', '.join(map(str, key))} is a duplicate.")
             seen.add(key)
     return faults
 
 
 def _references(frames: dict[str, pd.DataFrame]) -> list[str]:
-    """What a table names must be in the other table."""
+    """Values that refer to another table but are not in it."""
     faults = []
     for name, column, other, other_column in REFERENCES:
         faults += _missing(name, column, frames[name][column], frames[other][other_column], other)
@@ -135,13 +138,13 @@ def _missing(
 
 
 def _specs_agree(frames: dict[str, pd.DataFrame]) -> list[str]:
-    """The price book repeats what devices can do; both files must say the same."""
+    """Device specifications on which hardware.csv and hardware_specs.csv disagree."""
     merged = frames["hardware"].merge(frames["hardware_specs"], on="hardware", suffixes=("", "_"))
     faults = []
     for column in SPECS:
         differ = merged[column].notna() & (merged[column] != merged[f"{column}_"])
         faults += [
-            f"hardware.csv says {column} {row[column]:g} of {row['hardware']}, "
+            f"hardware.csv gives {row['hardware']} {column} {row[column]:g}, "
             f"hardware_specs.csv {'nothing' if row[f'{column}_'] is None else row[f'{column}_']}."
             for row in row_dicts(merged[differ])
         ]
@@ -149,9 +152,9 @@ def _specs_agree(frames: dict[str, pd.DataFrame]) -> list[str]:
 
 
 def _means(frames: dict[str, pd.DataFrame]) -> tuple[list[str], list[str]]:
-    """The means written in pairs.csv, computed again from scores.csv.
+    """Recompute the means in pairs.csv from scores.csv. Returns faults and notes.
 
-    They were taken whatever the setting, so this does so too; `analysis.published` does not.
+    The published means ignore settings, so this check does too; `analysis.published` does not.
     """
     faults, notes = [], []
     scores = frames["scores"][frames["scores"]["unit"] != "Elo"]
@@ -160,10 +163,10 @@ def _means(frames: dict[str, pd.DataFrame]) -> tuple[list[str], list[str]]:
         both = table[table["model"] == pair["student"]].merge(
             table[table["model"] == pair["compared_to"]], on="benchmark", suffixes=("", "_teacher")
         )
-        who = f"pairs.csv: {pair['student']} to {pair['compared_to']} in {pair['table_id']}"
+        where = f"pairs.csv: {pair['student']} to {pair['compared_to']} in {pair['table_id']}"
         if len(both) != pair["n_benchmarks"]:
             faults.append(
-                f"{who} is said to share {pair['n_benchmarks']} benchmarks, but scores.csv has "
+                f"{where} is said to share {pair['n_benchmarks']} benchmarks, but scores.csv has "
                 f"{len(both)}."
             )
             continue
@@ -172,9 +175,11 @@ def _means(frames: dict[str, pd.DataFrame]) -> tuple[list[str], list[str]]:
         mean_pct = 100 * float(ratio.mean())
         if abs(mean_pct - pair["mean_pct"]) > MEAN_TOLERANCE_PCT:
             faults.append(
-                f"{who} is said to keep {pair['mean_pct']} %, but the scores give {mean_pct:.2f}."
+                f"{where} is said to keep {pair['mean_pct']} %, but the scores give {mean_pct:.2f}."
             )
         settings = both.loc[both["setting"] != both["setting_teacher"], "benchmark"]
         if len(settings):
-            notes.append(f"{who}: the settings of {', '.join(settings)} differ; it is not counted.")
+            notes.append(
+                f"{where}: the settings of {', '.join(settings)} differ; not counted as retention."
+            )
     return faults, notes

@@ -1,6 +1,6 @@
-"""The catalogue's tables as frames, each read once.
+"""Reads the catalogue's tables as data frames. Each file is read once.
 
-load.table("scores")   # 1,615 published scores
+load.load_table("scores")   # 1,615 published scores
 """
 
 import csv
@@ -15,11 +15,11 @@ from explorer.errors import DamagedStore
 FOLDER = Path(__file__).parent
 
 
-def table(name: str, folder: Path = FOLDER) -> pd.DataFrame:
-    """One table, a fresh frame each time: see `rows` for its columns.
+def load_table(name: str, folder: Path = FOLDER) -> pd.DataFrame:
+    """Return a copy of a table; `catalogue.rows` describes the columns.
 
     Raises:
-        DamagedStore: The file is missing or is no table.
+        DamagedStore: The file is missing or not a CSV table.
     """
     return _read(name, folder).copy()
 
@@ -33,8 +33,12 @@ def _read(name: str, folder: Path) -> pd.DataFrame:
         raise DamagedStore(f"Could not read the catalogue's {path.name}: {error}") from error
 
 
-def texts(name: str, folder: Path = FOLDER) -> list[dict[str, str]]:
-    """The rows of a table as they are written, an empty cell left out."""
+def read_table_text(name: str, folder: Path = FOLDER) -> list[dict[str, str]]:
+    """The rows of a table as text, without empty cells.
+
+    Raises:
+        DamagedStore: The file is missing or is not UTF-8.
+    """
     path = folder / f"{name}.csv"
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -45,5 +49,5 @@ def texts(name: str, folder: Path = FOLDER) -> list[dict[str, str]]:
 
 
 def all_tables(folder: Path = FOLDER) -> dict[str, pd.DataFrame]:
-    """Every table by its name."""
-    return {name: table(name, folder) for name in TABLES}
+    """All tables by name."""
+    return {name: load_table(name, folder) for name in TABLES}

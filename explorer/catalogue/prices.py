@@ -1,7 +1,7 @@
 """What devices cost per hour: a dated price book with sources, and the user's own prices.
 
-The book suggests; only a price that the user took or wrote is used, from prices.yaml in
-the results folder. A device without one has no price, and nothing is invented.
+The book only suggests prices. The explorer uses a price once the user has chosen or typed it;
+prices.yaml in the results folder holds these. Other devices have no price.
 """
 
 import math
@@ -24,31 +24,31 @@ BOOK = Path(__file__).with_name("hardware.csv")
 OVERRIDES = "prices.yaml"
 GPU_WORDS = re.compile(r"nvidia|geforce|tesla|quadro|instinct|radeon|\bgpu\b", re.IGNORECASE)
 OTHER_PARTS = {"laptop", "mig", "nvl", "max", "d"}
-"""Words that make a GPU another part than the one without them."""
+"""Words in a GPU's name that make it a different part."""
 
 
 class Price(Spec):
-    """Dollars per hour of one device, with where and when they were seen."""
+    """Dollars per hour of one device, with date and source."""
 
     usd_per_hour: float
     """US dollars per hour of one device, above 0."""
     provider: str = "your own price"
-    """Who rents the device out."""
+    """The company that rents out the device."""
     instance: str = ""
     """The provider's name for the machine."""
     tier: str = ""
     """On-demand, spot and so on."""
     date_seen: str = ""
-    """Day on which the price was read."""
+    """The day on which the price was read."""
     source_url: str = ""
-    """Page or file on which it was read."""
+    """The page or file it was read from."""
     note: str = ""
-    """What limits the figure."""
+    """Limits of the figure."""
 
     @pydantic.field_validator("usd_per_hour", mode="before")
     @classmethod
     def _dollars(cls, value: Any) -> float:
-        """A number, or a text that is one with an optional dollar sign."""
+        """Accept a number, or a number as text with an optional dollar sign or USD."""
         if isinstance(value, str):
             text = re.sub(r"^\s*(US)?\$|\s*(USD|usd)?\s*$", "", value).strip()
             try:
@@ -65,26 +65,26 @@ class Price(Spec):
         return float(value)
 
     def in_words(self) -> str:
-        """Where the price is from, in one line."""
-        who = " ".join(part for part in (self.provider, self.instance, self.tier) if part)
+        """The price's provider, date and note, in one line."""
+        offer = " ".join(part for part in (self.provider, self.instance, self.tier) if part)
         when = f"seen {self.date_seen}" if self.date_seen else ""
-        return ", ".join(part for part in (who, when, self.note) if part)
+        return ", ".join(part for part in (offer, when, self.note) if part)
 
 
 def _expected() -> str:
     return "must be US dollars per hour above 0, as in 0.05; convert other currencies first"
 
 
-def book() -> pd.DataFrame:
-    """All rows of the price book, one device each: see hardware.csv for the columns."""
+def price_book() -> pd.DataFrame:
+    """All rows of the price book, with the columns of hardware.csv."""
     return pd.read_csv(BOOK)
 
 
-def suggest(device_name: str, num_cpus: int, book: pd.DataFrame) -> list[Price]:
-    """Rows of the book that describe this device, cheapest first.
+def suggest_prices(device_name: str, num_cpus: int, book: pd.DataFrame) -> list[Price]:
+    """Prices in the book that fit this device, cheapest first.
 
-    A GPU is found by its name; form factor and memory must fit where the book tells them
-    apart. Any other device is a machine of `num_cpus` processors, or of the next size up.
+    A GPU is matched by name, and by form factor and memory where the book distinguishes them.
+    Any other device counts as a machine with `num_cpus` processors or the next larger size.
     """
     fits = book["hardware"].map(lambda hardware: _is_gpu(device_name, hardware)).astype(bool)
     rows = book[(book["kind"] == "gpu") & fits]
@@ -95,16 +95,16 @@ def suggest(device_name: str, num_cpus: int, book: pd.DataFrame) -> list[Price]:
     return [_price(row) for row in row_dicts(rows)]
 
 
-def part(device_name: str, hardware: list[str]) -> str | None:
-    """The part of the catalogue that a driver's name means; None where it has none such."""
+def match_hardware(device_name: str, hardware: list[str]) -> str | None:
+    """The catalogue's name for the GPU that a driver reports; None if it has no such GPU."""
     return next((name for name in hardware if _is_gpu(device_name, name)), None)
 
 
 def read_overrides(path: Path) -> dict[str, Price]:
-    """The user's own prices by device name; none when there is no file.
+    """Read the user's own prices by device name; empty if there is no file.
 
     Raises:
-        BadInput: The file cannot be read, or holds something that is no price.
+        BadInput: The file can't be read, or has an invalid price.
     """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -128,11 +128,11 @@ def read_overrides(path: Path) -> dict[str, Price]:
 
 
 def write_override(path: Path, device_name: str, price: Price | None) -> None:
-    """Set the user's price of one device; None takes it away.
+    """Set the user's price of a device; None removes it.
 
     Raises:
-        BadInput: The device has no name, or the file already there cannot be read.
-        NoRoom: The file cannot be written.
+        BadInput: The device has no name, or the existing file can't be read.
+        NoRoom: The file can't be written.
     """
     if not device_name.strip():
         raise BadInput("A price needs the name of its device, as `explorer doctor` shows it.")
@@ -141,68 +141,72 @@ def write_override(path: Path, device_name: str, price: Price | None) -> None:
     if price is not None:
         prices[device_name] = price
     data = {
-        name: one.model_dump(exclude_defaults=True) | {"provider": one.provider}
-        for name, one in prices.items()
+        name: price.model_dump(exclude_defaults=True) | {"provider": price.provider}
+        for name, price in prices.items()
     }
     atomic.write_text(path, yaml.safe_dump(data, sort_keys=True, allow_unicode=True))
 
 
 def prices_for(runs: pd.DataFrame, root: Path) -> dict[str, Price]:
-    """The user's prices of the devices in these runs; a device without one is not in it."""
+    """The user's prices by device, for the devices of these runs that have one."""
     devices = set(runs["device_name"])
     overrides: Mapping[str, Price] = read_overrides(root / OVERRIDES)
     return {name: price for name, price in overrides.items() if name in devices}
 
 
-def devices(runs: pd.DataFrame, root: Path) -> list[tuple[str, Price | None, list[Price]]]:
-    """Each device of these runs: name, price if it has one, and the book's for such a device."""
-    known, rows = prices_for(runs, root), book()
-    # An imported run was made on a device that nobody named.
+def device_prices(runs: pd.DataFrame, root: Path) -> list[tuple[str, Price | None, list[Price]]]:
+    """Each device of these runs: name, the user's price or None, and the book's suggestions."""
+    known, rows = prices_for(runs, root), price_book()
+    # Imported runs may not name their device.
     named = runs[["device_name", "num_cpus"]].dropna().drop_duplicates()
     return [
-        (name, known.get(name), suggest(name, int(num_cpus), rows))
+        (name, known.get(name), suggest_prices(name, int(num_cpus), rows))
         for name, num_cpus in zip(named["device_name"], named["num_cpus"], strict=True)
     ]
 
 
 SETS = ("Your prices", "Cheapest listed", "Dearest listed")
-"""Price sets: what the user took or wrote, and the two ends of the price book."""
+"""The price sets: the user's own, and the lowest and highest in the price book."""
 
 
 def first_known(known: Mapping[str, Mapping[str, Price]]) -> str:
-    """The first of `SETS` in which a device has a price; the first where none has."""
+    """The first of `SETS` with a price for some device; the first of all if none has one."""
     return next((name for name in SETS if known[name]), SETS[0])
 
 
-def sets(runs: pd.DataFrame, root: Path) -> dict[str, dict[str, Price]]:
-    """Prices of the devices of these runs by price set; a device without one is left out."""
-    found: dict[str, dict[str, Price]] = {name: {} for name in SETS}
-    for device_name, known, suggested in devices(runs, root):
+def price_sets(runs: pd.DataFrame, root: Path) -> dict[str, dict[str, Price]]:
+    """Prices by price set and device, for these runs; devices without a price are left out."""
+    by_set: dict[str, dict[str, Price]] = {name: {} for name in SETS}
+    for device_name, known, suggested in device_prices(runs, root):
         if known is not None:
-            found[SETS[0]][device_name] = known
+            by_set[SETS[0]][device_name] = known
         if suggested:
-            found[SETS[1]][device_name], found[SETS[2]][device_name] = suggested[0], suggested[-1]
-    return found
+            by_set[SETS[1]][device_name], by_set[SETS[2]][device_name] = suggested[0], suggested[-1]
+    return by_set
 
 
-def own(typed: str, source: str) -> Price:
-    """The price a person typed, dated today; `source` names it where it is refused.
+def typed_price(typed: str, source: str) -> Price:
+    """Parse a price that the user typed, and date it today.
+
+    Args:
+        typed: US dollars per hour.
+        source: What to call the input in an error.
 
     Raises:
-        BadInput: It is no amount of US dollars above 0.
+        BadInput: Not an amount of US dollars above 0.
     """
     today = datetime.now(UTC).date().isoformat()
     return Price.parse({"usd_per_hour": typed, "date_seen": today}, source)
 
 
 def _is_gpu(device_name: str, hardware: str) -> bool:
-    """Whether a driver's name, as in `NVIDIA A100-SXM4-80GB`, is a part of the book."""
+    """Whether a driver's name like `NVIDIA A100-SXM4-80GB` means this part of the book."""
     words = set(re.split(r"[^a-z0-9]+", device_name.lower()))
     if words & OTHER_PARTS:
         return False
     for wanted in hardware.lower().split():
         if wanted == "sxm":
-            # The driver says only of PCIe cards that they are PCIe.
+            # Drivers mention the form factor only for PCIe cards.
             if "pcie" in words:
                 return False
         elif wanted not in words:

@@ -1,16 +1,16 @@
-"""What a row of each table of the catalogue may be: names, ranges, a source and a date.
+"""The schema of each catalogue table. Every row has a source, and most have a date.
 
 models.csv          a published model: size, method, teacher, whether that is disclosed
 scores.csv          a score of a model on a benchmark, in one table of one publisher
 tables.csv          the tables that the scores are from
-pairs.csv           a student, what it is compared with, and in which table
-chance.csv          what a guesser scores on a benchmark, where that is known
+pairs.csv           a student and the model it is compared with, in one table
+chance.csv          the score of random guessing on a benchmark, where known
 speeds.csv          a published speed of a student and of its teacher
-api_prices.csv      what an API asks for a model's tokens
+api_prices.csv      what an API charges for a model's tokens
 hardware.csv        what a device costs per hour
-hardware_specs.csv  what a device can do
-shapes.csv          what a model's memory of a token takes
-deployments.csv     on what others run a model
+hardware_specs.csv  a device's memory, bandwidth, compute and power
+shapes.csv          the size of a model's KV cache per token
+deployments.csv     hardware on which others run a model
 """
 
 import datetime
@@ -22,19 +22,22 @@ from pydantic import AfterValidator, Field
 from explorer.specs import Spec
 
 UNDATED = "undated"
-"""Begins, or is in brackets in, a date that the source does not give."""
+"""Marks a date that the source does not give, alone or in brackets."""
 
 
-def day(text: str) -> datetime.date | None:
-    """The last day that a date can mean: 2026-11-24, 2025-01, 2024-07/08 (report), 2019.
+def first_day(text: str) -> datetime.date | None:
+    """The first day of a date such as 2026-11-24, 2025-01, 2024-07/08 (report) or 2019.
 
-    None where the text has no date, or says itself that there is none.
+    None if the text does not start with a date.
+
+    Raises:
+        ValueError: There is no such day, as in 2026-02-30.
     """
-    found = re.match(r"(\d{4})(?:-(\d\d))?(?:-(\d\d))?", text)
-    if found is None:
+    match = re.match(r"(\d{4})(?:-(\d\d))?(?:-(\d\d))?", text)
+    if match is None:
         return None
-    year, month, date = (int(part) if part else None for part in found.groups())
-    assert year is not None, "the pattern has a year"
+    year, month, date = (int(part) if part else None for part in match.groups())
+    assert year is not None, "the pattern requires a year"
     if month is None:
         return datetime.date(year, 1, 1)
     return datetime.date(year, month, date or 1)
@@ -42,17 +45,17 @@ def day(text: str) -> datetime.date | None:
 
 def _dated(text: str) -> str:
     try:
-        known = day(text)
+        known = first_day(text)
     except ValueError as error:
-        raise ValueError(f"must be a day that there is, got {text!r}") from error
+        raise ValueError(f"must be a date that exists, got {text!r}") from error
     if known is None and UNDATED not in text:
-        raise ValueError(f"must begin with a date as in 2026-11-24, or say undated; got {text!r}")
+        raise ValueError(f"must begin with a date like 2026-11-24, or say undated; got {text!r}")
     return text
 
 
 def _web(text: str) -> str:
     if not re.match(r"https?://[^\s/]+\.[^\s/]+", text):
-        raise ValueError(f"must be an address that begins with http, got {text!r}")
+        raise ValueError(f"must be an address that starts with http:// or https://, got {text!r}")
     return text
 
 
@@ -70,9 +73,9 @@ class Model(Spec):
     org: Name
     role: Name
     params_total_b: Positive | None = None
-    """Billions of parameters; None where the publisher does not say."""
+    """Billions of parameters; None if not published."""
     params_active_b: Positive | None = None
-    """Billions that work on a token: fewer than all in a mixture of experts."""
+    """Billions of parameters active per token; below the total in a mixture of experts."""
     params_note: str | None = None
     hf_id: str | None = None
     hf_id_seen: str | None = None
@@ -103,22 +106,22 @@ class Score(Spec):
     unit: Literal["%", "Elo", "ppl", "score/10"]
     higher_is_better: bool
     seen_via: Name
-    """Whether the source itself was read, or a copy."""
+    """Whether the source itself was read or a copy of it."""
 
 
 class Table(Spec):
-    """A table from which scores are."""
+    """A published table of scores."""
 
     table_id: Name
     publisher: Name
-    """Who measured: all scores of a table come from one hand."""
+    """Who measured all scores of the table."""
     source_title: Name
     source_url: Url
     date_seen: Date
 
 
 class Pair(Spec):
-    """A student and the model that it is compared with, in one table."""
+    """A student and the model it is compared with, in the same table."""
 
     family: Name
     student: Name
@@ -126,7 +129,7 @@ class Pair(Spec):
     table_id: Name
     n_benchmarks: int = Field(gt=0)
     mean_pct: Positive
-    """Mean raw ratio in percent as the catalogue's authors computed it: the check repeats it."""
+    """Mean raw ratio in percent as first computed; `check_catalogue` recomputes it."""
     median_pct: Positive
     min_pct: Positive
     min_benchmark: Name
@@ -137,11 +140,11 @@ class Pair(Spec):
     method: Name
     teacher_disclosed: YesNo
     is_declared_teacher: YesNo
-    """Whether the publisher names this very model as the student's teacher."""
+    """Whether the publisher names exactly this model as the student's teacher."""
 
 
 class Chance(Spec):
-    """What a guesser scores on a benchmark."""
+    """The score of random guessing on a benchmark, as a fraction."""
 
     benchmark: Name
     chance: float = Field(ge=0, lt=1)
@@ -167,7 +170,7 @@ class Speed(Spec):
 
 
 class ApiPriceRow(Spec):
-    """What an API asks for a million tokens."""
+    """What an API charges per million tokens, in US dollars."""
 
     catalogue_model: Name
     provider: Name
@@ -208,14 +211,14 @@ class DevicePrice(Spec):
 
 
 class DeviceSpec(Spec):
-    """What a device can do."""
+    """A device's memory, bandwidth, compute and power."""
 
     hardware: Name
     kind: Literal["gpu", "cpu"]
     memory_gb: Positive
     mem_bandwidth_gb_s: Positive
     dense_bf16_tflops: Positive
-    """Without sparsity, which published peaks often count."""
+    """Without sparsity, which published peaks often include."""
     tdp_w: Positive | None = None
     spec_note: str | None = None
     spec_source_url: Url
@@ -225,19 +228,19 @@ class DeviceSpec(Spec):
 
 
 class Shape(Spec):
-    """What a model remembers of each token (its KV cache)."""
+    """The size of a model's KV cache per token."""
 
     model: Name
     num_layers: int = Field(gt=0)
     kv_values_per_layer: int = Field(gt=0)
-    """Numbers kept a token and layer."""
+    """Numbers stored per token and layer."""
     what: Name
     source_url: Url
     date_seen: Date
 
 
 class Deployment(Spec):
-    """On what others run a model."""
+    """Hardware on which others run a model."""
 
     model: Name
     hardware: Name
@@ -261,4 +264,4 @@ TABLES: dict[str, type[Spec]] = {
     "shapes": Shape,
     "deployments": Deployment,
 }
-"""Every table of the catalogue with what its rows may be."""
+"""The row type of every table."""

@@ -28,7 +28,7 @@ def _group() -> None:
 @catalogue.command()
 def check() -> None:
     """Check every row: source, date, names, ranges, references, arithmetic."""
-    from explorer.catalogue.check import check as check_catalogue
+    from explorer.catalogue.check import check_catalogue
 
     report = check_catalogue()
     for name, num_rows in report.num_rows.items():
@@ -65,7 +65,7 @@ def published(
     facts = published_retention.collect_published(load.all_tables(), bits=bits)
     if claims:
         for claim in check_claims.check_claims(
-            facts.rows, facts.fitted, load.table("speeds"), load.table("deployments")
+            facts.rows, facts.fitted, load.load_table("speeds"), load.load_table("deployments")
         ):
             console.print(
                 f"{claim.text}\n{claim.verdict}. {claim.why}", markup=False, soft_wrap=True
@@ -161,7 +161,7 @@ def fit(
     from explorer.analysis.tables import run_table
     from explorer.catalogue import load
 
-    sized = device_fit.sized_models(load.table("models"), load.table("shapes"))
+    sized = device_fit.sized_models(load.load_table("models"), load.load_table("shapes"))
     names = models or list(device_fit.EXAMPLE_MODELS)
     if run is not None:
         reached = _reached(run, run_tflops, run_bandwidth, results)
@@ -170,9 +170,9 @@ def fit(
     rows = device_fit.device_fit(
         device_fit.models_named(names, sized),
         device_fit.devices_named(
-            device or list(device_fit.EXAMPLE_DEVICES), load.table("hardware_specs")
+            device or list(device_fit.EXAMPLE_DEVICES), load.load_table("hardware_specs")
         ),
-        load.table("hardware"),
+        load.load_table("hardware"),
         concurrency=concurrency,
         prompt_tokens=prompt_tokens,
         output_tokens=output_tokens,
@@ -207,10 +207,10 @@ def _reached(
 
     root = root_of(results)
     row = frames.row(disk.load(root, disk.resolve_run_id(root, run)))
-    specs = load.table("hardware_specs")
+    specs = load.load_table("hardware_specs")
     # Imported runs name no device.
     device_name = row.get("device_name")
-    part = prices.part(device_name, specs["hardware"].tolist()) if device_name else None
+    part = prices.match_hardware(device_name, specs["hardware"].tolist()) if device_name else None
     if part is not None:
         known = row_dicts(specs[specs["hardware"] == part])[0]
         tflops = tflops or float(known["dense_bf16_tflops"])

@@ -74,13 +74,13 @@ def economics(
     if runs.empty:
         console.print("No timed runs yet. Start with: explorer demo")
         return
-    known = price_book.sets(runs, root)
+    known = price_book.price_sets(runs, root)
     price_set = sets[prices] if prices else price_book.first_known(known)
     book = known[price_set]
     offer = None
     if api is not None:
-        own = {price.name: price for price in api_prices.offers(root)}
-        offer = own.get(api) or api_prices.lookup(api)
+        own = {price.name: price for price in api_prices.known_prices(root)}
+        offer = own.get(api) or api_prices.look_up_price(api)
     timed_prompt, timed_output = unit_cost.common_lengths(runs)
     assumed = analysis.Assumptions(
         workload=Workload(

@@ -181,7 +181,7 @@ def show(
             )
     from explorer.catalogue import api_prices
 
-    if usage := api_prices.spent(record, root):
+    if usage := api_prices.run_usage_message(record, root):
         console.print(f"API usage: {usage}", markup=False)
     if record.latency and record.latency.own.curve:
         _print_load_levels(record.latency.own, wide)
@@ -362,9 +362,9 @@ def price(
     if device is not None:
         if usd_per_hour is None:
             raise BadInput(f"The price is missing, as in: explorer price {device!r} 0.05")
-        own = prices.own(usd_per_hour, f"the price of {device}")
+        own = prices.typed_price(usd_per_hour, f"the price of {device}")
         prices.write_override(root / prices.OVERRIDES, device, own)
-    for name, known, suggested in prices.devices(open_index(root).runs(), root):
+    for name, known, suggested in prices.device_prices(open_index(root).runs(), root):
         if known:
             print(f"{name}: ${known.usd_per_hour:g} per hour, {known.in_words()}")
             continue

@@ -198,7 +198,7 @@ def _price_from_the_book(root: Path) -> None:
     from explorer.catalogue import prices
 
     runs = open_index(root).runs()
-    for name, known, suggested in prices.devices(runs, root):
+    for name, known, suggested in prices.device_prices(runs, root):
         if known is None and suggested:
             prices.write_override(root / prices.OVERRIDES, name, suggested[0])
             console.print(

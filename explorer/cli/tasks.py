@@ -62,7 +62,7 @@ def list_tasks(
     root_of(results)
     if context.invoked_subcommand is not None:
         return
-    wanted = presets.preset(preset).tasks if preset else None
+    wanted = presets.find_preset(preset).tasks if preset else None
     tasks = task_index(include_path, refresh=refresh)
     matches = task_list.filter_tasks(
         task_list.task_table(tasks, dataset_cache.cached_datasets()),
@@ -124,7 +124,7 @@ def preview(
     if leaf is None:
         raise BadInput(f"{name} has no task that runs on its own, so it has no prompt to show.")
     include = str(include_path) if include_path else None
-    shown = render_prompts.preview(leaf.name, include, source=leaf.source, num=num)
+    shown = render_prompts.render_preview(leaf.name, include, source=leaf.source, num=num)
     if as_json:
         print(shown.model_dump_json(indent=1))
         return

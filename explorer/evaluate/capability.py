@@ -100,7 +100,7 @@ def evaluate(
         finished = distributed.from_main(plan.files.read) if backend.split else plan.files.read()
         if finished is None:
             if lm is None:
-                with task_loading.quiet(), _enough_memory(plan.name, spec, device):
+                with task_loading.quiet_lm_eval(), _enough_memory(plan.name, spec, device):
                     lm = backend.open(task_progress.on_requests)
                     if backend.check_usage:
                         backend.check_usage(_ahead(plans, lm, spec))
@@ -138,7 +138,7 @@ def estimate_usage(
 
 def _ahead(plans: list[TaskPlan], lm: TemplateLM, spec: CapabilitySpec) -> Usage:
     left = [(plan.task, plan.doc_ids) for plan in plans if plan.files.read() is None]
-    with task_loading.quiet():
+    with task_loading.quiet_lm_eval():
         return api_cost.estimate_request_usage(left, lm, spec)
 
 
@@ -157,7 +157,7 @@ def _evaluate_task(
     # lm-eval's tasks and metrics draw from numpy's global generator.
     np.random.seed(DEFAULT_OTHER_SEED)
     torch.manual_seed(DEFAULT_OTHER_SEED)
-    with task_loading.quiet(), _enough_memory(plan.name, spec, device):
+    with task_loading.quiet_lm_eval(), _enough_memory(plan.name, spec, device):
         results = evaluator.evaluate(
             lm,
             {"tasks": {plan.name: plan.task}},

@@ -62,7 +62,7 @@ def task_documents(names: Iterable[str], include_path: str | None = None) -> dic
         For each leaf task one text per document: its readings, separated by `BREAK`.
     """
     result: dict[str, list[str]] = {}
-    with task_loading.quiet():
+    with task_loading.quiet_lm_eval():
         for name, task in task_loading.load_tasks(names, include_path).items():
             texts = []
             for document in task.eval_docs:

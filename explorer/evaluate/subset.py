@@ -21,7 +21,7 @@ def document_strata(task: Task) -> list[str]:
     `STRATUM_FIELDS`.
     """
     documents = task.eval_docs
-    named = task_loading.metadata(task).get("stratum")
+    named = task_loading.task_metadata(task).get("stratum")
     names = STRATUM_FIELDS if named is None else (named,)
     field = next((name for name in names if all(name in doc for doc in documents)), None)
     return [f"{doc[field] if field else ''}/{_right_choice(task, doc)}" for doc in documents]

@@ -24,7 +24,7 @@ def check_metadata_fields(task: Task, name: str) -> None:
     """
     first = task.eval_docs[0]
     for key in ("cluster", "stratum"):
-        field = task_loading.metadata(task).get(key)
+        field = task_loading.task_metadata(task).get(key)
         if field is not None and field not in first:
             raise BadInput(
                 f"The task {name} says metadata: {key}: {field}, but its documents have no such "

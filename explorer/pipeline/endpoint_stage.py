@@ -70,7 +70,7 @@ def describe_requests(spec: RunSpec, root: Path) -> str:
     usage = capability.estimate_usage(
         api.model, spec.capability, folder, fingerprint=api.fingerprint, backend=api.backend
     )
-    return api_prices.ahead_in_words(usage, api.price)
+    return api_prices.estimate_message(usage, api.price)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +108,7 @@ class _ApiEvaluation:
                 f"{where.url} takes chats. Write apply_chat_template: true in the spec's "
                 "capability."
             )
-        price = api_prices.of_endpoint(root, where.url, where.model)
+        price = api_prices.endpoint_price(root, where.url, where.model)
         folder = disk.output_folder(root, spec.run_id) / disk.CAPABILITY
         spent = UsageLog(folder / "usage.jsonl")
         # The server applies its own template to chats, the tokenizer its own to prompts.
@@ -119,8 +119,8 @@ class _ApiEvaluation:
         output_types, why_not = api_lm.supported_output_types(where, api)
 
         def before(usage: Usage) -> None:
-            log.info("%s", api_prices.ahead_in_words(usage, price))
-            api_prices.affordable(usage, price, api, where, root)
+            log.info("%s", api_prices.estimate_message(usage, price))
+            api_prices.refuse_above_budget(usage, price, api, where, root)
 
         return cls(
             Loaded(spec.teacher, model, model),

@@ -79,10 +79,10 @@ def scorer(run: RunContext, where: Endpoint, targets: TeacherCache) -> TopKPass:
         blocks_NT: torch.Tensor, numbers: list[int], top_k: int, temperature: float
     ) -> Generator[TopK, None, None]:
         assert temperature == 1, "refused in the spec"
-        price = api_prices.of_endpoint(root, where.url, where.model)
+        price = api_prices.endpoint_price(root, where.url, where.model)
         expected = _expected_usage(len(numbers), blocks_NT.shape[1])
-        log.info("%s", api_prices.ahead_in_words(expected, price))
-        api_prices.affordable(expected, price, api, where, root)
+        log.info("%s", api_prices.estimate_message(expected, price))
+        api_prices.refuse_above_budget(expected, price, api, where, root)
         texts = [blocks_NT[number].tolist() for number in numbers]
         with contextlib.closing(client.score(texts, top_k)) as replies:
             for place, reply in replies:
@@ -115,8 +115,8 @@ def describe_requests(spec: RunSpec, root: Path) -> str | None:
     num_blocks = distill.heldout_blocks
     if distill.method == "cached":
         num_blocks += num_steps(distill) * distill.blocks_per_step
-    price = api_prices.of_endpoint(root, where.url, where.model)
-    return api_prices.ahead_in_words(_expected_usage(num_blocks, distill.block_tokens), price)
+    price = api_prices.endpoint_price(root, where.url, where.model)
+    return api_prices.estimate_message(_expected_usage(num_blocks, distill.block_tokens), price)
 
 
 def _wants_targets(spec: RunSpec) -> bool:

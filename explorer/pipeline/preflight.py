@@ -110,7 +110,7 @@ def _forecast(
             "timing."
         )
     here = pd.DataFrame([{"device_name": name, "num_cpus": environment.num_cpus()}])
-    (_, known, suggested), *_ = prices.devices(here, root)
+    (_, known, suggested), *_ = prices.device_prices(here, root)
     price = known or (suggested[0] if suggested else None)
     return Forecast(
         memory=run_memory.memory_parts(spec, teacher, student, machine),

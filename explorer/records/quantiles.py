@@ -1,8 +1,8 @@
-"""Medians with intervals, and tails only where the sample holds them.
+"""Medians with confidence intervals, and percentiles where the sample is large enough.
 
-The interval of a median is one between two of the ordered samples: it supposes nothing about
-how times are distributed, and needs six of them. A percentile needs at least one sample
-beyond it, so a 95th asks for 20 and a 99th for 100.
+A median's interval runs between two of the ordered samples. It assumes nothing about the
+distribution and needs at least six samples. A percentile needs at least one sample beyond it:
+20 samples for the 95th, 100 for the 99th.
 
 Source: Conover, Practical Nonparametric Statistics, 3rd edition, section 3.2.
 """
@@ -13,20 +13,20 @@ from collections.abc import Sequence
 import numpy as np
 
 LEVEL = 0.95
-"""Coverage of every interval, at least."""
+"""Minimum coverage of every interval."""
 
 
 def median_interval(samples: Sequence[float]) -> tuple[float, float] | None:
-    """Two of the samples between which the true median lies, 19 times in 20.
+    """A 95 % confidence interval of the median, in the unit of the samples.
 
     Returns:
-        The narrowest symmetric pair of order statistics that covers 95 % or more; None below
-        six samples, where not even the smallest and the largest do.
+        The narrowest symmetric pair of order statistics with a coverage of at least 95 %. None
+        below six samples, where even the smallest and the largest don't reach it.
     """
     ordered, count = sorted(samples), len(samples)
     rank, beyond = -1, 0.0
     while True:
-        # The chance that `rank + 1` samples or fewer lie below the median.
+        # The probability that at most `rank + 1` samples lie below the median.
         beyond += math.comb(count, rank + 1) / 2**count
         if 2 * beyond > 1 - LEVEL:
             break
@@ -35,7 +35,7 @@ def median_interval(samples: Sequence[float]) -> tuple[float, float] | None:
 
 
 def percentile(samples: Sequence[float], share: float) -> float | None:
-    """A percentile, as in 0.95; None where the sample holds nothing beyond it."""
+    """The percentile at `share`, such as 0.95; None if the sample is too small for it."""
     # 20 x (1 - 0.95) is 1.0000000000000009 in floating point, and 100 x (1 - 0.99) likewise.
     if round(len(samples) * (1 - share), 9) < 1:
         return None

@@ -1,16 +1,16 @@
-"""lm-eval tasks: which there are, which may run, where their data are, custom ones.
+"""lm-eval tasks: what exists, what may run, where the data is, and custom tasks.
 
-index.py            the list of all tasks, cached per version of lm-eval and per folder
-index_builder.py    builds that list from task files, in a process of its own
-task_list.py        the list as a table, filters and search
+index.py            the index of all tasks, cached per lm-eval version and per folder
+index_builder.py    builds the index from task files, in its own process
+task_list.py        the index as a table, with filters and search
 presets.py          small sets of tasks by purpose
-dataset_cache.py    which datasets are on this machine; what offline work would lack
-code_policy.py      whether a task file may run Python code, decided before any of it runs
+dataset_cache.py    which datasets are on this machine, and which an offline run would miss
+code_policy.py      decides whether a task file may run Python code, before any of it runs
 safe_loading.py     lm-eval's task loader, restricted to allowed code and sandboxed templates
-task_loading.py     the tasks behind the names of a spec, with their documents
-preview.py          the first prompts of a task, from a process of their own
-render_prompts.py   the same prompts, rendered by lm-eval
+task_loading.py     loads the tasks that a spec names, with their documents
+preview.py          previews a task's first prompts, in a separate process
+render_prompts.py   renders those prompts with lm-eval
 custom.py           a task from the user's own JSONL or CSV file
-user_config.py      the user's configuration: task folders, allowed code
+user_config.py      the user's configuration: task folders and allowed code
 starter/            the included suite
 """

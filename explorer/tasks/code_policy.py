@@ -1,11 +1,11 @@
-"""Whether a task file may run Python code, decided before any of it runs.
+"""Decides whether a task file may run Python code, before any of it runs.
 
-Tasks that ship with us or with lm-eval may. Any other file may only hold data and plain
-templates, unless the user's own configuration lists it under `allowed_task_code`. Files are
-read here as data: no function is imported, no template rendered, no data set opened.
+Tasks that ship with the explorer or with lm-eval may. Any other file may only hold data and
+plain templates, unless the user's configuration lists it under `allowed_task_code`. This module
+reads files as data: it imports no function, renders no template and opens no dataset.
 
-    from explorer.tasks import code
-    code.refuse(Path("my-tasks/quiz.yaml"))
+    from explorer.tasks import code_policy
+    code_policy.refuse_code(Path("my-tasks/quiz.yaml"))
 
 Source: github.com/EleutherAI/lm-evaluation-harness 0.4.13, `tasks/_yaml_loader.py`,
 `api/task.py`; github.com/huggingface/datasets 5.2, `load.py`.
@@ -34,16 +34,16 @@ from explorer.tasks import user_config
 SHIPPED = Path(str(explorer.__file__)).parent / "tasks" / "starter"
 """The folder of the starter suite."""
 LOADER = "data.load"
-"""What a task of the user's own calls for its documents: our function, copied beside it."""
+"""The function with which a custom task loads its documents, from our module copied beside it."""
 EARLIER_LOADERS = frozenset(
     {
         "6b2638977f7914d6f78a708eb7dc095a95ec3c798bcbb937ba260de7f736feaa",
         "da5c5629b5fbd62894b8298eac2c814c20a95fd64ad71f5899d760c1b1da826a",
     }
 )
-"""SHA-256 of copies by earlier versions. Before changing data.py, add the present one."""
+"""SHA-256 of earlier versions of data.py. Before changing that file, add its current hash."""
 DATA_FORMATS = frozenset({"json", "csv", "parquet", "arrow", "text", "xml"})
-"""Names of `datasets` for files that are read without running anything."""
+"""Builders of `datasets` that read files without running code."""
 OTHER_FORMATS = frozenset(
     {
         "pandas",
@@ -60,7 +60,7 @@ OTHER_FORMATS = frozenset(
         "vortex",
     }
 )
-"""Names of `datasets` for readers that unpickle, query, or open what a file names."""
+"""Builders of `datasets` that unpickle, run queries, or open files that a file names."""
 DATA_SUFFIXES = frozenset(
     {
         ".json",
@@ -78,7 +78,7 @@ DATA_SUFFIXES = frozenset(
         ".lock",
     }
 )
-"""Files that a local data set may consist of."""
+"""Suffixes of the files that a local dataset may contain."""
 CODE_SUFFIXES = frozenset({".py", ".pkl", ".pickle", ".pt", ".pth", ".joblib", ".tar"})
 DATASET_OPTIONS = frozenset(
     {
@@ -117,40 +117,40 @@ DATASET_OPTIONS = frozenset(
         "trust_remote_code",
     }
 )
-"""Keys of `dataset_kwargs` that choose and parse data."""
+"""Keys of `dataset_kwargs` that only select and parse data."""
 WEB = ("http://", "https://", "hf://")
 OWN_PROMPTS = frozenset({"qa-basic"})
-"""Collections of prompts in lm-eval itself; others are files and packages."""
+"""Prompt collections inside lm-eval; others come from files and packages."""
 HARMLESS = frozenset({"task_alias", "group", "group_alias", "num_fewshot"})
-"""Keys by which a group may change a task without making it another one."""
+"""Keys of a task that a group may override without turning it into another task."""
 
 
-class Function(str):
-    """What stands behind `!function` in a task file: module.name."""
+class FunctionName(str):
+    """The value of a `!function` tag in a task file: module.name."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _TaskFile:
-    """One file as data."""
+    """One task file, read as data."""
 
     config: dict[str, Any]
-    functions: tuple[Function, ...]
-    """All that the file names, also under a key that stands twice: lm-eval imports both."""
+    functions: tuple[FunctionName, ...]
+    """Every `!function` in the file, duplicate keys included: lm-eval imports both."""
 
 
 def _parse(path: Path) -> _TaskFile:
-    """Read a task file with the parser that lm-eval uses, and import nothing.
+    """Read a task file with lm-eval's YAML parser, but import nothing.
 
     Raises:
-        BadInput: It cannot be read or is not a mapping.
+        BadInput: The file can't be read or is not a mapping.
     """
-    functions: list[Function] = []
+    functions: list[FunctionName] = []
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
         pass
 
-    def function(loader: Any, node: Any) -> Function:
-        functions.append(Function(loader.construct_scalar(node)))
+    def function(loader: Any, node: Any) -> FunctionName:
+        functions.append(FunctionName(loader.construct_scalar(node)))
         return functions[-1]
 
     Loader.add_constructor("!function", function)
@@ -158,22 +158,22 @@ def _parse(path: Path) -> _TaskFile:
         config = yaml.load(path.read_bytes(), Loader=Loader)  # noqa: S506
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise BadInput(f"{path} is no task file: {reason}.") from error
+        raise BadInput(f"{path} is not a task file: {reason}.") from error
     if not isinstance(config, dict):
-        raise BadInput(f"{path} is no task file: it should be a mapping of keys.")
+        raise BadInput(f"{path} is not a task file: it should be a mapping of keys.")
     return _TaskFile(config, tuple(functions))
 
 
 @functools.cache
 def lm_eval_folder() -> Path:
-    """The folder of the tasks that ship with lm-eval; lm-eval itself is not imported."""
+    """The folder of lm-eval's own tasks, found without importing lm-eval."""
     spec = importlib.util.find_spec("lm_eval")
     assert spec is not None, "lm-eval is installed with us"
     return Path(str(spec.origin)).resolve().parent / "tasks"
 
 
 def is_shipped(source: Path) -> bool:
-    """Whether a file is one of ours or of lm-eval's, with symbolic links resolved."""
+    """Whether a file ships with us or with lm-eval, after resolving symbolic links."""
     resolved = source.resolve()
     return any(resolved.is_relative_to(folder) for folder in (SHIPPED.resolve(), lm_eval_folder()))
 
@@ -181,12 +181,12 @@ def is_shipped(source: Path) -> bool:
 def may_run_code(source: Path) -> bool:
     """Whether Python code in this file may run.
 
-    It may where the file ships with us or with lm-eval, or where the user's own configuration
-    lists it or a folder above it. Symbolic links are resolved first, so that a link in a listed
-    folder does not allow what it points to.
+    It may if the file ships with us or with lm-eval, or if the user's configuration lists the
+    file or a folder above it. Symbolic links are resolved first, so a link in a listed folder
+    does not allow its target.
 
     Raises:
-        BadInput: The configuration cannot be read.
+        BadInput: The configuration can't be read.
     """
     if is_shipped(source):
         return True
@@ -195,15 +195,15 @@ def may_run_code(source: Path) -> bool:
 
 
 def refuse_code(source: Path, *, known_metrics: Collection[str] | None = None) -> None:
-    """Refuse a task file that would run Python code and may not.
+    """Refuse a task file that would run Python code without permission.
 
     Args:
         source: A task or group file.
-        known_metrics: Names of lm-eval's own metrics, since it loads any other as a script.
-            None leaves metrics unchecked, where lm-eval is not at hand and loads nothing.
+        known_metrics: lm-eval's own metrics; it would load any other as a script. None skips
+            the check of metrics, for callers that have not imported lm-eval and load nothing.
 
     Raises:
-        BadInput: What was found, where, and what to write into which file.
+        BadInput: The file would run code; the message names it, and says how to allow it.
     """
     if is_shipped(source):
         return
@@ -213,17 +213,19 @@ def refuse_code(source: Path, *, known_metrics: Collection[str] | None = None) -
         for function in file.functions:
             module = module_file(function, path.parent)
             if module is None:
-                raise BadInput(f"{path} names the function {function}, whose module is not there.")
+                raise BadInput(
+                    f"{path} names the function {function}, but its module does not exist."
+                )
             what = f"the function {function} of {module}"
             if foreign and not (function == LOADER and is_our_loader(module)):
                 blamed = path if path in foreign else foreign[0]
-                raise refusal(what, blamed, blamed)
+                raise code_refusal(what, blamed, blamed)
             if not foreign and not may_import(module):
-                raise refusal(what, path, module)
+                raise code_refusal(what, path, module)
     for path in foreign:
         config = files[path].config
         for what in _values(config):
-            raise refusal(what, path, path)
+            raise code_refusal(what, path, path)
         for metric in _metrics(config) if known_metrics else ():
             if known_metrics and metric not in known_metrics:
                 name = str(config.get("task", path))
@@ -234,8 +236,8 @@ def refuse_code(source: Path, *, known_metrics: Collection[str] | None = None) -
                 )
 
 
-def refusal(what: str, path: Path, source: Path) -> BadInput:
-    """The sentence on code that may not run: what, where, and how to allow it."""
+def code_refusal(what: str, path: Path, source: Path) -> BadInput:
+    """The error for code that may not run: what it is, where, and how to allow it."""
     return BadInput(
         f"The task file {path} would run Python code: it has {what}. If you trust it, add "
         f"{source} or its folder to allowed_task_code in {paths.config_file()}."
@@ -243,16 +245,16 @@ def refusal(what: str, path: Path, source: Path) -> BadInput:
 
 
 def unknown_metric(task: str, metric: str, known: Collection[str]) -> str:
-    """The sentence on a metric that lm-eval does not have, with close ones."""
+    """The message for a metric that lm-eval does not have, with close matches."""
     close = difflib.get_close_matches(metric, known) or sorted(known)
     return (
-        f"The file of the task {task} asks for the metric {metric!r}, which lm-eval does not "
+        f"The file of the task {task} names the metric {metric!r}, which lm-eval does not "
         f"know; it knows {', '.join(close)}. Correct its metric_list."
     )
 
 
 def refuse_changes(config: Any, group_file: Path, task: str, task_file: Path) -> None:
-    """Refuse a group that turns a task which may run code into another task of the same name.
+    """Refuse a group that changes what a trusted task does while keeping its name.
 
     Args:
         config: What the group sets for the task.
@@ -261,7 +263,7 @@ def refuse_changes(config: Any, group_file: Path, task: str, task_file: Path) ->
         task_file: Where the task is defined.
 
     Raises:
-        BadInput: The group's file may not run code, the task's file may.
+        BadInput: The group changes the task, and only the task's file may run code.
     """
     changed = sorted(
         str(key)
@@ -277,7 +279,7 @@ def refuse_changes(config: Any, group_file: Path, task: str, task_file: Path) ->
 
 
 def is_our_loader(module: Path) -> bool:
-    """Whether a module beside a task is our loader, as this or an earlier version wrote it."""
+    """Whether a module beside a task is a copy of our loader, of this or an earlier version."""
     try:
         content = module.read_bytes()
     except OSError:
@@ -287,9 +289,9 @@ def is_our_loader(module: Path) -> bool:
 
 
 def module_file(function: str, folder: Path) -> Path | None:
-    """The file that holds a function, found as lm-eval does but not imported.
+    """The file that defines a function, found as lm-eval finds it, but not imported.
 
-    A module beside the task file goes before an installed one.
+    A module beside the task file takes precedence over an installed one. None if there is none.
     """
     module, _, _ = function.rpartition(".")
     if not module:
@@ -298,7 +300,7 @@ def module_file(function: str, folder: Path) -> Path | None:
     if beside.exists():
         return beside
     try:
-        # Only the first part: the search for the others would import it.
+        # Only the first part of the name: looking up the rest would import it.
         spec = importlib.util.find_spec(module.partition(".")[0])
     except (ImportError, ValueError):
         return None
@@ -306,13 +308,13 @@ def module_file(function: str, folder: Path) -> Path | None:
         return None
     if spec.has_location and spec.origin:
         return Path(spec.origin).resolve()
-    # A package without an __init__.py has only a folder; a part of the interpreter has no file.
+    # A package without __init__.py has only a folder; a built-in module has no file.
     places = list(spec.submodule_search_locations or ())
     return Path(places[0]).resolve() if places else Path(os.devnull)
 
 
 def may_import(module: Path) -> bool:
-    """Whether an allowed task file may import a module: an allowed or an installed one."""
+    """Whether an allowed task file may import a module: it must be installed or allowed."""
     if module == Path(os.devnull) or may_run_code(module):
         return True
     places = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
@@ -320,10 +322,10 @@ def may_import(module: Path) -> bool:
 
 
 def _files(source: Path) -> dict[Path, _TaskFile]:
-    """A task file and all that it includes, with symbolic links resolved.
+    """A task file and all the files it includes, after resolving symbolic links.
 
     Raises:
-        BadInput: One of them cannot be read or is not a mapping.
+        BadInput: A file can't be read or is not a mapping.
     """
     files: dict[Path, _TaskFile] = {}
     waiting = [source]
@@ -338,11 +340,11 @@ def _files(source: Path) -> dict[Path, _TaskFile]:
     return files
 
 
-def templates(source: Path) -> dict[str, Path]:
-    """Every text of a task file and of what it includes that Jinja would render, and its file.
+def jinja_templates(source: Path) -> dict[str, Path]:
+    """Every Jinja template in a task file and the files it includes, with its file.
 
     Raises:
-        BadInput: A file cannot be read.
+        BadInput: A file can't be read.
     """
     return {
         text: path
@@ -353,7 +355,7 @@ def templates(source: Path) -> dict[str, Path]:
 
 
 def _walk(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every key with its value, at any depth but under metadata, which lm-eval only hands on."""
+    """Every key and value at any depth, except under metadata, which lm-eval does not use."""
     if isinstance(value, dict):
         for key, inner in value.items():
             if key != "metadata":
@@ -377,7 +379,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _values(config: dict[str, Any]) -> Iterator[str]:
-    """What in a file runs code although it is no function: a noun phrase for each."""
+    """Everything else in a file that would run code, as noun phrases for an error."""
     for key, value in _walk(config):
         match key, value:
             case "class", _:
@@ -385,9 +387,9 @@ def _values(config: dict[str, Any]) -> Iterator[str]:
             case "trust_remote_code", _ if value:
                 yield "trust_remote_code"
             case "dataset_path", str():
-                yield from _data_set(value)
+                yield from _dataset(value)
             case "dataset_kwargs", dict():
-                yield from _data_options(value)
+                yield from _dataset_options(value)
             case "hf_evaluate", _ if value:
                 yield "a metric of the evaluate library (hf_evaluate)"
             case "use_prompt", str() if value.partition(":")[0] not in OWN_PROMPTS:
@@ -399,26 +401,26 @@ def _values(config: dict[str, Any]) -> Iterator[str]:
             yield f"a template that reaches into Python ({attribute})"
 
 
-def _data_set(name: str) -> Iterator[str]:
+def _dataset(name: str) -> Iterator[str]:
     path = Path(name)
     if name in DATA_FORMATS:
         return
     if name in OTHER_FORMATS or "::" in name or "://" in name:
-        yield f"the data set {name!r}, which is not plain data"
+        yield f"the dataset {name!r}, which is not plain data"
     elif path.suffix == ".py" or path.is_file():
-        yield f"the data set {name!r}, which is a script"
+        yield f"the dataset {name!r}, which is a script"
     elif path.is_dir():
         for folder, inner, files in os.walk(path, followlinks=True):
-            # `datasets` does not look into hidden folders, such as .git.
+            # `datasets` skips hidden folders, such as .git.
             inner[:] = [name for name in inner if not name.startswith(".")]
             for file in files:
                 if not _is_data(Path(folder) / file):
-                    yield f"the data set {name!r}, which holds {file}"
+                    yield f"the dataset {name!r}, which holds {file}"
                     return
 
 
 def _is_data(file: Path) -> bool:
-    """Whether a file of a local data set is data, and no card that names files elsewhere."""
+    """Whether a local dataset's file is plain data, not a card that points to remote files."""
     if file.name == ".gitattributes":
         return True
     if _runs(file) or file.suffix.lower() not in DATA_SUFFIXES:
@@ -431,13 +433,13 @@ def _is_data(file: Path) -> bool:
 
 
 def _runs(file: Path) -> bool:
-    """Whether a file's name says that reading it may run code, packed or not."""
+    """Whether reading a file may run code, judged by its suffixes, compressed or not."""
     return bool(CODE_SUFFIXES & {suffix.lower() for suffix in file.suffixes})
 
 
-def _data_options(options: dict[str, Any]) -> Iterator[str]:
+def _dataset_options(options: dict[str, Any]) -> Iterator[str]:
     for key in sorted(set(map(str, options)) - DATASET_OPTIONS):
-        yield f"the option {key} of dataset_kwargs, which is not one of plain data"
+        yield f"the option {key} of dataset_kwargs, which is not among the allowed options"
     for key in ("data_files", "data_dir"):
         for file in _texts(options.get(key)):
             chained = "::" in file or ("://" in file and not file.startswith(WEB))
@@ -446,7 +448,7 @@ def _data_options(options: dict[str, Any]) -> Iterator[str]:
 
 
 def _metrics(config: dict[str, Any]) -> Iterator[str]:
-    """The metrics that a file scores its tasks by, by name."""
+    """The names in the file's metric lists."""
     for key, listed in _walk(config):
         for inner, value in _walk(listed) if key == "metric_list" else ():
             if inner == "metric" and isinstance(value, str):
@@ -459,17 +461,19 @@ def _is_template(text: str) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def python_attribute(template: str) -> str:
-    """The first attribute by which a template reaches into Python, as __class__; else empty.
+    """The first dunder attribute that a template uses, such as __class__; empty if none.
 
-    This only names it early. What keeps templates in is the sandbox that renders them.
+    This only gives an early, clear error. The sandbox that renders templates is the protection.
     """
     try:
         parsed = jinja2.Environment(autoescape=False).parse(template)  # noqa: S701
     except jinja2.TemplateError:
         return ""
-    named: list[Any] = [node.attr for node in parsed.find_all(jinja2.nodes.Getattr)]
+    attributes: list[Any] = [node.attr for node in parsed.find_all(jinja2.nodes.Getattr)]
     keys: list[jinja2.nodes.Expr] = [node.arg for node in parsed.find_all(jinja2.nodes.Getitem)]
     for node in parsed.find_all(jinja2.nodes.Filter):
         keys += node.args if node.name == "attr" else []
-    named += [key.value for key in keys if isinstance(key, jinja2.nodes.Const)]
-    return next((name for name in named if isinstance(name, str) and name.startswith("__")), "")
+    attributes += [key.value for key in keys if isinstance(key, jinja2.nodes.Const)]
+    return next(
+        (name for name in attributes if isinstance(name, str) and name.startswith("__")), ""
+    )

@@ -1,10 +1,10 @@
-"""A custom task from JSONL or CSV: read, checked row by row, written as an lm-eval task.
+"""Makes a custom task from a JSONL or CSV file: checks every row, then writes an lm-eval task.
 
 STORE/.tasks/NAME.yaml        the task
-             NAME.HASH.jsonl  its documents, under a name that their content decides
-             data.py          how lm-eval reads them, as in the starter suite
+             NAME.HASH.jsonl  its documents; the hash is that of their content
+             data.py          the starter suite's loader, with which lm-eval reads them
 
-The folder is complete: `lm_eval run --include_path STORE/.tasks` reads it too.
+The folder is complete: `lm_eval run --include_path STORE/.tasks` works, too.
 
     explorer tasks add questions.csv --name my-questions
 """
@@ -31,7 +31,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 KINDS = ("jsonl", "csv")
 MAX_MB = 50
 NAMED = 5
-"""Rows that an error names; the others are counted."""
+"""How many rows an error names; the rest are counted."""
 MAX_ANSWER_TOKENS = 64
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 USUAL_NAMES = {
@@ -39,36 +39,36 @@ USUAL_NAMES = {
     "choices": ("choices", "options", "candidates"),
     "answer": ("answer", "target", "label", "gold", "correct", "solution", "output", "completion"),
 }
-"""Names of columns that mean what they say, the likeliest first."""
+"""Common column names by role, the likeliest first."""
 
 Rows = list[dict[str, Any]]
 
 
 class TaskColumns(BaseModel):
-    """Which column means what."""
+    """The role of each column."""
 
     model_config = ConfigDict(frozen=True)
 
     way: Literal["choices", "written"]
-    """The likeliest of several choices, or a text that the model writes."""
+    """Whether the model ranks given choices or writes the answer."""
     question: str
     choices: tuple[str, ...] = ()
-    """One column that holds lists, or several that hold a choice each."""
+    """One column of lists, or several columns with a choice each."""
     answer: str
-    """The right choice: its text, its letter or its number from 0; or the text to write."""
+    """The correct choice as text, letter or index from 0; or the text to write."""
 
 
 def read_rows(name: str, content: bytes) -> Rows:
-    """The rows of a file, each a mapping of the same kind of columns.
+    """Read the rows of a JSONL or CSV file, as mappings from column to value.
 
     Raises:
-        BadInput: Another kind of file, none or too much in it, or rows that are none.
+        BadInput: The file is of another kind, empty or too large, or has invalid rows.
     """
     kind = Path(name).suffix.lower().lstrip(".")
     if kind not in KINDS:
-        raise BadInput(f"A task is made of a .jsonl or .csv file, got {name!r}.")
+        raise BadInput(f"A custom task needs a .jsonl or .csv file, got {name!r}.")
     if len(content) > MAX_MB * 2**20:
-        raise BadInput(f"{name!r} is larger than {MAX_MB} MB. A task needs no more than a sample.")
+        raise BadInput(f"{name!r} is larger than {MAX_MB} MB. Use a sample of its rows.")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -77,7 +77,7 @@ def read_rows(name: str, content: bytes) -> Rows:
         ) from error
     rows = _from_jsonl(name, text) if kind == "jsonl" else _from_csv(name, text)
     if not rows:
-        raise BadInput(f"{name!r} has no rows. Put a question in each.")
+        raise BadInput(f"{name!r} has no rows. Add one row per question.")
     return rows
 
 
@@ -88,19 +88,21 @@ def _from_jsonl(name: str, text: str) -> Rows:
         except (ValueError, RecursionError) as error:
             raise ValueError(f"is not JSON ({str(error).partition(': line')[0]})") from error
         if not isinstance(row, dict):
-            raise ValueError(f"should be an object with columns, got {type(row).__name__}")
+            raise ValueError(f"should be a JSON object, got {type(row).__name__}")
         return row
 
-    # Only a line feed ends a line: a text may hold the other characters that split lines.
+    # Not splitlines(): texts may contain the other characters at which it splits.
     lines = [(i, line) for i, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    return _each(name, "line", lines, parse)
+    return _parse_all(name, "line", lines, parse)
 
 
 def _from_csv(name: str, text: str) -> Rows:
     try:
         table = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:
-        raise BadInput(f"{name!r} is not CSV: {error}. Separate columns by commas.") from error
+        raise BadInput(
+            f"{name!r} is not CSV: {error}. Separate the columns with commas."
+        ) from error
     table = [row for row in table if any(cell.strip() for cell in row)]
     if not table:
         return []
@@ -115,36 +117,36 @@ def _from_csv(name: str, text: str) -> Rows:
             raise ValueError(f"has {len(row)} columns where the first row names {len(head)}")
         return dict(zip(head, row, strict=True))
 
-    return _each(name, "row", list(enumerate(table[1:], start=2)), parse)
+    return _parse_all(name, "row", list(enumerate(table[1:], start=2)), parse)
 
 
-def _each(
+def _parse_all(
     name: str, what: str, numbered: Sequence[tuple[int, Any]], parse: Callable[[Any], Any]
 ) -> list[Any]:
-    """Parse each; refuse them together, so that all can be corrected at once.
+    """Parse every item, and report all errors together, so the user can fix them in one go.
 
     Raises:
-        BadInput: Some are wrong; it names the first.
+        BadInput: Some items are invalid; the message names the first few.
     """
-    found, wrong = [], []
-    for number, one in numbered:
+    parsed, errors = [], []
+    for number, item in numbered:
         try:
-            found.append(parse(one))
+            parsed.append(parse(item))
         except ValueError as error:
-            wrong.append(f"{what} {number} {error}")
-    if wrong:
-        more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
-        raise BadInput(f"{name!r}: {'; '.join(wrong[:NAMED])}{more}.")
-    return found
+            errors.append(f"{what} {number} {error}")
+    if errors:
+        more = f"; and {len(errors) - NAMED} more" if len(errors) > NAMED else ""
+        raise BadInput(f"{name!r}: {'; '.join(errors[:NAMED])}{more}.")
+    return parsed
 
 
 def columns_of(rows: Rows) -> list[str]:
-    """Every column that a row has, in the order of their first sight."""
+    """Every column of any row, in order of first appearance."""
     return list(dict.fromkeys(str(key) for row in rows for key in row))
 
 
 def guess_columns(columns: Sequence[str]) -> TaskColumns:
-    """What the columns probably mean, by their names."""
+    """Guess the role of each column from its name."""
     lower = {column.casefold(): column for column in columns}
 
     def first(part: str) -> str:
@@ -161,10 +163,10 @@ def guess_columns(columns: Sequence[str]) -> TaskColumns:
 
 
 def documents(name: str, rows: Rows, columns: TaskColumns) -> Rows:
-    """The task's documents: question, choices and answer, or prompt and target.
+    """Convert rows to the task's documents: question, choices and answer; or prompt and target.
 
     Raises:
-        BadInput: A column is missing, or rows that do not fit; it names the first of them.
+        BadInput: A column is missing or rows are invalid; the message names the first few.
     """
     known = columns_of(rows)
     wanted = [columns.question, columns.answer, *columns.choices]
@@ -172,9 +174,13 @@ def documents(name: str, rows: Rows, columns: TaskColumns) -> Rows:
         if column not in known:
             raise BadInput(f"{name!r} has no column {column!r}; it has {', '.join(known)[:300]}.")
     if columns.way == "choices" and not columns.choices:
-        raise BadInput("A task of choices needs a column with lists of them, or one column each.")
+        raise BadInput(
+            "A multiple-choice task needs a column with lists of choices, or a column per choice."
+        )
     parse = _choices if columns.way == "choices" else _written
-    return _each(name, "document", list(enumerate(rows, start=1)), lambda row: parse(row, columns))
+    return _parse_all(
+        name, "document", list(enumerate(rows, start=1)), lambda row: parse(row, columns)
+    )
 
 
 def _written(row: dict[str, Any], columns: TaskColumns) -> dict[str, Any]:
@@ -185,59 +191,63 @@ def _choices(row: dict[str, Any], columns: TaskColumns) -> dict[str, Any]:
     if len(columns.choices) == 1:
         choices = _list(row, columns.choices[0])
     else:
-        # An empty cell is a question with fewer choices.
+        # An empty cell means that the question has fewer choices.
         cells = [row.get(column) for column in columns.choices]
         choices = [_clean(cell) for cell in cells if cell is not None and str(cell).strip()]
     if len(choices) < 2 or len(set(choices)) < len(choices) or not all(choices):
         raise ValueError(f"should have two or more different choices, got {choices!r:.200}")
     answer = row.get(columns.answer)
-    place = choice_index(answer, choices)
-    if place is None:
+    index = choice_index(answer, choices)
+    if index is None:
         raise ValueError(
-            f"has the answer {answer!r:.80}, which is none of its {len(choices)} choices: write "
-            "the choice's text, its letter, or its number from 0"
+            f"has the answer {answer!r:.80}, which is not among its {len(choices)} choices: write "
+            "the choice's text, its letter, or its index from 0"
         )
-    return {"question": _text(row, columns.question), "choices": choices, "answer": place}
+    return {"question": _text(row, columns.question), "choices": choices, "answer": index}
 
 
 def choice_index(answer: Any, choices: Sequence[str]) -> int | None:
-    """Where the right choice is: a number counts from 0; a text goes before a letter or number."""
+    """The index of the correct choice; None if the answer is not among the choices.
+
+    An answer that equals a choice's text means that choice. Otherwise a letter counts from A and
+    a number from 0.
+    """
     if isinstance(answer, bool) or answer is None:
         return None
     if isinstance(answer, int):
         return answer if 0 <= answer < len(choices) else None
-    said = str(answer).strip()
-    if said in choices:
-        return choices.index(said)
-    if len(said) == 1 and said.upper() in LETTERS:
-        place = LETTERS.index(said.upper())
-    elif re.fullmatch(r"[0-9]{1,4}", said):
-        place = int(said)
+    text = str(answer).strip()
+    if text in choices:
+        return choices.index(text)
+    if len(text) == 1 and text.upper() in LETTERS:
+        index = LETTERS.index(text.upper())
+    elif re.fullmatch(r"[0-9]{1,4}", text):
+        index = int(text)
     else:
         return None
-    return place if place < len(choices) else None
+    return index if index < len(choices) else None
 
 
 def _text(row: dict[str, Any], column: str) -> str:
     value = row.get(column)
-    said = _clean(value) if isinstance(value, str | int | float) else ""
-    if not said:
-        raise ValueError(f"should have a text in {column!r}, got {value!r:.80}")
-    return said
+    text = _clean(value) if isinstance(value, str | int | float) else ""
+    if not text:
+        raise ValueError(f"should have text in {column!r}, got {value!r:.80}")
+    return text
 
 
 def _clean(value: object) -> str:
-    """The text without space around it.
+    """The value as text, stripped.
 
     Raises:
-        ValueError: It has halves of characters, which no file of UTF-8 can hold.
+        ValueError: It has a lone surrogate, which UTF-8 can't encode.
     """
-    said = str(value).strip()
+    text = str(value).strip()
     try:
-        said.encode()
+        text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"has half a character at letter {error.start} of a text") from error
-    return said
+        raise ValueError(f"has half a character at position {error.start} of a text") from error
+    return text
 
 
 def _list(row: dict[str, Any], column: str) -> list[str]:
@@ -251,99 +261,101 @@ def _list(row: dict[str, Any], column: str) -> list[str]:
         raise ValueError(
             f'should have a list in {column!r}, as in ["a", "b"], got {row.get(column)!r:.80}'
         )
-    return [_clean(one) for one in value]
+    return [_clean(choice) for choice in value]
 
 
-def preview_questions(found: Rows, num: int = 3) -> list[Question]:
-    """The first documents as a model will be asked them."""
+def preview_questions(documents: Rows, num: int = 3) -> list[Question]:
+    """The first documents as a model will see them."""
     return [
         Question(
             doc_id=i,
-            prompt=one["question"],
-            choices=[f" {c}" for c in one["choices"]],
-            right=[one["answer"]],
+            prompt=doc["question"],
+            choices=[f" {choice}" for choice in doc["choices"]],
+            right=[doc["answer"]],
         )
-        if "choices" in one
-        else Question(doc_id=i, prompt=one["prompt"], target=one["target"], until=["\n"])
-        for i, one in enumerate(found[:num])
+        if "choices" in doc
+        else Question(doc_id=i, prompt=doc["prompt"], target=doc["target"], until=["\n"])
+        for i, doc in enumerate(documents[:num])
     ]
 
 
 def suggest_name(file: str) -> str:
-    """What a task that is made of this file may be called, where nobody says."""
+    """A default name for a task made from this file."""
     return re.sub(r"[^a-z0-9_-]+", "-", Path(file).stem.lower()).strip("-")
 
 
 def task_exists(name: str) -> bool:
-    """Whether the store has an own task of that name."""
+    """Whether the store has a custom task with this name."""
     return bool(NAME.fullmatch(name)) and (paths.own_tasks() / f"{name}.yaml").exists()
 
 
 def add_task(
-    name: str, found: Rows, *, origin: str, taken: Collection[str] = (), replace: bool = False
+    name: str, documents: Rows, *, origin: str, taken: Collection[str] = (), replace: bool = False
 ) -> Path:
     """Write a task into the store's folder of custom tasks.
 
-    The YAML file is written last, in one rename: a task is replaced with its documents or not at
-    all, whatever ends the process.
+    The YAML file is written last, in one rename. If the process dies, either the old task or the
+    new one is there, with its documents.
 
     Args:
-        name: What specs will call it.
-        found: From `documents`.
-        origin: The file that it was made from.
+        name: The task's name in specs.
+        documents: From `documents`.
+        origin: The file from which the task was made.
         taken: Names of other tasks.
-        replace: Replace the custom task of that name, under the next version.
+        replace: Replace the custom task with this name, and raise its version.
+
+    Returns:
+        The path of the YAML file.
 
     Raises:
-        BadInput: The name is not possible or taken.
-        NoRoom: The task cannot be written.
+        BadInput: The name is invalid or taken.
+        NoRoom: The task can't be written.
     """
     if not NAME.fullmatch(name):
-        raise BadInput(
-            f"A task's name has small letters, digits, dashes and underscores, got {name!r:.80}."
-        )
+        raise BadInput(f"A task's name has lower-case letters, digits, - and _, got {name!r:.80}.")
     folder = paths.own_tasks()
     path = folder / f"{name}.yaml"
     version, replaced = 1.0, None
     if task_exists(name) and name not in shipped_names():
         if not replace:
             raise BadInput(
-                f"There is a task {name!r} of yours already ({path}). Choose another name, or say "
-                "that it should be replaced."
+                f"You already have a task {name!r} ({path}). Choose another name, or replace it."
             )
         version, replaced = _version(path) + 1, _documents_file(path)
     elif name in taken or name in shipped_names():
-        raise BadInput(f"lm-eval or a task folder has a task {name!r}. Choose another name.")
-    # In ASCII: every line end within a text is escaped.
-    lines = "".join(json.dumps(document) + "\n" for document in found)
+        raise BadInput(
+            f"lm-eval or a task folder already has a task {name!r}. Choose another name."
+        )
+    # ASCII, so line ends inside a text are escaped.
+    lines = "".join(json.dumps(document) + "\n" for document in documents)
     file = f"{name}.{hashlib.sha256(lines.encode()).hexdigest()[:8]}.jsonl"
     atomic.write_text(folder / "data.py", (SHIPPED / "data.py").read_text(encoding="utf-8"))
     atomic.write_text(folder / file, lines)
-    atomic.write_text(path, _yaml(name, found, version, origin, file))
+    atomic.write_text(path, _yaml(name, documents, version, origin, file))
     if replaced not in (None, file):
         (folder / str(replaced)).unlink(missing_ok=True)
     return path
 
 
 def _version(path: Path) -> float:
-    found = re.search(r"^  version: ([\d.]+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    return float(found[1]) if found else 1.0
+    match = re.search(r"^  version: ([\d.]+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return float(match[1]) if match else 1.0
 
 
 def _documents_file(path: Path) -> str | None:
-    """The documents' file name in a task that `add` wrote."""
+    """The name of the documents' file of a task that `add_task` wrote."""
     match = re.search(r"^  file: ([a-z0-9_.-]+\.jsonl)$", path.read_text("utf-8"), re.MULTILINE)
     return match[1] if match else None
 
 
-def _yaml(name: str, found: Rows, version: float, origin: str, file: str) -> str:
+def _yaml(name: str, documents: Rows, version: float, origin: str, file: str) -> str:
     metadata: dict[str, Any] = {"version": version, "origin": origin}
     config: dict[str, Any] = {"dataset_kwargs": {"file": file}, "test_split": "test"}
     mean = {"aggregation": "mean", "higher_is_better": True}
-    if "choices" in found[0]:
+    if "choices" in documents[0]:
         metadata |= {
             "headline_metric": "acc_norm",
-            "chance": sum(1 / len(one["choices"]) for one in found) / len(found),
+            "chance": sum(1 / len(doc["choices"]) for doc in documents) / len(documents),
         }
         config |= {
             "output_type": "multiple_choice",
@@ -370,5 +382,5 @@ def _yaml(name: str, found: Rows, version: float, origin: str, file: str) -> str
     rest = yaml.safe_dump(
         {**config, "num_fewshot": 0, "metadata": metadata}, sort_keys=False, allow_unicode=True
     )
-    # The tag is lm-eval's own, which safe_dump cannot write.
+    # safe_dump can't write lm-eval's !function tag.
     return f"task: {name}\ncustom_dataset: !function data.load\n{rest}"

@@ -1,7 +1,7 @@
-"""Which tasks have their data on this machine, and the refusal of those that do not.
+"""Finds which tasks have their data on this machine, and refuses those that do not.
 
-The rules are those of `datasets`, which reads a data set of the hub without a connection only
-from its own cache: CACHE/owner___name/configuration/version/hash.
+Offline, `datasets` reads a Hub dataset only from its own cache, under
+CACHE/owner___name/configuration/version/hash. This module follows the same rules.
 
 Source: github.com/huggingface/datasets, `packaged_modules/cache/cache.py`, `naming.py`.
 """
@@ -19,31 +19,31 @@ from explorer.tasks import code_policy
 from explorer.tasks.index import FILE_FORMATS, TaskIndex, TaskRow
 
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
-"""Variables that keep a process from fetching data."""
+"""Environment variables that forbid downloads."""
 YES = frozenset({"1", "true", "yes", "on"})
 NAMED = 4
-"""Data sets that a refusal names; the others are counted."""
+"""How many datasets an error names; the rest are counted."""
 
 
 def offline_variable() -> str | None:
-    """The variable that keeps this machine from fetching data, or None."""
+    """The environment variable that forbids downloads now, or None."""
     return next((name for name in OFFLINE if os.environ.get(name, "").lower() in YES), None)
 
 
 @dataclasses.dataclass(frozen=True)
 class CachedDatasets:
-    """The data sets in the cache of `datasets`: folder name to its configurations."""
+    """The datasets in the cache of `datasets`: folder name to its configurations."""
 
     configurations: dict[str, frozenset[str]]
     folders: dict[str, bool] = dataclasses.field(default_factory=dict)
-    """Data sets that were looked for as folders of this machine, and whether they are."""
+    """Dataset paths already checked, and whether each is a local folder."""
 
     def key(self) -> str:
-        """A text that differs when they do."""
-        return repr(sorted((name, sorted(kept)) for name, kept in self.configurations.items()))
+        """A cache key: it changes when the cached datasets do."""
+        return repr(sorted((name, sorted(cached)) for name, cached in self.configurations.items()))
 
     def has(self, row: TaskRow) -> bool | None:
-        """Whether a task's data is here; None where its file does not tell."""
+        """Whether a task's data is on this machine; None if its file does not say."""
         if row.files is not None:
             return all(_is_here(file) for file in row.files)
         if row.dataset_path is None or row.dataset_path in FILE_FORMATS:
@@ -52,31 +52,31 @@ class CachedDatasets:
             self.folders[row.dataset_path] = Path(row.dataset_path).is_dir()
         if self.folders[row.dataset_path]:
             return True
-        found = self.configurations.get(cache_folder(row.dataset_path))
-        if not found or row.dataset_name is None:
-            return bool(found)
-        # Options of the data set go into the name behind a dash.
-        return any(f"{one}-".startswith(f"{row.dataset_name}-") for one in found)
+        cached = self.configurations.get(cache_folder(row.dataset_path))
+        if not cached or row.dataset_name is None:
+            return bool(cached)
+        # `datasets` appends options to the configuration's name, after a dash.
+        return any(f"{name}-".startswith(f"{row.dataset_name}-") for name in cached)
 
     def has_all(self, rows: Sequence[TaskRow]) -> bool | None:
-        """Whether the data of all these tasks is here; None where one does not tell."""
-        found = {self.has(row) for row in rows}
-        return False if False in found else None if None in found or not found else True
+        """Whether all these tasks have their data here; None if some file does not say."""
+        answers = {self.has(row) for row in rows}
+        return False if False in answers else None if None in answers or not answers else True
 
 
 def cached_datasets() -> CachedDatasets:
-    """The data sets that `datasets` has in its cache now."""
-    found: dict[str, frozenset[str]] = {}
+    """List the datasets that `datasets` has in its cache now."""
+    configurations: dict[str, frozenset[str]] = {}
     root = _datasets_cache()
     for path in root.glob("*/*/*/*/dataset_info.json"):
         name, configuration = path.relative_to(root).parts[:2]
-        found[name] = found.get(name, frozenset()) | {configuration}
-    return CachedDatasets(found)
+        configurations[name] = configurations.get(name, frozenset()) | {configuration}
+    return CachedDatasets(configurations)
 
 
 @functools.cache
 def cache_folder(dataset_path: str) -> str:
-    """The folder of a data set in the cache: owner___name, in snake case."""
+    """A dataset's folder name in the cache: owner___name, in snake case."""
     owner, slash, name = dataset_path.rpartition("/")
     name = re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", name)
     name = re.sub(r"([a-z\d])([A-Z])", r"\1_\2", name).lower()
@@ -91,17 +91,17 @@ def _datasets_cache() -> Path:
 
 
 def _is_here(file: str) -> bool:
-    """Whether a file, or one that a pattern means, is here; paths count from where we run."""
+    """Whether a file or glob pattern exists, relative to the working directory."""
     return bool(glob.glob(file, recursive=True)) or Path(file).exists()
 
 
 def refuse_missing(names: Iterable[str], index: TaskIndex) -> None:
-    """Refuse tasks that cannot be asked here, before anything is started.
+    """Refuse tasks that can't run on this machine, before anything starts.
 
     Raises:
-        UnknownTask: A name means nothing.
-        BadInput: A task is one that we do not run, its file would run code and may not, a data
-            file is missing, or its data set is not here and nothing may be fetched.
+        UnknownTask: A name matches no task.
+        BadInput: A task is not supported, its file would run code that is not allowed, a data
+            file is missing, or its dataset is not cached and downloads are forbidden.
     """
     names = list(names)
     rows = [row for name in names for row in index.leaves(name)]
@@ -119,31 +119,38 @@ def refuse_missing(names: Iterable[str], index: TaskIndex) -> None:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise BadInput(
                 f"The task {row.name} reads {missing[0]}{more}, which is not on this machine. Put "
-                f"it there, or correct {row.source}. A relative path counts from {Path.cwd()}."
+                f"it there, or correct {row.source}. Relative paths start at {Path.cwd()}."
             )
     variable = offline_variable()
     if not lacking or variable is None:
         return
     tasks = [row.name for row in lacking]
-    data_sets = list(dict.fromkeys(_data_set(row) for row in lacking))
-    raise BadInput(missing_message(tasks, data_sets, variable, " ".join(dict.fromkeys(names))))
+    datasets = list(dict.fromkeys(_dataset(row) for row in lacking))
+    raise BadInput(missing_message(tasks, datasets, variable, " ".join(dict.fromkeys(names))))
 
 
-def missing_message(tasks: list[str], data_sets: list[str], variable: str, asked: str) -> str:
-    """The sentence on tasks whose data sets are not here and may not be fetched."""
-    who = (
+def missing_message(tasks: list[str], datasets: list[str], variable: str, names: str) -> str:
+    """The error for tasks whose datasets are not cached while downloads are forbidden.
+
+    Args:
+        tasks: The tasks that lack data.
+        datasets: Their datasets.
+        variable: The environment variable that forbids downloads.
+        names: What to pass to `explorer tasks fetch`, as typed in a shell.
+    """
+    subject = (
         f"The task {tasks[0]} needs"
         if len(tasks) == 1
         else (f"The tasks {tasks[0]} and {len(tasks) - 1} more need")
     )
-    what = "the data set" if len(data_sets) == 1 else "the data sets"
-    more = f" and {len(data_sets) - NAMED} more" if len(data_sets) > NAMED else ""
+    noun = "the dataset" if len(datasets) == 1 else "the datasets"
+    more = f" and {len(datasets) - NAMED} more" if len(datasets) > NAMED else ""
     return (
-        f"{who} {what} {', '.join(data_sets[:NAMED])}{more}, which this machine does not have, and "
-        f"{variable}=1 keeps it from fetching. Choose local tasks, or fetch with a connection: "
-        f"env -u {variable} explorer tasks fetch {asked}"
+        f"{subject} {noun} {', '.join(datasets[:NAMED])}{more}, which this machine does not have, "
+        f"and {variable}=1 forbids downloads. Choose local tasks, or download while online: "
+        f"env -u {variable} explorer tasks fetch {names}"
     )
 
 
-def _data_set(row: TaskRow) -> str:
+def _dataset(row: TaskRow) -> str:
     return " ".join(part for part in (row.dataset_path, row.dataset_name) if part)

@@ -1,8 +1,8 @@
-"""Every task, group and tag that a run may ask, read from a cached list.
+"""The index of every task, group and tag that a run can name, read from a cache.
 
-lm-eval's own 14,000 files take half a minute to read, so they are read once for each
-version of lm-eval, by a process of its own (`explorer.tasks.index_builder`); folders are
-read again when a file in them has changed.
+Reading lm-eval's 14,000 task files takes half a minute, so a separate process
+(`explorer.tasks.index_builder`) reads them once per lm-eval version. Other folders are read
+again when a file in them changes.
 
     explorer tasks --search piqa
 """
@@ -33,102 +33,104 @@ SHIPPED = code_policy.SHIPPED
 OUTPUT_TYPES = ("multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until")
 """lm-eval's output types."""
 FILE_FORMATS = frozenset({"json", "csv", "parquet", "arrow", "text", "pandas", "xml"})
-"""Names of `datasets` for files of a format, which are not data sets of the hub."""
-FORMAT = 1
-"""Of the cached files; a file of another is read again."""
+"""Builders of `datasets` that load local files, not Hub datasets."""
+FORMAT = 2
+"""Version of the cache files' format; files of another version are rebuilt."""
 
 OnProgress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TaskRow:
-    """One name, as far as its file tells; what cannot be known from a file is None."""
+    """A task, group or tag, as its file describes it; None where the file does not say."""
 
     name: str
     kind: str
-    """task, group or tag; part for what only its group can ask."""
+    """task, group or tag; part for a member that only exists inside its group."""
     members: tuple[str, ...] = ()
-    """Of a group or tag: the names below it."""
+    """The names in a group or tag."""
     output_type: str | None = None
     num_fewshot: int | None = None
     chance: float | None = None
     metric: str | None = None
-    """The one that stands for the task."""
+    """The headline metric."""
     dataset_path: str | None = None
     dataset_name: str | None = None
     files: tuple[str, ...] | None = None
-    """Data files on this machine that the task reads; None where its data is elsewhere."""
+    """Local data files that the task reads; None if its data is not in local files."""
     description: str = ""
     refused: str | None = None
-    """Why the explorer does not run it."""
+    """Why the explorer does not run it, as a sentence; None if it does."""
     source: str = ""
-    """Its YAML file."""
+    """Path of its YAML file."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskIndex:
-    """All names. Ours and lm-eval's stand for themselves, whatever another folder calls so."""
+    """All names. Other folders can't redefine the starter suite's names or lm-eval's."""
 
     rows: dict[str, TaskRow]
     problems: list[str]
-    """A sentence for each file that is no task, and for each that is left out."""
+    """A sentence for each invalid task file, and for each name that is left out."""
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Names of ours and lm-eval's that a file elsewhere defines, each with that file."""
+    """Reserved names (ours and lm-eval's) that another file redefines, with that file."""
 
     @functools.cached_property
     def groups(self) -> dict[str, list[str]]:
-        """A name to the groups and tags that it is in."""
-        found: dict[str, list[str]] = {}
+        """Each name's groups and tags."""
+        groups: dict[str, list[str]] = {}
         for row in self.rows.values():
             for member in row.members:
-                found.setdefault(member, []).append(row.name)
-        return found
+                groups.setdefault(member, []).append(row.name)
+        return groups
 
     def is_closed(self, name: str) -> bool:
-        """Whether the name and all it stands for are in this list."""
+        """Whether the index has the name and all its members, at any depth."""
         row = self.rows.get(name)
         return row is not None and all(self.is_closed(member) for member in row.members)
 
     def leaves(self, name: str) -> list[TaskRow]:
-        """The tasks behind a name or pattern, each once.
+        """The tasks that a name or pattern stands for, without duplicates.
 
         Raises:
-            UnknownTask: It means nothing.
+            UnknownTask: Nothing matches.
         """
         names = [name] if name in self.rows else []
         if not names and any(sign in name for sign in "*?["):
             tasks = [row.name for row in self.rows.values() if row.kind == "task"]
             names = fnmatch.filter(tasks, name)
         if not names:
-            raise unknown_task(name, self.rows, self.problems)
+            raise unknown_task_error(name, self.rows, self.problems)
         return [row for row in self._below(names) if not row.members]
 
     def sources(self, name: str) -> list[Path]:
-        """The files behind a name or pattern: of the tasks, and of the groups above them.
+        """The files that define a name or pattern: the tasks' files and their groups' files.
 
         Raises:
-            UnknownTask: It means nothing.
+            UnknownTask: Nothing matches.
         """
         names = [name] if name in self.rows else [leaf.name for leaf in self.leaves(name)]
         return list(dict.fromkeys(Path(row.source) for row in self._below(names) if row.source))
 
     def _below(self, names: list[str]) -> list[TaskRow]:
-        """These names and all that they stand for, each once."""
-        found: dict[str, TaskRow] = {}
+        """These names and their members at any depth, without duplicates."""
+        rows: dict[str, TaskRow] = {}
         waiting = list(names)
         while waiting:
             row = self.rows.get(waiting.pop(0))
-            if row is None or row.name in found:
+            if row is None or row.name in rows:
                 continue
-            found[row.name] = row
+            rows[row.name] = row
             waiting = [*row.members, *waiting]
-        return list(found.values())
+        return list(rows.values())
 
 
 def merge_parts(parts: Iterable[tuple[bool, TaskIndex]]) -> TaskIndex:
-    """One list of the parts, each with whether it ships with us or with lm-eval.
+    """Merge the folders' indexes.
 
-    A name that ships is never replaced; of other parts, later names go before earlier ones.
+    Args:
+        parts: Pairs of whether the part ships with us or with lm-eval, and the part. Shipped
+            names are never replaced; among the other parts, a later one replaces earlier names.
     """
     parts = list(parts)
     rows: dict[str, TaskRow] = {}
@@ -158,7 +160,7 @@ def _ships(row: TaskRow) -> bool:
 
 
 def left_out_message(name: str, source: str) -> str:
-    """The sentence on a file that gives a name of ours or of lm-eval's to something else."""
+    """The message for a file that redefines a name of ours or of lm-eval's."""
     where = f"{source} defines" if source else "A task file outside lm-eval uses as a tag"
     return f"{where} {name!r}, which is {shipped_names()[name]}. It is left out: rename it."
 
@@ -166,15 +168,15 @@ def left_out_message(name: str, source: str) -> str:
 def refuse_left_out(
     names: Iterable[str], files: Mapping[str, str], include_path: str | None
 ) -> None:
-    """Refuse names that the folder which was given for a run cannot define.
+    """Refuse a run that names a task which its own folder redefines.
 
     Args:
-        names: All that is wanted, and the tasks behind it.
-        files: As `TaskIndex.left_out`.
-        include_path: The folder.
+        names: The names in the spec, and the tasks they stand for.
+        files: `TaskIndex.left_out`.
+        include_path: The run's task folder.
 
     Raises:
-        BadInput: A file of the folder defines one of them.
+        BadInput: A file in the folder redefines one of the names.
     """
     if include_path is None:
         return
@@ -187,9 +189,9 @@ def refuse_left_out(
 
 @functools.cache
 def shipped_names() -> dict[str, str]:
-    """Every name of ours and of lm-eval's, each with whose it is in words.
+    """Every reserved name, with a phrase that says whether it is ours or lm-eval's.
 
-    lm-eval's come from the cached list, else from a quick look at the files, a second or so.
+    lm-eval's names come from a cached list. Without one, its files are scanned in about a second.
     """
     lm_eval = _names_of(code_policy.lm_eval_folder(), paths.cache_dir() / "tasks" / _names_file())
     ours = _names_in(SHIPPED)
@@ -197,7 +199,7 @@ def shipped_names() -> dict[str, str]:
 
 
 def _names_file() -> str:
-    return f"names-{version()}-{FORMAT}.json"
+    return f"names-{lm_eval_version()}-{FORMAT}.json"
 
 
 def _names_of(folder: Path, cached: Path) -> list[str]:
@@ -214,16 +216,16 @@ NOT_YAML = frozenset({".py", ".pyc", ".md", ".json", ".jsonl", ".txt", ".csv", "
 TOP_LEVEL = re.compile(
     rb"^[\"']?(?:task|group|tag)[\"']?[ \t]*:[ \t]*([^\n]*)((?:\n[ \t]*-[^\n]*)*)", re.MULTILINE
 )
-"""A name at the top of a task file, and the list that may follow."""
+"""Matches a top-level task, group or tag key, with its value or the list below it."""
 
 
 def _names_in(folder: Path) -> set[str]:
-    """The names of tasks, groups and tags that a folder's files define, read as text.
+    """The names of tasks, groups and tags that a folder's files define, found by a text scan.
 
-    A group's members come with them: they are names of the folder's, too.
+    Includes the members of groups.
     """
     names: set[str] = set()
-    # Files that others include may have any ending or none, as _default_template_yaml.
+    # Included files may have any suffix or none, like _default_template_yaml.
     for path in folder.glob("**/*"):
         if path.suffix in NOT_YAML or not path.is_file():
             continue
@@ -233,120 +235,125 @@ def _names_in(folder: Path) -> set[str]:
     return {name for name in names if name not in ("", "null") and ":" not in name}
 
 
-def unknown_task(name: str, known: Iterable[str], problems: Iterable[str] = ()) -> UnknownTask:
-    """The refusal of a name that nobody knows, with close ones and files that are no tasks."""
+def unknown_task_error(
+    name: str, known: Iterable[str], problems: Iterable[str] = ()
+) -> UnknownTask:
+    """The error for an unknown name, with close matches and up to three invalid files."""
     close = difflib.get_close_matches(name, known, n=4, cutoff=0.6)
     hint = f" Close names: {', '.join(close)}." if close else ""
-    # A broken file may be the one that was meant.
-    files = "".join(f" {one}" for one in list(problems)[:3])
+    # The user may have meant a file that is broken.
+    files = "".join(f" {problem}" for problem in list(problems)[:3])
     return UnknownTask(
-        f"lm-eval {version()} and the local task folders know no task, group or tag "
+        f"lm-eval {lm_eval_version()} and the local task folders know no task, group or tag "
         f"{name!r}.{hint} `explorer tasks` lists all.{files}"
     )
 
 
-def version() -> str:
-    """The version of lm-eval that is installed."""
+def lm_eval_version() -> str:
+    """The installed version of lm-eval."""
     return importlib.metadata.version("lm-eval")
 
 
-def folders(include_path: str | None = None) -> list[Path]:
-    """Where tasks are looked for beside lm-eval's own: ours, the user's, the folder given.
+def search_folders(include_path: str | None = None) -> list[Path]:
+    """The task folders besides lm-eval's own: the starter suite, custom tasks, `include_path`.
 
     Raises:
-        BadInput: The folder given does not exist.
+        BadInput: `include_path` does not exist.
     """
-    found = [SHIPPED]
+    folders = [SHIPPED]
     if paths.own_tasks().is_dir():
-        found.append(paths.own_tasks())
+        folders.append(paths.own_tasks())
     if include_path is not None:
         if not Path(include_path).is_dir():
             raise BadInput(
                 "include_path should be a folder with lm-eval task files, but there is no folder "
                 f"{include_path!r}."
             )
-        found.append(Path(include_path))
-    return found
+        folders.append(Path(include_path))
+    return folders
 
 
 def read_cached(include_path: str | None = None) -> TaskIndex | None:
-    """The list as it is cached; None where a part of it has to be made first.
+    """The cached index; None if a part of it must be built first.
 
     Raises:
-        BadInput: The folder given does not exist.
+        BadInput: `include_path` does not exist.
     """
     parts: list[tuple[bool, TaskIndex]] = []
     for part in _parts(include_path):
-        found = _read(part)
-        if found is None:
+        cached = _read(part)
+        if cached is None:
             return None
-        parts.append((part.folder in (None, SHIPPED), found))
+        parts.append((part.folder in (None, SHIPPED), cached))
     return merge_parts(parts)
 
 
 def build_index(
-    include_path: str | None = None, tell: OnProgress | None = None, *, anew: bool = False
+    include_path: str | None = None,
+    on_progress: OnProgress | None = None,
+    *,
+    anew: bool = False,
 ) -> TaskIndex:
-    """The list, its missing parts made first by processes of their own.
+    """The index; a separate process builds each part that is not cached.
 
     Args:
         include_path: A folder with more tasks.
-        tell: Gets the files read and their number.
-        anew: Make what is cached again, too.
+        on_progress: Called with the number of files read so far and the total.
+        anew: Rebuild cached parts, too.
 
     Raises:
-        BadInput: The folder given does not exist.
-        ExplorerError: A part could not be made.
+        BadInput: `include_path` does not exist.
+        ExplorerError: A part could not be built.
     """
     for part in _parts(include_path):
         if anew:
             part.path.unlink(missing_ok=True)
         if _read(part) is None:
-            _make(part, tell)
-    found = read_cached(include_path)
-    if found is None:
+            _build(part, on_progress)
+    tasks = read_cached(include_path)
+    if tasks is None:
         raise ExplorerError("The task folders changed while they were read. Try again.")
-    return found
+    return tasks
 
 
 def index_stamp(include_path: str | None = None) -> str:
-    """A text that changes when the list does."""
+    """A cache key: it changes when the index does."""
     return "|".join(str(part.path) for part in _parts(include_path))
 
 
 def is_current(include_path: str | None = None) -> bool:
-    """Whether every part is cached, by the names of the files alone.
+    """Whether every part has a cache file; the files are not read.
 
     Raises:
-        BadInput: The folder given does not exist.
+        BadInput: `include_path` does not exist.
     """
     return all(part.path.exists() for part in _parts(include_path))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """One folder's share of the list, and the file that caches it."""
+    """One folder's part of the index, and its cache file."""
 
     folder: Path | None
-    """None stands for lm-eval's own."""
+    """None for lm-eval's own tasks."""
     path: Path
-    """Its name has the stamp, so that another state of the folder is another file."""
+    """The cache file; its name includes the stamp, so each state of the folder has its own."""
     stamp: str
 
 
 def _parts(include_path: str | None) -> list[_Part]:
     cache = paths.cache_dir() / "tasks"
-    found = [_Part(None, cache / f"lm-eval-{version()}-{FORMAT}.json", version())]
-    for folder in folders(include_path):
+    parts = [_Part(None, cache / f"lm-eval-{lm_eval_version()}-{FORMAT}.json", lm_eval_version())]
+    for folder in search_folders(include_path):
         name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
         state = folder_stamp(folder)
-        found.append(_Part(folder, cache / f"folder-{name}-{state}-{FORMAT}.json", state))
-    return found
+        parts.append(_Part(folder, cache / f"folder-{name}-{state}-{FORMAT}.json", state))
+    return parts
 
 
 def folder_stamp(folder: Path) -> str:
-    """A hash of the names, sizes and times of a folder's YAML files, and of lm-eval's version."""
-    digest = hashlib.sha256(version().encode())
+    """Hash lm-eval's version and the names, sizes and times of a folder's YAML files."""
+    digest = hashlib.sha256(lm_eval_version().encode())
     for path in sorted(folder.glob("**/*.yaml")):
         with contextlib.suppress(OSError):
             stat = path.stat()
@@ -355,15 +362,15 @@ def folder_stamp(folder: Path) -> str:
 
 
 def _read(part: _Part) -> TaskIndex | None:
-    """A cached part; None where there is none, or one of other files."""
+    """A cached part; None if it is missing, damaged, or stale."""
     try:
-        kept = json.loads(part.path.read_text(encoding="utf-8"))
-        if kept["format"] != FORMAT or kept["stamp"] != part.stamp:
+        cached = json.loads(part.path.read_text(encoding="utf-8"))
+        if cached["format"] != FORMAT or cached["stamp"] != part.stamp:
             return None
         rows = [
-            TaskRow(**{key: _frozen(value) for key, value in row.items()}) for row in kept["rows"]
+            TaskRow(**{key: _frozen(value) for key, value in row.items()}) for row in cached["rows"]
         ]
-        return TaskIndex({row.name: row for row in rows}, [str(one) for one in kept["problems"]])
+        return TaskIndex({row.name: row for row in rows}, list(map(str, cached["problems"])))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -372,33 +379,33 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _make(part: _Part, tell: OnProgress | None) -> None:
-    """Have one part made, and pass on how far it is."""
+def _build(part: _Part, on_progress: OnProgress | None) -> None:
+    """Build one part in a separate process, and report its progress."""
     command = [sys.executable, "-m", "explorer.tasks.index_builder", str(part.path), part.stamp]
     if part.folder is not None:
         command.append(str(part.folder))
-    # A file, since a pipe that nobody reads yet would hold the process up when it is full.
+    # stderr goes to a file: a pipe that is read only at the end would fill and block the process.
     with (
-        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True) as process,
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
     ):
         try:
             assert process.stdout is not None
             for line in process.stdout:
                 done, _, total = line.partition(" ")
-                if tell and done.isdecimal() and total.strip().isdecimal():
-                    tell(int(done), int(total))
+                if on_progress and done.isdecimal() and total.strip().isdecimal():
+                    on_progress(int(done), int(total))
         except BaseException:
-            # The page was left, or the command stopped: what is half made is of no use.
+            # The user left the page or stopped the command.
             process.terminate()
             raise
         process.wait()
-        complaints.seek(0)
-        said = complaints.read()
+        stderr.seek(0)
+        errors = stderr.read()
     if process.returncode == 0:
         for older in part.path.parent.glob(f"{part.path.name[: len('folder-') + 16]}-*.json"):
             if part.folder is not None and older != part.path:
                 older.unlink(missing_ok=True)
     else:
-        last = (said.strip().splitlines() or ["it said nothing"])[-1]
-        raise ExplorerError(f"The list of tasks could not be made: {last}")
+        last = (errors.strip().splitlines() or ["the process gave no reason"])[-1]
+        raise ExplorerError(f"The list of tasks could not be built: {last}")

@@ -1,6 +1,6 @@
-"""Reads task files as lm-eval does and caches what the list of tasks shows of them.
+"""Builds a part of the task index: reads task files as lm-eval does, and caches the result.
 
-A process of its own, since it imports lm-eval; it says how far it is, a line at a time.
+Runs in its own process because it imports lm-eval. Prints its progress, one line at a time.
 
     python -m explorer.tasks.index_builder OUT STAMP [FOLDER]
 
@@ -30,63 +30,69 @@ from explorer.tasks.index import FILE_FORMATS, FORMAT, OUTPUT_TYPES, OnProgress,
 
 LM_EVAL = Path(lm_eval.tasks.__file__).parent
 KINDS = {Kind.TASK: "task", Kind.PY_TASK: "task", Kind.GROUP: "group", Kind.TAG: "tag"}
-TELL_EVERY = 100
+PROGRESS_EVERY = 100
+"""Files between two progress reports."""
 
 
-def rows_of(
-    folder: Path, tell: OnProgress = lambda done, total: None
+def read_task_rows(
+    folder: Path, on_progress: OnProgress = lambda done, total: None
 ) -> tuple[list[TaskRow], list[str]]:
-    """Every name of a folder's task files, and a sentence for each file that is no task."""
+    """Every name that a folder's task files define, and a sentence per invalid file."""
     files = list(TaskIndex._iter_yaml_files(folder))
     described = _families() if folder == LM_EVAL else {}
     entries: dict[str, Entry] = {}
     read: dict[Path, dict[str, Any]] = {}
     problems = []
     for number, path in enumerate(files):
-        if number % TELL_EVERY == 0:
-            tell(number, len(files))
+        if number % PROGRESS_EVERY == 0:
+            on_progress(number, len(files))
         try:
-            config = load(path, read)
+            config = load_task_yaml(path, read)
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            problems.append(f"{path} is no task file: {reason}.")
+            problems.append(f"{path} is not a task file: {reason}.")
             continue
         if {"task", "group", "class"} & config.keys():
             try:
                 TaskIndex.process_cfg(config, path, entries)
             except Exception as error:
-                problems.append(f"{path} is no task file: {error}.")
-    tell(len(files), len(files))
+                problems.append(f"{path} is not a task file: {error}.")
+    on_progress(len(files), len(files))
     rows = [row for entry in entries.values() for row in _rows(entry, entries)]
     if described:
         rows = [_with_family(row, described) for row in rows]
     return rows, problems
 
 
-def load(
+def load_task_yaml(
     path: Path, read: dict[Path, dict[str, Any]], above: tuple[Path, ...] = ()
 ) -> dict[str, Any]:
-    """As lm-eval's `load_yaml` without its functions; a file that many include is read once.
+    """Load a task file as lm-eval's `load_yaml` does, but import no functions.
+
+    Args:
+        path: The task file.
+        read: The files read so far; a file that several include is read once.
+        above: The chain of files that include this one.
 
     Raises:
-        ValueError: No mapping, or a file that includes itself.
+        ValueError: The file is not a mapping, or includes itself.
     """
     if path in above:
         raise ValueError(f"it includes itself through {path}")
     if path not in read:
-        found = load_yaml(path, resolve_func=False, recursive=False)
-        includes = found.pop("include", [])
+        config = load_yaml(path, resolve_func=False, recursive=False)
+        includes = config.pop("include", [])
         merged: dict[str, Any] = {}
-        for one in includes if isinstance(includes, list) else [includes]:
-            included = Path(os.path.normpath(path.parent / one))
-            merged |= load(included, read, (*above, path))
+        for include in includes if isinstance(includes, list) else [includes]:
+            included = Path(os.path.normpath(path.parent / include))
+            merged |= load_task_yaml(included, read, (*above, path))
             merged.pop("task_list", None)
-        read[path] = merged | found
+        read[path] = merged | config
     return dict(read[path])
 
 
 def _rows(entry: Entry, entries: dict[str, Entry]) -> Iterator[TaskRow]:
-    """The row of a name, and those of the parts that only it can ask."""
+    """The row of a name, and the rows of members that only exist inside it."""
     source = str(entry.yaml_path or "")
     if entry.kind is Kind.TAG:
         yield TaskRow(entry.name, "tag", tuple(sorted(entry.tags)))
@@ -99,9 +105,9 @@ def _rows(entry: Entry, entries: dict[str, Entry]) -> Iterator[TaskRow]:
 def _group(
     name: str, kind: str, config: dict[str, Any], entries: dict[str, Entry], source: str
 ) -> Iterator[TaskRow]:
-    said = config.get("task")
+    tasks = config.get("task")
     members = []
-    for item in said if isinstance(said, list) else [said]:
+    for item in tasks if isinstance(tasks, list) else [tasks]:
         if isinstance(item, dict) and "group" in item:
             member = str(item["group"])
             if member not in entries:
@@ -120,11 +126,11 @@ def _group(
 
 
 def task_row(name: str, config: dict[str, Any], source: str, kind: str = "task") -> TaskRow:
-    """What a task's file says of it; its functions are not called."""
-    way = config.get("output_type", "generate_until")
-    if "class" in config or way not in OUTPUT_TYPES:
-        way = None
-    config = {**config, "output_type": way}
+    """The row of a task, from its file alone; no function is called."""
+    output_type = config.get("output_type", "generate_until")
+    if "class" in config or output_type not in OUTPUT_TYPES:
+        output_type = None
+    config = {**config, "output_type": output_type}
     metric = _headline(config)
     chance = None
     if metric is not None:
@@ -134,12 +140,12 @@ def task_row(name: str, config: dict[str, Any], source: str, kind: str = "task")
     if config.get("unsafe_code"):
         refused = "It runs code that the model writes."
     elif config.get("doc_to_image") or config.get("doc_to_audio"):
-        refused = "It shows pictures or sound."
+        refused = "It uses images or audio."
     shots = config.get("num_fewshot")
     return TaskRow(
         name,
         kind,
-        output_type=way,
+        output_type=output_type,
         num_fewshot=shots if isinstance(shots, int) else None if "class" in config else 0,
         chance=chance,
         metric=metric,
@@ -157,7 +163,7 @@ def _text(value: Any) -> str:
 
 
 def _headline(config: dict[str, Any]) -> str | None:
-    """The headline metric as far as the file tells: a task that is a Python class says nothing."""
+    """The headline metric that the file implies; None for a task that is a Python class."""
     if "class" in config:
         return None
     listed = config.get("metric_list")
@@ -169,18 +175,19 @@ def _headline(config: dict[str, Any]) -> str | None:
     return metrics.headline_metric(config, names)
 
 
-def num_choices(said: Any) -> int | None:
-    """How many choices every document has, where the file says so.
+def num_choices(doc_to_choice: Any) -> int | None:
+    """The number of choices of every document; None if it depends on the document.
 
-    A list or mapping has its length; a template that is one list, as in `{{[a, b]}}`, the
-    list's. Anything else depends on the document.
+    Args:
+        doc_to_choice: The task file's value. A list or mapping fixes the number, and so does a
+            template that is a single list, like `{{[a, b]}}`.
     """
-    if isinstance(said, list | dict):
-        return len(said) or None
-    if not isinstance(said, str):
+    if isinstance(doc_to_choice, list | dict):
+        return len(doc_to_choice) or None
+    if not isinstance(doc_to_choice, str):
         return None
     try:
-        body = jinja2.Environment(autoescape=False).parse(said.strip()).body  # noqa: S701
+        body = jinja2.Environment(autoescape=False).parse(doc_to_choice.strip()).body  # noqa: S701
     except jinja2.TemplateError:
         return None
     if len(body) == 1 and isinstance(body[0], jinja2.nodes.Output):
@@ -191,7 +198,7 @@ def num_choices(said: Any) -> int | None:
 
 
 def _files(config: dict[str, Any], source: str) -> tuple[str, ...] | None:
-    """Files that the task reads: of `data_files`, or of a loader that reads beside the YAML."""
+    """The task's local files: from `data_files`, or read by a loader beside the YAML file."""
     options = config.get("dataset_kwargs")
     options = options if isinstance(options, dict) else {}
     if config.get("custom_dataset"):
@@ -200,27 +207,27 @@ def _files(config: dict[str, Any], source: str) -> tuple[str, ...] | None:
         return (str(beside),) if isinstance(file, str) else None
     if config.get("dataset_path") not in FILE_FORMATS:
         return None
-    found = [one for one in leaves_of(options.get("data_files")) if isinstance(one, str)]
-    return tuple(found) if found and not any("://" in one for one in found) else None
+    files = [file for file in list_data_files(options.get("data_files")) if isinstance(file, str)]
+    return tuple(files) if files and not any("://" in file for file in files) else None
 
 
-def leaves_of(value: Any) -> list[Any]:
-    """The files that `data_files` names, by split or not."""
+def list_data_files(value: Any) -> list[Any]:
+    """Flatten `data_files`, which may be a name, a list, or either of them by split."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):
-        return [leaf for one in value for leaf in leaves_of(one)]
+        return [file for item in value for file in list_data_files(item)]
     return [] if value is None else [value]
 
 
 def _families() -> dict[str, str]:
-    """What lm-eval's own README says of each folder of tasks."""
+    """The description of each task folder in lm-eval's README."""
     try:
         text = (LM_EVAL / "README.md").read_text(encoding="utf-8")
     except OSError:
         return {}
     lines = re.findall(r"^\| *\[[^\]]*\]\(([^/)]+)/[^)]*\) *\| *([^|]+?) *\|", text, re.MULTILINE)
-    return {folder: said for folder, said in reversed(lines)}
+    return {folder: description for folder, description in reversed(lines)}
 
 
 def _with_family(row: TaskRow, described: dict[str, str]) -> TaskRow:
@@ -231,30 +238,30 @@ def _with_family(row: TaskRow, described: dict[str, str]) -> TaskRow:
     return dataclasses.replace(row, description=described.get(folder) or row.description)
 
 
-def write(out: Path, stamp: str, folder: Path | None, tell: OnProgress) -> None:
-    """Make one cached part, unless another process has just made it."""
+def write_index(out: Path, stamp: str, folder: Path | None, on_progress: OnProgress) -> None:
+    """Write one part's cache file, unless another process has just written it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(out.with_suffix(".lock")):
         try:
-            kept = json.loads(out.read_text(encoding="utf-8"))
-            if (kept["format"], kept["stamp"]) == (FORMAT, stamp):
+            cached = json.loads(out.read_text(encoding="utf-8"))
+            if (cached["format"], cached["stamp"]) == (FORMAT, stamp):
                 return
         except (OSError, ValueError, KeyError, TypeError):
             pass
-        rows, problems = rows_of(folder or LM_EVAL, tell)
-        kept = {
+        rows, problems = read_task_rows(folder or LM_EVAL, on_progress)
+        cached = {
             "format": FORMAT,
             "stamp": stamp,
             "problems": problems,
             "rows": [_plain(row) for row in rows],
         }
-        atomic.write_text(out, json.dumps(kept, ensure_ascii=False))
+        atomic.write_text(out, json.dumps(cached, ensure_ascii=False))
 
 
 def _plain(row: TaskRow) -> dict[str, Any]:
-    """Without what is as by default, which is most of it."""
-    found = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
-    return {key: value for key, value in found.items() if value not in (None, "", ())} | (
+    """The row's fields without empty values, which are most of them."""
+    fields = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+    return {key: value for key, value in fields.items() if value not in (None, "", ())} | (
         {} if row.files is None else {"files": row.files}
     )
 
@@ -263,7 +270,7 @@ if __name__ == "__main__":
     import logging
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    write(
+    write_index(
         Path(sys.argv[1]),
         sys.argv[2],
         Path(sys.argv[3]) if len(sys.argv) > 3 else None,

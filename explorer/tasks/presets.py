@@ -15,7 +15,7 @@ FILE = Path(__file__).parent / "presets.yaml"
 
 
 class Preset(BaseModel):
-    """One set of tasks."""
+    """A set of tasks, its title and a sentence on what it is for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,16 +26,16 @@ class Preset(BaseModel):
 
 @functools.cache
 def presets() -> dict[str, Preset]:
-    """All, by key, in the order of the file."""
+    """All presets by key, in the order of the file."""
     data = yaml.safe_load(FILE.read_text(encoding="utf-8"))
     return {key: Preset.model_validate(value) for key, value in data.items()}
 
 
-def preset(key: str) -> Preset:
-    """One of them.
+def find_preset(key: str) -> Preset:
+    """Return the preset with this key.
 
     Raises:
-        BadInput: There is none of that key.
+        BadInput: No preset has this key.
     """
     known = presets()
     if key not in known:

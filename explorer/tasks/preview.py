@@ -1,4 +1,4 @@
-"""The prompts of a task, made by a process of its own: lm-eval stays out of the dashboard."""
+"""Previews a task's prompts in a separate process, so the dashboard never imports lm-eval."""
 
 import pydantic
 from pydantic import BaseModel
@@ -7,24 +7,25 @@ from explorer import cli_subprocess
 from explorer.errors import ExplorerError
 
 TIMEOUT_S = 300
-"""Data may have to be fetched first."""
+"""Long enough to download the dataset first."""
 
 
 class Question(BaseModel):
-    """One document as a model is asked it."""
+    """One document as the model sees it."""
 
     doc_id: int
     prompt: str
     choices: list[str] = []
-    """What may follow the prompt; empty where the model writes."""
+    """The possible continuations of the prompt; empty for generation tasks."""
     right: list[int] = []
+    """Indices of the correct choices."""
     target: str = ""
-    """What should be written."""
+    """The expected answer of a generation task."""
     until: list[str] = []
-    """What ends the answer."""
+    """Stop sequences."""
 
 
-class Preview(BaseModel):
+class TaskPreview(BaseModel):
     """The first documents of a task."""
 
     task: str
@@ -33,18 +34,18 @@ class Preview(BaseModel):
     questions: list[Question]
 
 
-def preview(name: str, include_path: str | None = None) -> Preview:
-    """The first prompts of a task.
+def preview_in_subprocess(name: str, include_path: str | None = None) -> TaskPreview:
+    """Render the first prompts of a task with `explorer tasks preview --json`.
 
     Raises:
-        BadInput: What the task or its documents lack, in a sentence.
-        ExplorerError: The process that makes the prompts failed otherwise.
+        BadInput: The task or its documents can't be used; the message says why.
+        ExplorerError: The process failed for another reason.
     """
     command = ["tasks", "preview", "--json", name]
     if include_path is not None:
         command += ["--include-path", include_path]
-    said = cli_subprocess.output(command, f"The prompts of {name}", timeout_s=TIMEOUT_S)
+    output = cli_subprocess.output(command, f"The prompts of {name}", timeout_s=TIMEOUT_S)
     try:
-        return Preview.model_validate_json(said)
+        return TaskPreview.model_validate_json(output)
     except pydantic.ValidationError as error:
         raise ExplorerError(f"The prompts of {name} could not be read: {error}") from error

@@ -1,4 +1,4 @@
-"""The first prompts of a task as a model would get them; no model is needed.
+"""Renders a task's first prompts exactly as a model gets them. Needs no model.
 
 explorer tasks preview starter_facts
 """
@@ -11,22 +11,23 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED
 
 from explorer.errors import BadInput, ExplorerError
 from explorer.tasks import task_loading
-from explorer.tasks.preview import Preview, Question
+from explorer.tasks.preview import Question, TaskPreview
 
 
-def preview(
+def render_preview(
     name: str, include_path: str | None = None, *, source: str = "", num: int = 3
-) -> Preview:
-    """What a model is asked by the first documents of a task.
+) -> TaskPreview:
+    """Render the prompts of a task's first documents.
 
     Args:
-        name: A task.
+        name: The task's name.
         include_path: A folder with more tasks.
-        source: The task's file, where it is known: saves the reading of all of lm-eval's.
-        num: Documents.
+        source: The task's file if known, which avoids reading all of lm-eval's files.
+        num: Number of documents.
 
     Raises:
-        BadInput: The task's file or documents cannot be read, or it is one that we do not run.
+        BadInput: The task's file or documents can't be read, or the explorer does not support
+            this kind of task.
     """
     task = task_loading.load_task(name, include_path, source)
     task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
@@ -34,23 +35,23 @@ def preview(
     if not total:
         raise BadInput(f"The task {name} has no documents.")
     try:
-        with task_loading.quiet():
+        with task_loading.quiet_lm_eval():
             task.build_all_requests(samples=list(range(min(num, total))))
     except ExplorerError:
         raise
     except Exception as error:
         raise BadInput(
-            f"The task {name} makes no prompt of its documents: {type(error).__name__}: {error}. "
+            f"The task {name} could not build prompts: {type(error).__name__}: {error}. "
             "Correct its task file."
         ) from error
-    asked: dict[int, list[Instance]] = {}
+    by_document: dict[int, list[Instance]] = {}
     for instance in task.instances:
-        asked.setdefault(instance.doc_id, []).append(instance)
-    return Preview(
+        by_document.setdefault(instance.doc_id, []).append(instance)
+    return TaskPreview(
         task=name,
         num_documents=total,
         num_fewshot=int(task.config.num_fewshot or 0),
-        questions=[_question(task, number, instances) for number, instances in asked.items()],
+        questions=[_question(task, doc_id, instances) for doc_id, instances in by_document.items()],
     )
 
 
@@ -65,28 +66,29 @@ def _question(task: Task, doc_id: int, instances: list[Instance]) -> Question:
             doc_id=doc_id,
             prompt=str(first.args[0]),
             target=", ".join(map(str, target)) if isinstance(target, list) else str(target),
-            until=[until] if isinstance(until, str) else [str(one) for one in until],
+            until=[until] if isinstance(until, str) else [str(stop) for stop in until],
         )
     if task.OUTPUT_TYPE != "multiple_choice":
         return Question(doc_id=doc_id, prompt=first.args[0], choices=[first.args[1]], right=[0])
     choices = list(task.doc_to_choice(first.doc))
     target = task.doc_to_target(first.doc)
-    right = [_place(one, choices) for one in (target if isinstance(target, list) else [target])]
-    # Beyond the choices lie the requests of mutual information.
+    targets = target if isinstance(target, list) else [target]
+    right = [_choice_index(target, choices) for target in targets]
+    # Requests after the choices are for acc_mutual_info.
     prompts = {instance.args[0] for instance in instances[: len(choices)]}
     return Question(
         doc_id=doc_id,
-        # Choices that differ before their end are asked as prompts of their own.
+        # Where the choice sits inside the prompt, each choice has its own prompt.
         prompt=prompts.pop() if len(prompts) == 1 else "",
         choices=[
             instance.args[1] if not prompts else "".join(instance.args)
             for instance in instances[: len(choices)]
         ],
-        right=[place for place in right if place is not None],
+        right=[index for index in right if index is not None],
     )
 
 
-def _place(target: Any, choices: list[Any]) -> int | None:
+def _choice_index(target: Any, choices: list[Any]) -> int | None:
     if isinstance(target, int):
         return target
     if target in choices:

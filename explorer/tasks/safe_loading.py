@@ -1,9 +1,9 @@
-"""lm-eval's task files, loaded so that only allowed code runs, and templates in a sandbox.
+"""Loads lm-eval task files so that only allowed code runs, and renders templates in a sandbox.
 
-`SafeTaskManager` differs from lm-eval's own in three ways. A task or group file is checked before
-it is loaded (`explorer.tasks.code_policy`), a name of ours or of lm-eval's cannot be replaced, and
-a group cannot turn an included task into another one. Importing this module replaces lm-eval's
-Jinja environment by the sandbox, for this process.
+`SafeTaskManager` differs from lm-eval's manager in three ways. It checks every task or group file
+before loading it (`explorer.tasks.code_policy`). Other folders can't redefine our names or
+lm-eval's. A group can't turn an included task into a different one. Importing this module
+replaces lm-eval's Jinja environment with the sandbox for the whole process.
 
     SafeTaskManager([Path("my-tasks")], include_defaults=True).load(["my_task"])
 """
@@ -42,13 +42,13 @@ PLAIN_MODULES = frozenset(
         "jinja2.utils",
     }
 )
-"""Where the types of what a document or a template holds are defined."""
+"""Modules that define the types of values in documents and templates."""
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, which besides lets templates touch plain values only.
+    """Jinja's sandbox, further restricted to plain values.
 
-    A decoded picture or array has methods that write files.
+    A decoded image or array has methods that write files.
     """
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
@@ -71,9 +71,9 @@ SANDBOX = _with_lm_evals_settings(Sandbox(**_SETTINGS))
 PLAIN = lm_eval.utils.env
 """lm-eval's own environment."""
 _FILES: dict[str, Path] = {}
-"""The file of every template that was loaded, to name it in an error."""
+"""The file of each loaded template, for error messages."""
 _ALLOWED: set[str] = set()
-"""Templates that reach into Python and stand in a file whose code may run."""
+"""Templates that use Python attributes, from files whose code may run."""
 
 
 @functools.lru_cache(maxsize=1024)
@@ -83,31 +83,31 @@ def _compiled(template: str) -> jinja2.Template:
 
 
 def apply_template(template: str, doc: dict[str, Any]) -> str:
-    """Render one of a task's templates for a document, as lm-eval does, in the sandbox.
+    """Render a task's template for a document as lm-eval does, but in the sandbox.
 
     Raises:
-        BadInput: The template reaches for what templates may not touch.
+        BadInput: The template uses something that the sandbox forbids.
     """
     try:
         return _compiled(template).render(**doc)
     except SecurityError as error:
         where = _FILES.get(template)
         raise BadInput(
-            f"A template in {where or 'a task file'} reaches into Python, which templates may not: "
-            f"{str(error).rstrip('.')}. Write it as a !function, or without."
+            f"A template in {where or 'a task file'} reaches into Python, which is not allowed: "
+            f"{str(error).rstrip('.')}. Use a !function instead, or remove it."
         ) from error
 
 
-# lm-eval looks both up in its module each time.
+# lm-eval looks up both names in its module on each call.
 lm_eval.utils.env = SANDBOX
 lm_eval.utils.apply_template = apply_template
 
 
 class CheckedTaskFactory(TaskFactory):
-    """Builds tasks of files that were checked just before."""
+    """Builds tasks, and checks each file just before it is loaded."""
 
     def __init__(self) -> None:
-        """Without metadata of a caller's."""
+        """Create a factory without metadata from the caller."""
         super().__init__(meta=None)
         self._groups: list[Path] = []
         """The files of the groups being built, outermost first."""
@@ -115,10 +115,10 @@ class CheckedTaskFactory(TaskFactory):
     def build(
         self, entry: Entry, *, overrides: dict[str, Any] | None = None, registry: dict[str, Entry]
     ) -> Any:
-        """A task, a group or the tasks of a tag.
+        """Build a task, a group, or the tasks of a tag.
 
         Raises:
-            BadInput: Its file would run code and may not.
+            BadInput: Its file would run code that is not allowed.
         """
         if entry.kind is not Kind.GROUP or entry.yaml_path is None:
             return super().build(entry, overrides=overrides, registry=registry)
@@ -141,25 +141,25 @@ class CheckedTaskFactory(TaskFactory):
         return loaded
 
     def _refuse_changes(self, entry: Entry, overrides: dict[str, Any] | None) -> None:
-        # What groups further out set was checked when they reached this group.
+        # Overrides from outer groups were checked when this group was built.
         if overrides and self._groups and entry.yaml_path:
             code_policy.refuse_changes(overrides, self._groups[-1], entry.name, entry.yaml_path)
 
 
 def _remember(path: Path) -> None:
-    """Note where templates come from: for errors, and to leave out the sandbox where allowed."""
+    """Remember a file's templates, for error messages and for the exemption from the sandbox."""
     if code_policy.is_shipped(path):
         return
-    for template, file in code_policy.templates(path).items():
+    for template, file in code_policy.jinja_templates(path).items():
         _FILES[template] = file
-        # Elsewhere such a template is refused, so that an allowed file wrote this one.
+        # In other files refuse_code has already rejected such templates.
         if code_policy.python_attribute(template) and code_policy.may_run_code(file):
             _ALLOWED.add(template)
 
 
 @contextlib.contextmanager
 def _imports_checked() -> Iterator[None]:
-    """Check the module of each `!function` once more, in the moment of its import."""
+    """Check the module of each `!function` again at the moment of import."""
     original = yaml_loader._import_func_in_yml
 
     def checked(function: str, folder: Path) -> Any:
@@ -171,7 +171,7 @@ def _imports_checked() -> Iterator[None]:
         ):
             return _our_loader(module)
         if module is None or not code_policy.may_import(module):
-            raise code_policy.refusal(
+            raise code_policy.code_refusal(
                 f"the function {function} of {module}", folder, module or folder
             )
         return original(function, folder)
@@ -184,10 +184,10 @@ def _imports_checked() -> Iterator[None]:
 
 
 def _our_loader(copy: Path) -> Any:
-    """Our own function, made to look for documents beside the copy; the copy is never run."""
+    """Our loader, pointed at the documents beside the copy. The copy itself never runs."""
     spec = importlib.util.spec_from_file_location("own_task_data", code_policy.SHIPPED / "data.py")
-    assert spec is not None, "we ship it"
-    assert spec.loader is not None, "it is a file of Python"
+    assert spec is not None, "data.py ships with the explorer"
+    assert spec.loader is not None, "data.py is a Python file"
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.__file__ = str(copy)
@@ -195,23 +195,23 @@ def _our_loader(copy: Path) -> Any:
 
 
 class SafeTaskManager(TaskManager):
-    """lm-eval's manager over its own tasks, ours, and those of other folders."""
+    """lm-eval's task manager for its own tasks, the starter suite and other folders."""
 
     def __init__(self, folders: Sequence[Path], *, include_defaults: bool) -> None:
-        """Read the names of all task files; nothing of them runs.
+        """Read the names in all task files, without running anything.
 
         Args:
-            folders: Folders beside lm-eval's own; later ones go before earlier ones, and none
-                before ours or lm-eval's.
-            include_defaults: Read lm-eval's own, too, which takes a quarter of a minute.
+            folders: Other folders. A later folder overrides an earlier one; none overrides the
+                starter suite or lm-eval.
+            include_defaults: Also read lm-eval's own tasks, which takes about 15 seconds.
         """
         super().__init__(include_path=None, include_defaults=False)
         self.left_out: dict[str, str] = {}
-        """Names of ours and lm-eval's that a file elsewhere defines, each with that file."""
+        """Reserved names (ours and lm-eval's) that another file redefines, with that file."""
         self.include_path = [str(folder) for folder in folders]
         self._factory = CheckedTaskFactory()
-        own = [code_policy.lm_eval_folder()] if include_defaults else []
-        entries: dict[str, Entry] = TaskIndex.build([*own, code_policy.SHIPPED])
+        lm_eval_folders = [code_policy.lm_eval_folder()] if include_defaults else []
+        entries: dict[str, Entry] = TaskIndex.build([*lm_eval_folders, code_policy.SHIPPED])
         others = [folder for folder in folders if folder.resolve() != code_policy.SHIPPED.resolve()]
         for folder in others:
             defined = TaskIndex.build([folder])

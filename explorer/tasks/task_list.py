@@ -1,4 +1,4 @@
-"""The index as a table: a row a name that can be asked for, and a filter."""
+"""The task index as a table: one row per task, group or tag, with filters and search."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -25,10 +25,10 @@ COLUMNS = [
 
 
 def task_table(index: TaskIndex, held: CachedDatasets) -> pd.DataFrame:
-    """Columns `COLUMNS`, what is here first, then by name.
+    """A frame with the columns `COLUMNS`; names whose data is here come first, then by name.
 
-    A group or tag says only what all its tasks share; here is True, False, or None where a
-    task's file does not tell.
+    A group or tag shows only values that all its tasks share. `here` is True, False, or None if
+    a task's file does not say where its data is.
     """
     rows = []
     for name in sorted(index.rows):
@@ -37,34 +37,34 @@ def task_table(index: TaskIndex, held: CachedDatasets) -> pd.DataFrame:
             continue
         single = row.kind == "task"
         leaves = [row] if single else index.leaves(name)
-        ways = {leaf.output_type for leaf in leaves}
-        sets = sorted({leaf.dataset_path for leaf in leaves if leaf.dataset_path})
+        output_types = {leaf.output_type for leaf in leaves}
+        datasets = sorted({leaf.dataset_path for leaf in leaves if leaf.dataset_path})
         files = [Path(file).name for file in row.files or ()]
-        data = " ".join(files or [one for one in (row.dataset_path, row.dataset_name) if one])
+        data = " ".join(files or filter(None, (row.dataset_path, row.dataset_name)))
         rows.append(
             (
                 name,
                 row.kind,
                 ", ".join(index.groups.get(name, [])),
                 len(leaves),
-                ways.pop() if len(ways) == 1 else None,
+                output_types.pop() if len(output_types) == 1 else None,
                 row.num_fewshot,
                 row.chance,
                 row.metric,
-                data if single else ", ".join(sets[:3]) + (" …" if len(sets) > 3 else ""),
+                data if single else ", ".join(datasets[:3]) + (" …" if len(datasets) > 3 else ""),
                 held.has(row) if single else held.has_all(leaves),
                 row.description,
                 row.refused or "",
             )
         )
-    found = pd.DataFrame(rows, columns=COLUMNS)
-    found = found.astype({"num_fewshot": "Int64", "here": "boolean", "chance": "Float64"})
-    # What can be asked at once comes first.
-    return found.sort_values("here", ascending=False, kind="stable", ignore_index=True)
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    table = table.astype({"num_fewshot": "Int64", "here": "boolean", "chance": "Float64"})
+    # Tasks that can run right away come first.
+    return table.sort_values("here", ascending=False, kind="stable", ignore_index=True)
 
 
 def filter_tasks(
-    found: pd.DataFrame,
+    table: pd.DataFrame,
     *,
     words: str = "",
     names: Collection[str] | None = None,
@@ -72,40 +72,41 @@ def filter_tasks(
     kind: str | None = None,
     here_only: bool = False,
 ) -> pd.DataFrame:
-    """Rows that meet every wish, in the order of `matching`; None and empty wish nothing.
+    """Rows that pass every filter, in the order of `search_tasks`; None or empty filters nothing.
 
     Args:
-        found: Of `table`.
-        words: As of `matching`.
+        table: From `task_table`.
+        words: Search words, as in `search_tasks`.
         names: Tasks to keep.
-        output_type: As lm-eval names it.
+        output_type: An lm-eval output type.
         kind: task, group or tag.
-        here_only: Only with data on this machine.
+        here_only: Keep only tasks with their data on this machine.
     """
     if names is not None:
-        found = found[found["task"].isin(names)]
+        table = table[table["task"].isin(names)]
     if output_type:
-        found = found[found["output_type"] == output_type]
+        table = table[table["output_type"] == output_type]
     if kind:
-        found = found[found["kind"] == kind]
+        table = table[table["kind"] == kind]
     if here_only:
-        found = found[found["here"].fillna(False)]
-    return search_tasks(found, words)
+        table = table[table["here"].fillna(False)]
+    return search_tasks(table, words)
 
 
-def search_tasks(found: pd.DataFrame, words: str) -> pd.DataFrame:
-    """Rows in which every word stands, in the name, a group, the data or the description.
+def search_tasks(table: pd.DataFrame, words: str) -> pd.DataFrame:
+    """Rows that contain every word in their name, groups, data or description.
 
-    Names that begin with the words come first.
+    Names that start with the first word come first, then names that contain it.
     """
     wanted = words.casefold().split()
     if not wanted:
-        return found
-    texts = zip(*(found[name] for name in ("task", "groups", "data", "description")), strict=True)
-    kept = found[[all(w in one for w in wanted) for one in (" ".join(t).casefold() for t in texts)]]
+        return table
+    cells = zip(*(table[name] for name in ("task", "groups", "data", "description")), strict=True)
+    texts = [" ".join(row).casefold() for row in cells]
+    matches = table[[all(word in text for word in wanted) for text in texts]]
     rank = [
         (not name.casefold().startswith(wanted[0]), wanted[0] not in name.casefold(), len(name))
-        for name in kept["task"]
+        for name in matches["task"]
     ]
-    order = sorted(range(len(kept)), key=rank.__getitem__)
-    return kept.iloc[order]
+    order = sorted(range(len(matches)), key=rank.__getitem__)
+    return matches.iloc[order]

@@ -1,6 +1,6 @@
-"""The user's own configuration: which task folders are offered, whose code may run.
+"""The user's configuration: which task folders to offer, and which may run code.
 
-The file lies outside any store, so that nobody who writes into a store can change it.
+The file must lie outside any store, so that people who can write to a store can't change it.
 
     # ~/.config/distill-explorer/config.yaml, or the file that EXPLORER_CONFIG names
     task_folders: [/data/my-tasks]
@@ -18,7 +18,7 @@ from explorer.specs.base import Spec
 
 
 class UserConfig(Spec):
-    """What the configuration file may hold. A missing file is an empty configuration."""
+    """The keys of the configuration file. A missing file is an empty configuration."""
 
     task_folders: tuple[str, ...] = ()
     """Folders of lm-eval tasks that the Tasks and Run pages offer."""
@@ -37,7 +37,7 @@ class UserConfig(Spec):
 
 
 def read_config() -> UserConfig:
-    """The configuration as the file has it now.
+    """Read the configuration file.
 
     Raises:
         BadInput: The file cannot be read, holds an unknown key, or lies in the store.
@@ -47,14 +47,14 @@ def read_config() -> UserConfig:
         return UserConfig()
     if path.resolve().is_relative_to(paths.store_root().resolve()):
         raise BadInput(
-            f"The configuration {path} lies in the store, where others may write it. Move it "
-            "elsewhere, and name it in EXPLORER_CONFIG."
+            f"The configuration {path} lies in the store, where others may write to it. Move it "
+            "elsewhere, and set EXPLORER_CONFIG to its path."
         )
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"Could not read the configuration {path}: {error}.") from error
-    # A file of comments alone is an empty one.
+    # A file with only comments is an empty configuration.
     lines = (line.strip() for line in text.splitlines())
     if all(not line or line.startswith("#") for line in lines):
         return UserConfig()
@@ -62,10 +62,10 @@ def read_config() -> UserConfig:
 
 
 def task_folders() -> dict[str, Path]:
-    """The configured task folders by the name that a page shows: their last part.
+    """The configured task folders, by the name that pages show: the last part of the path.
 
     Raises:
-        BadInput: As `read`.
+        BadInput: As `read_config`.
     """
     folders = list(dict.fromkeys(Path(path).expanduser() for path in read_config().task_folders))
     names = [folder.name for folder in folders]
@@ -78,6 +78,6 @@ def allowed_task_code() -> list[Path]:
     """The files and folders whose tasks may run code, with symbolic links resolved.
 
     Raises:
-        BadInput: As `read`.
+        BadInput: As `read_config`.
     """
     return [Path(path).expanduser().resolve() for path in read_config().allowed_task_code]

@@ -116,7 +116,7 @@ def test_a_configured_folder_is_listed_and_carried_to_the_run(
     page = open_page("tasks", tasks_folder="more", find="mine_alone")
 
     assert shown(page)["Task"].to_list() == ["mine_alone"]
-    assert "broken.yaml is no task file" in text_of(page).replace("\\", "")
+    assert "broken.yaml is not a task file" in text_of(page).replace("\\", "")
     page.selectbox(key="named").set_value("mine_alone").run()
     page.button(key="tasks_use").click().run()
     assert page.multiselect(key="run_tasks").value == ["mine_alone"]
@@ -216,8 +216,8 @@ def test_prompts_are_shown_as_text():
 
 def test_a_preview_that_fails_is_one_sentence(known_tasks):
     """The process's own sentence reaches the page."""
-    with pytest.raises(BadInput, match=r"^The task piqa needs the data set baber/piqa"):
-        preview.preview("piqa")
+    with pytest.raises(BadInput, match=r"^The task piqa needs the dataset baber/piqa"):
+        preview.preview_in_subprocess("piqa")
 
 
 def test_the_order_form_refuses_what_cannot_be_asked_here(listed, open_page):
@@ -225,7 +225,7 @@ def test_the_order_form_refuses_what_cannot_be_asked_here(listed, open_page):
     page = open_page("run", test_with=["starter", "piqa"])
 
     said = text_of(page).replace("\\", "")
-    assert "The task piqa needs the data set baber/piqa" in said
+    assert "The task piqa needs the dataset baber/piqa" in said
     assert "explorer tasks fetch piqa" in said
     assert page.button(key="run_start").disabled
     page.multiselect(key="run_tasks").set_value(["piqaa"]).run()

@@ -388,7 +388,7 @@ def test_a_price_limit_stops_a_run_before_its_first_request(server, spec, store_
     price = {"input_usd_per_mtok": 10.0, "output_usd_per_mtok": 100.0}
     (store_root / "api_prices.yaml").write_text(yaml.safe_dump({f"{host}/tiny": price}))
 
-    with pytest.raises(BadInput, match=r"12 requests.*\$.*max_usd.*nothing was asked"):
+    with pytest.raises(BadInput, match=r"12 requests.*\$.*max_usd.*No request was sent"):
         engine.run(spec("write", max_usd=1e-4), store_root)
     assert not server.asked
     record = engine.run(spec("write", max_usd=1.0), store_root)
@@ -434,14 +434,16 @@ def test_a_dry_run_says_the_money_and_asks_nothing(
 
 def test_prices_are_known_by_the_endpoints_address(store_root):
     """genai-prices knows sellers; a server of one's own has no price but one's own."""
-    known = api_prices.of_endpoint(store_root, "https://api.openai.com/v1", "gpt-5-mini")
+    known = api_prices.endpoint_price(store_root, "https://api.openai.com/v1", "gpt-5-mini")
 
     assert known.provider == "openai"
     usage = Usage(prompt_tokens=2_000_000, output_tokens=1_000_000)
     expected = 2 * known.input_usd_per_mtok + known.output_usd_per_mtok
     assert known.of(usage) == pytest.approx(expected)
-    assert api_prices.of_endpoint(store_root, "http://127.0.0.1:8000/v1", "gpt-5-mini") is None
-    assert api_prices.of_endpoint(store_root, "https://api.openai.com/v1", "no-such-model") is None
+    assert api_prices.endpoint_price(store_root, "http://127.0.0.1:8000/v1", "gpt-5-mini") is None
+    assert (
+        api_prices.endpoint_price(store_root, "https://api.openai.com/v1", "no-such-model") is None
+    )
 
 
 @pytest.mark.slow

@@ -11,8 +11,8 @@ from explorer.errors import BadInput
 
 def test_the_catalogues_prices_are_those_of_the_package():
     """Every row of api_prices.csv is what genai-prices asks for that very model."""
-    for one in api_prices.book():
-        found = api_prices.lookup(one.name)
+    for one in api_prices.catalogue_prices():
+        found = api_prices.look_up_price(one.name)
         assert (found.input_usd_per_mtok, found.output_usd_per_mtok) == (
             one.input_usd_per_mtok,
             one.output_usd_per_mtok,
@@ -21,7 +21,7 @@ def test_the_catalogues_prices_are_those_of_the_package():
 
 def test_a_price_has_the_packages_version_and_the_age_of_its_data():
     """The package names no day, so its newest price in force does."""
-    one = api_prices.lookup("openai/gpt-4o-mini", datetime.date(2026, 11, 24))
+    one = api_prices.look_up_price("openai/gpt-4o-mini", datetime.date(2026, 11, 24))
 
     assert one.note.startswith("genai-prices 0.")
     assert "2026-01-01" < one.date_seen <= "2026-11-24"
@@ -40,24 +40,24 @@ def test_a_price_that_depends_on_the_hour_is_the_days_dearest(monkeypatch, hour)
 
     for module in (data_snapshot, types):
         monkeypatch.setattr(module, "datetime", Clock)
-    one = api_prices.lookup("deepseek/deepseek-reasoner", datetime.date(2026, 11, 24))
+    one = api_prices.look_up_price("deepseek/deepseek-reasoner", datetime.date(2026, 11, 24))
 
     assert (one.input_usd_per_mtok, one.output_usd_per_mtok) == (0.55, 2.19)
-    assert one.note.endswith("the dearest hours of the day")
-    assert "dearest" not in api_prices.lookup("openai/gpt-4o-mini").note
+    assert one.note.endswith("the most expensive hours of the day")
+    assert "expensive" not in api_prices.look_up_price("openai/gpt-4o-mini").note
 
 
 def test_a_loose_match_is_refused():
     """The package takes gemini-1.5-flash-8b for gemini-1.5-flash, which costs twice as much."""
-    with pytest.raises(BadInput, match=r"nearest name it has is 'gemini-1\.5-flash'"):
-        api_prices.lookup("google/gemini-1.5-flash-8b")
+    with pytest.raises(BadInput, match=r"nearest match is 'gemini-1\.5-flash'"):
+        api_prices.look_up_price("google/gemini-1.5-flash-8b")
 
 
 @pytest.mark.parametrize("name", ["gpt-5", "openai/no-such", "nobody/gpt-5", ""])
 def test_an_unknown_model_is_refused_with_what_to_do(name):
     """Seller and model have to be known."""
     with pytest.raises(BadInput, match="as in openai/gpt-5|Give your own price"):
-        api_prices.lookup(name)
+        api_prices.look_up_price(name)
 
 
 def test_the_users_own_price_comes_first_and_replaces_the_catalogues(tmp_path):
@@ -66,13 +66,13 @@ def test_the_users_own_price_comes_first_and_replaces_the_catalogues(tmp_path):
         "openai/gpt-5: {input_usd_per_mtok: 1, output_usd_per_mtok: $5}", encoding="utf-8"
     )
 
-    found = api_prices.offers(tmp_path)
+    found = api_prices.known_prices(tmp_path)
 
     assert found[0].name == "openai/gpt-5"
     assert found[0].output_usd_per_mtok == 5
     assert found[0].in_words() == "openai/gpt-5, your own price"
-    assert len(found) == len(api_prices.book()) == len({one.name for one in found})
-    assert api_prices.offers(tmp_path / "elsewhere") == api_prices.book()
+    assert len(found) == len(api_prices.catalogue_prices()) == len({one.name for one in found})
+    assert api_prices.known_prices(tmp_path / "elsewhere") == api_prices.catalogue_prices()
 
 
 @pytest.mark.parametrize("value", ["€5", -1, "five", float("nan"), None, True])

@@ -31,7 +31,7 @@ def change(folder, name, old, new):
 
 @pytest.fixture(scope="module")
 def found():
-    return check.check(today=TODAY)
+    return check.check_catalogue(today=TODAY)
 
 
 def test_what_ships_is_without_a_fault(found):
@@ -64,18 +64,18 @@ def test_a_broken_row_is_named_with_what_is_wrong(folder):
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     path.write_text("".join([*lines, lines[1]]), encoding="utf-8")
 
-    faults = check.check(folder, TODAY).faults
+    faults = check.check_catalogue(folder, TODAY).faults
 
     for said in (
         "scores.csv, line 2: score",
         "unit",
         "source_url must be an address",
-        "released is 2031-01, which is still to come",
+        "released is 2031-01, which is in the future",
         "must begin with a date",
         "chance.csv, line 2: chance",
         "input_usd_per_m",
-        "shapes.csv holds no row",
-        "Gemini 1.5 Flash, Gemini 1.5 Pro, English is there twice",
+        "shapes.csv has no rows",
+        "Gemini 1.5 Flash, Gemini 1.5 Pro, English is a duplicate",
     ):
         assert any(said in fault for fault in faults), (said, faults)
 
@@ -87,7 +87,7 @@ def test_what_two_tables_say_of_each_other_must_agree(folder):
     change(folder, "pairs", ",48.8,", ",98.8,")
     change(folder, "hardware_specs", "H100 SXM,gpu,80,", "H100 SXM,gpu,96,")
 
-    faults = "\n".join(check.check(folder, TODAY).faults)
+    faults = "\n".join(check.check_catalogue(folder, TODAY).faults)
 
     assert "'DeepSeek-R9' is not in models.csv" in faults
     assert "'smollm2-base-cards' is not in tables.csv" in faults
@@ -100,15 +100,15 @@ def test_a_missing_table_is_said(folder):
     (folder / "speeds.csv").unlink()
 
     with pytest.raises(DamagedStore, match=r"speeds\.csv"):
-        check.check(folder, TODAY)
+        check.check_catalogue(folder, TODAY)
 
 
 def test_a_frame_is_the_callers_own():
     """Changing it changes nobody else's."""
-    mine = load.table("models")
+    mine = load.load_table("models")
     mine["model"] = "changed"
 
-    assert "changed" not in set(load.table("models")["model"])
+    assert "changed" not in set(load.load_table("models")["model"])
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_frame_is_the_callers_own():
 )
 def test_dates_are_read_as_far_as_they_go(text, expected):
     """A month or a year counts from its first day; what says it is undated has none."""
-    assert rows.day(text) == expected
+    assert rows.first_day(text) == expected
 
 
 def test_the_command_says_how_much_there_is_and_that_it_is_sound(monkeypatch, capsys):

@@ -18,7 +18,7 @@ def judged(found):
     return {
         one.key: one
         for one in check_claims.check_claims(
-            found.rows, found.fitted, load.table("speeds"), load.table("deployments")
+            found.rows, found.fitted, load.load_table("speeds"), load.load_table("deployments")
         )
     }
 
@@ -76,7 +76,7 @@ def test_a_claim_that_every_point_agrees_with_holds(found):
 
 def test_a_tenth_of_the_latency_would_be_believed(found):
     """The verdict is computed: with such a speed the claim would hold in part."""
-    speeds = load.table("speeds").iloc[[0]].assign(student_value=0.4, teacher_value=4.3)
+    speeds = load.load_table("speeds").iloc[[0]].assign(student_value=0.4, teacher_value=4.3)
 
     assert check_claims.gemini_claim(found.rows, speeds).verdict == "Holds in part"
 
@@ -85,7 +85,7 @@ def test_a_cheap_student_of_everything_would_hold(found):
     """With rents and prices all under a tenth the claim on cost holds."""
     rows = found.rows.assign(price_share=0.05, price_share_input=0.05)
 
-    one = check_claims.cost_claim(rows, found.fitted, load.table("deployments"))
+    one = check_claims.cost_claim(rows, found.fitted, load.load_table("deployments"))
 
     assert one.verdict == "Holds"
     assert one.opposing.empty

@@ -57,11 +57,11 @@ def test_a_payback_is_marked_where_the_lines_cross():
 
 def test_rents_are_estimated_marks_with_their_dearest_offer():
     """Dotted hollow circles, a bar to the dearest offer, and the word estimated."""
-    sized = device_fit.sized_models(load.table("models"), load.table("shapes"))
+    sized = device_fit.sized_models(load.load_table("models"), load.load_table("shapes"))
     fitted = device_fit.device_fit(
         device_fit.models_named(["DeepSeek-R1-Distill-Llama-70B", "7B"], sized),
-        device_fit.devices_named(["RTX 4090", "H100 SXM"], load.table("hardware_specs")),
-        load.table("hardware"),
+        device_fit.devices_named(["RTX 4090", "H100 SXM"], load.load_table("hardware_specs")),
+        load.load_table("hardware"),
     )
 
     figure = charts.rent_chart(fitted, template="dark")

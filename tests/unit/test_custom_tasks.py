@@ -90,7 +90,7 @@ def test_the_right_choice_by_text_letter_or_number(answer, place):
         ("q.jsonl", b'{"question": 1}\n{"a": \n[1]\n', r"line 2 is not JSON.*; line 3 should"),
         ("q.jsonl", b"nonsense\n" * 9, r"line 5 is not JSON \(Expecting value\); and 4 more"),
         ("q.jsonl", b"[" * 100_000, "line 1 is not JSON"),
-        ("q.jsonl", jsonl({"x": 1}, {"y": 2}), "document 1 should have a text in 'y', got None"),
+        ("q.jsonl", jsonl({"x": 1}, {"y": 2}), "document 1 should have text in 'y', got None"),
         ("q.jsonl", jsonl({"question": "q", "choices": "ab", "answer": 0}), "list in 'choices'"),
         ("q.jsonl", jsonl({"question": "q", "choices": ["a"], "answer": 0}), "two or more"),
         ("q.jsonl", jsonl({"question": "q", "choices": ["a", "a"], "answer": 0}), "two or more"),
@@ -98,7 +98,7 @@ def test_the_right_choice_by_text_letter_or_number(answer, place):
         (
             "q.jsonl",
             jsonl({"question": "q", "choices": ["a", "b"], "answer": "d"}),
-            "document 1 has the answer 'd', which is none of its 2 choices",
+            "document 1 has the answer 'd', which is not among its 2 choices",
         ),
         ("q.jsonl", b'{"prompt": "\\ud800", "target": "x"}', "half a character"),
     ],
@@ -125,12 +125,12 @@ def test_a_task_is_never_replaced_unasked():
     found = documents("q.csv", CSV)
     path = custom.add_task("mine", found, origin="q.csv", taken={"piqa"})
 
-    with pytest.raises(BadInput, match=r"a task 'mine' of yours already"):
+    with pytest.raises(BadInput, match=r"already have a task 'mine'"):
         custom.add_task("mine", found, origin="q.csv")
     with pytest.raises(BadInput, match=r"has a task 'piqa'"):
         custom.add_task("piqa", found, origin="q.csv", taken={"piqa"})
     for name in ("Mine", "../mine", "", "a b", "-a", "x" * 61):
-        with pytest.raises(BadInput, match="small letters"):
+        with pytest.raises(BadInput, match="lower-case letters"):
             custom.add_task(name, found, origin="q.csv")
     before = path.read_text(encoding="utf-8")
     assert custom.add_task("mine", found, origin="q.csv", taken={"mine"}, replace=True) == path
@@ -142,7 +142,7 @@ def test_a_replacement_that_is_killed_leaves_the_old_task_whole(store_root, monk
     first = documents("q.jsonl", jsonl({"prompt": "a", "target": "x"}))
     second = documents("q.jsonl", jsonl({"prompt": "b", "target": "y"}))
     path = custom.add_task("mine", first, origin="q.jsonl")
-    before = render_prompts.preview("mine").questions
+    before = render_prompts.render_preview("mine").questions
     write_text = atomic.write_text
 
     def killed(target, text):
@@ -154,10 +154,12 @@ def test_a_replacement_that_is_killed_leaves_the_old_task_whole(store_root, monk
     with pytest.raises(KeyboardInterrupt):
         custom.add_task("mine", second, origin="q.jsonl", replace=True)
     monkeypatch.setattr(atomic, "write_text", write_text)
-    assert render_prompts.preview("mine").questions == before == custom.preview_questions(first)
+    assert (
+        render_prompts.render_preview("mine").questions == before == custom.preview_questions(first)
+    )
 
     custom.add_task("mine", second, origin="q.jsonl", replace=True)
-    assert render_prompts.preview("mine").questions == custom.preview_questions(second)
+    assert render_prompts.render_preview("mine").questions == custom.preview_questions(second)
     assert "version: 2.0" in path.read_text(encoding="utf-8")
     assert len(list(path.parent.glob("mine.*.jsonl"))) == 1
 
@@ -178,7 +180,7 @@ def test_a_task_that_an_earlier_version_wrote_is_still_read(store_root):
     assert hashlib.sha256(old.encode()).hexdigest() in code_policy.EARLIER_LOADERS
 
     task_loading.check_tasks(["mine"])
-    assert render_prompts.preview("mine").questions == custom.preview_questions(found)
+    assert render_prompts.render_preview("mine").questions == custom.preview_questions(found)
 
     loader.write_text(old + "print('not ours')", encoding="utf-8")
     with pytest.raises(BadInput, match="would run Python code"):
@@ -208,7 +210,7 @@ def test_lm_eval_asks_the_task_and_scores_it(tiny_llama, tmp_path, store_root):
     task_loading.check_tasks(["mine", "written"])
 
     for name, found in (("mine", choices), ("written", written)):
-        assert render_prompts.preview(name).questions == custom.preview_questions(found)
+        assert render_prompts.render_preview(name).questions == custom.preview_questions(found)
     capability_, _ = capability.evaluate(
         loading.load(str(tiny_llama(num_layers=2))),
         CapabilitySpec(tasks=("mine", "written"), batch_size=4),

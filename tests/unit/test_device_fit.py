@@ -209,7 +209,7 @@ def test_an_efficiency_that_cannot_be_is_refused():
 
 def test_models_are_named_or_have_a_size():
     """A name of the catalogue in any case, a size, and a clear word for what is neither."""
-    sized = device_fit.sized_models(load.table("models"), load.table("shapes"))
+    sized = device_fit.sized_models(load.load_table("models"), load.load_table("shapes"))
 
     found = device_fit.models_named(["deepseek-r1-distill-llama-70b", "7B"], sized)
 
@@ -218,4 +218,4 @@ def test_models_are_named_or_have_a_size():
     with pytest.raises(BadInput, match="'many' is neither a model"):
         device_fit.models_named(["many"], sized)
     with pytest.raises(BadInput, match="no device 'RTX 1'. Choose H200 SXM"):
-        device_fit.devices_named(["RTX 1"], load.table("hardware_specs"))
+        device_fit.devices_named(["RTX 1"], load.load_table("hardware_specs"))

@@ -8,7 +8,7 @@ from explorer.errors import BadInput
 
 def test_every_row_of_the_book_has_a_price_a_source_and_says_when():
     """The book holds dated facts with sources, and nothing else."""
-    book = prices.book()
+    book = prices.price_book()
 
     assert len(book) > 50
     assert (book["usd_per_unit_hour"] > 0).all()
@@ -35,7 +35,7 @@ def test_every_row_of_the_book_has_a_price_a_source_and_says_when():
 )
 def test_a_gpu_is_found_by_the_name_its_driver_gives(device_name, hardware):
     """Only this part is offered, cheapest first, whatever the number of processors."""
-    offered = prices.suggest(device_name, 16, prices.book())
+    offered = prices.suggest_prices(device_name, 16, prices.price_book())
 
     assert offered
     assert {price.note.split(";")[0] for price in offered} == {hardware}
@@ -55,7 +55,7 @@ def test_a_gpu_is_found_by_the_name_its_driver_gives(device_name, hardware):
 )
 def test_another_part_is_not_priced_as_one_that_looks_like_it(device_name):
     """A part that the book does not know gets no suggestion."""
-    assert prices.suggest(device_name, 2, prices.book()) == []
+    assert prices.suggest_prices(device_name, 2, prices.price_book()) == []
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_another_part_is_not_priced_as_one_that_looks_like_it(device_name):
 )
 def test_a_processor_is_priced_as_a_machine_of_its_size(num_cpus, instance):
     """A CPU machine is found by its number of processors, or the next size up."""
-    offered = prices.suggest("AMD EPYC 7R13", num_cpus, prices.book())
+    offered = prices.suggest_prices("AMD EPYC 7R13", num_cpus, prices.price_book())
 
     assert offered[0].instance == instance
     assert "undated" in offered[0].in_words()
@@ -71,7 +71,7 @@ def test_a_processor_is_priced_as_a_machine_of_its_size(num_cpus, instance):
 
 def test_a_machine_larger_than_all_of_the_book_has_no_suggestion():
     """Nothing is scaled up or invented."""
-    assert prices.suggest("AMD EPYC 9654", 192, prices.book()) == []
+    assert prices.suggest_prices("AMD EPYC 9654", 192, prices.price_book()) == []
 
 
 @pytest.mark.parametrize(

@@ -375,7 +375,7 @@ def test_a_task_without_its_data_stops_the_run_before_any_work(tiny_run, store_r
     capability = {"tasks": ["far"], "include_path": str(folder)}
     spec = RunSpec.parse({**tiny_run, "teacher": "nobody/nothing", "capability": capability})
 
-    with pytest.raises(BadInput, match=r"far needs the data set org/far.*explorer tasks fetch far"):
+    with pytest.raises(BadInput, match=r"far needs the dataset org/far.*explorer tasks fetch far"):
         engine.run(spec, store_root)
 
 

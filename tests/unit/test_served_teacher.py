@@ -345,7 +345,7 @@ def test_a_price_limit_stops_the_capture_before_its_first_request(
     blocks = torch.zeros(9, 16, dtype=torch.long)
     targets = TeacherCache(store_root / "targets", blocks, identity)
 
-    with pytest.raises(BadInput, match=r"9 requests with 144 tokens.*\$.*nothing was asked"):
+    with pytest.raises(BadInput, match=r"9 requests with 144 tokens.*\$.*No request was sent"):
         targets.fill(
             lambda: endpoint_teacher.scorer(run, run.teacher_endpoint, targets),
             list(range(9)),
@@ -428,7 +428,9 @@ def test_a_student_is_held_against_its_served_teacher(asked, server, folder, sto
     record = engine.run(asked(capability=tested), store_root)
 
     usage = record.distillation.targets.usage
-    assert api_prices.spent(record, store_root).startswith(f"{usage.num_replies} replies, ")
+    assert api_prices.run_usage_message(record, store_root).startswith(
+        f"{usage.num_replies} replies, "
+    )
     teacher = disk.load(store_root, record.teacher_run_id)
     pairs = frames.scores([teacher, record]).query("headline")
     assert pairs["num_documents"].nunique() == 1

@@ -148,10 +148,10 @@ def test_tasks_of_lm_eval_lend_their_functions_to_no_other_file(folder):
 PLAIN_KEYS = {
     "the Python class": {"class": "evil.Task"},
     "trust_remote_code": {"dataset_kwargs": {"trust_remote_code": True}},
-    "the data set 'pandas'": {"dataset_path": "pandas"},
+    "the dataset 'pandas'": {"dataset_path": "pandas"},
     "which is a script": {"dataset_path": "{folder}/evil.py"},
     "which holds evil.py": {"dataset_path": "{folder}"},
-    "the data set 'hf::x'": {"dataset_path": "hf::x"},
+    "the dataset 'hf::x'": {"dataset_path": "hf::x"},
     "the data file reference::": {"dataset_kwargs": {"data_files": "reference::{folder}/x"}},
     "the data file {folder}/x.pkl": {"dataset_kwargs": {"data_files": ["{folder}/x.pkl"]}},
     "the option storage_options": {"dataset_kwargs": {"storage_options": {"a": 1}}},
@@ -219,9 +219,9 @@ def test_a_listed_folder_may_run_code(folder, allow_code):
     write(folder, name="reaching", doc_to_text="{{ question.__class__.__name__ }}")
     allow_code(folder)
 
-    assert render_prompts.preview("t", str(folder)).questions[0].prompt == "q!"
+    assert render_prompts.render_preview("t", str(folder)).questions[0].prompt == "q!"
     assert (folder.parent / "ran.txt").exists()
-    assert render_prompts.preview("reaching", str(folder)).questions[0].prompt == "str"
+    assert render_prompts.render_preview("reaching", str(folder)).questions[0].prompt == "str"
 
 
 def test_a_listed_folder_works_from_the_command(allow_code, known_tasks):
@@ -427,7 +427,7 @@ def test_templates_render_in_the_sandbox_as_without_it():
 
     seen = set()
     for path in names_of_lm_eval():
-        for template in set(code_policy.templates(path)) - seen:
+        for template in set(code_policy.jinja_templates(path)) - seen:
             seen.add(template)
             names = jinja2.meta.find_undeclared_variables(plain.parse(template))
             for value in values:

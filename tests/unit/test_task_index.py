@@ -27,7 +27,7 @@ def write(folder, name, **config):
 
 def own_part(cache):
     """The file of lm-eval's own tasks."""
-    return cache / "tasks" / f"lm-eval-{index.version()}-{index.FORMAT}.json"
+    return cache / "tasks" / f"lm-eval-{index.lm_eval_version()}-{index.FORMAT}.json"
 
 
 def test_every_preset_is_made_of_tasks_that_lm_eval_has(known_tasks):
@@ -42,7 +42,7 @@ def test_every_preset_is_made_of_tasks_that_lm_eval_has(known_tasks):
             assert not [leaf.name for leaf in leaves if leaf.refused], (key, name)
     assert len(found.leaves("leaderboard")) == 39
     with pytest.raises(BadInput, match=r"preset knows starter, common_sense.*'nothing'"):
-        presets.preset("nothing")
+        presets.find_preset("nothing")
 
 
 def test_the_list_says_of_a_task_what_its_file_says(known_tasks):
@@ -134,15 +134,17 @@ def test_files_that_are_no_tasks_are_named(tmp_path):
     write(folder, "template", dataset_path="org/x")
     write(folder, "turning", task="turning", include="turning.yaml")
 
-    rows, problems = index_builder.rows_of(folder)
+    rows, problems = index_builder.read_task_rows(folder)
 
     assert [row.name for row in rows] == ["good"]
     assert [
-        next(name for name in ("a_list", "broken", "turning") if f"{name}.yaml is no task" in said)
+        next(
+            name for name in ("a_list", "broken", "turning") if f"{name}.yaml is not a task" in said
+        )
         for said in problems
     ] == ["a_list", "broken", "turning"]
-    with pytest.raises(UnknownTask, match=r"'brken'.*broken\.yaml is no task file"):
-        raise index.unknown_task("brken", ["good"], problems[1:2])
+    with pytest.raises(UnknownTask, match=r"'brken'.*broken\.yaml is not a task file"):
+        raise index.unknown_task_error("brken", ["good"], problems[1:2])
 
 
 def test_files_are_read_as_lm_eval_reads_them():
@@ -152,7 +154,7 @@ def test_files_are_read_as_lm_eval_reads_them():
     assert len(files) > 30
 
     for path in files:
-        assert index_builder.load(path, read) == load_yaml(path, resolve_func=False)
+        assert index_builder.load_task_yaml(path, read) == load_yaml(path, resolve_func=False)
 
 
 def test_groups_within_groups_and_their_own_parts(tmp_path):
@@ -161,7 +163,7 @@ def test_groups_within_groups_and_their_own_parts(tmp_path):
     write(folder, "a", **task(task="a"))
     inline = [{"task": "b", "dataset_path": "org/b"}, "a"]
     write(folder, "g", group="g", task=["a", {"group": "sub", "task": inline}])
-    rows, _ = index_builder.rows_of(folder)
+    rows, _ = index_builder.read_task_rows(folder)
     found = index.TaskIndex({row.name: row for row in rows}, [])
 
     assert [row.name for row in found.leaves("g")] == ["a", "g::sub::b"]
@@ -210,12 +212,12 @@ def test_missing_data_is_refused_before_the_start(known_tasks, tmp_path, monkeyp
     found = index.read_cached()
 
     dataset_cache.refuse_missing(["starter"], found)
-    said = r"piqa needs the data set baber/piqa, .*=1.* -u HF_HUB_OFFLINE explorer tasks fetch piqa"
+    said = r"piqa needs the dataset baber/piqa, .*=1.* -u HF_HUB_OFFLINE explorer tasks fetch piqa"
     with pytest.raises(BadInput, match=said):
         dataset_cache.refuse_missing(["piqa"], found)
     with pytest.raises(BadInput, match=r"leaderboard_\w+ and 38 more need .* and \d+ more"):
         dataset_cache.refuse_missing(["leaderboard"], found)
-    with pytest.raises(BadInput, match="pictures or sound"):
+    with pytest.raises(BadInput, match="images or audio"):
         dataset_cache.refuse_missing(["chartqa"], found)
     with pytest.raises(UnknownTask, match="'hellaswagg'.*hellaswag"):
         dataset_cache.refuse_missing(["hellaswagg"], found)
@@ -225,7 +227,7 @@ def test_missing_data_is_refused_before_the_start(known_tasks, tmp_path, monkeyp
     for name, value in OPEN.items():
         monkeypatch.setenv(name, value)
     dataset_cache.refuse_missing(["piqa"], found)
-    with pytest.raises(BadInput, match=r"gone reads no/x\.jsonl, .*gone\.yaml.*counts from"):
+    with pytest.raises(BadInput, match=r"gone reads no/x\.jsonl, .*gone\.yaml.*start at"):
         dataset_cache.refuse_missing(["gone"], index.TaskIndex({"gone": gone}, []))
 
 

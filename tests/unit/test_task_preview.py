@@ -46,7 +46,7 @@ def test_choices_follow_the_prompt_and_the_right_one_is_known(folder):
     """The text is what lm-eval sends: shots before it, a space before the choice."""
     source = add(folder, num_fewshot=1, fewshot_split="test")
 
-    found = render_prompts.preview("t", str(folder), source=source)
+    found = render_prompts.render_preview("t", str(folder), source=source)
 
     assert (found.num_documents, found.num_fewshot, len(found.questions)) == (5, 1, 3)
     second = found.questions[1]
@@ -95,7 +95,7 @@ def test_choices_follow_the_prompt_and_the_right_one_is_known(folder):
 )
 def test_every_way_of_answering_has_a_preview(folder, config, prompt, choices, right, target):
     """Continuations, written answers, whole texts, and targets given as text."""
-    one = render_prompts.preview("t", str(folder), source=add(folder, **config)).questions[0]
+    one = render_prompts.render_preview("t", str(folder), source=add(folder, **config)).questions[0]
 
     assert (one.prompt, one.choices, one.right, one.target) == (prompt, choices, right, target)
 
@@ -106,12 +106,12 @@ def test_every_way_of_answering_has_a_preview(folder, config, prompt, choices, r
         ({"doc_to_tetx": "q"}, r"task t has the key 'doc_to_tetx', .*it knows doc_to_text"),
         ({"file": "bad.jsonl"}, r"task t could not be read from .*bad\.jsonl: JSON parse error"),
         ({"file": "gone.jsonl"}, r"There is no file .*gone\.jsonl.*working directory"),
-        ({"metric_list": [{"metric": "accc"}]}, r"task t asks for the metric 'accc'.* knows acc"),
-        ({"metric_list": "acc"}, r"could not make the task t .*metric"),
+        ({"metric_list": [{"metric": "accc"}]}, r"task t names the metric 'accc'.* knows acc"),
+        ({"metric_list": "acc"}, r"could not load the task t .*metric"),
         ({"metadata": {"headline_metric": "f7"}}, r"headline_metric 'f7', but its metrics are acc"),
-        ({"output_type": "essay"}, r"task t of its file: ValueError: .*'essay'"),
-        ({"doc_to_text": "{{ a b }}"}, r"task t of its file: TemplateSyntaxError"),
-        ({"test_split": "nope"}, r"task t of its file: .*'nope'"),
+        ({"output_type": "essay"}, r"task t from its file: ValueError: .*'essay'"),
+        ({"doc_to_text": "{{ a b }}"}, r"task t from its file: TemplateSyntaxError"),
+        ({"test_split": "nope"}, r"task t from its file: .*'nope'"),
     ],
 )
 def test_what_is_wrong_with_a_task_is_one_sentence(folder, config, says):

@@ -96,7 +96,9 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
         placeholder="no limit",
         width=160,
     )
-price_sets = widgets.attempt(lambda: prices.sets(runs, root)) or {name: {} for name in prices.SETS}
+price_sets = widgets.attempt(lambda: prices.price_sets(runs, root)) or {
+    name: {} for name in prices.SETS
+}
 price_set = st.segmented_control(
     "Price set",
     list(prices.SETS),

@@ -19,8 +19,8 @@ def other_devices(utilisation: float) -> None:
         utilisation: Utilisation behind the estimated cost per token.
     """
     st.subheader("Other devices, estimated", anchor=False)
-    sized = device_fit.sized_models(load.table("models"), load.table("shapes"))
-    specs = load.table("hardware_specs")
+    sized = device_fit.sized_models(load.load_table("models"), load.load_table("shapes"))
+    specs = load.load_table("hardware_specs")
     left, right = st.columns(2)
     with left:
         models = st.multiselect(
@@ -80,7 +80,7 @@ def other_devices(utilisation: float) -> None:
     rows = device_fit.device_fit(
         device_fit.models_named(models, sized),
         device_fit.devices_named(devices, specs),
-        load.table("hardware"),
+        load.load_table("hardware"),
         concurrency=together,
         utilisation=utilisation,
         efficiency=reached,

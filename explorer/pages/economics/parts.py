@@ -34,7 +34,9 @@ def records(root: Path, run_ids: list[str]) -> list[RunRecord]:
 
 def choose_api(root: Path) -> ApiPrice | None:
     """Let a person choose an API or type its prices; None compares with no API."""
-    offers = {offer.name: offer for offer in widgets.attempt(lambda: api_prices.offers(root)) or []}
+    offers = {
+        offer.name: offer for offer in widgets.attempt(lambda: api_prices.known_prices(root)) or []
+    }
     left, middle, right = st.columns([3, 1, 1], vertical_alignment="bottom")
     with left:
         name = st.selectbox(
@@ -80,7 +82,7 @@ def choose_api(root: Path) -> ApiPrice | None:
         )
     if not name:
         return None
-    return offers.get(name) or widgets.attempt(lambda: api_prices.lookup(name))
+    return offers.get(name) or widgets.attempt(lambda: api_prices.look_up_price(name))
 
 
 def cell_notes(cells: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

@@ -59,7 +59,7 @@ def evidence_strip(root: Path, runs: pd.DataFrame, known_prices: dict[str, Price
     left, middle, right = st.columns([4, 5, 4], gap="medium")
     with left:
         effect = effect_of(root, run_id)
-        api_cost = widgets.attempt(lambda: api_prices.spent(record, root))
+        api_cost = widgets.attempt(lambda: api_prices.run_usage_message(record, root))
         widgets.facts_list(
             [
                 *_facts(record, row, known_prices),

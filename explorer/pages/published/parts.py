@@ -38,7 +38,7 @@ def judged(bits: int, concurrency: int) -> list[Claim]:
     """The four claims with their verdicts."""
     published = collected(bits, concurrency)
     return check_claims.check_claims(
-        published.rows, published.fitted, load.table("speeds"), load.table("deployments")
+        published.rows, published.fitted, load.load_table("speeds"), load.load_table("deployments")
     )
 
 

@@ -69,7 +69,7 @@ def endpoint_fields(root: Path, teacher: str, tasks: list[str]) -> dict[str, Any
             st.text_input("Tokenizer", key="run_api_tokenizer", help=HELP["api_tokenizer"]).strip()
             or None
         )
-    price = widgets.attempt(lambda: api_prices.of_endpoint(root, address.url, address.model))
+    price = widgets.attempt(lambda: api_prices.endpoint_price(root, address.url, address.model))
     if price is not None:
         st.caption(
             text_format.md(

@@ -17,7 +17,7 @@ MAX_SUGGESTED = 12
 
 @st.cache_data(show_spinner=False)
 def _book() -> pd.DataFrame:
-    return prices.book()
+    return prices.price_book()
 
 
 def utilisation(help: str) -> float:
@@ -73,7 +73,7 @@ def _device(root: Path, name: str, num_cpus: int, price: Price | None, place: st
     if widgets.read_only():
         return
     path = root / prices.OVERRIDES
-    suggested = prices.suggest(name, num_cpus, _book())[:MAX_SUGGESTED]
+    suggested = prices.suggest_prices(name, num_cpus, _book())[:MAX_SUGGESTED]
     if suggested:
         choice = st.selectbox(
             "From the price list",
@@ -96,7 +96,9 @@ def _device(root: Path, name: str, num_cpus: int, price: Price | None, place: st
         "Use this price", key=f"explore_{place}_save_{name}", disabled=not (choice or typed)
     ):
         with widgets.errors_shown():
-            prices.write_override(path, name, prices.own(typed, "Your price") if typed else choice)
+            prices.write_override(
+                path, name, prices.typed_price(typed, "Your price") if typed else choice
+            )
             st.rerun()
 
 

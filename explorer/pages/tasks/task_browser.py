@@ -61,7 +61,7 @@ def evaluation_problem(capability: CapabilitySpec) -> str | None:
 
 
 def _build(folder: str | None) -> None:
-    label = f"Reading the task files of lm-eval {index.version()}. Once per version…"
+    label = f"Reading the task files of lm-eval {index.lm_eval_version()}. Once per version…"
     bar = st.progress(0.0, label)
 
     def on_progress(done: int, total: int) -> None:
@@ -232,6 +232,6 @@ def _prompts(
 
 
 @st.cache_data(show_spinner=False, ttl=PREVIEW_TTL_S, max_entries=50)
-def _preview(name: str, folder: str | None, stamp: str) -> previews.Preview:
+def _preview(name: str, folder: str | None, stamp: str) -> previews.TaskPreview:
     """Built once; `stamp` only makes the cache key change with the task files."""
-    return previews.preview(name, folder)
+    return previews.preview_in_subprocess(name, folder)
