@@ -38,10 +38,10 @@ def as_explorer_error(error: Exception) -> ExplorerError | None:
 class SilentProgress(Progress):
     """The progress of a run on ranks above 0: it shows nothing, and SIGTERM still stops the run."""
 
-    def write(self, **status: Any) -> None:
+    def write_status(self, **status: Any) -> None:
         """Leave the status to rank 0."""
 
-    def check(self) -> None:
+    def raise_if_stopped(self) -> None:
         """Raise if the process got SIGTERM.
 
         Raises:

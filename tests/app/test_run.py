@@ -33,7 +33,7 @@ def test_the_form_opens_ready_to_start(root, open_page):
 
     assert page.button(key="run_start").label == "Start 3 runs"
     assert not page.button(key="run_start").disabled
-    assert "the first run will tell" in text_of(page)
+    assert "No earlier run of this teacher on this machine to go by" in text_of(page)
 
 
 def test_start_hands_the_order_to_the_queue(root, open_page, submitted):
@@ -328,9 +328,9 @@ def test_an_endpoint_can_be_tested_as_well(root, open_page, submitted, monkeypat
     rows = [index.TaskRow("starter", "task", output_type="multiple_choice")]
     rows += [index.TaskRow("gsm8k", "task", output_type="generate_until")]
     known = index.TaskIndex({row.name: row for row in rows}, [])
-    for name, said in (("is_current", True), ("read", known), ("build", known)):
+    for name, result in (("is_current", True), ("read_cached", known), ("build_index", known)):
         # lm-eval's own list takes half a minute to make.
-        monkeypatch.setattr(index, name, lambda *folder, said=said: said)
+        monkeypatch.setattr(index, name, lambda *folder, result=result: result)
     page = _endpoint_page(root, open_page, "endpoint:https://api.openai.com/v1#gpt-5-mini")
     page.toggle(key="run_api").set_value(True).run()
     assert not page.exception

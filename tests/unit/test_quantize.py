@@ -144,7 +144,7 @@ def test_a_quantized_teacher_has_a_siblings_rows(tiny_run, tiny_llama, store_roo
 @pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
 def test_four_bits_on_a_processor_are_refused_before_loading(tiny_llama, dtype):
     """The sentence says what they need and what does it here."""
-    with pytest.raises(BadInput, match=r"4-bit weights need an NVIDIA GPU .* is cpu\. Take 8 bits"):
+    with pytest.raises(BadInput, match=r"4-bit weights need an NVIDIA GPU .* is cpu\. Use 8 bits"):
         loading.load(str(tiny_llama()), bits=4, dtype=dtype)
 
 
@@ -152,7 +152,7 @@ def test_four_bits_compute_in_bfloat16(monkeypatch):
     """Another dtype on a GPU is refused in words."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
 
-    with pytest.raises(BadInput, match=r"asks for float16\. Write dtype: auto or bfloat16"):
+    with pytest.raises(BadInput, match=r"has dtype float16\. Set dtype: auto or bfloat16"):
         quantize.check_quantization(4, torch.device("cuda"), torch.float16)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     with pytest.raises(BadInput, match="capability 8.0 or newer"):

@@ -355,7 +355,7 @@ def test_only_a_colon_makes_a_name_that_of_a_model_outside_torch(teacher):
 
 def test_the_committed_gguf_study_has_nothing_left_to_run(capsys, monkeypatch):
     """`explorer sweep docs/studies/starter_gguf.yaml --dry-run` finds every run in results/."""
-    from explorer.analysis.planning.run_time import MEASURED
+    from explorer.analysis.planning.run_time import NOTHING_TO_RUN
     from explorer.cli import main
 
     monkeypatch.setenv("EXPLORER_RESULTS", str(Path("results").resolve()))
@@ -365,7 +365,7 @@ def test_the_committed_gguf_study_has_nothing_left_to_run(capsys, monkeypatch):
         main()
 
     assert ended.value.code == 0
-    assert MEASURED in capsys.readouterr().out
+    assert NOTHING_TO_RUN in capsys.readouterr().out
 
 
 def test_every_study_that_ships_with_us_can_be_started():
