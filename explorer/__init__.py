@@ -19,6 +19,7 @@ lm_eval_io/        lm-eval's result files, read and written
 store/             the results folder
 records/           what a run leaves, versioned
 specs/             what a run is asked
+text_files.py      text files and JSON Lines that people bring: encodings, lines
 cli_subprocess.py  a command of ours in a process of its own
 paths.py           the folders that we write to
 errors.py          errors that say what to do
