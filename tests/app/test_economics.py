@@ -110,4 +110,4 @@ def test_an_api_that_is_not_listed_is_looked_up_by_its_name(priced, open_page):
     assert "genai-prices 0." in said
 
     wrong = text_of(open_page("economics", api="google/gemini-1.5-flash-8b")).replace("\\", "")
-    assert "the nearest name it has is 'gemini-1.5-flash'" in wrong
+    assert "its nearest match is 'gemini-1.5-flash'" in wrong

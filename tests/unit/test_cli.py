@@ -445,7 +445,7 @@ def test_a_task_of_ones_own_is_added_and_previewed(explorer, known_tasks, store_
     _, out, _ = explorer("tasks", "preview", "quiz-1")
     assert "One or two?\n  -> ' 1'\n     ' 2'" in out.decode()
     code, _, err = explorer("tasks", "add", str(file), "--question", "ask")
-    assert (code, "of yours already" in err) == (2, True)
+    assert (code, "You already have a task 'quiz-1'" in err) == (2, True)
     code, _, err = explorer("tasks", "add", str(tmp_path / "gone.csv"))
     assert (code, "Could not read" in err) == (2, True)
 
