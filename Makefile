@@ -6,11 +6,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SMALL  := $(addprefix tests/,app golden property unit)
-LARGE  := $(filter-out $(SMALL),$(sort $(patsubst %/,%,$(dir $(wildcard tests/*/test_*.py)))))
+APART  := $(addprefix tests/,families long) # each has a target of its own
+LARGE  := $(filter-out $(SMALL) $(APART),$(sort $(patsubst %/,%,$(dir $(wildcard tests/*/test_*.py)))))
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 
 .DEFAULT_GOAL := help
-.PHONY: help install app demo test check fast bench golden docs clean starter chromium
+.PHONY: help install app demo test long check fast bench golden docs clean starter chromium
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,11 +37,15 @@ demo: install ## The whole way in the shell: distil and measure two students (10
 	$(BIN)/explorer demo
 
 test: export HF_HUB_OFFLINE = 1
-test: install starter chromium ## Run every test, browser, Ray and end-to-end included
+test: install starter chromium ## Run the tests, browser, Ray and end-to-end included
 	# Side by side what is small; then, whatever came out, one by one what starts servers, browsers
 	# and whole runs. Those for a GPU skip where there is none, and say so.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m '' -n 2 --dist loadfile $(SMALL); small=$$?; \
-	  $(BIN)/python -m pytest -m '' $(LARGE) && exit $$small
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m '' -n 2 --dist loadfile --durations 15 $(SMALL); small=$$?; \
+	  $(BIN)/python -m pytest -m '' --durations 15 $(LARGE) && exit $$small
+
+long: export HF_HUB_OFFLINE = 1
+long: install starter ## Run the tests that take minutes each: the demo, and lm-eval beside us on the starter
+	$(BIN)/python -m pytest -m '' tests/long
 
 check: install ## Lint, format, types, import rules, spelling, the catalogue
 	$(BIN)/ruff check
