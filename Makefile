@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SMALL  := $(addprefix tests/,app golden property unit)
-APART  := $(addprefix tests/,families long) # each has a target of its own
+APART  := tests/families # has a target of its own
 LARGE  := $(filter-out $(SMALL) $(APART),$(sort $(patsubst %/,%,$(dir $(wildcard tests/*/test_*.py)))))
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 
@@ -40,12 +40,12 @@ test: export HF_HUB_OFFLINE = 1
 test: install starter chromium ## Run the tests, browser, Ray and end-to-end included
 	# Side by side what is small; then, whatever came out, one by one what starts servers, browsers
 	# and whole runs. Those for a GPU skip where there is none, and say so.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m '' -n 2 --dist loadfile --durations 15 $(SMALL); small=$$?; \
-	  $(BIN)/python -m pytest -m '' --durations 15 $(LARGE) && exit $$small
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not long' -n 2 --dist loadfile --durations 15 $(SMALL); small=$$?; \
+	  $(BIN)/python -m pytest -m 'not long' --durations 15 $(LARGE) && exit $$small
 
 long: export HF_HUB_OFFLINE = 1
-long: install starter ## Run the tests that take minutes each: the demo, and lm-eval beside us on the starter
-	$(BIN)/python -m pytest -m '' tests/long
+long: install starter ## Run the tests that take minutes: the demo, several processes, tournaments, lm-eval beside us
+	$(BIN)/python -m pytest -m long --durations 0 tests
 
 check: install ## Lint, format, types, import rules, spelling, the catalogue
 	$(BIN)/ruff check

@@ -446,7 +446,7 @@ def test_prices_are_known_by_the_endpoints_address(store_root):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_starter_behind_a_server_has_the_starters_scores(store_root):
     """The real teacher behind a real server: the same answers, log-likelihoods within 1e-3."""
     asked = {"tasks": ["starter_facts", "starter_last_word"], "limit": 5}

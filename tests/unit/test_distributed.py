@@ -23,7 +23,7 @@ from tests.launching import Launch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("sharded", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_two_processes_give_the_losses_of_one(sharded, tiny_run, tmp_path, store_root):
     """Same global batch and tokens drawn, shared evenly or not, in shards or not: one curve."""
     distill = tiny_run["distill"] | {
@@ -47,7 +47,7 @@ def test_two_processes_give_the_losses_of_one(sharded, tiny_run, tmp_path, store
     _same_curves(one["distillation"]["curve"], found["distillation"]["curve"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_goes_on_in_shards_and_out_of_them(tiny_run, tmp_path, store_root):
     """Whoever is killed, and whatever held the student then: the curve is the unbroken one."""
     distill = tiny_run["distill"] | {

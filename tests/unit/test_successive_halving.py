@@ -78,6 +78,7 @@ def test_the_last_round_has_the_whole_budget(order):
     assert spec.survivors(3) == 2
 
 
+@pytest.mark.long
 def test_the_winner_is_written_as_a_spec(order, store_root, tmp_path, monkeypatch, capsys):
     """The table on the terminal, and a file that `explorer run` takes."""
     del order["variants"][1:]
@@ -136,6 +137,7 @@ def slots(monkeypatch):
     return given
 
 
+@pytest.mark.long
 def test_the_queue_gives_the_same_table(order, store_root, tmp_path, slots):
     """A round's runs are submitted together; what is known already is not submitted again."""
     del order["variants"][1:]
@@ -151,6 +153,7 @@ def test_the_queue_gives_the_same_table(order, store_root, tmp_path, slots):
     assert list(queued.status_table(store_root)["state"]) == ["finished"]
 
 
+@pytest.mark.long
 def test_a_run_that_was_lost_stops_the_tournament_and_resuming_does_it(
     order, store_root, monkeypatch
 ):

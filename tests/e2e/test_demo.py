@@ -9,7 +9,7 @@ import pytest
 
 from explorer.store import disk
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 
 @pytest.mark.timeout(1200)

@@ -18,7 +18,7 @@ LIMIT = 25
 BATCH_SIZE = 8
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_starter_scores_equal_those_of_lm_eval_run(tmp_path, store_root):
     """`lm_eval run --model hf` on the same documents gives the same score and answers."""
