@@ -1,5 +1,6 @@
 """Commands on results: ls, show, compare, export, import, price."""
 
+import contextlib
 import json
 import sys
 from collections.abc import Mapping
@@ -187,6 +188,9 @@ def show(
         _print_load_levels(record.latency.own, wide)
     if record.latency and record.latency.was_busy:
         console.print(interference.retiming_advice([run_id]), markup=False, soft_wrap=True)
+    if record.imported:
+        for problem in record.imported.problems:
+            console.print(problem, markup=False, soft_wrap=True)
     print_effects(open_index(root), [run_id])
 
 
@@ -324,24 +328,41 @@ def export(
 
 @app.command("import")
 def import_results(
-    folder: Annotated[Path, typer.Argument(help="The --output_path of lm-eval, or a zip of it.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="The --output_path of lm-eval, a zip of it, or one results file."),
+    ],
     name: Annotated[str, typer.Option("--as", help="The new run's name, the beginning of its id.")],
     teacher: Annotated[str | None, typer.Option(help="The run of this model's teacher.")] = None,
+    only: Annotated[
+        str, typer.Option(help="A part of the path of the results file, if there are several.")
+    ] = "",
+    combine: Annotated[
+        bool,
+        typer.Option(
+            "--combine",
+            help="Make one run of evaluations of one model under the same settings; of a task in "
+            "several the newest counts.",
+        ),
+    ] = False,
     results: ResultsDir = None,
 ) -> None:
     """Import results of lm-evaluation-harness as a run.
 
-    Reads what any version since 0.4.0 wrote.
+    Reads what any version since 0.4.0 wrote. A run is one evaluation: if a folder holds several,
+    they are named, to choose from.
     """
     from explorer.lm_eval_io import import_run, upload
 
     root = root_of(results)
     teacher = disk.resolve_run_id(root, teacher) if teacher else None
-    if folder.suffix == ".zip" and folder.is_file():
-        with folder.open("rb") as file, upload.unpacked({folder.name: file}) as unpacked:
-            run_id, problems = import_run.import_folder(root, unpacked, name, teacher)
-    else:
-        run_id, problems = import_run.import_folder(root, folder, name, teacher)
+    with contextlib.ExitStack() as stack:
+        if folder.suffix.lower() == ".zip" and folder.is_file():
+            file = stack.enter_context(folder.open("rb"))
+            folder = stack.enter_context(upload.unpacked([(folder.name, file)]))
+        run_id, problems = import_run.import_folder(
+            root, folder, name, teacher, only=only, combine=combine
+        )
     console.print(f"Imported as {run_id}.", markup=False)
     for problem in problems:
         print(problem, file=sys.stderr)

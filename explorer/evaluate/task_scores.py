@@ -78,6 +78,7 @@ def score_rows(
             TaskScore(
                 task=name,
                 metric=names[key],
+                filter=filter_name,
                 score=float(value),
                 stderr=float(stderr) if known else None,
                 chance=metrics.mean_chance(config, metric, lines),

@@ -124,7 +124,7 @@ def _sections(task: str, scores: list[TaskScore]) -> dict[str, Any]:
     values: dict[str, Any] = {"alias": task}
     for score in scores:
         metric, _, filter_name = score.metric.partition(",")
-        key = f"{metric},{filter_name or 'none'}"
+        key = f"{metric},{score.filter or filter_name or 'none'}"
         values |= {key: score.score, key.replace(",", "_stderr,"): score.stderr}
     first = scores[0]
     headlines = [score.metric for score in scores if score.headline]

@@ -13,7 +13,7 @@ import pandas as pd
 import pydantic
 
 from explorer.errors import BadInput
-from explorer.lm_eval_io import results, samples
+from explorer.lm_eval_io import evaluations, results, samples
 from explorer.lm_eval_io.results import OutputFolder
 from explorer.records import Capability, Imported, RunRecord
 from explorer.specs import CapabilitySpec, RunSpec
@@ -21,30 +21,43 @@ from explorer.store import atomic, disk
 
 
 def import_folder(
-    root: Path, folder: Path, name: str, teacher: str | None = None
+    root: Path,
+    folder: Path,
+    name: str,
+    teacher: str | None = None,
+    *,
+    only: str = "",
+    combine: bool = False,
 ) -> tuple[str, list[str]]:
     """Write an output folder of lm-eval to the store as a finished run.
 
     Args:
         root: The store.
-        folder: What lm-eval wrote.
+        folder: What lm-eval wrote, or one results file of it.
         name: Begins the run's id. The rest is a hash of the files, so the same folder under the
             same name is the same run.
         teacher: The run that this model is a student of; None makes it a teacher.
+        only: A part of the path of the results file that is meant, if there are several.
+        combine: Whether several evaluations of one model under the same settings make one run.
 
     Returns:
-        The run's id, and a sentence for each thing that was left out.
+        The run's id, and a sentence for each thing that was left out or does not fit together.
 
     Raises:
+        SeveralEvaluations: The folder holds several evaluations, and it is not clear which is
+            meant.
         BadInput: Nothing in the folder can be read, the name is not possible, or there is no such
             teacher.
     """
     if teacher is not None:
         disk.load(root, teacher)
-    output = results.read_output_folder(folder)
+    output = results.read_output_folder(folder, only, combine=combine)
     digest = hashlib.sha256(json.dumps([sorted(output.files.items()), teacher]).encode())
     run_id = f"{name}-{digest.hexdigest()[:8]}"
-    record = _record(output, run_id, name, teacher, folder.resolve().name)
+    place = folder.resolve()
+    record = _record(
+        output, run_id, name, teacher, (place if place.is_dir() else place.parent).name
+    )
     target = disk.run_folder(root, run_id)
     (target / disk.CAPABILITY).mkdir(parents=True, exist_ok=True)
     _write_results(output, target / disk.CAPABILITY, record.finished_at)
@@ -62,7 +75,7 @@ def _record(
     config = config if isinstance(config, dict) else {}
     tasks = tuple(dict.fromkeys(score.task for score in output.scores))
     template = about.get("chat_template") or config.get("apply_chat_template")
-    model = _model_name(about, config)
+    model = evaluations.model_name(about)
     try:
         spec = RunSpec(
             name=name,
@@ -85,7 +98,7 @@ def _record(
         started_at=evaluated.isoformat(timespec="seconds"),
         finished_at=evaluated.isoformat(timespec="seconds"),
         capability=Capability(
-            lm_eval_version=_text(about.get("lm_eval_version")),
+            lm_eval_version=evaluations.text(about.get("lm_eval_version")),
             scores=output.scores,
             seconds=_seconds(about.get("total_evaluation_time_seconds")),
         ),
@@ -94,7 +107,8 @@ def _record(
             files=output.files,
             model=model,
             dtype=dtype.removeprefix("torch.") if isinstance(dtype, str) else None,
-            git_hash=_text(about.get("git_hash")),
+            git_hash=evaluations.text(about.get("git_hash")),
+            system_prompt=_digest(about.get("system_instruction")),
             problems=output.problems,
         ),
     )
@@ -110,17 +124,10 @@ def _write_results(output: OutputFolder, folder: Path, when: str) -> None:
         atomic.write_text(folder / f"samples_{samples.file_part(task)}_{date}.jsonl", text)
 
 
-def _model_name(about: dict[str, Any], config: dict[str, Any]) -> str:
-    """The model's name as lm-eval wrote it, else the kind of model."""
-    arguments = config.get("model_args")
-    if isinstance(arguments, str):
-        pairs = (part.partition("=") for part in arguments.split(","))
-        arguments = {key.strip(): value.strip() for key, _, value in pairs}
-    arguments = arguments if isinstance(arguments, dict) else {}
-    for name in (about.get("model_name"), arguments.get("pretrained"), arguments.get("model")):
-        if isinstance(name, str) and name:
-            return _storable(name)
-    return _text(config.get("model")) or "imported model"
+def _digest(value: Any) -> str | None:
+    if not isinstance(value, str) or not value:
+        return None
+    return hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()[:8]
 
 
 def _seconds(value: Any) -> float | None:
@@ -129,12 +136,3 @@ def _seconds(value: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return seconds if 0 <= seconds < 1e12 else None
-
-
-def _text(value: Any) -> str | None:
-    return _storable(value) if isinstance(value, str) and value else None
-
-
-def _storable(text: str) -> str:
-    """Text that UTF-8 can hold: half of a surrogate pair becomes a question mark."""
-    return text[:200].encode("utf-8", "replace").decode()

@@ -96,16 +96,12 @@ def check_headline(task: str, config: Mapping[str, Any], names: Sequence[str]) -
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """lm-eval's `metric,filter` to the metric alone, or to itself if the metric has more filters.
+    """lm-eval's `metric,filter` to our name: the filter is a part of it unless it is `none`.
 
     Args:
         keys: As lm-eval's results have them, each once.
     """
-    keys = list(keys)
-    plain = [key.partition(",")[0] for key in keys]
-    return {
-        key: name if plain.count(name) == 1 else key for key, name in zip(keys, plain, strict=True)
-    }
+    return {key: key.removesuffix(",none") for key in keys}
 
 
 def _first_of(wanted: Iterable[str | None], names: Sequence[str]) -> str | None:

@@ -1,7 +1,8 @@
 """An output folder of lm-evaluation-harness, any version since 0.4.0, as scores and answers.
 
-What is damaged is left out and named in one sentence; the rest is read. Nothing in a file is
-trusted to have the type it should have.
+Scores, standard errors, numbers of documents and samples come from one evaluation: see
+`evaluations`. Every score is held against its own samples. What is damaged is left out and named in
+one sentence; the rest is read. Nothing in a file is trusted to have the type it should have.
 
 Since 0.4.3 a run leaves `results_DATE.json` and `samples_TASK_DATE.jsonl`. Before, it left
 `results.json` and, for each task, a `MODEL_ARGS_TASK.jsonl` with one JSON array.
@@ -10,20 +11,22 @@ Source: github.com/EleutherAI/lm-evaluation-harness, `loggers/evaluation_tracker
 `__main__.py` of 0.4.0.
 """
 
+import codecs
 import dataclasses
 import datetime
 import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from explorer.errors import BadInput
-from explorer.lm_eval_io import metrics, samples
+from explorer.lm_eval_io import evaluations, metrics, samples
+from explorer.lm_eval_io.evaluations import ResultsFile
 from explorer.records import TaskScore
 
 HASH = re.compile(r"[0-9a-f]{8,128}")
@@ -40,6 +43,15 @@ BY_TASK = (
     "task_hashes",
 )
 """Sections of a results file that have an entry per task."""
+RESULTS = re.compile(rf"(results|.*{samples.DATE.pattern}).*\.json", re.IGNORECASE)
+"""Names under which lm-eval writes results unless it is told another."""
+NOT_MEANS = frozenset(
+    {"perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "bleu", "chrf", "ter"}
+    | {"f1", "mcc", "matthews_corrcoef", "brier_score"}
+)
+"""Metrics that lm-eval aggregates in another way unless the task's settings say."""
+MEAN_TOLERANCE = 1e-4
+"""As in `pairing`, which compares no score further than this from the mean of its answers."""
 MAX_TASK_NAME = 150
 MAX_COUNT = 10**12
 
@@ -59,29 +71,49 @@ class OutputFolder:
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     """Name of each file that was read, to its SHA-256."""
     problems: list[str] = dataclasses.field(default_factory=list)
-    """What was left out, one sentence each."""
+    """What was left out or does not fit together, one sentence each."""
+
+    def add_file(self, path: Path, digest: str) -> None:
+        """Note a file that was read; its folder is part of the name if the name occurs twice."""
+        clash = self.files.get(path.name, digest) != digest
+        self.files[f"{path.parent.name}/{path.name}" if clash else path.name] = digest
 
 
-def read_output_folder(folder: Path) -> OutputFolder:
-    """Read all results and samples under a folder. Of a task in several files, the newest counts.
+def read_output_folder(folder: Path, only: str = "", *, combine: bool = False) -> OutputFolder:
+    """Read one evaluation out of a folder.
+
+    Args:
+        folder: What lm-eval wrote, or one results file of it.
+        only: A part of the path of the results file that is meant, if there are several.
+        combine: Whether several evaluations of one model under the same settings make one run.
 
     Raises:
+        SeveralEvaluations: The folder holds several, and it is not clear which is meant.
         BadInput: There is no such folder, or not one readable score in it.
     """
-    if not folder.is_dir():
+    output = OutputFolder()
+    if folder.is_file():
+        one = _results_file(folder, folder.name, output)
+        files = [one] if one else []
+    elif folder.is_dir():
+        files = _results_files(folder, output)
+    else:
         raise BadInput(
             f"{folder} is not a folder. Name the one that lm-eval wrote (--output_path)."
         )
-    output = OutputFolder()
-    for path, document in _documents(folder, output):
+    files, left_out = evaluations.one_evaluation(files, only, combine=combine)
+    output.problems += left_out
+    for file in files:
+        output.add_file(file.path, file.digest)
         if not output.about:
-            output.about = _without_sections(document)
-            if not _is_date(output.about.get("date")):
-                output.about["date"] = path.stat().st_mtime
-        for task in _tasks(document):
+            output.about = _without_sections(file.document)
+            output.about["date"] = file.path.stat().st_mtime if file.date is None else file.date
+        for task in file.tasks:
             if task not in output.sections:
-                output.sections[task] = _sections(document, task)
-                _read_task(task, document, path, output)
+                output.sections[task] = _sections(file.document, task)
+                _read_task(task, file, output)
+    if len(files) > 1:
+        output.about["total_evaluation_time_seconds"] = _total_seconds(files)
     if not output.scores:
         why = " ".join(output.problems[:3]) or "There is no results_*.json in it."
         raise BadInput(f"Nothing could be imported from {folder.resolve().name}. {why}")
@@ -98,10 +130,11 @@ def read_results_files(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str
     sections: dict[str, dict[str, Any]] = {}
     if not folder.is_dir():
         return about, sections
-    for _, document in _documents(folder, OutputFolder()):
-        about = about or _without_sections(document)
-        for task in _tasks(document):
-            sections.setdefault(task, _sections(document, task))
+    files = _results_files(folder, OutputFolder())
+    for file in sorted(files, key=lambda file: (file.date or 0.0, file.name), reverse=True):
+        about = about or _without_sections(file.document)
+        for task in _tasks(file.document):
+            sections.setdefault(task, _sections(file.document, task))
     return about, sections
 
 
@@ -121,26 +154,71 @@ def file_date(when: str) -> str:
     return datetime.datetime.fromisoformat(when).strftime("%Y-%m-%dT%H-%M-%S.%f")
 
 
-def _documents(folder: Path, output: OutputFolder) -> list[tuple[Path, dict[str, Any]]]:
-    """The readable results files under a folder, the newest first."""
-    paths = [*folder.rglob("results_*.json"), *folder.rglob("results.json")]
-    documents = [(path, _document(path, output)) for path in sorted(paths, key=lambda p: p.name)]
-    return [(path, document) for path, document in reversed(documents) if document]
+def _results_files(folder: Path, output: OutputFolder) -> list[ResultsFile]:
+    """The readable results files under a folder, whatever their names; hidden files are none."""
+    paths = sorted(path for path in folder.rglob("*.[jJ][sS][oO][nN]") if path.is_file())
+    paths = [path for path in paths if not path.name.startswith(".")]
+    read = [_results_file(path, path.relative_to(folder).as_posix(), output) for path in paths]
+    return [file for file in read if file is not None]
 
 
-def _document(path: Path, output: OutputFolder) -> dict[str, Any]:
-    """A results file as a mapping; empty, and a problem, if it is not one."""
+def _results_file(path: Path, name: str, output: OutputFolder) -> ResultsFile | None:
+    """A results file; None, and perhaps a problem, if it is not one or has no number."""
+    # lm-eval takes any name for its --output_path; other JSON files are not spoken of.
+    expected = RESULTS.match(path.name) is not None
     try:
         data = path.read_bytes()
         document = _json(data.decode(json.detect_encoding(data)))
     except (OSError, ValueError, RecursionError) as error:
-        output.problems.append(f"{path.name} is left out: it is not JSON ({_short(error)}).")
-        return {}
+        if expected:
+            output.problems.append(f"{path.name} is left out: it is not JSON ({_short(error)}).")
+        return None
     if not isinstance(document, dict) or not isinstance(document.get("results"), dict):
-        output.problems.append(f"{path.name} is left out: it has no mapping of results.")
-        return {}
-    output.files[path.name] = hashlib.sha256(data).hexdigest()
-    return document
+        if expected:
+            output.problems.append(f"{path.name} is left out: it has no mapping of results.")
+        return None
+    if not expected and not {"configs", "versions"} & document.keys():
+        return None
+    tasks = tuple(
+        task
+        for task in _tasks(document)
+        if _is_name(task, path, output) and _has_number(task, document, path, output)
+    )
+    digest = hashlib.sha256(data).hexdigest()
+    return ResultsFile(path, name, document, digest, tasks) if tasks else None
+
+
+def _is_name(task: str, path: Path, output: OutputFolder) -> bool:
+    if len(task) <= MAX_TASK_NAME and task.isprintable():
+        return True
+    output.problems.append(
+        f"A task of {path.name} is left out: {task[:40]!r} cannot be a task's name."
+    )
+    return False
+
+
+def _has_number(task: str, document: Mapping[str, Any], path: Path, output: OutputFolder) -> bool:
+    if _numbers(document["results"][task]):
+        return True
+    output.problems.append(f"{task} is left out: {path.name} has no number for it.")
+    return False
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """lm-eval's `metric,filter` to the score."""
+    keys = [key for key in values if "," in key and "_stderr," not in key]
+    return {key: number for key in keys if (number := _number(values[key])) is not None}
+
+
+def _total_seconds(files: Sequence[ResultsFile]) -> float | None:
+    """The time of several evaluations together; None if one does not say."""
+    total = 0.0
+    for file in files:
+        try:
+            total += float(file.document["total_evaluation_time_seconds"])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return None
+    return total
 
 
 def _without_sections(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,20 +253,11 @@ def _tasks(document: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _read_task(task: str, document: Mapping[str, Any], path: Path, output: OutputFolder) -> None:
-    values = document["results"][task]
+def _read_task(task: str, file: ResultsFile, output: OutputFolder) -> None:
+    document, values = file.document, file.document["results"][task]
     config = _mapping(_mapping(document.get("configs")).get(task))
-    if len(task) > MAX_TASK_NAME or not task.isprintable():
-        output.problems.append(
-            f"A task of {path.name} is left out: {task[:40]!r} cannot be a task's name."
-        )
-        return
-    lines = _samples(task, path, output)
-    keys = [key for key in values if "," in key and "_stderr," not in key]
-    scores = {key: number for key in keys if (number := _number(values[key])) is not None}
-    if not scores:
-        output.problems.append(f"{task} is left out: {path.name} has no number for it.")
-        return
+    scores = _numbers(values)
+    lines = _samples(task, file, output)
     counts = _mapping(_mapping(document.get("n-samples")).get(task))
     num_documents = _count(counts.get("effective")) or len({line["doc_id"] for line in lines})
     if not num_documents:
@@ -206,6 +275,7 @@ def _read_task(task: str, document: Mapping[str, Any], path: Path, output: Outpu
             TaskScore(
                 task=task,
                 metric=name,
+                filter=filter_name,
                 score=scores[key],
                 chance=metrics.mean_chance(config, metric, lines),
                 stderr=_number(values.get(f"{metric}_stderr,{filter_name}")),
@@ -221,6 +291,8 @@ def _read_task(task: str, document: Mapping[str, Any], path: Path, output: Outpu
     if lines:
         output.samples[task] = lines
         output.answers.append(answers_frame(task, lines, names, config))
+        effective = _count(counts.get("effective"))
+        output.problems += _mismatches(task, lines, scores, effective, config)
 
 
 def _num_fewshot(document: Mapping[str, Any], task: str, config: Mapping[str, Any]) -> int | None:
@@ -229,49 +301,103 @@ def _num_fewshot(document: Mapping[str, Any], task: str, config: Mapping[str, An
     return max((count for n in stated if (count := _count(n)) is not None), default=None)
 
 
-def _samples(task: str, results_file: Path, output: OutputFolder) -> list[dict[str, Any]]:
-    """The task's samples beside a results file, in the current form; empty if there are none."""
-    part = samples.file_part(task)
-    newest = samples.newest_files(results_file.parent).get(part)
-    older = [p for p in results_file.parent.glob("*.jsonl") if p.stem.endswith(f"_{part}")]
-    path = newest or (older[0] if older else None)
+def _mismatches(
+    task: str,
+    lines: Sequence[Mapping[str, Any]],
+    scores: Mapping[str, float],
+    num_documents: int | None,
+    config: Mapping[str, Any],
+) -> list[str]:
+    """A sentence for each score that its own samples do not give."""
+    sentences = []
+    by_filter: dict[Any, list[Mapping[str, Any]]] = {}
+    for line in lines:
+        by_filter.setdefault(line.get("filter"), []).append(line)
+    for filter_name, of_filter in by_filter.items():
+        ids = {line["doc_id"] for line in of_filter}
+        through = f" through {filter_name}" if len(by_filter) > 1 else ""
+        if len(ids) < len(of_filter):
+            sentences.append(
+                f"{task}: {len(of_filter) - len(ids)} documents stand twice in its samples"
+                f"{through}, so they cannot be paired with another run's."
+            )
+        if num_documents is not None and len(ids) != num_documents:
+            sentences.append(
+                f"{task}: its score is of {num_documents} documents, and its samples{through} "
+                f"hold {len(ids)}. Was the file cut? Copy it again from where lm-eval wrote it."
+            )
+    for key, score in scores.items():
+        metric, _, filter_name = key.partition(",")
+        if not _is_mean(metric, config):
+            continue
+        values = [
+            value
+            for line in lines
+            if line.get("filter", filter_name) == filter_name
+            and (value := _number(line.get(metric))) is not None
+        ]
+        if values and abs(math.fsum(values) / len(values) - score) > MEAN_TOLERANCE:
+            sentences.append(
+                f"{task}: {key} is {score:.4g} in the results file, and the mean of its "
+                f"{len(values)} samples is {math.fsum(values) / len(values):.4g}. The two are not "
+                "from one evaluation, so this score is not compared with others."
+            )
+    return sentences
+
+
+def _is_mean(metric: str, config: Mapping[str, Any]) -> bool:
+    """Whether lm-eval averages a metric over documents, as far as the task's settings say."""
+    entries = config.get("metric_list")
+    for entry in entries if isinstance(entries, list) else []:
+        if isinstance(entry, dict) and entry.get("metric") == metric:
+            return entry.get("aggregation", "mean") in ("mean", "nanmean")
+    return metric not in NOT_MEANS
+
+
+def _samples(task: str, file: ResultsFile, output: OutputFolder) -> list[dict[str, Any]]:
+    """The task's samples of the same evaluation, in the current form; empty if there are none."""
+    path = samples.file_of(task, file.path, file.document)
     if path is None:
         return []
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
+        parsed = list(_json_lines(data))
     except (OSError, UnicodeDecodeError) as error:
         output.problems.append(f"{path.name} is left out: {_short(error)}.")
         return []
-    lines, num_damaged = [], 0
-    for data in _json_lines(text):
-        sample = _sample(data)
-        if sample is None:
-            num_damaged += 1
-        else:
-            lines.append(sample)
-    if num_damaged:
+    read = [_sample(line) for line in parsed]
+    lines = [sample for sample in read if sample is not None]
+    if num_damaged := len(read) - len(lines):
         output.problems.append(
             f"{path.name}: {num_damaged} lines are not samples and are left out."
         )
     if lines:
-        output.files[path.name] = hashlib.sha256(text.encode()).hexdigest()
+        output.add_file(path, hashlib.sha256(data).hexdigest())
     return lines
 
 
-def _json_lines(text: str) -> Iterator[Any]:
-    """The data of each line, None for a damaged one; before 0.4.3 the file is one array."""
+def _json_lines(data: bytes) -> Iterator[Any]:
+    """The data of each line, None for a damaged one; before 0.4.3 the file is one array.
+
+    Raises:
+        UnicodeDecodeError: The file is in two or four bytes a character, and damaged.
+    """
+    encoding = json.detect_encoding(data)
+    if encoding not in ("utf-8", "utf-8-sig"):
+        data = data.decode(encoding).encode()
+    data = data.removeprefix(codecs.BOM_UTF8)
     try:
-        whole = _json(text) if text.lstrip().startswith("[") else None
+        whole = _json(data.decode()) if data.lstrip().startswith(b"[") else None
     except (ValueError, RecursionError):
         whole = None
     if isinstance(whole, list):
         yield from whole
         return
     # Not splitlines: a document may hold other line ends (U+2028), which JSON need not escape.
-    for line in text.split("\n"):
+    for line in data.split(b"\n"):
         if line.strip():
             try:
-                yield _json(line)
+                yield _json(line.decode())
             except (ValueError, RecursionError):
                 yield None
 
@@ -338,12 +464,6 @@ def _number(value: Any) -> float | None:
 def _count(value: Any) -> int | None:
     number = None if isinstance(value, bool) else _number(value)
     return int(number) if number is not None and 0 <= number < MAX_COUNT else None
-
-
-def _is_date(value: Any) -> bool:
-    """Whether a value can be seconds since 1970."""
-    number = None if isinstance(value, bool) else _number(value)
-    return number is not None and 0 <= number < 4e9
 
 
 def _text(value: Any) -> str | None:

@@ -15,7 +15,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-FILE = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.jsonl")
+DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?")
+"""The date in a file's name: the local time of the machine that wrote it."""
+FILE = re.compile(rf"samples_(?P<task>.+)_(?P<date>{DATE.pattern})(?: ?\(\d+\))?(?i:\.jsonl)")
+"""A samples file; a browser that saves it again adds a number in brackets."""
+OLD_UNSAFE = (r"/|=", r"[\"<>:/\|\\?*\[\]]+")
+"""What 0.4.0, and 0.4.1 and 0.4.2, replaced by two underscores in the names of samples files."""
 PASSAGES = ("passage", "context", "article", "story", "paragraph")
 """Fields of a document that several documents may share."""
 BY_LENGTH = ("acc_norm", "acc_bytes")
@@ -52,14 +57,51 @@ class SampleAnswer:
 
 
 def newest_files(folder: Path) -> dict[str, Path]:
-    """Task, as file names spell it, to its newest samples file in a folder."""
+    """Task, as `file_part` spells it, to its newest samples file in a run's own folder."""
     newest: dict[str, tuple[str, Path]] = {}
     for path in folder.glob("samples_*.jsonl"):
         match = FILE.fullmatch(path.name)
         if match:
-            known = newest.get(match["task"], ("", path))
-            newest[match["task"]] = max(known, (match["date"], path))
-    return {task: path for task, (_, path) in newest.items()}
+            part = file_part(match["task"])
+            newest[part] = max(newest.get(part, ("", path)), (match["date"], path))
+    return {part: path for part, (_, path) in newest.items()}
+
+
+def file_of(task: str, results_file: Path, document: Mapping[str, Any]) -> Path | None:
+    """The samples file of a task that belongs to a results file; None if there is none.
+
+    lm-eval gives the two one date in their names. Where the results file's name has no date, as
+    before 0.4.3, the samples file is named by the model's arguments and the task. A file belongs
+    to a task by its whole name: `arc_easy` is not `easy`.
+
+    Args:
+        task: Its name.
+        results_file: Where the results are; samples lie beside them.
+        document: The results.
+    """
+    folder = results_file.parent
+    paths = sorted(folder.glob("*.[jJ][sS][oO][nN][lL]"))
+    dated = [match for path in paths if (match := FILE.fullmatch(path.name))]
+    date = DATE.search(results_file.name)
+    # A results file that was renamed has the samples that lie beside it alone.
+    dates = {date[0]} if date else {match["date"] for match in dated}
+    if date or (len(dates) == 1 and len(list(folder.glob("*.json"))) <= 1):
+        of_date = {match["task"]: folder / match[0] for match in dated if match["date"] in dates}
+        same = [path for name, path in of_date.items() if file_part(name) == file_part(task)]
+        return of_date.get(task) or (same[0] if len(same) == 1 else None)
+    named = {path.stem: path for path in paths}
+    config = document.get("config")
+    arguments = config.get("model_args") if isinstance(config, dict) else None
+    if isinstance(arguments, dict):
+        arguments = ",".join(f"{key}={value}" for key, value in arguments.items())
+    parts = str(arguments or "").split(",")
+    for count in range(len(parts), 0, -1):
+        model = ",".join(parts[:count])
+        for unsafe in OLD_UNSAFE:
+            path = named.get(f"{re.sub(unsafe, '__', model)}_{task}")
+            if path is not None:
+                return path
+    return None
 
 
 def cluster_of(document: Any, field: str | None = None) -> str | None:

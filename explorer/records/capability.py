@@ -28,7 +28,10 @@ class TaskScore(RecordPart):
 
     task: str
     metric: str
-    """lm-eval's key without the filter, as in `acc_norm`."""
+    """lm-eval's key, as in `acc_norm` or `exact_match,strict-match`; without the filter `none`."""
+    filter: str | None = None
+    """lm-eval's filter of the answers. None in records older than this field, whose metrics have
+    it in their names only where a task has several."""
     score: float
     stderr: float | None = None
     chance: float | None = None

@@ -85,8 +85,11 @@ class Imported(RecordPart):
     """Number format of the weights, if the files say it."""
     git_hash: str | None = None
     """lm-eval's commit, if the files say it."""
+    system_prompt: str | None = None
+    """First eight hex digits of the SHA-256 of the system prompt before each question; None if
+    there was none."""
     problems: list[str] = []
-    """What was left out, one sentence each."""
+    """What was left out or does not fit together, one sentence each."""
 
 
 class RunRecord(RecordPart):

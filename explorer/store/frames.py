@@ -15,6 +15,7 @@ SCORE_COLUMNS = [
     "run_id",
     "task",
     "metric",
+    "filter",
     "score",
     "stderr",
     "chance",
@@ -126,6 +127,8 @@ def score_rows(record: RunRecord) -> list[dict[str, Any]]:
         return []
     evaluation, model = record.spec.capability, record.model or record.imported
     template = None if evaluation is None else "on" if evaluation.apply_chat_template else "off"
+    if template and record.imported and record.imported.system_prompt:
+        template += f" with system prompt {record.imported.system_prompt}"
     conditions = {
         "run_id": record.run_id,
         "lm_eval_version": record.capability.lm_eval_version,

@@ -1,6 +1,8 @@
 """The Compare page: table, differences, export."""
 
 import io
+import shutil
+from pathlib import Path
 
 import pandas as pd
 
@@ -10,6 +12,7 @@ from explorer.specs import RunSpec, SweepSpec
 from explorer.store import disk, frames
 from tests import records
 from tests.app.reading import text_of
+from tests.unit.test_evaluations import evaluation
 
 
 def test_an_empty_store_leads_to_the_run_page(root, open_page):
@@ -166,6 +169,28 @@ def test_dropped_results_become_a_run_of_the_table(root, study, open_page):
     assert page.multiselect(key="runs").value == [*chosen, run_id]
     assert run_id in page.success[0].value
     assert len(disk.load(root, run_id).capability.scores) == 8
+
+
+def test_files_of_two_models_are_named_to_choose_from(root, study, open_page, tmp_path):
+    """The page lists the evaluations of a zip, and imports the chosen one."""
+    for number, model in enumerate(("acme/big", "acme/small")):
+        evaluation(tmp_path / "out" / model.replace("/", "__"), model=model, date=1e9 + number)
+    zipped = shutil.make_archive(str(tmp_path / "out"), "zip", tmp_path / "out")
+    page = open_page("compare")
+
+    page.file_uploader(key="import_files").set_value(("out.zip", Path(zipped).read_bytes(), ""))
+    page.run()
+    page.button(key="import_go").click().run()
+    assert "acme/big" in page.error[0].value
+    assert "acme/small" in page.error[0].value
+    assert disk.run_ids(root) == sorted(study)
+    choice = next(path for path in page.selectbox(key="import_only").options if "big" in path)
+    page.selectbox(key="import_only").select(choice).run()
+    page.button(key="import_go").click().run()
+
+    assert not page.exception
+    (run_id,) = (one for one in disk.run_ids(root) if one.startswith("imported-"))
+    assert disk.load(root, run_id).imported.model == "acme/big"
 
 
 def test_the_first_results_may_be_imported_ones(root, open_page):

@@ -138,3 +138,44 @@ def test_the_stores_scores_carry_the_conditions():
     assert (scores["lm_eval_version"] == "0.4.13").all()
     assert (scores["chat_template"] == "off").all()
     assert (scores["dtype"] == "float32").all()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        (
+            ("exact_match,loose", "loose"),
+            ("exact_match,strict", "strict"),
+            "filters differ (student loose, teacher strict)",
+        ),
+        (
+            ("exact_match", "none"),
+            ("exact_match,strict", "strict"),
+            "filters differ (student none, teacher strict)",
+        ),
+        (("f1", "none"), ("acc", "none"), "metrics differ (student f1, teacher acc)"),
+    ],
+)
+def test_a_metric_through_another_filter_is_another_metric(ours, theirs, said):
+    """The reason names both filters."""
+    own, other = (side_of(*each) for each in (ours, theirs))
+
+    assert paired(own, other).reason == said
+
+
+def test_an_older_record_that_states_no_filter_is_compared_with_a_note():
+    """It was named by its metric alone if a task had one filter only."""
+    old, new = side_of("exact_match", None), side_of("exact_match,strict", "strict")
+
+    one = paired(new, old)
+
+    assert one.reason == ""
+    assert one.note == "the teacher's record does not say through which filter it was scored"
+    assert paired(new, side_of("exact_match,strict", "strict")).note == ""
+    assert paired(side_of("acc", "none"), side_of("acc", None)).note == ""
+
+
+def side_of(metric, filter_name):
+    """One run's scores and answers under a metric and a filter."""
+    scores, answers = side(RIGHT, metric=metric, filter=filter_name)
+    return scores, answers.assign(metric=metric)

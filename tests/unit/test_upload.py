@@ -28,12 +28,12 @@ def study_files():
 def test_loose_files_and_a_zip_make_the_run_that_the_folder_makes(store_root):
     """Dropped one by one or packed, the same files are the same run."""
     files = study_files()
-    loose = {name: io.BytesIO(data) for name, data in files.items()}
+    loose = [(name, io.BytesIO(data)) for name, data in files.items()]
     packed = zip_of({f"models/run__x/{name}": data for name, data in files.items()})
     packed.seek(0)
 
     direct, _ = import_run.import_folder(store_root, folder_of(STUDENT), "same")
-    for uploads in (loose, {"out.zip": packed}):
+    for uploads in (loose, [("out.zip", packed)]):
         with upload.unpacked(uploads) as folder:
             again, problems = import_run.import_folder(store_root, folder, "same")
         assert (again, problems) == (direct, [])
@@ -45,7 +45,7 @@ def test_nothing_in_a_zip_reaches_outside(tmp_path):
     """A name with dots or from the root stays under the folder; other kinds of files are left."""
     packed = zip_of({"../../up.json": "1", "/etc/down.json": "2", "run.sh": "3"})
 
-    with upload.unpacked({"bad.zip": packed}) as folder:
+    with upload.unpacked([("bad.zip", packed)]) as folder:
         found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
         assert not (folder.parent.parent / "up.json").exists()
 
@@ -59,7 +59,7 @@ def test_a_zip_that_grows_without_measure_is_refused(monkeypatch):
 
     with (
         pytest.raises(BadInput, match="explorer import FOLDER"),
-        upload.unpacked({"a.zip": packed}),
+        upload.unpacked([("a.zip", packed)]),
     ):
         pass
 
@@ -77,7 +77,27 @@ def test_a_zip_that_grows_without_measure_is_refused(monkeypatch):
 )
 def test_what_is_no_result_is_refused_in_words(name, data, says):
     """Another kind of file, a damaged zip, names that cannot both be: a sentence each."""
-    with pytest.raises(BadInput, match=says), upload.unpacked({name: io.BytesIO(data)}):
+    with pytest.raises(BadInput, match=says), upload.unpacked([(name, io.BytesIO(data))]):
+        pass
+
+
+def test_a_zip_from_windows_has_the_same_files():
+    """Backslashes between folders, a drive, capital endings."""
+    packed = zip_of({"C:\\out\\acme__big\\results_x.JSON": "{}", "..\\..\\up.jsonl": "1"})
+
+    with upload.unpacked([("Out.ZIP", packed)]) as folder:
+        found = {
+            path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+        }
+
+    assert found == {"Out/out/acme__big/results_x.JSON", "Out/up.jsonl"}
+
+
+def test_two_files_of_one_name_are_not_taken_for_one():
+    """`results.json` of two folders, chosen together: one sentence, and neither wins."""
+    loose = [("results.json", io.BytesIO(text)) for text in (b"{}", b"[]")]
+
+    with pytest.raises(BadInput, match=r"results\.json is there twice"), upload.unpacked(loose):
         pass
 
 

@@ -215,7 +215,8 @@ def _pair_task(
     reason = _incomparable(own, teacher_row, allow, names)
     if own is None or reason:
         return dataclasses.replace(nothing, reason=reason)
-    student, teacher = students.answers.get((task, metric)), teachers.answers.get((task, metric))
+    student = students.answers.get((task, own["metric"]))
+    teacher = teachers.answers.get((task, metric))
     reason = _unpaired(student, teacher, allow, names)
     if student is None or teacher is None or reason:
         return dataclasses.replace(nothing, reason=reason)
@@ -223,6 +224,7 @@ def _pair_task(
     if reason:
         return dataclasses.replace(nothing, reason=reason)
     notes = _differences(own, teacher_row, {*CONDITIONS} & {*allow}, names)
+    notes += _unknown_filter(own, teacher_row, names)
     if not student.same_documents(teacher):
         shared = set(student.documents()) & set(teacher.documents())
         notes.append(f"only the {len(shared)} documents that both answered")
@@ -256,7 +258,10 @@ def _incomparable(
     """Why two scores of a task cannot be compared; empty if they can."""
     if own is None:
         return f"the {names[0]} has no score"
-    for difference in _differences(own, other, {"metric", *CONDITIONS} - {*allow}, names):
+    for difference in (
+        *_metric_differences(own, other, names),
+        *_differences(own, other, {*CONDITIONS} - {*allow}, names),
+    ):
         return difference
     if not other["higher_is_better"]:
         return "lower is better, and retention needs a score where higher is better"
@@ -269,9 +274,41 @@ def _differences(
     """The conditions in which two scores differ, with both values."""
     return [
         f"{name} differ ({names[0]} {own[key]}, {names[1]} {other[key]})"
-        for key, name in {"metric": "metrics", **CONDITIONS}.items()
+        for key, name in CONDITIONS.items()
         if key in keys and _differ(own.get(key), other.get(key), key)
     ]
+
+
+def _metric_differences(
+    own: dict[str, Any], other: dict[str, Any], names: tuple[str, str]
+) -> list[str]:
+    """Whether two scores are of one metric, taken from the answers by one filter."""
+    (metric, ours), (other_metric, theirs) = _metric_and_filter(own), _metric_and_filter(other)
+    if metric != other_metric:
+        return [f"metrics differ ({names[0]} {own['metric']}, {names[1]} {other['metric']})"]
+    if ours is not None and theirs is not None and ours != theirs:
+        return [f"filters differ ({names[0]} {ours}, {names[1]} {theirs})"]
+    return []
+
+
+def _unknown_filter(
+    own: dict[str, Any], other: dict[str, Any], names: tuple[str, str]
+) -> list[str]:
+    """A note if only one of two scores says by which filter the answers were taken.
+
+    Records older than the field say nothing. Accuracies of choices have no filter.
+    """
+    both = [_metric_and_filter(row) for row in (own, other)]
+    unknown = [name for name, (_, known) in zip(names, both, strict=True) if known is None]
+    if len(unknown) != 1 or both[0][0].startswith("acc"):
+        return []
+    return [f"the {unknown[0]}'s record does not say through which filter it was scored"]
+
+
+def _metric_and_filter(score: dict[str, Any]) -> tuple[str, str | None]:
+    metric, _, filter_name = str(score["metric"]).partition(",")
+    known = score.get("filter")
+    return metric, (filter_name or None) if pd.isna(known) else str(known)
 
 
 def _differ(ours: Any, other: Any, key: str) -> bool:

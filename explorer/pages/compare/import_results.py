@@ -6,11 +6,15 @@ import streamlit as st
 
 from explorer.errors import ExplorerError
 from explorer.lm_eval_io import import_run, upload
+from explorer.lm_eval_io.evaluations import SeveralEvaluations
 from explorer.pages.shared import glossary, text_format, widgets
 
 NO_TEACHER = "None: this model is a teacher"
 OUTCOME = "import_outcome"
 """Session key of the last import's outcome: error, run id, files that were left out."""
+CHOICES = "import_choices"
+"""Session key of the evaluations that the last files hold, if they hold several."""
+COMBINED = "All of them, as one run"
 
 
 def import_popover(root: Path, runs: list[str]) -> None:
@@ -37,12 +41,25 @@ def import_popover(root: Path, runs: list[str]) -> None:
         teacher = st.selectbox(
             "Teacher", [NO_TEACHER, *runs], key="import_teacher", help=glossary.TERMS["teacher"]
         )
+        choices = st.session_state.get(CHOICES)
+        chosen = (
+            st.selectbox(
+                "Evaluation",
+                choices,
+                key="import_only",
+                help=glossary.TERMS["import_only"],
+            )
+            if choices and uploads
+            else ""
+        )
         if uploads:
             st.button(
                 "Import",
                 type="primary",
                 key="import_go",
-                on_click=lambda: _import(root, name, None if teacher == NO_TEACHER else teacher),
+                on_click=lambda: _import(
+                    root, name, None if teacher == NO_TEACHER else teacher, chosen or ""
+                ),
             )
 
 
@@ -62,12 +79,21 @@ def show_outcome() -> None:
         st.caption(f"and {len(problems) - 20:,} more, all listed when you open the run.")
 
 
-def _import(root: Path, name: str, teacher: str | None) -> None:
+def _import(root: Path, name: str, teacher: str | None, chosen: str) -> None:
     """Import before the page is drawn again, so that the new run is among its choices."""
-    uploads = {file.name: file for file in st.session_state["import_files"]}
+    uploads = [(file.name, file) for file in st.session_state["import_files"]]
+    st.session_state.pop(CHOICES, None)
+    combine = chosen == COMBINED
     try:
         with upload.unpacked(uploads) as folder:
-            run_id, problems = import_run.import_folder(root, folder, name.strip(), teacher)
+            run_id, problems = import_run.import_folder(
+                root, folder, name.strip(), teacher, only="" if combine else chosen, combine=combine
+            )
+    except SeveralEvaluations as error:
+        st.session_state[CHOICES] = [*error.choices, *([COMBINED] if error.can_combine else [])]
+        advice = "Choose one under Import, or other files."
+        st.session_state[OUTCOME] = (f"{error.found} {advice}", "", [])
+        return
     except ExplorerError as error:
         st.session_state[OUTCOME] = (str(error), "", [])
         return

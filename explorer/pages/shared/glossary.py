@@ -236,6 +236,10 @@ TERMS = {
         "Prefix of the new run's id: lowercase letters, digits, dots, dashes and underscores. The "
         "rest is a hash of the files, so importing them twice creates one run."
     ),
+    "import_only": (
+        "A run is one evaluation: one model, one set of settings, one date. These files hold "
+        "several; choose the one that this run is."
+    ),
     "reference": (
         "The run to compare with, on the same documents. Runs measured differently (other shots, "
         "another task version) are refused; hover to see why."
