@@ -8,30 +8,36 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from explorer.errors import UnknownModel
 from explorer.models.layers import KEPT_LAYERS, kept_widths
-from explorer.models.loading import Loaded, load_config
+from explorer.models.loading import Loaded, load_config, reading
 from explorer.models.quantize import dtype_name, stored_tensors
 from explorer.records import ModelFacts
 
 
-def model_without_weights(name: str) -> PreTrainedModel:
+def model_without_weights(name: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
     """A model on torch's meta device, without weights or memory.
 
     Raises:
         UnknownModel: No such model, or its configuration is not a causal language model's.
     """
-    config = load_config(name)
+    config = load_config(name, trust_remote_code=trust_remote_code)
     try:
-        with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
-    except (ValueError, AttributeError) as error:
-        raise UnknownModel(f"{name} is not a causal language model: {error}") from error
+        with reading(name, trust_remote_code), torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                config, trust_remote_code=trust_remote_code
+            )
+    except UnknownModel as error:
+        cause = error.__cause__
+        if isinstance(cause, (ValueError, AttributeError)) and "trust_remote" not in str(error):
+            raise UnknownModel(f"{name} is not a causal language model: {cause}") from cause
+        raise
     return model
 
 
 def model_facts(loaded: Loaded) -> ModelFacts:
     """The facts of a loaded model."""
     model = loaded.model
-    config = model.config
+    # A model that also sees keeps its sizes in a part of its configuration.
+    config = model.config.get_text_config()
     return ModelFacts(
         name=loaded.name,
         fingerprint=fingerprint(loaded),
@@ -47,8 +53,8 @@ def model_facts(loaded: Loaded) -> ModelFacts:
             for name, weight in model.named_parameters()
             for _, stored in stored_tensors(name, weight)
         ),
-        kept_layers=getattr(config, KEPT_LAYERS, None),
-        kept_widths=kept_widths(config),
+        kept_layers=getattr(model.config, KEPT_LAYERS, None),
+        kept_widths=kept_widths(model.config),
     )
 
 

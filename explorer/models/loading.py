@@ -16,10 +16,11 @@
 import contextlib
 import dataclasses
 import os
+import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,9 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from explorer.errors import NoRoom, UnknownModel
-from explorer.models import quantize, starter
+from explorer.errors import ExplorerError, NoRoom, UnknownModel
+from explorer.models import quantize, starter, weight_checks, weight_files
+from explorer.models.gguf import gguf_files
 from explorer.paths import store_root
 from explorer.specs import Bits
 from explorer.store import disk
@@ -95,47 +97,47 @@ def load(
     """
     where = device if isinstance(device, torch.device) else pick_device(device)
     source = locate(name)
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     torch_dtype = pick_dtype(dtype, where)
     if bits:
         quantize.check_quantization(bits, where, torch_dtype)
+    tensors = _check_files(source)
     began = time.perf_counter()
-    if source.gguf_file:
-        options["gguf_file"] = source.gguf_file
-    try:
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(source.path, **options)
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                source.path,
-                dtype=torch_dtype,
-                use_safetensors=None if source.gguf_file else True,
-                **options,
-            )
+    with reading(name, trust_remote_code):
+        tokenizer = AutoTokenizer.from_pretrained(source.path, **source.options(trust_remote_code))
+        read: Any = AutoModelForCausalLM.from_pretrained(
+            source.path,
+            dtype=torch_dtype,
+            use_safetensors=None if source.gguf_file else True,
+            # Tensors of another shape are in the report then, with their names.
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **source.options(trust_remote_code),
+        )
+        model, report = read
+        weight_checks.refuse_differences(name, report)
         if source.gguf_file:
+            weight_checks.refuse_unused(name, model, tensors)
             model = _plain(model)
+        weight_checks.follow_head(name, model)
         if bits:
             quantize.quantize_weights(model, bits, where)
         model = model.to(where).eval()
-    except torch.OutOfMemoryError as error:
-        raise NoRoom(f"{name} does not fit into the memory of {where}: {error}") from error
-    except (OSError, ValueError, KeyError) as error:
-        raise UnknownModel(f"Could not load the model {name!r}: {_first_line(error)}") from error
+    load_s = time.perf_counter() - began
+    weight_checks.refuse_non_finite(name, model)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return Loaded(name, model, tokenizer, time.perf_counter() - began, bits, trust_remote_code)
+    return Loaded(name, model, tokenizer, load_s, bits, trust_remote_code)
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Load only the tokenizer of a model, which is much faster."""
+def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load only the tokenizer of a model, which is much faster.
+
+    Raises:
+        UnknownModel: No such model, or its tokenizer cannot be read.
+    """
     source = locate(name)
-    options = {"gguf_file": source.gguf_file} if source.gguf_file else {}
-    try:
-        with quiet_transformers():
-            return AutoTokenizer.from_pretrained(source.path, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise UnknownModel(
-            f"Could not load the tokenizer of {name!r}: {_first_line(error)}"
-        ) from error
+    with reading(name, trust_remote_code, "the tokenizer of "):
+        return AutoTokenizer.from_pretrained(source.path, **source.options(trust_remote_code))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +146,20 @@ class ModelSource:
 
     path: str
     gguf_file: str | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        """Its folder, if it is one on this machine rather than a hub id."""
+        folder = Path(self.path)
+        return folder if folder.is_dir() else None
+
+    def options(self, trust_remote_code: bool) -> dict[str, Any]:
+        """The arguments of `from_pretrained`.
+
+        They always say whether code may run: where they do not, transformers asks on the terminal.
+        """
+        options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+        return options | ({"gguf_file": self.gguf_file} if self.gguf_file else {})
 
 
 def locate(name: str) -> ModelSource:
@@ -191,7 +207,7 @@ def disk_bytes(name: str) -> int | None:
     """Size of the files with a model's weights; None if they are not on this machine."""
     source = locate(name)
     if source.gguf_file:
-        return (Path(source.path) / source.gguf_file).stat().st_size
+        return gguf_files.read_files(Path(source.path) / source.gguf_file).num_bytes
     folder = Path(source.path)
     if not folder.is_dir():
         config = try_to_load_from_cache(source.path, "config.json")
@@ -200,6 +216,24 @@ def disk_bytes(name: str) -> int | None:
         folder = Path(config).parent
     sizes = [path.stat().st_size for path in folder.glob("*.safetensors")]
     return sum(sizes) or None
+
+
+def _check_files(source: ModelSource) -> Mapping[str, Any]:
+    """What the model's files on this machine hold; empty for a model on the hub.
+
+    Raises:
+        UnknownModel: Files are missing or damaged.
+    """
+    if source.gguf_file:
+        files = gguf_files.read_files(Path(source.path) / source.gguf_file)
+        if len(files.paths) > 1:
+            raise UnknownModel(
+                f"{files.paths[0]} is one of {len(files.paths)} parts, which only llama.cpp reads "
+                "as one model. Write llamacpp: instead of gguf:, or join them: llama-gguf-split "
+                f"--merge {files.paths[0]} WHOLE.gguf."
+            )
+        return files.shapes
+    return weight_checks.stored_tensors_of(source.folder) if source.folder else {}
 
 
 def _starter_folder() -> Path:
@@ -220,15 +254,15 @@ def _starter_folder() -> Path:
     return folder
 
 
-def load_config(name: str) -> Any:
-    """The model's configuration, without its weights."""
+def load_config(name: str, *, trust_remote_code: bool = False) -> Any:
+    """The model's configuration, without its weights.
+
+    Raises:
+        UnknownModel: No such model, or its configuration cannot be read.
+    """
     source = locate(name)
-    options = {"gguf_file": source.gguf_file} if source.gguf_file else {}
-    try:
-        with quiet_transformers():
-            return AutoConfig.from_pretrained(source.path, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise UnknownModel(f"Could not find the model {name!r}: {_first_line(error)}") from error
+    with reading(name, trust_remote_code):
+        return AutoConfig.from_pretrained(source.path, **source.options(trust_remote_code))
 
 
 def _plain(model: PreTrainedModel) -> PreTrainedModel:
@@ -268,9 +302,52 @@ def quiet_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _first_line(error: Exception) -> str:
+@contextlib.contextmanager
+def reading(name: str, trust_remote_code: bool, part: str = "the model ") -> Iterator[None]:
+    """Turn whatever a model's files make transformers raise into one sentence.
+
+    Args:
+        name: The model.
+        trust_remote_code: Whether its own code may run.
+        part: What is read, before the model's name.
+
+    Raises:
+        UnknownModel: Anything but the errors below.
+        NoRoom: The memory is missing.
+        ExplorerError: As raised inside.
+    """
+    try:
+        with quiet_transformers():
+            yield
+    except ExplorerError:
+        raise
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise NoRoom(f"{name} does not fit into memory: {error}") from error
+    # Files from outside, and with trust_remote_code their code, can raise anything.
+    except Exception as error:
+        if not trust_remote_code and "trust_remote_code" in str(error):
+            raise UnknownModel(own_code_refusal(name)) from error
+        if "cannot be loaded with `safetensors`" in str(error):
+            raise UnknownModel(
+                f"{name} has no safetensors, and reading other weights can run code. Convert them "
+                f"once into a folder, and name it: {weight_files.TO_SAFETENSORS} "
+                f"{shlex.quote(name)} FOLDER"
+            ) from error
+        raise UnknownModel(f"Could not load {part}{name!r}: {_first_line(error, name)}") from error
+
+
+def own_code_refusal(name: str) -> str:
+    """Why a model with its own code is not loaded, and what to do."""
+    return (
+        f"{name} needs Python code of its own, which runs only if you allow it. Read that code; if "
+        "you trust its authors, write trust_remote_code: true in the spec, or add "
+        "--trust-remote-code to the command."
+    )
+
+
+def _first_line(error: Exception, name: str) -> str:
     text = str(error).strip().strip("'\"").splitlines()
     hint = ""
-    if os.environ.get("HF_HUB_OFFLINE") == "1":
+    if os.environ.get("HF_HUB_OFFLINE") == "1" and not Path(name).exists():
         hint = " (HF_HUB_OFFLINE=1 is set, so nothing is downloaded)"
     return (text[0] if text else type(error).__name__) + hint

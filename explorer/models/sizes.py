@@ -6,8 +6,6 @@ dashboard can refuse an impossible student while its size is typed (`size_limits
     python -c "from explorer.models import sizes; print(sizes.read_sizes('starter'))"
 
 A model that cannot be read here (a hub id that was never downloaded, an endpoint) has no sizes.
-
-Source: github.com/huggingface/safetensors, "Format".
 """
 
 import dataclasses
@@ -23,7 +21,8 @@ from huggingface_hub import try_to_load_from_cache
 
 from explorer import paths
 from explorer.errors import ExplorerError
-from explorer.models.gguf import header
+from explorer.models import weight_files
+from explorer.models.gguf import gguf_files, header
 from explorer.models.starter import STARTER_SIZES
 from explorer.store import disk
 
@@ -55,7 +54,7 @@ UNREADABLE = (
 )
 """Errors from reading a file that is missing, damaged or of another kind."""
 MAX_HEADER_BYTES = 100_000_000
-"""A configuration or a header that claims to be larger is damaged."""
+"""A configuration that claims to be larger is damaged."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +95,7 @@ def read_sizes(name: str, root: Path | None = None) -> ModelSizes:
             return _run_sizes(rest, root or paths.store_root())
         if not name or colon and prefix == "endpoint":
             return UNKNOWN
-        folder = _folder_of(name)
+        folder = folder_of(name)
         return UNKNOWN if folder is None else _folder_sizes(folder)
     except UNREADABLE:
         return UNKNOWN
@@ -117,7 +116,7 @@ def read_weight_shapes(name: str, root: Path | None = None) -> dict[str, tuple[i
         if colon and prefix == "run":
             folder = disk.weights_folder(root or paths.store_root(), rest)
         else:
-            folder = None if colon and prefix in ("gguf", "llamacpp") else _folder_of(name)
+            folder = None if colon and prefix in ("gguf", "llamacpp") else folder_of(name)
         return {} if folder is None else _weight_shapes(folder)
     except UNREADABLE:
         return {}
@@ -155,7 +154,7 @@ def _llama_shapes(
     return shapes
 
 
-def _folder_of(name: str) -> Path | None:
+def folder_of(name: str) -> Path | None:
     """A model's folder on this machine: its own, or the one in the hub's cache."""
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -191,18 +190,11 @@ def _folder_sizes(folder: Path) -> ModelSizes:
 
 def _weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """The shape of every weight in a folder's safetensors files."""
-    index = folder / "model.safetensors.index.json"
-    files = _cached(index, _weight_files) if index.is_file() else ["model.safetensors"]
     return {
         name: shape
-        for file in files
-        for name, shape in _cached(folder / file, _tensor_shapes).items()
+        for path in weight_files.files(folder)
+        for name, shape in _cached(path, _tensor_shapes).items()
     }
-
-
-def _weight_files(index: Path) -> list[str]:
-    """The files that hold a model's weights."""
-    return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
 
 
 def _config_sizes(path: Path) -> ModelSizes:
@@ -239,17 +231,13 @@ def _tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor in a safetensors file, from its header.
 
     Raises:
-        ValueError: The file is damaged, or its elements are not parameters, as in 4-bit formats.
+        UnknownModel: The file is damaged.
+        ValueError: Its elements are not parameters, as in 4-bit formats.
     """
-    with path.open("rb") as file:
-        num_bytes = int.from_bytes(file.read(8), "little")
-        if num_bytes > MAX_HEADER_BYTES:
-            raise ValueError("the file is damaged")
-        entries = json.loads(file.read(num_bytes))
-    tensors = {name: entry for name, entry in entries.items() if name != "__metadata__"}
-    if not all(entry["dtype"] in PLAIN_DTYPES for entry in tensors.values()):
+    tensors = weight_files.read_header(path)
+    if not all(tensor.dtype in PLAIN_DTYPES for tensor in tensors.values()):
         raise ValueError("its elements are not the parameters")
-    return {name: tuple(entry["shape"]) for name, entry in tensors.items()}
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def _gguf_sizes(path: Path) -> ModelSizes:
@@ -257,7 +245,11 @@ def _gguf_sizes(path: Path) -> ModelSizes:
     if gguf_header is None:
         return UNKNOWN
     stated = {name: gguf_header.size(name) for name in header.SIZE_KEYS}
-    return ModelSizes(**stated, num_parameters=gguf_header.num_parameters, model_type=None)
+    try:
+        num_parameters = header.count_parameters(gguf_files.read_files(path).shapes)
+    except ExplorerError:
+        num_parameters = None
+    return ModelSizes(**stated, num_parameters=num_parameters, model_type=None)
 
 
 def _cached(path: Path, read_file: Callable[[Path], T]) -> T:

@@ -9,6 +9,7 @@ else from a rule, and dollars from the price of the device.
 
 import dataclasses
 import functools
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from explorer.catalogue import prices
 from explorer.distill import distributed
 from explorer.errors import ExplorerError, NoRoom
 from explorer.index import index_of
-from explorer.models import size_limits
+from explorer.models import check, size_limits
 from explorer.models.facts import model_without_weights
 from explorer.models.loading import pick_device
 from explorer.pipeline import environment
@@ -31,6 +32,8 @@ from explorer.specs import RunSpec
 from explorer.specs.model_size import ModelSize
 from explorer.store import disk
 from explorer.students.planned_sizes import planned_sizes, stated_outline
+
+log = logging.getLogger("explorer")
 
 INSIST = "EXPLORER_INSIST"
 """If set to 1, a run starts even if this arithmetic says that it does not fit."""
@@ -59,9 +62,13 @@ def refuse_oversized(spec: RunSpec, root: Path) -> None:
     A model whose size cannot be read passes: loading it gives the better error.
 
     Raises:
-        BadInput: The student is not smaller than the model that it is cut from.
+        BadInput: The student is not smaller than the model that it is cut from, or its blocks are
+            longer than the model's positions.
+        UnknownModel: A model's files are missing, damaged or not what its configuration describes.
         NoRoom: The run does not fit. The message says by how much and what would fit.
     """
+    for warning in check.check_specs([spec]):
+        log.warning(warning)
     size_limits.check_students([spec], root)
     if os.environ.get(INSIST) == "1":
         return
@@ -83,6 +90,7 @@ def forecasts(specs: list[RunSpec], root: Path) -> list[Forecast]:
     Raises:
         ExplorerError: The size of a teacher or student is unknown or impossible.
     """
+    check.check_specs(specs)
     size_limits.check_students(specs, root)
     index = index_of(root)
     index.update()
@@ -134,7 +142,8 @@ def model_sizes(spec: RunSpec, root: Path) -> tuple[ModelSize, ModelSize]:
     try:
         return planned_sizes(spec.teacher, spec.student, lambda name: stated_outline(name, root))
     except ExplorerError:
-        return planned_sizes(spec.teacher, spec.student, model_without_weights)
+        built = functools.partial(model_without_weights, trust_remote_code=spec.trust_remote_code)
+        return planned_sizes(spec.teacher, spec.student, built)
 
 
 def machine_of(spec: RunSpec, root: Path) -> Machine:

@@ -9,7 +9,9 @@ Needs the extra `edge`. The sequences of a batch share one context. Every step i
 import ctypes
 import importlib
 import operator
+import os
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import torch
 
 from explorer.errors import BadInput, NoRoom, UnknownModel
 from explorer.latency.runtimes.protocol import PeakMemory
+from explorer.models.gguf import gguf_files
 from explorer.records import RuntimeFacts
 
 # Shape letters: B sequences answered together, T prompt tokens, V vocabulary.
@@ -47,13 +50,25 @@ def load_llama_cpp() -> Any:
 
 
 _silent_callback: list[Any] = []
+_log: deque[str] = deque(maxlen=100)
+"""The last lines that llama.cpp logged."""
 
 
 def _silent(module: Any) -> Any:
-    """A log callback that does nothing; kept alive here, as the library holds only a pointer."""
+    """A log callback that prints nothing; kept alive here, as the library holds only a pointer."""
     if not _silent_callback:
-        _silent_callback.append(module.llama_log_callback(lambda level, text, data: None))
+        _silent_callback.append(
+            module.llama_log_callback(
+                lambda level, text, data: _log.append(bytes(text or b"").decode(errors="replace"))
+            )
+        )
     return _silent_callback[0]
+
+
+def _reason() -> str:
+    """What llama.cpp logged last about an error, such as the name of a missing tensor."""
+    lines = [line.strip() for line in _log if "error" in line]
+    return lines[0].rpartition("error loading model: ")[2] if lines else "it gives no reason"
 
 
 class LlamaCppRuntime:
@@ -71,20 +86,22 @@ class LlamaCppRuntime:
             raise UnknownModel(
                 f"No GGUF file at {path}. Write llamacpp: and the path of a .gguf file."
             )
+        files = gguf_files.read_files(path)
         self.path, self.name = path, path.name
         self.device = torch.device("cpu")
         self._threads = threads or torch.get_num_threads()
         began = time.perf_counter()
         options = self._library.llama_model_default_params()
         options.n_gpu_layers = 0
-        self._model = self._library.llama_model_load_from_file(str(path).encode(), options)
+        _log.clear()
+        self._model = self._library.llama_model_load_from_file(os.fsencode(path), options)
         if not self._model:
-            raise UnknownModel(f"llama.cpp cannot load {path}: it is damaged, or not a GGUF model.")
+            raise UnknownModel(f"llama.cpp cannot load {path}: {_reason()}. Write the file again.")
         self.facts = RuntimeFacts(
             name="llama.cpp",
             version=f"llama-cpp-python {self._library.__version__}",
             load_s=time.perf_counter() - began,
-            disk_bytes=path.stat().st_size,
+            disk_bytes=files.num_bytes,
         )
         self._vocabulary = self._library.llama_model_get_vocab(self._model)
         self.vocab_size = int(self._library.llama_vocab_n_tokens(self._vocabulary))

@@ -1,6 +1,7 @@
 """GGUF files, the format of llama.cpp.
 
 convert.py     a torch model as a GGUF file
+gguf_files.py  a model in one file or several parts, each checked to be whole
 header.py      the sizes in a file's header, without a model library
 gguf_facts.py  what a record keeps of a file: sizes, number format, fingerprint
 """

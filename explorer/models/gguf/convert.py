@@ -114,7 +114,7 @@ def _tensors(
 ) -> Any:
     """Name, float32 values and GGUF type of each tensor; tied ones once."""
     config = model.config
-    tied = bool(config.tie_word_embeddings)
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     for name, parameter in model.state_dict().items():
         if name == "lm_head.weight" and tied:
             continue
@@ -227,7 +227,8 @@ def _add_tokenizer(
         (writer.add_pad_token_id, tokenizer.pad_token_id),
         (writer.add_unk_token_id, tokenizer.unk_token_id),
     ):
-        if token_id is not None:
+        # A token that was added without a row of the embedding is not in the file.
+        if token_id is not None and token_id < vocab_size:
             add(token_id)
     first = tokenizer("a")["input_ids"][0]
     writer.add_add_bos_token(first == tokenizer.bos_token_id)

@@ -6,6 +6,7 @@ Source: github.com/ggml-org/ggml, `docs/gguf.md`.
 import dataclasses
 import math
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +23,10 @@ SIZE_KEYS = {
 STRUCT_FORMATS = dict(enumerate("BbHhIif?sAQqd"))
 """Types of a GGUF value, by number, as `struct` formats; s is text, A an array."""
 TEXT_TYPE, ARRAY_TYPE = 8, 9
+MAX_AXES = 8
+"""A tensor that claims to have more means that the file is damaged; llama.cpp allows 4."""
+ALIGNMENT = 32
+"""Tensors begin at multiples of it, unless the file states another number."""
 MAX_TEXT_BYTES = 100_000_000
 """A text that claims to be longer means that the file is damaged."""
 
@@ -34,6 +39,8 @@ class GgufHeader:
     """Single values by key; arrays are skipped."""
     shapes: dict[str, tuple[int, ...]]
     """The shape of each tensor, by name."""
+    places: dict[str, tuple[int, int]]
+    """The type of each tensor as GGUF numbers it, and the place in the file where it begins."""
 
     def size(self, name: str) -> int | None:
         """One of `SIZE_KEYS`; None if the header does not state it."""
@@ -44,14 +51,11 @@ class GgufHeader:
         embedding = self.shapes.get("token_embd.weight") if name == "vocab_size" else None
         return embedding[-1] if embedding else None
 
-    @property
-    def num_parameters(self) -> int | None:
-        """Elements of all tensors; None if other files hold some of them."""
-        if self.values.get("split.count", 1) > 1:
-            return None
-        # Tables of rotary frequencies are not parameters.
-        counted = [shape for name, shape in self.shapes.items() if not name.startswith("rope")]
-        return sum(math.prod(shape) for shape in counted) or None
+
+def count_parameters(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Elements of all tensors but the tables of rotary frequencies; None if there are none."""
+    counted = (shape for name, shape in shapes.items() if not name.startswith("rope"))
+    return sum(map(math.prod, counted)) or None
 
 
 def read_header(path: Path) -> GgufHeader | None:
@@ -69,13 +73,20 @@ def read_header(path: Path) -> GgufHeader | None:
             key = _text(file).decode()
             (kind,) = _unpack(file, "<I")
             values[key] = _value(file, kind)
-        shapes = {}
+        shapes, offsets = {}, {}
         for _ in range(num_tensors):
             name = _text(file).decode()
+            if name in shapes:
+                raise ValueError(f"it has two tensors named {name}")
             (num_axes,) = _unpack(file, "<I")
-            *shape, _kind, _offset = _unpack(file, f"<{num_axes}QIQ")
-            shapes[name] = tuple(shape)
-    return GgufHeader(values, shapes)
+            if num_axes > MAX_AXES:
+                raise ValueError(f"{name} has {num_axes:,} axes")
+            *shape, kind, offset = _unpack(file, f"<{num_axes}QIQ")
+            shapes[name], offsets[name] = tuple(shape), (kind, offset)
+        alignment = values.get("general.alignment", ALIGNMENT)
+        start = -(-file.tell() // alignment) * alignment
+    places = {name: (kind, start + offset) for name, (kind, offset) in offsets.items()}
+    return GgufHeader(values, shapes, places)
 
 
 def _value(file: BinaryIO, kind: int) -> Any:

@@ -1,0 +1,130 @@
+"""What can be known of a model before its weights are read, in about a second.
+
+Its files are held against the model that its configuration describes, built on torch's meta device
+and loaded from the files' headers by transformers itself. Nothing is downloaded.
+
+    python -c "from explorer.models import check; print(check.check_model('FOLDER'))"
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from explorer.errors import BadInput, UnknownModel
+from explorer.models import sizes, weight_checks, weight_files
+from explorer.models.facts import model_without_weights
+from explorer.models.gguf import gguf_files
+from explorer.models.loading import load_tokenizer, locate, quiet_transformers
+from explorer.specs import RunSpec
+
+LLAMA_CPP, ENDPOINT = "llamacpp:", "endpoint:"
+
+
+def check_specs(specs: Iterable[RunSpec]) -> list[str]:
+    """Check the models of these runs, each once.
+
+    Returns:
+        Warnings, a sentence each.
+
+    Raises:
+        ExplorerError: A model cannot be used; one sentence says why.
+    """
+    questions = {
+        (name, spec.trust_remote_code, spec.distill.block_tokens if spec.distill else None): None
+        for spec in specs
+        for name in (spec.teacher, spec.student.start if spec.student else None)
+        if name is not None
+    }
+    return [
+        warning
+        for name, trusted, block_tokens in questions
+        for warning in check_model(name, trust_remote_code=trusted, block_tokens=block_tokens)
+    ]
+
+
+def check_model(
+    name: str, *, trust_remote_code: bool = False, block_tokens: int | None = None
+) -> list[str]:
+    """Refuse a model that could not be loaded or trained as it is.
+
+    Args:
+        name: Any model name. Models behind endpoints, and hub ids that were never downloaded, pass.
+        trust_remote_code: Whether the model's own code may run.
+        block_tokens: Length of the blocks that it will be trained on; None for no training.
+
+    Returns:
+        Warnings, a sentence each.
+
+    Raises:
+        UnknownModel: Files are missing or damaged, weights are missing, unexpected or of another
+            shape, or the model needs code of its own that may not run.
+        BadInput: The blocks are longer than the model's positions.
+    """
+    if name.startswith(ENDPOINT) or name == "starter":
+        return []
+    if name.startswith(LLAMA_CPP):
+        gguf_files.read_files(Path(name.removeprefix(LLAMA_CPP)).expanduser())
+        return []
+    source = locate(name)
+    if source.gguf_file:
+        gguf_files.read_files(Path(source.path) / source.gguf_file)
+        return []
+    folder = source.folder or sizes.folder_of(name)
+    if folder is None:
+        return []
+    try:
+        tensors = weight_checks.stored_tensors_of(folder)
+    except UnknownModel:
+        if source.folder:
+            raise
+        return []  # a download that was never finished
+    model = model_without_weights(name, trust_remote_code=trust_remote_code)
+    # The names of quantised weights are not those of the model.
+    if not hasattr(model.config, "quantization_config"):
+        with quiet_transformers():
+            model = weight_checks.compare_on_meta(name, model, tensors)
+    check_positions(name, model.config, block_tokens)
+    tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
+    return beyond_warnings(name, tokenizer, model)
+
+
+def check_positions(name: str, config: Any, block_tokens: int | None) -> None:
+    """Refuse blocks that are longer than a model's positions.
+
+    Raises:
+        BadInput: The message has both numbers.
+    """
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if block_tokens and positions and block_tokens > positions:
+        raise BadInput(
+            f"distill.block_tokens is {block_tokens:,}, but {name} has {positions:,} positions. "
+            f"Write block_tokens: {positions} or less."
+        )
+
+
+def num_embedding_rows(model: PreTrainedModel) -> int:
+    """Rows of a model's embedding, one for each token id from 0 up."""
+    embedding: Any = model.get_input_embeddings()
+    return int(embedding.weight.shape[0])
+
+
+def tokens_beyond(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> dict[str, int]:
+    """Tokens of the tokenizer for which the embedding has no row, with their ids."""
+    num_rows = num_embedding_rows(model)
+    return {token: index for token, index in tokenizer.get_vocab().items() if index >= num_rows}
+
+
+def beyond_warnings(
+    name: str, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+) -> list[str]:
+    """Whether the tokenizer has tokens without a row, in words."""
+    beyond = tokens_beyond(tokenizer, model)
+    if not beyond:
+        return []
+    num_rows = num_embedding_rows(model)
+    return [
+        f"The tokenizer of {name} has {max(beyond.values()) + 1:,} tokens, but its embedding has "
+        f"{num_rows:,} rows. Texts with {weight_files.listed(beyond)} will be refused."
+    ]
