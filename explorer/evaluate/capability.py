@@ -16,7 +16,6 @@ import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import lm_eval
 import numpy as np
@@ -30,14 +29,16 @@ from lm_eval.utils import hash_string
 
 from explorer.distill import distributed
 from explorer.errors import BadInput, NoRoom
-from explorer.evaluate import task_output, task_scores
+from explorer.evaluate import refused_prompts, task_output, task_scores
 from explorer.evaluate.backends import api_cost
+from explorer.evaluate.backends.api_lm import ApiLM
 from explorer.evaluate.backends.backend import Backend, EvaluatedLM, torch_backend
 from explorer.evaluate.response_cache import ResponseCache
+from explorer.evaluate.task_output import FinishedTask
 from explorer.evaluate.task_plan import TaskPlan, plan_tasks
 from explorer.evaluate.task_progress import TaskProgress
 from explorer.models.loading import Loaded
-from explorer.records import Capability, TaskScore, Usage
+from explorer.records import Capability, RefusedPrompt, TaskScore, Usage
 from explorer.specs import CapabilitySpec
 from explorer.store.progress import Progress
 from explorer.tasks import task_loading
@@ -96,6 +97,8 @@ def evaluate(
     lm: EvaluatedLM | None = None
     scores: list[TaskScore] = []
     answers: list[pd.DataFrame] = []
+    refused: list[RefusedPrompt] = []
+    changes: dict[str, None] = {}
     for plan in plans:
         finished = distributed.from_main(plan.files.read) if backend.split else plan.files.read()
         if finished is None:
@@ -112,14 +115,21 @@ def evaluate(
             )
             finished = _evaluate_task(lm, plan, spec, loaded, fingerprint, device, backend)
         task_progress.finish(plan.name)
-        scores += finished[0]
-        answers.append(task_scores.answer_rows(plan.task, plan.name, finished[1]))
+        scores += finished.scores
+        answers.append(task_scores.answer_rows(plan.task, plan.name, finished.samples))
+        refused += [
+            RefusedPrompt(task=plan.name, doc_id=doc_id, reason=reason)
+            for doc_id, reason in finished.refused.items()
+        ]
+        changes |= dict.fromkeys(finished.request_changes)
     by_task = {score.task: score.seconds for score in scores}
     known = [seconds for seconds in by_task.values() if seconds is not None]
     capability = Capability(
         lm_eval_version=lm_eval.__version__,
         scores=scores,
         seconds=sum(known) if len(known) == len(by_task) else None,
+        refused=refused,
+        request_changes=list(changes),
     )
     return capability, pd.concat(answers, ignore_index=True)
 
@@ -150,14 +160,18 @@ def _evaluate_task(
     fingerprint: str,
     device: torch.device,
     backend: Backend,
-) -> tuple[list[TaskScore], list[dict[str, Any]]]:
+) -> FinishedTask:
     """Evaluate one task and write its files, the marker last."""
     began, began_at = time.monotonic(), time.time()
     random.seed(DEFAULT_RANDOM_SEED)
     # lm-eval's tasks and metrics draw from numpy's global generator.
     np.random.seed(DEFAULT_OTHER_SEED)
     torch.manual_seed(DEFAULT_OTHER_SEED)
-    with task_loading.quiet_lm_eval(), _enough_memory(plan.name, spec, device):
+    with (
+        task_loading.quiet_lm_eval(),
+        _enough_memory(plan.name, spec, device),
+        refused_prompts.scored_without_refused(lm, plan.task, plan.name, plan.doc_ids) as refused,
+    ):
         results = evaluator.evaluate(
             lm,
             {"tasks": {plan.name: plan.task}},
@@ -198,10 +212,15 @@ def _evaluate_task(
         "total_evaluation_time_seconds": str(seconds),
     }
     samples = [task_output.as_logged_sample(sample) for sample in samples]
-    scores = task_scores.score_rows(plan.task, plan.name, results, samples, seconds)
+    finished = FinishedTask(
+        task_scores.score_rows(plan.task, plan.name, results, samples, seconds),
+        samples,
+        refused,
+        lm.request_changes if isinstance(lm, ApiLM) else [],
+    )
     if distributed.is_main():
-        plan.files.write(results, samples, scores)
-    return scores, samples
+        plan.files.write(results, finished)
+    return finished
 
 
 @contextlib.contextmanager

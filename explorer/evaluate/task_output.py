@@ -24,6 +24,19 @@ from explorer.store import atomic
 
 
 @dataclasses.dataclass(frozen=True)
+class FinishedTask:
+    """A task's results."""
+
+    scores: list[TaskScore]
+    samples: list[dict[str, Any]]
+    """As lm-eval writes them, one per scored document."""
+    refused: dict[int, str]
+    """Ids of documents whose prompts an endpoint refused, and why; they are in no score."""
+    request_changes: list[str]
+    """Fields that the endpoint did not take, and what was sent instead, a sentence each."""
+
+
+@dataclasses.dataclass(frozen=True)
 class TaskFiles:
     """The files of one task in a run's folder."""
 
@@ -47,8 +60,8 @@ class TaskFiles:
         """The answers so far; deleted when the task is finished."""
         return self.folder / f"asked_{self.file_part}.jsonl"
 
-    def read(self) -> tuple[list[TaskScore], list[dict[str, Any]]] | None:
-        """Scores and samples of the task if it was finished under the same key, else None."""
+    def read(self) -> FinishedTask | None:
+        """The task if it was finished under the same key, else None."""
         try:
             marker = json.loads(self.marker.read_text(encoding="utf-8"))
             if marker["key"] != self.key:
@@ -56,14 +69,15 @@ class TaskFiles:
             scores = [TaskScore.model_validate(score) for score in marker["scores"]]
             text = (self.folder / marker["samples"]).read_text(encoding="utf-8")
             # Not splitlines: a document may contain unescaped U+2028, which it would split at.
-            return scores, [json.loads(line) for line in text.split("\n") if line]
-        except (OSError, ValueError, KeyError, TypeError):
+            samples = [json.loads(line) for line in text.split("\n") if line]
+            refused = {int(doc_id): str(why) for doc_id, why in marker.get("refused", {}).items()}
+            changes = [str(change) for change in marker.get("request_changes", [])]
+            return FinishedTask(scores, samples, refused, changes)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             # Missing or incomplete: the task is evaluated again.
             return None
 
-    def write(
-        self, results: dict[str, Any], samples: list[dict[str, Any]], scores: list[TaskScore]
-    ) -> None:
+    def write(self, results: dict[str, Any], finished: FinishedTask) -> None:
         """Write samples (`as_logged_sample`), results and the marker; then delete older files."""
         older = [self.partial_answers]
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -74,15 +88,19 @@ class TaskFiles:
             f"samples_{self.file_part}_{date}.jsonl",
             f"results_{date}.json",
         )
-        lines = "".join(_dump(sample) + "\n" for sample in samples)
+        lines = "".join(_dump(sample) + "\n" for sample in finished.samples)
         atomic.write_text(self.folder / samples_file, lines)
         atomic.write_text(self.folder / results_file, _dump(results, indent=1) + "\n")
         marker = {
             "key": self.key,
             "samples": samples_file,
             "results": results_file,
-            "scores": [score.model_dump() for score in scores],
+            "scores": [score.model_dump() for score in finished.scores],
         }
+        if finished.refused:
+            marker["refused"] = finished.refused
+        if finished.request_changes:
+            marker["request_changes"] = finished.request_changes
         atomic.write_text(self.marker, json.dumps(marker, indent=1) + "\n")
         for path in older:
             path.unlink(missing_ok=True)

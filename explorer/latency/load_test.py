@@ -42,15 +42,20 @@ QUEUE_GROWTH = 1.5
 """In an open loop, a last third slower than the first by this factor means that requests queue."""
 
 
-def time_endpoint(endpoint: Endpoint, spec: LatencySpec, progress: Progress) -> Latency:
+def time_endpoint(
+    endpoint: Endpoint, spec: LatencySpec, progress: Progress, *, key_variable: str | None = None
+) -> Latency:
     """Time a model behind an endpoint: one request at a time, then at each level of load.
+
+    The API key is read from the environment variable `key_variable`; None is `key_for`'s default.
 
     Returns:
         The turns are the answered requests; failed ones are counted by kind. If a level fails,
         the levels before it are kept, and `curve_note` says why the sweep ended.
 
     Raises:
-        BadInput: The spec sets a batch size; a server makes its own batches.
+        BadInput: The spec sets a batch size, though a server makes its own batches, or the key is
+            missing.
         RunFailed: The endpoint answers no request at all; the message says what it did.
         RunCancelled: Passed through from `progress`.
     """
@@ -65,7 +70,8 @@ def time_endpoint(endpoint: Endpoint, spec: LatencySpec, progress: Progress) -> 
     gc.collect()
     gc.freeze()
     try:
-        timing = asyncio.run(_LoadTest(endpoint, spec, progress, warn_if_busy(watch)).run())
+        load_test = _LoadTest(endpoint, spec, progress, warn_if_busy(watch))
+        timing = asyncio.run(load_test.run(key_variable))
     finally:
         gc.unfreeze()
     interference = watch.interference()
@@ -92,8 +98,10 @@ class _LoadTest:
         num_at_levels += len(spec.request_rates) * spec.requests
         self._num_total = spec.warmup + spec.repeats + num_at_levels
 
-    async def run(self) -> Timing:
-        async with StreamingClient(self._endpoint, timeout_s=self._spec.timeout_s) as client:
+    async def run(self, key_variable: str | None) -> Timing:
+        async with StreamingClient(
+            self._endpoint, timeout_s=self._spec.timeout_s, key_variable=key_variable
+        ) as client:
             await self._calibrate_prompt(client)
             alone = await self._closed_loop(client, 1, self._spec.repeats, self._spec.warmup)
             if not alone.turns:
@@ -114,6 +122,7 @@ class _LoadTest:
             failures=alone.failures,
             curve=curve,
             curve_note=note,
+            request_changes=client.fields.sentences(),
         )
 
     async def _calibrate_prompt(self, client: StreamingClient) -> None:

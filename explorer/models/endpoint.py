@@ -1,12 +1,16 @@
 """Names of models behind an OpenAI-compatible endpoint, and their API keys.
 
-Requests for `endpoint:http://127.0.0.1:8000/v1#MODEL` go to `/v1/chat/completions`. An address that
-ends in `/completions` itself, such as `endpoint:http://host/v1/completions#MODEL`, is used
-unchanged, and so is Anthropic's `/v1/messages`.
+Requests for `endpoint:http://127.0.0.1:8000/v1#MODEL` go to `/v1/chat/completions`, and so do those
+for `http://127.0.0.1:8000`, as servers have their API under /v1. An address that ends in
+`/completions` itself, such as `endpoint:http://host/v1/completions#MODEL`, is used unchanged, and
+so is Anthropic's `/v1/messages`.
 """
 
 import dataclasses
+import ipaddress
 import os
+import re
+import socket
 from urllib.parse import urlsplit
 
 from explorer.errors import BadInput
@@ -16,6 +20,11 @@ KEY_VARIABLE = "EXPLORER_ENDPOINT_KEY"
 """The environment variable of the API key. It never reaches a record, log or command line."""
 PROVIDER_KEYS = {"api.openai.com": "OPENAI_API_KEY", "api.anthropic.com": "ANTHROPIC_API_KEY"}
 """Variables that also hold the keys of these hosts; no other host receives them."""
+
+OTHER_ROUTES = ("/models", "/responses", "/embeddings", "/generate")
+"""Routes of such servers that give no completions."""
+SECRET = re.compile(r"(key|token|secret)=|\bsk-[\w-]{16,}", re.IGNORECASE)
+"""What looks like an API key in a name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +53,13 @@ class Endpoint:
     @property
     def is_local(self) -> bool:
         """Whether the server runs on this machine, and so uses its CPU."""
-        return urlsplit(self.url).hostname in {"127.0.0.1", "localhost", "::1"}
+        host = urlsplit(self.url).hostname or ""
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            names = {"localhost", socket.gethostname().lower()}
+            return host in names or host.endswith(".localhost")
+        return address.is_loopback or address.is_unspecified
 
 
 def parse_endpoint(name: str) -> Endpoint:
@@ -53,33 +68,41 @@ def parse_endpoint(name: str) -> Endpoint:
     Raises:
         BadInput: The name has no address or no model, or contains a secret.
     """
-    address, _, model = name.removeprefix(PREFIX).partition("#")
+    address, _, model = (part.strip() for part in name.removeprefix(PREFIX).partition("#"))
+    if "@" in address or "?" in address or SECRET.search(name):
+        host = re.split(r"[/?#]", address.rpartition("@")[2].rpartition("://")[2])[0]
+        raise BadInput(
+            f"The address of the endpoint at {host} contains a user, a password, a key or a query. "
+            f"Records store names, so set the key in {KEY_VARIABLE} instead."
+        )
     try:
         parts = urlsplit(address)
         port_is_good = parts.port is None or parts.port > 0
     except ValueError:
         port_is_good = False
-    if not port_is_good or parts.scheme not in {"http", "https"} or not parts.hostname:
+    if (
+        not port_is_good
+        or re.search(r"\s", address)
+        or parts.scheme not in {"http", "https"}
+        or not parts.hostname
+    ):
         raise BadInput(
             f"{name} is not an endpoint. Write endpoint:, an http address and the model, as in "
-            "endpoint:http://127.0.0.1:8000/v1#my-model."
-        )
-    if parts.username or parts.password or parts.query:
-        raise BadInput(
-            f"The address of the endpoint at {parts.hostname} contains a user, a password or a "
-            f"query. Records store names, so set the key in {KEY_VARIABLE} instead."
+            "endpoint:http://127.0.0.1:8000/v1#my-model (an IPv6 address in brackets: [::1])."
         )
     if not model:
         raise BadInput(f"{name} has no model. Add # and the model's name on that server.")
-    path = parts.path.rstrip("/")
-    if not path.endswith(("/completions", "/messages")):
-        path += "/chat/completions"
+    path = re.sub("/+", "/", parts.path).rstrip("/")
+    if path.endswith(OTHER_ROUTES):
+        raise BadInput(
+            f"{address} is not an address for completions. Write the part before "
+            f"/{path.rpartition('/')[2]}, which usually ends in /v1."
+        )
+    if path.endswith("/chat"):
+        path += "/completions"
+    elif not path.endswith(("/completions", "/messages")):
+        path = f"{path or '/v1'}/chat/completions"
     return Endpoint(f"{parts.scheme}://{parts.netloc}{path}", model)
-
-
-def default_key() -> str | None:
-    """The API key in EXPLORER_ENDPOINT_KEY; None if it is not set."""
-    return os.environ.get(KEY_VARIABLE) or None
 
 
 def key_for(where: Endpoint, variable: str | None = None) -> str | None:
@@ -91,14 +114,21 @@ def key_for(where: Endpoint, variable: str | None = None) -> str | None:
             then the provider's own variable.
 
     Raises:
-        BadInput: The named variable is not set, or the provider requires a key and none is set.
+        BadInput: The named variable is not set, or the provider requires a key and none is set, or
+            the key cannot be sent.
     """
     provider = PROVIDER_KEYS.get(urlsplit(where.url).hostname or "")
     names = [variable] if variable else [KEY_VARIABLE, *([provider] if provider else [])]
-    key = next((os.environ[name] for name in names if os.environ.get(name)), None)
+    keys = {name: os.environ.get(name, "").strip() for name in names}
+    name, key = next(((name, key) for name, key in keys.items() if key), (names[-1], None))
+    if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
+        raise BadInput(
+            f"The API key in {name} has characters that no key has, such as a space or a line "
+            "break in the middle. Set the key alone."
+        )
     if key is None and (variable or provider):
         raise BadInput(
-            f"{where.host} requires an API key, and the environment variable {names[-1]} is not "
+            f"{where.host} requires an API key, and the environment variable {name} is not "
             "set. Set it where you start the run. The queue keeps the environment it was started "
             "with: stop it with `explorer jobs --stop` and submit the run again."
         )

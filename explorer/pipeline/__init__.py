@@ -16,6 +16,7 @@ corpus_stage.py      the training text, read or written by the teacher, packed i
 targets_stage.py     the teacher's cached targets, and the training data made from them
 evaluation_stage.py  a model evaluated and timed here, in torch or in llama.cpp
 endpoint_stage.py    a model behind an endpoint, evaluated and timed
+endpoint_check.py    one tiny request to an endpoint before a run
 endpoint_teacher.py  a teacher behind an endpoint: its targets and what they cost
 environment.py       the machine and the library versions a record names
 run_guard.py         locks, the log file, SIGTERM, and errors a user can act on

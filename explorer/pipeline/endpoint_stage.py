@@ -15,7 +15,7 @@ from explorer.latency.load_test import time_endpoint
 from explorer.models import endpoint
 from explorer.models.endpoint import Endpoint
 from explorer.models.loading import Loaded, load_tokenizer
-from explorer.pipeline import endpoint_teacher, evaluation_stage
+from explorer.pipeline import endpoint_check, endpoint_teacher, evaluation_stage
 from explorer.pipeline.context import RunContext, stage_key
 from explorer.records import Usage
 from explorer.specs import ApiSpec, RunSpec
@@ -34,13 +34,11 @@ def measure(run: RunContext, where: Endpoint) -> None:
     device = {"device": "endpoint", "device_name": f"endpoint {where.host}", "driver": None}
     run.environment = run.environment.model_copy(update=device)
     if run.spec.latency and where.is_anthropic:
-        raise BadInput(
-            "Anthropic's messages API can be evaluated but not timed. Write latency: null, or "
-            "name the provider's endpoint for chat completions."
-        )
+        raise BadInput(endpoint_check.NOT_TIMED)
+    key_variable = endpoint_teacher.api_settings(run.spec).key_variable
+    # A missing key is noticed before anything is loaded and counted.
+    endpoint.key_for(where, key_variable)
     if run.spec.capability:
-        # A missing key is noticed before anything is loaded and counted.
-        endpoint.key_for(where, (run.spec.capability.api or ApiSpec()).key_variable)
         run.stage = "capability"
         api = _ApiEvaluation.of(run.spec, run.root)
         scores = evaluation_stage.evaluate(run, api.model, api.fingerprint, api.backend)
@@ -49,7 +47,9 @@ def measure(run: RunContext, where: Endpoint) -> None:
     run.stage = "latency"
     if run.spec.latency:
         with run.timed("latency"):
-            run.record_parts["latency"] = time_endpoint(where, run.spec.latency, run.progress)
+            run.record_parts["latency"] = time_endpoint(
+                where, run.spec.latency, run.progress, key_variable=key_variable
+            )
 
 
 def describe_requests(spec: RunSpec, root: Path) -> str:

@@ -25,13 +25,23 @@ from explorer.students.vocabulary import check_same_tokens
 log = logging.getLogger("explorer")
 
 
+def api_settings(spec: RunSpec) -> ApiSpec:
+    """How the spec asks its endpoint; the defaults where it does not say."""
+    return (spec.capability and spec.capability.api) or ApiSpec()
+
+
+def wants_targets(spec: RunSpec) -> bool:
+    """Whether the method needs them; `text` is for servers without log-probabilities."""
+    return spec.distill is not None and spec.distill.method != "text"
+
+
 def check_can_teach(spec: RunSpec) -> None:
     """Refuse a run whose endpoint cannot teach, before any request is sent.
 
     Raises:
         BadInput: The endpoint does not score given text, or its key is missing.
     """
-    if spec.student is None or not _wants_targets(spec):
+    if spec.student is None or not wants_targets(spec):
         return
     where = endpoint.parse_endpoint(spec.teacher)
     if where.is_chat:
@@ -40,7 +50,7 @@ def check_can_teach(spec: RunSpec) -> None:
             "endpoint of plain completions that echoes the prompt "
             f"(endpoint:http://HOST/v1/completions#MODEL), or {endpoint_logprobs.TEXT_ONLY_ADVICE}."
         )
-    endpoint.key_for(where, _api(spec).key_variable)
+    endpoint.key_for(where, api_settings(spec).key_variable)
 
 
 def uses_targets(run: RunContext) -> bool:
@@ -49,9 +59,9 @@ def uses_targets(run: RunContext) -> bool:
     Raises:
         BadInput: The spec names another tokenizer for the endpoint.
     """
-    if not _wants_targets(run.spec):
+    if not wants_targets(run.spec):
         return False
-    tokenizer = _api(run.spec).tokenizer
+    tokenizer = api_settings(run.spec).tokenizer
     if tokenizer is not None:
         check_same_tokens(run.spec.teacher, load_tokenizer(tokenizer), run.start)
     return True
@@ -63,7 +73,7 @@ def scorer(run: RunContext, where: Endpoint, targets: TeacherCache) -> TopKPass:
     Raises:
         BadInput: `distill.top_k` is not below the size of the vocabulary.
     """
-    api, root = _api(run.spec), run.root
+    api, root = api_settings(run.spec), run.root
     num_tokens = run.vocab_size
     if targets.top_k >= num_tokens:
         raise BadInput(
@@ -108,7 +118,7 @@ def describe_requests(spec: RunSpec, root: Path) -> str | None:
         BadInput: The endpoint cannot compute them; the message says why.
     """
     distill = spec.distill
-    if spec.student is None or distill is None or not _wants_targets(spec):
+    if spec.student is None or distill is None or not wants_targets(spec):
         return None
     check_can_teach(spec)
     where = endpoint.parse_endpoint(spec.teacher)
@@ -117,15 +127,6 @@ def describe_requests(spec: RunSpec, root: Path) -> str | None:
         num_blocks += num_steps(distill) * distill.blocks_per_step
     price = api_prices.endpoint_price(root, where.url, where.model)
     return api_prices.estimate_message(_expected_usage(num_blocks, distill.block_tokens), price)
-
-
-def _wants_targets(spec: RunSpec) -> bool:
-    """Whether the method needs them; `text` is for servers without log-probabilities."""
-    return spec.distill is not None and spec.distill.method != "text"
-
-
-def _api(spec: RunSpec) -> ApiSpec:
-    return (spec.capability and spec.capability.api) or ApiSpec()
 
 
 def _expected_usage(num_blocks: int, block_tokens: int) -> Usage:

@@ -11,7 +11,7 @@ rows.py         a DataFrame's rows as plain dictionaries
 """
 
 from explorer.records.base import RecordPart
-from explorer.records.capability import Capability, TaskScore, Usage
+from explorer.records.capability import Capability, RefusedPrompt, TaskScore, Usage
 from explorer.records.latency import (
     Energy,
     Interference,
@@ -40,6 +40,7 @@ __all__ = [
     "LoadPoint",
     "ModelFacts",
     "RecordPart",
+    "RefusedPrompt",
     "RunRecord",
     "RuntimeFacts",
     "TargetsFacts",

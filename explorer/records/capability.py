@@ -50,6 +50,16 @@ class TaskScore(RecordPart):
     seconds: float | None = None
 
 
+class RefusedPrompt(RecordPart):
+    """A document whose prompt an endpoint refused for good; it is in no score."""
+
+    task: str
+    doc_id: int
+    """Its position in the task's data."""
+    reason: str
+    """What the server said."""
+
+
 class Capability(RecordPart):
     """All scores of a run."""
 
@@ -60,3 +70,7 @@ class Capability(RecordPart):
     """Time of the whole evaluation, in seconds; None if that of any task is unknown."""
     usage: Usage | None = None
     """Tokens that the API counted, repeated requests included. None if the model ran here."""
+    refused: list[RefusedPrompt] = []
+    """Documents that no score includes, because the endpoint refused their prompts."""
+    request_changes: list[str] = []
+    """Fields that the endpoint did not take, and what was sent instead, a sentence each."""

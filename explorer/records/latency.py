@@ -94,6 +94,8 @@ class Timing(RecordPart):
     """Levels of load, ascending."""
     curve_note: str | None = None
     """Why the sweep stopped before its last level."""
+    request_changes: list[str] = []
+    """Fields that the endpoint did not take, and what was sent instead, a sentence each."""
 
     @property
     def output_tokens(self) -> int | None:

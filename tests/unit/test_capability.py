@@ -16,7 +16,7 @@ from lm_eval.tasks import TaskManager
 from explorer.errors import BadInput, NoRoom, RunCancelled, UnknownTask
 from explorer.evaluate import capability, contamination, subset
 from explorer.evaluate.backends import prefix_lm
-from explorer.evaluate.task_output import TaskFiles
+from explorer.evaluate.task_output import FinishedTask, TaskFiles
 from explorer.models import loading
 from explorer.records import Capability
 from explorer.specs import CapabilitySpec
@@ -443,6 +443,7 @@ def test_a_finished_task_is_read_whatever_its_documents_hold(tmp_path):
     sample = {"doc_id": 0, "doc": {"text": "before\u2028after\u0085"}}
     files = TaskFiles(tmp_path, "task", "key")
 
-    files.write({}, [sample, sample], [])
+    finished = FinishedTask([], [sample, sample], {}, [])
+    files.write({}, finished)
 
-    assert files.read() == ([], [sample, sample])
+    assert files.read() == finished

@@ -3,7 +3,8 @@
 lm-eval makes the prompts and requests and reads the answers (`local-completions`,
 `local-chat-completions`, `openai-*`, `anthropic-*`). The transport is ours: every answer is saved
 when it arrives, tokens are counted, failing requests are retried, and a lasting failure is
-reported in a sentence.
+reported in a sentence. A prompt that the server refuses for good, because it is too long or a
+filter objects, is kept apart (`refusals`); the others are answered.
 
 Source: github.com/EleutherAI/lm-evaluation-harness, `models/api_models.py`.
 """
@@ -13,17 +14,24 @@ import copy
 import importlib.util
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from lm_eval.api.model import TemplateLM
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM, hash_args
 from lm_eval.api.registry import get_model
 
 from explorer.errors import BadInput, RunFailed
 from explorer.evaluate import response_cache
 from explorer.evaluate.backends.request_progress import ProgressCounter, RequestProgress
 from explorer.latency.runtimes import endpoint_client
-from explorer.latency.runtimes.endpoint_client import EndpointClient, RequestFailed
+from explorer.latency.runtimes.endpoint_client import (
+    EndpointClient,
+    RequestFailed,
+    RequestRefused,
+)
+from explorer.latency.runtimes.endpoint_errors import ServerMessage
+from explorer.latency.runtimes.endpoint_fields import fields_of
 from explorer.models import endpoint
 from explorer.models.endpoint import Endpoint
 from explorer.models.loading import load_tokenizer
@@ -35,6 +43,13 @@ VERSION = 1
 GENERATE_ONLY = frozenset({"generate_until"})
 ALL_OUTPUT_TYPES = GENERATE_ONLY | {"loglikelihood", "loglikelihood_rolling", "multiple_choice"}
 OPENAI_MODELS_WITH_LOGPROBS = ("babbage-002", "davinci-002")
+UNEXPLAINED_STATUSES = frozenset({400, 422})
+"""Statuses of a refusal that may be about one prompt or about all requests."""
+MAX_UNEXPLAINED = 3
+"""Such refusals, beside those in flight, after which a server that has answered nothing is given
+up."""
+FILTER_REASONS = frozenset({"content_filter", "refusal", "SAFETY"})
+"""Reasons for which a server ends an answer that it does not show."""
 REQUIRED_PACKAGES = ("tenacity", "aiohttp", "requests")
 """Packages that lm-eval's API models import."""
 
@@ -139,6 +154,10 @@ class ApiLM(TemplateLM):
         if spec.tokenizer is not None and not where.is_chat:
             self.tokenizer = load_tokenizer(spec.tokenizer)
             self.tokenizer_backend, self.tokenized_requests = "huggingface", True
+        self.refusals: dict[str, str] = {}
+        """The server's reason by hash of the request that it refused for good."""
+        self._num_answered = 0
+        self._num_unexplained = 0
         self._where, self._spec = where, spec
         self._on_usage, self._on_progress = on_usage, on_progress
 
@@ -173,14 +192,23 @@ class ApiLM(TemplateLM):
                         # A copy: lm-eval removes entries.
                         **copy.deepcopy(options),
                     )
-                    result = await client.complete(
-                        body,
-                        lambda reply: self._read(reply, generate, message, ctxlen),
-                        self._spec.max_retries,
-                    )
+
+                    def read(reply: dict[str, Any]) -> Any:
+                        stops = client.fields.stop_texts(body)
+                        return _cut(self._read(reply, generate, message, ctxlen), stops)
+
+                    try:
+                        result = await client.complete(body, read, self._spec.max_retries)
+                    except RequestRefused as refused:
+                        if cache_key is None or not self._can_go_on(refused):
+                            raise
+                        self.refusals[hash_args(method, cache_key)] = refused.detail
+                        count.add(1, 1)
+                        return ["" if generate else (0.0, False)]
                 response_cache.cache_answers(self.cache_hook, method, [cache_key], [result])
             else:
                 result = cached[0] if generate else tuple(cached[0])
+            self._num_answered += 1
             count.add(1, 1, known=cached is not None)
             return [result]
 
@@ -203,9 +231,37 @@ class ApiLM(TemplateLM):
             count.close()
         return [task.result() for task in tasks]
 
+    @property
+    def request_changes(self) -> list[str]:
+        """Fields that the server did not take, and what was sent instead, a sentence each."""
+        return fields_of(self._where).sentences()
+
+    def refused_documents(self, instances: Sequence[Instance]) -> dict[int, str]:
+        """The documents with a refused request, and the server's reasons."""
+        reasons = {}
+        for instance in instances:
+            generates = instance.request_type == "generate_until"
+            method = "generate_until" if generates else "loglikelihood"
+            reason = self.refusals.get(hash_args(method, instance.args))
+            if reason is not None:
+                reasons[int(instance.doc_id)] = reason
+        return reasons
+
+    def _can_go_on(self, refused: RequestRefused) -> bool:
+        """Whether a refusal concerns its own prompt only, as far as is known by now."""
+        if refused.is_about_prompt or (
+            refused.status in UNEXPLAINED_STATUSES and self._num_answered
+        ):
+            return True
+        self._num_unexplained += refused.status in UNEXPLAINED_STATUSES
+        most = MAX_UNEXPLAINED + self._spec.num_concurrent
+        return refused.status in UNEXPLAINED_STATUSES and self._num_unexplained <= most
+
     def _read(self, reply: dict[str, Any], generate: bool, message: Any, ctxlen: int | None) -> Any:
         """The answer in a reply, read by lm-eval; its tokens are counted first."""
         self._on_usage(endpoint_client.reply_usage(reply))
+        if generate and _is_filtered(reply):
+            raise RequestRefused(200, ServerMessage("the answer was removed by a content filter"))
         try:
             if not generate:
                 parsed = self.parse_logprobs(outputs=reply, tokens=[message], ctxlens=[ctxlen])
@@ -219,6 +275,41 @@ class ApiLM(TemplateLM):
             excerpt = json.dumps(reply)[:80]
             expected = "text" if generate else "log-probabilities of the prompt (echo, logprobs)"
             raise RequestFailed("garbage", f"a reply without {expected}: {excerpt}") from error
+
+
+def read_text(reply: dict[str, Any]) -> str:
+    """The text of an answer to a chat or a completion, or else its reasoning.
+
+    Raises:
+        RequestFailed: The reply has none.
+    """
+    try:
+        plain = _with_plain_text(reply)
+        if "content" in plain:
+            return str(plain["content"][0]["text"])
+        first = plain["choices"][0]
+        return str(first["text"] if "text" in first else first["message"]["content"])
+    except (AttributeError, LookupError, TypeError) as error:
+        excerpt = json.dumps(reply)[:80]
+        raise RequestFailed("garbage", f"a reply without text: {excerpt}") from error
+
+
+def _is_filtered(reply: dict[str, Any]) -> bool:
+    """Whether a filter took the answer away; a reply of another form has none."""
+    choices = reply.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else {}
+    reasons = (
+        first.get("finish_reason") if isinstance(first, dict) else None,
+        reply.get("stop_reason"),
+    )
+    return any(isinstance(reason, str) and reason in FILTER_REASONS for reason in reasons)
+
+
+def _cut(answer: Any, stops: list[str]) -> Any:
+    """A text up to the first of the stop texts, as a server that knows `stop` cuts it."""
+    if not isinstance(answer, str):
+        return answer
+    return answer[: min((answer.find(stop) for stop in stops if stop in answer), default=None)]
 
 
 def _with_plain_text(reply: dict[str, Any]) -> dict[str, Any]:

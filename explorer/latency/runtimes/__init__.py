@@ -6,6 +6,8 @@ pytorch.py            transformers, eager or compiled with a static cache
 cuda_peak.py          its peak memory on CUDA
 llamacpp.py           GGUF files in llama.cpp (extra `edge`)
 endpoint_client.py    the HTTP client: keys, failures, retries
+endpoint_errors.py    what a server says when it refuses a request, and what to do
+endpoint_fields.py    the fields that an endpoint refuses, and what is sent instead
 endpoint_stream.py    one timed, streamed request to an endpoint
 endpoint_logprobs.py  log-probabilities of a given text from an endpoint
 """

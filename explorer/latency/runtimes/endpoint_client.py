@@ -2,18 +2,26 @@
 
 `EndpointClient.complete` sends a request until it is answered: a server that is busy (429, 5xx),
 silent, gone or that sends garbage is asked again, each time later, and as late as its Retry-After
-says. Requests that are timed are never repeated (`endpoint_stream`).
+says. A field that it refuses is renamed or left out (`endpoint_fields`). Requests that are timed
+are never repeated (`endpoint_stream`).
 """
 
 import asyncio
 import contextlib
+import os
 import random
+import ssl
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx2
 
+from explorer.errors import BadInput
+from explorer.latency.runtimes import endpoint_errors
+from explorer.latency.runtimes.endpoint_errors import ServerMessage
+from explorer.latency.runtimes.endpoint_fields import RequestFields, fields_of
 from explorer.models.endpoint import Endpoint
 from explorer.records import Usage
 
@@ -26,8 +34,9 @@ FAILURES = {
     "not a stream": "the answer was not a stream of server-sent events",
     "garbage": "the answer was not JSON of the expected form",
     "error in the stream": "the server reported an error after it had begun",
-    "closed early": "the stream ended before [DONE]",
+    "closed early": "the stream ended before the answer did",
     "no text": "the answer had no text",
+    "hidden reasoning": "the server counted tokens of reasoning that it did not send",
     "too long": "the answer went on past the requested number of tokens",
     "no usage": "the server did not count its tokens",
     "miscounted": "more pieces of text came than tokens were counted",
@@ -35,6 +44,8 @@ FAILURES = {
 """Kinds of failure, and what each means."""
 RETRY_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """HTTP statuses after which the same request may succeed later."""
+PROMPT_STATUSES = frozenset({200, 400, 403, 422, 500})
+"""Statuses with which servers refuse a prompt that is too long or not allowed."""
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 60.0
 
@@ -46,16 +57,31 @@ class RequestFailed(Exception):
         """One of FAILURES, and what was seen."""
         assert kind in FAILURES, kind
         super().__init__(f"{kind} ({FAILURES[kind]}): {detail}")
-        self.kind = kind
+        self.kind, self.detail = kind, detail
 
 
 class RequestRefused(RequestFailed):
-    """The server answered with an error status."""
+    """The server answered with an error status, or with an answer that its filter emptied."""
 
-    def __init__(self, status: int, detail: str, wait_s: float | None = None) -> None:
+    def __init__(self, status: int, message: ServerMessage, wait_s: float | None = None) -> None:
         """The status, the server's message, and the seconds of its Retry-After."""
-        super().__init__("refused", f"HTTP {status}: {detail}")
-        self.status, self.wait_s = status, wait_s
+        super().__init__("refused", f"HTTP {status}: {message.text}")
+        self.status, self.message, self.wait_s = status, message, wait_s
+
+    @property
+    def is_about_prompt(self) -> bool:
+        """Whether this prompt is refused for good, and another one may be answered."""
+        about_prompt = self.status in PROMPT_STATUSES and self.message.is_about_prompt
+        return about_prompt or self.status == 413
+
+    @property
+    def may_pass_later(self) -> bool:
+        """Whether the same request may be answered if it is sent again."""
+        return (
+            self.status in RETRY_STATUSES
+            and not self.is_about_prompt
+            and not self.message.is_about_quota
+        )
 
 
 class EndpointClient:
@@ -68,17 +94,15 @@ class EndpointClient:
             endpoint: The address and the model.
             timeout_s: How long a server may be silent.
             key: API key; sent with every request and removed from every error message.
+
+        Raises:
+            BadInput: The environment names a proxy or certificates that cannot be used.
         """
         self.endpoint = endpoint
+        self.fields: RequestFields = fields_of(endpoint)
+        """What the endpoint refused so far; shared by all clients of it."""
         self._key, self._timeout_s = key, timeout_s
-        self._http = httpx2.AsyncClient(
-            headers=auth_headers(endpoint, key),
-            timeout=httpx2.Timeout(timeout_s),
-            limits=httpx2.Limits(max_connections=None),
-            # A redirect would take the key elsewhere; a proxy does not know this machine's ports.
-            follow_redirects=False,
-            trust_env=not endpoint.is_local,
-        )
+        self._http = _open_http(endpoint, timeout_s, key)
 
     async def __aenter__(self) -> Self:
         """Open the connection pool."""
@@ -109,10 +133,10 @@ class EndpointClient:
         """
         for attempt in range(1, attempts + 1):
             try:
-                return read(await self._post(body))
+                return read(await self._post_adapted(body))
             except RequestFailed as failed:
                 refused = failed if isinstance(failed, RequestRefused) else None
-                if attempt == attempts or (refused and refused.status not in RETRY_STATUSES):
+                if attempt == attempts or (refused and not refused.may_pass_later):
                     raise
                 retry_after_s = (refused.wait_s if refused else None) or 0.0
             # A random factor spreads the clients out, or the server stays as busy as it was.
@@ -120,20 +144,41 @@ class EndpointClient:
             await asyncio.sleep(min(LONGEST_WAIT_S, max(backoff_s, retry_after_s)))
         raise AssertionError("attempts is at least 1")
 
+    async def _post_adapted(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a request, each time without the fields that the server has just refused."""
+        while True:
+            sent = self.fields.adapted(body)
+            try:
+                return await self._post(sent)
+            except RequestRefused as refused:
+                if not self.fields.learn(sent, refused.status, refused.message):
+                    raise
+
     async def _post(self, body: Mapping[str, Any]) -> dict[str, Any]:
         with self._named_failures():
             response = await self._http.post(self.endpoint.url, json=dict(body))
-        text = self._redacted(response.text[:300])
         if response.status_code != 200:
-            wait_s = _retry_after_s(response.headers.get("Retry-After"))
-            raise RequestRefused(response.status_code, text, wait_s)
+            raise self._refused(response, response.text)
+        text = self._redacted(response.text)
         try:
             reply = response.json()
         except ValueError as error:
-            raise RequestFailed("garbage", repr(text[:80])) from error
-        if not isinstance(reply, dict) or reply.get("error"):
+            seen = endpoint_errors.read_message(text).text
+            raise RequestFailed("garbage", repr(seen[:80])) from error
+        if not isinstance(reply, dict):
             raise RequestFailed("garbage", repr(text[:80]))
+        if reply.get("error"):
+            raise RequestFailed("garbage", repr(endpoint_errors.read_message(text).text))
         return reply
+
+    def _refused(self, response: httpx2.Response, body: str) -> RequestRefused:
+        """The refusal in a response, with the server's own message."""
+        message = endpoint_errors.read_message(self._redacted(body))
+        target = response.headers.get("Location")
+        if response.is_redirect and target:
+            message = ServerMessage(f"a redirect to {self._redacted(target)}")
+        wait_s = _retry_after_s(response.headers.get("Retry-After"))
+        return RequestRefused(response.status_code, message, wait_s)
 
     @contextlib.contextmanager
     def _named_failures(self) -> Iterator[None]:
@@ -180,15 +225,70 @@ def reply_usage(reply: dict[str, Any]) -> Usage:
 
 def explain_unanswered(endpoint: Endpoint, failed: RequestFailed) -> str:
     """The message for a request that stayed unanswered after all attempts, and what to do."""
-    hint = {
-        "unreachable": "Is the server running, and is the address right?",
-        "refused": "Check the model's name, its limits and the API key.",
-        "stalled": "Raise capability.api.timeout_s, or lower capability.api.num_concurrent.",
-    }.get(failed.kind, "Look at the server's log.")
     return (
-        f"The endpoint {endpoint.url} left a request unanswered: {failed}. {hint} The answers "
-        "received so far are kept; run again to continue from there."
+        f"The endpoint {endpoint.url} left a request unanswered: {failed}. "
+        f"{advice(endpoint, failed)} The answers received so far are kept; run again to continue "
+        "from there."
     )
+
+
+def advice(endpoint: Endpoint, failed: RequestFailed) -> str:
+    """What to do about a failed request, in a sentence."""
+    if isinstance(failed, RequestRefused):
+        return endpoint_errors.advice(endpoint, failed.status, failed.message)
+    seen = str(failed)
+    if "CERTIFICATE_VERIFY_FAILED" in seen:
+        return "If its certificate is your own, set SSL_CERT_FILE to the PEM file that signed it."
+    if "WRONG_VERSION_NUMBER" in seen or "record layer failure" in seen:
+        return "The server speaks plain HTTP there: write http:// instead of https://."
+    if failed.kind == "unreachable" and not endpoint.is_local and _has_proxy(endpoint):
+        return "Requests go through the proxy in the environment: check it, or set NO_PROXY."
+    return {
+        "unreachable": "Is the server running, and is the address right?",
+        "stalled": "Raise timeout_s, or lower the number of concurrent requests.",
+        "not a stream": "It has to support stream: true. Is the address that of an API?",
+        "garbage": "Is the address that of an API? It usually ends in /v1.",
+        "no usage": "It has to support stream_options: {include_usage: true}.",
+        "hidden reasoning": (
+            "Neither the first token nor the time per token can be seen: switch reasoning off or "
+            "let the server stream it, or write latency: null."
+        ),
+    }.get(failed.kind, "Look at the server's log.")
+
+
+def _has_proxy(endpoint: Endpoint) -> bool:
+    return bool(urllib.request.getproxies()) and not urllib.request.proxy_bypass(endpoint.host)
+
+
+def _open_http(endpoint: Endpoint, timeout_s: float, key: str | None) -> httpx2.AsyncClient:
+    """The connection pool, with the proxy and the certificates of the environment.
+
+    Raises:
+        BadInput: These cannot be used.
+    """
+    certificates = os.environ.get("SSL_CERT_FILE")
+    try:
+        context = ssl.create_default_context(cafile=certificates) if certificates else True
+    except (OSError, ssl.SSLError) as error:
+        raise BadInput(
+            f"SSL_CERT_FILE names {certificates}, which holds no certificates ({error}). Name a "
+            "PEM file, or unset it."
+        ) from error
+    try:
+        return httpx2.AsyncClient(
+            headers=auth_headers(endpoint, key),
+            timeout=httpx2.Timeout(timeout_s),
+            limits=httpx2.Limits(max_connections=None),
+            verify=context,
+            # A redirect would take the key elsewhere; a proxy does not know this machine's ports.
+            follow_redirects=False,
+            trust_env=not endpoint.is_local,
+        )
+    except (ImportError, ValueError, httpx2.InvalidURL) as error:
+        raise BadInput(
+            f"The proxy in the environment (HTTP_PROXY, HTTPS_PROXY or ALL_PROXY) cannot be used "
+            f"for {endpoint.host}: {error} Correct it, or list the host in NO_PROXY."
+        ) from error
 
 
 def _retry_after_s(header: str | None) -> float | None:

@@ -9,19 +9,22 @@ average. It is never repeated: a retry would be part of the measured time.
 """
 
 import asyncio
+import dataclasses
 import json
 import time
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import httpx2
 
 from explorer.errors import RunFailed
+from explorer.latency.runtimes import endpoint_client, endpoint_errors
 from explorer.latency.runtimes.endpoint_client import (
     EndpointClient,
     RequestFailed,
     RequestRefused,
 )
-from explorer.models.endpoint import KEY_VARIABLE, Endpoint, default_key
+from explorer.models.endpoint import Endpoint, key_for
 from explorer.records import TimedRequest
 
 FIXED_LENGTH = {"ignore_eos": True}
@@ -29,16 +32,35 @@ FIXED_LENGTH = {"ignore_eos": True}
 part of OpenAI's interface, so it is left out where a server refuses it."""
 PIECES_PER_TOKEN = 2
 """A request ends when it has brought more pieces of text than this for each requested token."""
+NOT_TEXT = frozenset({"role", "id", "type", "object", "index", "name", "format", "signature"})
+"""Texts in a delta that are not part of the answer."""
+TEXT_PARTS = frozenset(
+    {
+        *("content", "text", "parts", "refusal", "tool_calls", "function", "function_call"),
+        *("arguments", "reasoning", "reasoning_content", "reasoning_details", "reasoning_text"),
+        *("thinking", "thinking_blocks", "thought", "summary"),
+    }
+)
+"""Lists and objects in a delta that hold parts of the answer or of its reasoning."""
+MAX_DEPTH = 6
+"""Levels of lists and objects in a delta that are searched for text."""
+STREAM_TYPE = "text/event-stream"
+PLAIN_TYPES = frozenset({"", "text/plain", "application/octet-stream"})
+"""Content types that some servers and proxies give to a stream."""
 
 
 class StreamingClient(EndpointClient):
     """Times streamed requests to one model of one endpoint."""
 
-    def __init__(self, endpoint: Endpoint, *, timeout_s: float) -> None:
-        """Read the key from the environment; nothing is sent yet."""
-        super().__init__(endpoint, timeout_s=timeout_s, key=default_key())
-        self.options: dict[str, Any] = dict(FIXED_LENGTH)
-        """Sent with every request, beside the fields of OpenAI's interface."""
+    def __init__(
+        self, endpoint: Endpoint, *, timeout_s: float, key_variable: str | None = None
+    ) -> None:
+        """Read the key from the environment; nothing is sent yet.
+
+        Raises:
+            BadInput: The key is missing or unusable, or the proxy or certificates are.
+        """
+        super().__init__(endpoint, timeout_s=timeout_s, key=key_for(endpoint, key_variable))
         self.server: str | None = None
         """The `server` header of the last reply."""
 
@@ -52,43 +74,45 @@ class StreamingClient(EndpointClient):
             RequestFailed: Whatever went wrong.
         """
         with self._named_failures():
-            return await self._stream(prompt, num_tokens)
+            return await self._stream(self.fields.adapted(self._body(prompt, num_tokens)))
 
     async def negotiate(self, prompt: str, num_tokens: int) -> TimedRequest:
-        """Send the first request, and find out whether the server accepts `FIXED_LENGTH`.
+        """Send the first request, and find out which of its fields the server accepts.
 
         Raises:
-            RunFailed: It fails either way, so nothing can be measured.
+            RunFailed: It fails in any case, so nothing can be measured.
         """
-        for options in (dict(FIXED_LENGTH), {}):
-            self.options = options
+        while True:
+            sent = self.fields.adapted(self._body(prompt, num_tokens))
             try:
-                return await self.time_request(prompt, num_tokens)
+                with self._named_failures():
+                    return await self._stream(sent)
+            except RequestRefused as refused:
+                failed: RequestFailed = refused
+                if self.fields.learn(sent, refused.status, refused.message):
+                    continue
             except RequestFailed as error:
                 failed = error
-                if error.kind != "refused":
-                    break
-        hint = {
-            "unreachable": "Is the server running, and is the address right?",
-            "refused": f"Check the model's name, and the key in {KEY_VARIABLE}.",
-            "no usage": "It has to support stream_options: {include_usage: true}.",
-        }.get(failed.kind, "Look at the server's log.")
-        raise RunFailed(f"The endpoint {self.endpoint.url} cannot be timed: {failed}. {hint}")
+            hint = endpoint_client.advice(self.endpoint, failed)
+            raise RunFailed(f"The endpoint {self.endpoint.url} cannot be timed: {failed}. {hint}")
 
-    async def _stream(self, prompt: str, num_tokens: int) -> TimedRequest:
+    def _body(self, prompt: str, num_tokens: int) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": self.endpoint.model,
             "max_tokens": num_tokens,
             "temperature": 0,
             "stream": True,
             "stream_options": {"include_usage": True},
-            **self.options,
+            **FIXED_LENGTH,
         }
         if self.endpoint.is_chat:
             body["messages"] = [{"role": "user", "content": prompt}]
         else:
             body["prompt"] = prompt
-        answer = _StreamedAnswer(num_tokens)
+        return body
+
+    async def _stream(self, body: dict[str, Any]) -> TimedRequest:
+        answer = _StreamedAnswer(body.get("max_tokens") or body["max_completion_tokens"])
         began = time.perf_counter()
         # httpx's timeout waits for bytes, and keep-alive comments are bytes too; this one waits
         # for text.
@@ -97,21 +121,52 @@ class StreamingClient(EndpointClient):
             self._http.stream("POST", self.endpoint.url, json=body) as response,
         ):
             if response.status_code != 200:
-                text = (await response.aread()).decode(errors="replace")[:300]
-                raise RequestRefused(response.status_code, self._redacted(text))
+                raise self._refused(response, (await response.aread()).decode(errors="replace"))
             self.server = response.headers.get("server", self.server)
-            async for event in httpx2.EventSource(response):
+            if not _is_stream(response):
+                text = (await response.aread()).decode(errors="replace")
+                message = endpoint_errors.read_message(self._redacted(text))
+                raise RequestFailed("not a stream", message.text)
+            async for event in httpx2.EventSource(cast(httpx2.Response, _Ended(response))):
                 now = time.perf_counter()
                 num_before = answer.num_pieces
                 try:
-                    is_last = not answer.add_event(event.data, now)
+                    is_last = not answer.add_event(event, now)
                 except RequestFailed as failed:
-                    raise RequestFailed(failed.kind, self._redacted(failed.args[0])) from failed
+                    raise RequestFailed(failed.kind, self._redacted(failed.detail)) from failed
                 if is_last:
                     break
                 if answer.num_pieces > num_before:
                     deadline.reschedule(asyncio.get_running_loop().time() + self._timeout_s)
         return answer.turn(began)
+
+
+def _is_stream(response: httpx2.Response) -> bool:
+    """Whether a response says that it is a stream of events, or at least not what else it is."""
+    content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return content_type == STREAM_TYPE or content_type in PLAIN_TYPES
+
+
+@dataclasses.dataclass
+class _Ended:
+    """A response without a byte order mark, and with the empty line that its last event needs."""
+
+    response: httpx2.Response
+
+    @property
+    def request(self) -> httpx2.Request:
+        return self.response.request
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"content-type": STREAM_TYPE}
+
+    async def aiter_text(self) -> AsyncIterator[str]:
+        is_first = True
+        async for text in self.response.aiter_text():
+            yield text.removeprefix("\ufeff") if is_first else text
+            is_first = False
+        yield "\n\n"
 
 
 class _StreamedAnswer:
@@ -123,45 +178,72 @@ class _StreamedAnswer:
         self.first_s = self.last_s = 0.0
         self.usage: dict[str, Any] | None = None
         self.is_done = False
+        self.has_reasoning = False
 
-    def add_event(self, data: str, now: float) -> bool:
+    def add_event(self, event: httpx2.ServerSentEvent, now: float) -> bool:
         """Read one event; False after the last one."""
-        if data.strip() == "[DONE]":
+        data = event.data.strip()
+        if data == "[DONE]":
             self.is_done = True
             return False
+        if event.event == "error":
+            raise RequestFailed("error in the stream", endpoint_errors.read_message(data).text)
+        if not data or event.event == "ping":
+            return True
         try:
-            event = json.loads(data)
-        except ValueError as error:
+            content = json.loads(data)
+        except (ValueError, RecursionError) as error:
             raise RequestFailed("garbage", repr(data[:80])) from error
-        if not isinstance(event, dict):
+        if not isinstance(content, dict):
             raise RequestFailed("garbage", repr(data[:80]))
-        if event.get("error"):
-            raise RequestFailed("error in the stream", json.dumps(event["error"])[:300])
-        if isinstance(event.get("usage"), dict):
-            self.usage = event["usage"]
-        choices = event.get("choices")
+        if content.get("error") or "error" in (content.get("object"), content.get("type")):
+            raise RequestFailed("error in the stream", endpoint_errors.message_in(content).text)
+        choices = content.get("choices") or []
         if not isinstance(choices, list):
-            raise RequestFailed("garbage", f"an event without choices: {data[:80]!r}")
-        if any(_has_text(choice) for choice in choices):
-            self.first_s = self.first_s or now
-            self.last_s = now
-            self.num_pieces += 1
+            raise RequestFailed("garbage", f"choices are not a list: {data[:80]!r}")
+        for choice in choices:
+            self._add_choice(choice, now)
+        counts = isinstance(content.get("usage"), dict)
+        if counts:
+            self.usage = content["usage"]
+            # A count beside text may only be that of the answer so far.
+            self.is_done = self.is_done or not choices
         if self.num_pieces > PIECES_PER_TOKEN * self.num_requested + 1:
             # A server that ignores max_tokens may never end.
             raise RequestFailed(
                 "too long", f"{self.num_pieces} pieces for {self.num_requested} tokens"
             )
-        return True
+        # Servers without [DONE] may leave the connection open.
+        return not (self.is_done and counts)
+
+    def _add_choice(self, choice: Any, now: float) -> None:
+        """Count the text of an event's choice: of a completion, a chat or its reasoning."""
+        if not isinstance(choice, dict):
+            raise RequestFailed("garbage", "a choice is not an object")
+        delta = choice.get("delta") or choice.get("message") or {}
+        if not isinstance(delta, dict):
+            raise RequestFailed("garbage", "a delta is not an object")
+        if choice.get("finish_reason"):
+            self.is_done = True
+        if _has_text({"text": choice.get("text"), **delta}):
+            self.first_s = self.first_s or now
+            self.last_s = now
+            self.num_pieces += 1
+        others = {name: part for name, part in delta.items() if name not in ("content", "refusal")}
+        self.has_reasoning = self.has_reasoning or _has_text(others) or _has_thoughts(delta)
 
     def turn(self, began: float) -> TimedRequest:
         """The times and the server's token counts, if both are credible."""
+        usage = self.usage or {}
         if not self.is_done:
             raise RequestFailed("closed early", f"after {self.num_pieces} pieces of text")
+        num_output, num_prompt = output_tokens(usage), usage.get("prompt_tokens")
+        num_hidden = _reasoning_tokens(usage)
+        if num_hidden and not self.has_reasoning:
+            raise RequestFailed("hidden reasoning", f"{num_hidden} of {num_output} tokens")
         if not self.num_pieces:
             raise RequestFailed("no text", "the stream was empty")
-        usage = self.usage or {}
-        num_output, num_prompt = usage.get("completion_tokens"), usage.get("prompt_tokens")
-        if not isinstance(num_output, int) or not isinstance(num_prompt, int):
+        if num_output is None or not isinstance(num_prompt, int):
             raise RequestFailed("no usage", f"usage is {json.dumps(self.usage)}")
         if num_output > self.num_requested:
             raise RequestFailed("too long", f"{num_output} tokens, {self.num_requested} requested")
@@ -176,12 +258,46 @@ class _StreamedAnswer:
         )
 
 
-def _has_text(choice: Any) -> bool:
-    """Whether an event's choice brings text of a completion, a chat or a chat's reasoning."""
-    if not isinstance(choice, dict):
-        raise RequestFailed("garbage", "a choice is not an object")
-    delta = choice.get("delta") or {}
-    if not isinstance(delta, dict):
-        raise RequestFailed("garbage", "a delta is not an object")
-    texts = (choice.get("text"), delta.get("content"), delta.get("reasoning_content"))
-    return any(isinstance(text, str) and text for text in texts)
+def output_tokens(usage: dict[str, Any]) -> int | None:
+    """The tokens of an answer, reasoning included; None if the server does not count them.
+
+    Some servers count reasoning beside the answer: then only the total includes both.
+    """
+    counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
+    num_prompt, num_output, total = (n if isinstance(n, int) else None for n in counts)
+    num_reasoning = _reasoning_tokens(usage)
+    if num_prompt is None or num_output is None or total is None:
+        return num_output
+    return num_output + num_reasoning * (total == num_prompt + num_output + num_reasoning)
+
+
+def _reasoning_tokens(usage: dict[str, Any]) -> int:
+    details = usage.get("completion_tokens_details")
+    count = details.get("reasoning_tokens") if isinstance(details, dict) else None
+    return count if isinstance(count, int) else 0
+
+
+def _has_text(delta: dict[str, Any]) -> bool:
+    """Whether a delta brings text, in any field that is not known to hold something else."""
+    return any(
+        bool(part) if isinstance(part, str) else name in TEXT_PARTS and _holds_text(part)
+        for name, part in delta.items()
+        if name not in NOT_TEXT
+    )
+
+
+def _holds_text(part: Any, depth: int = MAX_DEPTH) -> bool:
+    """Whether a text, or any part of a list or an object, is not empty."""
+    if isinstance(part, dict):
+        part = [value for name, value in part.items() if name in TEXT_PARTS]
+    if isinstance(part, list):
+        return depth > 0 and any(_holds_text(inner, depth - 1) for inner in part)
+    return isinstance(part, str) and bool(part)
+
+
+def _has_thoughts(delta: dict[str, Any]) -> bool:
+    """Whether the content's parts include one of reasoning."""
+    parts = delta.get("content")
+    return isinstance(parts, list) and any(
+        isinstance(part, dict) and part.get("type") not in (None, "text") for part in parts
+    )
