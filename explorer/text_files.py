@@ -95,24 +95,42 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             raise BadInput(f"{path}, line {number}: {error}.{hint}") from error
 
 
-def parse_object(line: str) -> dict[str, Any]:
+def parse_object(line: str, *, numbers_as_text: bool = False) -> dict[str, Any]:
     """The JSON object that a line holds.
+
+    Args:
+        line: A line of JSON Lines.
+        numbers_as_text: As in `parse_json`.
 
     Raises:
         ValueError: It is something else, or a key is there twice. The message begins with
             `expected` and names neither file nor line.
     """
+    # Files put behind each other leave a mark at the beginning of a later line.
+    data = parse_json(line.lstrip("\ufeff"), numbers_as_text=numbers_as_text)
+    if not isinstance(data, dict):
+        raise ValueError(f"expected a JSON object, found {kind_of(data)}")
+    return data
+
+
+def parse_json(text: str, *, numbers_as_text: bool = False) -> Any:
+    """The value that a JSON text holds.
+
+    Args:
+        text: The whole text.
+        numbers_as_text: Keep each number as the text that is written, so that 1.50 stays 1.50.
+
+    Raises:
+        ValueError: It is not JSON, or a key is there twice. The message begins with `expected`.
+    """
+    as_text: dict[str, Any] = {"parse_int": str, "parse_float": str} if numbers_as_text else {}
     try:
-        # Files put behind each other leave a mark at the beginning of a later line.
-        data = json.loads(line.lstrip("\ufeff"), object_pairs_hook=_without_twins)
+        return json.loads(text, object_pairs_hook=_without_twins, **as_text)
     except RecursionError as error:
         raise ValueError("expected a JSON object, found one that is nested too deeply") from error
     except json.JSONDecodeError as error:
         what = f"{error.msg} at character {error.pos + 1}"
         raise ValueError(f"expected a JSON object, found text that is not JSON ({what})") from error
-    if not isinstance(data, dict):
-        raise ValueError(f"expected a JSON object, found {kind_of(data)}")
-    return data
 
 
 def kind_of(value: Any) -> str:

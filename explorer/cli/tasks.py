@@ -11,7 +11,19 @@ from explorer.analysis.tables.task_table import task_table
 from explorer.cli.common import AsJson, ResultsDir, Wide, app, console, root_of
 from explorer.cli.tables import print_table
 from explorer.errors import BadInput
-from explorer.tasks import custom, dataset_cache, index, presets, task_list
+from explorer.tasks import (
+    custom,
+    dataset_cache,
+    index,
+    presets,
+    question_columns,
+    question_files,
+    task_list,
+)
+from explorer.tasks.answer_keys import AmbiguousAnswers, Reading
+from explorer.tasks.preview import Question
+from explorer.tasks.question_columns import TaskColumns
+from explorer.tasks.question_files import BadHeader, Row
 
 tasks_app = typer.Typer(help="List, preview, add or fetch tasks.", invoke_without_command=True)
 app.add_typer(tasks_app, name="tasks")
@@ -132,16 +144,14 @@ def preview(
         f"{shown.task}: {shown.num_documents:,} documents, {shown.num_fewshot} shots", markup=False
     )
     for question in shown.questions:
-        print(f"\n--- document {question.doc_id} ---\n{question.prompt}")
-        for number, choice in enumerate(question.choices):
-            print(f"  {'->' if number in question.right else '  '} {choice!r}")
-        if question.target:
-            print(f"  -> {question.target!r}, ends at {question.until}")
+        _print_question(question)
 
 
 @tasks_app.command()
 def add(
-    file: Annotated[Path, typer.Argument(help="A .jsonl or .csv file with one question per row.")],
+    file: Annotated[
+        Path, typer.Argument(help="A .jsonl, .csv or .tsv file with one question per row.")
+    ],
     name: Annotated[
         str, typer.Option(help="The task's name in specs; by default the file's name.")
     ] = "",
@@ -150,38 +160,98 @@ def add(
         str, typer.Option(help="Column with lists of choices, or one column per choice: a,b,c.")
     ] = "",
     answer: Annotated[str, typer.Option(help="Column with the right answer.")] = "",
+    answer_as: Annotated[
+        Reading | None,
+        typer.Option(
+            help="How answers name a choice, if the file leaves it open: by its text, its letter, "
+            "its column's name, or its number from 0 or from 1."
+        ),
+    ] = None,
     written: Annotated[
         bool, typer.Option("--written", help="The model writes its answer instead of choosing.")
+    ] = False,
+    no_header: Annotated[
+        bool,
+        typer.Option(
+            "--no-header",
+            help='The first row of a CSV file is a question: the columns are "column 1" and so on.',
+        ),
     ] = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace an existing task of this name.")
     ] = False,
     results: ResultsDir = None,
 ) -> None:
-    """Create a task of your own from a file. Columns you do not name are guessed."""
+    """Create a task of your own from a file. Columns with usual names need not be named."""
     root_of(results)
     try:
-        rows = custom.read_rows(file.name, file.read_bytes())
-    except OSError as error:
-        raise BadInput(f"Could not read {file}: {error.strerror}.") from error
-    guess = custom.guess_columns(custom.columns_of(rows))
-    named = tuple(column.strip() for column in choices.split(",") if column.strip())
-    choice_columns = named or guess.choices
-    columns = custom.TaskColumns(
-        way="written" if written or not choice_columns else "choices",
-        question=question or guess.question,
-        choices=() if written else choice_columns,
-        answer=answer or guess.answer,
-    )
-    documents = custom.documents(file.name, rows, columns)
+        rows = question_files.read_file(file, header=not no_header)
+    except BadHeader as error:
+        raise BadInput(f"{error} Or add --no-header and name the columns.") from error
+    columns = _columns(file.name, rows, question, choices, answer, answer_as, written)
+    try:
+        questions = custom.read_questions(file.name, rows, columns)
+    except AmbiguousAnswers as error:
+        options = " or ".join(f"--answer-as {reading}" for reading in error.readings)
+        raise BadInput(f"{error} As an option: {options}.") from error
     task_name = name or custom.suggest_name(file.name)
     taken = task_index(None).rows
-    path = custom.add_task(task_name, documents, origin=file.name, taken=taken, replace=replace)
-    choices_from = f", choices from {', '.join(columns.choices)}" if columns.choices else ""
+    path = custom.add_task(
+        task_name, questions.documents, origin=file.name, taken=taken, replace=replace
+    )
     console.print(
-        f"{task_name}: {len(documents):,} documents, question from {columns.question}, answer from "
-        f"{columns.answer}{choices_from}. Its file is {path}. Preview it: explorer tasks preview "
-        f"{task_name}",
+        f"{task_name}: {len(questions.documents):,} documents. {questions.in_words()} Its file is "
+        f"{path}. Preview it: explorer tasks preview {task_name}",
         markup=False,
         soft_wrap=True,
     )
+    for shown in custom.preview_questions(questions.documents):
+        _print_question(shown)
+
+
+def _columns(
+    file: str,
+    rows: list[Row],
+    question: str,
+    choices: str,
+    answer: str,
+    answer_as: Reading | None,
+    written: bool,
+) -> TaskColumns:
+    """The columns that the options name, and for the rest those whose names leave no doubt.
+
+    Raises:
+        BadInput: The role of a column is open; the message names the options.
+    """
+    guess = question_columns.guess_columns(file, rows, question=question, answer=answer)
+    named = tuple(column.strip() for column in choices.split(",") if column.strip())
+    if written and (named or answer_as):
+        raise BadInput("--written has no choices. Leave out --choices and --answer-as.")
+    stated = {"question": question, "choices": named or written, "answer": answer}
+    options = {
+        "header": "Write a row of names above it, or add --no-header and name the columns.",
+        "question": "Name it with --question.",
+        "choices": "Name them with --choices, or add --written if the model writes its answer.",
+        "answer": "Name it with --answer.",
+    }
+    if open_roles := [role for role in guess.doubts if not stated.get(role)]:
+        sentences = " ".join(f"{guess.doubts[role]} {options[role]}" for role in open_roles)
+        names = ", ".join(f"{column!r:.40}" for column in question_files.columns_of(rows)[:20])
+        there = "" if "header" in open_roles else f" The columns are {names}."
+        raise BadInput(f"{file}: {sentences}{there}")
+    choice_columns = () if written else named or guess.columns.choices
+    return TaskColumns(
+        way="choices" if choice_columns else "written",
+        question=question or guess.columns.question,
+        choices=choice_columns,
+        answer=answer or guess.columns.answer,
+        answer_as=answer_as,
+    )
+
+
+def _print_question(question: Question) -> None:
+    print(f"\n--- document {question.doc_id} ---\n{question.prompt}")
+    for number, choice in enumerate(question.choices):
+        print(f"  {'->' if number in question.right else '  '} {choice!r}")
+    if question.target:
+        print(f"  -> {question.target!r}, ends at {question.until}")

@@ -10,7 +10,10 @@ safe_loading.py     lm-eval's task loader, restricted to allowed code and sandbo
 task_loading.py     loads the tasks that a spec names, with their documents
 preview.py          previews a task's first prompts, in a separate process
 render_prompts.py   renders those prompts with lm-eval
-custom.py           a task from the user's own JSONL or CSV file
+custom.py           a task from the user's own question file
+question_files.py   reads question files: JSON Lines and CSV
+question_columns.py finds the role of each of their columns
+answer_keys.py      finds which choice their answers mean
 user_config.py      the user's configuration: task folders and allowed code
 starter/            the included suite
 """

@@ -1,171 +1,79 @@
-"""Makes a custom task from a JSONL or CSV file: checks every row, then writes an lm-eval task.
+"""Makes a custom task from a question file: checks every row, then writes an lm-eval task.
 
 STORE/.tasks/NAME.yaml        the task
              NAME.HASH.jsonl  its documents; the hash is that of their content
              data.py          the starter suite's loader, with which lm-eval reads them
 
-The folder is complete: `lm_eval run --include_path STORE/.tasks` works, too.
+The folder is complete: `lm_eval run --include_path STORE/.tasks` works, too. The task names its
+documents' fields instead of templates, because lm-eval evaluates a rendered template that looks
+like a list or a number as Python.
 
     explorer tasks add questions.csv --name my-questions
 """
 
-import csv
+import dataclasses
 import hashlib
-import io
 import json
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict
 
-from explorer import paths
+from explorer import paths, text_files
 from explorer.errors import BadInput
 from explorer.store import atomic
+from explorer.tasks import answer_keys
+from explorer.tasks.answer_keys import Asked, Reading
 from explorer.tasks.index import SHIPPED, shipped_names
 from explorer.tasks.preview import Question
+from explorer.tasks.question_columns import TaskColumns, unused_columns
+from explorer.tasks.question_files import Row, columns_of, parse_all
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
-KINDS = ("jsonl", "csv")
-MAX_MB = 50
-NAMED = 5
-"""How many rows an error names; the rest are counted."""
-MAX_ANSWER_TOKENS = 64
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-USUAL_NAMES = {
-    "question": ("question", "prompt", "query", "text", "stem", "input", "problem", "context"),
-    "choices": ("choices", "options", "candidates"),
-    "answer": ("answer", "target", "label", "gold", "correct", "solution", "output", "completion"),
-}
-"""Common column names by role, the likeliest first."""
+MIN_ANSWER_TOKENS = 64
+"""Tokens that a model may write, or more if an expected text may need more."""
+MAX_ANSWER_BYTES = 512
+"""An expected text may need as many tokens, which are no longer there for the prompt."""
 
-Rows = list[dict[str, Any]]
+Documents = list[dict[str, Any]]
 
 
-class TaskColumns(BaseModel):
-    """The role of each column."""
+@dataclasses.dataclass(frozen=True)
+class Questions:
+    """A question file's documents, and how it was understood."""
 
-    model_config = ConfigDict(frozen=True)
+    documents: Documents
+    """Question, choices and answer (an index); or prompt and target."""
+    columns: TaskColumns
+    answer_as: Reading | None
+    """How answers name a choice; None if the model writes its answer."""
+    unused: list[str]
+    """Columns that the task leaves out."""
 
-    way: Literal["choices", "written"]
-    """Whether the model ranks given choices or writes the answer."""
-    question: str
-    choices: tuple[str, ...] = ()
-    """One column of lists, or several columns with a choice each."""
-    answer: str
-    """The correct choice as text, letter or index from 0; or the text to write."""
-
-
-def read_rows(name: str, content: bytes) -> Rows:
-    """Read the rows of a JSONL or CSV file, as mappings from column to value.
-
-    Raises:
-        BadInput: The file is of another kind, empty or too large, or has invalid rows.
-    """
-    kind = Path(name).suffix.lower().lstrip(".")
-    if kind not in KINDS:
-        raise BadInput(f"A custom task needs a .jsonl or .csv file, got {name!r}.")
-    if len(content) > MAX_MB * 2**20:
-        raise BadInput(f"{name!r} is larger than {MAX_MB} MB. Use a sample of its rows.")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadInput(
-            f"{name!r} is not UTF-8 text (byte {error.start}). Save it as UTF-8."
-        ) from error
-    rows = _from_jsonl(name, text) if kind == "jsonl" else _from_csv(name, text)
-    if not rows:
-        raise BadInput(f"{name!r} has no rows. Add one row per question.")
-    return rows
+    def in_words(self) -> str:
+        """How the file was understood: the columns, the answers, and what is left out."""
+        columns = self.columns
+        answers = f" ({answer_keys.READINGS[self.answer_as]})" if self.answer_as else ""
+        sentences = [f"Question from {columns.question}, answer from {columns.answer}{answers}"]
+        if columns.choices:
+            sentences[0] += f", choices from {', '.join(columns.choices)}"
+        if self.unused:
+            sentences.append(f"Not used: {', '.join(self.unused)}")
+        texts = [text for doc in self.documents for text in doc.get("choices", [])]
+        if num := sum(text != text.strip() for text in texts):
+            sentences.append(
+                f"{num} of {len(texts)} choices begin or end with a space, which the model sees"
+            )
+        return ". ".join(sentences) + "."
 
 
-def _from_jsonl(name: str, text: str) -> Rows:
-    def parse(line: str) -> dict[str, Any]:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"is not JSON ({str(error).partition(': line')[0]})") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"should be a JSON object, got {type(row).__name__}")
-        return row
-
-    # Not splitlines(): texts may contain the other characters at which it splits.
-    lines = [(i, line) for i, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    return _parse_all(name, "line", lines, parse)
-
-
-def _from_csv(name: str, text: str) -> Rows:
-    try:
-        table = list(csv.reader(io.StringIO(text, newline=""), strict=True))
-    except csv.Error as error:
-        raise BadInput(
-            f"{name!r} is not CSV: {error}. Separate the columns with commas."
-        ) from error
-    table = [row for row in table if any(cell.strip() for cell in row)]
-    if not table:
-        return []
-    head = [cell.strip() for cell in table[0]]
-    if len(set(head)) < len(head) or not all(head):
-        raise BadInput(
-            f"The first row of {name!r} should name each column once, got {', '.join(head)!r:.200}."
-        )
-
-    def parse(row: list[str]) -> dict[str, Any]:
-        if len(row) != len(head):
-            raise ValueError(f"has {len(row)} columns where the first row names {len(head)}")
-        return dict(zip(head, row, strict=True))
-
-    return _parse_all(name, "row", list(enumerate(table[1:], start=2)), parse)
-
-
-def _parse_all(
-    name: str, what: str, numbered: Sequence[tuple[int, Any]], parse: Callable[[Any], Any]
-) -> list[Any]:
-    """Parse every item, and report all errors together, so the user can fix them in one go.
+def read_questions(name: str, rows: Sequence[Row], columns: TaskColumns) -> Questions:
+    """Convert rows to a task's documents, each text as the file has it.
 
     Raises:
-        BadInput: Some items are invalid; the message names the first few.
-    """
-    parsed, errors = [], []
-    for number, item in numbered:
-        try:
-            parsed.append(parse(item))
-        except ValueError as error:
-            errors.append(f"{what} {number} {error}")
-    if errors:
-        more = f"; and {len(errors) - NAMED} more" if len(errors) > NAMED else ""
-        raise BadInput(f"{name!r}: {'; '.join(errors[:NAMED])}{more}.")
-    return parsed
-
-
-def columns_of(rows: Rows) -> list[str]:
-    """Every column of any row, in order of first appearance."""
-    return list(dict.fromkeys(str(key) for row in rows for key in row))
-
-
-def guess_columns(columns: Sequence[str]) -> TaskColumns:
-    """Guess the role of each column from its name."""
-    lower = {column.casefold(): column for column in columns}
-
-    def first(part: str) -> str:
-        return next((lower[word] for word in USUAL_NAMES[part] if word in lower), "")
-
-    listed = first("choices")
-    single = [c for c in columns if re.fullmatch(r"(choice|option)?[ _-]?([a-f]|\d)", c, re.I)]
-    choices = (listed,) if listed else tuple(single) if len(single) > 1 else ()
-    taken = {*choices}
-    question = first("question") or next((c for c in columns if c not in taken), "")
-    answer = first("answer") or next((c for c in columns if c not in {*taken, question}), "")
-    way: Literal["choices", "written"] = "choices" if choices else "written"
-    return TaskColumns(way=way, question=question, choices=choices, answer=answer)
-
-
-def documents(name: str, rows: Rows, columns: TaskColumns) -> Rows:
-    """Convert rows to the task's documents: question, choices and answer; or prompt and target.
-
-    Raises:
+        AmbiguousAnswers: Answers can be read in several ways that disagree.
         BadInput: A column is missing or rows are invalid; the message names the first few.
     """
     known = columns_of(rows)
@@ -173,98 +81,93 @@ def documents(name: str, rows: Rows, columns: TaskColumns) -> Rows:
     for column in wanted:
         if column not in known:
             raise BadInput(f"{name!r} has no column {column!r}; it has {', '.join(known)[:300]}.")
+    if twice := [column for column in wanted if wanted.count(column) > 1]:
+        raise BadInput(f"{name!r}: the column {twice[0]!r} can't have two roles. Choose another.")
     if columns.way == "choices" and not columns.choices:
         raise BadInput(
             "A multiple-choice task needs a column with lists of choices, or a column per choice."
         )
-    parse = _choices if columns.way == "choices" else _written
-    return _parse_all(
-        name, "document", list(enumerate(rows, start=1)), lambda row: parse(row, columns)
-    )
-
-
-def _written(row: dict[str, Any], columns: TaskColumns) -> dict[str, Any]:
-    return {"prompt": _text(row, columns.question), "target": _text(row, columns.answer)}
-
-
-def _choices(row: dict[str, Any], columns: TaskColumns) -> dict[str, Any]:
-    if len(columns.choices) == 1:
-        choices = _list(row, columns.choices[0])
+    numbered = [(row.line, row) for row in rows]
+    reading, documents = None, []
+    if columns.way == "choices":
+        asked = parse_all(name, numbered, lambda row: _asked(row, columns))
+        questions = parse_all(name, numbered, lambda row: _text(row, columns.question))
+        reading, places = answer_keys.read_answers(name, asked, columns.answer_as)
+        for question, each, place in zip(questions, asked, places, strict=True):
+            # An empty cell means that the question has fewer choices.
+            kept = [i for i, cell in enumerate(each.cells) if cell.strip()]
+            choices = [each.cells[i] for i in kept]
+            documents.append(
+                {"question": question, "choices": choices, "answer": kept.index(place)}
+            )
     else:
-        # An empty cell means that the question has fewer choices.
-        cells = [row.get(column) for column in columns.choices]
-        choices = [_clean(cell) for cell in cells if cell is not None and str(cell).strip()]
-    if len(choices) < 2 or len(set(choices)) < len(choices) or not all(choices):
-        raise ValueError(f"should have two or more different choices, got {choices!r:.200}")
-    answer = row.get(columns.answer)
-    index = choice_index(answer, choices)
-    if index is None:
+        documents = parse_all(name, numbered, lambda row: _written(row, columns))
+    return Questions(documents, columns, reading, unused_columns(rows, columns))
+
+
+def _written(row: Row, columns: TaskColumns) -> dict[str, Any]:
+    target = _text(row, columns.answer)
+    if "\n" in target.strip():
         raise ValueError(
-            f"has the answer {answer!r:.80}, which is not among its {len(choices)} choices: write "
-            "the choice's text, its letter, or its index from 0"
+            f"expected an answer of one line in {columns.answer!r}, found {target!r:.80}: the "
+            "model writes to the end of the line, so it could never match"
         )
-    return {"question": _text(row, columns.question), "choices": choices, "answer": index}
+    if (num := len(target.encode())) > MAX_ANSWER_BYTES:
+        raise ValueError(
+            f"expected a short answer in {columns.answer!r}, of at most {MAX_ANSWER_BYTES} bytes, "
+            f"found {num}: exact_match compares the whole text"
+        )
+    return {"prompt": _text(row, columns.question), "target": target}
 
 
-def choice_index(answer: Any, choices: Sequence[str]) -> int | None:
-    """The index of the correct choice; None if the answer is not among the choices.
-
-    An answer that equals a choice's text means that choice. Otherwise a letter counts from A and
-    a number from 0.
-    """
-    if isinstance(answer, bool) or answer is None:
-        return None
-    if isinstance(answer, int):
-        return answer if 0 <= answer < len(choices) else None
-    text = str(answer).strip()
-    if text in choices:
-        return choices.index(text)
-    if len(text) == 1 and text.upper() in LETTERS:
-        index = LETTERS.index(text.upper())
-    elif re.fullmatch(r"[0-9]{1,4}", text):
-        index = int(text)
-    else:
-        return None
-    return index if index < len(choices) else None
+def _asked(row: Row, columns: TaskColumns) -> Asked:
+    names = columns.choices if len(columns.choices) > 1 else ()
+    cells = [_text(row, column, may_be_empty=True) for column in names]
+    cells = cells or _list(row, columns.choices[0])
+    choices = [cell for cell in cells if cell.strip()]
+    if len(choices) < 2 or len(set(choices)) < len(choices):
+        raise ValueError(f"should have two or more different choices, got {choices!r:.200}")
+    return Asked(row.line, row.cells.get(columns.answer), tuple(cells), names)
 
 
-def _text(row: dict[str, Any], column: str) -> str:
-    value = row.get(column)
-    text = _clean(value) if isinstance(value, str | int | float) else ""
-    if not text:
-        raise ValueError(f"should have text in {column!r}, got {value!r:.80}")
+def _text(row: Row, column: str, *, may_be_empty: bool = False) -> str:
+    value = row.cells.get(column)
+    if value is None and may_be_empty:
+        return ""
+    if not isinstance(value, str) or not (may_be_empty or value.strip()):
+        raise ValueError(f"should have text in {column!r}, got {_shown(value)}")
+    return _whole(value)
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value in (None, "") else f"{value!r:.80}"
+
+
+def _whole(text: str) -> str:
+    """The text itself; half a surrogate pair, which UTF-8 can't encode, is refused."""
+    if text_files.has_half_character(text):
+        raise ValueError(f"has half a character (a lone surrogate) in {ascii(text)[:80]}")
     return text
 
 
-def _clean(value: object) -> str:
-    """The value as text, stripped.
-
-    Raises:
-        ValueError: It has a lone surrogate, which UTF-8 can't encode.
-    """
-    text = str(value).strip()
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"has half a character at position {error.start} of a text") from error
-    return text
-
-
-def _list(row: dict[str, Any], column: str) -> list[str]:
-    value = row.get(column)
+def _list(row: Row, column: str) -> list[str]:
+    value = row.cells.get(column)
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
+            value = text_files.parse_json(value, numbers_as_text=True)
+        except ValueError:
             value = None
-    if not isinstance(value, list) or not all(isinstance(v, str | int | float) for v in value):
+    if not isinstance(value, list) or not all(isinstance(choice, str) for choice in value):
         raise ValueError(
-            f'should have a list in {column!r}, as in ["a", "b"], got {row.get(column)!r:.80}'
+            f'should have a list in {column!r}, as in ["a", "b"], got '
+            f"{_shown(row.cells.get(column))}"
         )
-    return [_clean(choice) for choice in value]
+    if not all(choice.strip() for choice in value):
+        raise ValueError(f"should have text in each choice of {column!r}, got {value!r:.200}")
+    return [_whole(choice) for choice in value]
 
 
-def preview_questions(documents: Rows, num: int = 3) -> list[Question]:
+def preview_questions(documents: Documents, num: int = 3) -> list[Question]:
     """The first documents as a model will see them."""
     return [
         Question(
@@ -290,7 +193,12 @@ def task_exists(name: str) -> bool:
 
 
 def add_task(
-    name: str, documents: Rows, *, origin: str, taken: Collection[str] = (), replace: bool = False
+    name: str,
+    documents: Documents,
+    *,
+    origin: str,
+    taken: Collection[str] = (),
+    replace: bool = False,
 ) -> Path:
     """Write a task into the store's folder of custom tasks.
 
@@ -299,7 +207,7 @@ def add_task(
 
     Args:
         name: The task's name in specs.
-        documents: From `documents`.
+        documents: From `read_questions`.
         origin: The file from which the task was made.
         taken: Names of other tasks.
         replace: Replace the custom task with this name, and raise its version.
@@ -348,8 +256,11 @@ def _documents_file(path: Path) -> str | None:
     return match[1] if match else None
 
 
-def _yaml(name: str, documents: Rows, version: float, origin: str, file: str) -> str:
-    metadata: dict[str, Any] = {"version": version, "origin": origin}
+def _yaml(name: str, documents: Documents, version: float, origin: str, file: str) -> str:
+    metadata: dict[str, Any] = {
+        "version": version,
+        "origin": origin.encode("utf-8", "replace").decode(),
+    }
     config: dict[str, Any] = {"dataset_kwargs": {"file": file}, "test_split": "test"}
     mean = {"aggregation": "mean", "higher_is_better": True}
     if "choices" in documents[0]:
@@ -359,23 +270,25 @@ def _yaml(name: str, documents: Rows, version: float, origin: str, file: str) ->
         }
         config |= {
             "output_type": "multiple_choice",
-            "doc_to_text": "{{question}}",
+            "doc_to_text": "question",
             "doc_to_choice": "choices",
             "doc_to_target": "answer",
             "metric_list": [{"metric": "acc", **mean}, {"metric": "acc_norm", **mean}],
         }
     else:
         metadata |= {"headline_metric": "exact_match", "chance": 0.0}
+        # No token is shorter than a byte.
+        longest = max(len(doc["target"].encode()) for doc in documents)
         around = [r"^\s+", r"\s+$"]
         exact = {"metric": "exact_match", **mean, "ignore_case": True, "regexes_to_ignore": around}
         config |= {
             "output_type": "generate_until",
-            "doc_to_text": "{{prompt}}",
-            "doc_to_target": "{{target}}",
+            "doc_to_text": "prompt",
+            "doc_to_target": "target",
             "generation_kwargs": {
                 "until": ["\n"],
                 "do_sample": False,
-                "max_gen_toks": MAX_ANSWER_TOKENS,
+                "max_gen_toks": max(MIN_ANSWER_TOKENS, longest),
             },
             "metric_list": [exact],
         }
@@ -383,4 +296,6 @@ def _yaml(name: str, documents: Rows, version: float, origin: str, file: str) ->
         {**config, "num_fewshot": 0, "metadata": metadata}, sort_keys=False, allow_unicode=True
     )
     # safe_dump can't write lm-eval's !function tag.
-    return f"task: {name}\ncustom_dataset: !function data.load\n{rest}"
+    # Quoted where YAML would read the name as something else, such as no.
+    task = yaml.safe_dump({"task": name})
+    return f"{task}custom_dataset: !function data.load\n{rest}"

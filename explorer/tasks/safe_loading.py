@@ -11,6 +11,8 @@ replaces lm-eval's Jinja environment with the sandbox for the whole process.
 import contextlib
 import functools
 import importlib.util
+import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._factory import TaskFactory
 from lm_eval.tasks._index import Entry, Kind, TaskIndex
 
+from explorer import paths
 from explorer.errors import BadInput
 from explorer.tasks import code_policy, index
 
@@ -138,12 +141,34 @@ class CheckedTaskFactory(TaskFactory):
             _remember(entry.yaml_path)
         with _imports_checked():
             loaded: dict[str, Any] = super()._load_full_config(entry, overrides)
-        return loaded
+        return _by_fields(loaded, entry.yaml_path)
 
     def _refuse_changes(self, entry: Entry, overrides: dict[str, Any] | None) -> None:
         # Overrides from outer groups were checked when this group was built.
         if overrides and self._groups and entry.yaml_path:
             code_policy.refuse_changes(overrides, self._groups[-1], entry.name, entry.yaml_path)
+
+
+def _by_fields(config: dict[str, Any], path: Path | None) -> dict[str, Any]:
+    """Name the fields of a custom task's documents where an earlier version wrote templates.
+
+    lm-eval evaluates a rendered template that looks like a list or a number as Python. Tasks whose
+    texts don't look so stay as they are, and so do their stored answers.
+    """
+    file = (config.get("dataset_kwargs") or {}).get("file")
+    if path is None or path.parent.resolve() != paths.own_tasks().resolve() or not file:
+        return config
+    fields = {
+        key: str(config[key])[2:-2]
+        for key in ("doc_to_text", "doc_to_target")
+        if config.get(key) in ("{{question}}", "{{prompt}}", "{{target}}")
+    }
+    if not fields:
+        return config
+    with (path.parent / str(file)).open(encoding="utf-8") as lines:
+        texts = [json.loads(line)[field] for line in lines for field in fields.values()]
+    misread = any(re.fullmatch(r"\d+|\[.*\]", text, re.DOTALL) for text in texts)
+    return config | fields if misread else config
 
 
 def _remember(path: Path) -> None:

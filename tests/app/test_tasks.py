@@ -13,7 +13,7 @@ from explorer.tasks import preview
 from explorer.tasks.preview import Question
 from tests.app.reading import text_of
 
-CSV = b"question,a,b,answer\nThe capital of Norway is,Rome,Oslo,Oslo\nOne or two?,1,2,A\n"
+CSV = b"question,a,b,answer\nThe capital of Norway is,Rome,Oslo,Oslo\nOne or two?,1,2,1\n"
 
 
 @pytest.fixture
@@ -240,7 +240,9 @@ def test_a_task_of_ones_own_is_dropped_seen_and_added(listed, open_page):
     page.file_uploader(key="own_file").set_value(("My Quiz.csv", CSV, "text/csv")).run()
     assert page.selectbox(key="own_question_My Quiz.csv").value == "question"
     assert page.multiselect(key="own_choices_My Quiz.csv").value == ["a", "b"]
-    assert "2 documents. The first" in text_of(page)
+    said = text_of(page)
+    assert "2 documents. Question from question, answer from answer (texts of choices)" in said
+    assert "The first as a model sees them" in said
     assert 'Oslo <span title="correct">✓</span>' in text_of(page)
     page.button(key="own_add").click().run()
 
@@ -262,5 +264,29 @@ def test_a_file_that_is_no_task_is_one_red_line(listed, open_page):
         ("bad.jsonl", b"{}\nnonsense\n", "text/plain")
     ).run()
 
-    assert "line 2 is not JSON" in text_of(page)
+    assert "line 2: expected a JSON object" in text_of(page).replace("\\", "")
     assert not [button for button in page.button if button.key == "own_add"]
+
+
+def test_what_a_file_leaves_open_is_asked_beside_the_field(listed, open_page):
+    """A first row that is a question, columns without names, numbers that may begin at 0 or 1."""
+    page = open_page("tasks")
+    page.file_uploader(key="own_file").set_value(
+        ("sums.csv", b"What is 2 + 2?,3,4,5,1\nWhat is 3 + 3?,5,6,7,1\n", "text/csv")
+    ).run()
+    assert "it looks like a question itself" in text_of(page)
+    page.checkbox(key="own_no_header_sums.csv").check().run()
+    assert "No column is called question" in text_of(page)
+    page.selectbox(key="own_question_sums.csv").select("column 1")
+    page.selectbox(key="own_answer_sums.csv").select("column 5").run()
+    assert "could hold choices" in text_of(page)
+    page.segmented_control(key="own_way_sums.csv").set_value("choices").run()
+    page.multiselect(key="own_choices_sums.csv").set_value(["column 2", "column 3", "column 4"])
+    page.run()
+    assert "the answers can be read in 2 ways" in text_of(page)
+    assert not [button for button in page.button if button.key == "own_add"]
+    page.selectbox(key="own_answer_as_sums.csv").select("from-0").run()
+
+    assert "2 documents. Question from column 1" in text_of(page)
+    assert '4 <span title="correct">✓</span>' in text_of(page)
+    assert page.button(key="own_add").label == "Add the task"

@@ -440,7 +440,7 @@ def test_a_task_of_ones_own_is_added_and_previewed(explorer, known_tasks, store_
 
     code, out, _ = explorer("tasks", "add", str(file), "--question", "ask")
     assert code == 0
-    assert out.decode().startswith("quiz-1: 1 documents, question from ask, answer from gold")
+    assert out.decode().startswith("quiz-1: 1 documents. Question from ask, answer from gold (")
     assert (store_root / ".tasks" / "quiz-1.yaml").is_file()
     _, out, _ = explorer("tasks", "preview", "quiz-1")
     assert "One or two?\n  -> ' 1'\n     ' 2'" in out.decode()

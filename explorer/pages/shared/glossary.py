@@ -124,8 +124,12 @@ TERMS = {
     "own_question": "The column that holds the question.",
     "own_choices": "One column with lists of choices, or several columns with one choice each.",
     "own_answer": (
-        "The correct choice: its text, its letter, or its number counted from 0. For a generated "
-        "answer: the expected text; case and surrounding spaces are ignored."
+        "The correct choice: its text, its letter, or its number, in one way throughout the file. "
+        "For a generated answer: the expected text; case and surrounding spaces are ignored."
+    ),
+    "own_answer_as": (
+        "How answers name a choice. Asked only if the file can be read in several ways that give "
+        "different choices, such as 1, 2 and 3 for four choices."
     ),
     "replace": (
         "Adds a new version of the task. Runs evaluated on an earlier version keep their scores."

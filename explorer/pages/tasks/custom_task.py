@@ -1,14 +1,21 @@
 """Add a custom task: upload a file, name its columns, preview its questions, add it."""
 
 from collections.abc import Collection, Sequence
+from typing import Literal
 
 import streamlit as st
 
-from explorer.errors import ExplorerError
+from explorer.errors import BadInput, ExplorerError
 from explorer.pages.shared import answer_card, glossary, text_format
-from explorer.tasks import custom
+from explorer.tasks import custom, question_columns, question_files
+from explorer.tasks.answer_keys import READINGS, AmbiguousAnswers, Reading
+from explorer.tasks.custom import Questions
+from explorer.tasks.question_columns import Guess, TaskColumns
+from explorer.tasks.question_files import BadHeader, Row
 
 WAYS = {"choices": "One of several choices", "written": "Generated text"}
+SHOWN = 3
+"""Documents in the preview."""
 
 
 def custom_task_form(existing: Collection[str]) -> None:
@@ -19,9 +26,9 @@ def custom_task_form(existing: Collection[str]) -> None:
     """
     with st.expander("Add your own task", icon=":material/add:", key="own_task"):
         upload = st.file_uploader(
-            "Questions as .jsonl or .csv, one row per question",
-            type=list(custom.KINDS),
-            max_upload_size=custom.MAX_MB,
+            "Questions as .jsonl, .csv or .tsv, one row per question",
+            type=list(question_files.KINDS),
+            max_upload_size=question_files.MAX_MB,
             key="own_file",
             help=glossary.TERMS["own_task"],
         )
@@ -31,77 +38,149 @@ def custom_task_form(existing: Collection[str]) -> None:
                 '"answer": "4"} or {"prompt": "The capital of France is", "target": "Paris"}.'
             )
             return
+        left, right = st.columns([2, 3], gap="large")
         try:
-            _configure(upload.name, upload.getvalue(), existing)
+            with left:
+                rows, guess = _rows(upload.name, upload.getvalue())
+                columns = _columns(upload.name, rows, guess)
+                if columns is None:
+                    return
+                questions = _questions(upload.name, rows, columns)
+            if questions is None:
+                return
+            with right:
+                _preview(questions)
+            with left:
+                _add(upload.name, questions, existing)
         except ExplorerError as error:
-            st.error(text_format.md(str(error)), icon=":material/error:")
+            with left:
+                _say(str(error))
 
 
-def _configure(file: str, content: bytes, existing: Collection[str]) -> None:
-    rows = custom.read_rows(file, content)
-    names = custom.columns_of(rows)
-    left, right = st.columns([2, 3], gap="large")
-    with left:
-        columns = _columns(file, names, custom.guess_columns(names))
-        default_name = custom.suggest_name(file)[:60]
-        name = st.text_input("Task name", default_name, key=f"own_name_{file}", max_chars=60)
-        exists = custom.task_exists(name)
-        replace = exists and st.checkbox(
-            f"Replace your task {text_format.md(name)}",
-            key="own_replace",
-            help=glossary.TERMS["replace"],
+def _say(sentence: str) -> None:
+    st.error(text_format.md(sentence), icon=":material/error:")
+
+
+def _rows(file: str, content: bytes) -> tuple[list[Row], Guess]:
+    """The file's rows, and what their columns' names say. Asks whether there is a header.
+
+    Raises:
+        BadInput: The file can't be read.
+    """
+    try:
+        rows = question_files.read_rows(file, content)
+        guess = question_columns.guess_columns(file, rows)
+        problem = guess.doubts.pop("header", "")
+    except BadHeader as error:
+        problem = str(error)
+    if not problem:
+        return rows, guess
+    if not st.checkbox("The first row is a question", key=f"own_no_header_{file}"):
+        raise BadInput(f"{problem} Write a row of names above it, or tick that it is a question.")
+    rows = question_files.read_rows(file, content, header=False)
+    return rows, question_columns.guess_columns(file, rows)
+
+
+def _columns(file: str, rows: Sequence[Row], guess: Guess) -> TaskColumns | None:
+    """Ask for what the names leave open. None until all is said.
+
+    Keys contain the file name, so that each file gets its guess.
+    """
+    names = question_files.columns_of(rows)
+
+    def column(label: str, role: Literal["question", "answer"]) -> str:
+        value = getattr(guess.columns, role)
+        chosen = st.selectbox(
+            label,
+            names,
+            index=names.index(value) if value in names else None,
+            placeholder="Choose a column",
+            key=f"own_{role}_{file}",
+            help=glossary.TERMS[f"own_{role}"],
         )
-        place = st.empty()
-    with right:
-        documents = custom.documents(file, rows, columns)
-        st.caption(
-            f"{text_format.plural(len(documents), 'document')}. The first as a model sees them:"
-        )
-        st.html(
-            "".join(answer_card.question_card(q) for q in custom.preview_questions(documents, 2))
-        )
-    if exists and not replace:
-        place.info("You already have a task of that name. Choose another name, or replace it.")
-    elif place.button("Add the task", key="own_add", type="primary", icon=":material/add:"):
-        custom.add_task(name, documents, origin=file, taken=existing, replace=bool(replace))
-        st.session_state["find"] = st.session_state["named"] = name
-        st.session_state["tasks_chosen"] = []
-        st.toast(f"{text_format.md(name)} was added.", icon=":material/check:")
-        st.rerun()
+        if chosen is None:
+            _say(f"{guess.doubts[role]} Choose it here.")
+        return chosen or ""
 
-
-def _columns(file: str, names: Sequence[str], guessed: custom.TaskColumns) -> custom.TaskColumns:
-    """Ask what the columns mean. Keys contain the file name, so that each file gets its guess."""
-
-    def column(label: str, key: str, value: str) -> str:
-        return str(
-            st.selectbox(
-                label,
-                names,
-                index=names.index(value) if value in names else 0,
-                key=f"own_{key}_{file}",
-                help=glossary.TERMS[f"own_{key}"],
-            )
-        )
-
+    question, answer = column("Question", "question"), column("Answer", "answer")
+    if not (question and answer):
+        return None
+    guess = question_columns.guess_columns(file, rows, question=question, answer=answer)
     way = st.segmented_control(
         "The answer is",
         list(WAYS),
-        default=guessed.way,
+        default=None if "choices" in guess.doubts else guess.columns.way,
         required=True,
         format_func=lambda key: WAYS[key],
         key=f"own_way_{file}",
         wrap=True,
     )
-    question = column("Question", "question", guessed.question)
+    if way is None:
+        _say(f"{guess.doubts['choices']} Say whether the model chooses or writes.")
+        return None
     choices: list[str] = []
     if way == "choices":
         choices = st.multiselect(
             "Choices",
             names,
-            list(guessed.choices),
+            list(guess.columns.choices),
             key=f"own_choices_{file}",
             help=glossary.TERMS["own_choices"],
         )
-    answer = column("Answer", "answer", guessed.answer)
-    return custom.TaskColumns(way=way, question=question, choices=tuple(choices), answer=answer)
+        if not choices:
+            _say("Name the columns of the choices: one with lists, or one for each choice.")
+            return None
+    return TaskColumns(way=way, question=question, choices=tuple(choices), answer=answer)
+
+
+def _questions(file: str, rows: Sequence[Row], columns: TaskColumns) -> Questions | None:
+    """The file's questions. Asks how answers name a choice if the file leaves it open.
+
+    Raises:
+        BadInput: Rows are invalid.
+    """
+    try:
+        return custom.read_questions(file, rows, columns)
+    except AmbiguousAnswers as error:
+        ambiguous = error
+    reading: Reading | None = st.selectbox(
+        "Answers are",
+        ambiguous.readings,
+        index=None,
+        placeholder="Choose one",
+        format_func=lambda key: READINGS[key],
+        key=f"own_answer_as_{file}",
+        help=glossary.TERMS["own_answer_as"],
+    )
+    if reading is None:
+        _say(str(ambiguous))
+        return None
+    return custom.read_questions(file, rows, columns.model_copy(update={"answer_as": reading}))
+
+
+def _preview(questions: Questions) -> None:
+    num = text_format.plural(len(questions.documents), "document")
+    st.caption(text_format.md(f"{num}. {questions.in_words()} The first as a model sees them:"))
+    shown = custom.preview_questions(questions.documents, SHOWN)
+    st.html("".join(map(answer_card.question_card, shown)))
+
+
+def _add(file: str, questions: Questions, existing: Collection[str]) -> None:
+    """Ask for the task's name, and add it on request."""
+    default_name = custom.suggest_name(file)[:60]
+    name = st.text_input("Task name", default_name, key=f"own_name_{file}", max_chars=60)
+    exists = custom.task_exists(name)
+    if exists and not st.checkbox(
+        f"Replace your task {text_format.md(name)}",
+        key="own_replace",
+        help=glossary.TERMS["replace"],
+    ):
+        st.info("You already have a task of that name. Choose another name, or replace it.")
+        return
+    if not st.button("Add the task", key="own_add", type="primary", icon=":material/add:"):
+        return
+    custom.add_task(name, questions.documents, origin=file, taken=existing, replace=exists)
+    st.session_state["find"] = st.session_state["named"] = name
+    st.session_state["tasks_chosen"] = []
+    st.toast(f"{text_format.md(name)} was added.", icon=":material/check:")
+    st.rerun()
