@@ -281,22 +281,13 @@ class StoreIndex(RecordsIndex):
         return retention.of_pairs(runs, kept_retention.pairs_of(runs, models), set(models))
 
     @repaired
-    def frontier_share(
-        self, runs: pd.DataFrame, x: str, task: str | None = None
-    ) -> "pd.Series[float]":
-        """How sure each run's place on the frontier of retention against `x` is.
+    def draws(self, runs: pd.DataFrame, task: str | None = None) -> pd.DataFrame:
+        """The bootstrap draws of retention, as `retention.draws_by_run`.
 
         Args:
-            runs: With the columns of `retention.add_retention`, and `x`.
-            x: The column that should be small.
+            runs: With the columns of `retention.add_retention`.
             task: Only this task counts; None takes all.
-
-        Returns:
-            Shares of bootstrap draws, in [0, 1], on the index of `runs`; missing where there
-            are more than `MANY_RUNS`, for which the draws would take too long.
         """
-        if len(runs) > MANY_RUNS:
-            return pd.Series(float("nan"), index=runs.index)
         stamps = kept_retention.stamps_of(runs, self._versions(runs))
         key = task, tuple(runs["run_id"]), tuple(stamps)
         if self._draws is None or self._draws[0] != key:
@@ -314,7 +305,26 @@ class StoreIndex(RecordsIndex):
             else:
                 drawn = self._compute_batch(runs, task)[1]
             self._draws = key, drawn
-        draws = pd.DataFrame(self._draws[1])
+        return pd.DataFrame(self._draws[1])
+
+    @repaired
+    def frontier_share(
+        self, runs: pd.DataFrame, x: str, task: str | None = None
+    ) -> "pd.Series[float]":
+        """How sure each run's place on the frontier of retention against `x` is.
+
+        Args:
+            runs: With the columns of `retention.add_retention`, and `x`.
+            x: The column that should be small.
+            task: Only this task counts; None takes all.
+
+        Returns:
+            Shares of bootstrap draws, in [0, 1], on the index of `runs`; missing where there
+            are more than `MANY_RUNS`, for which the draws would take too long.
+        """
+        if len(runs) > MANY_RUNS:
+            return pd.Series(float("nan"), index=runs.index)
+        draws = self.draws(runs, task)
         return frontier.membership(runs, draws, maximise="retention", minimise=x)
 
     def tasks_of(self, run_id: str, teacher_run_id: str) -> pd.DataFrame:

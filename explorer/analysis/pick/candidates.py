@@ -1,0 +1,104 @@
+"""Which runs may be picked. The others are removed with a reason, never silently."""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from explorer.analysis import interference
+from explorer.errors import BadInput
+
+TORCH = "torch"
+"""The format of models that were not converted."""
+CONTROL = "labels"
+"""`method` of a control arm, which was trained without the teacher."""
+REASONS = {
+    "failed": "did not finish",
+    "other_teacher": "have another teacher",
+    "control": "are control arms, trained without the teacher",
+    "no_retention": "have no retention",
+    "other_documents": "were scored on other documents",
+    "other_device": "were measured on another device",
+    "busy": "were timed on a busy machine",
+    "no_objective": "lack the figure that the objective compares",
+}
+"""Why a run cannot be picked, in the order in which it is asked; a run has its first reason."""
+
+
+def formats(runs: pd.DataFrame) -> "pd.Series[str]":
+    """The number format of each run; `torch` where the model was not converted."""
+    return runs["format"].astype(object).where(runs["format"].notna(), TORCH)
+
+
+def main_teacher(runs: pd.DataFrame) -> str | None:
+    """The teacher's run that most scored students name; None if none names any."""
+    scored = runs[(runs["status"] == "finished") & runs["retention"].notna()]
+    return _most_frequent(scored["teacher_run_id"])
+
+
+def main_device(runs: pd.DataFrame) -> str | None:
+    """The device on which most of these runs were timed; None if none was."""
+    return _most_frequent(runs.loc[runs["tpot_ms"].notna(), "device_name"])
+
+
+def _most_frequent(values: "pd.Series[str]") -> str | None:
+    """The most frequent value; of equally frequent ones, the first in alphabetical order."""
+    counts = values.dropna().value_counts()
+    return min(counts[counts == counts.max()].index) if len(counts) else None
+
+
+def chosen(name: str | None, known: "pd.Series[str]", what: str, default: str | None) -> str | None:
+    """A name that people gave, or the default.
+
+    Raises:
+        BadInput: No run has this name.
+    """
+    if name is None:
+        return default
+    names = sorted(known.dropna().unique())
+    if name not in names:
+        raise BadInput(f"No run has the {what} {name!r}. Choose {' or '.join(names) or 'none'}.")
+    return name
+
+
+def with_removal(
+    runs: pd.DataFrame,
+    draws: pd.DataFrame,
+    *,
+    teacher: str | None,
+    device: str | None,
+    objective: str,
+) -> pd.DataFrame:
+    """The runs with `removed`: a key of `REASONS`, or missing if the run may be picked.
+
+    Args:
+        runs: With the columns of `retention.add_retention`, `unit_cost.add_costs` and
+            `num_documents`.
+        draws: As from `retention.draws_by_run`.
+        teacher: The run of the teacher.
+        device: Where a model must have been timed.
+        objective: The column that decides.
+    """
+    own_teacher = runs["run_id"].eq(teacher) | runs["teacher_run_id"].eq(teacher)
+    rules: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
+        "failed": lambda rest: rest["status"].ne("finished"),
+        "other_teacher": lambda rest: ~own_teacher[rest.index],
+        "control": lambda rest: rest["method"].eq(CONTROL),
+        "no_retention": lambda rest: rest["retention"].isna() | ~rest["run_id"].isin(draws.columns),
+        "other_documents": lambda rest: ~_on_common_documents(rest),
+        "other_device": lambda rest: rest["device_name"].ne(device) & rest["tpot_ms"].notna(),
+        "busy": interference.was_busy,
+        "no_objective": lambda rest: rest[objective].isna(),
+    }
+    assert list(rules) == list(REASONS)
+    removed = pd.Series(None, index=runs.index, dtype=object)
+    for reason, rule in rules.items():
+        rest = runs[removed.isna()]
+        if not rest.empty:
+            removed[rest.index[rule(rest).to_numpy(bool)]] = reason
+    return runs.assign(removed=removed)
+
+
+def _on_common_documents(runs: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether a run was scored on the documents that most runs share, by tasks and number."""
+    documents = runs["num_tasks"].astype(str) + "/" + runs["num_documents"].astype(str)
+    return documents.eq(_most_frequent(documents))
