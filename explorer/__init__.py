@@ -11,7 +11,7 @@ evaluate/          capability by lm-evaluation-harness; backends/ answer its req
 latency/           TTFT, TPOT, load, memory and energy; runtimes/ run the model
 models/            names, weights, sizes and quantisation of models; gguf/ for llama.cpp
 tasks/             the task index, custom tasks, presets and the starter/ suite
-analysis/          pure functions on frames: stats/ cost/ planning/ published/ tables/
+analysis/          pure functions on frames: stats/ cost/ pick/ planning/ published/ tables/
 index/             one SQLite file that answers what pages and commands ask of a store
 charts/            Plotly figures and their export
 catalogue/         published facts with dates and sources: models, scores, prices, devices

@@ -6,6 +6,7 @@ interference.py  runs that were timed on a busy machine, which no conclusion use
 load_table.py    the levels of a load test as a table
 numbers.py       how numbers are written: significant digits, units, intervals
 cost/            what a model costs per hour, per token and per month of traffic
+pick/            which model to use under limits, and how sure that is
 planning/        memory and time of runs before they start; speed on other devices
 published/       published students and the claims made about them
 stats/           retention, intervals and paired tests

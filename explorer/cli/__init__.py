@@ -20,6 +20,7 @@ machine_report.py  the facts of doctor --report
 lm_eval.py       lm-eval
 catalogue.py     catalogue check, published, fit
 economics.py     economics
+pick.py          pick
 lm_eval_flags.py lm-eval's options on run
 tables.py        tables in the terminal, or as files
 differences.py   differences between runs, as tables or JSON
@@ -46,6 +47,7 @@ from explorer.cli import (
     lm_eval,
     catalogue,
     economics,
+    pick,
 )
 
 # isort: on
@@ -62,6 +64,7 @@ __all__ = [
     "lm_eval",
     "main",
     "economics",
+    "pick",
     "results",
     "removal",
     "teacher_cache",

@@ -302,12 +302,20 @@ def export(
     run_ids: RunIds = None,
     results: ResultsDir = None,
     utilisation: Utilisation = UTILISATION,
+    draws: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write the bootstrap draws of retention to this file, one row per run and "
+            "draw."
+        ),
+    ] = None,
 ) -> None:
     """Write the comparison table, or one run for other tools.
 
     lm-eval is lm-eval's output folder (a zip if --out ends in .zip or is missing), model-index the
     front matter of a model card, eval-results a file for .eval_results/ on the Hugging Face Hub.
     """
+    from explorer.analysis.stats.retention import draw_rows
     from explorer.charts import export as report_export
     from explorer.lm_eval_io import export_run
 
@@ -315,8 +323,13 @@ def export(
     named = named_runs(root, run_ids or [])
     if format not in export_run.FORMATS:
         runs = analysed_runs(root, named, utilisation)
+        if draws is not None:
+            table = draw_rows(open_index(root).draws(runs))
+            write_out(report_export.write_table(table, table, format), draws)
         write_out(report_export.write_runs(runs, format), out)
         return
+    if draws is not None:
+        raise BadInput(f"--draws needs a table format such as csv, got {format}.")
     if len(named) != 1:
         raise BadInput(f"The format {format} is for one run: explorer export RUN --format {format}")
     if format == "lm-eval" and out is not None and out.suffix != ".zip":

@@ -61,7 +61,8 @@ CREATE TABLE packed_runs (run_id TEXT PRIMARY KEY, record_stamp TEXT NOT NULL);
 CREATE TABLE retention (
     run_id TEXT, task TEXT, stamps TEXT NOT NULL,
     retention REAL, retention_low REAL, retention_high REAL, raw_ratio REAL, raw_low REAL,
-    raw_high REAL, num_tasks INTEGER NOT NULL, excluded_tasks TEXT NOT NULL,
+    raw_high REAL, num_tasks INTEGER NOT NULL, num_documents INTEGER NOT NULL,
+    excluded_tasks TEXT NOT NULL,
     PRIMARY KEY (run_id, task)
 ) WITHOUT ROWID;
 CREATE TABLE draws (run_id TEXT PRIMARY KEY, stamps TEXT NOT NULL, packed BLOB NOT NULL);

@@ -205,7 +205,7 @@ class StoreIndex(RecordsIndex):
             self._compute(runs[stale], task, versions, on_progress)
             stored = self._stored_retention(runs, task)
         columns = stored[retention.COLUMNS].set_axis(runs.index)
-        added = columns.astype({"num_tasks": int})
+        added = columns.astype(retention.TYPES)
         return pd.concat([runs.drop(columns=retention.COLUMNS, errors="ignore"), added], axis=1)
 
     def _versions(self, runs: pd.DataFrame) -> Mapping[str, str]:
@@ -230,8 +230,10 @@ class StoreIndex(RecordsIndex):
             rows = self.query(f"{select} {where}", [*parameters(runs["run_id"]), name])
         else:
             rows = self.query(f"{select} WHERE task = ?", [name])
-        numbers = dict.fromkeys(retention.COLUMNS[:-2], float)
-        frame = pd.DataFrame(rows, columns=columns).astype(numbers).set_index("run_id")
+        frame = pd.DataFrame(rows, columns=columns).set_index("run_id")
+        frame = frame.astype(
+            {name: float for name, kind in retention.TYPES.items() if kind is float}
+        )
         if len(runs) > FEW_RUNS:
             while len(self._retention) >= TASKS_KEPT:
                 del self._retention[next(iter(self._retention))]
@@ -253,8 +255,9 @@ class StoreIndex(RecordsIndex):
                 zip(batch["run_id"], kept_retention.stamps_of(batch, versions), strict=True)
             )
             with self.database.writing() as connection:
+                places = ", ".join("?" * (3 + len(retention.COLUMNS)))
                 connection.executemany(
-                    f"INSERT OR REPLACE INTO retention VALUES ({', '.join('?' * 11)})",
+                    f"INSERT OR REPLACE INTO retention VALUES ({places})",
                     [
                         (run_id, task or "", stamps[run_id], *row.values())
                         for run_id, row in zip(batch["run_id"], row_dicts(columns), strict=True)

@@ -53,6 +53,7 @@ COMMANDS = [
     "published",
     "fit",
     "economics",
+    "pick",
     "hide",
     "unhide",
     "delete",

@@ -13,7 +13,7 @@ CONTROL = "labels"
 """`method` of a control arm, which was trained without the teacher."""
 REASONS = {
     "failed": "did not finish",
-    "other_teacher": "have another teacher",
+    "other_teacher": "belong to another teacher's run",
     "control": "are control arms, trained without the teacher",
     "no_retention": "have no retention",
     "other_documents": "were scored on other documents",
@@ -30,9 +30,10 @@ def formats(runs: pd.DataFrame) -> "pd.Series[str]":
 
 
 def main_teacher(runs: pd.DataFrame) -> str | None:
-    """The teacher's run that most scored students name; None if none names any."""
+    """The teacher's run that most scored students name, else any scored teacher; None if none."""
     scored = runs[(runs["status"] == "finished") & runs["retention"].notna()]
-    return _most_frequent(scored["teacher_run_id"])
+    named = _most_frequent(scored["teacher_run_id"])
+    return named or _most_frequent(scored.loc[scored["role"] == "teacher", "run_id"])
 
 
 def main_device(runs: pd.DataFrame) -> str | None:
@@ -78,14 +79,14 @@ def with_removal(
         device: Where a model must have been timed.
         objective: The column that decides.
     """
-    own_teacher = runs["run_id"].eq(teacher) | runs["teacher_run_id"].eq(teacher)
+    own_teacher = runs["run_id"].isin([teacher]) | runs["teacher_run_id"].isin([teacher])
     rules: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
         "failed": lambda rest: rest["status"].ne("finished"),
         "other_teacher": lambda rest: ~own_teacher[rest.index],
         "control": lambda rest: rest["method"].eq(CONTROL),
         "no_retention": lambda rest: rest["retention"].isna() | ~rest["run_id"].isin(draws.columns),
         "other_documents": lambda rest: ~_on_common_documents(rest),
-        "other_device": lambda rest: rest["device_name"].ne(device) & rest["tpot_ms"].notna(),
+        "other_device": lambda rest: ~rest["device_name"].isin([device]) & rest["tpot_ms"].notna(),
         "busy": interference.was_busy,
         "no_objective": lambda rest: rest[objective].isna(),
     }
@@ -101,4 +102,4 @@ def with_removal(
 def _on_common_documents(runs: pd.DataFrame) -> "pd.Series[bool]":
     """Whether a run was scored on the documents that most runs share, by tasks and number."""
     documents = runs["num_tasks"].astype(str) + "/" + runs["num_documents"].astype(str)
-    return documents.eq(_most_frequent(documents))
+    return documents.isin([_most_frequent(documents)])

@@ -7,6 +7,7 @@ docs/pick.md has the rule so that another person can repeat it from two exported
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -168,10 +169,8 @@ def pick(
     column = check_objective(objective)
     known = pd.concat([runs["teacher_run_id"], runs.loc[runs["role"] == "teacher", "run_id"]])
     teacher = candidates.chosen(teacher, known, "teacher", candidates.main_teacher(runs))
-    ours = runs[runs["run_id"].eq(teacher) | runs["teacher_run_id"].eq(teacher)]
-    device = candidates.chosen(
-        device, runs["device_name"], "device", candidates.main_device(ours)
-    )
+    ours = runs[runs["run_id"].isin([teacher]) | runs["teacher_run_id"].isin([teacher])]
+    device = candidates.chosen(device, runs["device_name"], "device", candidates.main_device(ours))
     considered = candidates.with_removal(
         runs, draws, teacher=teacher, device=device, objective=column
     )
@@ -221,8 +220,8 @@ def broken_limits(run: Row, limits: Limits) -> list[Broken]:
         if bound is None:
             continue
         value = run.get(limit.column)
-        if missing(value):
-            text = f"{limit.title.lower()} was not measured"
+        if value is None or missing(value):
+            text = sentences.not_measured(limit)
             broken.append(Broken(limit.name, None, bound, text))
         elif not limit.allows(value, bound):
             text = sentences.past_limit(limit, value, bound)
@@ -332,5 +331,5 @@ def _shares(
         first_D = np.where(meets_DR, drawn_DR, -np.inf).argmax(axis=1)
     else:
         first_D = meets_DR.argmax(axis=1)  # the runs are ordered, the best first
-    picked = pd.Series(first_D[meets_DR.any(axis=1)]).value_counts() / len(draws)
-    return {ids[place]: float(share) for place, share in picked.items()}
+    picked = Counter(ids[place] for place in first_D[meets_DR.any(axis=1)])
+    return {run_id: number / len(draws) for run_id, number in picked.most_common()}

@@ -97,9 +97,7 @@ NUMERIC = (
     Numeric("max_ttft_ms", "ttft_ms", "Time to first token", numbers.milliseconds),
     Numeric("max_latency_ms", "latency_ms", "End-to-end time", numbers.milliseconds),
     Numeric("min_output_tokens_per_s", "output_tokens_per_s", "Throughput", _tokens_per_s),
-    Numeric(
-        "max_usd_per_hour", "usd_per_hour_at_load", "Cost per hour at load", numbers.dollars
-    ),
+    Numeric("max_usd_per_hour", "usd_per_hour_at_load", "Cost per hour at load", numbers.dollars),
     Numeric("max_usd_per_mtok", "usd_per_mtok", "Cost per 1M output tokens", numbers.dollars),
     Numeric("max_weight_bytes", "weight_bytes", "Weights on disk", numbers.size),
     Numeric("max_peak_memory_bytes", "peak_memory_bytes", "Peak memory", numbers.size),

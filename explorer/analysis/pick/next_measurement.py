@@ -86,7 +86,7 @@ def _better(
     best: Row | None, eligible: pd.DataFrame, broken: "Mapping[str, Sequence[Broken]]"
 ) -> list[Row]:
     """Runs ahead of the pick by the objective, for which only the retention is in doubt."""
-    ahead = []
+    ahead: list[Row] = []
     for row in row_dicts(eligible):
         if best is not None and row["run_id"] == best["run_id"]:
             break
@@ -108,7 +108,7 @@ def _documents(better: Sequence[Row], draws: pd.DataFrame, limits: Limits) -> Su
         distance = run["retention"] - limits.min_retention
         if distance <= 0 or missing(run["num_documents"]):
             continue
-        times = (z * float(draws[run["run_id"]].std()) / distance) ** 2
+        times = (z * float(draws[run["run_id"]].to_numpy().std()) / distance) ** 2
         if 1 < times <= MOST_TIMES:
             needed.append((math.ceil((times - 1) * run["num_documents"]), run))
     if not needed:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from explorer.analysis import numbers
+from explorer.analysis.cost import unit_cost
 from explorer.analysis.pick import candidates
 from explorer.analysis.pick.limits import NUMERIC, OBJECTIVES, Limits, Numeric, objective_text
 from explorer.analysis.stats import bootstrap
 from explorer.records.rows import missing, row_dicts
 
 if TYPE_CHECKING:
-    from explorer.analysis.pick.decide import Broken, NearMiss
+    from explorer.analysis.pick.decide import Broken, Decision, NearMiss
 
 Row = Mapping[Any, Any]
 SUPERLATIVES = {
@@ -93,7 +94,9 @@ def _why_none(
     if eligible.empty:
         counts = considered["removed"].value_counts()
         parts = [
-            f"{counts[name]:,} {text}" for name, text in candidates.REASONS.items() if name in counts
+            f"{counts[name]:,} {text}"
+            for name, text in candidates.REASONS.items()
+            if name in counts
         ]
         return f"No run can be picked: of {len(considered):,}, {', '.join(parts)}."
     nearest = misses[0]
@@ -133,14 +136,20 @@ def _loosened(run: Row, broken: "Broken") -> str:
         return ""
     # Rounded to three digits, a maximum may come out below the value itself.
     limit = by_name[broken.limit]
-    value = broken.value * (0.995 if limit.is_minimum else 1.005)
+    value = float(broken.value) * (0.995 if limit.is_minimum else 1.005)
     return f"allow {limit.write(value)}"
 
 
 def past_limit(limit: Numeric, value: float, bound: float) -> str:
     """`Time per token 12.3 ms, 2.3 ms over the limit`."""
     side = "under" if limit.is_minimum else "over"
-    return f"{limit.title} {limit.write(value)}, {limit.write(abs(value - bound))} {side} the limit"
+    title, distance = _uncapitalised(limit.title), limit.write(abs(value - bound))
+    return f"{title} {limit.write(value)}, {distance} {side} the limit"
+
+
+def not_measured(limit: Numeric) -> str:
+    """`peak memory is not known`."""
+    return f"{_uncapitalised(limit.title)} is not known"
 
 
 def too_little_retention(run: Row, limits: Limits) -> str:
@@ -168,7 +177,9 @@ def runner_up(best: Row, second: Row, objective: str, draws: pd.DataFrame) -> st
     size = f"{numbers.significant(abs(points), 2)} points"
     ends = numbers.interval(100 * low, 100 * high, 2)
     if low <= 0 <= high:
-        capability = f"the difference in retention, {numbers.significant(points, 2)} points {ends}, "
+        capability = (
+            f"the difference in retention, {numbers.significant(points, 2)} points {ends}, "
+        )
         capability += "is within chance"
     else:
         capability = f"it keeps {size} {'more' if points > 0 else 'less'} {ends}"
@@ -199,3 +210,78 @@ def _models(number: int) -> str:
 def _capitalised(text: str) -> str:
     return text[0].upper() + text[1:]
 
+
+def details(decision: "Decision", runs: pd.DataFrame) -> dict[str, list[str]]:
+    """Everything else about a decision: titles and the sentences under each, none of them empty."""
+    labels = dict(zip(runs["run_id"], runs["label"], strict=True))
+    parts = {
+        "Runner-up": [decision.runner_up_text],
+        "How sure": [confidence(decision, labels)],
+        "Near misses": [miss.text for miss in decision.near_misses],
+        "Removed": removed(decision),
+        "What would settle it": [
+            decision.next_measurement.text if decision.next_measurement else ""
+        ],
+        "Assumed": assumed(decision, runs),
+    }
+    return {title: lines for title, lines in parts.items() if any(lines)}
+
+
+def confidence(decision: "Decision", labels: Mapping[str, str]) -> str:
+    """How often the same rule picks the same model, and what it picks otherwise."""
+    if decision.pick is None or decision.confidence is None:
+        return ""
+    others = [
+        f"{labels[run_id]} in {_sure(share)}"
+        for run_id, share in decision.shares.items()
+        if run_id != decision.pick["run_id"] and share >= 0.01
+    ]
+    first = f"With other documents the rule picks it again in {_sure(decision.confidence)} of draws"
+    return f"{first}{', ' if others else ''}{', '.join(others[:3])}."
+
+
+def removed(decision: "Decision") -> list[str]:
+    """One line per reason or limit, with the number of runs it removes."""
+    lines = []
+    for name, run_ids in decision.removed.items():
+        number = len(run_ids)
+        if name in candidates.REASONS:
+            lines.append(f"{number:,} {candidates.REASONS[name]}")
+        else:
+            lines.append(f"{number:,} by {limit_text(name, decision.limits)}")
+    return lines
+
+
+def limit_text(name: str, limits: Limits) -> str:
+    """A limit as people would say it: `time per token at most 10.0 ms`."""
+    bound = getattr(limits, name)
+    if name == "min_retention":
+        return (
+            f"keeping at least {share_text(bound)} with {share_text(limits.confidence)} confidence"
+        )
+    for limit in NUMERIC:
+        if limit.name == name:
+            side = "at least" if limit.is_minimum else "at most"
+            return f"{_uncapitalised(limit.title)} {side} {limit.write(bound)}"
+    return f"the {name} {bound}"
+
+
+def assumed(decision: "Decision", runs: pd.DataFrame) -> list[str]:
+    """What the decision rests on besides the limits."""
+    shown = runs[runs["device_name"].isin([decision.device])]
+    if decision.teacher is None or shown.empty:
+        return []
+    documents = shown.loc[shown["run_id"].eq(decision.teacher), ["num_documents", "num_tasks"]]
+    lines = [f"Teacher {decision.teacher}, timed on {decision.device}."]
+    if len(documents):
+        row = row_dicts(documents)[0]
+        lines.append(
+            f"Retention over {row['num_documents']:,} documents of {row['num_tasks']} tasks."
+        )
+    if shown["usd_per_mtok"].notna().any():
+        lines.append(f"{unit_cost.conditions_text(shown)}.")
+    return [*lines, *(f"Price: {note}." for note in shown["price_note"].dropna().unique())]
+
+
+def _uncapitalised(text: str) -> str:
+    return text[0].lower() + text[1:]

@@ -34,8 +34,12 @@ COLUMNS = [
     "raw_low",
     "raw_high",
     "num_tasks",
+    "num_documents",
     "excluded_tasks",
 ]
+TYPES = {
+    name: int if name.startswith("num_") else float for name in COLUMNS if name != "excluded_tasks"
+}
 INTERVALS = {
     "retention": ("retention_low", "retention_high"),
     "raw_ratio": ("raw_low", "raw_high"),
@@ -74,8 +78,8 @@ def add_retention(
 
     Returns:
         The runs with `retention`, `retention_low`, `retention_high`, `raw_ratio`, `raw_low`,
-        `raw_high` (1.0 is the teacher), `num_tasks`, and `excluded_tasks`: which tasks were
-        left out and why. What cannot be computed is missing.
+        `raw_high` (1.0 is the teacher), `num_tasks` and `num_documents` behind the mean, and
+        `excluded_tasks`: which tasks were left out and why. What cannot be computed is missing.
     """
     pairs = pairs_by_run(runs, scores, answers)
     scored = set(scores["run_id"]) if len(scores) else set()
@@ -119,8 +123,7 @@ def of_pairs(
         columns=COLUMNS,
         index=runs.index,
     )
-    numbers = [name for name in COLUMNS if name not in ("num_tasks", "excluded_tasks")]
-    return frame.astype(dict.fromkeys(numbers, float) | {"num_tasks": int}), drawn
+    return frame.astype(TYPES), drawn
 
 
 def _row_of(
@@ -128,7 +131,7 @@ def _row_of(
 ) -> dict[str, Any]:
     """A run's columns: a teacher has no interval, a run without a pair has the reason."""
     if row is None:
-        return {"num_tasks": 0, "excluded_tasks": _why_unpaired(run, scored)}
+        return {"num_tasks": 0, "num_documents": 0, "excluded_tasks": _why_unpaired(run, scored)}
     if run["role"] == "teacher" and row["num_tasks"]:
         return row | dict.fromkeys((end for ends in INTERVALS.values() for end in ends), np.nan)
     return row
@@ -181,6 +184,14 @@ def draws_by_run(
     """
     pairs = pairs_by_run(runs, scores, answers)
     return pd.DataFrame(of_pairs(runs, pairs, set(pairs), draws=draws, seed=seed)[1])
+
+
+def draw_rows(draws: pd.DataFrame) -> pd.DataFrame:
+    """`draws_by_run` as one row per run and draw: `run_id`, `draw`, `retention`."""
+    numbered = draws.rename_axis(index="draw").reset_index()
+    return numbered.melt("draw", var_name="run_id", value_name="retention")[
+        ["run_id", "draw", "retention"]
+    ]
 
 
 def per_task(
@@ -332,6 +343,7 @@ def _suite(pairs: list[TaskPair], drawn: tuple[Values | None, Values | None]) ->
     used = [pair for pair in pairs if not pair.reason]
     row: dict[str, Any] = {
         "num_tasks": len(used),
+        "num_documents": sum(len(pair.teacher_N) for pair in used),
         "excluded_tasks": "; ".join(f"{pair.task}: {pair.reason}" for pair in pairs if pair.reason),
     }
     retention_D, raw_D = drawn
