@@ -204,12 +204,14 @@ def spec(**changes: Any) -> Any:
 
 def blocks() -> tuple[Any, list[int], list[int]]:
     """The starter corpus in blocks, held-out and training block numbers."""
-    from explorer.distill import corpus
+    from explorer.distill import corpus, token_file
     from explorer.models.loading import load_tokenizer
 
-    packed, _ = corpus.pack_blocks(
-        corpus.read_corpus("starter"), load_tokenizer("starter"), 256, HELDOUT
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "starter.bin")
+        text, tokenizer = corpus.read_corpus("starter"), load_tokenizer("starter")
+        tokens = token_file.ensure_tokens(text, tokenizer, path, 256)
+        packed = tokens[list(range(len(tokens)))]
     return packed, *corpus.split_heldout(len(packed), 24, 0)
 
 
@@ -256,7 +258,7 @@ def text_rows(num_steps: int) -> list[list[int]]:
 
     tokenizer = load_tokenizer("starter")
     texts = random.Random(0).sample(
-        corpus.read_corpus("starter").texts, num_steps * spec().blocks_per_step
+        list(corpus.read_corpus("starter").documents()), num_steps * spec().blocks_per_step
     )
     documents = tokenizer(texts, add_special_tokens=False).input_ids
     return [[*document, tokenizer.eos_token_id] for document in documents]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from explorer.distill import corpus
+from explorer.distill import corpus, token_file
 from explorer.latency import peak_memory
 from explorer.latency import timing as latency
 from explorer.latency.runtimes.pytorch import EagerRuntime
@@ -46,10 +46,10 @@ def main() -> None:
     device = loading.pick_device()
     plain = loading.load(asked.model, device=device)
     quantized = loading.load(asked.model, device=device, bits=asked.bits)
-    blocks_NT, _ = corpus.pack_blocks(
-        corpus.read_corpus(asked.corpus), plain.tokenizer, 256, asked.blocks
-    )
-    kl, top1 = answers(plain, quantized, blocks_NT[: asked.blocks].to(device))
+    with tempfile.TemporaryDirectory() as folder:
+        text, path = corpus.read_corpus(asked.corpus), Path(folder, "corpus.bin")
+        blocks_NT = token_file.ensure_tokens(text, plain.tokenizer, path, 256)
+        kl, top1 = answers(plain, quantized, blocks_NT[list(range(asked.blocks))].to(device))
 
     spec = LatencySpec(repeats=asked.turns)
     with tempfile.TemporaryDirectory() as folder:

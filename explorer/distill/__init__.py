@@ -16,6 +16,7 @@ synthesise.py           a chat teacher writes its own distillation text
 teacher_cache.py        the teacher's distributions, computed once for all students
 teacher_cache_files.py  the caches on disk: list, check, remove
 teacher_signal.py       what a teacher says of a batch: cached, live or nothing
+token_file.py           a corpus's tokens in a file, made once for all runs
 train.py                the loop, a step and its chunked backward pass
 train_state.py          the student and its optimizer, as a rank holds them
 """

@@ -1,141 +1,296 @@
-"""The text a student trains on: read it, tokenise it, pack it into blocks.
+"""The text a student trains on: which documents of a file a run reads, and which blocks train.
 
-Blocks have no padding: documents follow each other, each with an end-of-text token after it, and
-the stream is cut every `block_tokens`.
+A file may be larger than memory. Its documents are read one after the other, as far as the token
+budget reaches, and none is kept; `token_file` has their tokens.
 """
 
 import dataclasses
 import hashlib
-import json
-from collections.abc import Iterator
+import io
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
-from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
-from explorer.errors import BadCorpus
+from explorer import text_files
+from explorer.errors import BadCorpus, BadInput
 from explorer.records import CorpusFacts
-
-# Shape letters: N blocks, T tokens of a block.
 
 STARTER = Path(__file__).parent / "data" / "starter_corpus.jsonl"
 """The starter teacher wrote it; its recipe is beside it."""
 
-SUFFIXES = (".txt", ".jsonl", ".parquet")
+PLACES = {".txt": "document", ".jsonl": "line", ".parquet": "row"}
+"""File endings, and what a document is numbered by."""
+LEAST_CHARS = 16 << 20
+"""A corpus is read up to this many characters whatever the budget: a shorter one is read whole."""
+CHARS_PER_TOKEN = 5
+"""Characters read for each token of the budget; English has four, most other text fewer."""
+LONGEST_DOCUMENT = 4 << 20
+"""Characters above which a document is read as several, so that memory stays bounded."""
+PROGRESS_CHARS = 1 << 20
+"""Characters between two reports of progress."""
+
+OnProgress = Callable[[int, int], None]
+"""Called with (characters read, characters to read at most)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """Documents, and a digest that identifies them."""
+    """The documents of a file that a run reads, and a digest that identifies them."""
 
     name: str
-    texts: list[str]
+    path: Path
+    max_chars: int
+    """The document that reaches this many characters is the last."""
     digest: str
+    """Of the documents that are read, not of the rest of the file."""
+    num_documents: int
+    num_chars: int
 
     def facts(self, num_tokens: int) -> CorpusFacts:
         """What a record says about it."""
         return CorpusFacts(
             name=self.name,
             digest=self.digest,
-            num_documents=len(self.texts),
+            num_documents=self.num_documents,
             num_tokens=num_tokens,
         )
 
+    def documents(self) -> Iterator[str]:
+        """Read the documents again.
 
-def read_corpus(name: str) -> Corpus:
+        Raises:
+            BadCorpus: The file was changed since it was first read.
+        """
+        digest = hashlib.sha256()
+        for text in _read(self.path, self.max_chars):
+            digest.update(text.encode() + b"\0")
+            yield text
+        if digest.hexdigest()[:16] != self.digest:
+            raise BadCorpus(
+                f"{self.path} was changed while the run used it. Start the run again: it trains "
+                "on the text as it is now."
+            )
+
+
+def read_corpus(
+    name: str, num_tokens: int = 0, on_progress: OnProgress = lambda done, total: None
+) -> Corpus:
     """Read `starter`, or a .txt, .jsonl (key `text`) or .parquet (column `text`) file.
 
-    A .txt file holds one document, or several between blank lines.
+    A .txt file holds one document, or several between blank lines. Every document is read and
+    checked, and none is kept in memory.
+
+    Args:
+        name: As in a spec.
+        num_tokens: The training budget. The file is read as far as this needs, and at least up to
+            `LEAST_CHARS`: the order of a corpus that is shorter does not depend on the budget.
+        on_progress: Progress.
 
     Raises:
-        BadCorpus: The file is missing, of another type, not UTF-8, or has no text.
+        BadCorpus: The file is missing, of another type, not text, or has no text; the message
+            names the line, row or document.
+    """
+    path = corpus_path(name)
+    # Twice as far each time, so that runs of nearby budgets share their tokens.
+    max_chars = LEAST_CHARS
+    while max_chars < num_tokens * CHARS_PER_TOKEN:
+        max_chars *= 2
+    total = min(max_chars, path.stat().st_size)
+    digest = hashlib.sha256()
+    num_documents = num_chars = reported = 0
+    for text in _read(path, max_chars):
+        digest.update(text.encode() + b"\0")
+        num_documents += 1
+        num_chars += len(text)
+        if num_chars - reported >= PROGRESS_CHARS:
+            reported = num_chars
+            on_progress(num_chars, total)
+    if not num_documents:
+        raise BadCorpus(f"{path} has no text. A corpus needs at least one document.")
+    shown = name if name == "starter" else path.name
+    return Corpus(shown, path, max_chars, digest.hexdigest()[:16], num_documents, num_chars)
+
+
+def corpus_path(name: str) -> Path:
+    """The file of a corpus as a spec names it.
+
+    Raises:
+        BadCorpus: There is no such file, or its ending is unknown.
     """
     path = STARTER if name == "starter" else Path(name).expanduser()
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in PLACES:
         raise BadCorpus(
-            f"A corpus is `starter` or a file ending in {', '.join(SUFFIXES)}, got {name!r}."
+            f"A corpus is `starter` or a file ending in {', '.join(PLACES)}, got {name!r}."
         )
     if not path.is_file():
         raise BadCorpus(f"There is no corpus file {path}.")
-    try:
-        texts = [text for text in _documents(path) if text.strip()]
-    except UnicodeDecodeError as error:
-        raise BadCorpus(
-            f"{path} is not UTF-8: byte {error.start} cannot be read. Save it as UTF-8."
-        ) from error
-    if not texts:
-        raise BadCorpus(f"{path} has no text. A corpus needs at least one document.")
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(text.encode() + b"\0")
-    return Corpus(name if name == "starter" else path.name, texts, digest.hexdigest()[:16])
+    return path
 
 
-def pack_blocks(
-    corpus: Corpus, tokenizer: PreTrainedTokenizerBase, block_tokens: int, num_needed: int
-) -> tuple[Tensor, int]:
-    """Token ids of all whole blocks, int64 [N, T], and the number of tokens of the corpus.
+def check_corpus(name: str, num_documents: int = 32) -> None:
+    """Read the first documents of a corpus; takes milliseconds, whatever its size.
 
     Raises:
-        BadCorpus: The corpus has fewer than `num_needed` whole blocks.
+        BadCorpus: As `read_corpus`.
     """
-    ids: list[int] = []
-    for batch_start in range(0, len(corpus.texts), 256):
-        batch = corpus.texts[batch_start : batch_start + 256]
-        for document in tokenizer(batch, add_special_tokens=False).input_ids:
-            ids += [*document, tokenizer.eos_token_id]
-    num_blocks = len(ids) // block_tokens
-    if num_blocks < num_needed:
-        raise BadCorpus(
-            f"The corpus {corpus.name} has {len(ids):,} tokens, or {num_blocks} whole blocks of "
-            f"{block_tokens}; this run needs at least {num_needed}. Add text, or lower "
-            "distill.block_tokens or distill.heldout_blocks."
-        )
-    return torch.tensor(ids[: num_blocks * block_tokens]).view(num_blocks, block_tokens), len(ids)
+    path = corpus_path(name)
+    texts = _read(path, LEAST_CHARS)
+    if not [text for text, _ in zip(texts, range(num_documents), strict=False)]:
+        raise BadCorpus(f"{path} has no text. A corpus needs at least one document.")
 
 
-def split_heldout(num_blocks: int, heldout_blocks: int, seed: int) -> tuple[list[int], list[int]]:
+def split_heldout(
+    num_blocks: int, heldout_blocks: int, seed: int, num_first: int | None = None
+) -> tuple[list[int], list[int]]:
     """Block numbers (held-out, training), each in the order of use.
 
-    The held-out blocks do not depend on the seed: every run on a corpus is evaluated on the same.
+    The held-out blocks depend neither on the seed nor on the budget: every run on a corpus is
+    evaluated on the same.
+
+    Args:
+        num_blocks: Blocks of the corpus as far as it is read.
+        heldout_blocks: How many are held out.
+        seed: Of the training order.
+        num_first: Blocks that a run of any budget reads; held-out blocks come from these, if they
+            are enough. None if these are all.
     """
-    order = torch.randperm(num_blocks, generator=torch.Generator().manual_seed(0)).tolist()
-    heldout, rest = order[:heldout_blocks], order[heldout_blocks:]
-    shuffled = torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed)).tolist()
+    num_first = max(num_first, heldout_blocks) if num_first is not None else num_blocks
+    first = torch.randperm(min(num_blocks, num_first), generator=_generator(0)).tolist()
+    heldout = first[:heldout_blocks]
+    rest = [*first[heldout_blocks:], *range(len(first), num_blocks)]
+    shuffled = torch.randperm(len(rest), generator=_generator(seed)).tolist()
     return heldout, [rest[i] for i in shuffled]
 
 
-def _documents(path: Path) -> Iterator[str]:
-    if path.suffix == ".txt":
-        yield from path.read_text(encoding="utf-8").split("\n\n")
-    elif path.suffix == ".parquet":
-        yield from _column(path)
-    else:
-        # Not splitlines: JSON need not escape other line ends (U+2028) within a text.
-        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-            if line.strip():
-                yield _line_text(path, number, line)
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
-def _line_text(path: Path, number: int, line: str) -> str:
+def _read(path: Path, max_chars: int) -> Iterator[str]:
+    """The documents with text, up to the one that reaches `max_chars`.
+
+    Raises:
+        BadCorpus: A document cannot be read; the message says where it is.
+    """
+    place = PLACES[path.suffix.lower()]
+    num_chars = 0
     try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise BadCorpus(f"{path}, line {number}: not JSON ({error}).") from error
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        raise BadCorpus(f'{path}, line {number}: expected an object with a string "text".')
-    return str(row["text"])
+        for number, whole in _DOCUMENTS[path.suffix.lower()](path):
+            for text in _pieces(whole.removeprefix("\ufeff")):
+                if not text.strip():
+                    continue
+                if text_files.has_half_character(text):
+                    raise BadCorpus(
+                        f"{path}, {place} {number}: expected whole characters, found half of a "
+                        "surrogate pair, such as \\ud83d alone. Remove it, or write it as \\ufffd."
+                    )
+                yield text
+                num_chars += len(text)
+                if num_chars >= max_chars:
+                    return
+    except BadCorpus:
+        raise
+    except BadInput as error:
+        raise BadCorpus(str(error)) from error
 
 
-def _column(path: Path) -> list[str]:
+def _pieces(text: str) -> Iterator[str]:
+    """A document in pieces of at most `LONGEST_DOCUMENT`, cut at a line end or a space."""
+    while len(text) > LONGEST_DOCUMENT:
+        piece = text[:LONGEST_DOCUMENT]
+        end = max(piece.rfind("\n"), piece.rfind(" ")) + 1 or LONGEST_DOCUMENT
+        yield text[:end]
+        text = text[end:]
+    yield text
+
+
+def _paragraphs(path: Path) -> Iterator[tuple[int, str]]:
+    """The documents of a .txt file, which blank lines part."""
+    number, rest = 1, ""
+    line_ends = io.IncrementalNewlineDecoder(None, translate=True)
+    for chunk in text_files.read_chunks(path):
+        *whole, rest = (rest + line_ends.decode(chunk)).split("\n\n")
+        for text in whole:
+            yield number, text
+            number += 1
+        *pieces, rest = _pieces(rest)
+        for piece in pieces:
+            yield number, piece
+    yield number, rest + line_ends.decode("", final=True)
+
+
+def _json_texts(path: Path) -> Iterator[tuple[int, str]]:
+    for number, row in text_files.read_json_lines(path):
+        if not isinstance(row.get("text"), str):
+            found = (
+                f"{text_files.kind_of(row['text'])} there"
+                if "text" in row
+                else f"the keys {_listed(row)}"
+            )
+            raise BadCorpus(
+                f'{path}, line {number}: expected an object with a string "text", found {found}. '
+                f"{_hint(row.get('text', row.get('messages')))}"
+            )
+        yield number, row["text"]
+
+
+def _parquet_texts(path: Path) -> Iterator[tuple[int, str]]:
+    """The cells of the column `text`; a cell of bytes is UTF-8, and one without value is none."""
+    number = 0
     try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise BadCorpus(f"{path} is not a Parquet file: {error}.") from error
-    if "text" not in frame:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            _check_column(path, file.schema_arrow)
+            for batch in file.iter_batches(batch_size=64, columns=["text"]):
+                for cell in batch.column(0):
+                    number += 1
+                    content = cell.as_py()
+                    if content is not None:
+                        yield number, content if isinstance(content, str) else content.decode()
+    except UnicodeDecodeError as error:
         raise BadCorpus(
-            f"{path}: expected a column `text`, found {', '.join(map(str, frame.columns))}."
+            f"{path}, row {number}: expected UTF-8, found the byte "
+            f"0x{error.object[error.start]:02x}, which is not. Store the column as text."
+        ) from error
+    except (pa.ArrowException, OSError) as error:
+        raise BadCorpus(f"{path} is not a Parquet file that can be read: {error}.") from error
+
+
+def _check_column(path: Path, schema: Any) -> None:
+    """Refuse a table without one column `text` of text or bytes."""
+    count = schema.names.count("text")
+    if count != 1:
+        found = "two" if count else f"the columns {_listed(schema.names)}"
+        raise BadCorpus(
+            f"{path}: expected one column `text`, found {found}. Rename the column that holds the "
+            "text."
         )
-    return [str(text) for text in frame["text"].dropna()]
+    kind = schema.field("text").type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    is_text = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
+    if not (str(kind) in is_text or pa.types.is_null(kind) or pa.types.is_fixed_size_binary(kind)):
+        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        raise BadCorpus(
+            f"{path}: expected a column `text` of text, found {kind}. {_hint([] if is_list else 0)}"
+        )
+
+
+def _hint(value: Any) -> str:
+    """What to do with a value that is no text."""
+    if isinstance(value, list):
+        return "Write a chat out as text first, with the tokenizer's apply_chat_template."
+    return "Write each document's text as a string."
+
+
+def _listed(names: Any) -> str:
+    """The first names of a row, such as `a, b and 3 more`."""
+    shown = list(map(str, names))
+    more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
+    return (", ".join(shown[:8]) or "none") + more
+
+
+_DOCUMENTS = {".txt": _paragraphs, ".jsonl": _json_texts, ".parquet": _parquet_texts}

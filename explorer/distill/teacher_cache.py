@@ -34,6 +34,7 @@ from torch.nn.functional import log_softmax
 from explorer.distill import cpu_tuning
 from explorer.distill.losses import kept_log_softmax
 from explorer.distill.packed_topk import PackedRows, PackedTopK
+from explorer.distill.token_file import Blocks
 from explorer.errors import DamagedStore, NoRoom
 from explorer.models.loading import Loaded
 from explorer.records import TargetsFacts
@@ -67,7 +68,7 @@ class TopK:
     """Tokens that a server named and the tokenizer lacks; None for a teacher with weights."""
 
 
-TopKPass = Callable[[Tensor, list[int], int, float], Generator[TopK, None, None]]
+TopKPass = Callable[[Blocks, list[int], int, float], Generator[TopK, None, None]]
 """A teacher's pass over the blocks [N, T] with these numbers: top k at a temperature."""
 
 
@@ -77,7 +78,7 @@ class TeacherCache:
     def __init__(
         self,
         root: Path,
-        blocks_NT: Tensor,
+        blocks_NT: Blocks,
         identity: dict[str, Any],
         about: dict[str, str] | None = None,
     ) -> None:
@@ -305,7 +306,7 @@ def local_teacher(teacher: Loaded) -> TopKPass:
     """The pass of a teacher whose weights are here."""
 
     def score(
-        blocks_NT: Tensor, numbers: list[int], top_k: int, temperature: float
+        blocks_NT: Blocks, numbers: list[int], top_k: int, temperature: float
     ) -> Generator[TopK, None, None]:
         for start in range(0, len(numbers), BATCH_BLOCKS):
             some = numbers[start : start + BATCH_BLOCKS]

@@ -23,6 +23,7 @@ from explorer.distill.losses import events
 from explorer.distill.sampled_vocab import SampledVocab
 from explorer.distill.synthesise import generate
 from explorer.distill.teacher_cache import TeacherCache
+from explorer.distill.token_file import Blocks
 from explorer.errors import BadInput
 from explorer.models.layers import KEPT_LAYERS
 from explorer.specs import DistillSpec
@@ -117,7 +118,7 @@ class TeacherSignal(Protocol):
     """Turns block numbers into a batch to train on."""
 
     @property
-    def blocks_NT(self) -> Tensor:
+    def blocks_NT(self) -> Blocks:
         """Token ids of the corpus."""
 
     def batch(self, numbers: list[int], step: int, student: PreTrainedModel) -> Batch:
@@ -140,7 +141,7 @@ class TrainingData:
 class NoTeacher:
     """Blocks without a teacher."""
 
-    blocks_NT: Tensor
+    blocks_NT: Blocks
 
     def batch(self, numbers: list[int], step: int, student: PreTrainedModel) -> Batch:
         """The blocks; their labels are the only target."""
@@ -156,7 +157,7 @@ class CachedTeacher:
     """Decides whether the vocabulary is sampled; None, as for held-out blocks, keeps all tokens."""
 
     @property
-    def blocks_NT(self) -> Tensor:
+    def blocks_NT(self) -> Blocks:
         """Token ids of the corpus."""
         return self.targets.blocks_NT
 
@@ -192,7 +193,7 @@ class LiveTeacher:
     """
 
     teacher: PreTrainedModel
-    blocks_NT: Tensor
+    blocks_NT: Blocks
     spec: DistillSpec
 
     def move_to(self, device: torch.device) -> None:

@@ -76,7 +76,7 @@ def train(
         RunCancelled: Another process exited, or stopped the training.
     """
     if student is not None and data is not None:
-        check_plain_head(student, data.heldout_signal.blocks_NT[data.heldout[:1], :8])
+        check_plain_head(student, data.heldout_signal.blocks_NT[data.heldout[:1]][:, :8])
     state = TrainState(student, spec)
     data = _shared(data, state.device)
     progress = checkpoints.resume(state, checkpoint)

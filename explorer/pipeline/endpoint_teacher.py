@@ -5,12 +5,11 @@ import logging
 from collections.abc import Generator
 from pathlib import Path
 
-import torch
-
 from explorer.catalogue import api_prices
 from explorer.distill import endpoint_topk
 from explorer.distill.schedule import num_steps
 from explorer.distill.teacher_cache import TeacherCache, TopK, TopKPass
+from explorer.distill.token_file import Blocks
 from explorer.errors import BadInput
 from explorer.evaluate.backends.api_cost import UsageLog
 from explorer.latency.runtimes import endpoint_logprobs
@@ -86,7 +85,7 @@ def scorer(run: RunContext, where: Endpoint, targets: TeacherCache) -> TopKPass:
     )
 
     def score(
-        blocks_NT: torch.Tensor, numbers: list[int], top_k: int, temperature: float
+        blocks_NT: Blocks, numbers: list[int], top_k: int, temperature: float
     ) -> Generator[TopK, None, None]:
         assert temperature == 1, "refused in the spec"
         price = api_prices.endpoint_price(root, where.url, where.model)

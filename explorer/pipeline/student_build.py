@@ -33,7 +33,7 @@ def build_student(
     """
     spec = run.spec.student
     assert spec is not None, "only a student's run comes here"
-    blocks = corpus_stage.pack(text, run.tokenizer, distill)
+    blocks = corpus_stage.pack(run, text, run.tokenizer, distill)
     if spec.kind == "fresh" and run.spec.distill and not distill.train_embeddings:
         raise BadInput(
             "A fresh student starts with random embeddings, and they would stay random. Write "
@@ -56,7 +56,7 @@ def build_student(
     )
     run.stage_seconds["prepare"] = time.monotonic() - began
     if run.spec.distill and not has_teacher:
-        blocks = corpus_stage.pack(text, student.tokenizer, distill)
+        blocks = corpus_stage.pack(run, text, student.tokenizer, distill)
     return student, blocks, has_teacher
 
 

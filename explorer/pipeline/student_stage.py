@@ -13,7 +13,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from explorer.distill import distributed
+from explorer.distill import distributed, token_file
 from explorer.distill.checkpoint import TrainingProgress
 from explorer.distill.corpus import Corpus
 from explorer.distill.schedule import num_steps
@@ -51,10 +51,11 @@ def ensure_student(run: RunContext) -> Path:
     if not distributed.is_main():
         return _train_beside_rank_0(run, distill)
     text = corpus_stage.ensure_corpus(run, distill)
+    tokenizers = [run.tokenizer, *([run.start.tokenizer] if spec.student.start else [])]
     key = student_key(
         spec,
         teacher=run.teacher_fingerprint,
-        corpus=text.digest,
+        corpus=token_file.corpus_identity(text, *tokenizers),
         start=fingerprint(run.start) if spec.student.start else None,
     )
     state: TrainingProgress | None = None
@@ -114,7 +115,7 @@ def student_key(spec: RunSpec, *, teacher: str, corpus: str, start: str | None) 
     Args:
         spec: The student's run.
         teacher: Fingerprint of the teacher.
-        corpus: Digest of the text.
+        corpus: The text as `token_file.corpus_identity` names it.
         start: Fingerprint of the model the student is made from; None for the teacher.
     """
     assert spec.student is not None, "only a student's run has one"
@@ -241,6 +242,6 @@ def _with_overlap(run: RunContext, distillation: Distillation, text: Corpus) -> 
     if spec is None:
         return distillation
     documents = contamination.task_documents(spec.tasks, spec.include_path)
-    counts = contamination.count_overlaps(text.texts, documents)
+    counts = contamination.count_overlaps(text.documents(), documents)
     corpus = distillation.corpus.model_copy(update={"overlap_13grams": counts})
     return distillation.model_copy(update={"corpus": corpus})

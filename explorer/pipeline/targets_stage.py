@@ -1,6 +1,6 @@
 """The teacher's cached targets, and the training data that a distillation method needs."""
 
-from explorer.distill import teacher_signal
+from explorer.distill import teacher_signal, token_file
 from explorer.distill.corpus import Corpus
 from explorer.distill.schedule import num_steps
 from explorer.distill.teacher_cache import TeacherCache, TopKPass, local_teacher
@@ -42,7 +42,7 @@ def training_data(
         source = teacher_signal.CachedTeacher(targets, distill)
     elif distill.method == "live":
         teacher = run.training_teacher.model
-        teacher_signal.check_plain_head(teacher, blocks.tokens_NT[blocks.heldout[:1], :8])
+        teacher_signal.check_plain_head(teacher, blocks.tokens_NT[blocks.heldout[:1]][:, :8])
         if distill.hidden_weight > 0:
             teacher_signal.check_hidden_states(teacher, student.model)
         source = teacher_signal.LiveTeacher(teacher, blocks.tokens_NT, distill)
@@ -77,7 +77,7 @@ def _ensure_targets(
     identity = {
         "teacher": run.training_teacher_fingerprint,
         "tokenizer": tokenizer_digest(run.training_teacher.tokenizer),
-        "corpus": text.digest,
+        "corpus": token_file.corpus_identity(text, run.training_teacher.tokenizer),
         "block_tokens": distill.block_tokens,
         "top_k": distill.top_k,
         "temperature": distill.temperature,
