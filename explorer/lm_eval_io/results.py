@@ -310,9 +310,9 @@ def _mismatches(
 ) -> list[str]:
     """A sentence for each score that its own samples do not give."""
     sentences = []
-    by_filter: dict[Any, list[Mapping[str, Any]]] = {}
+    by_filter: dict[str, list[Mapping[str, Any]]] = {}
     for line in lines:
-        by_filter.setdefault(line.get("filter"), []).append(line)
+        by_filter.setdefault(str(line.get("filter")), []).append(line)
     for filter_name, of_filter in by_filter.items():
         ids = {line["doc_id"] for line in of_filter}
         through = f" through {filter_name}" if len(by_filter) > 1 else ""

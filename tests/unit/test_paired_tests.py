@@ -122,11 +122,18 @@ def test_the_clustered_test_is_statsmodels():
 
 @pytest.mark.parametrize(
     ("own", "other", "expected"),
-    [([0.5], [0.2], 1.0), ([0.5, 0.3], [0.5, 0.3], 1.0), ([0.5, 0.75], [0.25, 0.5], 0.0)],
+    [([0.5], [0.2], 1.0), ([0.5, 0.3], [0.5, 0.3], 1.0), ([0.5, 0.75], [0.25, 0.5], 0.5)],
 )
 def test_edges_of_the_t_test(own, other, expected):
-    """One document tells nothing, equal answers are equal, a constant gap is a gap."""
+    """One document tells nothing, equal answers are equal, two of one sign happen by chance."""
     assert paired_tests.paired_test(np.array(own), np.array(other))[0] == expected
+
+
+def test_a_gap_without_any_spread_needs_documents_to_be_seen():
+    """Five equal gaps are a coin that fell one way five times, p = 0.0625; eight are a finding."""
+    for count, expected in ((5, 0.0625), (8, 2 / 256)):
+        own, other = np.full(count, 0.75), np.full(count, 0.5)
+        assert paired_tests.paired_test(own, other)[0] == expected
 
 
 def equal_models(rng, count, num_clusters=None, share=0.7):

@@ -8,7 +8,7 @@ import pytest
 from scipy import special
 
 from explorer.analysis import frontier
-from explorer.analysis.stats import bootstrap, intervals, paired_tests
+from explorer.analysis.stats import bootstrap, differences, intervals, paired_tests, retention
 from explorer.analysis.stats.pairing import TaskPair
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -65,6 +65,18 @@ def member():
     return frontier.membership(runs, draws, maximise="kept", minimise="ms")[1]
 
 
+def five_right():
+    """Retention and its interval where both models have five of five right."""
+    one = TaskPair("sums", "acc", 0.0, np.ones(5), np.ones(5))
+    return retention.per_task_of_pairs([one]).iloc[0][["low", "high"]] * 100
+
+
+def five_lost():
+    """The difference's interval and p-value where the student has none of five right."""
+    row = differences.suite_difference([TaskPair("sums", "acc", 0.0, np.zeros(5), np.ones(5))])
+    return 100 * row["difference_low"], 100 * row["difference_high"], row["p_value"]
+
+
 @pytest.mark.parametrize(
     ("sentence", "values"),
     [
@@ -94,6 +106,8 @@ def member():
         ),
         ("9 of 10 right: [{:.3f}, {:.3f}]", intervals.wilson(9, 10)),
         ("its share is {:.2f}", [member()]),
+        ("retention is 100 % [{:.0f}, {:.0f}]", five_right()),
+        ("-100 points [{:.0f}, {:.1f}] with p = {:.4f}", five_lost()),
     ],
 )
 def test_a_worked_example_is_what_the_code_computes(sentence, values):

@@ -133,10 +133,15 @@ def plan_fleet(
         float(best["requests_per_s"]),
         _end(best["requests_per_s_low"]),
         _end(best["requests_per_s_high"]),
+        uncertain=_end(best["requests_per_s_low"]) is None,
     )
     needed = traffic_per_s / (rate * utilisation)
     replicas = Quantity(
-        _whole(needed.value), _whole(needed.low), _whole(needed.high), needed.missing
+        _whole(needed.value),
+        _whole(needed.low),
+        _whole(needed.high),
+        needed.missing,
+        needed.uncertain,
     )
     hourly = replicas * usd_per_hour
     notes = []

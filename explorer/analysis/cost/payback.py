@@ -87,7 +87,7 @@ def payback_hours(
         return unknown("savings: the student's fleet costs as much as the teacher's")
     if saving.low is not None and saving.low <= 0:
         # The savings may be zero, so the payback has no upper end.
-        return Quantity(total_usd.value / saving.value)
+        return Quantity(total_usd.value / saving.value, uncertain=True)
     return total_usd / saving
 
 

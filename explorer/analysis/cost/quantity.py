@@ -4,7 +4,9 @@
     unknown("the price of the device") * 3  # still unknown, for the same reason
 
 Arithmetic propagates intervals by their worst cases, so the interval of a product of two
-uncertain numbers may be too wide, never too narrow. A number without an interval is exact.
+uncertain numbers may be too wide, never too narrow. A number without an interval is exact, such as
+a price, or `uncertain`: measured too few times to have one. What is computed from an uncertain
+number has no interval either.
 """
 
 import dataclasses
@@ -25,6 +27,8 @@ class Quantity:
     high: float | None = None
     missing: tuple[str, ...] = ()
     """The unknown inputs; empty if the value is known."""
+    uncertain: bool = dataclasses.field(default=False, compare=False)
+    """Whether the value was measured, but too few times for an interval."""
 
     @property
     def known(self) -> bool:
@@ -81,7 +85,8 @@ def median_quantity(values: Sequence[float], name: str = "a timing") -> Quantity
     ordered = sorted(float(v) for v in values if not numbers.missing(v))
     if not ordered:
         return unknown(name)
-    return Quantity(statistics.median(ordered), *(median_interval(ordered) or ()))
+    value, interval = statistics.median(ordered), median_interval(ordered)
+    return Quantity(value, uncertain=True) if interval is None else Quantity(value, *interval)
 
 
 def _quantity(value: "Quantity | float") -> Quantity:
@@ -94,8 +99,8 @@ def _combined(a: Quantity, b: Quantity, how: Any) -> Quantity:
     if a.value is None or b.value is None:
         return Quantity(None, missing=missing)
     value = how(a.value, b.value)
-    if a.low is None and b.low is None:
-        return Quantity(value)
+    if a.uncertain or b.uncertain or (a.low is None and b.low is None):
+        return Quantity(value, uncertain=a.uncertain or b.uncertain)
     ends = [how(x, y) for x in _ends(a) for y in _ends(b)]
     return Quantity(value, min(ends), max(ends))
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from explorer.analysis.stats import bootstrap, intervals, paired_tests, pairing
+from explorer.analysis.stats import bootstrap, few_answers, intervals, paired_tests, pairing
 from explorer.analysis.stats.pairing import TaskPair
 
 # Shape letters: R rows of values (the two runs), D draws.
@@ -109,9 +109,9 @@ def suite_difference(
     Returns:
         `num_tasks`, `num_documents`, `student`, `teacher`, `difference`, its bootstrap
         interval, `stderr` (these tasks, other documents), `between_sd` (spread of the true
-        differences over tasks), `stderr_tasks` (other tasks too), `p_value` (normal, on
-        `stderr`) and `verdict`. This is a single test chosen beforehand, so it is not adjusted.
-        Missing if no task can be paired.
+        differences over tasks), `stderr_tasks` (other tasks too), `p_value` (that of
+        `few_answers.suite_p_value`) and `verdict`. This is a single test chosen beforehand, so it
+        is not adjusted. Missing if no task can be paired.
     """
     used = [pair for pair in pairs if len(pair.teacher_N)]
     row: dict[str, Any] = {"num_tasks": len(used), "num_documents": 0, "verdict": None} | (
@@ -131,22 +131,16 @@ def suite_difference(
     )
     if not used:
         return row
-    stderrs = [
-        float(
-            np.sqrt(
-                bootstrap.covariance((pair.student_N - pair.teacher_N)[None, :], pair.clusters_N)[
-                    0, 0
-                ]
-            )
-        )
-        for pair in used
-    ]
     mean = intervals.suite_mean(
-        [float((pair.student_N - pair.teacher_N).mean()) for pair in used], stderrs
+        [float((pair.student_N - pair.teacher_N).mean()) for pair in used],
+        [_stderr(pair) for pair in used],
     )
-    drawn_D = np.mean([_drawn(pair, draws, seed) for pair in used], axis=0)
-    low, high = bootstrap.percentile_interval(drawn_D)
-    p_value = paired_tests.normal_p_value(mean.mean, mean.within_stderr)
+    if len(used) == 1:
+        low, high = few_answers.difference_interval(used[0], _drawn(used[0], draws, seed))
+    else:
+        drawn_D = np.mean([_drawn(pair, draws, seed) for pair in used], axis=0)
+        low, high = few_answers.around(bootstrap.percentile_interval(drawn_D), mean.mean)
+    p_value = few_answers.suite_p_value(used, mean.mean, mean.within_stderr, seed)
     return row | {
         "num_documents": sum(len(pair.teacher_N) for pair in used),
         "student": float(np.mean([pair.student_N.mean() for pair in used])),
@@ -172,7 +166,7 @@ def _row(pair: TaskPair, draws: int, seed: int) -> dict[str, Any]:
     }
     if not len(pair.teacher_N):
         return row
-    low, high = bootstrap.percentile_interval(_drawn(pair, draws, seed))
+    low, high = few_answers.difference_interval(pair, _drawn(pair, draws, seed))
     p_value, test = paired_tests.paired_test(pair.student_N, pair.teacher_N, pair.clusters_N)
     row |= {
         "num_clusters": pair.num_clusters,
@@ -195,10 +189,21 @@ def _row(pair: TaskPair, draws: int, seed: int) -> dict[str, Any]:
     return row
 
 
+def _stderr(pair: TaskPair) -> float:
+    """Standard error of a task's difference over its documents."""
+    rows_RN = np.stack([pair.student_N, pair.teacher_N])
+    _, spread_RR = few_answers.means_and_covariance(rows_RN, pair)
+    if np.isinf(spread_RR).any():
+        return np.inf
+    return float(np.sqrt(max(0.0, spread_RR[0, 0] + spread_RR[1, 1] - 2 * spread_RR[0, 1])))
+
+
 def _drawn(pair: TaskPair, draws: int, seed: int) -> bootstrap.Values:
     """The difference in each draw; student and teacher share the resampled documents."""
     values_RN = np.stack([pair.student_N, pair.teacher_N])
     means_DR = bootstrap.bootstrap_means(values_RN, pair.task, draws, seed, pair.clusters_N)
+    if few_answers.is_few(pair):
+        means_DR = few_answers.with_halves(means_DR, pair, seed)
     difference_D: bootstrap.Values = means_DR[:, 0] - means_DR[:, 1]
     return difference_D
 

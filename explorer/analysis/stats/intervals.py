@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import special  # scipy.stats takes over a second of the page's first paint
 
-from explorer.analysis.stats import bootstrap
+from explorer.analysis.stats import bootstrap, few_answers
 from explorer.analysis.stats.bootstrap import LEVEL
 from explorer.analysis.stats.pairing import TaskPair
 
@@ -43,9 +43,9 @@ def retention_stderr(pair: TaskPair) -> float:
     """
     if np.isnan(pair.retention):
         return np.nan
-    ratio, (_, above) = pair.retention, _above_chance(pair).mean(axis=1)
-    spread = bootstrap.covariance(_above_chance(pair), pair.clusters_N)
-    if np.isinf(spread).any():
+    ratio = pair.retention
+    (_, above), spread = few_answers.means_and_covariance(_above_chance(pair), pair)
+    if np.isinf(spread).any() or above <= 0:
         return np.inf
     weights = np.array([1.0, -ratio])
     return float(np.sqrt(max(0.0, weights @ spread @ weights)) / above)
@@ -63,18 +63,19 @@ def fieller(pair: TaskPair) -> tuple[float, float]:
 
     Source: Fieller 1954, Journal of the Royal Statistical Society B 16.
     """
-    means = _above_chance(pair).mean(axis=1)
-    spread = bootstrap.covariance(_above_chance(pair), pair.clusters_N)
+    means, spread = few_answers.means_and_covariance(_above_chance(pair), pair)
     if np.isinf(spread).any():
         return np.nan, np.nan
-    quantile = float(special.stdtrit(pair.num_clusters - 1, (1 + LEVEL) / 2)) ** 2
+    # With the halves there are two documents more.
+    freedom = pair.num_clusters + (1 if few_answers.is_few(pair) else -1)
+    quantile = float(special.stdtrit(freedom, (1 + LEVEL) / 2)) ** 2
     a = means[1] ** 2 - quantile * spread[1, 1]
     b = means[0] * means[1] - quantile * spread[0, 1]
     c = means[0] ** 2 - quantile * spread[0, 0]
     if a <= 0:
         return np.nan, np.nan
     root = np.sqrt(max(0.0, b**2 - a * c))
-    return float((b - root) / a), float((b + root) / a)
+    return few_answers.around((float((b - root) / a), float((b + root) / a)), pair.retention)
 
 
 @dataclasses.dataclass(frozen=True)

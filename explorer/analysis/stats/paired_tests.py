@@ -122,11 +122,16 @@ def is_binary(values_N: Values) -> bool:
 
 
 def _t(differences_N: Values, num_clusters: int, clusters_N: npt.NDArray[Any] | None) -> float:
-    """Two-sided p-value of a mean of zero; 1 with fewer than two clusters."""
+    """Two-sided p-value of a mean of zero; 1 with fewer than two clusters.
+
+    Never below that of all differences having one sign by chance: the t test takes the spread of a
+    few equal differences for certain.
+    """
     mean = float(differences_N.mean())
     if num_clusters < 2 or mean == 0:
         return 1.0
     stderr = np.sqrt(bootstrap.covariance(differences_N[None, :], clusters_N)[0, 0])
+    one_sign = 2.0 * 0.5**num_clusters
     if stderr == 0:
-        return 0.0
-    return float(2 * special.stdtr(num_clusters - 1, -abs(mean) / stderr))
+        return one_sign
+    return max(one_sign, float(2 * special.stdtr(num_clusters - 1, -abs(mean) / stderr)))

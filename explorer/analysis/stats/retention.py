@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from explorer.analysis.stats import bootstrap, differences, intervals, pairing
+from explorer.analysis.stats import bootstrap, differences, few_answers, intervals, pairing
 from explorer.analysis.stats.bootstrap import Values
 from explorer.analysis.stats.pairing import TaskPair
 from explorer.records.rows import row_dicts
@@ -241,7 +241,9 @@ def _task_row(pair: TaskPair, draws: int, seed: int) -> dict[str, Any]:
         retention_D, _ = _draw({"": [pair]}, draws, seed)[""]
         assert retention_D is not None, "a task without a reason is drawn"
         row["retention"], row["stderr"] = pair.retention, intervals.retention_stderr(pair)
-        row["low"], row["high"] = bootstrap.percentile_interval(retention_D)
+        row["low"], row["high"] = few_answers.around(
+            bootstrap.percentile_interval(retention_D), pair.retention
+        )
         row["fieller_low"], row["fieller_high"] = intervals.fieller(pair)
     return row
 
@@ -300,9 +302,12 @@ def _draw(
         )
         place = 0
         for run_id, pair in members:
-            student_D, teacher_D = means_DR[:, place], means_DR[:, place + 1]
-            chance_D = pair.chance if pair.chance_N is None else means_DR[:, place + 2]
+            of_pair_DR = means_DR[:, place : place + len(_rows(pair))]
             place += len(_rows(pair))
+            if few_answers.is_few(pair):
+                of_pair_DR = few_answers.with_halves(of_pair_DR, pair, seed, run_id)
+            student_D, teacher_D = of_pair_DR[:, 0], of_pair_DR[:, 1]
+            chance_D = pair.chance if pair.chance_N is None else of_pair_DR[:, 2]
             retained[run_id].append(_ratio(student_D, teacher_D, pair, chance_D))
             raw[run_id].append(_ratio(student_D, teacher_D, pair, None))
     return {run_id: (_mean_of(retained[run_id]), _mean_of(raw[run_id])) for run_id in batch}
@@ -354,8 +359,9 @@ def _suite(pairs: list[TaskPair], drawn: tuple[Values | None, Values | None]) ->
         return row
     row["retention"] = float(np.mean([pair.retention for pair in used]))
     row["raw_ratio"] = float(np.mean([pair.raw_ratio for pair in used]))
-    row["retention_low"], row["retention_high"] = bootstrap.percentile_interval(retention_D)
-    row["raw_low"], row["raw_high"] = bootstrap.percentile_interval(raw_D)
+    for share, drawn_D in (("retention", retention_D), ("raw_ratio", raw_D)):
+        interval = few_answers.around(bootstrap.percentile_interval(drawn_D), row[share])
+        row |= dict(zip(INTERVALS[share], interval, strict=True))
     return row
 
 
