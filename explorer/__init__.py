@@ -21,6 +21,7 @@ records/           what a run leaves, versioned
 specs/             what a run is asked
 text_files.py      text files and JSON Lines that people bring: encodings, lines
 cli_subprocess.py  a command of ours in a process of its own
+child_process.py   processes of ours that end with the one that started them
 paths.py           the folders that we write to
 errors.py          errors that say what to do
 __main__.py        the entry point of `explorer` and `python -m explorer`

@@ -33,6 +33,9 @@ def main() -> None:
     if reason:
         print(f"error: {reason}", file=sys.stderr)
         sys.exit(1)
+    from explorer import child_process
+
+    child_process.end_with_parent()
     from explorer.cli import main as run_command_line
 
     run_command_line()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from explorer import child_process
 from explorer.errors import BadInput, ExplorerError
 
 
@@ -25,7 +26,12 @@ def output(arguments: Sequence[str], what: str, *, timeout_s: float) -> str:
     command = [sys.executable, "-m", "explorer", *arguments]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout_s, check=False
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=timeout_s,
+            check=False,
+            env=child_process.environment(),
         )
     except subprocess.TimeoutExpired as error:
         raise ExplorerError(

@@ -5,13 +5,18 @@ its table goes to other people.
 """
 
 import io
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
+from explorer import child_process
 from explorer.analysis.tables import run_table
+from explorer.charts import draw_image
 from explorer.errors import BadInput, ExplorerError
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -26,6 +31,8 @@ TABLE_FORMATS = {
 """Formats of tables and their MIME types."""
 FIGURE_FORMATS = {"html": "text/html", "png": "image/png", "svg": "image/svg+xml"}
 """Formats of figures and their MIME types."""
+DRAWING_TIMEOUT_S = 30.0
+"""A figure takes 2 to 5 s, most of it the start of the browser."""
 
 
 def write_runs(runs: pd.DataFrame, format: str) -> bytes:
@@ -71,28 +78,35 @@ def write_figure(
 
     Raises:
         BadInput: An unknown format.
-        ExplorerError: PNG or SVG without Chrome or Chromium on this machine.
+        ExplorerError: PNG or SVG without a Chrome or Chromium that answers on this machine.
     """
     if format not in FIGURE_FORMATS:
         offered = ", ".join(FIGURE_FORMATS)
         raise BadInput(f"Unknown figure format {format!r}. Choose {offered}.")
     if format == "html":
         return str(fig.to_html(include_plotlyjs=True, full_html=True)).encode()
-    import kaleido  # takes half a second to load, and only PNG and SVG need it
-    import kaleido.errors
-
     size = {"width": width, "height": height or fig.layout.height, "scale": 2}
-    try:
-        # Plotly's own export would fetch MathJax from the internet.
-        image = kaleido.calc_fig_sync(
-            fig.to_dict(), opts={"format": format, **size}, kopts={"mathjax": False}
-        )
-    except (kaleido.errors.ChromeNotFoundError, kaleido.errors.BrowserFailedError) as error:
+    request = {
+        "figure": json.loads(str(fig.to_json())),
+        "options": {"format": format, **size},
+        "timeout_s": DRAWING_TIMEOUT_S,
+    }
+    drawn = subprocess.run(
+        [sys.executable, "-m", "explorer.charts.draw_image"],
+        input=json.dumps(request).encode(),
+        capture_output=True,
+        check=False,
+        env=child_process.environment(),
+    )
+    if drawn.returncode == draw_image.NO_BROWSER:
         raise ExplorerError(
-            f"{format.upper()} needs Chrome or Chromium, which could not be started. "
-            "Install one (apt-get install chromium) or choose HTML."
-        ) from error
-    return bytes(image)
+            f"{format.upper()} needs Chrome or Chromium, which could not be started or did not "
+            f"answer within {DRAWING_TIMEOUT_S:g} s. Install one (apt-get install chromium) or "
+            "choose HTML."
+        )
+    if drawn.returncode:
+        raise RuntimeError(drawn.stderr.decode(errors="replace"))
+    return drawn.stdout
 
 
 def find_browser() -> str | None:

@@ -16,6 +16,7 @@ removal.py       hide, unhide, delete, restore, trash
 teacher_cache.py targets ls, targets info, targets rm
 tasks.py         tasks, tasks preview, tasks add, tasks fetch
 info.py          schema, spec, fetch-starter, doctor, app
+stand_ins.py     what a terminal that is not UTF-8 shows for other characters
 machine_report.py  the facts of doctor --report
 lm_eval.py       lm-eval
 catalogue.py     catalogue check, published, fit
@@ -51,6 +52,7 @@ from explorer.cli import (
 )
 
 # isort: on
+from explorer.cli import stand_ins
 from explorer.cli.common import app
 from explorer.errors import ExplorerError
 
@@ -75,6 +77,7 @@ __all__ = [
 
 def main() -> None:
     """Run the command line; a known error becomes one line and its exit code."""
+    stand_ins.use()
     try:
         code = app(standalone_mode=False, prog_name="explorer")
     except ExplorerError as error:

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -147,7 +146,9 @@ def open_dashboard(
     # -P: a streamlit.py or explorer/ in the working directory is not imported.
     command = [sys.executable, "-P", "-m", "streamlit", "run", str(DASHBOARD)]
     command += ["--server.port", str(port)]
-    raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)
+    sys.stdout.flush()
+    # In place of this process: whoever ends it ends the dashboard, and the port is free again.
+    os.execve(sys.executable, command, environment)
 
 
 def _refuse_taken_port(port: int) -> None:

@@ -37,6 +37,13 @@ if TYPE_CHECKING:
 START_TIMEOUT_S = 240.0
 STOP_TIMEOUT_S = 15.0
 STARTING = "Starting the queue engine, up to half a minute the first time"
+SESSION_PREFIX = "explorer-ray-"
+SHORT_FOLDERS = ("/tmp", "/var/tmp")
+"""Where the head's folder goes if TMPDIR is too long for sockets."""
+LONGEST_TMPDIR = 103 - len(
+    f"/{SESSION_PREFIX}12345678/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+)
+"""Letters that are left of the path of a Unix socket: 107 on Linux, 103 on macOS."""
 TEN_YEARS_S = 10 * 365 * 24 * 3600
 
 
@@ -225,7 +232,7 @@ def _token() -> str:
 def _start() -> Head:
     """Start a head and save it at once, so that it is found even if this process dies now."""
     _token()
-    session_folder = tempfile.mkdtemp(prefix="explorer-ray-")
+    session_folder = new_session_folder()
     port = _free_port()
     command = [
         # -P keeps the script's folder off sys.path: `queue.py` there would shadow Python's own.
@@ -259,6 +266,24 @@ def _start() -> Head:
     head = Head(f"http://127.0.0.1:{port}", pid, session_folder, submit_lock.latest_submission_s())
     atomic.write_text(submit_lock.host_folder() / "head.json", json.dumps(asdict(head)))
     return head
+
+
+def new_session_folder() -> str:
+    """A new folder that only this user can read, with room for the names of Ray's sockets.
+
+    Raises:
+        JobError: Neither TMPDIR nor a shorter folder will do.
+    """
+    wanted = tempfile.gettempdir()
+    for place in (wanted, *SHORT_FOLDERS):
+        if len(os.fsencode(place)) <= LONGEST_TMPDIR and os.access(place, os.W_OK | os.X_OK):
+            return tempfile.mkdtemp(prefix=SESSION_PREFIX, dir=place)
+    raise JobError(
+        f"The queue's sockets need a temporary folder of at most {LONGEST_TMPDIR} letters, but "
+        f"TMPDIR gives {wanted} ({len(os.fsencode(wanted))}), and {' and '.join(SHORT_FOLDERS)} "
+        "cannot be written. Set TMPDIR to a shorter folder, or use `explorer run`, which needs no "
+        "queue."
+    )
 
 
 def _environment() -> dict[str, str]:

@@ -14,6 +14,7 @@ import sys
 
 import torch
 
+from explorer import child_process
 from explorer.errors import NoRoom, RunFailed
 from explorer.specs import Bits, LatencySpec
 
@@ -55,7 +56,13 @@ def peak_memory_bytes(
         "threads": torch.get_num_threads(),
     }
     command = [sys.executable, "-m", CHILD, json.dumps(request)]
-    child = subprocess.run(command, capture_output=True, text=True, check=False)
+    child = subprocess.run(
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        env=child_process.environment(),
+    )
     if child.returncode < 0:
         raise NoRoom(
             f"The process that measures the memory of {name} was killed by signal "

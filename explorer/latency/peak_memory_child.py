@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import torch
 
+from explorer import child_process
 from explorer.errors import RunFailed
 from explorer.latency import timing
 from explorer.latency.runtimes import open_runtime
@@ -52,4 +53,5 @@ def _highest_resident_bytes() -> int:
 
 
 if __name__ == "__main__":
+    child_process.end_with_parent()
     print(measure_peak_bytes(json.loads(sys.argv[1])))

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from explorer import paths
+from explorer import child_process, paths
 from explorer.errors import BadInput, ExplorerError, UnknownTask
 from explorer.store import atomic
 from explorer.tasks import code_policy
@@ -387,7 +387,13 @@ def _build(part: _Part, on_progress: OnProgress | None) -> None:
     # stderr goes to a file: a pipe that is read only at the end would fill and block the process.
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            encoding="utf-8",
+            env=child_process.environment(),
+        ) as process,
     ):
         try:
             assert process.stdout is not None

@@ -24,6 +24,7 @@ from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY
 from lm_eval.tasks._index import Entry, Kind, TaskIndex
 from lm_eval.tasks._yaml_loader import load_yaml
 
+from explorer import child_process
 from explorer.lm_eval_io import metrics
 from explorer.store import atomic
 from explorer.tasks.index import FILE_FORMATS, FORMAT, OUTPUT_TYPES, OnProgress, TaskRow
@@ -269,6 +270,7 @@ def _plain(row: TaskRow) -> dict[str, Any]:
 if __name__ == "__main__":
     import logging
 
+    child_process.end_with_parent()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     write_index(
         Path(sys.argv[1]),

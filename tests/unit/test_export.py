@@ -5,6 +5,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+import psutil
 import pytest
 
 from explorer.charts import export
@@ -119,6 +120,19 @@ def test_a_picture_without_a_browser_says_what_to_install(monkeypatch, tmp_path)
 
     with pytest.raises(ExplorerError, match="Chromium.* or choose HTML"):
         export.write_figure(go.Figure(), "png")
+
+
+def test_a_browser_that_never_answers_is_ended(monkeypatch, tmp_path):
+    """A picture waits some seconds for it; then it is gone, and the sentence offers HTML."""
+    browser = tmp_path / "hangs"
+    browser.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 300\n")
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER_PATH", str(browser))
+    monkeypatch.setattr(export, "DRAWING_TIMEOUT_S", 3.0)
+
+    with pytest.raises(ExplorerError, match="did not answer within 3 s.* or choose HTML"):
+        export.write_figure(go.Figure(), "svg")
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
 
 
 @pytest.mark.browser
