@@ -7,7 +7,7 @@
 Exit code 0 is success, 2 a wrong request, 1 any other failure.
 
 common.py        the application, and options and helpers that commands share
-run.py           run, sweep, demo
+run.py           run, sweep, demo, check
 queue.py         cancel, resume, jobs
 models.py        synthesise, convert
 search.py        tune

@@ -1,19 +1,23 @@
 """Commands that start runs, here or in the queue: run, sweep, demo."""
 
+import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from explorer import specs
 from explorer.analysis import interference
 from explorer.cli import lm_eval_flags
-from explorer.cli.common import ResultsDir, Wide, app, console, root_of, say_engine_start
+from explorer.cli.common import AsJson, ResultsDir, Wide, app, console, root_of, say_engine_start
 from explorer.cli.tables import open_index, print_comparison, print_forecasts
 from explorer.errors import BadInput, ExplorerError
 from explorer.models import size_limits
 from explorer.store import disk
+
+if TYPE_CHECKING:
+    from explorer.pipeline import preflight
 
 Queue = Annotated[bool, typer.Option("--queue", help="Submit to the Ray queue and return at once.")]
 DryRun = Annotated[
@@ -42,6 +46,9 @@ def run(
     queued: Annotated[
         bool, typer.Option("--queued", hidden=True, help="Set by the queue, not by hand.")
     ] = False,
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", hidden=True, help="With --dry-run, only the costs.")
+    ] = False,
     tasks: lm_eval_flags.Tasks = None,
     limit: lm_eval_flags.Limit = None,
     num_fewshot: lm_eval_flags.Fewshot = None,
@@ -63,16 +70,40 @@ def run(
         tasks, limit, num_fewshot, batch_size, apply_chat_template, include_path, seed
     )
     spec = flags.applied_to(spec)
-    if dry_run:
-        _print_forecast([spec], root, wide)
-        return
     _insist(insist)
+    if dry_run:
+        _print_forecast([spec], root, wide=wide, checked=not unchecked)
+        return
     _run_all([spec], root, queue=queue, again=again, queued=queued)
 
 
-def _print_forecast(runs: list[specs.RunSpec], root: Path, wide: bool) -> None:
-    """Print what runs will take: memory and time of this machine, tokens of endpoints."""
+def _print_forecast(
+    runs: list[specs.RunSpec], root: Path, *, wide: bool, checked: bool = True
+) -> None:
+    """Print what runs will take: memory and time of this machine, tokens of endpoints.
+
+    With `checked` print what is wrong with them, too.
+
+    Raises:
+        ExplorerError: What is wrong with them.
+    """
     size_limits.check_students(runs, root)
+    found = []
+    if checked:
+        from explorer.pipeline import preflight
+
+        found = preflight.findings(runs, root)
+        _print_warnings([finding for finding in found if not finding.error])
+    try:
+        _print_costs(runs, root, wide)
+    except ExplorerError:
+        if not any(finding.error for finding in found):
+            raise
+    if found:
+        preflight.raise_errors(found)
+
+
+def _print_costs(runs: list[specs.RunSpec], root: Path, wide: bool) -> None:
     with_endpoint = [run for run in runs if run.teacher.startswith("endpoint:")]
     if with_endpoint:
         from explorer.pipeline import endpoint_stage
@@ -82,7 +113,7 @@ def _print_forecast(runs: list[specs.RunSpec], root: Path, wide: bool) -> None:
         sentences = dict.fromkeys(
             endpoint_stage.describe_requests(spec, root) for spec in requesting
         )
-        console.print(f"{' '.join(sentences)} No request was sent.", markup=False)
+        console.print(f"{' '.join(sentences)} Nothing was evaluated.", markup=False)
     local = [run for run in runs if run not in with_endpoint or run.student is not None]
     if local:
         print_forecasts(local, root, wide=wide)
@@ -108,10 +139,10 @@ def sweep(
     root = root_of(results)
     spec = specs.starter_sweep() if what == "starter" else specs.read_run_or_sweep(Path(what))
     runs = spec.runs() if isinstance(spec, specs.SweepSpec) else [spec]
-    if dry_run:
-        _print_forecast(runs, root, wide)
-        return
     _insist(insist)
+    if dry_run:
+        _print_forecast(runs, root, wide=wide)
+        return
     _run_all(runs, root, queue=queue, again=again)
     if not queue:
         print_comparison(root, [run.run_id for run in runs], wide=wide)
@@ -146,12 +177,31 @@ def _insist(insist: bool) -> None:
         os.environ["EXPLORER_INSIST"] = "1"
 
 
+def _checked(runs: list[specs.RunSpec], root: Path) -> list["preflight.Finding"]:
+    """The warnings about an order that can run.
+
+    Raises:
+        ExplorerError: What is wrong with it.
+    """
+    # First what needs no model library: a wrong size is said at once.
+    size_limits.check_students(runs, root)
+    from explorer.pipeline import preflight
+
+    return preflight.refuse(runs, root)
+
+
+def _print_warnings(found: list["preflight.Finding"]) -> None:
+    for finding in found:
+        console.print(finding.in_words(), markup=False, soft_wrap=True)
+
+
 def _run_all(
     runs: list[specs.RunSpec], root: Path, *, queue: bool, again: bool, queued: bool = False
 ) -> None:
     """Run one after another here, or submit to the queue."""
-    # Now, rather than hours later, after the teacher's run.
-    size_limits.check_students(runs, root)
+    if not queued and int(os.environ.get("RANK", "0")) == 0:
+        # Now, rather than hours later, after the teacher's run.
+        _print_warnings(_checked(runs, root))
     if again and int(os.environ.get("RANK", "0")) == 0:
         for spec in runs:
             disk.request_remeasure(root, spec.run_id)
@@ -169,7 +219,7 @@ def _run_all(
     with distributed.joined():
         for number, spec in enumerate(runs, start=1):
             if not distributed.is_main():
-                pipeline.run(spec, root)
+                pipeline.run(spec, root, checked=not queued)
                 continue
             run_id = spec.run_id
             if not queued:
@@ -177,7 +227,7 @@ def _run_all(
                 disk.withdraw_cancel(root, run_id)
             try:
                 with stage_bar(console, f"{number}/{len(runs)} {run_id}") as bar:
-                    record = pipeline.run(spec, root, bar)
+                    record = pipeline.run(spec, root, bar, checked=not queued)
             except ExplorerError:
                 if disk.is_finished(root, run_id):
                     console.print(f"The earlier result of {run_id} still counts.")
@@ -191,6 +241,47 @@ def _run_all(
                 console.print(interference.retiming_advice([run_id]), markup=False, soft_wrap=True)
         if not distributed.is_main():
             raise typer.Exit
+
+
+@app.command()
+def check(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A YAML file with a run, a sweep or a tournament; or a run's id or a beginning "
+            "of it."
+        ),
+    ],
+    results: ResultsDir = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Leave out whole files, tokenizers and the network."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find what would make a run fail, without starting it.
+
+    The same checks run at the beginning of each run, in --dry-run and on the Run page. Exit code 1
+    or 2 if something is wrong.
+    """
+    from explorer.pipeline import preflight
+
+    root = root_of(results)
+    found = preflight.findings(_runs_of(root, what), root, "quick" if quick else "full")
+    if as_json:
+        print(json.dumps([finding.as_dict() for finding in found], indent=2))
+        return
+    _print_warnings(found)
+    preflight.raise_errors(found)
+    if not found:
+        console.print("Nothing is wrong with it.")
+
+
+def _runs_of(root: Path, what: str) -> list[specs.RunSpec]:
+    """The runs of an order: of a run, a sweep or a tournament, or of a run in the store."""
+    if what.endswith((".yaml", ".yml")) or Path(what).is_file():
+        return specs.runs_in(Path(what))
+    return [disk.read_spec(root, disk.resolve_run_id(root, what))]
 
 
 def _price_from_the_book(root: Path) -> None:

@@ -13,6 +13,7 @@ from explorer.cli.common import ResultsDir, Wide, app, console, root_of, say_eng
 from explorer.cli.run import Queue
 from explorer.cli.tables import print_table, write_out
 from explorer.errors import BadInput
+from explorer.models import size_limits
 from explorer.records.rows import row_dicts
 from explorer.search import queued, successive_halving
 from explorer.search.successive_halving import VariantResult
@@ -63,6 +64,7 @@ def tune(
         _print_results(spec, status.results, wide)
         console.print(f"{status.title}: {len(status.missing)} of {status.num_runs} trainings left.")
     elif queue:
+        _check(spec, root)
         tune_id = queued.submit(spec, root, say_engine_start)
         console.print(
             f"queued {tune_id}\nStandings: explorer tune {tune_id} --standings\n"
@@ -72,6 +74,7 @@ def tune(
         ranking = successive_halving.run_search(spec, root, queued.train_in_queue)
         _print_results(spec, ranking, wide)
     else:
+        _check(spec, root)
         ranking = _run_here(spec, root)
         _print_results(spec, ranking, wide)
         write_out(ranking[0].spec.to_yaml().encode(), out)
@@ -82,6 +85,15 @@ def _spec(root: Path, what: str) -> specs.TuneSpec:
     if what.endswith((".yaml", ".yml")) or Path(what).is_file():
         return specs.TuneSpec.read(Path(what))
     return successive_halving.read_spec(root, successive_halving.resolve_tune_id(root, what))
+
+
+def _check(spec: specs.TuneSpec, root: Path) -> None:
+    """Refuse what cannot work in any round, before the first one."""
+    size_limits.check_students(spec.contenders().values(), root)
+    from explorer.pipeline import preflight
+
+    for finding in preflight.refuse(spec.last_round(), root):
+        console.print(finding.in_words(), markup=False, soft_wrap=True)
 
 
 def _run_here(spec: specs.TuneSpec, root: Path) -> list[VariantResult]:

@@ -13,7 +13,7 @@ from rich.text import Text
 from explorer.analysis import numbers
 from explorer.analysis.cost.unit_cost import UTILISATION
 from explorer.cli.common import console, output_width
-from explorer.errors import BadInput, DamagedStore, ExplorerError, NoRoom
+from explorer.errors import BadInput, DamagedStore, ExplorerError
 from explorer.index import StoreIndex, index_of
 from explorer.specs import RunSpec
 from explorer.store import disk, trash
@@ -313,15 +313,11 @@ def print_effects(index: StoreIndex, run_ids: Collection[str]) -> None:
 
 
 def print_forecasts(runs: list[RunSpec], root: Path, *, wide: bool = False) -> None:
-    """Print the memory, time and cost of each run, their sum, and what does not fit.
-
-    Raises:
-        NoRoom: A run does not fit on this machine; the message says what would.
-    """
+    """Print the memory, time and cost of each run, and their sum."""
     from explorer.analysis.planning.run_time import NOTHING_TO_RUN
-    from explorer.pipeline import preflight
+    from explorer.pipeline.forecast import forecasts
 
-    forecasts = preflight.forecasts(runs, root)
+    planned = forecasts(runs, root)
     rows = [
         {
             "Run": run.run_id,
@@ -331,7 +327,7 @@ def print_forecasts(runs: list[RunSpec], root: Path, *, wide: bool = False) -> N
             "Time": numbers.duration(forecast.seconds),
             "Cost": numbers.dollars(forecast.usd),
         }
-        for run, forecast in zip(runs, forecasts, strict=True)
+        for run, forecast in zip(runs, planned, strict=True)
     ]
     print_table(
         pd.DataFrame(rows),
@@ -339,14 +335,14 @@ def print_forecasts(runs: list[RunSpec], root: Path, *, wide: bool = False) -> N
         importance=["Time", "Memory", "Cost", "Disk"],
         wide=wide,
     )
-    seconds = [forecast.seconds for forecast in forecasts if forecast.seconds is not None]
-    costs = [forecast.usd for forecast in forecasts if forecast.usd is not None]
+    seconds = [forecast.seconds for forecast in planned if forecast.seconds is not None]
+    costs = [forecast.usd for forecast in planned if forecast.usd is not None]
     total = f"About {numbers.duration(sum(seconds))}" if seconds else "Time not known yet"
     console.print(
         f"{total}{f', {numbers.dollars(sum(costs))}' if costs else ''}. Nothing was started.",
         markup=False,
     )
-    bases = [forecast.seconds_basis for forecast in forecasts]
+    bases = [forecast.seconds_basis for forecast in planned]
     if 0 < bases.count(NOTHING_TO_RUN) < len(bases):
         verb = "is" if bases.count(NOTHING_TO_RUN) == 1 else "are"
         console.print(
@@ -355,6 +351,3 @@ def print_forecasts(runs: list[RunSpec], root: Path, *, wide: bool = False) -> N
         bases = [basis for basis in bases if basis != NOTHING_TO_RUN]
     for basis in dict.fromkeys(bases):
         console.print(basis, markup=False)
-    problems = [forecast.problem for forecast in forecasts if forecast.problem]
-    if problems:
-        raise NoRoom(" ".join(problems) + " To try anyway: --insist.")

@@ -54,16 +54,11 @@ def time_endpoint(
         the levels before it are kept, and `curve_note` says why the sweep ended.
 
     Raises:
-        BadInput: The spec sets a batch size, though a server makes its own batches, or the key is
-            missing.
+        BadInput: As `check_endpoint_timing`, or the key is missing.
         RunFailed: The endpoint answers no request at all; the message says what it did.
         RunCancelled: Passed through from `progress`.
     """
-    if spec.batch_size != 1:
-        raise BadInput(
-            "latency.batch_size has to be 1 for an endpoint, which makes its own batches. Set "
-            "concurrency to send several requests at a time."
-        )
+    check_endpoint_timing(endpoint, spec)
     began = time.monotonic()
     watch = InterferenceWatch(torch.device("cpu"), only_before=endpoint.is_local)
     # A garbage collection scans every library's objects and would be timed with an answer.
@@ -81,6 +76,24 @@ def time_endpoint(
         warning=interference.warning,
         interference=interference,
     )
+
+
+def check_endpoint_timing(endpoint: Endpoint, spec: LatencySpec) -> None:
+    """Refuse a timing that an endpoint does not allow.
+
+    Raises:
+        BadInput: The API cannot be timed, or the spec sets a batch size.
+    """
+    if endpoint.is_anthropic:
+        raise BadInput(
+            "Anthropic's messages API can be evaluated but not timed. Write latency: null, or "
+            "name the provider's endpoint for chat completions."
+        )
+    if spec.batch_size != 1:
+        raise BadInput(
+            "latency.batch_size has to be 1 for an endpoint, which makes its own batches. Set "
+            "concurrency to send several requests at a time."
+        )
 
 
 class _LoadTest:

@@ -66,15 +66,11 @@ def time_in_turns(
         NoRoom: The device's memory is too small.
         RunCancelled: Passed through from `progress`.
     """
-    if spec.request_rates:
-        raise BadInput(
-            "latency.request_rates sends requests at random times, which takes a server. Time an "
-            "endpoint, or set concurrency for batches on this device."
-        )
+    check_load(spec)
     began = time.monotonic()
     runtimes = [own] + ([teacher] if teacher else [])
     for runtime in runtimes:
-        _check_context(runtime, spec)
+        check_context(runtime.name, runtime.context_tokens, spec)
     watch, meter = InterferenceWatch(own.device), EnergyMeter(own.device)
     num_turns = (spec.warmup + spec.repeats) * len(runtimes)
     on_turn = _TurnProgress(progress, num_turns, **warn_if_busy(watch))
@@ -281,11 +277,28 @@ def saturation_note(curve: Sequence[LoadPoint]) -> str | None:
     )
 
 
-def _check_context(runtime: Runtime, spec: LatencySpec) -> None:
+def check_load(spec: LatencySpec) -> None:
+    """Refuse a load that only a server can take.
+
+    Raises:
+        BadInput: The spec has request rates.
+    """
+    if spec.request_rates:
+        raise BadInput(
+            "latency.request_rates sends requests at random times, which takes a server. Time an "
+            "endpoint, or set concurrency for batches on this device."
+        )
+
+
+def check_context(name: str, context_tokens: int | None, spec: LatencySpec) -> None:
+    """Refuse a prompt and an answer that do not fit into a model's context.
+
+    Raises:
+        BadInput: They have more than `context_tokens` tokens; None is unknown and refuses nothing.
+    """
     num_tokens = spec.prompt_tokens + spec.output_tokens
-    if runtime.context_tokens is not None and num_tokens > runtime.context_tokens:
+    if context_tokens is not None and num_tokens > context_tokens:
         raise BadInput(
             f"latency asks for {spec.prompt_tokens} + {spec.output_tokens} tokens, but the "
-            f"context of {runtime.name} holds {runtime.context_tokens}. Lower prompt_tokens or "
-            "output_tokens."
+            f"context of {name} holds {context_tokens}. Lower prompt_tokens or output_tokens."
         )

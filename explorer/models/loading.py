@@ -67,6 +67,11 @@ def pick_device(name: str = "auto") -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise NoRoom(f"The spec has device {name}, but torch finds no GPU. Set cpu or auto.")
+    if name.startswith("cuda:") and int(name[5:]) >= torch.cuda.device_count():
+        raise NoRoom(
+            f"The spec has device {name}, but torch finds {torch.cuda.device_count()} GPUs, the "
+            "first of which is cuda:0. Choose one of them, or cuda."
+        )
     return torch.device(name)
 
 

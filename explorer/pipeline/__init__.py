@@ -9,7 +9,9 @@ spec again.
 stages.py            a run as the list of its stages
 run_record.py        the record a run leaves, whether it finished, failed or was cancelled
 context.py           what the stages of a run share: its models, folders, clock and record parts
-preflight.py         whether a run fits, how long it takes and what it costs, before it starts
+preflight.py         everything that can be known to be wrong with an order before it computes
+spec_checks.py       the single checks of the preflight
+forecast.py          how long a run takes, what it needs and what it costs
 student_stage.py     the student: built, trained and stored once for all runs that need it
 student_build.py     the untrained student, and the corpus in blocks of its tokens
 corpus_stage.py      the training text, read or written by the teacher, packed into blocks

@@ -6,8 +6,9 @@ check_endpoint(RunSpec(teacher="endpoint:http://127.0.0.1:8000/v1#m"))
 import asyncio
 from typing import Any
 
-from explorer.errors import BadInput, RunFailed
+from explorer.errors import RunFailed
 from explorer.evaluate.backends import api_lm
+from explorer.latency.load_test import check_endpoint_timing
 from explorer.latency.runtimes import endpoint_client
 from explorer.latency.runtimes.endpoint_client import EndpointClient, RequestFailed
 from explorer.latency.runtimes.endpoint_stream import StreamingClient
@@ -40,8 +41,7 @@ def check_endpoint(spec: RunSpec) -> None:
     endpoint_teacher.check_can_teach(spec)
     key = endpoint.key_for(where, api.key_variable)
     if spec.student is None and spec.latency:
-        if where.is_anthropic:
-            raise BadInput(NOT_TIMED)
+        check_endpoint_timing(where, spec.latency)
         timeout_s = min(spec.latency.timeout_s, LONGEST_WAIT_S)
         asyncio.run(_check_stream(where, timeout_s, api.key_variable))
     if spec.student is not None and endpoint_teacher.wants_targets(spec):
@@ -52,12 +52,6 @@ def check_endpoint(spec: RunSpec) -> None:
     else:
         return
     asyncio.run(_check_reply(where, body, min(api.timeout_s, LONGEST_WAIT_S), key))
-
-
-NOT_TIMED = (
-    "Anthropic's messages API can be evaluated but not timed. Write latency: null, or name the "
-    "provider's endpoint for chat completions."
-)
 
 
 def _chat_body(where: Endpoint) -> dict[str, Any]:

@@ -11,14 +11,15 @@ from explorer.evaluate import capability
 from explorer.evaluate.backends import api_lm
 from explorer.evaluate.backends.api_cost import UsageLog
 from explorer.evaluate.backends.backend import Backend
+from explorer.evaluate.task_plan import plan_tasks
 from explorer.latency.load_test import time_endpoint
 from explorer.models import endpoint
 from explorer.models.endpoint import Endpoint
 from explorer.models.loading import Loaded, load_tokenizer
-from explorer.pipeline import endpoint_check, endpoint_teacher, evaluation_stage
+from explorer.pipeline import endpoint_teacher, evaluation_stage
 from explorer.pipeline.context import RunContext, stage_key
 from explorer.records import Usage
-from explorer.specs import ApiSpec, RunSpec
+from explorer.specs import ApiSpec, CapabilitySpec, RunSpec
 from explorer.store import disk
 
 log = logging.getLogger("explorer")
@@ -33,11 +34,7 @@ def measure(run: RunContext, where: Endpoint) -> None:
     # Named after the host, so that no price of this machine is applied to it.
     device = {"device": "endpoint", "device_name": f"endpoint {where.host}", "driver": None}
     run.environment = run.environment.model_copy(update=device)
-    if run.spec.latency and where.is_anthropic:
-        raise BadInput(endpoint_check.NOT_TIMED)
     key_variable = endpoint_teacher.api_settings(run.spec).key_variable
-    # A missing key is noticed before anything is loaded and counted.
-    endpoint.key_for(where, key_variable)
     if run.spec.capability:
         run.stage = "capability"
         api = _ApiEvaluation.of(run.spec, run.root)
@@ -50,6 +47,48 @@ def measure(run: RunContext, where: Endpoint) -> None:
             run.record_parts["latency"] = time_endpoint(
                 where, run.spec.latency, run.progress, key_variable=key_variable
             )
+
+
+def check_can_answer(spec: RunSpec) -> None:
+    """Refuse an evaluation that the endpoint cannot take, before any request is sent.
+
+    Raises:
+        BadInput: Its kind is another, or the spec has no chat template.
+    """
+    assert spec.capability is not None, "skipped otherwise"
+    where, api = endpoint.parse_endpoint(spec.teacher), endpoint_teacher.api_settings(spec)
+    api_lm.lm_eval_model_name(where, api)
+    _check_template(where, spec.capability)
+
+
+def _check_template(where: Endpoint, spec: CapabilitySpec) -> None:
+    if where.is_chat and not spec.apply_chat_template:
+        raise BadInput(
+            f"{where.url} takes chats. Write apply_chat_template: true in the spec's capability."
+        )
+
+
+def check_requests(spec: RunSpec, root: Path) -> None:
+    """Refuse tasks that the endpoint cannot answer, or not for what may be spent.
+
+    Raises:
+        ExplorerError: The message says why. No request was sent.
+    """
+    assert spec.capability is not None, "skipped otherwise"
+    api = _ApiEvaluation.of(spec, root)
+    folder = disk.output_folder(root, spec.run_id) / disk.CAPABILITY
+    if spec.capability.api and spec.capability.api.max_usd:
+        assert api.backend.check_usage is not None, "an API's back end has it"
+        api.backend.check_usage(_usage_ahead(spec, api, folder))
+    else:
+        plan_tasks(api.model, spec.capability, folder, api.fingerprint, api.backend)
+
+
+def _usage_ahead(spec: RunSpec, api: "_ApiEvaluation", folder: Path) -> Usage:
+    assert spec.capability is not None, "skipped otherwise"
+    return capability.estimate_usage(
+        api.model, spec.capability, folder, fingerprint=api.fingerprint, backend=api.backend
+    )
 
 
 def describe_requests(spec: RunSpec, root: Path) -> str:
@@ -67,10 +106,7 @@ def describe_requests(spec: RunSpec, root: Path) -> str:
         return "No tasks to evaluate, so no tokens to count."
     api = _ApiEvaluation.of(spec, root)
     folder = disk.output_folder(root, spec.run_id) / disk.CAPABILITY
-    usage = capability.estimate_usage(
-        api.model, spec.capability, folder, fingerprint=api.fingerprint, backend=api.backend
-    )
-    return api_prices.estimate_message(usage, api.price)
+    return api_prices.estimate_message(_usage_ahead(spec, api, folder), api.price)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,11 +139,7 @@ class _ApiEvaluation:
         """
         assert spec.capability is not None, "skipped otherwise"
         where, api = endpoint.parse_endpoint(spec.teacher), spec.capability.api or ApiSpec()
-        if where.is_chat and not spec.capability.apply_chat_template:
-            raise BadInput(
-                f"{where.url} takes chats. Write apply_chat_template: true in the spec's "
-                "capability."
-            )
+        _check_template(where, spec.capability)
         price = api_prices.endpoint_price(root, where.url, where.model)
         folder = disk.output_folder(root, spec.run_id) / disk.CAPABILITY
         spent = UsageLog(folder / "usage.jsonl")

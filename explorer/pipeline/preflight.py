@@ -1,191 +1,121 @@
-"""Before a run: does it fit, how long will it take, and what will it cost?
+"""Everything that can be known to be wrong with an order before it computes anything.
 
-Only configurations are read, no weights. Memory and disk come from arithmetic about the training
-loop (`analysis.planning.run_memory`), time from earlier runs of this teacher on this device or
-else from a rule, and dollars from the price of the device.
+An order is one run, a sweep or a search: a list of `RunSpec`s. Each check looks at one part of a
+run; a part that several runs share is looked at once. The dashboard asks for the quick checks
+while somebody types: configurations, shapes, memory and disk, without the network. Start,
+`--dry-run` and the beginning of a run ask for all of them: whole question files, the corpus, the
+tokenizer and one small request to an endpoint.
 
-    explorer sweep study.yaml --dry-run
+    explorer check study.yaml
+    explorer check study.yaml --quick --json
 """
 
 import dataclasses
-import functools
 import logging
-import os
-import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable
 from pathlib import Path
+from typing import Literal
 
-import pandas as pd
-import torch
-
-from explorer.analysis.planning import run_memory, run_time
-from explorer.analysis.planning.run_memory import Machine
-from explorer.catalogue import prices
-from explorer.distill import distributed
-from explorer.errors import ExplorerError, NoRoom
-from explorer.index import index_of
-from explorer.models import check, size_limits
-from explorer.models.facts import model_without_weights
-from explorer.models.loading import pick_device
-from explorer.pipeline import environment
+from explorer.errors import ExplorerError
+from explorer.pipeline.spec_checks import CHECKS, Check
 from explorer.specs import RunSpec
-from explorer.specs.model_size import ModelSize
 from explorer.store import disk
-from explorer.students.planned_sizes import planned_sizes, stated_outline
 
 log = logging.getLogger("explorer")
 
-INSIST = "EXPLORER_INSIST"
-"""If set to 1, a run starts even if this arithmetic says that it does not fit."""
-SHARE_OF_PEAK = 0.5
-"""Assumed share of the matmul speed measured here, where there is no earlier run. Training takes 6
-and the teacher's pass 2 FLOPs per parameter and token."""
+Level = Literal["quick", "full"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Forecast:
-    """What a run will take; None where it is unknown."""
+class Finding:
+    """One thing that is wrong, or worth knowing, about an order."""
 
-    memory: dict[str, float]
-    """Bytes by purpose."""
-    disk_bytes: float
-    seconds: float | None
-    seconds_basis: str
-    usd: float | None
-    problem: str | None
-    """Why the run does not fit, and what would; None if it fits."""
+    severity: Literal["error", "warning"]
+    """An error refuses the order; a warning does not."""
+    field: str
+    """The key of the spec that it is about, such as `distill.corpus`."""
+    message: str
+    """What was expected, what came and what to do."""
+    error: ExplorerError | None = dataclasses.field(default=None, compare=False, repr=False)
+    """The exception of an error."""
+
+    def as_dict(self) -> dict[str, str]:
+        """Its severity, field and message, for JSON."""
+        return {"severity": self.severity, "field": self.field, "message": self.message}
+
+    def in_words(self) -> str:
+        """One line: `error (distill.corpus): There is no corpus file ...`."""
+        return f"{self.severity} ({self.field}): {self.message}"
 
 
-def refuse_oversized(spec: RunSpec, root: Path) -> None:
-    """Refuse a run that does not fit, unless `INSIST` is set.
+def findings(specs: Iterable[RunSpec], root: Path, level: Level = "full") -> list[Finding]:
+    """What is wrong with an order, errors first; empty if nothing is.
 
-    A model whose size cannot be read passes: loading it gives the better error.
+    Runs that are finished, and are not to be measured again, are left out. The run of a student's
+    teacher is looked at too, unless it is finished.
+
+    Args:
+        specs: The runs of the order.
+        root: The store.
+        level: quick leaves out what reads whole files or uses the network.
+    """
+    seen: dict[tuple[Hashable, ...], list[Finding]] = {}
+    for spec in _to_run(specs, root):
+        failed: set[str] = set()
+        for check in CHECKS:
+            if (check.full and level == "quick") or failed & set(check.after):
+                continue
+            key = (check.name, *(getattr(spec, name) for name in check.reads))
+            if key not in seen:
+                seen[key] = _outcome(check, spec, root)
+            if any(finding.error for finding in seen[key]):
+                failed.add(check.name)
+    # One cause may be found by two checks, or in two runs.
+    found = {finding.message: finding for outcome in reversed(seen.values()) for finding in outcome}
+    return sorted(reversed(found.values()), key=lambda finding: finding.error is None)
+
+
+def refuse(specs: Iterable[RunSpec], root: Path, level: Level = "full") -> list[Finding]:
+    """Refuse an order that cannot work; returns the warnings about one that can.
 
     Raises:
-        BadInput: The student is not smaller than the model that it is cut from, or its blocks are
-            longer than the model's positions.
-        UnknownModel: A model's files are missing, damaged or not what its configuration describes.
-        NoRoom: The run does not fit. The message says by how much and what would fit.
+        ExplorerError: What is wrong; the error of the only problem, or one that lists them all.
     """
-    for warning in check.check_specs([spec]):
-        log.warning(warning)
-    size_limits.check_students([spec], root)
-    if os.environ.get(INSIST) == "1":
-        return
+    found = findings(specs, root, level)
+    raise_errors(found)
+    return found
+
+
+def raise_errors(found: Iterable[Finding]) -> None:
+    """Raise the errors among these findings, if there are any, as one.
+
+    Raises:
+        ExplorerError: The error itself if it is the only one, else all their messages.
+    """
+    errors = [finding.error for finding in found if finding.error]
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise type(errors[0])(" ".join(str(error) for error in errors)) from errors[0]
+
+
+def _to_run(specs: Iterable[RunSpec], root: Path) -> list[RunSpec]:
+    """The runs that are not finished, each after the run of its teacher."""
+    runs: dict[str, RunSpec] = {}
+    for spec in specs:
+        if disk.is_finished(root, spec.run_id) and not disk.remeasure_requested(root, spec.run_id):
+            continue
+        teacher = spec.teacher_run()
+        if teacher is not None and not disk.is_finished(root, teacher.run_id):
+            runs.setdefault(teacher.run_id, teacher)
+        runs.setdefault(spec.run_id, spec)
+    return list(runs.values())
+
+
+def _outcome(check: Check, spec: RunSpec, root: Path) -> list[Finding]:
+    """What one check finds in one run: its warnings, or its error."""
     try:
-        teacher, student = model_sizes(spec, root)
-        problem = run_memory.refusal(spec, teacher, student, machine_of(spec, root))
-    except ExplorerError:
-        return
-    if problem:
-        raise NoRoom(f"{problem} To try anyway: explorer run --insist, or {INSIST}=1.")
-
-
-def forecasts(specs: list[RunSpec], root: Path) -> list[Forecast]:
-    """What these runs will take, one after the other.
-
-    Work that an earlier run does for a later one counts once: the teacher's pass over the corpus,
-    and a student that several runs measure.
-
-    Raises:
-        ExplorerError: The size of a teacher or student is unknown or impossible.
-    """
-    check.check_specs(specs)
-    size_limits.check_students(specs, root)
-    index = index_of(root)
-    index.update()
-    runs, scores = index.runs(), index.scores()
-    return [_forecast(spec, specs[:at], runs, scores, root) for at, spec in enumerate(specs)]
-
-
-def _forecast(
-    spec: RunSpec, before: list[RunSpec], runs: pd.DataFrame, scores: pd.DataFrame, root: Path
-) -> Forecast:
-    teacher, student = model_sizes(spec, root)
-    machine = machine_of(spec, root)
-    device = pick_device(spec.device)
-    name = environment.device_name(device)
-    estimate = run_time.estimate_runs([spec], runs, scores, name, before=before)
-    seconds, basis = estimate.seconds, estimate.basis
-    if estimate.unknown:
-        basis += f" Excludes {', '.join(estimate.unknown)}."
-    trained = run_time.training_key(spec) in map(run_time.training_key, before)
-    if seconds is None and spec.distill is not None and not trained:
-        seconds = training_seconds_by_rule(spec, teacher, student, matmul_flops(device), before)
-        basis = (
-            "No earlier run to go by. Assumes 6 FLOPs per parameter and token at "
-            f"{SHARE_OF_PEAK:.0%} of the matmul speed measured here; excludes evaluation and "
-            "timing."
-        )
-    here = pd.DataFrame([{"device_name": name, "num_cpus": environment.num_cpus()}])
-    (_, known, suggested), *_ = prices.device_prices(here, root)
-    price = known or (suggested[0] if suggested else None)
-    return Forecast(
-        memory=run_memory.memory_parts(spec, teacher, student, machine),
-        disk_bytes=run_memory.disk_bytes(spec, student, machine),
-        seconds=seconds,
-        seconds_basis=basis,
-        usd=price.usd_per_hour * seconds / 3600 if price and seconds is not None else None,
-        problem=run_memory.refusal(spec, teacher, student, machine),
-    )
-
-
-def model_sizes(spec: RunSpec, root: Path) -> tuple[ModelSize, ModelSize]:
-    """Sizes of the teacher and of the student; the teacher twice if there is no student.
-
-    They come from the files on this machine, as on the Run page. Where these do not state them,
-    the models are built without weights, which may fetch configurations.
-
-    Raises:
-        ExplorerError: A model does not exist, or the student cannot have the size.
-    """
-    try:
-        return planned_sizes(spec.teacher, spec.student, lambda name: stated_outline(name, root))
-    except ExplorerError:
-        built = functools.partial(model_without_weights, trust_remote_code=spec.trust_remote_code)
-        return planned_sizes(spec.teacher, spec.student, built)
-
-
-def machine_of(spec: RunSpec, root: Path) -> Machine:
-    """The device that the spec asks for, and the disk under the store's working folder."""
-    device = pick_device(spec.device)
-    return Machine(
-        device=device.type,
-        memory_bytes=environment.memory_bytes(device),
-        disk_bytes=disk.free_bytes(root),
-        weight_bytes=run_memory.weight_bytes(spec.dtype, device.type),
-        num_shards=distributed.num_shards(),
-    )
-
-
-def training_seconds_by_rule(
-    spec: RunSpec,
-    teacher: ModelSize,
-    student: ModelSize,
-    flops: float,
-    before: Sequence[RunSpec] = (),
-) -> float:
-    """Seconds of the training, and of the teacher's pass unless an earlier run does it."""
-    distill = spec.distill
-    assert distill is not None, "only a distilled student is trained"
-    cached = distill.method == "cached" and any(
-        (earlier.teacher, earlier.distill) == (spec.teacher, distill)
-        for earlier in before
-        if earlier.student
-    )
-    teacher_parameters = 0 if cached or not distill.uses_distributions else teacher.num_parameters
-    operations = distill.max_tokens * (6 * student.num_parameters + 2 * teacher_parameters)
-    return operations / (SHARE_OF_PEAK * flops)
-
-
-@functools.cache
-def matmul_flops(where: torch.device) -> float:
-    """FLOP/s of the fastest of five products of 1024 x 1024 matrices; takes a tenth of a second."""
-    dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
-    a = torch.ones(1024, 1024, device=where, dtype=dtype)
-    seconds = []
-    for _ in range(6):
-        start = time.perf_counter()
-        float((a @ a)[0, 0])  # waits for the device
-        seconds.append(time.perf_counter() - start)
-    return 2 * 1024**3 / min(seconds[1:])
+        warnings = list(check.look(spec, root) or ())
+    except ExplorerError as error:
+        return [Finding("error", check.field, str(error), error)]
+    return [Finding("warning", check.field, warning) for warning in warnings]

@@ -11,7 +11,6 @@ from explorer.latency.runtimes import open_runtime
 from explorer.models.loading import load_tokenizer
 from explorer.pipeline import (
     endpoint_stage,
-    endpoint_teacher,
     evaluation_stage,
     preflight,
     run_guard,
@@ -23,12 +22,13 @@ from explorer.records import RunRecord
 from explorer.specs import RunSpec
 from explorer.store import disk
 from explorer.store.progress import Listener, Progress
-from explorer.tasks import task_loading
 
 log = logging.getLogger("explorer")
 
 
-def run(spec: RunSpec, root: Path, listener: Listener | None = None) -> RunRecord:
+def run(
+    spec: RunSpec, root: Path, listener: Listener | None = None, *, checked: bool = False
+) -> RunRecord:
     """Run the stages that have no result yet and return the record.
 
     Every rank of a launch calls this. All train and evaluate; rank 0 does the rest, and writes.
@@ -37,6 +37,8 @@ def run(spec: RunSpec, root: Path, listener: Listener | None = None) -> RunRecor
         spec: The run.
         root: The store.
         listener: Gets every progress update, those of the teacher's run included.
+        checked: Whether `preflight.refuse` has accepted the whole order just now; then only its
+            quick checks are repeated.
 
     Raises:
         ExplorerError: The run failed or was cancelled; its record says so too.
@@ -53,7 +55,7 @@ def run(spec: RunSpec, root: Path, listener: Listener | None = None) -> RunRecor
         context = RunContext(spec, root, progress)
         with run_guard.logged(log_path), run_guard.stoppable(progress):
             with run_record.failures_recorded(context):
-                _prepare(context)
+                _prepare(context, checked=checked)
                 _ensure_teacher_run(context)
                 student = ensure_student(context) if spec.student else None
                 _measure(context, student)
@@ -68,7 +70,7 @@ def _open(spec: RunSpec, root: Path) -> RunRecord | None:
     return run_record.finished(root, spec.run_id)
 
 
-def _prepare(context: RunContext) -> None:
+def _prepare(context: RunContext, *, checked: bool) -> None:
     """Choose the device and refuse what cannot work before anything costs time or money."""
     spec = context.spec
     context.progress("prepare")
@@ -78,11 +80,8 @@ def _prepare(context: RunContext) -> None:
     if disk.remeasure_requested(context.root, spec.run_id):
         disk.share_results(context.root, spec.run_id)
     context.choose_device()
-    if spec.capability:
-        task_loading.check_tasks(spec.capability.tasks, spec.capability.include_path)
-    if context.teacher_endpoint:
-        endpoint_teacher.check_can_teach(spec)
-    preflight.refuse_oversized(spec, context.root)
+    for finding in preflight.refuse([spec], context.root, "quick" if checked else "full"):
+        log.warning("%s", finding.in_words())
 
 
 def _ensure_teacher_run(context: RunContext) -> None:
@@ -102,7 +101,7 @@ def _ensure_teacher_run(context: RunContext) -> None:
         context.progress(f"teacher: {status['stage']}", **progress)
 
     try:
-        run(spec, context.root, report)
+        run(spec, context.root, report, checked=True)
     except RunCancelled:
         context.progress.raise_if_stopped()
         raise

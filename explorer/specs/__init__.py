@@ -33,7 +33,7 @@ from explorer.specs.students import (
     WidthStudent,
     format_count,
 )
-from explorer.specs.sweeps import SweepSpec, demo_sweep, read_run_or_sweep, starter_sweep
+from explorer.specs.sweeps import SweepSpec, demo_sweep, read_run_or_sweep, runs_in, starter_sweep
 
 __all__ = [
     "MAX_SHARE_PER_CUT",
@@ -62,5 +62,6 @@ __all__ = [
     "format_count",
     "outside_torch",
     "read_run_or_sweep",
+    "runs_in",
     "starter_sweep",
 ]

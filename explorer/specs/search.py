@@ -101,6 +101,10 @@ class TuneSpec(Spec):
             latency=None,
         )
 
+    def last_round(self) -> list[RunSpec]:
+        """Every contender's run as the last round would have it, the longest that it can get."""
+        return [self.in_round(run, self.rounds - 1) for run in self.contenders().values()]
+
     def tokens_of_round(self, number: int) -> int:
         """Scored tokens of each run in a round, counted from 0. The last round has them all."""
         assert self.run.distill is not None, "checked by the validator"

@@ -18,6 +18,7 @@ from explorer.specs.runs import (
     outside_torch,
     refuse_without_weights,
 )
+from explorer.specs.search import TuneSpec
 from explorer.specs.students import DepthStudent, Student
 
 
@@ -119,12 +120,28 @@ def read_run_or_sweep(path: Path) -> RunSpec | SweepSpec:
         BadInput: No such file, or no valid spec in it.
     """
     text = read_spec_text(path)
+    kind = SweepSpec if _has_key(text, "students") else RunSpec
+    return kind.from_yaml(text, str(path))
+
+
+def runs_in(path: Path) -> list[RunSpec]:
+    """The runs of a YAML file: of a run, of a sweep, or the longest ones of a tournament.
+
+    Raises:
+        BadInput: No such file, or no valid spec in it.
+    """
+    if _has_key(read_spec_text(path), "variants"):
+        return TuneSpec.read(path).last_round()
+    spec = read_run_or_sweep(path)
+    return spec.runs() if isinstance(spec, SweepSpec) else [spec]
+
+
+def _has_key(text: str, key: str) -> bool:
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError:
-        data = None
-    kind = SweepSpec if isinstance(data, dict) and "students" in data else RunSpec
-    return kind.from_yaml(text, str(path))
+        return False
+    return isinstance(data, dict) and key in data
 
 
 def _largest_first(students: tuple[Student, ...]) -> list[Student]:

@@ -23,34 +23,48 @@ def check_same_vocabulary(teacher: Loaded, student: Loaded) -> int:
     """
     num_tokens = check_same_tokens(teacher.name, teacher.tokenizer, student)
     if int(teacher.model.config.vocab_size) < num_tokens:
-        raise _different(teacher.name, student, _no_row(teacher.name, num_tokens))
+        raise _different(teacher.name, student.name, _no_row(teacher.name, num_tokens))
     return num_tokens
 
 
 def check_same_tokens(name: str, tokenizer: PreTrainedTokenizerBase, student: Loaded) -> int:
     """As `check_same_vocabulary`, for a teacher known only by its name and tokenizer."""
-    teacher_ids, student_ids = tokenizer.get_vocab(), student.tokenizer.get_vocab()
+    num_tokens = check_same_ids(name, tokenizer, student.name, student.tokenizer)
+    if int(student.model.config.vocab_size) < num_tokens:
+        raise _different(name, student.name, _no_row(student.name, num_tokens))
+    return num_tokens
+
+
+def check_same_ids(
+    teacher: str,
+    teacher_tokenizer: PreTrainedTokenizerBase,
+    student: str,
+    student_tokenizer: PreTrainedTokenizerBase,
+) -> int:
+    """Number of the teacher's token ids, each of which the student's tokenizer gives the same text.
+
+    Raises:
+        BadInput: The tokenizers differ.
+    """
+    teacher_ids, student_ids = teacher_tokenizer.get_vocab(), student_tokenizer.get_vocab()
     different = [token for token, i in teacher_ids.items() if student_ids.get(token) != i]
-    num_tokens = max(teacher_ids.values()) + 1
     if different:
         raise _different(
-            name,
+            teacher,
             student,
             f"{len(different):,} of the teacher's {len(teacher_ids):,} tokens, such as "
             f"{different[0]!r}, have another id in the student",
         )
-    if int(student.model.config.vocab_size) < num_tokens:
-        raise _different(name, student, _no_row(student.name, num_tokens))
-    return num_tokens
+    return max(teacher_ids.values()) + 1
 
 
 def _no_row(name: str, num_tokens: int) -> str:
     return f"{name} has too few rows for the {num_tokens:,} tokens"
 
 
-def _different(teacher: str, student: Loaded, why: str) -> BadInput:
+def _different(teacher: str, student: str, why: str) -> BadInput:
     return BadInput(
-        f"{student.name} and its teacher {teacher} have different vocabularies: {why}. Choose a "
+        f"{student} and its teacher {teacher} have different vocabularies: {why}. Choose a "
         "student of the teacher's family, or train it on the teacher's text: "
         "distill.method: text."
     )

@@ -355,8 +355,8 @@ def test_the_cost_of_an_api_is_said_before_the_start(root, open_page, monkeypatc
 
     def output(arguments, what, *, timeout_s):
         asked.append(RunSpec.from_yaml(Path(arguments[1]).read_text()))
-        assert arguments[2:] == ["--dry-run", "--results", str(root)]
-        return "About 1,200 requests with 9,000 tokens: $0.3 to\n$0.4 (own price). Nothing was\n"
+        assert arguments[2:] == ["--dry-run", "--unchecked", "--results", str(root)]
+        return "About 1,200 requests: $0.3 to\n$0.4 (own price). Nothing\nwas evaluated."
 
     monkeypatch.setattr(cli_subprocess, "output", output)
     page = _endpoint_page(root, open_page, "endpoint:http://127.0.0.1:8080/v1/completions#m")

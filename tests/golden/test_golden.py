@@ -24,6 +24,7 @@ COMMANDS = [
     "sweep",
     "tune",
     "demo",
+    "check",
     "ls",
     "show",
     "compare",

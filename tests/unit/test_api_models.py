@@ -21,12 +21,20 @@ from explorer.evaluate.backends import api_lm
 from explorer.latency.runtimes import endpoint_client
 from explorer.latency.runtimes.endpoint_client import RequestFailed
 from explorer.models import endpoint, loading
+from explorer.pipeline import endpoint_check
 from explorer.records import Usage
 from explorer.specs import ApiSpec, CapabilitySpec, RunSpec
 from explorer.store import disk, frames
 from explorer.store.progress import Progress
 from tests.answering_server import THOUGHT, AnsweringServer, fresh
 from tests.openai_server import SECRET, serving
+
+
+@pytest.fixture(autouse=True)
+def only_the_runs_requests(monkeypatch):
+    """The check before a run sends requests of its own, which these tests do not count."""
+    monkeypatch.setattr(endpoint_check, "check_endpoint", lambda spec: None)
+
 
 pytest.importorskip("tenacity", reason="lm-eval's API models: pip install 'lm-eval[api]'")
 
@@ -407,24 +415,28 @@ def test_a_price_limit_without_a_price_says_where_to_write_it(spec, store_root):
 def test_a_dry_run_says_the_money_and_asks_nothing(
     server, spec, store_root, tmp_path, monkeypatch, capsys
 ):
-    """`explorer run spec.yaml --dry-run`, without the key; `explorer show` has what it was."""
+    """`explorer run spec.yaml --dry-run`, which also misses the key; `show` has what it was."""
     host = f"127.0.0.1:{server.server_port}"
     price = {"input_usd_per_mtok": 10.0, "output_usd_per_mtok": 100.0}
     (store_root / "api_prices.yaml").write_text(yaml.safe_dump({f"{host}/tiny": price}))
     asked = spec("write", key_variable="THE_KEY")
     (tmp_path / "api.yaml").write_text(asked.to_yaml())
 
-    def call(*arguments):
+    def call(*arguments, code=0):
         monkeypatch.setattr(sys, "argv", ["explorer", *arguments])
         with pytest.raises(SystemExit) as stopped:
             cli.main()
-        assert stopped.value.code == 0
-        return " ".join(capsys.readouterr().out.split())
+        assert stopped.value.code == code
+        said = capsys.readouterr()
+        return " ".join((said.out if code == 0 else said.out + said.err).split())
 
-    said = call("run", str(tmp_path / "api.yaml"), "--dry-run")
+    said = call("run", str(tmp_path / "api.yaml"), "--dry-run", code=2)
+    assert "About 12 requests" in said
+    assert "the environment variable THE_KEY is not set" in said
+    said = call("run", str(tmp_path / "api.yaml"), "--dry-run", "--unchecked")
 
     assert "About 12 requests" in said
-    assert said.endswith("No request was sent.")
+    assert said.endswith("Nothing was evaluated.")
     assert not server.asked
     monkeypatch.setenv("THE_KEY", SECRET)
     usage = engine.run(asked, store_root).capability.usage

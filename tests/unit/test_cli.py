@@ -367,7 +367,7 @@ def test_a_dry_run_says_what_it_takes_and_starts_nothing(
     explorer, store_root, tmp_path, tiny_run, monkeypatch
 ):
     """Memory, disk, time and cost of each run; where it cannot fit, the refusal."""
-    from explorer.pipeline import preflight
+    from explorer.pipeline import forecast
 
     order = tmp_path / "order.yaml"
     order.write_text(specs.RunSpec.parse(tiny_run).to_yaml())
@@ -377,9 +377,7 @@ def test_a_dry_run_says_what_it_takes_and_starts_nothing(
     assert all(word in out.decode() for word in ("Memory", "Disk", "Time", "Cost", "tiny-"))
     assert list(store_root.iterdir()) == []
 
-    monkeypatch.setattr(
-        preflight, "machine_of", lambda *_: preflight.Machine("cpu", 1000, 10**12, 4)
-    )
+    monkeypatch.setattr(forecast, "machine_of", lambda *_: forecast.Machine("cpu", 1000, 10**12, 4))
     code, _, err = explorer("run", str(order), "--dry-run")
     assert code == 1
     assert "too little" in err
@@ -390,12 +388,12 @@ def test_a_dry_run_of_a_sweep_counts_what_is_measured(capsys, monkeypatch, tmp_p
     """Beside runs that will take time, those that are finished are a number of runs, no basis."""
     from explorer.analysis.planning.run_time import NOTHING_TO_RUN
     from explorer.cli import tables
-    from explorer.pipeline import preflight
+    from explorer.pipeline import forecast
 
     runs = [specs.RunSpec.parse(tiny_run | {"name": name}) for name in ("one", "two", "three")]
-    [told] = preflight.forecasts(runs[:1], tmp_path)
+    [told] = forecast.forecasts(runs[:1], tmp_path)
     over = dataclasses.replace(told, seconds=0.0, seconds_basis=NOTHING_TO_RUN)
-    monkeypatch.setattr(preflight, "forecasts", lambda *_: [told, over, over])
+    monkeypatch.setattr(forecast, "forecasts", lambda *_: [told, over, over])
     tables.print_forecasts(runs, tmp_path)
 
     said = capsys.readouterr().out

@@ -14,7 +14,7 @@ from explorer.latency import peak_memory
 from explorer.latency.runtimes import cuda_peak
 from explorer.models import loading, quantize
 from explorer.models.facts import model_facts
-from explorer.pipeline import preflight
+from explorer.pipeline import forecast
 from explorer.specs import LatencySpec, RunSpec
 from explorer.specs.model_size import ModelSize
 from explorer.store import disk, frames
@@ -183,12 +183,12 @@ def test_the_planned_bytes_are_those_in_memory(tiny_llama, store_root):
     """Of a model with rows as long as a real one's, within a twentieth."""
     name = str(tiny_llama(hidden_size=512))
     spec = RunSpec(teacher=name, torch_bits=8, device="cpu")
-    planned, _ = preflight.model_sizes(spec, store_root)
+    planned, _ = forecast.model_sizes(spec, store_root)
 
     found = model_facts(loading.load(name, bits=8)).weight_bytes
 
     assert run_memory.quantized_bytes(
-        planned, preflight.machine_of(spec, store_root), 8
+        planned, forecast.machine_of(spec, store_root), 8
     ) == pytest.approx(found, rel=0.05)
 
 

@@ -17,7 +17,7 @@ from explorer.errors import BadInput, NoRoom
 from explorer.models.facts import model_without_weights
 from explorer.models.loading import DTYPES, pick_dtype
 from explorer.pages.run import resources
-from explorer.pipeline import environment, preflight, run
+from explorer.pipeline import environment, forecast, preflight, run, spec_checks
 from explorer.specs import DistillSpec, RunSpec, SweepSpec
 from explorer.specs.model_size import ModelSize
 from explorer.store import disk
@@ -156,7 +156,7 @@ def test_sizes_are_read_without_weights(tiny_llama, tmp_path):
         ({"kind": "checkpoint", "model": str(tiny_llama(num_layers=2))}, 2),
         ({"kind": "both", "num_parameters": 30_000}, None),
     ):
-        whole, found = preflight.model_sizes(RunSpec(teacher=teacher, student=student), tmp_path)
+        whole, found = forecast.model_sizes(RunSpec(teacher=teacher, student=student), tmp_path)
         assert layers in (found.num_layers, None)
         assert found.num_parameters < whole.num_parameters
     assert found.num_parameters == pytest.approx(30_000, rel=0.1)
@@ -165,20 +165,19 @@ def test_sizes_are_read_without_weights(tiny_llama, tmp_path):
 def test_a_run_that_cannot_fit_is_refused_before_it_starts(tiny_run, store_root, monkeypatch):
     """And done when its owner insists."""
     spec = RunSpec.parse(tiny_run)
-    small = dataclasses.replace(preflight.machine_of(spec, store_root), memory_bytes=1000)
-    monkeypatch.setattr(preflight, "machine_of", lambda spec, root: small)
+    small = dataclasses.replace(forecast.machine_of(spec, store_root), memory_bytes=1000)
+    monkeypatch.setattr(forecast, "machine_of", lambda spec, root: small)
 
     with pytest.raises(NoRoom, match=r"tiny needs about .* To try anyway: explorer run"):
         run(spec, store_root)
-    monkeypatch.setenv(preflight.INSIST, "1")
+    monkeypatch.setenv(spec_checks.INSIST, "1")
     assert run(spec, store_root).status == "finished"
 
 
 def test_a_forecast_has_memory_time_and_money(tiny_run, store_root):
     """Without an earlier run the time follows the rule, and says so."""
-    (told,) = preflight.forecasts([RunSpec.parse(tiny_run)], store_root)
+    (told,) = forecast.forecasts([RunSpec.parse(tiny_run)], store_root)
 
-    assert told.problem is None
     assert sum(told.memory.values()) > run_memory.LIBRARIES_BYTES["cpu"]
     assert told.seconds > 0
     assert "6 FLOPs per parameter and token" in told.seconds_basis
@@ -187,7 +186,7 @@ def test_a_forecast_has_memory_time_and_money(tiny_run, store_root):
 def test_the_rule_is_proportional_to_tokens_and_size():
     """Six FLOPs per parameter and token of the student, two of the teacher."""
     spec = ordered(max_tokens=1000)
-    seconds = preflight.training_seconds_by_rule(spec, STARTER, TEN, 1e12)
+    seconds = forecast.training_seconds_by_rule(spec, STARTER, TEN, 1e12)
 
     assert seconds == 1000 * (6 * TEN.num_parameters + 2 * STARTER.num_parameters) / 0.5e12
 
@@ -202,12 +201,12 @@ def test_what_several_runs_share_is_counted_once(tiny_llama, store_root):
             "gguf": ["q8_0"],
         }
     )
-    told = preflight.forecasts(sweep.runs(), store_root)
+    told = forecast.forecasts(sweep.runs(), store_root)
     _, large, small, *converted = (forecast.seconds for forecast in told)
 
     spec = sweep.runs()[2]
-    alone = preflight.training_seconds_by_rule(spec, STARTER, TEN, 1e12)
-    shared = preflight.training_seconds_by_rule(spec, STARTER, TEN, 1e12, before=sweep.runs()[:2])
+    alone = forecast.training_seconds_by_rule(spec, STARTER, TEN, 1e12)
+    shared = forecast.training_seconds_by_rule(spec, STARTER, TEN, 1e12, before=sweep.runs()[:2])
     assert alone - shared == pytest.approx(1000 * 2 * STARTER.num_parameters / 0.5e12)
     assert large > small > 0
     assert converted == [None, None, None]
@@ -260,15 +259,15 @@ def test_the_page_refuses_what_the_run_refuses(memory_gb, method, student, tmp_p
     monkeypatch.setattr(environment, "memory_bytes", lambda device: memory)
     monkeypatch.setattr(resources.psutil, "virtual_memory", lambda: SimpleNamespace(total=memory))
     monkeypatch.setattr(resources, "_has_gpu", lambda: False)
-    monkeypatch.setattr(preflight, "model_without_weights", lambda name: pytest.fail("is fetched"))
+    monkeypatch.setattr(forecast, "model_without_weights", lambda name: pytest.fail("is fetched"))
     spec = RunSpec(device="cpu", student=student, distill={"method": method} if student else None)
 
     shown = resources.planned_resources([spec], tmp_path, pd.DataFrame()).refusal
     if shown is None:
-        preflight.refuse_oversized(spec, tmp_path)
+        preflight.refuse([spec], tmp_path, "quick")
     else:
         with pytest.raises(NoRoom, match=re.escape(shown)):
-            preflight.refuse_oversized(spec, tmp_path)
+            preflight.refuse([spec], tmp_path, "quick")
 
 
 def test_a_gpu_that_no_run_has_used_refuses_nothing(tmp_path, monkeypatch):
@@ -290,7 +289,7 @@ def test_the_disk_of_the_working_folder_counts(tmp_path, monkeypatch):
         disk.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free[Path(folder)])
     )
 
-    assert preflight.machine_of(RunSpec(device="cpu"), tmp_path).disk_bytes == 10**12
+    assert forecast.machine_of(RunSpec(device="cpu"), tmp_path).disk_bytes == 10**12
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

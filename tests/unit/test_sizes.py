@@ -17,7 +17,7 @@ from explorer.errors import BadInput
 from explorer.models import families, loading, size_limits, sizes
 from explorer.models.families import shape_of
 from explorer.models.gguf import convert
-from explorer.pipeline import preflight
+from explorer.pipeline import preflight, spec_checks
 from explorer.search import queued
 from explorer.specs import RunSpec, SweepSpec, TuneSpec
 from tests import merging, records, tiny_models
@@ -240,7 +240,7 @@ def test_what_may_be_as_large_as_the_teacher_is_let_through():
 def test_every_way_to_start_refuses_before_anything_is_written(store_root, tmp_path, monkeypatch):
     """A run, a sweep, a dry run, the queue and a tournament: one sentence, an empty store."""
     # --insist sets it for what runs under the command.
-    monkeypatch.setenv(preflight.INSIST, "0")
+    monkeypatch.setenv(spec_checks.INSIST, "0")
     taught = order(200, distill={})
     sweep = SweepSpec.parse({"name": "many", "students": [{"num_layers": 200}]})
     tune = TuneSpec.parse({"run": taught, "variants": [{"distill": {"learning_rate": 1e-5}}]})
@@ -263,7 +263,7 @@ def test_every_way_to_start_refuses_before_anything_is_written(store_root, tmp_p
     for start in (
         lambda: jobs.submit([taught], store_root),
         lambda: queued.submit(tune, store_root),
-        lambda: preflight.refuse_oversized(taught, store_root),
+        lambda: preflight.refuse([taught], store_root),
     ):
         with pytest.raises(BadInput, match="Choose fewer than 30"):
             start()

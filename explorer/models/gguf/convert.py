@@ -82,14 +82,24 @@ def _llama_cpp() -> Any:
         ) from error
 
 
-def _write(loaded: Loaded, kind: str, path: Path) -> None:
-    model = loaded.model
+def architecture_of(name: str, model: PreTrainedModel) -> MODEL_ARCH:
+    """llama.cpp's architecture of a model.
+
+    Raises:
+        BadInput: It cannot be written as GGUF.
+    """
     architecture = ARCHITECTURES.get(type(model).__name__)
     if architecture is None:
         raise BadInput(
-            f"{loaded.name} is a {type(model).__name__}, which cannot be written as GGUF; "
+            f"{name} is a {type(model).__name__}, which cannot be written as GGUF; "
             f"supported are {', '.join(ARCHITECTURES)}."
         )
+    return architecture
+
+
+def _write(loaded: Loaded, kind: str, path: Path) -> None:
+    model = loaded.model
+    architecture = architecture_of(loaded.name, model)
     names = gguf.get_tensor_name_map(architecture, int(model.config.num_hidden_layers))
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[architecture], use_temp_file=True)
     try:

@@ -95,6 +95,8 @@ def _read(path: Path) -> GgufHeader:
     # Pages import this module, and read no GGUF file most of the time.
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
+    if not path.is_file():
+        raise UnknownModel(f"No GGUF file at {path}. Name the path of a .gguf file.")
     try:
         header = read_header(path)
     except (OSError, *UNREADABLE) as error:

@@ -101,10 +101,10 @@ def _dry_run(spec: str, root: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.yaml"
         path.write_text(spec, encoding="utf-8")
-        command = ["run", str(path), "--dry-run", "--results", root]
+        command = ["run", str(path), "--dry-run", "--unchecked", "--results", root]
         output = cli_subprocess.output(command, "The prompts", timeout_s=COST_TIMEOUT_S)
     # The command wraps its lines. What follows, the time on this machine, is in the preview.
-    cost, end, _ = " ".join(output.split()).partition("Nothing was asked.")
+    cost, end, _ = " ".join(output.split()).partition("Nothing was evaluated.")
     return cost + end
 
 

@@ -1,0 +1,376 @@
+"""The single checks of a run before it starts, each about one key of its spec.
+
+A check raises an `ExplorerError`, whose message becomes an error, or yields warnings. It does what
+the stage itself would do first, by the same functions, and nothing that takes the device. Checks
+that are not `full` use only files on this machine and are quick.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import try_to_load_from_cache
+
+from explorer.analysis.planning import run_memory
+from explorer.distill import corpus
+from explorer.errors import BadInput, NoRoom
+from explorer.evaluate import task_scores
+from explorer.latency import timing
+from explorer.latency.load_test import check_endpoint_timing
+from explorer.latency.runtimes import open_runtime
+from explorer.latency.runtimes.llamacpp import load_llama_cpp
+from explorer.models import check, endpoint, quantize, size_limits
+from explorer.models.facts import model_without_weights
+from explorer.models.gguf import convert
+from explorer.models.layers import layer_list
+from explorer.models.loading import load_config, load_tokenizer, locate, pick_device, pick_dtype
+from explorer.pipeline import (
+    corpus_stage,
+    endpoint_check,
+    endpoint_stage,
+    endpoint_teacher,
+    forecast,
+)
+from explorer.specs import MAX_SHARE_PER_CUT, DepthStudent, FreshStudent, RunSpec, outside_torch
+from explorer.students.vocabulary import check_same_ids
+from explorer.tasks import task_loading
+
+INSIST = "EXPLORER_INSIST"
+"""If set to 1, a run starts even if the arithmetic says that it does not fit."""
+
+Look = Callable[[RunSpec, Path], Iterable[str] | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One check: what it looks at, and how."""
+
+    name: str
+    field: str
+    """The key of the spec that its findings are about."""
+    reads: tuple[str, ...]
+    """The fields of the spec that decide its findings; runs that agree in them share these."""
+    look: Look
+    full: bool = False
+    """Whether it reads whole files, takes more than a second or uses the network."""
+    after: tuple[str, ...] = ()
+    """Checks without whose success this one means nothing."""
+
+
+def _teacher(spec: RunSpec, root: Path) -> list[str]:
+    return _model(spec, spec.teacher)
+
+
+def _start(spec: RunSpec, root: Path) -> list[str]:
+    return _model(spec, spec.student.start) if spec.student and spec.student.start else []
+
+
+def _model(spec: RunSpec, name: str) -> list[str]:
+    """What is wrong with a model's files, if it is on this machine."""
+    if name.startswith(endpoint.PREFIX):
+        endpoint.parse_endpoint(name)
+    return check.check_model(
+        name,
+        trust_remote_code=spec.trust_remote_code,
+        block_tokens=spec.distill.block_tokens if spec.distill else None,
+    )
+
+
+def _tokenizers(spec: RunSpec, root: Path) -> None:
+    """Load what a model needs before its weights, from the hub if it has to be."""
+    for name in _torch_models(spec):
+        load_config(name, trust_remote_code=spec.trust_remote_code)
+        tokenizer = load_tokenizer(name, trust_remote_code=spec.trust_remote_code)
+        capability = spec.capability
+        if capability and capability.apply_chat_template and not tokenizer.chat_template:
+            raise BadInput(
+                f"apply_chat_template is on, but {name} has no chat template. Switch it off, or "
+                "use an instruction-tuned model."
+            )
+
+
+def is_here(name: str) -> bool:
+    """Whether a model that torch runs is on this machine; a wrong name is "here", too.
+
+    The starter counts as elsewhere: its sizes are constants, and finding it may fetch it.
+    """
+    if name == "starter":
+        return False
+    source = locate(name)
+    if source.gguf_file or Path(source.path).is_dir():
+        return True
+    return isinstance(try_to_load_from_cache(source.path, "config.json"), str)
+
+
+def _torch_models(spec: RunSpec) -> list[str]:
+    """The models of a run whose weights torch loads."""
+    start = spec.student.start if spec.student else None
+    outside = (endpoint.PREFIX, open_runtime.LLAMA_CPP)
+    return [name for name in (spec.teacher, start) if name and not name.startswith(outside)]
+
+
+def _device(spec: RunSpec, root: Path) -> None:
+    """The device exists, and what is to run on it can."""
+    device = pick_device(spec.device)
+    if spec.gguf or spec.teacher.startswith(open_runtime.LLAMA_CPP):
+        load_llama_cpp()
+        if device.type != "cpu":
+            raise BadInput(
+                f"llama.cpp is measured on the CPU, and this run's device is {device}. Write "
+                "device: cpu, so that the teacher is timed there too."
+            )
+    for bits in (spec.torch_bits, spec.distill.teacher_bits if spec.distill else None):
+        if bits:
+            quantize.check_quantization(bits, device, pick_dtype(spec.dtype, device))
+
+
+def _student(spec: RunSpec, root: Path) -> None:
+    """The student has a possible shape, and the training fits it."""
+    student, distill = spec.student, spec.distill
+    if student is None:
+        return
+    size_limits.check_student(student, spec.teacher, root)
+    start = student.start or spec.teacher
+    if isinstance(student, FreshStudent) and distill and not distill.train_embeddings:
+        raise BadInput(
+            "A fresh student starts with random embeddings, and they would stay random. Write "
+            "distill.train_embeddings: true."
+        )
+    if is_here(start) and student.kind in ("depth", "both"):
+        _, layers = layer_list(
+            model_without_weights(start, trust_remote_code=spec.trust_remote_code)
+        )
+        if isinstance(student, DepthStudent):
+            whose = start if student.start else f"the teacher {start}"
+            size_limits.check_num_layers(student.num_layers, len(layers), whose)
+    whole, planned = _sizes(spec, root)
+    if whole is None or planned is None or distill is None:
+        return
+    if distill.hidden_weight and whole.hidden_size != planned.hidden_size:
+        raise BadInput(
+            f"distill.hidden_weight compares hidden states, but the student's size is "
+            f"{planned.hidden_size} and the teacher's {whole.hidden_size}. Write hidden_weight: "
+            "0, or take a depth student."
+        )
+    if distill.uses_distributions and distill.top_k >= whole.vocab_size > 0:
+        raise BadInput(
+            f"distill.top_k must be below the {whole.vocab_size:,} tokens of the vocabulary, so "
+            f"that something is left for the tail; got {distill.top_k:,}."
+        )
+
+
+def _sizes(spec: RunSpec, root: Path) -> tuple[Any, Any]:
+    """As `forecast.model_sizes`; nothing for models that are not on this machine."""
+    if outside_torch(spec.teacher) and spec.student is None:
+        return None, None
+    names = [name for name in _torch_models(spec) if name != "starter"]
+    if not all(is_here(name) for name in names):
+        return None, None
+    return forecast.model_sizes(spec, root)
+
+
+def _room(spec: RunSpec, root: Path) -> None:
+    """Memory and disk suffice, unless `INSIST` is set."""
+    if os.environ.get(INSIST) == "1":
+        return
+    whole, student = _sizes(spec, root)
+    if whole is None or student is None:
+        return
+    machine = forecast.machine_of(spec, root)
+    if problem := run_memory.refusal(spec, whole, student, machine):
+        raise NoRoom(f"{problem} To try anyway: explorer run --insist, or {INSIST}=1.")
+
+
+def _large_cut(spec: RunSpec, root: Path) -> Iterator[str]:
+    """Warn of a student that loses most of its parameters in one cut."""
+    if spec.student is None or spec.student.kind not in ("depth", "width", "both"):
+        return
+    alone = RunSpec(teacher=spec.student.start or spec.teacher, student=spec.student)
+    start, planned = _sizes(alone, root)
+    if start is None or 1 - planned.num_parameters / start.num_parameters <= MAX_SHARE_PER_CUT:
+        return
+    share = 1 - planned.num_parameters / start.num_parameters
+    yield (
+        f"{spec.student.label()}: this removes {share:.0%} of the parameters at once. Distil a "
+        "larger student first, then cut that one (student.start_from)."
+    )
+
+
+def _timing(spec: RunSpec, root: Path) -> None:
+    """What is to be timed can be."""
+    if spec.latency is None:
+        return
+    if spec.teacher.startswith(endpoint.PREFIX) and spec.student is None:
+        check_endpoint_timing(endpoint.parse_endpoint(spec.teacher), spec.latency)
+        return
+    timing.check_load(spec.latency)
+    for name in _torch_models(spec):
+        if is_here(name):
+            context = getattr(
+                load_config(name, trust_remote_code=spec.trust_remote_code),
+                "max_position_embeddings",
+                None,
+            )
+            timing.check_context(name, context, spec.latency)
+
+
+def _endpoint(spec: RunSpec, root: Path) -> None:
+    """An endpoint can teach or answer what it is to, and its key is set."""
+    if not spec.teacher.startswith(endpoint.PREFIX):
+        return
+    where = endpoint.parse_endpoint(spec.teacher)
+    endpoint_teacher.check_can_teach(spec)
+    if spec.student is None:
+        endpoint.key_for(where, endpoint_teacher.api_settings(spec).key_variable)
+        if spec.capability:
+            endpoint_stage.check_can_answer(spec)
+
+
+def _costs(spec: RunSpec, root: Path) -> None:
+    """The endpoint's tasks can be asked, and cost at most what may be spent."""
+    if spec.teacher.startswith(endpoint.PREFIX) and spec.student is None and spec.capability:
+        endpoint_stage.check_requests(spec, root)
+
+
+def _first_request(spec: RunSpec, root: Path) -> None:
+    """The endpoint answers one small request of each kind."""
+    endpoint_check.check_endpoint(spec)
+
+
+def _tasks_exist(spec: RunSpec, root: Path) -> None:
+    """The tasks are known, and their data is here."""
+    if spec.capability:
+        task_loading.check_tasks(spec.capability.tasks, spec.capability.include_path, quick=True)
+
+
+def _tasks_whole(spec: RunSpec, root: Path) -> None:
+    """The tasks load, with all their documents."""
+    if spec.capability:
+        task_loading.check_tasks(spec.capability.tasks, spec.capability.include_path)
+        tasks = task_loading.load_tasks(spec.capability.tasks, spec.capability.include_path)
+        for name, task in tasks.items():
+            task_scores.check_metadata_fields(task, name)
+
+
+def _corpus_exists(spec: RunSpec, root: Path) -> None:
+    if spec.distill and spec.distill.corpus not in ("starter", "teacher"):
+        path = Path(spec.distill.corpus).expanduser()
+        if path.suffix not in corpus.SUFFIXES or not path.is_file():
+            corpus.read_corpus(spec.distill.corpus)  # says what is wrong
+
+
+def _corpus_whole(spec: RunSpec, root: Path) -> None:
+    """The corpus reads as text and is long enough."""
+    if spec.student is None or spec.distill is None or spec.distill.corpus == "teacher":
+        return
+    text = corpus.read_corpus(spec.distill.corpus)
+    name = spec.student.start if spec.teacher.startswith(endpoint.PREFIX) else spec.teacher
+    assert name is not None, "an endpoint's student has a start"
+    corpus_stage.pack(
+        text, load_tokenizer(name, trust_remote_code=spec.trust_remote_code), spec.distill
+    )
+
+
+def _vocabularies(spec: RunSpec, root: Path) -> None:
+    """Teacher and student have the same tokens, where the method compares their distributions."""
+    student, distill = spec.student, spec.distill
+    if student is None or distill is None or not student.start or not distill.uses_distributions:
+        return
+    teacher = spec.teacher
+    if teacher.startswith(endpoint.PREFIX):
+        api = spec.capability and spec.capability.api
+        if not api or not api.tokenizer:
+            return
+        teacher = api.tokenizer
+    check_same_ids(
+        spec.teacher, load_tokenizer(teacher), student.start, load_tokenizer(student.start)
+    )
+
+
+def _gguf(spec: RunSpec, root: Path) -> None:
+    """The model's family can be written as GGUF."""
+    if spec.gguf:
+        for name in _torch_models(spec)[-1:]:
+            if is_here(name):
+                convert.architecture_of(
+                    name, model_without_weights(name, trust_remote_code=spec.trust_remote_code)
+                )
+
+
+def _store(spec: RunSpec, root: Path) -> None:
+    """The store can be written to."""
+    existing = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise NoRoom(f"No permission to write {existing}. Change it, or choose --results.")
+
+
+_MODEL = ("teacher", "trust_remote_code")
+_CUT = (*_MODEL, "student")
+
+CHECKS = (
+    Check("store", "--results", (), _store),
+    Check("device", "device", ("device", "dtype", "gguf", "torch_bits", "distill"), _device),
+    Check("teacher", "teacher", (*_MODEL, "distill"), _teacher),
+    Check("start", "student", (*_CUT, "distill"), _start),
+    Check("student", "student", (*_CUT, "distill"), _student, after=("teacher", "start")),
+    Check(
+        "room",
+        "distill",
+        (*_CUT, "distill", "device", "dtype", "torch_bits"),
+        _room,
+        after=("device", "student"),
+    ),
+    Check("cut", "student", _CUT, _large_cut, after=("student",)),
+    Check("gguf", "gguf", (*_CUT, "gguf"), _gguf, after=("teacher", "start")),
+    Check("timing", "latency", (*_CUT, "latency"), _timing, after=("teacher", "start")),
+    Check("endpoint", "teacher", (*_CUT, "distill", "capability"), _endpoint, after=("teacher",)),
+    Check("corpus", "distill.corpus", ("distill",), _corpus_exists),
+    Check("tasks", "capability.tasks", ("capability",), _tasks_exist),
+    Check(
+        "tokenizers",
+        "teacher",
+        (*_CUT, "capability"),
+        _tokenizers,
+        full=True,
+        after=("teacher", "start"),
+    ),
+    Check(
+        "documents", "capability.tasks", ("capability",), _tasks_whole, full=True, after=("tasks",)
+    ),
+    Check(
+        "costs",
+        "capability",
+        (*_CUT, "capability"),
+        _costs,
+        full=True,
+        after=("documents", "endpoint"),
+    ),
+    Check(
+        "request",
+        "teacher",
+        (*_CUT, "distill", "capability", "latency"),
+        _first_request,
+        full=True,
+        after=("endpoint", "timing", "costs"),
+    ),
+    Check(
+        "vocabularies",
+        "student",
+        (*_CUT, "distill"),
+        _vocabularies,
+        full=True,
+        after=("tokenizers",),
+    ),
+    # Students of one teacher have its tokens.
+    Check(
+        "text",
+        "distill.corpus",
+        (*_MODEL, "distill"),
+        _corpus_whole,
+        full=True,
+        after=("corpus", "tokenizers"),
+    ),
+)
+"""In the order in which they are reported."""

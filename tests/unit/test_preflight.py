@@ -1,0 +1,183 @@
+"""What is wrong with an order is found before it computes anything, and only once."""
+
+import json
+import shutil
+import sys
+
+import pytest
+
+from explorer import cli, pipeline, specs
+from explorer.errors import BadCorpus, BadInput, UnknownModel
+from explorer.pipeline import preflight
+from explorer.specs import RunSpec, SweepSpec
+from explorer.store import disk
+
+
+def fields(specs, root, level="full"):
+    """Severity and field of each finding."""
+    return [(one.severity, one.field) for one in preflight.findings(specs, root, level)]
+
+
+def messages(changes, tiny_run, root, level="full"):
+    """What is found wrong with the tiny run after these changes, as one text."""
+    data = tiny_run | {
+        key: tiny_run[key] | value if isinstance(value, dict) and tiny_run.get(key) else value
+        for key, value in changes.items()
+    }
+    found = preflight.findings([RunSpec.parse(data)], root, level)
+    return "\n".join(one.in_words() for one in found if one.error)
+
+
+def test_a_good_order_has_no_error(tiny_run, store_root):
+    """Nothing is written, either."""
+    assert messages({}, tiny_run, store_root) == ""
+    assert not list(store_root.iterdir())
+
+
+def test_a_run_that_is_finished_is_not_looked_at(tiny_run, store_root, corpus_file):
+    """A sweep that only needs its table may lack what its runs needed."""
+    spec = RunSpec.parse(tiny_run)
+    pipeline.run(spec, store_root)
+    corpus_file.unlink()
+
+    assert preflight.findings([spec], store_root) == []
+    disk.request_remeasure(store_root, spec.run_id)
+    assert ("error", "distill.corpus") in fields([spec], store_root)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"teacher": "/no/such/folder"}, "(teacher): There is no folder '/no/such/folder'"),
+        ({"teacher": "llamacpp:/no.gguf", "student": None, "distill": None}, "No GGUF file at"),
+        ({"student": {"num_layers": 9}}, "(student): 9 layers requested, but the teacher"),
+        ({"student": {"start_from": "run:none-12345678"}}, "(student): The weights of the run"),
+        (
+            {"student": {"kind": "width", "num_layers": None, "num_attention_heads": 3}},
+            "(student): ",
+        ),
+        ({"student": {"kind": "fresh"}}, "train_embeddings: true"),
+        ({"device": "cuda:9"}, "(device): The spec has device cuda:9"),
+        ({"distill": {"corpus": "/no/corpus.txt"}}, "There is no corpus file /no/corpus.txt"),
+        ({"distill": {"corpus": "text.md"}}, "(distill.corpus): A corpus is"),
+        ({"distill": {"top_k": 320}}, "must be below the 320 tokens"),
+        ({"latency": {"prompt_tokens": 500, "output_tokens": 500}}, "the context of"),
+        ({"latency": {"request_rates": [1.0]}}, "(latency): latency.request_rates"),
+        ({"capability": {"tasks": ["tiny_pairs"], "include_path": "/no/folder"}}, "/no/folder"),
+    ],
+)
+def test_each_kind_of_mistake_is_found_while_typing(changes, says, tiny_run, store_root):
+    """From files on this machine alone; the key of the spec is named."""
+    if (changes.get("student") or {}).get("kind"):
+        tiny_run["student"] = {}
+    if (changes.get("student") or {}).get("num_layers", 1) is None:
+        del changes["student"]["num_layers"]
+    assert says in messages(changes, tiny_run, store_root, "quick")
+
+
+def test_a_folder_without_a_tokenizer_is_found_at_the_start(tiny_run, store_root, tmp_path):
+    """It would be missed after the teacher's weights were loaded."""
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_run["teacher"], copy)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (copy / name).unlink()
+
+    assert "Could not load the tokenizer" in messages({"teacher": str(copy)}, tiny_run, store_root)
+
+
+def test_a_corpus_is_read_at_the_start(tiny_run, store_root, tmp_path):
+    """Whether it is text, and whether there is enough of it."""
+    (tmp_path / "short.txt").write_text("Short.")
+    (tmp_path / "bad.jsonl").write_text('{"text": "good"}\n{"words": "bad"}\n')
+
+    for name, says in (("short.txt", "this run needs at least"), ("bad.jsonl", "line 2")):
+        corpus = {"distill": {"corpus": str(tmp_path / name)}}
+        assert says in messages(corpus, tiny_run, store_root)
+        assert messages(corpus, tiny_run, store_root, "quick") == ""
+
+
+def test_a_task_that_cannot_load_is_found_at_the_start(tiny_run, store_root, tmp_path):
+    """As its data is damaged."""
+    (tmp_path / "broken.jsonl").write_text("{nothing\n")
+    (tmp_path / "broken.yaml").write_text(
+        "task: broken\ndataset_path: json\noutput_type: generate_until\ntest_split: test\n"
+        f"dataset_kwargs:\n  data_files: {{test: {tmp_path / 'broken.jsonl'}}}\n"
+    )
+    capability = {"capability": {"tasks": ["broken"], "include_path": str(tmp_path)}}
+
+    assert "the task broken could not be read" in messages(capability, tiny_run, store_root)
+
+
+def test_what_runs_share_is_said_once(tiny_run, store_root):
+    """A sweep of two students with one missing corpus has one error; a large cut is a warning."""
+    data = {key: tiny_run[key] for key in ("teacher", "distill", "capability", "latency")}
+    data["distill"] |= {"corpus": "/no/corpus.txt"}
+    sweep = SweepSpec.parse(data | {"students": [{"num_layers": 3}, {"num_layers": 1}]})
+
+    found = fields(sweep.runs(), store_root)
+    assert found == [("error", "distill.corpus"), ("warning", "student")]
+    with pytest.raises(BadCorpus, match=r"^There is no corpus file /no/corpus\.txt\.$"):
+        preflight.refuse(sweep.runs(), store_root)
+
+
+def test_several_errors_are_said_together(tiny_run, store_root):
+    """So that nobody has to try once for each."""
+    tiny_run["distill"] |= {"corpus": "/no/corpus.txt"}
+    spec = RunSpec.parse(tiny_run | {"teacher": "/no/teacher"})
+
+    with pytest.raises(UnknownModel, match=r"/no/teacher.*/no/corpus\.txt"):
+        preflight.refuse([spec], store_root)
+
+
+def test_nothing_is_computed_before_the_start_is_refused(tiny_run, store_root):
+    """The teacher of a student whose corpus is missing is not measured, and has no folder."""
+    tiny_run["distill"] |= {"corpus": "/no/corpus.txt"}
+    spec = RunSpec.parse(tiny_run)
+
+    with pytest.raises(BadCorpus):
+        pipeline.run(spec, store_root)
+    assert disk.run_ids(store_root) == [spec.run_id]
+
+
+def test_the_command_prints_the_list(tiny_run, store_root, tmp_path, monkeypatch, capsys):
+    """Of a run, a sweep or a tournament; as JSON for the page; with the exit code of the error."""
+    good = specs.RunSpec.parse(tiny_run)
+    tiny_run["distill"]["corpus"] = "/no/corpus.txt"
+    bad = specs.RunSpec.parse(tiny_run)
+    tune = {"run": bad.model_dump(), "variants": [{"distill": {"learning_rate": 1e-5}}]}
+    orders = {"good": good, "bad": bad, "tune": specs.TuneSpec.parse(tune)}
+    for name, spec in orders.items():
+        (tmp_path / f"{name}.yaml").write_text(spec.to_yaml())
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["explorer", "check", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return stopped.value.code, *capsys.readouterr()
+
+    assert call(str(tmp_path / "good.yaml"))[:2] == (0, "Nothing is wrong with it.\n")
+    for name in ("bad", "tune"):
+        code, out, err = call(str(tmp_path / f"{name}.yaml"))
+        assert (code, err) == (2, "error: There is no corpus file /no/corpus.txt.\n")
+        assert out == "error (distill.corpus): There is no corpus file /no/corpus.txt.\n"
+    code, out, _ = call(str(tmp_path / "bad.yaml"), "--json", "--quick")
+    assert (code, json.loads(out)) == (
+        0,
+        [
+            {
+                "severity": "error",
+                "field": "distill.corpus",
+                "message": "There is no corpus file /no/corpus.txt.",
+            }
+        ],
+    )
+
+
+def test_a_search_is_refused_before_its_first_round(tiny_run, store_root):
+    """A variant that is possible as a spec may still be impossible for this teacher."""
+    tune = specs.TuneSpec.parse(
+        {"run": RunSpec.parse(tiny_run), "variants": [{"student": {"num_layers": 9}}]}
+    )
+
+    with pytest.raises(BadInput, match="Choose fewer than 4"):
+        preflight.refuse(tune.last_round(), store_root)
