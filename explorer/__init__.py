@@ -20,6 +20,7 @@ store/             the results folder
 records/           what a run leaves, versioned
 specs/             what a run is asked
 text_files.py      text files and JSON Lines that people bring: encodings, lines
+yaml_files.py      YAML files that people write, read strictly
 cli_subprocess.py  a command of ours in a process of its own
 child_process.py   processes of ours that end with the one that started them
 paths.py           the folders that we write to

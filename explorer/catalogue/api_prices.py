@@ -12,16 +12,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pydantic
-import yaml
 
-from explorer.catalogue import load
-from explorer.catalogue.prices import Price
+from explorer import yaml_files
+from explorer.catalogue import load, prices
 from explorer.errors import BadInput
 from explorer.models import endpoint
 from explorer.models.endpoint import Endpoint
 from explorer.records import RunRecord, Usage
 from explorer.records.rows import row_dicts
 from explorer.specs import ApiSpec, Spec
+from explorer.yaml_files import Places
 
 OVERRIDES = "api_prices.yaml"
 PACKAGE = "genai-prices"
@@ -43,16 +43,14 @@ class ApiPrice(Spec):
     @pydantic.field_validator("input_usd_per_mtok", "output_usd_per_mtok", mode="before")
     @classmethod
     def _dollars(cls, value: Any) -> Any:
-        """Parse an amount like the price book does, but allow 0."""
-        if value in (0, "0"):
-            return 0.0
-        try:
-            return Price.parse({"usd_per_hour": value}).usd_per_hour
-        except BadInput as error:
+        """Accept an amount of 0 or more."""
+        amount = prices.dollars(value)
+        if amount is None:
             raise ValueError(
                 "must be US dollars per million tokens, 0 or more, as in 0.60; convert other "
                 "currencies first"
-            ) from error
+            )
+        return amount
 
     @property
     def name(self) -> str:
@@ -162,17 +160,16 @@ def read_overrides(path: Path) -> list[ApiPrice]:
     Raises:
         BadInput: The file can't be read, or has an invalid price.
     """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return []
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"Could not read the prices in {path}: {error}") from error
+    document = yaml_files.read(path, "the prices")
+    data = document.data
     if not isinstance(data, dict | None):
         raise BadInput(
             f"{path} should map provider/model to prices, but holds {type(data).__name__}."
         )
-    return [_own(str(name), entry, str(path)) for name, entry in (data or {}).items()]
+    places = document.places
+    return [_own(name, entry, str(path), places) for name, entry in (data or {}).items()]
 
 
 def known_prices(root: Path) -> list[ApiPrice]:
@@ -281,14 +278,15 @@ def usage_message(usage: Usage, price: ApiPrice | None) -> str:
     return f"{counts}: ${price.of(usage):.3g} ({price.in_words()})."
 
 
-def _own(name: str, entry: Any, source: str) -> ApiPrice:
+def _own(name: str, entry: Any, source: str, places: Places) -> ApiPrice:
     provider, _, model = name.partition("/")
     if not model or not isinstance(entry, dict):
         raise BadInput(
-            f"{source}: {name!r} should be provider/model with input_usd_per_mtok and "
-            "output_usd_per_mtok."
+            f"{source}, {places.of([name])}: {name!r} should be provider/model with "
+            "input_usd_per_mtok and output_usd_per_mtok."
         )
     return ApiPrice.parse(
         {"note": "your own price", **entry, "provider": provider, "model": model},
         f"{source}: the price of {name}",
+        places.within(name),
     )

@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 import pydantic
-import yaml
 
+from explorer import yaml_files
 from explorer.errors import BadInput
 from explorer.records.rows import row_dicts
 from explorer.specs import Spec
@@ -48,21 +48,13 @@ class Price(Spec):
     @pydantic.field_validator("usd_per_hour", mode="before")
     @classmethod
     def _dollars(cls, value: Any) -> float:
-        """Accept a number, or a number as text with an optional dollar sign or USD."""
-        if isinstance(value, str):
-            text = re.sub(r"^\s*(US)?\$|\s*(USD|usd)?\s*$", "", value).strip()
-            try:
-                value = float(text)
-            except ValueError as error:
-                raise ValueError(_expected()) from error
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-            or value <= 0
-        ):
-            raise ValueError(_expected())
-        return float(value)
+        """Accept an amount above 0."""
+        amount = dollars(value)
+        if not amount:
+            raise ValueError(
+                "must be US dollars per hour above 0, as in 0.05; convert other currencies first"
+            )
+        return amount
 
     def in_words(self) -> str:
         """The price's provider, date and note, in one line."""
@@ -71,8 +63,19 @@ class Price(Spec):
         return ", ".join(part for part in (offer, when, self.note) if part)
 
 
-def _expected() -> str:
-    return "must be US dollars per hour above 0, as in 0.05; convert other currencies first"
+def dollars(value: Any) -> float | None:
+    """The amount that a person wrote: a number, or one as text with a dollar sign or USD.
+
+    None if it is anything else, such as another currency, or below 0.
+    """
+    if isinstance(value, str):
+        text = re.sub(r"^\s*(US)?\$|\s*(USD|usd)?\s*$", "", value).strip()
+        if not re.fullmatch(r"[0-9]+\.?[0-9]*(e-?[0-9]+)?|\.[0-9]+", text, re.IGNORECASE):
+            return None
+        value = float(text)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        return None
+    return float(value) if math.isfinite(value) else None
 
 
 def price_book() -> pd.DataFrame:
@@ -106,12 +109,10 @@ def read_overrides(path: Path) -> dict[str, Price]:
     Raises:
         BadInput: The file can't be read, or has an invalid price.
     """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"Could not read the prices in {path}: {error}") from error
+    document = yaml_files.read(path, "the prices")
+    data = document.data
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -119,9 +120,10 @@ def read_overrides(path: Path) -> dict[str, Price]:
             f"{path} should map device names to prices, but holds {type(data).__name__}."
         )
     return {
-        str(name): Price.parse(
+        name: Price.parse(
             entry if isinstance(entry, dict) else {"usd_per_hour": entry},
             f"{path}: the price of {name}",
+            document.places.within(name),
         )
         for name, entry in data.items()
     }
@@ -144,7 +146,7 @@ def write_override(path: Path, device_name: str, price: Price | None) -> None:
         name: price.model_dump(exclude_defaults=True) | {"provider": price.provider}
         for name, price in prices.items()
     }
-    atomic.write_text(path, yaml.safe_dump(data, sort_keys=True, allow_unicode=True))
+    atomic.write_text(path, yaml_files.dump(dict(sorted(data.items()))))
 
 
 def prices_for(runs: pd.DataFrame, root: Path) -> dict[str, Price]:

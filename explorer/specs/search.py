@@ -8,8 +8,9 @@ from typing import Any, Self
 import pydantic
 from pydantic import Field
 
+from explorer import yaml_files
 from explorer.errors import BadInput
-from explorer.specs.base import Spec, read_spec_text
+from explorer.specs.base import Spec
 from explorer.specs.runs import RunSpec
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,76}$"
@@ -121,7 +122,7 @@ class TuneSpec(Spec):
         Raises:
             BadInput: No such file, or no valid tournament in it.
         """
-        return cls.from_yaml(read_spec_text(path), str(path))
+        return cls.from_document(yaml_files.read(path, "the spec"), str(path))
 
 
 def _merged(run: RunSpec, changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

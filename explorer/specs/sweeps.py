@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import pydantic
-import yaml
 from pydantic import Field
 
-from explorer.specs.base import Added, Bits, read_spec_text
+from explorer import yaml_files
+from explorer.specs.base import Added, Bits
 from explorer.specs.distill import DistillSpec
 from explorer.specs.evaluation import CapabilitySpec, LatencySpec
 from explorer.specs.runs import (
@@ -20,6 +20,7 @@ from explorer.specs.runs import (
 )
 from explorer.specs.search import TuneSpec
 from explorer.specs.students import DepthStudent, Student
+from explorer.yaml_files import Document
 
 
 class SweepSpec(CommonSpec):
@@ -119,9 +120,9 @@ def read_run_or_sweep(path: Path) -> RunSpec | SweepSpec:
     Raises:
         BadInput: No such file, or no valid spec in it.
     """
-    text = read_spec_text(path)
-    kind = SweepSpec if _has_key(text, "students") else RunSpec
-    return kind.from_yaml(text, str(path))
+    document = yaml_files.read(path, "the spec")
+    kind = SweepSpec if _has_key(document, "students") else RunSpec
+    return kind.from_document(document, str(path))
 
 
 def runs_in(path: Path) -> list[RunSpec]:
@@ -130,18 +131,14 @@ def runs_in(path: Path) -> list[RunSpec]:
     Raises:
         BadInput: No such file, or no valid spec in it.
     """
-    if _has_key(read_spec_text(path), "variants"):
+    if _has_key(yaml_files.read(path, "the spec"), "variants"):
         return TuneSpec.read(path).last_round()
     spec = read_run_or_sweep(path)
     return spec.runs() if isinstance(spec, SweepSpec) else [spec]
 
 
-def _has_key(text: str, key: str) -> bool:
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return False
-    return isinstance(data, dict) and key in data
+def _has_key(document: Document, key: str) -> bool:
+    return isinstance(document.data, dict) and key in document.data
 
 
 def _largest_first(students: tuple[Student, ...]) -> list[Student]:

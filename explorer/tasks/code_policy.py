@@ -27,7 +27,7 @@ import jinja2.nodes
 import yaml
 
 import explorer
-from explorer import paths
+from explorer import paths, yaml_files
 from explorer.errors import BadInput
 from explorer.tasks import user_config
 
@@ -223,6 +223,8 @@ def refuse_code(source: Path, *, known_metrics: Collection[str] | None = None) -
             if not foreign and not may_import(module):
                 raise code_refusal(what, path, module)
     for path in foreign:
+        # lm-eval would take the last of two values without a word.
+        yaml_files.refuse_twins(path.read_bytes(), str(path))
         config = files[path].config
         for what in _values(config):
             raise code_refusal(what, path, path)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pydantic
 
-from explorer import paths
+from explorer import paths, yaml_files
 from explorer.errors import BadInput
 from explorer.specs.base import Spec
 
@@ -50,15 +50,11 @@ def read_config() -> UserConfig:
             f"The configuration {path} lies in the store, where others may write to it. Move it "
             "elsewhere, and set EXPLORER_CONFIG to its path."
         )
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"Could not read the configuration {path}: {error}.") from error
+    document = yaml_files.read(path, "the configuration")
     # A file with only comments is an empty configuration.
-    lines = (line.strip() for line in text.splitlines())
-    if all(not line or line.startswith("#") for line in lines):
+    if document.data is None:
         return UserConfig()
-    return UserConfig.from_yaml(text, f"The configuration {path}")
+    return UserConfig.from_document(document, f"The configuration {path}")
 
 
 def task_folders() -> dict[str, Path]:

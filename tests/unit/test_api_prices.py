@@ -103,3 +103,31 @@ def test_a_file_that_holds_no_prices_is_named(tmp_path, text):
 
     with pytest.raises(BadInput, match=r"api_prices\.yaml"):
         api_prices.read_overrides(path)
+
+
+@pytest.mark.parametrize("zero", ["0", '"0"', '"0.00"', "$0", "0.0 USD", ".0"])
+def test_a_price_of_zero_and_a_day_are_read_however_they_are_written(tmp_path, zero):
+    """As text or number, the day without quotes."""
+    path = tmp_path / api_prices.OVERRIDES
+    path.write_text(
+        f"a/b: {{input_usd_per_mtok: {zero}, output_usd_per_mtok: 1, date_seen: 2026-11-24}}\n",
+        encoding="utf-8",
+    )
+
+    (one,) = api_prices.read_overrides(path)
+
+    assert (one.input_usd_per_mtok, one.date_seen) == (0.0, "2026-11-24")
+
+
+def test_a_price_that_is_no_number_is_named_with_its_line(tmp_path):
+    """Also one of another currency, and an offer that is there twice."""
+    path = tmp_path / api_prices.OVERRIDES
+    for price in ("1,50", "1_0", "inf", "no", "[1]", "٣"):
+        path.write_text(
+            f"a/b:\n  input_usd_per_mtok: 1\n  output_usd_per_mtok: {price}\n", encoding="utf-8"
+        )
+        with pytest.raises(BadInput, match="line 3, column 24: output_usd_per_mtok must be US"):
+            api_prices.read_overrides(path)
+    path.write_text("a/b: {}\na/b: {}\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="line 2, column 1: expected each key once"):
+        api_prices.read_overrides(path)

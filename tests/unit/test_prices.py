@@ -115,9 +115,9 @@ def test_a_bare_number_in_the_file_is_a_price(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("box: -1", "the price of box: usd_per_hour must be US dollars"),
+        ("box: -1", "the price of box, line 1, column 6: usd_per_hour must be US dollars"),
         ("[1, 2]", "should map device names to prices"),
-        ("a: [", "Could not read the prices"),
+        ("a: [", "line 2, column 1: expected YAML"),
         ("box: {usd: 3}", "unknown key usd"),
     ],
 )

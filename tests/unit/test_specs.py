@@ -13,10 +13,13 @@ from explorer.specs.base import Added
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        ({"kd_weight": 1}, r"unknown key kd_weight; known here: teacher, distill"),
+        (
+            {"kd_weight": 1},
+            r"unknown key kd_weight; did you mean distill\.kd_weight\? Known here: teacher",
+        ),
         (
             {"latency": {"promt_tokens": 3}},
-            r"unknown key latency\.promt_tokens; known here: prompt",
+            r"unknown key latency\.promt_tokens; did you mean latency\.prompt_tokens\?",
         ),
         ({"student": {"num_layers": 0}}, r"student\.num_layers should be greater than 0, got 0"),
         (
@@ -139,7 +142,10 @@ def test_students_of_all_kinds_survive_yaml():
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("a: [", "is not YAML"), ("just words", "should be a mapping of keys, got str")],
+    [
+        ("a: [", "line 2, column 1: expected YAML"),
+        ("just words", "should be a mapping of keys, got str"),
+    ],
 )
 def test_a_file_that_is_no_spec_says_so(tmp_path, text, says):
     """Broken YAML and other content are two sentences, not two tracebacks."""

@@ -283,11 +283,11 @@ def test_one_listed_file_allows_nothing_beside_it(folder, allow_code):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("allowed_task_cod: []\n", "unknown key allowed_task_cod; known here: task_folders, all"),
+        ("allowed_task_cod: []\n", "unknown key allowed_task_cod; did you mean allowed_task_code"),
         ("allowed_task_code: [tasks]\n", "absolute paths, or paths that start with ~; 'tasks'"),
         ("allowed_task_code: /tasks\n", "allowed_task_code should be"),
         ("- x\n", "should be a mapping"),
-        ("a: [\n", "is not YAML"),
+        ("a: [\n", "expected YAML"),
     ],
 )
 def test_a_broken_configuration_allows_nothing(folder, allow_code, text, says):
