@@ -255,22 +255,19 @@ def _tasks_whole(spec: RunSpec, root: Path) -> None:
 
 
 def _corpus_exists(spec: RunSpec, root: Path) -> None:
-    if spec.distill and spec.distill.corpus not in ("starter", "teacher"):
-        path = Path(spec.distill.corpus).expanduser()
-        if path.suffix not in corpus.SUFFIXES or not path.is_file():
-            corpus.read_corpus(spec.distill.corpus)  # says what is wrong
+    """The corpus exists, and its first documents are text."""
+    if spec.distill and spec.distill.corpus != "teacher":
+        corpus.check_corpus(spec.distill.corpus)
 
 
 def _corpus_whole(spec: RunSpec, root: Path) -> None:
-    """The corpus reads as text and is long enough."""
-    if spec.student is None or spec.distill is None or spec.distill.corpus == "teacher":
+    """The corpus reads as text, as far as the budget reaches, and is long enough."""
+    if spec.student is None or spec.distill is None:
         return
-    text = corpus.read_corpus(spec.distill.corpus)
     name = spec.student.start if spec.teacher.startswith(endpoint.PREFIX) else spec.teacher
     assert name is not None, "an endpoint's student has a start"
-    corpus_stage.pack(
-        text, load_tokenizer(name, trust_remote_code=spec.trust_remote_code), spec.distill
-    )
+    tokenizer = load_tokenizer(name, trust_remote_code=spec.trust_remote_code)
+    corpus_stage.check_text(spec.distill, tokenizer)
 
 
 def _vocabularies(spec: RunSpec, root: Path) -> None:
