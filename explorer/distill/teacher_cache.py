@@ -5,11 +5,11 @@ bucket for all other tokens. Blocks are computed when a run first needs them, so
 for a small part and a larger one adds to it. The folder's key is a hash of what decides the
 numbers: teacher, tokenizer, corpus, block length, k and temperature.
 
-    results/.work/targets/<key>/  meta.json  index.json  shard-00000.bin ...
+    results/.work/targets/<key>/  meta.json  index.jsonl  shard-00000.bin ...
 
-A shard is written whole, with its checksum in the index, and read through a memory map: a corpus
-may be larger than memory, and a killed pass loses half a minute at most. `packed_topk` says how a
-position is stored.
+A shard is written whole, then its line is appended to the index, with its checksum. It is read
+through a memory map: a corpus may be larger than memory, and a killed pass loses half a minute at
+most. `packed_topk` says how a position is stored.
 
     explorer targets ls
 """
@@ -21,7 +21,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,10 @@ from explorer.store.atomic import write_text
 # and bucket (no bucket where all tokens are kept), V vocabulary, R bytes of a position's row.
 
 FORMAT = 2
+INDEX = "index.jsonl"
+"""One line a shard, in the order of writing."""
+OLD_INDEX = "index.json"
+"""All shards of a folder that an older version wrote; read, and no longer written."""
 BATCH_BLOCKS = 4
 SHARD_BYTES = 32 * 2**20
 SHARD_EVERY_S = 30.0
@@ -119,7 +123,8 @@ class TeacherCache:
         meta = self.folder / "meta.json"
         if not meta.exists():
             self.folder.mkdir(exist_ok=True)
-            write_text(self.folder / "index.json", json.dumps({"shards": []}))
+            for name in (INDEX, OLD_INDEX):  # of a removal that was killed
+                (self.folder / name).unlink(missing_ok=True)
             write_text(
                 meta, json.dumps({"identity": self.identity, "about": self._about}, indent=1)
             )
@@ -135,18 +140,32 @@ class TeacherCache:
 
     def _load(self) -> None:
         """Read the index: which shard holds which block."""
-        self._shards: list[dict[str, Any]] = read_json(self.folder / "index.json")["shards"]
-        self._where = {
-            block: (shard["name"], place)
-            for shard in self._shards
-            for place, block in enumerate(shard["blocks"])
-        }
-        self._maps: dict[str, PackedRows] = {}
+        num_blocks = len(self.blocks_NT)
+        self._shards: list[dict[str, Any]] = []
+        # Of each block: its shard, -1 for none, its place in it, and two measurements.
+        self._shard_N = np.full(num_blocks, -1, np.int32)
+        self._place_N = np.zeros(num_blocks, np.int32)
+        self._mass_N, self._lost_N = np.full((2, num_blocks), np.nan)
+        self._index_bytes = 0
+        for shard, num_bytes in iterate_index(self.folder):
+            self._add(shard)
+            self._index_bytes = num_bytes
+
+    def _add(self, shard: dict[str, Any]) -> None:
+        blocks = np.array(shard["blocks"], np.int64)
+        self._shard_N[blocks] = len(self._shards)
+        self._place_N[blocks] = np.arange(len(blocks))
+        self._mass_N[blocks] = shard["mass"]
+        self._lost_N[blocks] = np.array(shard["truncation_kl"], float)  # None becomes nan
+        by_block = ("blocks", "mass", "truncation_kl")
+        about = {name: value for name, value in shard.items() if name not in by_block}
+        self._shards.append(about | {"num_blocks": len(blocks)})
 
     @property
     def done(self) -> list[int]:
         """Numbers of the blocks that have targets."""
-        return sorted(self._where)
+        numbers: list[int] = np.flatnonzero(self._shard_N >= 0).tolist()
+        return numbers
 
     @cpu_tuning.tuned()
     def fill(
@@ -170,8 +189,8 @@ class TeacherCache:
         """
         with self._lock:
             self._load()
-            self._drop_damaged(set(wanted))
-            missing = [number for number in dict.fromkeys(wanted) if number not in self._where]
+            self._drop_damaged(wanted)
+            missing = [number for number in dict.fromkeys(wanted) if self._shard_N[number] < 0]
             if not missing:
                 return
             score = load_teacher()
@@ -231,29 +250,46 @@ class TeacherCache:
         unknown = [part.answer.num_unknown for part in parts]
         if None not in unknown:
             shard["num_unknown"] = sum(filter(None, unknown))
-        self._save_index([*self._shards, shard])
+        self._append_to_index(shard)
 
-    def _save_index(self, shards: list[dict[str, Any]]) -> None:
-        write_text(self.folder / "index.json", json.dumps({"shards": shards}))
-        self._load()
+    def _append_to_index(self, shard: dict[str, Any]) -> None:
+        line = json.dumps(shard).encode() + b"\n"
+        path = self.folder / INDEX
+        try:
+            with path.open("r+b" if path.exists() else "xb") as file:
+                # Over the half line that a kill or a full disk may have left.
+                file.seek(self._index_bytes)
+                file.truncate()
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise NoRoom(
+                f"Could not write {path}: {error.strerror or error}. Free some space and resume."
+            ) from error
+        self._index_bytes += len(line)
+        self._add(shard)
 
-    def _drop_damaged(self, wanted: set[int]) -> None:
+    def _drop_damaged(self, wanted: list[int]) -> None:
         """Remove shards from the index if their file is not what was written."""
-        sound = []
-        for shard in self._shards:
-            needed = not wanted.isdisjoint(shard["blocks"])
-            why = shard_damage(self.folder / shard["name"], shard) if needed else ""
+        damaged = set()
+        for place in sorted(set(self._shard_N[wanted].tolist()) - {-1}):
+            shard = self._shards[place]
+            why = shard_damage(self.folder / shard["name"], shard)
             if why:
+                damaged.add(shard["name"])
                 log.warning(
                     "%s %s; its %d blocks will be computed again.",
                     self.folder / shard["name"],
                     why,
-                    len(shard["blocks"]),
+                    shard["num_blocks"],
                 )
-            else:
-                sound.append(shard)
-        if len(sound) < len(self._shards):
-            self._save_index(sound)
+        if damaged:
+            shards = (shard for shard, _ in iterate_index(self.folder))
+            sound = [json.dumps(shard) + "\n" for shard in shards if shard["name"] not in damaged]
+            write_text(self.folder / INDEX, "".join(sound))
+            (self.folder / OLD_INDEX).unlink(missing_ok=True)
+            self._load()
 
     def batch(self, numbers: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Token ids [B, T], kept ids [B, T, K], log-probabilities [B, T, E]; as `events` takes."""
@@ -262,33 +298,26 @@ class TeacherCache:
         return self.blocks_NT[numbers], torch.from_numpy(ids_BTK), torch.from_numpy(log_p_BTE)
 
     def _block(self, number: int) -> PackedRows:
-        name, place = self._where[number]
-        if name not in self._maps:
-            shape = (-1, self.blocks_NT.shape[1], self.row.num_bytes)
-            self._maps[name] = np.memmap(self.folder / name, np.uint8, "r").reshape(shape)
-        block_TR: PackedRows = self._maps[name][place]
+        shard = self._shards[self._shard_N[number]]
+        shape = (-1, self.blocks_NT.shape[1], self.row.num_bytes)
+        # Mapped anew each time: a map that stays would count as the run's memory, page by page.
+        rows_NTR = np.memmap(self.folder / shard["name"], np.uint8, "r").reshape(shape)
+        block_TR: PackedRows = np.array(rows_NTR[self._place_N[number]])
         return block_TR
 
     def facts(self, numbers: list[int]) -> TargetsFacts:
         """What a record says about the targets; mass and truncation are of these blocks."""
-        measured = {
-            block: (mass, lost)
-            for shard in self._shards
-            for block, mass, lost in zip(
-                shard["blocks"], shard["mass"], shard["truncation_kl"], strict=True
-            )
-        }
-        mass, lost = zip(*(measured[number] for number in numbers), strict=True)
+        mass, lost = self._mass_N[numbers], self._lost_N[numbers]
         unknown = [shard["num_unknown"] for shard in self._shards if "num_unknown" in shard]
         return TargetsFacts(
             key=self.key,
             top_k=self.top_k,
-            num_positions=len(self._where) * self.blocks_NT.shape[1],
+            num_positions=int((self._shard_N >= 0).sum()) * self.blocks_NT.shape[1],
             bytes_per_token=float(self.row.num_bytes),
             mean_mass=float(np.mean(mass)),
             seconds=sum(shard["seconds"] for shard in self._shards),
             id_bits=self.row.id_bits,
-            truncation_kl=None if None in lost else float(np.mean(lost)),
+            truncation_kl=None if np.isnan(lost).any() else float(np.mean(lost)),
             num_unknown=sum(unknown) if unknown else None,
         )
 
@@ -354,6 +383,29 @@ def _truncation_kl(log_p_TV: Tensor, log_p_TE: Tensor, num_hidden: int) -> Tenso
     return lost_T
 
 
+def iterate_index(folder: Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """Each shard of a folder of targets, and the bytes of the index up to its end.
+
+    Half a line at the end, which a killed pass leaves, is no shard.
+
+    Raises:
+        DamagedStore: The index cannot be read; the message says what to do.
+    """
+    num_bytes, names = 0, set()
+    with contextlib.suppress(FileNotFoundError), (folder / INDEX).open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            num_bytes += len(line)
+            shard = _parsed(folder / INDEX, line.decode("utf-8", errors="replace"))
+            names.add(shard["name"])
+            yield shard, num_bytes
+    if (folder / OLD_INDEX).exists():
+        for shard in read_json(folder / OLD_INDEX)["shards"]:
+            if shard["name"] not in names:
+                yield shard, num_bytes
+
+
 def shard_damage(path: Path, shard: dict[str, Any]) -> str:
     """What is wrong with a shard's file; empty if it is what was written."""
     if not path.exists():
@@ -373,11 +425,23 @@ def read_json(path: Path) -> dict[str, Any]:
         DamagedStore: It cannot be read; the message says what to do.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from error
+    return _parsed(path, text)
+
+
+def _parsed(path: Path, text: str) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
         assert isinstance(data, dict), "we wrote an object"
-    except (OSError, ValueError, AssertionError) as error:
-        raise DamagedStore(
-            f"{path} cannot be read: {error}. Remove its folder (explorer targets rm "
-            f"{path.parent.name}); the next run then repeats the teacher's pass."
-        ) from error
+    except (ValueError, AssertionError) as error:
+        raise _unreadable(path, error) from error
     return data
+
+
+def _unreadable(path: Path, error: Exception) -> DamagedStore:
+    return DamagedStore(
+        f"{path} cannot be read: {error}. Remove its folder (explorer targets rm "
+        f"{path.parent.name}); the next run then repeats the teacher's pass."
+    )

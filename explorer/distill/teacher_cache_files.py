@@ -9,7 +9,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from explorer.distill.packed_topk import PackedTopK
-from explorer.distill.teacher_cache import read_json, shard_damage
+from explorer.distill.teacher_cache import iterate_index, read_json, shard_damage
 from explorer.errors import BadInput, DamagedStore, JobError
 from explorer.store import disk
 
@@ -26,10 +26,11 @@ def list_caches(root: Path) -> list[dict[str, Any]]:
 
 def _contents(folder: Path) -> dict[str, Any]:
     try:
-        meta, index = read_json(folder / "meta.json"), read_json(folder / "index.json")
+        meta = read_json(folder / "meta.json")
+        shards = [shard for shard, _ in iterate_index(folder)]
     except DamagedStore:
         return {"problem": "written by an older version, or damaged: no run reads it"}
-    identity, shards = meta["identity"], index["shards"]
+    identity = meta["identity"]
     row = PackedTopK(min(identity["top_k"], identity["vocab_size"]), identity["vocab_size"])
     lost = [value for shard in shards for value in shard["truncation_kl"] if value is not None]
     unknown = [shard["num_unknown"] for shard in shards if "num_unknown" in shard]
@@ -70,7 +71,7 @@ def resolve_key(root: Path, text: str) -> str:
 def damaged_shards(root: Path, key: str) -> list[str]:
     """One sentence for each damaged shard of a folder."""
     folder = folder_of(root, key)
-    shards = read_json(folder / "index.json")["shards"]
+    shards = (shard for shard, _ in iterate_index(folder))
     damage = ((shard["name"], shard_damage(folder / shard["name"], shard)) for shard in shards)
     return [f"{name} {why}." for name, why in damage if why]
 

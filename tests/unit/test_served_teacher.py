@@ -201,7 +201,7 @@ def rows_of(root, record):
     folder = root / ".work" / "targets" / facts.key
     identity = json.loads((folder / "meta.json").read_text())["identity"]
     row, found = PackedTopK(facts.top_k, identity["vocab_size"]), {}
-    for shard in json.loads((folder / "index.json").read_text())["shards"]:
+    for shard in map(json.loads, (folder / "index.jsonl").read_text().split("\n")[:-1]):
         rows = np.fromfile(folder / shard["name"], np.uint8).reshape(-1, 16, row.num_bytes)
         ids, log_p = map(torch.from_numpy, row.unpack(rows))
         found |= {n: (ids[i], log_p[i].float()) for i, n in enumerate(shard["blocks"])}

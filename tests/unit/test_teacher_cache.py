@@ -1,5 +1,6 @@
 """The teacher's cached distributions."""
 
+import json
 import os
 import re
 
@@ -136,6 +137,81 @@ def test_a_killed_pass_keeps_its_shards(tmp_path, teacher, blocks, monkeypatch):
     assert again.done == list(range(8))
     assert _fill(again, teacher, list(range(12)))[-1][1] == 4 * 16
     assert len(list(again.folder.glob("shard-*.bin"))) == 3
+
+
+def test_the_index_grows_by_its_new_shards(tmp_path, teacher, blocks):
+    """What is written already stays where it is, whatever a killed pass left behind it."""
+    targets = _open(tmp_path, blocks)
+    path = targets.folder / "index.jsonl"
+    _fill(targets, teacher, [0, 1])
+    first, file_id = path.read_bytes(), path.stat().st_ino
+    assert first.count(b"\n") == 1
+    with path.open("ab") as file:
+        file.write(b'{"name": "shard-00001.bin", "blo')
+
+    again = _open(tmp_path, blocks)
+    assert again.done == [0, 1]
+    _fill(again, teacher, [5])
+    _fill(targets, teacher, [6])
+
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert (lines[0], len(lines), path.stat().st_ino) == (first, 3, file_id)
+    assert _open(tmp_path, blocks).done == targets.done == [0, 1, 5, 6]
+
+
+def test_targets_with_the_index_of_older_versions_are_used_and_added_to(tmp_path, teacher, blocks):
+    """One JSON object with all shards: nothing is computed again, and a damaged shard goes."""
+    targets = _open(tmp_path, blocks)
+    _fill(targets, teacher, [0, 1])
+    _fill(targets, teacher, [2])
+    before = [part.clone() for part in targets.batch([0, 2])]
+    path, old = targets.folder / "index.jsonl", targets.folder / "index.json"
+    shards = [json.loads(line) for line in path.read_text().splitlines()]
+    old.write_text(json.dumps({"shards": shards}))
+    path.unlink()
+
+    again = _open(tmp_path, blocks)
+    assert _fill(again, teacher, [0, 1, 2, 3])[-1][1] == 16
+    for ours, theirs in zip(again.batch([0, 2]), before, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    assert list_caches(targets.folder.parent)[0]["num_blocks"] == 4
+    facts = again.facts([0, 3])
+    assert facts.num_positions == 4 * 16
+
+    (targets.folder / "shard-00000.bin").unlink()
+    assert damaged_shards(targets.folder.parent, targets.key) == ["shard-00000.bin is missing."]
+    _fill(again, teacher, [0])
+    assert not old.exists()
+    assert _open(tmp_path, blocks).done == [0, 2, 3]
+
+
+def test_a_pass_killed_at_any_moment_goes_on(tmp_path, teacher, blocks):
+    """No block is lost that the index names, and what follows is whole."""
+
+    def fill(kill):
+        kill.armed = False
+        targets = _open(tmp_path / str(kill.moment), blocks)
+        _fill(targets, teacher, [0])
+        kill.armed = True
+        _fill(targets, teacher, [1])
+
+    kills = 0
+    for kill in killing.moments(fill):
+        kills += 1
+        again = _open(tmp_path / str(kill.moment), blocks)
+        _fill(again, teacher, [0, 1, 2])
+        assert _open(tmp_path / str(kill.moment), blocks).done == [0, 1, 2]
+        assert damaged_shards(again.folder.parent, again.key) == []
+    assert kills > 2
+
+
+def test_an_index_that_is_no_json_is_refused(tmp_path, teacher, blocks):
+    """With what to do."""
+    targets = _open(tmp_path, blocks)
+    (targets.folder / "index.jsonl").write_text("[]\n")
+
+    with pytest.raises(DamagedStore, match="explorer targets rm"):
+        _open(tmp_path, blocks)
 
 
 def test_the_facts_say_what_truncation_costs(tmp_path, teacher, blocks):
