@@ -90,7 +90,7 @@ def _keeps(run: pd.Series, runs: pd.DataFrame) -> str:
     """`keeps 83 % [79, 87] of the teacher's capability at 0.52 times its latency ...`."""
     share = numbers.percent(run["retention"], run["retention_low"], run["retention_high"], digits=2)
     several = runs.loc[runs["role"] == "student", "teacher"].nunique() > 1
-    owner = f"{run['teacher']}'s" if several else "the teacher's"
+    owner = f"{_teacher_name(run, runs)}'s" if several else "the teacher's"
     ratios = [
         f"{numbers.significant(ratio, 2)} times its {quantity}"
         for ratio, quantity in (
@@ -101,6 +101,12 @@ def _keeps(run: pd.Series, runs: pd.DataFrame) -> str:
     ]
     at = f" at {' and '.join(ratios)}" if ratios else ""
     return f"keeps {share} of {owner} capability{at}"
+
+
+def _teacher_name(run: pd.Series, runs: pd.DataFrame) -> str:
+    """The name of a student's teacher: an older import names the student's own model."""
+    named = runs.loc[runs["run_id"] == run["teacher_run_id"], "teacher"]
+    return str(run["teacher"] if named.empty else named.iloc[0])
 
 
 def _cost_ratio(run: pd.Series, runs: pd.DataFrame) -> float | None:

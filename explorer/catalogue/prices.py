@@ -83,11 +83,12 @@ def price_book() -> pd.DataFrame:
     return pd.read_csv(BOOK)
 
 
-def suggest_prices(device_name: str, num_cpus: int, book: pd.DataFrame) -> list[Price]:
+def suggest_prices(device_name: str, num_cpus: float, book: pd.DataFrame) -> list[Price]:
     """Prices in the book that fit this device, cheapest first.
 
     A GPU is matched by name, and by form factor and memory where the book distinguishes them.
-    Any other device counts as a machine with `num_cpus` processors or the next larger size.
+    Any other device counts as a machine with `num_cpus` processors or the next larger size; none
+    fits if that number is NaN.
     """
     fits = book["hardware"].map(lambda hardware: _is_gpu(device_name, hardware)).astype(bool)
     rows = book[(book["kind"] == "gpu") & fits]
@@ -159,11 +160,12 @@ def prices_for(runs: pd.DataFrame, root: Path) -> dict[str, Price]:
 def device_prices(runs: pd.DataFrame, root: Path) -> list[tuple[str, Price | None, list[Price]]]:
     """Each device of these runs: name, the user's price or None, and the book's suggestions."""
     known, rows = prices_for(runs, root), price_book()
-    # Imported runs may not name their device.
-    named = runs[["device_name", "num_cpus"]].dropna().drop_duplicates()
+    # Imported runs may not name their device, or name it without its processors.
+    named = runs[["device_name", "num_cpus"]].dropna(subset="device_name").drop_duplicates()
+    largest = named.groupby("device_name", sort=False)["num_cpus"].max()
     return [
-        (name, known.get(name), suggest_prices(name, int(num_cpus), rows))
-        for name, num_cpus in zip(named["device_name"], named["num_cpus"], strict=True)
+        (name, known.get(name), suggest_prices(name, num_cpus, rows))
+        for name, num_cpus in largest.items()
     ]
 
 

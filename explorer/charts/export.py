@@ -187,6 +187,11 @@ def _markdown(words: pd.DataFrame) -> bytes:
 def _latex(words: pd.DataFrame) -> bytes:
     """LaTeX for the package booktabs."""
     latex = words.rename(columns=_tex).map(_tex)
+    # After \\\\ and \\midrule a bracket or a star would be an argument.
+    first = latex.columns[0]
+    latex[first] = [
+        "{}" + cell if cell.lstrip()[:1] in ("[", "*") else cell for cell in latex[first]
+    ]
     text = latex.to_latex(index=False, escape=False, column_format="l" + "r" * (words.shape[1] - 1))
     return str(text).encode()
 
@@ -204,6 +209,10 @@ def _tex(text: str) -> str:
         "_": r"\_",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "\n": " ",
         "–": "--",
         "×": r"$\times$",
     }

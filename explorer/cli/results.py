@@ -398,7 +398,14 @@ def price(
             raise BadInput(f"The price is missing, as in: explorer price {device!r} 0.05")
         own = prices.typed_price(usd_per_hour, f"the price of {device}")
         prices.write_override(root / prices.OVERRIDES, device, own)
-    for name, known, suggested in prices.device_prices(open_index(root).runs(), root):
+    listed = prices.device_prices(open_index(root).runs(), root)
+    names = {name for name, _, _ in listed}
+    for name, own_price in prices.read_overrides(root / prices.OVERRIDES).items():
+        if name not in names:
+            listed.append((name, own_price, []))
+    if not listed:
+        console.print("No run names its device yet, and no price is set.")
+    for name, known, suggested in listed:
         if known:
             print(f"{name}: ${known.usd_per_hour:g} per hour, {known.in_words()}")
             continue

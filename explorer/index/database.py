@@ -29,17 +29,6 @@ BUSY_TIMEOUT_S = 30.0
 """A writer waits this long for another process's transaction; most take well under a second."""
 UNUSED_DAYS = 90
 """An index that was not opened for this many days is deleted when a new one is made."""
-TEXT_COLUMNS = frozenset(
-    {
-        *("run_id", "name", "status", "role", "kind", "basis", "teacher", "teacher_run_id"),
-        *("label", "started_at", "finished_at", "device", "device_name", "commit", "dtype"),
-        *("fingerprint", "lm_eval_version", "runtime", "latency_warning", "corpus", "method"),
-        *("train_dtype", "recipe", "arm", "format", "error"),
-    }
-)
-FLAG_COLUMNS = ("machine_busy", "distilled")
-LIST_COLUMNS = ("kept_layers",)
-
 SCHEMA = f"""
 CREATE TABLE folders (
     run_id TEXT PRIMARY KEY, record_stamp TEXT, status_stamp TEXT, problem TEXT, weights TEXT

@@ -23,16 +23,10 @@ from filelock import FileLock
 
 from explorer.errors import BadInput, DamagedStore
 from explorer.index import run_states
-from explorer.index.database import (
-    FLAG_COLUMNS,
-    LIST_COLUMNS,
-    TEXT_COLUMNS,
-    Database,
-    database_path,
-    in_list,
-)
+from explorer.index.database import Database, database_path, in_list
 from explorer.index.run_states import StatusRow
 from explorer.store import disk, frames, trash
+from explorer.store.frames import FLAG_COLUMNS, LIST_COLUMNS, TEXT_COLUMNS
 
 RUNS_PER_TRANSACTION = 200
 OF_A_RUN = (

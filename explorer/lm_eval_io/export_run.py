@@ -104,7 +104,7 @@ def _task_configs(root: Path, run_id: str) -> dict[str, dict[str, Any]]:
 
 def _about(record: RunRecord, capability: Capability) -> dict[str, Any]:
     """What a results file says about the model, from the record alone."""
-    name = record.model.name if record.model else record.spec.teacher
+    name = record.model_name
     weights, spec = record.model or record.imported, record.spec.capability
     return {
         "config": {

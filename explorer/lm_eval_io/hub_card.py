@@ -31,7 +31,7 @@ def model_index(record: RunRecord, configs: TaskConfigs) -> str:
     from huggingface_hub.repocard_data import eval_results_to_model_index
 
     assert record.capability is not None, "only a run with scores has a card"
-    name = record.model.name if record.model else record.spec.teacher
+    name = record.model_name
     entries: list[Any] = []
     by_task: dict[str, list[TaskScore]] = {}
     for score in record.capability.scores:

@@ -49,15 +49,15 @@ def import_folder(
         BadInput: Nothing in the folder can be read, the name is not possible, or there is no such
             teacher.
     """
-    if teacher is not None:
-        disk.load(root, teacher)
+    taught_by = None if teacher is None else disk.load(root, teacher).spec.teacher
     output = results.read_output_folder(folder, only, combine=combine)
     digest = hashlib.sha256(json.dumps([sorted(output.files.items()), teacher]).encode())
     run_id = f"{name}-{digest.hexdigest()[:8]}"
     place = folder.resolve()
-    record = _record(
-        output, run_id, name, teacher, (place if place.is_dir() else place.parent).name
-    )
+    record = _record(output, run_id, name, (place if place.is_dir() else place.parent).name)
+    if taught_by is not None:
+        spec = record.spec.model_copy(update={"teacher": taught_by})
+        record = record.model_copy(update={"teacher_run_id": teacher, "spec": spec})
     target = disk.run_folder(root, run_id)
     (target / disk.CAPABILITY).mkdir(parents=True, exist_ok=True)
     _write_results(output, target / disk.CAPABILITY, record.finished_at)
@@ -67,9 +67,7 @@ def import_folder(
     return run_id, output.problems
 
 
-def _record(
-    output: OutputFolder, run_id: str, name: str, teacher: str | None, folder: str
-) -> RunRecord:
+def _record(output: OutputFolder, run_id: str, name: str, folder: str) -> RunRecord:
     about = output.about
     config = about.get("config")
     config = config if isinstance(config, dict) else {}
@@ -92,7 +90,6 @@ def _record(
     dtype = config.get("model_dtype")
     return RunRecord(
         run_id=run_id,
-        teacher_run_id=teacher,
         spec=spec,
         status="finished",
         started_at=evaluated.isoformat(timespec="seconds"),

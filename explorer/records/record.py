@@ -115,6 +115,13 @@ class RunRecord(RecordPart):
     """Wall-clock time of each stage that this run did itself."""
     error: ErrorFacts | None = None
 
+    @property
+    def model_name(self) -> str:
+        """The name of the model whose numbers these are, as far as the record knows it."""
+        if self.model:
+            return self.model.name
+        return self.imported.model if self.imported else self.spec.teacher
+
     def to_json(self) -> str:
         """The record as indented JSON.
 

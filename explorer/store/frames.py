@@ -40,6 +40,7 @@ COLUMNS = [
     "basis",
     "teacher",
     "teacher_run_id",
+    "model",
     "label",
     "started_at",
     "finished_at",
@@ -109,6 +110,17 @@ COLUMNS = [
     "format",
     "error",
 ]
+TEXT_COLUMNS = frozenset(
+    {
+        *("run_id", "name", "status", "role", "kind", "basis", "teacher", "teacher_run_id"),
+        *("model", "label", "started_at", "finished_at", "device", "device_name", "commit"),
+        *("dtype", "fingerprint", "lm_eval_version", "runtime", "latency_warning", "corpus"),
+        *("method", "train_dtype", "recipe", "arm", "format", "error"),
+    }
+)
+FLAG_COLUMNS = ("machine_busy", "distilled")
+LIST_COLUMNS = ("kept_layers",)
+"""Columns of `runs` that are not numbers."""
 
 
 def runs(records: list[RunRecord]) -> pd.DataFrame:
@@ -156,6 +168,7 @@ def row(record: RunRecord) -> dict[str, Any]:
         "basis": "imported" if record.imported else "measured",
         "teacher": spec.teacher,
         "teacher_run_id": record.teacher_run_id,
+        "model": record.model_name,
         "label": label(record),
         "started_at": record.started_at,
         "finished_at": record.finished_at,

@@ -7,9 +7,14 @@ import pandas as pd
 import plotly.graph_objects as go
 import psutil
 import pytest
+from pyarrow import parquet
 
 from explorer.charts import export
+from explorer.cli import tables as tables_of
 from explorer.errors import BadInput, ExplorerError
+from explorer.lm_eval_io import import_run
+from tests import records
+from tests.unit.test_evaluations import evaluation
 
 FORMULA = "=cmd|' /C calc'!A0"
 
@@ -140,3 +145,32 @@ def test_a_browser_that_never_answers_is_ended(monkeypatch, tmp_path):
 def test_a_picture_is_drawn_by_the_browser(format, start):
     """A figure becomes a picture of its own kind."""
     assert export.write_figure(go.Figure(go.Scatter(x=[1], y=[2])), format).startswith(start)
+
+
+def test_tables_of_any_two_stores_have_the_same_columns_and_types(store_root, tmp_path):
+    """A whole study, one imported run, and a store without runs: in Parquet, row by row, one."""
+    records.write_study(store_root)
+    imported = tmp_path / "imported"
+    import_run.import_folder(imported, evaluation(tmp_path / "out").parent, "x")
+    (tmp_path / "empty").mkdir()
+
+    tables = [
+        parquet.read_schema(
+            io.BytesIO(export.write_runs(tables_of.analysed_runs(root, [], 0.5), "parquet"))
+        )
+        for root in (store_root, imported, tmp_path / "empty")
+    ]
+
+    names = [(field.name, str(field.type)) for field in tables[0]]
+    assert all([(field.name, str(field.type)) for field in each] == names for each in tables)
+    assert dict(names)["num_layers"] == "double"
+    assert "string" in dict(names)["fingerprint"]
+
+
+@pytest.mark.parametrize("name", ["[v2] tiny_100%", "*best*", " [1]"])
+def test_latex_takes_no_name_for_an_argument(runs, name):
+    r"""After \\ and \midrule a bracket would be a length, and a star a command's variant."""
+    latex = export.write_runs(runs.assign(teacher=name, label=name), "latex").decode()
+
+    rows = latex.partition(r"\midrule")[2].splitlines()[1:3]
+    assert all(row.startswith("{}") for row in rows)

@@ -123,3 +123,11 @@ def test_with_several_teachers_the_sentence_says_whose_capability():
     frame.loc[2, "teacher"] = "other"
 
     assert "of starter's capability" in headline.headline(frame)
+
+
+def test_an_imported_student_is_not_named_as_its_own_teacher():
+    """An earlier import has its own model where other students have their teacher's name."""
+    frame = runs((24, 0.99, 0.8), (18, 0.96, 0.6))
+    frame.loc[frame["run_id"] == "s18", "teacher"] = "acme/small"
+
+    assert "of starter's capability" in headline.headline(frame)

@@ -73,6 +73,7 @@ def test_an_imported_student_is_held_against_a_measured_teacher(store_root):
 
     assert problems == []
     assert (added["basis"], added["role"], added["label"]) == ("imported", "student", "brought")
+    assert (added["teacher"], added["model"]) == ("starter", f"run:{STUDENT}")
     assert added["num_tasks"] == 5
     assert added["retention"] == pytest.approx(0.7238, abs=1e-3)
     assert np.isnan(added["tpot_ms"])

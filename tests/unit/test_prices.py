@@ -1,9 +1,15 @@
+import sys
+
+import numpy as np
 import pandas as pd
 import pytest
 
+from explorer import cli
 from explorer.catalogue import prices
 from explorer.catalogue.prices import Price
 from explorer.errors import BadInput
+from explorer.lm_eval_io import import_run
+from tests.unit.test_evaluations import evaluation
 
 
 def test_every_row_of_the_book_has_a_price_a_source_and_says_when():
@@ -137,3 +143,30 @@ def test_a_price_needs_a_device():
     """An empty name is no device."""
     with pytest.raises(BadInput, match="name of its device"):
         prices.write_override(prices.BOOK.with_name("prices.yaml"), " ", Price(usd_per_hour=1))
+
+
+def test_a_run_without_a_device_hides_no_other_device(tmp_path):
+    """An import without a device, one that names a GPU but no processors, and a measured run."""
+    runs = pd.DataFrame(
+        {
+            "device_name": [None, "NVIDIA H200", "AMD EPYC (2 cores)"],
+            "num_cpus": [np.nan, np.nan, 2.0],
+        }
+    )
+
+    listed = {name: suggested for name, _, suggested in prices.device_prices(runs, tmp_path)}
+
+    assert set(listed) == {"NVIDIA H200", "AMD EPYC (2 cores)"}
+    assert all(listed.values())
+
+
+def test_a_price_that_was_set_is_listed_beside_an_import(store_root, tmp_path, monkeypatch, capsys):
+    """`explorer price box 0.05` in a store whose only run names no device."""
+    import_run.import_folder(store_root, evaluation(tmp_path / "out").parent, "x")
+    monkeypatch.setattr(sys, "argv", ["explorer", "price", "box", "0.05"])
+
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+
+    assert stopped.value.code == 0
+    assert "box: $0.05 per hour, your own price" in capsys.readouterr().out

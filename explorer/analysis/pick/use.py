@@ -18,6 +18,8 @@ def use(run: Mapping[Any, Any], weights: Path | None) -> dict[str, str]:
         run: A row of the frame of runs.
         weights: The folder of the student's weights, if they are on this machine.
     """
+    if run["basis"] == "imported":
+        return {"Model": str(run["model"])}
     is_student = not missing(run["kind"])
     source = f"run:{run['run_id']}" if is_student else str(run["teacher"])
     steps = {}

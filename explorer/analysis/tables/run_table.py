@@ -9,7 +9,10 @@ from explorer.analysis import interference, numbers
 from explorer.analysis.cost import unit_cost
 from explorer.analysis.stats.retention import INTERVALS
 from explorer.records.rows import row_dicts
+from explorer.store import frames
 
+ADDED_TEXTS = ("excluded_tasks", "price_note")
+"""Text columns that retention and costs add to a frame of runs."""
 LENGTHS = "Prompt + answer (tokens)"
 """Heading of the lengths of the timing, for which the cost per token holds."""
 PREFILL = "Prefill $/1M in"
@@ -162,15 +165,21 @@ def _billions(value: Any) -> Any:
 
 
 def raw_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row per run, as numbers with units in the column names; lists become text."""
+    """One row per run, as numbers with units in the column names; lists become text.
+
+    The columns and their types are the same for any runs, so that tables of several stores can be
+    read together: text, flags, and floating-point numbers, also where all values are missing.
+    """
     plain = ordered_for_people(runs).reset_index(drop=True)
     if "kept_layers" in plain:
         plain["kept_layers"] = [
             " ".join(map(str, layers)) if isinstance(layers, list | tuple) else None
             for layers in plain["kept_layers"]
         ]
-    # A column without any value has no type, and files need one.
-    return plain.infer_objects()
+    types = {name: float for name in plain.columns}
+    types |= dict.fromkeys((*frames.TEXT_COLUMNS, *frames.LIST_COLUMNS, *ADDED_TEXTS), "str")
+    types |= dict.fromkeys(frames.FLAG_COLUMNS, bool)
+    return plain.astype({name: types[name] for name in plain.columns})
 
 
 def ordered_for_people(runs: pd.DataFrame) -> pd.DataFrame:
