@@ -1,9 +1,11 @@
 """A teacher behind an endpoint: whether it can teach, its targets, and what they cost."""
 
 import contextlib
+import dataclasses
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import Any
 
 from explorer.catalogue import api_prices
 from explorer.distill import endpoint_topk
@@ -92,7 +94,7 @@ def scorer(run: RunContext, where: Endpoint, targets: TeacherCache) -> TopKPass:
         expected = _expected_usage(len(numbers), blocks_NT.shape[1])
         log.info("%s", api_prices.estimate_message(expected, price))
         api_prices.refuse_above_budget(expected, price, api, where, root)
-        texts = [blocks_NT[number].tolist() for number in numbers]
+        texts = _BlockTexts(blocks_NT, numbers)
         with contextlib.closing(client.score(texts, top_k)) as replies:
             for place, reply in replies:
                 ids_TK, log_p_TE = endpoint_topk.top_k_from_endpoint(
@@ -103,6 +105,20 @@ def scorer(run: RunContext, where: Endpoint, targets: TeacherCache) -> TopKPass:
                 )
 
     return score
+
+
+@dataclasses.dataclass(frozen=True)
+class _BlockTexts(Sequence[list[int]]):
+    """Blocks as lists of token ids, each read when its request is made."""
+
+    blocks_NT: Blocks
+    numbers: list[int]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.blocks_NT[self.numbers[place]].tolist()
 
 
 def usage(targets: TeacherCache) -> Usage:

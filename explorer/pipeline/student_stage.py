@@ -6,10 +6,12 @@
 One rename moves it from the first to the second. After a kill the next run continues.
 """
 
+import hashlib
 import json
 import logging
 import shutil
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -237,11 +239,29 @@ def _distillation(
 
 
 def _with_overlap(run: RunContext, distillation: Distillation, text: Corpus) -> Distillation:
-    """Count the test documents that share 13 words in a row with the corpus."""
+    """Count the test documents that share 13 words in a row with the corpus.
+
+    Runs on the same corpus and the same tasks share the count, as a large corpus takes minutes.
+    """
     spec = run.spec.capability
     if spec is None:
         return distillation
     documents = contamination.task_documents(spec.tasks, spec.include_path)
-    counts = contamination.count_overlaps(text.documents(), documents)
+    digest = hashlib.sha256(json.dumps(documents).encode()).hexdigest()
+    key = stage_key({"corpus": text.digest, "documents": digest})
+    path = run.work / "overlaps" / f"{key}.json"
+
+    def texts() -> Iterator[str]:
+        for number, document in enumerate(text.documents()):
+            if number % 1000 == 0:
+                total = text.num_documents
+                run.progress("looking for test documents", number, total, "documents")
+            yield document
+
+    with run_guard.exclusive(run.root, f"overlaps-{key}", run.progress):
+        if not path.exists():
+            counts = contamination.count_overlaps(texts(), documents)
+            atomic.write_text(path, json.dumps(counts))
+        counts = json.loads(path.read_text(encoding="utf-8"))
     corpus = distillation.corpus.model_copy(update={"overlap_13grams": counts})
     return distillation.model_copy(update={"corpus": corpus})
