@@ -1,6 +1,7 @@
 """Models: names, loading, sizes, architectures, quantisation and GGUF files.
 
 loading.py        load a model by its name
+hub.py            models on the Hugging Face hub or a mirror, downloaded and pinned
 endpoint.py       names and API keys of models behind an endpoint
 starter.py        the starter teacher, downloaded once
 sizes.py          a model's sizes from its files, without a model library

@@ -40,6 +40,7 @@ def model_facts(loaded: Loaded) -> ModelFacts:
     config = model.config.get_text_config()
     return ModelFacts(
         name=loaded.name,
+        commit=loaded.commit,
         fingerprint=fingerprint(loaded),
         architecture=type(model).__name__,
         num_parameters=model.num_parameters(),

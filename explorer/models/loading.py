@@ -8,7 +8,7 @@
 | a path with a `config.json` | a folder in Hugging Face's layout |
 | `llamacpp:FILE` | a GGUF file run by llama.cpp; not loaded into torch |
 | `endpoint:URL#MODEL` | a model behind an OpenAI-compatible endpoint (`models.endpoint`) |
-| anything else | an id on the Hugging Face hub, such as `org/name` |
+| anything else | an id on the Hugging Face hub, `org/name` or `org/name@REVISION` (`models.hub`) |
 
     python -c "from explorer.models import loading; print(loading.load('starter').model.config)"
 """
@@ -26,7 +26,6 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from huggingface_hub import try_to_load_from_cache
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -37,7 +36,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from explorer.errors import ExplorerError, NoRoom, UnknownModel
-from explorer.models import quantize, starter, weight_checks, weight_files
+from explorer.models import hub, quantize, starter, weight_checks, weight_files
 from explorer.models.gguf import gguf_files
 from explorer.paths import store_root
 from explorer.specs import Bits
@@ -59,6 +58,8 @@ class Loaded:
     """Bits of the quantised linear weights; None if they are not quantised."""
     trust_remote_code: bool = False
     """Whether code in the model's repository was allowed to run."""
+    commit: str | None = None
+    """The commit on the hub that its files come from; None if they do not come from a hub."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -98,13 +99,14 @@ def load(
     Raises:
         BadInput: Weights of so many bits are not possible here; the message says why.
         UnknownModel: No such model, or it is not a causal language model.
-        NoRoom: The device or its memory is missing.
+        NoRoom: The device, its memory or the disk for a download is missing.
+        RunFailed: The hub cannot be reached, or the download broke off.
     """
     where = device if isinstance(device, torch.device) else pick_device(device)
-    source = locate(name)
     torch_dtype = pick_dtype(dtype, where)
     if bits:
         quantize.check_quantization(bits, where, torch_dtype)
+    source = locate(name).fetched(weights=True)
     tensors = _check_files(source)
     began = time.perf_counter()
     with reading(name, trust_remote_code):
@@ -131,7 +133,8 @@ def load(
     weight_checks.refuse_non_finite(name, model)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return Loaded(name, model, tokenizer, load_s, bits, trust_remote_code)
+    commit = hub.commit_of(source.folder) if source.folder else None
+    return Loaded(name, model, tokenizer, load_s, bits, trust_remote_code, commit)
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -139,8 +142,9 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedT
 
     Raises:
         UnknownModel: No such model, or its tokenizer cannot be read.
+        ExplorerError: As `hub.fetch`.
     """
-    source = locate(name)
+    source = locate(name).fetched()
     with reading(name, trust_remote_code, "the tokenizer of "):
         return AutoTokenizer.from_pretrained(source.path, **source.options(trust_remote_code))
 
@@ -157,6 +161,16 @@ class ModelSource:
         """Its folder, if it is one on this machine rather than a hub id."""
         folder = Path(self.path)
         return folder if folder.is_dir() else None
+
+    def fetched(self, *, weights: bool = False) -> "ModelSource":
+        """The same on this machine; a hub model's missing files are downloaded.
+
+        Raises:
+            ExplorerError: As `hub.fetch`.
+        """
+        if self.folder or self.gguf_file:
+            return self
+        return ModelSource(str(hub.fetch(self.path, weights=weights)))
 
     def options(self, trust_remote_code: bool) -> dict[str, Any]:
         """The arguments of `from_pretrained`.
@@ -200,7 +214,8 @@ def locate(name: str) -> ModelSource:
         if not (folder / "config.json").is_file():
             raise UnknownModel(f"The folder {folder} has no config.json, so it is not a model.")
         return ModelSource(str(folder))
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
+    repository, _ = hub.split(name)
+    if name.startswith((".", "/", "~")) or repository.count("/") > 1 or not repository.strip():
         raise UnknownModel(
             f"There is no folder {name!r}. Name a model as starter, a hub id (org/name), a folder, "
             "gguf:FILE or run:RUN_ID."
@@ -215,10 +230,10 @@ def disk_bytes(name: str) -> int | None:
         return gguf_files.read_files(Path(source.path) / source.gguf_file).num_bytes
     folder = Path(source.path)
     if not folder.is_dir():
-        config = try_to_load_from_cache(source.path, "config.json")
-        if not isinstance(config, str):
+        downloaded = hub.cached_folder(source.path)
+        if downloaded is None:
             return None
-        folder = Path(config).parent
+        folder = downloaded
     sizes = [path.stat().st_size for path in folder.glob("*.safetensors")]
     return sum(sizes) or None
 
@@ -264,8 +279,9 @@ def load_config(name: str, *, trust_remote_code: bool = False) -> Any:
 
     Raises:
         UnknownModel: No such model, or its configuration cannot be read.
+        ExplorerError: As `hub.fetch`.
     """
-    source = locate(name)
+    source = locate(name).fetched()
     with reading(name, trust_remote_code):
         return AutoConfig.from_pretrained(source.path, **source.options(trust_remote_code))
 

@@ -17,11 +17,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from huggingface_hub import try_to_load_from_cache
-
 from explorer import paths
 from explorer.errors import ExplorerError
-from explorer.models import weight_files
+from explorer.models import hub, weight_files
 from explorer.models.gguf import gguf_files, header
 from explorer.models.starter import STARTER_SIZES
 from explorer.store import disk
@@ -159,8 +157,7 @@ def folder_of(name: str) -> Path | None:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
-    config = try_to_load_from_cache(name, "config.json")
-    return Path(config).parent if isinstance(config, str) else None
+    return hub.cached_folder(name)
 
 
 def _run_sizes(run_id: str, root: Path) -> ModelSizes:

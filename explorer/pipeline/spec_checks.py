@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import try_to_load_from_cache
-
 from explorer.analysis.planning import run_memory
 from explorer.distill import corpus
 from explorer.errors import BadInput, NoRoom
@@ -21,7 +19,7 @@ from explorer.latency import timing
 from explorer.latency.load_test import check_endpoint_timing
 from explorer.latency.runtimes import open_runtime
 from explorer.latency.runtimes.llamacpp import load_llama_cpp
-from explorer.models import check, endpoint, quantize, size_limits
+from explorer.models import check, endpoint, hub, quantize, size_limits
 from explorer.models.facts import model_without_weights
 from explorer.models.gguf import convert
 from explorer.models.layers import layer_list
@@ -101,7 +99,7 @@ def is_here(name: str) -> bool:
     source = locate(name)
     if source.gguf_file or Path(source.path).is_dir():
         return True
-    return isinstance(try_to_load_from_cache(source.path, "config.json"), str)
+    return hub.cached_folder(source.path) is not None
 
 
 def _torch_models(spec: RunSpec) -> list[str]:

@@ -45,6 +45,8 @@ class ModelFacts(RecordPart):
     """The model that was measured."""
 
     name: str
+    commit: str | None = None
+    """The commit on the hub that its files come from; None for any other model."""
     fingerprint: str
     """Sixteen hex digits over weights, tokenizer and dtype."""
     architecture: str

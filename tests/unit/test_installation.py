@@ -81,6 +81,22 @@ def test_an_unsupported_machine_gets_a_sentence(platform, python, said):
     assert reason is None if said is None else said in reason
 
 
+@pytest.mark.parametrize(
+    ("variables", "no_proxy"),
+    [
+        ({"PATH": "x"}, None),
+        ({"HTTPS_PROXY": "http://p"}, "localhost,127.0.0.1,::1"),
+        ({"all_proxy": "http://p", "no_proxy": "a.org,localhost"}, "a.org,localhost,127.0.0.1,::1"),
+        ({"http_proxy": "http://p", "no_proxy": "*"}, "*"),
+    ],
+)
+def test_a_proxy_keeps_away_from_this_machine(variables, no_proxy):
+    """Whatever library asks: the addresses of loopback join those that need no proxy."""
+    entry.keep_loopback_direct(variables)
+
+    assert variables.get("no_proxy") == no_proxy
+
+
 def test_the_sentence_is_all_that_an_unsupported_machine_sees():
     """No traceback: one line on standard error and exit code 1."""
     code = (

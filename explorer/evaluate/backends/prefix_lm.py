@@ -95,7 +95,10 @@ class PrefixLM(HFLM):
             **options: lm-eval's options for its model `hf`.
         """
         if isinstance(pretrained, str):
-            source = loading.locate(pretrained)
+            revision = options.pop("revision", None)
+            if revision not in (None, "main"):
+                pretrained = f"{pretrained}@{revision}"
+            source = loading.locate(pretrained).fetched(weights=True)
             pretrained = source.path
             options = {"gguf_file": source.gguf_file, **options}
             if options["gguf_file"] is None:
