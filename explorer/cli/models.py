@@ -10,6 +10,10 @@ from explorer.cli.common import app, console
 from explorer.errors import BadInput
 from explorer.store import disk
 
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code from the model's repository.")
+]
+
 
 @app.command()
 def synthesise(
@@ -25,6 +29,7 @@ def synthesise(
     top_k: Annotated[int, typer.Option(min=1, help="Sample from the k most likely tokens.")] = 50,
     document_tokens: Annotated[int, typer.Option(min=8, help="Tokens per document.")] = 256,
     batch_size: Annotated[int, typer.Option(min=1, help="Documents written at once.")] = 128,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Have a chat model write a distillation corpus."""
     from explorer.cli.progress_bar import stage_bar
@@ -34,7 +39,7 @@ def synthesise(
     with stage_bar(console) as bar:
         bar({"stage": "load", "done": 0, "total": 0})
         recipe = write_corpus(
-            load(_model(teacher), device="auto"),
+            load(_model(teacher), device="auto", trust_remote_code=trust_remote_code),
             out,
             num_tokens=tokens,
             document_tokens=document_tokens,
@@ -59,6 +64,7 @@ def convert(
         specs.GgufType, typer.Option("--to", help="Number format; q4_k_m needs llama.cpp.")
     ] = "q8_0",
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Write a model as GGUF, for llama.cpp and tools built on it."""
     model = _model(model)
@@ -68,7 +74,8 @@ def convert(
     from explorer.models.gguf.gguf_facts import gguf_facts
     from explorer.models.loading import load
 
-    to_gguf(load(model, device="cpu", dtype="float32"), to, out)
+    loaded = load(model, device="cpu", dtype="float32", trust_remote_code=trust_remote_code)
+    to_gguf(loaded, to, out)
     facts = gguf_facts(model, out)
     console.print(
         f"Wrote {out}: {out.stat().st_size:,} bytes, {facts.num_layers} layers, {facts.dtype}. "

@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from explorer.distill import distributed
 from explorer.errors import BadInput
+from explorer.models import loading
 from explorer.models.layers import layer_list
 from explorer.specs import DistillSpec
 
@@ -59,7 +60,9 @@ def shard(
     """
     if student is None:
         with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            model: Any = AutoModelForCausalLM.from_config(
+                config, dtype=torch.float32, trust_remote_code=loading.runs_own_code(config)
+            )
     else:
         model = copy.deepcopy(_moved(student, torch.device("cpu")))
     mesh = init_device_mesh(device.type, (distributed.world_size(),))

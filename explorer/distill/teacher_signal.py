@@ -303,8 +303,9 @@ def check_hidden_states(teacher: PreTrainedModel, student: PreTrainedModel) -> N
     Raises:
         BadInput: The hidden sizes differ, or there is no map of the kept layers.
     """
-    matched_states(student, teacher.config.num_hidden_layers)
-    theirs, own = teacher.config.hidden_size, student.config.hidden_size
+    teacher_sizes, own_sizes = (m.config.get_text_config() for m in (teacher, student))
+    matched_states(student, teacher_sizes.num_hidden_layers)
+    theirs, own = teacher_sizes.hidden_size, own_sizes.hidden_size
     if theirs != own:
         raise BadInput(
             f"distill.hidden_weight compares hidden states, but the student's size is {own} and "

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from explorer.distill import cpu_tuning, distributed, sharding
 from explorer.distill.schedule import learning_rate
+from explorer.models import loading
 from explorer.models.layers import KEPT_LAYERS, KEPT_WIDTHS, intact_layers, layer_list
 from explorer.specs import DistillSpec
 
@@ -59,7 +60,9 @@ class TrainState:
         else:
             self.student = student
             if student is None:
-                self.student = AutoModelForCausalLM.from_config(config).to(self.device)
+                self.student = AutoModelForCausalLM.from_config(
+                    config, trust_remote_code=loading.runs_own_code(config)
+                ).to(self.device)
             self.student.to(torch.float32)
             distributed.broadcast_tensors(self.student.parameters())
         self.student.get_input_embeddings().requires_grad_(spec.train_embeddings)

@@ -28,6 +28,8 @@ def peak_memory_bytes(
     device: torch.device,
     dtype: torch.dtype | None,
     bits: Bits | None = None,
+    *,
+    trust_remote_code: bool = False,
 ) -> int | None:
     """Peak memory in bytes of a model that loads and answers once in a child process.
 
@@ -37,6 +39,7 @@ def peak_memory_bytes(
         device: CPU or CUDA.
         dtype: The weights' dtype in torch.
         bits: Bits of the quantised linear weights.
+        trust_remote_code: Whether the model's own code may run.
 
     Returns:
         Bytes; None on a CPU where the system cannot reset a process's peak (only Linux can).
@@ -53,6 +56,7 @@ def peak_memory_bytes(
         "device": str(device),
         "dtype": str(dtype).removeprefix("torch.") if dtype else "auto",
         "bits": bits,
+        "trust_remote_code": trust_remote_code,
         "threads": torch.get_num_threads(),
     }
     command = [sys.executable, "-m", CHILD, json.dumps(request)]

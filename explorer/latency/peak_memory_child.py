@@ -32,6 +32,7 @@ def measure_peak_bytes(request: dict[str, Any]) -> int:
         device=torch.device(request["device"]),
         dtype=request["dtype"],
         bits=request.get("bits"),
+        trust_remote_code=request.get("trust_remote_code", False),
     )
     gc.collect()
     prompt_BT = timing.random_prompt([runtime], spec, spec.batch_size)

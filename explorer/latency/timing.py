@@ -42,6 +42,7 @@ def time_in_turns(
     load_name: str | None = None,
     dtype: torch.dtype | None = None,
     bits: Bits | None = None,
+    trust_remote_code: bool = False,
 ) -> Latency:
     """Time a model, and its teacher in turns with it.
 
@@ -55,6 +56,7 @@ def time_in_turns(
             (`peak_memory.peak_memory_bytes`); on CUDA it is read in this process.
         dtype: The weights' dtype, for that process.
         bits: Bits of the quantised linear weights, for that process.
+        trust_remote_code: Whether the model's own code may run, for that process.
 
     Returns:
         Every counted turn. With `batch_size` B a turn answers B sequences at once: its
@@ -79,7 +81,9 @@ def time_in_turns(
     curves, notes = _sweep(runtimes, spec, meter, on_turn)
     interference = watch.interference()
     if load_name is not None and own.device.type == "cpu":
-        peaks[0] = peak_memory.peak_memory_bytes(load_name, spec, own.device, dtype, bits)
+        peaks[0] = peak_memory.peak_memory_bytes(
+            load_name, spec, own.device, dtype, bits, trust_remote_code=trust_remote_code
+        )
     timings = [
         Timing(
             batch_size=spec.batch_size,

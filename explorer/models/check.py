@@ -96,7 +96,7 @@ def check_positions(name: str, config: Any, block_tokens: int | None) -> None:
     Raises:
         BadInput: The message has both numbers.
     """
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    positions = num_positions(config)
     if block_tokens and positions and block_tokens > positions:
         raise BadInput(
             f"distill.block_tokens is {block_tokens:,}, but {name} has {positions:,} positions. "
@@ -108,6 +108,12 @@ def num_embedding_rows(model: PreTrainedModel) -> int:
     """Rows of a model's embedding, one for each token id from 0 up."""
     embedding: Any = model.get_input_embeddings()
     return int(embedding.weight.shape[0])
+
+
+def num_positions(config: Any) -> int | None:
+    """Tokens of the longest text that a model reads; None if its configuration sets no limit."""
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return positions if isinstance(positions, int) and positions > 0 else None
 
 
 def tokens_beyond(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> dict[str, int]:

@@ -158,15 +158,16 @@ def family_of(model: ModelOutline) -> Family:
 
 
 def shape_of(model: ModelOutline) -> ModelShape:
-    """A model's sizes, from its configuration."""
-    config = model.config
-    hidden, heads = int(config.hidden_size), int(config.num_attention_heads)
+    """A model's sizes, from its configuration; one head for a model without attention."""
+    config = text_config(model.config)
+    hidden, heads = int(config.hidden_size), int(getattr(config, "num_attention_heads", None) or 1)
     return ModelShape(
         num_layers=int(config.num_hidden_layers),
         hidden_size=hidden,
-        intermediate_size=int(
+        intermediate_size=_largest(
             getattr(config, "intermediate_size", None)
             or getattr(config, "n_inner", None)
+            or getattr(config, "ffn_dim", None)
             or 4 * hidden
         ),
         num_attention_heads=heads,
@@ -175,17 +176,31 @@ def shape_of(model: ModelOutline) -> ModelShape:
     )
 
 
+def text_config(config: Any) -> Any:
+    """The part of a configuration with the sizes of the language model.
+
+    A model that also sees keeps them in a part of its own; others have one part.
+    """
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
+def _largest(size: Any) -> int:
+    """A size, or the largest of a size for each layer."""
+    return int(size if isinstance(size, (int, float)) else max(size))
+
+
 def resized_config(model: ModelOutline, shape: ModelShape) -> Any:
     """The model's configuration with other widths and the same number of layers."""
     config = copy.deepcopy(model.config)
-    config.hidden_size = shape.hidden_size
-    config.num_attention_heads = shape.num_attention_heads
+    sizes = text_config(config)
+    sizes.hidden_size = shape.hidden_size
+    sizes.num_attention_heads = shape.num_attention_heads
     if family_of(model).fixed_head_dim:
-        config.n_inner = shape.intermediate_size
+        sizes.n_inner = shape.intermediate_size
         return config
-    config.intermediate_size = shape.intermediate_size
-    config.num_key_value_heads = shape.num_key_value_heads
-    config.head_dim = shape.head_dim
+    sizes.intermediate_size = shape.intermediate_size
+    sizes.num_key_value_heads = shape.num_key_value_heads
+    sizes.head_dim = shape.head_dim
     return config
 
 

@@ -62,12 +62,15 @@ def layer_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     Raises:
         BadInput: The model has no single list with as many modules as its config has layers.
     """
-    num_layers = int(model.config.num_hidden_layers)
+    num_layers = int(model.config.get_text_config().num_hidden_layers)
     lists = [
         (name, module)
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == num_layers and "." in name
     ]
+    # A model that also sees may have as many layers in its eyes.
+    decoder = set(model.get_decoder().modules())
+    lists = [pair for pair in lists if pair[1] in decoder] or lists
     if not lists:
         raise BadInput(
             f"{type(model).__name__} has no list of {num_layers} layers, so no depth student can "

@@ -42,6 +42,8 @@ from explorer.paths import store_root
 from explorer.specs import Bits
 from explorer.store import disk
 
+OWN_CODE_PACKAGE = "transformers_modules"
+"""Into it transformers loads the code of models."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -355,6 +357,11 @@ def reading(name: str, trust_remote_code: bool, part: str = "the model ") -> Ite
                 f"{shlex.quote(name)} FOLDER"
             ) from error
         raise UnknownModel(f"Could not load {part}{name!r}: {_first_line(error, name)}") from error
+
+
+def runs_own_code(config: Any) -> bool:
+    """Whether a loaded configuration is of a model with code of its own, which was allowed."""
+    return type(config).__module__.startswith(OWN_CODE_PACKAGE)
 
 
 def own_code_refusal(name: str) -> str:

@@ -124,7 +124,7 @@ class RunContext:
         """Rows of the teacher's output layer; for an endpoint its number of tokens."""
         if self.teacher_endpoint:
             return max(self.tokenizer.get_vocab().values()) + 1
-        return int(self.training_teacher.model.config.vocab_size)
+        return int(self.training_teacher.model.config.get_text_config().vocab_size)
 
     def unload_models(self) -> None:
         """Drop the loaded models, to free memory or because their weights have changed."""

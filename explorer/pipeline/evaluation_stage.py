@@ -160,6 +160,7 @@ def _time(run: RunContext, runtime: Runtime, model: ModelFacts, stored_as: str) 
             load_name=stored_as,
             dtype=pick_dtype(run.spec.dtype, run.device),
             bits=run.spec.torch_bits,
+            trust_remote_code=run.spec.trust_remote_code,
         )
 
     return run.cached_stage("latency", decides, Latency, measure)

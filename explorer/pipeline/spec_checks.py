@@ -32,6 +32,7 @@ from explorer.pipeline import (
     forecast,
 )
 from explorer.specs import MAX_SHARE_PER_CUT, DepthStudent, FreshStudent, RunSpec, outside_torch
+from explorer.students import depth
 from explorer.students.vocabulary import check_same_ids
 from explorer.tasks import task_loading
 
@@ -137,12 +138,13 @@ def _student(spec: RunSpec, root: Path) -> None:
             "distill.train_embeddings: true."
         )
     if is_here(start) and student.kind in ("depth", "both"):
-        _, layers = layer_list(
-            model_without_weights(start, trust_remote_code=spec.trust_remote_code)
-        )
+        model = model_without_weights(start, trust_remote_code=spec.trust_remote_code)
+        _, layers = layer_list(model)
         if isinstance(student, DepthStudent):
             whose = start if student.start else f"the teacher {start}"
             size_limits.check_num_layers(student.num_layers, len(layers), whose)
+            if student.choice == "uniform":
+                depth.check_uniform(model, student.num_layers)
     whole, planned = _sizes(spec, root)
     if whole is None or planned is None or distill is None:
         return
@@ -206,12 +208,8 @@ def _timing(spec: RunSpec, root: Path) -> None:
     timing.check_load(spec.latency)
     for name in _torch_models(spec):
         if is_here(name):
-            context = getattr(
-                load_config(name, trust_remote_code=spec.trust_remote_code),
-                "max_position_embeddings",
-                None,
-            )
-            timing.check_context(name, context, spec.latency)
+            config = load_config(name, trust_remote_code=spec.trust_remote_code)
+            timing.check_context(name, check.num_positions(config), spec.latency)
 
 
 def _endpoint(spec: RunSpec, root: Path) -> None:
@@ -279,8 +277,12 @@ def _vocabularies(spec: RunSpec, root: Path) -> None:
         if not api or not api.tokenizer:
             return
         teacher = api.tokenizer
+    trust = spec.trust_remote_code
     check_same_ids(
-        spec.teacher, load_tokenizer(teacher), student.start, load_tokenizer(student.start)
+        spec.teacher,
+        load_tokenizer(teacher, trust_remote_code=trust and teacher == spec.teacher),
+        student.start,
+        load_tokenizer(student.start, trust_remote_code=trust),
     )
 
 

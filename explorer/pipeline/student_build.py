@@ -89,7 +89,9 @@ def _match_vocabularies(run: RunContext, *, required: bool) -> bool:
         if required:
             raise
         return False
-    teacher_rows, student_rows = (int(model.config.vocab_size) for model in models)
+    teacher_rows, student_rows = (
+        int(model.config.get_text_config().vocab_size) for model in models
+    )
     if teacher_rows != student_rows:
         for model in models:
             vocabulary.slice_vocabulary(model, num_tokens)

@@ -64,8 +64,8 @@ def _load_quantized_teacher(run: RunContext, student: Loaded) -> None:
     run.unload_models()
     # The fingerprint is that of the weights as loaded, so it comes before the cut.
     _ = run.training_teacher_fingerprint
-    num_rows = int(student.model.config.vocab_size)
-    if int(run.training_teacher.model.config.vocab_size) != num_rows:
+    num_rows = int(student.model.config.get_text_config().vocab_size)
+    if int(run.training_teacher.model.config.get_text_config().vocab_size) != num_rows:
         slice_vocabulary(run.training_teacher.model, num_rows)
 
 

@@ -20,14 +20,19 @@ from transformers import PreTrainedModel
 from explorer.distill import cpu_tuning
 from explorer.distill.losses import sparse_forward_kl
 from explorer.distill.teacher_cache import top_k_of
+from explorer.errors import BadInput
 from explorer.models.layers import KEPT_LAYERS, layer_list
 from explorer.models.loading import Loaded
 from explorer.store import atomic
+from explorer.students import layer_check
+from explorer.students.layer_config import keep_config_layers
 
 # Shape letters: B blocks, T tokens of a block, K kept tokens, V vocabulary, H hidden size.
 
 GREEDY_TOP_K = 32
 """Teacher log-probabilities per position for the greedy choice's KL."""
+MOST_TRIES, MOST_NUMBERS = 8, 3
+"""Numbers of layers that are tried where one does not fit, and that a message names."""
 
 
 def uniform_layers(total: int, num_layers: int) -> list[int]:
@@ -143,7 +148,7 @@ def greedy_layers(
 
 
 def _top_k(teacher: Loaded) -> int:
-    return min(GREEDY_TOP_K, int(teacher.model.config.vocab_size))
+    return min(GREEDY_TOP_K, int(teacher.model.config.get_text_config().vocab_size))
 
 
 def _kl_without_each(
@@ -208,14 +213,111 @@ def _replaced(layers: nn.ModuleList, stubs: dict[int, _Stub]) -> Iterator[None]:
 
 
 def keep_layers(model: PreTrainedModel, kept: list[int]) -> PreTrainedModel:
-    """A new model of the same class with only these layers, its weights copied."""
-    prefix, _ = layer_list(model)
+    """A new model of the same class with only these layers, its weights copied.
+
+    Raises:
+        BadInput: A layer would not compute what it computes in the model.
+    """
+    student, state = _uncopied_student(model, kept)
+    load_student_weights(student, state, model)
+    layer_check.check_kept_layers(model, student, kept)
+    return student
+
+
+def check_layers_fit(model: PreTrainedModel, kept: list[int]) -> None:
+    """Refuse layers that no configuration of the model's family describes.
+
+    Args:
+        model: The model, also on torch's meta device.
+        kept: The layers of the student.
+
+    Raises:
+        BadInput: A layer would have other weights or settings than in the model.
+    """
+    with torch.device("meta"):
+        student, _ = _uncopied_student(model, kept)
+        layer_check.check_settings(model, student, kept)
+        layer_check.check_runs(model, student.eval(), kept)
+
+
+def check_uniform(model: PreTrainedModel, num_layers: int) -> None:
+    """Refuse a number of evenly spaced layers that the model's family cannot keep.
+
+    Args:
+        model: The model, also on torch's meta device.
+        num_layers: Layers to keep.
+
+    Raises:
+        BadInput: The message names numbers that are possible.
+    """
+    total = len(layer_list(model)[1])
+    try:
+        check_layers_fit(model, uniform_layers(total, num_layers))
+    except BadInput as error:
+        near = sorted(range(1, total), key=lambda number: abs(number - num_layers))
+        fitting = [n for n in near[1 : 1 + MOST_TRIES] if _fits(model, uniform_layers(total, n))]
+        numbers = " or ".join(map(str, sorted(fitting[:MOST_NUMBERS])))
+        hint = f" The uniform choice works with {numbers} layers." if fitting else ""
+        raise BadInput(f"{error}{hint}") from error
+
+
+def _fits(model: PreTrainedModel, kept: list[int]) -> bool:
+    try:
+        check_layers_fit(model, kept)
+    except BadInput:
+        return False
+    return True
+
+
+def _uncopied_student(
+    model: PreTrainedModel, kept: list[int]
+) -> tuple[PreTrainedModel, dict[str, Tensor]]:
+    """A model with these layers, and the weights that it is to get."""
+    prefix, layers = layer_list(model)
     config = copy.deepcopy(model.config)
     keep_config_layers(config, kept)
     setattr(config, KEPT_LAYERS, kept)
-    student: PreTrainedModel = type(model)._from_config(config, dtype=model.dtype)
-    load_student_weights(student, select_layer_weights(model.state_dict(), prefix, kept), model)
-    return student
+    with layer_check.building(model, kept):
+        # As it is read again from a file, where some families derive one setting from another.
+        config = type(config).from_dict(config.to_dict())
+        student: PreTrainedModel = type(model)._from_config(config, dtype=model.dtype)
+    state = select_layer_weights(model.state_dict(), prefix, kept)
+    expected = {name: tuple(weight.shape) for name, weight in student.state_dict().items()}
+    for name, weight in state.items():
+        if not name.startswith(prefix + ".") and name in expected:
+            state[name] = _blocks_of_layers(weight, expected[name], len(layers), kept)
+    if getattr(config, "scale_attn_by_inverse_layer_idx", False):
+        _keep_scales(state, prefix, kept)
+    given = {name: tuple(weight.shape) for name, weight in state.items()}
+    layer_check.refuse_other_weights(type(model).__name__, expected, given, kept)
+    return student, state
+
+
+def _blocks_of_layers(
+    weight: Tensor, shape: tuple[int, ...], num_layers: int, kept: list[int]
+) -> Tensor:
+    """The blocks of these layers in a weight that has one for each layer along one axis.
+
+    Gemma 3n's embeddings of all layers are such a weight. Others are returned as they are.
+    """
+    for axis, (whole, own) in enumerate(zip(weight.shape, shape, strict=False)):
+        if whole != own and whole * len(kept) == own * num_layers:
+            blocks = weight.unflatten(axis, (num_layers, whole // num_layers))
+            indices = torch.tensor(kept, device=weight.device)
+            kept_blocks: Tensor = blocks.index_select(axis, indices)
+            return kept_blocks.flatten(axis, axis + 1)
+    return weight
+
+
+def _keep_scales(state: dict[str, Tensor], prefix: str, kept: list[int]) -> None:
+    """Move the change of GPT-2's 1 / (index + 1) into the queries, which it multiplies."""
+    for new, old in enumerate(kept):
+        for part in ("weight", "bias"):
+            name = f"{prefix}.{new}.attn.c_attn.{part}"
+            weight = state[name].clone()
+            queries = weight.shape[-1] // 3
+            weight[..., :queries] *= (new + 1) / (old + 1)
+            state[name] = weight
 
 
 def select_layer_weights(
@@ -243,13 +345,3 @@ def load_student_weights(
     student.generation_config = copy.deepcopy(model.generation_config)
     placed: Any = student  # Module.to has no usable type in transformers
     placed.to(model.device).eval()
-
-
-def keep_config_layers(config: Any, kept: list[int]) -> None:
-    """Change a configuration to one with only these layers."""
-    total = config.num_hidden_layers
-    for key, value in list(vars(config).items()):
-        # Per-layer settings, such as Qwen's and Gemma's layer_types.
-        if isinstance(value, (list, tuple)) and len(value) == total:
-            setattr(config, key, [value[i] for i in kept])
-    config.num_hidden_layers = len(kept)

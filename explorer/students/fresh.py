@@ -16,7 +16,8 @@ from explorer.models import families, size_limits
 from explorer.models.families import shape_of
 from explorer.models.layers import KEPT_LAYERS, KEPT_WIDTHS
 from explorer.specs import FreshStudent
-from explorer.students.depth import keep_config_layers, uniform_layers
+from explorer.students.depth import uniform_layers
+from explorer.students.layer_config import keep_config_layers
 from explorer.students.size_target import MIN_SHARE, requested_shape, shape_for_size
 
 log = logging.getLogger("explorer")

@@ -13,7 +13,13 @@ from typing import Any, Protocol
 
 from explorer.errors import UnknownModel
 from explorer.models import endpoint, sizes
-from explorer.models.families import ModelOutline, ModelShape, count_parameters, shape_of
+from explorer.models.families import (
+    ModelOutline,
+    ModelShape,
+    count_parameters,
+    shape_of,
+    text_config,
+)
 from explorer.specs import BothStudent, CheckpointStudent, DepthStudent, FreshStudent, Student
 from explorer.specs.model_size import NO_MODEL, ModelSize
 from explorer.students.size_target import MIN_SHARE, requested_shape, shape_for_size
@@ -58,7 +64,6 @@ def stated_outline(name: str, root: Path | None = None) -> StatedOutline:
     if None in (
         stated.num_layers,
         stated.hidden_size,
-        stated.num_attention_heads,
         stated.vocab_size,
         stated.num_parameters,
     ):
@@ -127,5 +132,5 @@ def _size(model: CountedOutline, shape: ModelShape | None = None) -> ModelSize:
         num_layers=own.num_layers,
         hidden_size=own.hidden_size,
         intermediate_size=own.intermediate_size,
-        vocab_size=int(model.config.vocab_size),
+        vocab_size=int(text_config(model.config).vocab_size),
     )

@@ -22,7 +22,7 @@ def check_same_vocabulary(teacher: Loaded, student: Loaded) -> int:
         BadInput: The tokenizers differ, or a model has no row for one of the tokens.
     """
     num_tokens = check_same_tokens(teacher.name, teacher.tokenizer, student)
-    if int(teacher.model.config.vocab_size) < num_tokens:
+    if int(teacher.model.config.get_text_config().vocab_size) < num_tokens:
         raise _different(teacher.name, student.name, _no_row(teacher.name, num_tokens))
     return num_tokens
 
@@ -30,7 +30,7 @@ def check_same_vocabulary(teacher: Loaded, student: Loaded) -> int:
 def check_same_tokens(name: str, tokenizer: PreTrainedTokenizerBase, student: Loaded) -> int:
     """As `check_same_vocabulary`, for a teacher known only by its name and tokenizer."""
     num_tokens = check_same_ids(name, tokenizer, student.name, student.tokenizer)
-    if int(student.model.config.vocab_size) < num_tokens:
+    if int(student.model.config.get_text_config().vocab_size) < num_tokens:
         raise _different(name, student.name, _no_row(student.name, num_tokens))
     return num_tokens
 
@@ -85,4 +85,4 @@ def slice_vocabulary(model: PreTrainedModel, num_tokens: int) -> None:
             module.out_features = num_tokens
     if tied:
         holders[1].weight = holders[0].weight
-    model.config.vocab_size = num_tokens
+    model.config.get_text_config().vocab_size = num_tokens

@@ -13,14 +13,21 @@ LLAMA_CPP = "llamacpp:"
 
 
 def by_name(
-    name: str, spec: LatencySpec, *, device: torch.device, dtype: str, bits: Bits | None = None
+    name: str,
+    spec: LatencySpec,
+    *,
+    device: torch.device,
+    dtype: str,
+    bits: Bits | None = None,
+    trust_remote_code: bool = False,
 ) -> Runtime:
     """Load a model into its runtime: llamacpp:FILE, or any name that `models.loading` loads."""
     if name.startswith(LLAMA_CPP):
         from explorer.latency.runtimes.llamacpp import LlamaCppRuntime
 
         return LlamaCppRuntime(Path(name.removeprefix(LLAMA_CPP)))
-    return from_loaded(load(name, device=device, dtype=dtype, bits=bits), spec, stored_as=name)
+    loaded = load(name, device=device, dtype=dtype, bits=bits, trust_remote_code=trust_remote_code)
+    return from_loaded(loaded, spec, stored_as=name)
 
 
 def from_loaded(loaded: Loaded, spec: LatencySpec, *, stored_as: str | None = None) -> Runtime:
