@@ -5,16 +5,20 @@
 Symbols repeat what colours say: see `theme.SYMBOLS`.
 """
 
+import math
 import textwrap
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from explorer.analysis import frontier, interference, numbers
+from explorer.analysis import frontier, headline, interference, numbers
 from explorer.analysis.cost import unit_cost
 from explorer.analysis.headline import TARGET_RETENTION
+from explorer.analysis.pick import candidates
+from explorer.analysis.pick.limits import NUMERIC
 from explorer.analysis.stats.retention import INTERVALS
 from explorer.charts import labels, theme
 from explorer.charts.labels import View
@@ -40,6 +44,8 @@ PIXELS_PER_LETTER = 8
 """Approximate width of a letter of an axis title."""
 MANY_POINTS = 60
 """Above this many, points are small and their intervals faint, so that they stay readable."""
+PALE = 0.25
+"""Opacity of the points that limits exclude."""
 MANY_STEPS = 20
 """Above this many, the steps of a frontier share traces."""
 
@@ -52,6 +58,9 @@ def retention_chart(
     template: Template = "light",
     target: float = TARGET_RETENTION,
     selected: str | None = None,
+    picked: str | None = None,
+    excluded: Collection[str] = (),
+    x_limit: float | None = None,
     width: int = 960,
 ) -> go.Figure:
     """What each model keeps of its teacher, with 95 % intervals, against latency or cost.
@@ -65,6 +74,9 @@ def retention_chart(
         template: Ink for a light or a dark page.
         target: The labelled line; 1.0 is the teacher.
         selected: Run id of the point to ring.
+        picked: Run id of the point to mark as the pick.
+        excluded: Run ids that limits exclude; their points are pale.
+        x_limit: The most that `x` may be, as a labelled line.
         width: Approximate width on the page in pixels, for placing labels.
 
     Returns:
@@ -79,44 +91,53 @@ def retention_chart(
     """
     theme.check_axes((x, AXES), (y, HEIGHTS))
     ink = theme.INKS[template]
-    needed = (x, y, *INTERVALS[y])
+    needed = (x, y, *INTERVALS[y], "format", "kind", "method")
     whole = runs.assign(**{name: np.nan for name in needed if name not in runs})
     shown = _in_percent(whole.dropna(subset=[x, y]), y).reset_index(drop=True)
-    colours = _colours(runs, template)
+    colours = _colours(shown, template)
     figure = go.Figure(layout=theme.layout(ink))
     view = _view(shown, x, y, target, width)
     _add_target_line(figure, target, ink)
+    if x_limit is not None and not shown.empty:
+        _add_x_limit(figure, x, x_limit, view, ink)
     several = len(colours) > 1
     fronts = _fronts(shown, x, y)
     for owner, best in fronts.items():
         _add_frontier(figure, best, x, y, view, colours[owner] if several else ink["text"])
     best = pd.concat([shown.iloc[:0], *fronts.values()])
-    chosen = (shown["role"] == "teacher") | (shown["run_id"] == selected)
+    chosen = (shown["role"] == "teacher") | shown["run_id"].isin([selected, picked])
     drawn = thin(shown, x, y, first=[*best.index, *shown.index[chosen]])
     named: set[str] = set()
     kinds = _kind(drawn)
-    # Busy ones first, so that they are drawn below the others.
-    for kind in sorted(dict.fromkeys(kinds), key=lambda kind: kind not in _BUSY):
+    if len(drawn) <= MANY_POINTS:
+        _join_sizes(figure, drawn[~kinds.isin(_GREY)], x, y, colours)
+    # Grey ones first, so that they are drawn below the others.
+    for kind in sorted(dict.fromkeys(kinds), key=lambda kind: kind not in _GREY):
         for teacher, group in drawn[kinds == kind].groupby("teacher", sort=False):
-            colour = ink["quiet"] if kind in _BUSY else colours[str(teacher)]
+            colour = ink["quiet"] if kind in _GREY else colours[str(teacher)]
             style = _marker(kind, colour, len(drawn), ink)
+            # The legend takes the first point's opacity.
+            group = group.sort_values("run_id", key=lambda ids: ids.isin(excluded), kind="stable")
+            style["opacity"] = [PALE if run in excluded else 1.0 for run in group["run_id"]]
             # With one teacher the legend names shapes; with several, colours and then shapes.
-            by_teacher = several and kind not in _BUSY
-            name = str(teacher) if by_teacher else _KIND_NAMES.get(kind, f"{kind} student")
+            by_teacher = several and kind not in _GREY
+            name = str(teacher) if by_teacher else _kind_name(kind)
             figure.add_trace(_points(group, x, y, style, name, len(drawn)))
             figure.data[-1].update(
                 showlegend=name not in named,
                 legendgroup=name,
-                legendrank=1 if kind == "teacher" else 5 if kind in _BUSY else 2,
+                legendrank=1 if kind.startswith("teacher") else 5 if kind in _GREY else 2,
             )
             named.add(name)
     if several:
-        shapes = [kind for kind in dict.fromkeys(kinds) if kind not in _BUSY]
+        shapes = [kind for kind in dict.fromkeys(kinds) if kind not in _GREY]
         _add_shape_legend(figure, shapes, ink)
     notes = _notes(runs, shown, drawn, x, view)
     _add_labels(figure, drawn, best, x, y, view, notes, ink)
-    if selected is not None:
+    if selected is not None and selected != picked:
         theme.add_ring(figure, drawn[drawn["run_id"] == selected], x, y, ink)
+    if picked is not None:
+        theme.add_ring(figure, drawn[drawn["run_id"] == picked], x, y, ink, strong=True)
     if shown.empty:
         needs = "a price for the device" if x.startswith("usd") else "a finished, measured run"
         theme.add_empty_note(figure, f"Nothing to draw: this axis needs {needs}.", ink)
@@ -128,7 +149,7 @@ def retention_chart(
     figure.update_yaxes(title_text=HEIGHTS[y], range=view.y_range, ticksuffix=" %")
     if x.startswith("usd"):
         figure.update_xaxes(tickprefix="$")
-    elif x == "num_parameters":
+    if x == "num_parameters":
         figure.update_xaxes(
             **theme.si_ticks(*view.x_range, ["", " k", " M", " B", " T"], log=view.log)
         )
@@ -136,6 +157,8 @@ def retention_chart(
         figure.update_xaxes(
             **theme.si_ticks(*view.x_range, [" B", " kB", " MB", " GB", " TB"], log=view.log)
         )
+    elif view.log:
+        figure.update_xaxes(**theme.si_ticks(*view.x_range, [""], log=True))
     return figure
 
 
@@ -177,10 +200,65 @@ def _view(shown: pd.DataFrame, x: str, y: str, target: float, width: int) -> Vie
 
 
 def _kind(shown: pd.DataFrame) -> "pd.Series[str]":
-    """The kind of each point: a key of `theme.SYMBOLS`, or `teacher`."""
-    is_teacher, was_busy = shown["role"] == "teacher", interference.was_busy(shown)
-    kinds = shown["basis"].where(~is_teacher, "teacher").mask(was_busy, "busy")
-    return kinds.mask(was_busy & is_teacher, "busy teacher").rename("kind")
+    """The kind of each point: a key of `theme.SYMBOLS`, or `measured` or `teacher` with a format.
+
+    A teacher in another number format is a teacher, although it is compared with one as students
+    are.
+    """
+    is_teacher = (shown["role"] == "teacher") | headline.is_converted(shown)
+    was_busy = interference.was_busy(shown)
+    by_format = "measured " + candidates.formats(shown)
+    kinds = shown["basis"].astype(object).mask(shown["basis"] == "measured", by_format)
+    kinds = kinds.mask(is_teacher, "teacher " + candidates.formats(shown))
+    kinds = kinds.mask(shown["method"].eq(candidates.CONTROL), "control")
+    return kinds.mask(was_busy, "busy").mask(was_busy & is_teacher, "busy teacher").rename("kind")
+
+
+def _kind_name(kind: str) -> str:
+    """A kind in the legend: `student, q8_0`, `teacher`, `machine was busy`."""
+    source, _, format = kind.partition(" ")
+    if kind in _GREY:
+        return _GREY[kind]
+    if source == "teacher":
+        return "teacher" if format == candidates.TORCH else f"teacher, {format}"
+    return f"student, {format}" if source == "measured" else f"{kind} student"
+
+
+def _join_sizes(
+    figure: go.Figure, drawn: pd.DataFrame, x: str, y: str, colours: dict[str, str]
+) -> None:
+    """A thin line through the sizes of each teacher's models in one number format."""
+    measured = drawn[drawn["basis"] == "measured"]
+    for (teacher, _), group in measured.groupby(["teacher", candidates.formats(measured)]):
+        sizes = group.sort_values("num_parameters", kind="stable")
+        if len(sizes) > 1 and sizes["num_parameters"].is_unique:
+            figure.add_scatter(
+                x=sizes[x],
+                y=sizes[y],
+                mode="lines",
+                line={"color": theme.faded(colours[str(teacher)], 0.35), "width": 1},
+                hoverinfo="skip",
+                showlegend=False,
+            )
+
+
+def _add_x_limit(figure: go.Figure, x: str, limit: float, view: View, ink: dict[str, str]) -> None:
+    """The most that the horizontal axis may be, if it lies in the view."""
+    low, high = view.x_range
+    if not low < limit < high:
+        return
+    figure.add_vline(x=limit, line={"color": ink["quiet"], "width": 1, "dash": "dash"})
+    figure.add_annotation(
+        x=math.log10(limit) if view.log else limit,
+        y=1,
+        yref="paper",
+        yanchor="top",
+        xanchor="left",
+        xshift=4,
+        text=f"at most {_LIMIT_TEXTS[x](limit)}",
+        showarrow=False,
+        font={"size": 12, "color": ink["quiet"]},
+    )
 
 
 def _in_percent(shown: pd.DataFrame, y: str) -> pd.DataFrame:
@@ -212,22 +290,31 @@ def _fronts(shown: pd.DataFrame, x: str, y: str) -> dict[str, pd.DataFrame]:
     }
 
 
-_BUSY = ("busy", "busy teacher")
-_KIND_NAMES = {"teacher": "teacher", "measured": "measured student"} | dict.fromkeys(
-    _BUSY, interference.MARK
-)
+_GREY = dict.fromkeys(("busy", "busy teacher"), interference.MARK) | {
+    "control": "control arm, no teacher"
+}
+"""Kinds that are grey for every teacher, and their names in the legend."""
+_LIMIT_TEXTS = {limit.column: limit.write for limit in NUMERIC} | {
+    "num_parameters": numbers.parameters
+}
 
 
 def _marker(kind: str, colour: str, num_shown: int, ink: dict[str, str]) -> dict[str, Any]:
     """Shape, size and outline of a point."""
-    if kind == "teacher":
+    source, _, format = kind.partition(" ")
+    if source == "teacher":
         outline = {"color": ink["halo"], "width": 1}
-        return {"symbol": "star", "size": 19, "color": colour, "opacity": 1, "line": outline}
-    symbol = theme.SYMBOLS.get(kind, "x-thin-open")
+        symbol = theme.TEACHER_SYMBOLS.get(format, theme.OTHER_TEACHER)
+        size = 19 if format == candidates.TORCH else 16
+        return {"symbol": symbol, "size": size, "color": colour, "line": outline}
+    if source == "measured":
+        symbol = theme.FORMAT_SYMBOLS.get(format, theme.OTHER_FORMAT)
+    else:
+        symbol = theme.SYMBOLS.get(kind, "x-thin-open")
     hollow = "open" in symbol
     outline = {"color": colour, "width": 1.5} if hollow else {"color": ink["halo"], "width": 1}
     size = 17 if kind == "busy teacher" else 7 if num_shown > MANY_POINTS else 11
-    return {"symbol": symbol, "size": size, "color": colour, "opacity": 1, "line": outline}
+    return {"symbol": symbol, "size": size, "color": colour, "line": outline}
 
 
 def _points(
@@ -266,7 +353,7 @@ def _add_shape_legend(figure: go.Figure, kinds: list[str], ink: dict[str, str]) 
             mode="markers",
             hoverinfo="skip",
             legendrank=4,
-            name=_KIND_NAMES.get(kind, f"{kind} student"),
+            name=_kind_name(kind),
             marker=_marker(kind, ink["quiet"], 1, ink),
         )
 

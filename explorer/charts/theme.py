@@ -29,14 +29,20 @@ INKS: dict[str, dict[str, str]] = {
 HEIGHT = 520
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
 
+FORMAT_SYMBOLS = {"torch": "circle", "q8_0": "square", "q4_k_m": "triangle-up"}
+"""Symbol of a measured model by its number format; other formats share `OTHER_FORMAT`."""
+TEACHER_SYMBOLS = {"torch": "star", "q8_0": "star-square", "q4_k_m": "star-triangle-up"}
+"""Symbol of a teacher by its number format."""
+OTHER_FORMAT, OTHER_TEACHER = "pentagon", "hexagram"
 SYMBOLS = {
     "measured": "circle",
     "published": "diamond-open",
     "estimated": "circle-open-dot",
     "busy": "circle-open",
     "busy teacher": "star-open",
+    "control": "x-thin-open",
 }
-"""Symbol by source of a point. Points timed on a busy machine are grey for every teacher."""
+"""Symbol by source of a point. Busy and control points are grey for every teacher."""
 
 
 def layout(ink: dict[str, str]) -> go.Layout:
@@ -50,7 +56,7 @@ def layout(ink: dict[str, str]) -> go.Layout:
         xaxis=axis(ink),
         yaxis=axis(ink),
         hovermode="closest",
-        dragmode="pan",
+        dragmode="zoom",
         hoverlabel={"align": "left", "font": {"family": FONT, "size": 12}},
         legend={
             "orientation": "h",
@@ -95,9 +101,15 @@ def check_axes(*chosen: tuple[str, Mapping[str, Any]]) -> None:
 
 
 def add_ring(
-    figure: go.Figure, selected: pd.DataFrame, x: str, y: str, ink: dict[str, str]
+    figure: go.Figure,
+    selected: pd.DataFrame,
+    x: str,
+    y: str,
+    ink: dict[str, str],
+    *,
+    strong: bool = False,
 ) -> None:
-    """Draw a ring around the selected point, whose details are shown below the chart."""
+    """Draw a ring around a point: thin around the selected one, strong around the pick."""
     figure.add_scatter(
         x=selected[x],
         y=selected[y],
@@ -106,9 +118,9 @@ def add_ring(
         hoverinfo="skip",
         marker={
             "symbol": "circle-open",
-            "size": 24,
+            "size": 28 if strong else 24,
             "color": ink["text"],
-            "line": {"width": 1.5},
+            "line": {"width": 3 if strong else 1.5},
         },
     )
 
@@ -166,7 +178,7 @@ def si_ticks(low: float, high: float, units: list[str], *, log: bool) -> dict[st
     """Ticks with k, M, B; Plotly's own prefixes would write a billion as G."""
     if log:
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-        values = [m * 10.0**e for e in range(first, last + 1) for m in (1, 3)]
+        values = [m * 10.0**e for e in range(first, last + 1) for m in (1, 2, 5)]
     else:
         rough = (high - low) / 6
         power = 10.0 ** math.floor(math.log10(rough))

@@ -1,5 +1,6 @@
 """The Explore page: empty, full, failed, damaged."""
 
+import json
 import shutil
 
 import pytest
@@ -307,3 +308,67 @@ def test_run_it_again_leads_to_the_queue_from_any_address(study, open_page, monk
     assert not page.exception
     assert seen == [study[2]]
     assert page.button(key="run_start")
+
+
+def test_the_pick_stands_beside_the_chart_and_follows_the_limits(study, open_page):
+    """The card names the pick, its reason and how sure it is; a limit changes it at once."""
+    page = open_page("explore", keep="50", objective="Smallest")
+
+    said = text_of(page)
+    assert "**Pick: 15 layers**" in said
+    assert "is the smallest of" in said
+    assert "With other documents the rule picks it again in" in said
+    assert "Near misses" in [expander.label.split(",")[0] for expander in page.expander]
+
+    page.number_input(key="max_weights").set_value(1.0).run()
+
+    said = text_of(page)
+    assert "**No model fits**" in said
+    assert "It fits if you" in said
+
+
+def test_page_and_shell_pick_the_same(study, open_page, store_root, capsys, monkeypatch):
+    """One rule: the page's pick is that of `explorer pick` with the same limits."""
+    from explorer import cli
+
+    arguments = ["explorer", "pick", "--min-retention", "0.5", "--objective", "smallest", "--json"]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit):
+        cli.main()
+    decided = json.loads(capsys.readouterr().out)
+
+    said = text_of(open_page("explore", keep="50", objective="Smallest")).replace("\\", "")
+
+    assert f"**Pick: {decided['pick']['label']}**" in said
+    assert decided["reason"] in said
+
+
+def test_one_task_has_no_pick(study, open_page):
+    """A pick takes all tasks; the card says so instead of showing one that does not hold."""
+    said = text_of(
+        open_page(
+            "explore", task=records.make_record(spec=records.study()[0]).capability.scores[0].task
+        )
+    )
+
+    assert "No pick by one task" in said
+
+
+def test_control_arms_are_hidden_until_asked_for(root, study, open_page):
+    """A switch in the sidebar shows them on the chart; the pick never takes one."""
+    spec = records.study()[2]
+    control = spec.with_(distill=spec.distill.with_(method="labels"), name="control")
+    records.write_run(root, records.make_record(spec=control, number=7))
+
+    page = open_page("explore")
+    assert page.toggle(key="controls").label == "Show 1 control arm"
+    hidden = _drawn(page)
+    page.toggle(key="controls").set_value(True).run()
+
+    assert _drawn(page) - hidden == {control.run_id}
+
+
+def _drawn(page):
+    """Ids of the runs on the first chart."""
+    figure = json.loads(page.get("plotly_chart")[0].proto.spec)
+    return {point[0] for trace in figure["data"] for point in trace.get("customdata", [])}

@@ -6,7 +6,7 @@ from explorer.analysis import headline
 from explorer.analysis.cost import unit_cost
 from explorer.catalogue import prices
 from explorer.charts import retention_chart
-from explorer.pages.explore import evidence, failures, filters
+from explorer.pages.explore import evidence, failures, filters, needs, pick_card
 from explorer.pages.shared import (
     chart_width,
     glossary,
@@ -65,6 +65,7 @@ widgets.expand_run_ids(snapshot.runs["run_id"], widgets.PICKED)
 removal.undo_offer(root)
 visible = filters.visible_runs(snapshot)
 chosen = filters.sidebar(visible)
+control_arms = filters.control_arms(chosen)
 finished = chosen[chosen["status"] == "finished"]
 
 # The sentence stands above the controls but depends on them: this reserves its place.
@@ -102,14 +103,18 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
         help=HELP["task"],
         width=190,
     )
-    utilisation = pricing.utilisation(HELP["utilisation"])
     known_prices = widgets.attempt(lambda: prices.prices_for(chosen, root)) or {}
     pricing.price_popover(root, chosen, known_prices)
 
+left, middle, right = st.columns([10, 36, 15], gap="medium")
+with left, st.container(key="explore_needs", gap="small"):
+    asked = needs.needs_panel()
 runs = widgets.index(root).with_retention(finished, task)
-runs = unit_cost.add_costs(runs, known_prices, utilisation=utilisation)
+runs = unit_cost.add_costs(runs, known_prices, utilisation=asked.utilisation)
+decided = pick_card.decision(widgets.index(root), runs, asked) if task is None else None
+drawn = runs if control_arms else runs[~runs["run_id"].isin(filters.controls(runs))]
 if y == "retention":
-    runs["frontier_share"] = widgets.index(root).frontier_share(runs, x, task)
+    drawn = drawn.assign(frontier_share=widgets.index(root).frontier_share(drawn, x, task))
 
 finding = headline.headline(runs)
 with sentence:
@@ -119,19 +124,29 @@ with sentence:
 if runs.empty:
     st.info("No finished run matches the filters. Change them in the sidebar.")
 elif x.startswith("usd") and runs[x].isna().all():
-    pricing.missing_prices(root, runs, known_prices)
+    with middle:
+        pricing.missing_prices(root, runs, known_prices)
 else:
-    figure = retention_chart.retention_chart(
-        runs,
-        x=x,
-        y=y,
-        template=widgets.template(),
-        selected=widgets.picked_run(),
-        width=chart_width.chart_width(),
-    )
-    widgets.chart(figure, "explore_chart", finding, pick=True)
-    if x == "usd_per_mtok":
-        st.caption(text_format.md(f"{unit_cost.conditions_text(runs)}."))
+    with middle:
+        figure = retention_chart.retention_chart(
+            drawn,
+            x=x,
+            y=y,
+            template=widgets.template(),
+            target=asked.limits.min_retention,
+            selected=widgets.picked_run(),
+            picked=decided.pick["run_id"] if decided and decided.pick else None,
+            excluded=pick_card.excluded(runs, decided),
+            x_limit=pick_card.axis_limit(asked, x),
+            width=chart_width.chart_width(),
+        )
+        widgets.chart(figure, "explore_chart", finding, pick=True)
+        st.caption("Drag to zoom, double-click to see all, click a point for its evidence.")
+        if x == "usd_per_mtok":
+            st.caption(text_format.md(f"{unit_cost.conditions_text(runs)}."))
+    with right:
+        pick_card.pick_card(widgets.index(root), runs, decided, task)
+    pick_card.others(runs, decided)
     evidence.evidence_strip(root, runs, known_prices)
 
 failures.failed_runs(root, chosen)

@@ -4,6 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from explorer.analysis import interference
+from explorer.analysis.pick import candidates
 from explorer.index import Snapshot
 from explorer.pages.shared import glossary, text_format, widgets
 
@@ -61,6 +62,25 @@ def sidebar(runs: pd.DataFrame) -> pd.DataFrame:
         else:
             st.caption(f"{len(passing):,} of {text_format.plural(len(runs), 'run')}.")
     return passing
+
+
+def controls(runs: pd.DataFrame) -> set[str]:
+    """Ids of the control arms among these runs."""
+    return set(runs.loc[runs["method"].eq(candidates.CONTROL), "run_id"])
+
+
+def control_arms(runs: pd.DataFrame) -> bool:
+    """A switch for the control arms, where there are any; whether the chart shows them."""
+    number = len(controls(runs))
+    if not number:
+        return False
+    with st.sidebar:
+        return st.toggle(
+            f"Show {text_format.plural(number, 'control arm')}",
+            key="controls",
+            bind="query-params",
+            help=glossary.TERMS["control_arm"],
+        )
 
 
 def _filter_by(

@@ -40,6 +40,25 @@ TERMS = {
         "Student's score divided by the teacher's, without correction for guessing. Published "
         "claims use it; it flatters small models."
     ),
+    "pick": (
+        "The limits that a model must meet. Among the models that meet all of them, the objective "
+        "below chooses one. Points that do not meet them are pale; the pick has a thick ring."
+    ),
+    "sure": (
+        "How sure to be that the model keeps at least the share above: the share of paired "
+        "bootstrap draws, over documents, in which it does."
+    ),
+    "objective": (
+        "What decides among the models that meet every limit. The most capable: of those that "
+        "cannot be told apart from the best, the cheapest."
+    ),
+    "weights": "Size of the weights, in MB of 1,000,000 bytes.",
+    "throughput": "Output tokens per second over the whole answer, first token included.",
+    "peak_memory": "Highest memory of the process while it answers, in MB of 1,000,000 bytes.",
+    "control_arm": (
+        "Students trained on the same text without the teacher. They show what the teacher adds, "
+        "and are not offered as a pick."
+    ),
     "chance": "The score of a model that only guesses.",
     "ttft": "Time to first token: from the request to the first token of the answer.",
     "tpot": (

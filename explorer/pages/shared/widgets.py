@@ -28,8 +28,10 @@ EXPLORE, RUN, COMPARE, ANSWERS, TASKS = (
 
 STYLE = """<style>
 .stMainBlockContainer {padding-top: 4.2rem; padding-bottom: 3rem; max-width: 1600px;}
-.finding {font-size: 1.45rem; line-height: 1.35; font-weight: 600; margin: 0; max-width: 62rem;
+.finding {font-size: 1.35rem; line-height: 1.35; font-weight: 600; margin: 0; max-width: 74rem;
   text-wrap: pretty;}
+.st-key-explore_needs [data-testid^="stNumberInputStep"] {display: none;}
+.st-key-explore_needs [data-testid="stWidgetLabel"] p {font-size: .84rem;}
 .st-key-ruler {position: absolute;}
 .quiet {opacity: .68; font-size: .84rem;}
 .facts {display: grid; grid-template-columns: max-content 1fr; gap: .2rem .9rem;
@@ -67,6 +69,7 @@ p.quiet {margin: 0;}
 .st-key-strip_head [data-testid="stPageLink"] a {min-height: 2.5rem; margin: -.125rem 0 .375rem;}
 .spark {display: block; width: 100%; height: 34px;}
 @media (max-width: 640px) {
+  [data-testid="stColumn"]:has(.st-key-explore_needs) {order: 3;}
   .finding {font-size: 1.15rem;}
   .stMainBlockContainer {padding-left: 1rem; padding-right: 1rem;}
   .results {font-size: .82rem;}
