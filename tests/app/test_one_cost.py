@@ -186,7 +186,8 @@ def test_lengths_stand_beside_the_cost(root, committed, open_page, explorer):
     assert lengths in text_of(open_page("compare"))
     assert lengths in text_of(open_page("economics"))
     page = open_page("explore", run=committed[1], x="$/1M output")
-    assert text_of(page).count(lengths) == 2  # under the chart, and in the evidence
+    # Under the chart, among the assumptions of the pick, and in the evidence.
+    assert text_of(page).count(lengths) == 3
     assert lengths in chart_of(page)
     assert "128 + 64" in explorer("export", "-f", "md").decode()
 

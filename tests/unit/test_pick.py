@@ -23,6 +23,7 @@ def study(**columns):
         "run_id": ["t", "big", "mid", "small"],
         "label": ["teacher", "24 layers", "20 layers", "10 layers"],
         "status": "finished",
+        "basis": "measured",
         "role": ["teacher", "student", "student", "student"],
         "kind": [None, "depth", "depth", "depth"],
         "method": [None, "cached", "cached", "cached"],
