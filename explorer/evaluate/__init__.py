@@ -2,6 +2,7 @@
 
 capability.py      evaluates a model on all tasks of a spec
 task_plan.py       the tasks and documents, and the key of their answers
+lm_eval_errors.py  names the task and document where lm-eval's code fails
 refused_prompts.py  documents whose prompts an endpoint refused, left out of the scores
 task_progress.py   progress over all tasks
 task_output.py     a task's files on disk

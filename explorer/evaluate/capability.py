@@ -29,7 +29,7 @@ from lm_eval.utils import hash_string
 
 from explorer.distill import distributed
 from explorer.errors import BadInput, NoRoom
-from explorer.evaluate import refused_prompts, task_output, task_scores
+from explorer.evaluate import lm_eval_errors, refused_prompts, task_output, task_scores
 from explorer.evaluate.backends import api_cost
 from explorer.evaluate.backends.api_lm import ApiLM
 from explorer.evaluate.backends.backend import Backend, EvaluatedLM, torch_backend
@@ -171,6 +171,7 @@ def _evaluate_task(
         task_loading.quiet_lm_eval(),
         _enough_memory(plan.name, spec, device),
         refused_prompts.scored_without_refused(lm, plan.task, plan.name, plan.doc_ids) as refused,
+        lm_eval_errors.named(plan),
     ):
         results = evaluator.evaluate(
             lm,

@@ -16,7 +16,7 @@ from explorer.evaluate.backends.backend import Backend
 from explorer.evaluate.task_output import TaskFiles
 from explorer.models.loading import Loaded
 from explorer.specs import CapabilitySpec
-from explorer.tasks import task_loading
+from explorer.tasks import document_checks, task_loading
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +55,23 @@ def plan_tasks(
                 f"The task {name} is of the type {task.OUTPUT_TYPE}, which {loaded.name} cannot "
                 f"answer: {backend.why_not}."
             )
-        doc_ids = list(range(len(task.eval_docs)))
-        if spec.limit is not None:
-            doc_ids = subset.choose_documents(
-                name, subset.document_strata(task), spec.limit, spec.seed
-            )
+        doc_ids = checked_documents(name, task, spec)
         key = _key(task, doc_ids, spec, loaded, fingerprint, backend)
         plans.append(TaskPlan(name, task, doc_ids, TaskFiles(folder, name, key)))
     return plans
+
+
+def checked_documents(name: str, task: Task, spec: CapabilitySpec) -> list[int]:
+    """The positions of the documents that a spec evaluates.
+
+    Raises:
+        BadInput: Some of them can't be asked or scored.
+    """
+    doc_ids = list(range(len(task.eval_docs)))
+    if spec.limit is not None:
+        doc_ids = subset.choose_documents(name, subset.document_strata(task), spec.limit, spec.seed)
+    document_checks.check_documents(name, task, doc_ids)
+    return doc_ids
 
 
 def _set_few_shots(task: Task, spec: CapabilitySpec) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from explorer.analysis.planning import run_memory
 from explorer.distill import corpus
 from explorer.errors import BadInput, NoRoom
-from explorer.evaluate import task_scores
+from explorer.evaluate import task_plan, task_scores
 from explorer.latency import timing
 from explorer.latency.load_test import check_endpoint_timing
 from explorer.latency.runtimes import open_runtime
@@ -248,6 +248,7 @@ def _tasks_whole(spec: RunSpec, root: Path) -> None:
         tasks = task_loading.load_tasks(spec.capability.tasks, spec.capability.include_path)
         for name, task in tasks.items():
             task_scores.check_metadata_fields(task, name)
+            task_plan.checked_documents(name, task, spec.capability)
 
 
 def _corpus_exists(spec: RunSpec, root: Path) -> None:

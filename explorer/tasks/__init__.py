@@ -8,6 +8,7 @@ dataset_cache.py    which datasets are on this machine, and which an offline run
 code_policy.py      decides whether a task file may run Python code, before any of it runs
 safe_loading.py     lm-eval's task loader, restricted to allowed code and sandboxed templates
 task_loading.py     loads the tasks that a spec names, with their documents
+document_checks.py  refuses documents that lm-eval can't ask or score
 preview.py          previews a task's first prompts, in a separate process
 render_prompts.py   renders those prompts with lm-eval
 custom.py           a task from the user's own question file

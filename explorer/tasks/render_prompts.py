@@ -10,7 +10,7 @@ from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 
 from explorer.errors import BadInput, ExplorerError
-from explorer.tasks import task_loading
+from explorer.tasks import document_checks, task_loading
 from explorer.tasks.preview import Question, TaskPreview
 
 
@@ -34,6 +34,7 @@ def render_preview(
     total = len(task.eval_docs)
     if not total:
         raise BadInput(f"The task {name} has no documents.")
+    document_checks.check_documents(name, task, range(min(num, total)))
     try:
         with task_loading.quiet_lm_eval():
             task.build_all_requests(samples=list(range(min(num, total))))

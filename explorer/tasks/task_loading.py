@@ -27,7 +27,7 @@ from lm_eval.tasks._index import Kind
 
 from explorer.errors import BadInput, ExplorerError
 from explorer.lm_eval_io import metrics
-from explorer.tasks import code_policy, dataset_cache, index
+from explorer.tasks import code_policy, dataset_cache, document_checks, index
 from explorer.tasks.index_builder import list_data_files, read_task_rows
 from explorer.tasks.safe_loading import SafeTaskManager
 
@@ -289,10 +289,25 @@ def _why_no_task(name: str, error: Exception) -> str:
             f"The task {name} needs the Python package {error.name}, which is not installed: "
             f"pip install {error.name}"
         )
+    if problem := _first_document_problem(error):
+        return f"The task {name} can't be evaluated: {problem}. Correct its documents or its file."
     return (
         f"lm-eval could not load the task {name} from its file: {type(error).__name__}: "
         f"{_reason(error)}. Correct the file, or remove the task from the list."
     )
+
+
+def _first_document_problem(error: Exception) -> str:
+    """What is wrong with the first document, on which lm-eval tries out a task; or empty."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        task, found = frame.f_locals.get("self"), frame.f_locals
+        if frame.f_code.co_name == "__init__" and isinstance(task, ConfigurableTask):
+            if "test_doc" in found:
+                problem = document_checks.document_problem(task, found["test_doc"], strict=True)
+                return f"document 0 {problem}" if problem else ""
+            if hasattr(task, "task_docs") and not len(task.task_docs):
+                return "it has no documents"
+    return ""
 
 
 def _refuse_unsupported(name: str, task: Task) -> None:

@@ -27,6 +27,7 @@ from lm_eval.api.registry import model_registry
 from lm_eval.models.huggingface import HFLM
 
 from explorer.distill import distributed
+from explorer.errors import BadInput
 from explorer.evaluate import response_cache
 from explorer.evaluate.backends.prefix_trie import Array, PackedRow, ScoredText, plan_batches
 from explorer.evaluate.backends.request_progress import ProgressCounter, RequestProgress
@@ -357,9 +358,16 @@ class PrefixLM(HFLM):
 
     def _text(self, request: Request) -> ScoredText:
         """The tokens that the stock method reads: truncated on the left, without the last one."""
-        _, context, continuation = request
+        texts, context, continuation = request
         assert context, "lm-eval gives each request a context"
-        assert 0 < len(continuation) <= self.max_length
+        assert continuation, "tasks with an empty choice are refused before"
+        if len(continuation) > self.max_length:
+            texts = texts or ("", "")
+            raise BadInput(
+                f"A text to score has {len(continuation):,} tokens, but the model reads "
+                f"{self.max_length:,} at most. It begins {texts[1].strip()[:60]!r}. Shorten it, or "
+                "remove its task from the list."
+            )
         whole = np.array((context + continuation)[-(self.max_length + 1) :], dtype=np.int64)
         return ScoredText(whole[:-1], whole[len(whole) - len(continuation) :])
 
