@@ -1,5 +1,7 @@
 """Cost charts: dollars per month by traffic, payback over time, estimated rents."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -16,20 +18,26 @@ MOST_LINES = 6
 
 
 def break_even_chart(
-    months: pd.DataFrame, traffic_per_s: float, *, num_busy: int = 0, template: Template = "light"
+    months: pd.DataFrame,
+    traffic_per_s: float,
+    *,
+    first: Sequence[str] = (),
+    num_busy: int = 0,
+    template: Template = "light",
 ) -> go.Figure:
     """Dollars per month by traffic: a staircase per candidate, a dashed line for the API.
 
     Args:
         months: As from `economics.cost_by_traffic`.
         traffic_per_s: The stated traffic, which is marked.
+        first: Names that get a line before others do.
         num_busy: Number of runs without a line because they were timed on a busy machine.
         template: Ink for a light or a dark page.
     """
     ink = theme.INKS[template]
     figure = go.Figure(layout=theme.layout(ink))
     known = months.dropna(subset=["usd_per_month"])
-    for name, colour in _colours(known, template, ink).items():
+    for name, colour in _colours(known, first, template, ink).items():
         line = known[known["name"] == name]
         dash = "dash" if name == API else "solid"
         figure.add_scatter(
@@ -80,7 +88,12 @@ def break_even_chart(
 
 
 def payback_chart(
-    spent: pd.DataFrame, paid: pd.DataFrame, *, num_busy: int = 0, template: Template = "light"
+    spent: pd.DataFrame,
+    paid: pd.DataFrame,
+    *,
+    first: Sequence[str] = (),
+    num_busy: int = 0,
+    template: Template = "light",
 ) -> go.Figure:
     """Dollars spent over time; each student starts at its bill.
 
@@ -88,6 +101,7 @@ def payback_chart(
         spent: As from `economics.spending_over_time`.
         paid: `label`, `payback_hours`, `bill_usd`, `fleet_usd_per_hour`, for a mark where a
             student's line crosses its teacher's.
+        first: As in `break_even_chart`.
         num_busy: Number of runs without a line because they were timed on a busy machine.
         template: Ink for a light or a dark page.
     """
@@ -96,7 +110,7 @@ def payback_chart(
     known = spent.dropna(subset=["usd"])
     end = float(known["hours"].max()) if len(known) else 1.0
     unit, hours_each = next((u for u in UNITS if end <= 100 * u[1]), UNITS[-1])
-    colours = _colours(known, template, ink)
+    colours = _colours(known, first, template, ink)
     for name, colour in colours.items():
         line = known[known["name"] == name]
         figure.add_scatter(
@@ -231,9 +245,11 @@ def _note_busy_runs(figure: go.Figure, num_busy: int, ink: dict[str, str]) -> No
         theme.add_corner_note(figure, interference.left_out_sentence(num_busy, "not drawn"), ink)
 
 
-def _colours(known: pd.DataFrame, template: Template, ink: dict[str, str]) -> dict[str, str]:
+def _colours(
+    known: pd.DataFrame, first: Sequence[str], template: Template, ink: dict[str, str]
+) -> dict[str, str]:
     """A colour per line: ink for the API and the teacher, the palette for students."""
-    names = list(dict.fromkeys(known["name"]))
+    names = sorted(dict.fromkeys(known["name"]), key=lambda name: name not in first)
     students = [name for name in names if name not in (API, "teacher")]
     colours = {
         name: ink["quiet"] if name == API else ink["text"]

@@ -34,6 +34,12 @@ Wide = Annotated[
     bool, typer.Option("--wide", help="Show every column, even where the terminal is too narrow.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+MinRetention = Annotated[
+    float, typer.Option(help="Share of the teacher's capability to keep, such as 0.8.")
+]
+Confidence = Annotated[
+    float, typer.Option(help="How sure to be that it is kept, at least 0.5 and below 1.")
+]
 Utilisation = Annotated[
     float,
     typer.Option(

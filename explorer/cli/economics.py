@@ -5,8 +5,20 @@ from typing import Annotated
 import typer
 
 from explorer.analysis.cost.unit_cost import UTILISATION
-from explorer.cli.common import Out, ResultsDir, Utilisation, Wide, app, console, root_of
-from explorer.cli.tables import Format, analysed_runs, named_runs, print_or_write
+from explorer.analysis.headline import TARGET_RETENTION
+from explorer.analysis.pick.limits import CONFIDENCE
+from explorer.cli.common import (
+    Confidence,
+    MinRetention,
+    Out,
+    ResultsDir,
+    Utilisation,
+    Wide,
+    app,
+    console,
+    root_of,
+)
+from explorer.cli.tables import Format, analysed_runs, named_runs, open_index, print_or_write
 from explorer.errors import BadInput
 from explorer.store import disk
 
@@ -45,6 +57,8 @@ def economics(
     api: Annotated[
         str | None, typer.Option(help="An API to compare with, such as openai/gpt-4o-mini.")
     ] = None,
+    min_retention: MinRetention = TARGET_RETENTION,
+    confidence: Confidence = CONFIDENCE,
     results: ResultsDir = None,
     format: Format = "table",
     out: Out = None,
@@ -57,12 +71,16 @@ def economics(
     from explorer.analysis import interference
     from explorer.analysis.cost import economics as analysis
     from explorer.analysis.cost import unit_cost
+    from explorer.analysis.cost.cost_headline import cost_headline
     from explorer.analysis.cost.fleet import LatencyLimits
     from explorer.analysis.cost.serving_cost import Workload
+    from explorer.analysis.pick import candidates
+    from explorer.analysis.pick.limits import Limits
     from explorer.analysis.tables import run_table
     from explorer.catalogue import api_prices
     from explorer.catalogue import prices as price_book
 
+    limits = Limits(min_retention=min_retention, confidence=confidence)
     root = root_of(results)
     sets = dict(zip(("yours", "cheapest", "dearest"), price_book.SETS, strict=True))
     if prices is not None and prices not in sets:
@@ -96,9 +114,9 @@ def economics(
     )
     records = [disk.load(root, run_id) for run_id in runs["run_id"]]
     labels = dict(zip(runs["run_id"], runs["label"], strict=True))
-    rows = analysis.candidates(records, labels, assumed).merge(
-        runs[["run_id", "retention", "retention_low", "retention_high"]], on="run_id", how="left"
-    )
+    runs["sure"] = candidates.sure(runs, open_index(root).draws(runs), limits.min_retention)
+    kept = ["run_id", "retention", "retention_low", "retention_high", "sure", "method"]
+    rows = analysis.candidates(records, labels, assumed).merge(runs[kept], on="run_id", how="left")
     cells = run_table.economics_table(rows)
     if format == "table":
         cells = run_table.without_equal_lengths(cells)
@@ -122,7 +140,7 @@ def economics(
     )
     if format != "table":
         return
-    lines = [analysis.cost_headline(rows, assumed)]
+    lines = [cost_headline(rows, assumed, min_retention, confidence)]
     if rows["usd_per_mtok"].notna().any():
         lines.append(
             f"{unit_cost.conditions_text(rows)}. Cost of a request, prefill and decode: for "

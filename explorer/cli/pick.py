@@ -7,7 +7,17 @@ import typer
 
 from explorer.analysis.cost.unit_cost import UTILISATION
 from explorer.analysis.headline import TARGET_RETENTION
-from explorer.cli.common import AsJson, ResultsDir, Utilisation, app, console, root_of
+from explorer.analysis.pick.limits import CONFIDENCE
+from explorer.cli.common import (
+    AsJson,
+    Confidence,
+    MinRetention,
+    ResultsDir,
+    Utilisation,
+    app,
+    console,
+    root_of,
+)
 from explorer.cli.tables import analysed_runs, open_index, print_facts
 
 MEGABYTE = 1_000_000
@@ -15,12 +25,8 @@ MEGABYTE = 1_000_000
 
 @app.command()
 def pick(
-    min_retention: Annotated[
-        float, typer.Option(help="Share of the teacher's capability to keep, such as 0.8.")
-    ] = TARGET_RETENTION,
-    confidence: Annotated[
-        float, typer.Option(help="How sure to be that it is kept, at least 0.5 and below 1.")
-    ] = 0.9,
+    min_retention: MinRetention = TARGET_RETENTION,
+    confidence: Confidence = CONFIDENCE,
     max_tpot_ms: Annotated[
         float | None, typer.Option(help="Highest median time per output token.")
     ] = None,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from explorer import cli
-from explorer.analysis.cost import breakeven, economics, fleet, payback, serving_cost
+from explorer.analysis.cost import breakeven, cost_headline, economics, fleet, payback, serving_cost
 from explorer.analysis.cost.economics import Assumptions
 from explorer.analysis.cost.fleet import LatencyLimits
 from explorer.analysis.cost.quantity import Quantity, from_value, median_quantity, unknown
@@ -294,7 +294,7 @@ def test_without_a_price_the_fleet_is_counted_and_the_cost_is_blank():
 
     assert rows["replicas"].notna().all()
     assert rows["usd_per_month"].isna().all()
-    assert f"unknown without the price of {records.DEVICE_NAME}" in economics.cost_headline(
+    assert f"unknown without the price of {records.DEVICE_NAME}" in cost_headline.cost_headline(
         rows, assumed
     )
 
@@ -312,18 +312,39 @@ def test_an_api_has_a_month_and_a_break_even_for_each_candidate():
     assert "API" not in set(economics.cost_by_traffic(made, labels, study()[2])["name"])
 
 
-def test_the_sentence_speaks_of_the_cheapest_and_of_the_teacher():
+def test_the_sentence_speaks_of_the_cheapest_that_keeps_enough_and_of_the_teacher():
     """What the traffic costs, what the student keeps, when it has paid for itself."""
     made, labels, assumed = study()
     rows = economics.candidates(made, labels, assumed).assign(retention=[1.0, 0.6, 0.25])
 
-    said = economics.cost_headline(rows, assumed)
+    said = cost_headline.cost_headline(rows, assumed, min_retention=0.2)
 
     assert said.startswith("60 requests a minute cost $")
-    assert "with 6 layers" in said
+    assert "with 6 layers, the cheapest that keeps at least 20 %, and $" in said
     assert "the former keeps 25 % and has paid for itself after" in said
-    assert economics.cost_headline(rows.iloc[:1], assumed).endswith("a month with teacher.")
-    assert "No finished run" in economics.cost_headline(rows.iloc[:0], assumed)
+    assert cost_headline.cost_headline(rows.iloc[:1], assumed).endswith("a month with teacher.")
+    assert "with teacher, the cheapest that keeps at least 95 %" in cost_headline.cost_headline(
+        rows, assumed
+    )
+    assert "No finished run" in cost_headline.cost_headline(rows.iloc[:0], assumed)
+
+
+def test_a_model_is_recommended_only_if_it_surely_keeps_enough():
+    """As the pick has it: the share of draws counts; where none keeps enough, the least loss."""
+    made, labels, assumed = study()
+    rows = economics.candidates(made, labels, assumed)
+    rows = rows.assign(retention=[1.0, 0.6, 0.25], method=[None, "cached", "cached"])
+    students = rows[rows["role"] == "student"]
+
+    def best(frame, sure):
+        row = cost_headline.recommended(frame.assign(sure=sure), 0.5, 0.9)
+        return None if row is None else row["retention"]
+
+    assert best(rows, [1.0, 0.95, 0.0]) == 0.6
+    assert best(rows, [1.0, 0.85, 0.0]) == 1.0
+    assert best(students, [0.85, 0.0]) == 0.6
+    assert best(students.assign(method=["labels", "cached"]), [0.95, 0.0]) == 0.25
+    assert best(rows[:0], []) is None
 
 
 def test_money_is_drawn_as_far_as_the_paybacks_can_be_seen():

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from explorer.analysis import frontier, headline, interference
-from explorer.analysis.cost import economics, unit_cost
+from explorer.analysis.cost import cost_headline, economics, unit_cost
 from explorer.analysis.cost.economics import Assumptions
 from explorer.analysis.cost.serving_cost import Workload
 from explorer.analysis.planning import roofline
@@ -228,7 +228,7 @@ def test_no_cost_rests_on_busy_times(store_root, study):
     assert row["bill_usd"] > 0
     compared = analysed(store_root).set_index("label").loc["6 layers", "usd_per_mtok"]
     assert row["usd_per_mtok"] == pytest.approx(compared)
-    sentence = economics.cost_headline(rows, ASSUMED)
+    sentence = cost_headline.cost_headline(rows, ASSUMED)
     assert "6 layers" not in sentence
     assert sentence.endswith("1 run timed on a busy machine is left out.")
     months = economics.cost_by_traffic(found, labels, ASSUMED)
@@ -260,7 +260,7 @@ def test_where_all_is_busy_the_cost_says_what_is_needed(store_root, study):
 
     _, _, rows = priced(store_root)
 
-    assert economics.cost_headline(rows, ASSUMED) == (
+    assert cost_headline.cost_headline(rows, ASSUMED) == (
         "The cost of 60 requests a minute is unknown without a timing on an idle machine."
     )
     assert (

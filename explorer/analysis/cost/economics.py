@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from explorer.analysis import interference, numbers
+from explorer.analysis import interference
 from explorer.analysis.cost import breakeven, fleet, payback, serving_cost, unit_cost
 from explorer.analysis.cost.fleet import LatencyLimits
 from explorer.analysis.cost.quantity import Quantity, from_value, median_quantity, unknown
@@ -155,41 +155,6 @@ def candidates(
     return frame.astype(
         {name: float for name in COLUMNS if name not in TEXTS} | {"machine_busy": bool}
     )
-
-
-def cost_headline(rows: pd.DataFrame, assumed: Assumptions) -> str:
-    """One sentence on what the traffic costs with the teacher and with the cheapest model.
-
-    A second sentence counts the runs that are left out because their machine was busy.
-
-    Args:
-        rows: The rows of `candidates`, with `retention` where it is known.
-        assumed: The assumptions of these rows.
-    """
-    per_minute = f"{60 * assumed.traffic_per_s:,.4g} requests a minute"
-    known = rows.dropna(subset=["usd_per_month"])
-    if rows.empty:
-        return "No finished runs yet."
-    if known.empty:
-        why = rows["missing"].iloc[0] or "a measured run"
-        return f"The cost of {per_minute} is unknown without {why}."
-    cheapest = known.sort_values("usd_per_month", kind="stable").iloc[0]
-    teachers = known[known["role"] == "teacher"].sort_values("usd_per_month")
-    num_busy = int(interference.was_busy(rows).sum())
-    busy = f" {interference.left_out_sentence(num_busy)}." if num_busy else ""
-    sentence = f"{per_minute} cost {numbers.dollars(cheapest['usd_per_month'])} a month with "
-    if teachers.empty or cheapest["role"] == "teacher":
-        return f"{sentence}{cheapest['label']}.{busy}"
-    teacher = teachers.iloc[0]
-    sentence += (
-        f"{cheapest['label']} and {numbers.dollars(teacher['usd_per_month'])} with the teacher"
-    )
-    if not numbers.missing(cheapest.get("retention")):
-        sentence += f"; the former keeps {numbers.percent(cheapest['retention'], digits=2)}"
-    if not numbers.missing(cheapest["payback_hours"]):
-        paid = numbers.duration(3600 * cheapest["payback_hours"])
-        sentence += f" and has paid for itself after {paid}"
-    return f"{sentence}.{busy}"
 
 
 def cost_by_price_set(

@@ -61,6 +61,18 @@ def chosen(name: str | None, known: "pd.Series[str]", what: str, default: str | 
     return name
 
 
+def sure(runs: pd.DataFrame, draws: pd.DataFrame, min_retention: float) -> "pd.Series[float]":
+    """Share of its draws in which each run keeps at least `min_retention`; missing without draws.
+
+    Args:
+        runs: With `run_id`.
+        draws: As from `retention.draws_by_run`.
+        min_retention: Share of the teacher's capability to keep.
+    """
+    shares = (draws >= min_retention).mean()
+    return runs["run_id"].map(shares).astype(float)
+
+
 def with_removal(
     runs: pd.DataFrame,
     draws: pd.DataFrame,

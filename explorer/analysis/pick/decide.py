@@ -175,8 +175,8 @@ def pick(
         runs, draws, teacher=teacher, device=device, objective=column
     )
     considered["format"] = candidates.formats(considered)
-    sure, low = (draws >= limits.min_retention).mean(), draws.quantile(1 - limits.confidence)
-    considered["sure"] = considered["run_id"].map(sure).astype(float)
+    low = draws.quantile(1 - limits.confidence)
+    considered["sure"] = candidates.sure(considered, draws, limits.min_retention)
     considered["sure_low"] = considered["run_id"].map(low).astype(float)
     eligible = _ordered(considered[considered["removed"].isna()], column)
     broken = {row["run_id"]: broken_limits(row, limits) for row in row_dicts(eligible)}

@@ -5,10 +5,13 @@ from functools import partial
 import streamlit as st
 
 from explorer.analysis import interference, numbers
-from explorer.analysis.cost import economics, unit_cost
+from explorer.analysis.cost import cost_headline, economics, unit_cost
 from explorer.analysis.cost.economics import Assumptions
 from explorer.analysis.cost.fleet import LatencyLimits
 from explorer.analysis.cost.serving_cost import Workload
+from explorer.analysis.headline import TARGET_RETENTION
+from explorer.analysis.pick import candidates
+from explorer.analysis.pick.limits import CONFIDENCE
 from explorer.analysis.tables import run_table
 from explorer.catalogue import prices
 from explorer.charts import cost_chart, export
@@ -96,6 +99,31 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
         placeholder="no limit",
         width=160,
     )
+with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+    keep = st.number_input(
+        "Keep at least (%)",
+        min_value=0.0,
+        max_value=100.0,
+        value=100 * TARGET_RETENTION,
+        step=1.0,
+        format="%g",
+        key="keep",
+        bind="query-params",
+        help=TERMS["keep"],
+        width=170,
+    )
+    sure = st.number_input(
+        "With confidence (%)",
+        min_value=50.0,
+        max_value=99.5,
+        value=100 * CONFIDENCE,
+        step=1.0,
+        format="%g",
+        key="sure",
+        bind="query-params",
+        help=TERMS["sure"],
+        width=170,
+    )
 price_sets = widgets.attempt(lambda: prices.price_sets(runs, root)) or {
     name: {} for name in prices.SETS
 }
@@ -125,11 +153,12 @@ labels = dict(zip(runs["run_id"], runs["label"], strict=True))
 if runs["label"].duplicated().any():
     labels = {run_id: run_id for run_id in labels}
 rows = economics.candidates(records, labels, assumed)
-rows = rows.merge(
-    ordered[["run_id", "retention", "retention_low", "retention_high"]], on="run_id", how="left"
-)
+ordered["sure"] = candidates.sure(ordered, widgets.index(root).draws(ordered), keep / 100)
+kept = ["run_id", "retention", "retention_low", "retention_high", "sure", "method"]
+rows = rows.merge(ordered[kept], on="run_id", how="left")
 
-finding = economics.cost_headline(rows, assumed)
+best = cost_headline.recommended(rows, keep / 100, sure / 100)
+finding = cost_headline.cost_headline(rows, assumed, keep / 100, sure / 100)
 with sentence:
     st.html(f'<p class="finding">{widgets.escape(finding)}</p>')
 
@@ -140,7 +169,11 @@ with left:
     st.subheader("Cost by traffic", anchor=False)
     widgets.chart(
         cost_chart.break_even_chart(
-            months, assumed.traffic_per_s, num_busy=num_busy, template=widgets.template()
+            months,
+            assumed.traffic_per_s,
+            first=[] if best is None else [best["label"]],
+            num_busy=num_busy,
+            template=widgets.template(),
         ),
         "economics_months",
         "Dollars per month by traffic",
@@ -149,7 +182,11 @@ with right:
     st.subheader("Payback of distillation", anchor=False)
     widgets.chart(
         cost_chart.payback_chart(
-            economics.spending_over_time(rows), rows, num_busy=num_busy, template=widgets.template()
+            economics.spending_over_time(rows),
+            rows,
+            first=[] if best is None else [best["label"]],
+            num_busy=num_busy,
+            template=widgets.template(),
         ),
         "economics_payback",
         "Dollars spent while serving, distillation included",

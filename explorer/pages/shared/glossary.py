@@ -44,6 +44,10 @@ TERMS = {
         "The limits that a model must meet. Among the models that meet all of them, the objective "
         "below chooses one. Points that do not meet them are pale; the pick has a thick ring."
     ),
+    "keep": (
+        "The recommended model is the cheapest for this traffic that keeps at least this share of "
+        "the teacher's capability. If none does, it is the one that loses least."
+    ),
     "sure": (
         "How sure to be that the model keeps at least the share above: the share of paired "
         "bootstrap draws, over documents, in which it does."
