@@ -184,6 +184,8 @@ def show(
 
     if usage := api_prices.run_usage_message(record, root):
         console.print(f"API usage: {usage}", markup=False)
+    for sentence in record.endpoint_notes:
+        console.print(sentence, markup=False, soft_wrap=True)
     if record.latency and record.latency.own.curve:
         _print_load_levels(record.latency.own, wide)
     if record.latency and record.latency.was_busy:

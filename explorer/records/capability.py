@@ -74,3 +74,16 @@ class Capability(RecordPart):
     """Documents that no score includes, because the endpoint refused their prompts."""
     request_changes: list[str] = []
     """Fields that the endpoint did not take, and what was sent instead, a sentence each."""
+
+    def refused_in_words(self) -> list[str]:
+        """How many prompts of each task the endpoint refused, and its first reason."""
+        scored = {score.task: score.num_documents for score in self.scores}
+        sentences = []
+        for task in dict.fromkeys(prompt.task for prompt in self.refused):
+            reasons = [prompt.reason for prompt in self.refused if prompt.task == task]
+            total = len(reasons) + scored.get(task, 0)
+            sentences.append(
+                f"The endpoint refused {len(reasons)} of {total} prompts of {task}; they are in no "
+                f"score. Its first reason: {reasons[0]}"
+            )
+        return sentences

@@ -124,6 +124,15 @@ class RunRecord(RecordPart):
             return self.model.name
         return self.imported.model if self.imported else self.spec.teacher
 
+    @property
+    def endpoint_notes(self) -> list[str]:
+        """What an endpoint refused: prompts that are in no score, and fields; a sentence each."""
+        capability, latency = self.capability, self.latency
+        prompts = capability.refused_in_words() if capability else []
+        fields = [*(capability.request_changes if capability else [])]
+        fields += latency.own.request_changes if latency else []
+        return [*prompts, *dict.fromkeys(fields)]
+
     def to_json(self) -> str:
         """The record as indented JSON.
 

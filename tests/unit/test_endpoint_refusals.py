@@ -261,6 +261,8 @@ def test_a_refused_prompt_is_in_no_score_and_in_the_record(refusal, questions, s
     assert sorted(refused.doc_id for refused in capability.refused) == [0, 5]
     assert all("HTTP" in refused.reason for refused in capability.refused)
     assert again.refused == capability.refused
+    (sentence,) = capability.refused_in_words()
+    assert "refused 2 of 6 prompts of kitchen; they are in no score. Its first reason: " in sentence
 
 
 def test_a_server_that_refuses_every_prompt_fails_the_run(questions, store_root):

@@ -65,6 +65,7 @@ def evidence_strip(root: Path, runs: pd.DataFrame, known_prices: dict[str, Price
                 *_facts(record, row, known_prices),
                 *([("Distillation", widgets.escape(effect.in_words()))] if effect else []),
                 *([("API cost", widgets.escape(api_cost))] if api_cost else []),
+                *[("Endpoint", widgets.escape(note)) for note in record.endpoint_notes],
             ]
         )
     with middle:
