@@ -29,6 +29,10 @@ COLUMNS = [
     "error",
     "cancel_requested",
 ]
+NUMBERS = ("done", "total", "seconds_left", "loss", "tokens_per_s", "pid", "queued_at")
+TEXTS = ("stage", "unit", "error", "host")
+LARGEST = 1e15
+"""A larger number is not one of ours, and not one that SQLite takes."""
 
 StatusRow = dict[str, Any]
 
@@ -77,28 +81,43 @@ def read_record_row(folder: Path) -> StatusRow | None:
 def _read(path: Path, row: Any) -> StatusRow | None:
     try:
         parsed: StatusRow = row(json.loads(path.read_text(encoding="utf-8")), path.parent.name)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return parsed
 
 
 def status_row(status: StatusRow, run_id: str) -> StatusRow:
-    """The row of a parsed `status.json`.
+    """The row of a parsed `status.json`; a value of the wrong kind counts as none.
 
     Raises:
         ValueError: It names no state.
     """
-    row: StatusRow = {name: status.get(name) for name in COLUMNS}
+    row: StatusRow = dict.fromkeys(COLUMNS)
     row |= {"run_id": run_id, "name": run_id.rpartition("-")[0], "cancel_requested": False}
-    row |= {name: status.get(name) for name in ("pid", "host")}
-    queued_at = status.get("queued_at")
-    row["queued_at"] = None if queued_at is None else float(queued_at)
+    row |= {name: _number(status.get(name)) for name in NUMBERS}
+    row |= {name: _text(status.get(name)) for name in TEXTS}
+    losses = status.get("losses")
+    losses = losses if isinstance(losses, list) else [None]
+    row["losses"] = losses if None not in map(_number, losses) else None
+    row["busy"] = True if status.get("busy") is True else None
     # A status without a time counts as older than any other: its process is not taken for alive,
     # and a record replaces it.
-    row["updated_at"] = float(status.get("updated_at") or 0)
+    row["updated_at"] = float(_number(status.get("updated_at")) or 0)
+    row["state"] = status.get("state")
     if row["state"] not in STATES:
         raise ValueError(f"The status of {run_id} names no state.")
     return row
+
+
+def _number(value: Any) -> float | None:
+    """A finite number as it is; everything else is none."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and abs(value) <= LARGEST else None
+
+
+def _text(value: Any) -> str | None:
+    """A text with whole characters; everything else is none."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
 
 
 def record_row(record: StatusRow, run_id: str) -> StatusRow:

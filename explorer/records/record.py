@@ -5,6 +5,7 @@ made. A missing value is None, never 0. Old records always load: see `migrations
 """
 
 import json
+import math
 from typing import Literal
 
 import pydantic
@@ -149,8 +150,8 @@ class RunRecord(RecordPart):
             DamagedStore: The text is not a record, or comes from a newer explorer.
         """
         try:
-            data = json.loads(text, parse_constant=_refuse_constant)
-        except ValueError as error:
+            data = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        except (ValueError, RecursionError) as error:
             raise DamagedStore(f"{source} is not JSON: {error}") from error
         try:
             return cls.model_validate(migrate(data, source))
@@ -162,3 +163,8 @@ class RunRecord(RecordPart):
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number that a record may hold")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse_constant(text)

@@ -107,7 +107,7 @@ class LatencySpec(Spec):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _fill_in_the_lengths_of_the_workload(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("workload") in WORKLOADS:
+        if isinstance(data, dict) and data.get("workload") in [*WORKLOADS]:
             prompt_tokens, output_tokens = WORKLOADS[data["workload"]]
             return {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens, **data}
         return data

@@ -275,7 +275,7 @@ def read_status(root: Path, run_id: str) -> dict[str, Any] | None:
     """The live status of a run, or None when it has written none."""
     try:
         data = json.loads((run_folder(root, run_id) / STATUS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return data if isinstance(data, dict) else None
 
