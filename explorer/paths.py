@@ -1,11 +1,24 @@
 """The folders that we write to, and the user's configuration. A variable moves each of them."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
 
 APP_NAME = "distill-explorer"
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file in a folder and the folders in it, links to other disks included, each once."""
+    seen = set()
+    for name, inner, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(name)
+        if real in seen:  # a link back
+            inner.clear()
+            continue
+        seen.add(real)
+        yield from (Path(name) / file for file in files)
 
 
 def store_root() -> Path:

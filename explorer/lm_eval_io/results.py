@@ -27,6 +27,7 @@ import pandas as pd
 from explorer.errors import BadInput
 from explorer.lm_eval_io import evaluations, metrics, samples
 from explorer.lm_eval_io.evaluations import ResultsFile
+from explorer.paths import files_below
 from explorer.records import TaskScore
 
 HASH = re.compile(r"[0-9a-f]{8,128}")
@@ -156,7 +157,8 @@ def file_date(when: str) -> str:
 
 def _results_files(folder: Path, output: OutputFolder) -> list[ResultsFile]:
     """The readable results files under a folder, whatever their names; hidden files are none."""
-    paths = sorted(path for path in folder.rglob("*.[jJ][sS][oO][nN]") if path.is_file())
+    below = files_below(folder)
+    paths = sorted(path for path in below if path.suffix.lower() == ".json" and path.is_file())
     paths = [path for path in paths if not path.name.startswith(".")]
     read = [_results_file(path, path.relative_to(folder).as_posix(), output) for path in paths]
     return [file for file in read if file is not None]

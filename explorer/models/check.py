@@ -10,10 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
 from explorer.errors import BadInput, UnknownModel
-from explorer.models import sizes, weight_checks, weight_files
+from explorer.models import sizes, weight_checks
 from explorer.models.facts import model_without_weights
 from explorer.models.gguf import gguf_files
 from explorer.models.loading import load_tokenizer, locate, quiet_transformers
@@ -87,7 +85,7 @@ def check_model(
             model = weight_checks.compare_on_meta(name, model, tensors)
     check_positions(name, model.config, block_tokens)
     tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
-    return beyond_warnings(name, tokenizer, model)
+    return weight_checks.beyond_warnings(name, tokenizer, model)
 
 
 def check_positions(name: str, config: Any, block_tokens: int | None) -> None:
@@ -104,33 +102,7 @@ def check_positions(name: str, config: Any, block_tokens: int | None) -> None:
         )
 
 
-def num_embedding_rows(model: PreTrainedModel) -> int:
-    """Rows of a model's embedding, one for each token id from 0 up."""
-    embedding: Any = model.get_input_embeddings()
-    return int(embedding.weight.shape[0])
-
-
 def num_positions(config: Any) -> int | None:
     """Tokens of the longest text that a model reads; None if its configuration sets no limit."""
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     return positions if isinstance(positions, int) and positions > 0 else None
-
-
-def tokens_beyond(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> dict[str, int]:
-    """Tokens of the tokenizer for which the embedding has no row, with their ids."""
-    num_rows = num_embedding_rows(model)
-    return {token: index for token, index in tokenizer.get_vocab().items() if index >= num_rows}
-
-
-def beyond_warnings(
-    name: str, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
-) -> list[str]:
-    """Whether the tokenizer has tokens without a row, in words."""
-    beyond = tokens_beyond(tokenizer, model)
-    if not beyond:
-        return []
-    num_rows = num_embedding_rows(model)
-    return [
-        f"The tokenizer of {name} has {max(beyond.values()) + 1:,} tokens, but its embedding has "
-        f"{num_rows:,} rows. Texts with {weight_files.listed(beyond)} will be refused."
-    ]

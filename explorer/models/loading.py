@@ -133,6 +133,7 @@ def load(
         model = model.to(where).eval()
     load_s = time.perf_counter() - began
     weight_checks.refuse_non_finite(name, model)
+    weight_checks.guard_rows(name, model, tokenizer)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     commit = hub.commit_of(source.folder) if source.folder else None

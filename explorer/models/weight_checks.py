@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from explorer.errors import UnknownModel
+from explorer.errors import BadInput, UnknownModel
 from explorer.models import weight_files
 from explorer.models.gguf import header
 from explorer.models.weight_files import StoredTensor, listed
@@ -188,6 +188,66 @@ def refuse_non_finite(name: str, model: PreTrainedModel) -> None:
 def _is_finite(weight: torch.Tensor) -> bool:
     low, high = torch.aminmax(weight.detach())
     return bool(torch.isfinite(low) and torch.isfinite(high))
+
+
+def num_embedding_rows(model: PreTrainedModel) -> int:
+    """Rows of a model's embedding, one for each token id from 0 up."""
+    embedding: Any = model.get_input_embeddings()
+    return int(embedding.weight.shape[0])
+
+
+def tokens_beyond(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> dict[str, int]:
+    """Tokens of the tokenizer for which the embedding has no row, with their ids."""
+    num_rows = num_embedding_rows(model)
+    return {token: index for token, index in tokenizer.get_vocab().items() if index >= num_rows}
+
+
+def beyond_warnings(
+    name: str, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+) -> list[str]:
+    """Whether the tokenizer has tokens without a row, in words."""
+    beyond = tokens_beyond(tokenizer, model)
+    if not beyond:
+        return []
+    num_rows = num_embedding_rows(model)
+    return [
+        f"The tokenizer of {name} has {max(beyond.values()) + 1:,} tokens, but its embedding has "
+        f"{num_rows:,} rows. Texts with {listed(beyond)} will be refused."
+    ]
+
+
+def guard_rows(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse texts with a token for which the embedding has no row, when the model reads one.
+
+    Such a token is not used to pad, either.
+    """
+    beyond = tokens_beyond(tokenizer, model)
+    if not beyond:
+        return
+    num_rows = num_embedding_rows(model)
+    log.warning("%s", beyond_warnings(name, tokenizer, model)[0])
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= num_rows:
+        tokenizer.pad_token = tokenizer.eos_token
+
+    def refuse(_: Any, args: tuple[torch.Tensor, ...]) -> None:
+        if args and args[0].numel() and int(args[0].max()) >= num_rows:
+            token = tokenizer.convert_ids_to_tokens(int(args[0].max()))
+            raise BadInput(beyond_refusal(name, "A text", str(token), beyond, num_rows))
+
+    embedding: Any = model.get_input_embeddings()
+    embedding.register_forward_pre_hook(refuse)
+
+
+def beyond_refusal(
+    name: str, where: str, token: str, beyond: Mapping[str, int], num_rows: int
+) -> str:
+    """Why a text with a token without a row is refused, and what to do."""
+    num_tokens = max(beyond.values()) + 1
+    return (
+        f"{where} has the token {token}, but {name} cannot read it: its tokenizer has "
+        f"{num_tokens:,} tokens and its embedding {num_rows:,} rows. Remove the token from the "
+        f"text, or give the model a row for it: model.resize_token_embeddings({num_tokens})."
+    )
 
 
 def stored_tensors_of(folder: Path) -> dict[str, StoredTensor]:

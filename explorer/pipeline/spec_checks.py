@@ -19,7 +19,7 @@ from explorer.latency import timing
 from explorer.latency.load_test import check_endpoint_timing
 from explorer.latency.runtimes import open_runtime
 from explorer.latency.runtimes.llamacpp import load_llama_cpp
-from explorer.models import check, endpoint, hub, quantize, size_limits
+from explorer.models import check, endpoint, hub, quantize, size_limits, weight_checks
 from explorer.models.facts import model_without_weights
 from explorer.models.gguf import convert
 from explorer.models.layers import layer_list
@@ -267,6 +267,36 @@ def _corpus_whole(spec: RunSpec, root: Path) -> None:
     corpus_stage.check_text(spec.distill, tokenizer)
 
 
+def _rows(spec: RunSpec, root: Path) -> None:
+    """No text has a token for which a model's embedding has no row."""
+    for name in _torch_models(spec):
+        if not is_here(name):
+            continue
+        model = model_without_weights(name, trust_remote_code=spec.trust_remote_code)
+        tokenizer = load_tokenizer(name, trust_remote_code=spec.trust_remote_code)
+        beyond = weight_checks.tokens_beyond(tokenizer, model)
+        for where, text in _texts(spec) if beyond else ():
+            for token in beyond:
+                if token in text:
+                    num_rows = weight_checks.num_embedding_rows(model)
+                    raise BadInput(
+                        weight_checks.beyond_refusal(name, where, token, beyond, num_rows)
+                    )
+
+
+def _texts(spec: RunSpec) -> Iterator[tuple[str, str]]:
+    """The texts that the models of a run read, each with where it is from."""
+    distill = spec.distill
+    if spec.student and distill and distill.corpus != "teacher":
+        text = corpus.read_corpus(distill.corpus, corpus_stage.budget_tokens(distill))
+        yield from ((text.name, document) for document in text.documents())
+    if spec.capability:
+        tasks = task_loading.load_tasks(spec.capability.tasks, spec.capability.include_path)
+        for name, task in tasks.items():
+            for document in task.eval_docs:
+                yield f"The task {name}", " ".join(map(str, document.values()))
+
+
 def _vocabularies(spec: RunSpec, root: Path) -> None:
     """Teacher and student have the same tokens, where the method compares their distributions."""
     student, distill = spec.student, spec.distill
@@ -369,6 +399,14 @@ CHECKS = (
         _corpus_whole,
         full=True,
         after=("corpus", "tokenizers"),
+    ),
+    Check(
+        "rows",
+        "teacher",
+        (*_CUT, "distill", "capability"),
+        _rows,
+        full=True,
+        after=("documents", "text"),
     ),
 )
 """In the order in which they are reported."""

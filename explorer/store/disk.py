@@ -312,10 +312,10 @@ def weights_folder(root: Path, run_id: str) -> Path | None:
 def weights_by_name(root: Path, name: str) -> Path | None:
     """The folder that a run's WEIGHTS names, or None when it is not on this machine."""
     for place in dict.fromkeys([name, name.replace(STUDENTS_BEFORE, STUDENTS, 1)]):
-        folder = (root / place).resolve()
-        inside = folder.is_relative_to(root.resolve())
-        if inside and (folder / "config.json").is_file():
-            return folder
+        # A file from elsewhere may name no place outside; the store's own folders may be links.
+        inside = not Path(place).is_absolute() and ".." not in Path(place).parts
+        if inside and (root / place / "config.json").is_file():
+            return root / place
     return None
 
 

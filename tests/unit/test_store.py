@@ -241,3 +241,14 @@ def test_turns_of_a_timing_without_any_are_an_empty_frame():
 
     assert list(frames.turns(nothing)) == ["ttft_ms", "tpot_ms", "latency_ms", "num_output_tokens"]
     assert frames.turns(nothing).empty
+
+
+def test_files_are_found_through_links_each_once(tmp_path):
+    """A folder may be a link to another disk; a link back is no endless way."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "results_1.json").touch()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "back").symlink_to(tmp_path / "out")
+
+    assert list(paths.files_below(tmp_path / "out")) == [tmp_path / "out/model/results_1.json"]

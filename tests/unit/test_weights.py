@@ -15,6 +15,9 @@ from transformers import LlamaForCausalLM
 from explorer.errors import BadInput, UnknownModel
 from explorer.models import check, loading, sizes, weight_files
 from explorer.models.gguf import convert, gguf_facts, gguf_files
+from explorer.pipeline import preflight
+from explorer.specs import RunSpec
+from explorer.store import disk
 from tests import merging
 
 
@@ -315,3 +318,54 @@ def test_parts_that_are_missing_mixed_up_or_renamed_are_refused(parts):
     parts[2].unlink()
     with pytest.raises(UnknownModel, match="beside it big-00003-of-00003.gguf is missing"):
         check.check_model(f"llamacpp:{parts[0]}")
+
+
+@pytest.fixture
+def one_token_more(folder):
+    """A model whose tokenizer has one token more than the embedding has rows."""
+    tokenizer = loading.load_tokenizer(str(folder))
+    tokenizer.add_tokens([f"<{i}>" for i in range(320 - len(tokenizer))])
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_text_with_a_token_without_a_row_is_refused(one_token_more, tiny_run, store_root):
+    """By the preflight, for a corpus that has it; others can be trained on."""
+    plain = RunSpec.parse(tiny_run | {"teacher": str(one_token_more)})
+    assert [f.severity for f in preflight.findings([plain], store_root)] == ["warning"]
+
+    corpus = one_token_more.parent / "padded.txt"
+    corpus.write_text("\n\n".join(f"Document {i} ends so: [PAD]" for i in range(80)))
+    distill = tiny_run["distill"] | {"corpus": str(corpus)}
+    padded = RunSpec.parse(tiny_run | {"teacher": str(one_token_more), "distill": distill})
+    errors = [f.message for f in preflight.findings([padded], store_root) if f.error]
+    assert len(errors) == 1
+    assert "has the token [PAD]" in errors[0]
+    assert "321 tokens and its embedding 320 rows" in errors[0]
+
+
+def test_a_model_that_is_given_such_a_token_says_so(one_token_more, tmp_path):
+    """Never an index out of range; padding uses another token, and a GGUF names no such one."""
+    loaded = loading.load(str(one_token_more))
+    assert loaded.tokenizer.pad_token_id < 320
+
+    with pytest.raises(BadInput, match="321 tokens and its embedding 320 rows"):
+        loaded.model(torch.tensor([[5, 320]]))
+    assert loaded.model(torch.tensor([[5, 6]])).logits.isfinite().all()
+    loaded.tokenizer.pad_token = "[PAD]"
+    convert.to_gguf(loaded, "f16", tmp_path / "model.gguf")
+    assert "tokenizer.ggml.padding_token_id" not in gguf.GGUFReader(tmp_path / "model.gguf").fields
+
+
+def test_weights_on_another_disk_are_found_through_a_link(folder, store_root, tmp_path):
+    """The folders of a store may be links; a path out of the store is not followed."""
+    disk.run_folder(store_root, "far").mkdir()
+    (tmp_path / "disk" / "key").mkdir(parents=True)
+    shutil.copytree(folder, tmp_path / "disk/key/model")
+    (store_root / disk.STUDENTS).symlink_to(tmp_path / "disk")
+    disk.write_weights(store_root, "far", store_root / disk.STUDENTS / "key" / "model")
+
+    assert loading.locate("run:far").folder == store_root / disk.STUDENTS / "key" / "model"
+    for outside in ("../model", str(folder)):
+        assert disk.weights_by_name(store_root, outside) is None
