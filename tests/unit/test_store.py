@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from explorer import paths
 from explorer.errors import BadInput, DamagedStore, NoRoom
 from explorer.jobs import states
 from explorer.records import RunRecord, Timing
