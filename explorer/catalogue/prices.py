@@ -165,7 +165,7 @@ def device_prices(runs: pd.DataFrame, root: Path) -> list[tuple[str, Price | Non
     largest = named.groupby("device_name", sort=False)["num_cpus"].max()
     return [
         (name, known.get(name), suggest_prices(name, num_cpus, rows))
-        for name, num_cpus in largest.items()
+        for name, num_cpus in zip(map(str, largest.index), largest, strict=True)
     ]
 
 

@@ -191,6 +191,9 @@ def show(
     if record.latency and record.latency.was_busy:
         console.print(interference.retiming_advice([run_id]), markup=False, soft_wrap=True)
     if record.imported:
+        if source := record.imported.timing:
+            text = f"Timed by {source.tool} on {source.device_name}, {source.load}; imported."
+            console.print(text, markup=False, soft_wrap=True)
         for problem in record.imported.problems:
             console.print(problem, markup=False, soft_wrap=True)
     print_effects(open_index(root), [run_id])
@@ -343,9 +346,12 @@ def export(
 
 @app.command("import")
 def import_results(
-    folder: Annotated[
-        Path,
-        typer.Argument(help="The --output_path of lm-eval, a zip of it, or one results file."),
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="The --output_path of lm-eval, a zip of it, or one results file; then perhaps "
+            "timings of the same model by guidellm, AIPerf or vLLM's bench (JSON).",
+        ),
     ],
     name: Annotated[str, typer.Option("--as", help="The new run's name, the beginning of its id.")],
     teacher: Annotated[str | None, typer.Option(help="The run of this model's teacher.")] = None,
@@ -360,9 +366,17 @@ def import_results(
             "several the newest counts.",
         ),
     ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(help="What served the model that was timed, as your prices name it."),
+    ] = None,
+    served_as: Annotated[
+        str | None,
+        typer.Option(help="The model's name in the timings, if the scores have another."),
+    ] = None,
     results: ResultsDir = None,
 ) -> None:
-    """Import results of lm-evaluation-harness as a run.
+    """Import results of lm-evaluation-harness as a run, with timings if there are any.
 
     Reads what any version since 0.4.0 wrote. A run is one evaluation: if a folder holds several,
     they are named, to choose from.
@@ -371,12 +385,21 @@ def import_results(
 
     root = root_of(results)
     teacher = disk.resolve_run_id(root, teacher) if teacher else None
+    folder, *timings = paths
     with contextlib.ExitStack() as stack:
         if folder.suffix.lower() == ".zip" and folder.is_file():
             file = stack.enter_context(folder.open("rb"))
             folder = stack.enter_context(upload.unpacked([(folder.name, file)]))
         run_id, problems = import_run.import_folder(
-            root, folder, name, teacher, only=only, combine=combine
+            root,
+            folder,
+            name,
+            teacher,
+            only=only,
+            combine=combine,
+            timings=timings,
+            device=device,
+            served_as=served_as,
         )
     console.print(f"Imported as {run_id}.", markup=False)
     for problem in problems:

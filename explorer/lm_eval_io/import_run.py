@@ -1,11 +1,14 @@
 """Results from elsewhere become a record of the store, with their provenance.
 
 explorer import FOLDER --as NAME
+explorer import FOLDER bench.json --as NAME --device 'NVIDIA H200'
 """
 
+import dataclasses
 import datetime
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,16 @@ import pydantic
 
 from explorer.errors import BadInput
 from explorer.lm_eval_io import evaluations, results, samples
+from explorer.lm_eval_io import timings as timings_io
 from explorer.lm_eval_io.results import OutputFolder
-from explorer.records import Capability, Imported, RunRecord
+from explorer.records import (
+    Capability,
+    Imported,
+    ImportedTiming,
+    Latency,
+    RunRecord,
+    Timing,
+)
 from explorer.specs import CapabilitySpec, RunSpec
 from explorer.store import atomic, disk
 
@@ -28,8 +39,11 @@ def import_folder(
     *,
     only: str = "",
     combine: bool = False,
+    timings: Sequence[Path] = (),
+    device: str | None = None,
+    served_as: str | None = None,
 ) -> tuple[str, list[str]]:
-    """Write an output folder of lm-eval to the store as a finished run.
+    """Write an output folder of lm-eval, and perhaps timings, to the store as a finished run.
 
     Args:
         root: The store.
@@ -39,6 +53,9 @@ def import_folder(
         teacher: The run that this model is a student of; None makes it a teacher.
         only: A part of the path of the results file that is meant, if there are several.
         combine: Whether several evaluations of one model under the same settings make one run.
+        timings: Result files of guidellm, AIPerf or vLLM's bench; those in the folder count too.
+        device: What served the model that was timed, if the files do not say it.
+        served_as: The model's name in the timings, if it is another than in the scores.
 
     Returns:
         The run's id, and a sentence for each thing that was left out or does not fit together.
@@ -51,10 +68,18 @@ def import_folder(
     """
     taught_by = None if teacher is None else disk.load(root, teacher).spec.teacher
     output = results.read_output_folder(folder, only, combine=combine)
-    digest = hashlib.sha256(json.dumps([sorted(output.files.items()), teacher]).encode())
-    run_id = f"{name}-{digest.hexdigest()[:8]}"
+    timed = _timed(folder, timings, evaluations.model_name(output.about), device, served_as)
+    # What there always was comes first, so that a folder keeps its run's id.
+    parts = [sorted(output.files.items()), teacher, *([timed.source.model_dump()] if timed else [])]
+    run_id = f"{name}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]}"
     place = folder.resolve()
+    if timed:
+        output.problems += timed.problems
     record = _record(output, run_id, name, (place if place.is_dir() else place.parent).name)
+    if timed and record.imported:
+        imported = record.imported.model_copy(update={"timing": timed.source})
+        latency = Latency(own=timed.timing, seconds=timed.seconds)
+        record = record.model_copy(update={"imported": imported, "latency": latency})
     if taught_by is not None:
         spec = record.spec.model_copy(update={"teacher": taught_by})
         record = record.model_copy(update={"teacher_run_id": teacher, "spec": spec})
@@ -65,6 +90,74 @@ def import_folder(
         disk.write_answers(root, run_id, pd.concat(output.answers, ignore_index=True))
     disk.save(root, record)
     return run_id, output.problems
+
+
+@dataclasses.dataclass(frozen=True)
+class _Timed:
+    timing: Timing
+    source: ImportedTiming
+    seconds: float
+    problems: list[str]
+
+
+def _timed(
+    folder: Path,
+    paths: Sequence[Path],
+    model: str,
+    device: str | None,
+    served_as: str | None,
+) -> _Timed | None:
+    """The timings of a model in these files and in its folder; None if there are none.
+
+    Raises:
+        BadInput: A file has no timings or those of another model, or the device is not known.
+    """
+    wanted = served_as or model
+    problems: list[str] = []
+    files: dict[str, str] = {}
+    levels: list[timings_io.TimedLevel] = []
+    beside = sorted(folder.rglob("*.json")) if folder.is_dir() else []
+    for path in dict.fromkeys([*paths, *beside]):
+        found = timings_io.read_levels(path)
+        if path in paths and not found:
+            raise BadInput(
+                f"{path.name} is not a result of guidellm (benchmarks.json), AIPerf "
+                "(profile_export_aiperf.json) or vLLM's bench (--save-result)."
+            )
+        other = [one for one in found if not timings_io.same_model(one.model or "", wanted)]
+        if other:
+            sentence = (
+                f"{path.name} timed {other[0].model or 'a model that it does not name'}, and the "
+                f"scores are of {model}. If that is the same model, say so: --served-as "
+                f"{other[0].model or 'NAME'}"
+            )
+            unnamed = served_as is not None and other[0].model is None
+            if path in paths and not unnamed:
+                raise BadInput(sentence)
+            if not unnamed:
+                problems.append(f"{sentence}. The file is left out.")
+                continue
+        if found:
+            levels += found
+            files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    if not levels:
+        return None
+    named = device or next((one.device for one in levels if one.device), None)
+    if named is None:
+        raise BadInput(
+            f"{next(iter(files))} does not say what served the model, and costs need it. Name it "
+            "as your prices do, as in: --device 'NVIDIA H200'"
+        )
+    timing, left_out = timings_io.timing(levels)
+    own = min(levels, key=lambda one: (one.concurrency, one.kind != "clients"))
+    source = ImportedTiming(
+        tool=f"{own.tool} {own.version or ''}".strip(),
+        model=own.model or wanted,
+        device_name=named,
+        load=own.in_words(),
+        files=files,
+    )
+    return _Timed(timing, source, sum(one.seconds for one in levels), [*problems, *left_out])
 
 
 def _record(output: OutputFolder, run_id: str, name: str, folder: str) -> RunRecord:

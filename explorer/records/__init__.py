@@ -20,9 +20,17 @@ from explorer.records.latency import (
     RuntimeFacts,
     TimedRequest,
     Timing,
+    TimingSummary,
 )
 from explorer.records.migrations import SCHEMA_VERSION, migrate
-from explorer.records.record import Environment, ErrorFacts, Imported, ModelFacts, RunRecord
+from explorer.records.record import (
+    Environment,
+    ErrorFacts,
+    Imported,
+    ImportedTiming,
+    ModelFacts,
+    RunRecord,
+)
 from explorer.records.training import CorpusFacts, CurvePoint, Distillation, TargetsFacts
 
 __all__ = [
@@ -35,6 +43,7 @@ __all__ = [
     "Environment",
     "ErrorFacts",
     "Imported",
+    "ImportedTiming",
     "Interference",
     "Latency",
     "LoadPoint",
@@ -47,6 +56,7 @@ __all__ = [
     "TaskScore",
     "TimedRequest",
     "Timing",
+    "TimingSummary",
     "Usage",
     "migrate",
 ]

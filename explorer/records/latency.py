@@ -73,6 +73,23 @@ class LoadPoint(RecordPart):
     turns."""
 
 
+class TimingSummary(RecordPart):
+    """Medians that another tool computed over its requests; None where its file does not say."""
+
+    ttft_ms: float
+    tpot_ms: float
+    """Without the first token."""
+    latency_ms: float
+    ttft_p95_ms: float | None = None
+    tpot_p95_ms: float | None = None
+    latency_p95_ms: float | None = None
+    num_requests: int
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    output_tokens_per_s: float | None = None
+    """All output tokens divided by the time that they took together."""
+
+
 class Timing(RecordPart):
     """All counted requests to one model. Percentiles are derived when reading."""
 
@@ -90,6 +107,8 @@ class Timing(RecordPart):
     """Requests that failed at an endpoint. They are in no timing."""
     failures: dict[str, int] = {}
     """Kind of failure to number of requests."""
+    summary: TimingSummary | None = None
+    """Only of imported timings, whose files need not have the requests themselves."""
     curve: list[LoadPoint] = []
     """Levels of load, ascending."""
     curve_note: str | None = None
@@ -98,16 +117,26 @@ class Timing(RecordPart):
     """Fields that the endpoint did not take, and what was sent instead, a sentence each."""
 
     @property
+    def num_answered(self) -> int:
+        """Counted requests; of an imported timing those that its tool counted."""
+        return self.summary.num_requests if self.summary else len(self.turns)
+
+    @property
     def output_tokens(self) -> int | None:
         """Length of an answer; None if no request was answered."""
+        if self.summary:
+            return self.summary.output_tokens
         return self.turns[0].num_output_tokens if self.turns else None
 
     @property
     def output_tokens_per_s(self) -> float | None:
         """Median over the requests of the batch's output tokens per second of latency.
 
-        The latency includes the time to the first token. None if no request was answered.
+        The latency includes the time to the first token. None if no request was answered. An
+        imported timing has the throughput that its tool measured.
         """
+        if self.summary and self.summary.output_tokens_per_s is not None:
+            return self.summary.output_tokens_per_s
         rates = [
             1e3 * self.batch_size * turn.num_output_tokens / turn.latency_ms
             for turn in self.turns

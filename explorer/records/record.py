@@ -76,6 +76,21 @@ class ErrorFacts(RecordPart):
     """Only for a bug: the message of an expected error says everything."""
 
 
+class ImportedTiming(RecordPart):
+    """Where imported times come from."""
+
+    tool: str
+    """`guidellm`, `AIPerf` or `vLLM bench`, with its version if the file says it."""
+    model: str
+    """The model's name at the server that was timed."""
+    device_name: str
+    """What served the model, as the file or the person who imported it named it."""
+    load: str
+    """The load of the run's own timing, in words."""
+    files: dict[str, str]
+    """Name of each file, to its SHA-256."""
+
+
 class Imported(RecordPart):
     """Where imported scores come from."""
 
@@ -88,6 +103,8 @@ class Imported(RecordPart):
     """Number format of the weights, if the files say it."""
     git_hash: str | None = None
     """lm-eval's commit, if the files say it."""
+    timing: ImportedTiming | None = None
+    """None if only scores were imported."""
     system_prompt: str | None = None
     """First eight hex digits of the SHA-256 of the system prompt before each question; None if
     there was none."""
@@ -117,6 +134,14 @@ class RunRecord(RecordPart):
     stage_seconds: dict[str, float] = {}
     """Wall-clock time of each stage that this run did itself."""
     error: ErrorFacts | None = None
+
+    @property
+    def device_name(self) -> str | None:
+        """The device that was timed: what a price is listed under; None if it is not known."""
+        if self.environment:
+            return self.environment.device_name
+        timing = self.imported.timing if self.imported else None
+        return timing.device_name if timing else None
 
     @property
     def model_name(self) -> str:

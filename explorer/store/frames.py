@@ -169,6 +169,7 @@ def row(record: RunRecord) -> dict[str, Any]:
         "teacher": spec.teacher,
         "teacher_run_id": record.teacher_run_id,
         "model": record.model_name,
+        "device_name": record.device_name,
         "label": label(record),
         "started_at": record.started_at,
         "finished_at": record.finished_at,
@@ -244,17 +245,20 @@ def _latency_columns(own: Timing, teacher: Timing | None) -> dict[str, Any]:
     if own.energy:
         flat["joules_per_token"] = own.energy.joules_per_token
     flat["num_failed_requests"] = own.num_failed
+    flat["output_tokens_per_s"] = own.output_tokens_per_s
+    if own.summary:
+        flat |= own.summary.model_dump(exclude={"num_requests", "prompt_tokens", "output_tokens"})
+        flat["output_tokens_per_s"] = own.output_tokens_per_s
     if not own.turns:
         return flat
     values = _samples(own)
     for name, samples in values.items():
-        flat[name] = np.median(samples)
+        flat[name] = np.nanmedian(samples) if own.summary else np.median(samples)
         flat[name.replace("_ms", "_p95_ms")] = percentile(list(samples), 0.95)
     flat["tpot_low_ms"], flat["tpot_high_ms"] = median_interval(list(values["tpot_ms"])) or (
         None,
         None,
     )
-    flat["output_tokens_per_s"] = own.output_tokens_per_s
     low, high = np.percentile(values["tpot_ms"], [25, 75])
     flat["tpot_spread"] = (high - low) / flat["tpot_ms"]
     if teacher and teacher.turns:

@@ -94,7 +94,14 @@ class Assumptions:
 
 
 def timing_medians(timing: Timing) -> MeasuredTiming:
-    """Median TTFT and TPOT of a timing, with their intervals."""
+    """Median TTFT and TPOT of a timing, with their intervals; none of an imported summary."""
+    if timing.summary and not timing.turns:
+        return MeasuredTiming(
+            Quantity(timing.summary.ttft_ms, uncertain=True),
+            Quantity(timing.summary.tpot_ms, uncertain=True),
+            timing.batch_size,
+            timing.prompt_tokens,
+        )
     return MeasuredTiming(
         median_quantity([turn.ttft_ms for turn in timing.turns]),
         median_quantity([turn.tpot_ms for turn in timing.turns if turn.tpot_ms is not None]),
@@ -241,8 +248,8 @@ def cost_by_traffic(
 
 
 def _device_name(record: RunRecord) -> str:
-    """The device of a run; imported results do not state one."""
-    return record.environment.device_name if record.environment else "an unknown device"
+    """The device of a run; imported scores do not state one."""
+    return record.device_name or "an unknown device"
 
 
 def _was_busy(record: RunRecord) -> bool:
@@ -306,7 +313,7 @@ def _row(
         "missing": " and ".join(plan.usd_per_month.missing),
         "machine_busy": _was_busy(record),
     }
-    if record.latency and record.latency.own.turns:
+    if record.latency and record.latency.own.num_answered:
         timing = record.latency.own
         output_tokens_per_s = from_value(timing.output_tokens_per_s, "a measured throughput")
         row |= {
@@ -316,7 +323,7 @@ def _row(
             "prompt_tokens": timing.prompt_tokens,
             "output_tokens": timing.output_tokens,
         }
-    if record.latency and record.latency.own.turns and not _was_busy(record):
+    if record.latency and record.latency.own.num_answered and not _was_busy(record):
         each = serving_cost.request_costs(
             timing_medians(record.latency.own), assumed.workload, price, assumed.utilisation
         )

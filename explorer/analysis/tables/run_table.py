@@ -176,7 +176,7 @@ def raw_table(runs: pd.DataFrame) -> pd.DataFrame:
             " ".join(map(str, layers)) if isinstance(layers, list | tuple) else None
             for layers in plain["kept_layers"]
         ]
-    types = {name: float for name in plain.columns}
+    types: dict[str, str | type] = dict.fromkeys(plain.columns, float)
     types |= dict.fromkeys((*frames.TEXT_COLUMNS, *frames.LIST_COLUMNS, *ADDED_TEXTS), "str")
     types |= dict.fromkeys(frames.FLAG_COLUMNS, bool)
     return plain.astype({name: types[name] for name in plain.columns})

@@ -29,7 +29,8 @@ def import_popover(root: Path, runs: list[str]) -> None:
     with st.popover("Import", icon=":material/upload:", key="import_open"):
         uploads = st.file_uploader(
             text_format.md(
-                "lm-eval's results_*.json and samples_*.jsonl, or a zip of its output folder"
+                "lm-eval's results_*.json and samples_*.jsonl, or a zip of its output folder; "
+                "perhaps timings of the same model (guidellm, AIPerf or vLLM's bench)"
             ),
             type=["json", "jsonl", "zip"],
             accept_multiple_files=True,
@@ -40,6 +41,9 @@ def import_popover(root: Path, runs: list[str]) -> None:
         )
         teacher = st.selectbox(
             "Teacher", [NO_TEACHER, *runs], key="import_teacher", help=glossary.TERMS["teacher"]
+        )
+        device = st.text_input(
+            "Device of the timings", key="import_device", help=glossary.TERMS["import_device"]
         )
         choices = st.session_state.get(CHOICES)
         chosen = (
@@ -58,7 +62,7 @@ def import_popover(root: Path, runs: list[str]) -> None:
                 type="primary",
                 key="import_go",
                 on_click=lambda: _import(
-                    root, name, None if teacher == NO_TEACHER else teacher, chosen or ""
+                    root, name, None if teacher == NO_TEACHER else teacher, chosen or "", device
                 ),
             )
 
@@ -79,7 +83,7 @@ def show_outcome() -> None:
         st.caption(f"and {len(problems) - 20:,} more, all listed when you open the run.")
 
 
-def _import(root: Path, name: str, teacher: str | None, chosen: str) -> None:
+def _import(root: Path, name: str, teacher: str | None, chosen: str, device: str) -> None:
     """Import before the page is drawn again, so that the new run is among its choices."""
     uploads = [(file.name, file) for file in st.session_state["import_files"]]
     st.session_state.pop(CHOICES, None)
@@ -87,7 +91,13 @@ def _import(root: Path, name: str, teacher: str | None, chosen: str) -> None:
     try:
         with upload.unpacked(uploads) as folder:
             run_id, problems = import_run.import_folder(
-                root, folder, name.strip(), teacher, only="" if combine else chosen, combine=combine
+                root,
+                folder,
+                name.strip(),
+                teacher,
+                only="" if combine else chosen,
+                combine=combine,
+                device=device.strip() or None,
             )
     except SeveralEvaluations as error:
         st.session_state[CHOICES] = [*error.choices, *([COMBINED] if error.can_combine else [])]

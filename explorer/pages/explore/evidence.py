@@ -112,7 +112,7 @@ def _facts(
         ("TTFT", numbers.milliseconds(row["ttft_ms"]) + _ratio(row["ttft_ratio"])),
         ("Memory", f"{numbers.size(row['peak_memory_bytes'])} at most"),
     ]
-    price = known_prices.get(record.environment.device_name) if record.environment else None
+    price = known_prices.get(record.device_name or "")
     if price:
         source = html.escape(price.in_words(), quote=True)
         lengths = unit_cost.lengths_text(row["prompt_tokens"], row["output_tokens"])
@@ -133,10 +133,7 @@ def _facts(
         pairs.append(("Cost", _cell(numbers.MISSING, "This device has no price yet.")))
     return [
         *pairs,
-        (
-            "Device",
-            widgets.escape(record.environment.device_name if record.environment else "unknown"),
-        ),
+        ("Device", widgets.escape(record.device_name or "unknown")),
         ("Date", widgets.relative_time(record.finished_at)),
     ]
 
@@ -218,6 +215,14 @@ def _timing(record: RunRecord) -> None:
         st.caption("Not timed.")
         return
     teacher = record.latency.teacher
+    if record.imported and record.imported.timing:
+        source = record.imported.timing
+        st.caption(
+            text_format.md(f"Imported from {source.tool} on {source.device_name}: {source.load}.")
+        )
+    if not record.latency.own.turns:
+        st.caption("The file has medians only, so there is no histogram.")
+        return
     widgets.chart(
         run_chart.latency_histogram(
             frames.turns(record.latency.own),

@@ -120,6 +120,14 @@ def _provenance(record: RunRecord) -> None:
         ("lm-eval's commit", record.imported.git_hash or numbers.MISSING),
         *files,
     ]
+    if timing := record.imported.timing:
+        pairs += [
+            ("Timed by", timing.tool),
+            ("Timed as", timing.model),
+            ("Device", timing.device_name),
+            ("Load", timing.load),
+            *((name, f"SHA-256 {digest[:16]}") for name, digest in timing.files.items()),
+        ]
     widgets.facts_list([(widgets.escape(name), widgets.escape(value)) for name, value in pairs])
     for problem in record.imported.problems:
         st.caption(text_format.md(problem))

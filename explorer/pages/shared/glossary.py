@@ -263,6 +263,10 @@ TERMS = {
         "Prefix of the new run's id: lowercase letters, digits, dots, dashes and underscores. The "
         "rest is a hash of the files, so importing them twice creates one run."
     ),
+    "import_device": (
+        "What served the model that was timed, as your prices name it, such as NVIDIA H200. Only "
+        "for timings whose file does not say it."
+    ),
     "import_only": (
         "A run is one evaluation: one model, one set of settings, one date. These files hold "
         "several; choose the one that this run is."
