@@ -376,10 +376,10 @@ def import_results(
     ] = None,
     results: ResultsDir = None,
 ) -> None:
-    """Import results of lm-evaluation-harness as a run, with timings if there are any.
+    """Import results of lm-evaluation-harness as a run.
 
-    Reads what any version since 0.4.0 wrote. A run is one evaluation: if a folder holds several,
-    they are named, to choose from.
+    Reads what any version since 0.4.0 wrote, and timings by other tools. A run is one evaluation:
+    if a folder holds several, they are named, to choose from.
     """
     from explorer.lm_eval_io import import_run, upload
 
