@@ -18,6 +18,7 @@ import torch
 from explorer import text_files
 from explorer.errors import BadCorpus, BadInput
 from explorer.records import CorpusFacts
+from explorer.text_files import CHUNK_BYTES, LONGEST_LINE
 
 STARTER = Path(__file__).parent / "data" / "starter_corpus.jsonl"
 """The starter teacher wrote it; its recipe is beside it."""
@@ -200,12 +201,13 @@ def _read(path: Path, max_chars: int) -> Iterator[str]:
 
 def _pieces(text: str) -> Iterator[str]:
     """A document in pieces of at most `LONGEST_DOCUMENT`, cut at a line end or a space."""
-    while len(text) > LONGEST_DOCUMENT:
-        piece = text[:LONGEST_DOCUMENT]
-        end = max(piece.rfind("\n"), piece.rfind(" ")) + 1 or LONGEST_DOCUMENT
-        yield text[:end]
-        text = text[end:]
-    yield text
+    start = 0
+    while len(text) - start > LONGEST_DOCUMENT:
+        end = start + LONGEST_DOCUMENT
+        end = max(text.rfind("\n", start, end), text.rfind(" ", start, end)) + 1 or end
+        yield text[start:end]
+        start = end
+    yield text[start:]
 
 
 def _paragraphs(path: Path) -> Iterator[tuple[int, str]]:
@@ -242,12 +244,18 @@ def _parquet_texts(path: Path) -> Iterator[tuple[int, str]]:
     """The cells of the column `text`; a cell of bytes is UTF-8, and one without value is none."""
     number = 0
     try:
-        with pq.ParquetFile(path, memory_map=True) as file:
+        # Without a buffer, or with one made before, a whole row group would be in memory.
+        with pq.ParquetFile(path, buffer_size=CHUNK_BYTES, pre_buffer=False) as file:
             _check_column(path, file.schema_arrow)
             for batch in file.iter_batches(batch_size=64, columns=["text"]):
                 for cell in batch.column(0):
                     number += 1
                     content = cell.as_py()
+                    if content is not None and len(content) > LONGEST_LINE:
+                        raise BadCorpus(
+                            f"{path}, row {number}: longer than {LONGEST_LINE >> 20} million "
+                            "characters. Write one document a row."
+                        )
                     if content is not None:
                         yield number, content if isinstance(content, str) else content.decode()
     except UnicodeDecodeError as error:

@@ -221,6 +221,15 @@ def test_a_very_long_document_is_read_in_pieces(tmp_path, monkeypatch, suffix, c
     ]
 
 
+def test_an_enormous_cell_is_refused(tmp_path, monkeypatch):
+    """As an enormous line is."""
+    monkeypatch.setattr(corpus, "LONGEST_LINE", 1 << 20)
+    path = _parquet(tmp_path / "a.parquet", text=["x", "y" * (2 << 20)])
+
+    with pytest.raises(BadCorpus, match="row 2: longer than 1 million characters"):
+        corpus.read_corpus(str(path))
+
+
 def test_a_file_that_changes_under_a_run_is_noticed(tmp_path):
     """What is read a second time must be what was read first."""
     path = _write(tmp_path / "a.txt")
