@@ -11,7 +11,7 @@ LARGE  := $(filter-out $(SMALL) $(APART),$(sort $(patsubst %/,%,$(dir $(wildcard
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 
 .DEFAULT_GOAL := help
-.PHONY: help install app demo test long check fast bench fuzz golden docs clean starter chromium
+.PHONY: help install app demo test long families check fast bench fuzz golden docs clean starter chromium
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,13 @@ test: install starter chromium ## Run the tests, browser, Ray and end-to-end inc
 long: export HF_HUB_OFFLINE = 1
 long: install starter ## Run the tests that take minutes: the demo, several processes, tournaments, lm-eval beside us
 	$(BIN)/python -m pytest -m long --durations 0 tests
+
+families: export HF_HUB_OFFLINE = 1
+families: install ## Tiny models of many architectures through every step; compiles llama.cpp first
+	$(BIN)/pip install --quiet -e '.[edge]' -c constraints.txt
+	@began=$$(date +%s); OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not long' --durations 5 \
+	  tests/families tests/unit/test_llamacpp.py; status=$$?; \
+	  echo "make families took $$(( $$(date +%s) - began )) seconds."; exit $$status
 
 check: install ## Lint, format, types, import rules, spelling, the catalogue
 	$(BIN)/ruff check

@@ -70,12 +70,12 @@ def convert(
     model = _model(model)
     if out.exists() and not force:
         raise BadInput(f"{out} exists. Choose another name, or add --force to overwrite it.")
-    from explorer.models.gguf.convert import to_gguf
+    from explorer.latency.runtimes.gguf_check import write_checked
     from explorer.models.gguf.gguf_facts import gguf_facts
     from explorer.models.loading import load
 
     loaded = load(model, device="cpu", dtype="float32", trust_remote_code=trust_remote_code)
-    to_gguf(loaded, to, out)
+    write_checked(loaded, to, out)
     facts = gguf_facts(model, out)
     console.print(
         f"Wrote {out}: {out.stat().st_size:,} bytes, {facts.num_layers} layers, {facts.dtype}. "

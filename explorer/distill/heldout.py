@@ -8,6 +8,8 @@ from transformers import PreTrainedModel
 from explorer.distill import distributed
 from explorer.distill.losses import forward_kl, label_cross_entropy
 from explorer.distill.teacher_signal import WHOLE_BATCH, TrainingData
+from explorer.models.layers import body_of
+from explorer.models.output_head import OutputHead
 
 # Shape letters: B blocks, T tokens of a block, P scored positions, V vocabulary, H hidden size.
 
@@ -39,12 +41,12 @@ def evaluate_heldout(
     """
     was_training = student.training
     student.eval()
-    head = student.get_output_embeddings()
+    head = OutputHead.of(student)
     share = slice(distributed.rank(), None, distributed.world_size()) if split else slice(None)
     kl_sum, num_agree, label_sum, num_scored, num_compared = 0.0, 0, 0.0, 0, 0
     for number in data.heldout[share]:
         batch = data.heldout_signal.batch([number], 0, student)
-        hidden_BTH = student.base_model(batch.blocks_BT, use_cache=False).last_hidden_state
+        hidden_BTH = body_of(student)(batch.blocks_BT, use_cache=False).last_hidden_state
         logits_PV = head(batch.scored(hidden_BTH))
         label_sum += float(label_cross_entropy(logits_PV, batch.labels_P).sum())
         num_scored += len(batch.labels_P)

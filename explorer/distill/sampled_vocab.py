@@ -15,10 +15,9 @@ import dataclasses
 import math
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import embedding, linear
+from torch import Tensor
 
-# Shape letters: S tokens of a sample, V vocabulary, C positions of a chunk, H hidden size.
+# Shape letters: S tokens of a sample, V vocabulary.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +57,3 @@ class SampledVocab:
     def places(self, ids: Tensor) -> Tensor:
         """Columns of these tokens, which are all in the sample; same shape as `ids`."""
         return torch.searchsorted(self.ids_S, ids.contiguous())
-
-    def logits(self, head: nn.Module, hidden_CH: Tensor) -> Tensor:
-        """The head's logits of the sampled tokens alone, shape [C, S]."""
-        weight: Tensor = head.weight  # type: ignore[assignment]  # a projection, check_plain_head saw
-        bias: Tensor | None = getattr(head, "bias", None)
-        # `embedding` takes rows in a third of the time of an index.
-        rows_SH = embedding(self.ids_S, weight)
-        return linear(hidden_CH, rows_SH, None if bias is None else bias[self.ids_S])

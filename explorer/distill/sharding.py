@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from explorer.distill import distributed
 from explorer.errors import BadInput
 from explorer.models import loading
-from explorer.models.layers import layer_list
+from explorer.models.layers import body_of, layer_list
 from explorer.specs import DistillSpec
 
 GATHERED = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -76,7 +76,7 @@ def shard(
         if id(module) not in in_layers and not any(module.children()):
             _materialise(module, device)
     model.tie_weights()
-    fully_shard(model.base_model, mesh=mesh, ignored_params=set(whole_parameters(model)))
+    fully_shard(body_of(model), mesh=mesh, ignored_params=set(whole_parameters(model)))
     for module in model.modules():
         if isinstance(module, FSDPModule):
             # Each rank's loss is already weighted with its share of the step: sum, do not average.

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from explorer.errors import BadInput
+from explorer.models.decoding import Decoder
 from explorer.models.loading import Loaded
 from explorer.store import atomic
 
@@ -163,11 +164,9 @@ def generate(
     transformers' `generate` samples from the whole vocabulary and takes a fifth longer on a CPU.
     Without `top_k` this does, too.
     """
-    cache, new_ids = None, []
+    decoder, new_ids = Decoder(model), []
     for step in range(num_tokens):
-        output = model(ids_BT, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache = output.past_key_values
-        scaled_BV = output.logits[:, -1].float() / temperature
+        scaled_BV = decoder.step(ids_BT).float() / temperature
         if top_k is None:
             ids_BT = torch.multinomial(scaled_BV.softmax(-1), 1, generator=generator)
         else:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from explorer.distill.losses import events
@@ -25,7 +25,8 @@ from explorer.distill.synthesise import generate
 from explorer.distill.teacher_cache import TeacherCache
 from explorer.distill.token_file import Blocks
 from explorer.errors import BadInput
-from explorer.models.layers import KEPT_LAYERS
+from explorer.models.layers import KEPT_LAYERS, body_of
+from explorer.models.output_head import OutputHead
 from explorer.specs import DistillSpec
 
 # Shape letters: N blocks of the corpus, B blocks of a batch, T tokens of a block, P scored
@@ -41,13 +42,9 @@ class Chunk:
     vocab: SampledVocab | None = None
     """The tokens that have logits; None for all."""
 
-    def logits(self, head: nn.Module, hidden_PH: Tensor) -> Tensor:
+    def logits(self, head: OutputHead, hidden_PH: Tensor) -> Tensor:
         """A model's logits here, from its hidden states at all scored positions."""
-        hidden_CH = hidden_PH[self.positions]
-        if self.vocab:
-            return self.vocab.logits(head, hidden_CH)
-        logits_CV: Tensor = head(hidden_CH)
-        return logits_CV
+        return head(hidden_PH[self.positions], self.vocab.ids_S if self.vocab else None)
 
     def softened(self, logits_CV: Tensor, temperature: float) -> Tensor:
         """Float32 logits whose softmax is the distribution at a temperature.
@@ -212,16 +209,14 @@ class LiveTeacher:
         first = self.spec.prompt_tokens - 1 if on_policy else 0
         wants_hidden = self.spec.hidden_weight > 0
         with torch.no_grad():
-            output = self.teacher.base_model(
+            output = body_of(self.teacher)(
                 blocks_BT, use_cache=False, output_hidden_states=wants_hidden
             )
         batch = Batch(blocks_BT, None, first, labelled=not on_policy)
         states = output.hidden_states
         return dataclasses.replace(
             batch,
-            teacher=_Dense(
-                batch.scored(output.last_hidden_state), self.teacher.get_output_embeddings()
-            ),
+            teacher=_Dense(batch.scored(output.last_hidden_state), OutputHead.of(self.teacher)),
             hidden=[batch.scored(states[i]) for i in matched_states(student, len(states) - 1)]
             if wants_hidden
             else None,
@@ -264,7 +259,7 @@ class _Dense:
     """A live teacher's distributions, computed a chunk at a time from its last hidden states."""
 
     hidden_PH: Tensor
-    head: nn.Module
+    head: OutputHead
 
     @torch.no_grad()
     def _logits(self, chunk: Chunk) -> Tensor:
@@ -310,25 +305,4 @@ def check_hidden_states(teacher: PreTrainedModel, student: PreTrainedModel) -> N
         raise BadInput(
             f"distill.hidden_weight compares hidden states, but the student's size is {own} and "
             f"the teacher's {theirs}. Write hidden_weight: 0, or take a depth student."
-        )
-
-
-@torch.inference_mode()
-def check_plain_head(model: PreTrainedModel, ids_BT: Tensor) -> None:
-    """Refuse a model whose logits are not just the head of its last hidden state.
-
-    The training loop calls layers and head apart.
-
-    Raises:
-        BadInput: The model's logits are more than a projection of its hidden states.
-    """
-    ids_BT = ids_BT.to(model.device)
-    head = model.get_output_embeddings()
-    whole = model(ids_BT, use_cache=False).logits
-    apart = head(model.base_model(ids_BT, use_cache=False).last_hidden_state)
-    if not torch.allclose(whole, apart, rtol=1e-3, atol=1e-3, equal_nan=True):
-        raise BadInput(
-            f"{type(model).__name__} caps or scales its logits after the last projection, which "
-            "the training loop does not support. Choose a teacher of another family, such as "
-            "Llama, Qwen, Mistral or GPT-2."
         )

@@ -32,10 +32,11 @@ from explorer.distill.teacher_signal import (
     Chunk,
     LiveTeacher,
     TrainingData,
-    check_plain_head,
 )
 from explorer.distill.train_state import TrainState
 from explorer.errors import NoRoom, RunCancelled, RunFailed
+from explorer.models.layers import body_of
+from explorer.models.output_head import OutputHead, check_head
 from explorer.specs import DistillSpec
 
 # Shape letters: B blocks, T tokens of a block, P scored positions, C positions of a chunk,
@@ -71,12 +72,13 @@ def train(
 
     Raises:
         RunFailed: The loss or the gradient is not finite. It names the blocks; no step is taken.
-        BadInput: The model's logits are more than a projection of its hidden states.
+        BadInput: The model's logits are more than a scaled and capped projection of its hidden
+            states, or it is not causal.
         NoRoom: The checkpoint cannot be written.
         RunCancelled: Another process exited, or stopped the training.
     """
     if student is not None and data is not None:
-        check_plain_head(student, data.heldout_signal.blocks_NT[data.heldout[:1]][:, :8])
+        check_head(student, data.heldout_signal.blocks_NT[data.heldout[:1]][:, :8])
     state = TrainState(student, spec)
     data = _shared(data, state.device)
     progress = checkpoints.resume(state, checkpoint)
@@ -261,13 +263,13 @@ def _backward(
     device = model.device.type
     bfloat16 = torch.autocast(device, torch.bfloat16, enabled=spec.in_bfloat16(device))
     with bfloat16:
-        output = model.base_model(
+        output = body_of(model)(
             batch.blocks_BT, use_cache=False, output_hidden_states=batch.hidden is not None
         )
     hidden_PH, labels_P = batch.scored(output.last_hidden_state), batch.labels_P
     per_token = share / len(labels_P)
     leaf_PH = hidden_PH.detach().requires_grad_()
-    head = model.get_output_embeddings()
+    head = OutputHead.of(model)
     sums: dict[str, float] = {"loss": 0.0}
     for chunk in batch.chunks(CHUNK_POSITIONS):
         with bfloat16:

@@ -56,6 +56,12 @@ def intact_layers(kept: list[int]) -> int:
     return before if 2 * len(kept) > kept[-1] else 0
 
 
+def body_of(model: PreTrainedModel) -> Any:
+    """All of a model but its head: the module that gives the last hidden states."""
+    # A language model cut out of a larger one names itself its own base.
+    return model.get_decoder() if model.base_model is model else model.base_model
+
+
 def layer_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     """The name and the list of a model's layers.
 

@@ -38,6 +38,7 @@ from transformers.utils import logging as transformers_logging
 from explorer.errors import ExplorerError, NoRoom, UnknownModel
 from explorer.models import hub, quantize, starter, weight_checks, weight_files
 from explorer.models.gguf import gguf_files
+from explorer.models.output_head import check_causal
 from explorer.paths import store_root
 from explorer.specs import Bits
 from explorer.store import disk
@@ -134,6 +135,11 @@ def load(
     load_s = time.perf_counter() - began
     weight_checks.refuse_non_finite(name, model)
     weight_checks.guard_rows(name, model, tokenizer)
+    if getattr(model.config, "rescale_every", 0):
+        # RWKV halves weights of its layers in place to answer and doubles them again to train,
+        # against overflow in float16: a copy made in between would be another model.
+        model.config.rescale_every = 0
+    check_causal(model)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     commit = hub.commit_of(source.folder) if source.folder else None

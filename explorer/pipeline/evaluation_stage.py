@@ -14,11 +14,11 @@ from explorer.evaluate.backends.backend import Backend
 from explorer.evaluate.backends.llama_lm import LlamaLM
 from explorer.latency import timing
 from explorer.latency.runtimes import open_runtime
+from explorer.latency.runtimes.gguf_check import write_checked
 from explorer.latency.runtimes.llamacpp import LlamaCppRuntime
 from explorer.latency.runtimes.protocol import Runtime
 from explorer.models import facts
 from explorer.models.facts import fingerprint
-from explorer.models.gguf.convert import to_gguf
 from explorer.models.gguf.gguf_facts import gguf_facts
 from explorer.models.loading import Loaded, pick_dtype
 from explorer.pipeline import run_guard
@@ -48,7 +48,7 @@ def measure_as_gguf(run: RunContext, model: Loaded, kind: GgufType) -> None:
         if not path.exists():
             run.progress("convert")
             with run.timed("convert"):
-                to_gguf(model, kind, path)
+                write_checked(model, kind, path)
     measure_in_llama_cpp(run, model.name, path, model.tokenizer)
 
 

@@ -322,8 +322,11 @@ def _gguf(spec: RunSpec, root: Path) -> None:
     if spec.gguf:
         for name in _torch_models(spec)[-1:]:
             if is_here(name):
-                convert.architecture_of(
-                    name, model_without_weights(name, trust_remote_code=spec.trust_remote_code)
+                trusted = spec.trust_remote_code
+                convert.check_model(
+                    name,
+                    model_without_weights(name, trust_remote_code=trusted),
+                    load_tokenizer(name, trust_remote_code=trusted),
                 )
 
 

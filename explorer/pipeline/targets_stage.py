@@ -7,6 +7,7 @@ from explorer.distill.teacher_cache import TeacherCache, TopKPass, local_teacher
 from explorer.distill.teacher_signal import TrainingData
 from explorer.models.facts import tokenizer_digest
 from explorer.models.loading import Loaded
+from explorer.models.output_head import check_head
 from explorer.pipeline import endpoint_teacher
 from explorer.pipeline.context import RunContext
 from explorer.pipeline.corpus_stage import Blocks
@@ -42,7 +43,7 @@ def training_data(
         source = teacher_signal.CachedTeacher(targets, distill)
     elif distill.method == "live":
         teacher = run.training_teacher.model
-        teacher_signal.check_plain_head(teacher, blocks.tokens_NT[blocks.heldout[:1]][:, :8])
+        check_head(teacher, blocks.tokens_NT[blocks.heldout[:1]][:, :8])
         if distill.hidden_weight > 0:
             teacher_signal.check_hidden_states(teacher, student.model)
         source = teacher_signal.LiveTeacher(teacher, blocks.tokens_NT, distill)

@@ -21,7 +21,7 @@ from explorer.distill import cpu_tuning
 from explorer.distill.losses import sparse_forward_kl
 from explorer.distill.teacher_cache import top_k_of
 from explorer.errors import BadInput
-from explorer.models.layers import KEPT_LAYERS, layer_list
+from explorer.models.layers import KEPT_LAYERS, body_of, layer_list
 from explorer.models.loading import Loaded
 from explorer.store import atomic
 from explorer.students import layer_check
@@ -70,7 +70,7 @@ def block_influence(
     ]
     try:
         for done, block_T in enumerate(blocks_BT, start=1):
-            model.base_model(block_T[None].to(model.device))
+            body_of(model)(block_T[None].to(model.device), use_cache=False)
             num_tokens += block_T.numel()
             on_block(done)
     finally:
@@ -133,12 +133,15 @@ def greedy_layers(
     if len(layers_left) == num_layers:
         return layers_left
     targets = [top_k_of(teacher, block_T[None], _top_k(teacher), 1.0)[:2] for block_T in blocks_BT]
+    outputs = _num_outputs(start.model)
     total = sum(range(num_layers + 1, len(layers_left) + 1))
     done = 0
     while len(layers_left) > num_layers:
         kl = dict.fromkeys(layers_left, 0.0)
         for block_T, target in zip(blocks_BT, targets, strict=True):
-            for layer, value in _kl_without_each(start.model, layers_left, block_T, target):
+            for layer, value in _kl_without_each(
+                start.model, layers_left, block_T, target, outputs
+            ):
                 kl[layer] += value
                 done += 1
                 on_try(done // len(blocks_BT), total)
@@ -152,7 +155,11 @@ def _top_k(teacher: Loaded) -> int:
 
 
 def _kl_without_each(
-    model: PreTrainedModel, kept: list[int], block_T: Tensor, target: tuple[Tensor, Tensor]
+    model: PreTrainedModel,
+    kept: list[int],
+    block_T: Tensor,
+    target: tuple[Tensor, Tensor],
+    outputs: list[int | None],
 ) -> Iterator[tuple[int, float]]:
     """Yield (layer, summed KL to the target without it) for each kept layer."""
     _, layers = layer_list(model)
@@ -169,17 +176,17 @@ def _kl_without_each(
         )
         for layer in kept
     ]
-    skipped = {layer: _Stub(whole[layer]) for layer in range(len(whole)) if layer not in kept}
+    skipped = {i: _Stub(whole[i], outputs[i]) for i in range(len(whole)) if i not in kept}
     try:
         with _replaced(layers, skipped):
-            model.base_model(ids_1T, use_cache=False)
+            body_of(model)(ids_1T, use_cache=False)
     finally:
         for hook in hooks:
             hook.remove()
     for layer in kept:
         # The layers before it are not computed again: its stub returns what had entered it.
-        stubs = {before: _Stub(whole[before]) for before in range(layer)}
-        stubs |= skipped | {layer: _Stub(whole[layer], entering[layer])}
+        stubs = {i: _Stub(whole[i], outputs[i]) for i in range(layer)}
+        stubs |= skipped | {layer: _Stub(whole[layer], outputs[layer], entering[layer])}
         with _replaced(layers, stubs):
             logits_1TV = model(ids_1T, use_cache=False).logits
         kl_T = sparse_forward_kl(logits_1TV[0, :-1], ids_TK, log_p_TE)
@@ -189,14 +196,40 @@ def _kl_without_each(
 class _Stub(nn.Module):
     """Replaces a layer; returns a fixed hidden state, or its input."""
 
-    def __init__(self, layer: nn.Module, hidden_BTH: Tensor | None = None) -> None:
+    def __init__(
+        self, layer: nn.Module, num_outputs: int | None, hidden_BTH: Tensor | None = None
+    ) -> None:
         super().__init__()
-        self._hidden_BTH = hidden_BTH
+        self._num_outputs, self._hidden_BTH = num_outputs, hidden_BTH
         # Some families read a layer's kind of attention.
         self.attention_type = getattr(layer, "attention_type", None)
 
-    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-        return hidden_states if self._hidden_BTH is None else self._hidden_BTH
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+        left_BTH = hidden_states if self._hidden_BTH is None else self._hidden_BTH
+        if self._num_outputs is None:
+            return left_BTH
+        return (left_BTH, *[None] * (self._num_outputs - 1))
+
+
+def _num_outputs(model: PreTrainedModel) -> list[int | None]:
+    """For each layer the length of the tuple that it returns; None where it returns a tensor."""
+    _, layers = layer_list(model)
+    lengths: list[int | None] = [None] * len(layers)
+
+    def watch(index: int) -> Callable[..., None]:
+        def hook(_: nn.Module, args: Any, output: Any) -> None:
+            lengths[index] = len(output) if isinstance(output, tuple) else None
+
+        return hook
+
+    hooks = [layer.register_forward_hook(watch(i)) for i, layer in enumerate(layers)]
+    try:
+        ids_1T = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+        body_of(model)(ids_1T, use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return lengths
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from explorer.errors import BadInput
 from explorer.models.check import num_positions
-from explorer.models.layers import layer_list
+from explorer.models.layers import body_of, layer_list
 
 # Shape letters: B texts, T tokens, H hidden size.
 
@@ -164,7 +164,7 @@ def _run(
         handles.append(layers[index].register_forward_pre_hook(before(index), with_kwargs=True))
         handles.append(layers[index].register_forward_hook(after(index)))
     try:
-        model.base_model(ids_BT, use_cache=False)
+        body_of(model)(ids_BT, use_cache=False)
     finally:
         for handle in handles:
             handle.remove()

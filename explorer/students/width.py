@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from explorer.models import families
 from explorer.models.families import ModelShape, family_of, shape_of
-from explorer.models.layers import layer_list
+from explorer.models.layers import body_of, layer_list
 from explorer.students.depth import load_student_weights
 
 # Shape letters: B blocks, T tokens of a block, L layers, H hidden size, F channels of the MLP,
@@ -106,7 +106,7 @@ def width_importance(
     hooks.append(model.get_submodule(last).register_forward_hook(add_hidden(last)))
     try:
         for done, block_T in enumerate(blocks_BT, start=1):
-            model.base_model(block_T[None].to(model.device), use_cache=False)
+            body_of(model)(block_T[None].to(model.device), use_cache=False)
             on_block(done)
     finally:
         for handle in hooks:

@@ -9,7 +9,7 @@ from gguf import GGMLQuantizationType, GGUFReader, quants
 from transformers import AutoModelForCausalLM
 
 from explorer.errors import BadInput, UnknownModel
-from explorer.models.gguf import convert, gguf_facts
+from explorer.models.gguf import convert, gguf_facts, layouts, vocabulary
 from tests import merging
 
 
@@ -80,7 +80,7 @@ def test_llama_3_scaling_is_that_of_transformers(model):
     wanted, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
 
     plain = 500_000.0 ** -(np.arange(0, 64, 2) / 64)
-    assert np.allclose(plain / convert._rope_factors(config), wanted.numpy(), rtol=1e-5)
+    assert np.allclose(plain / layouts.rope_factors(config), wanted.numpy(), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_llama_3_scaling_is_that_of_transformers(model):
         ),
         (
             [
-                {"type": "Split", "pattern": {"Regex": convert.LLAMA_3_SPLIT}},
+                {"type": "Split", "pattern": {"Regex": vocabulary.LLAMA_3_SPLIT}},
                 {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
             ],
             "llama-bpe",
@@ -105,7 +105,7 @@ def test_llama_3_scaling_is_that_of_transformers(model):
 )
 def test_a_tokenizers_cuts_have_llama_cpps_name(pre, name):
     """GPT-2, SmolLM and Llama 3 are told apart by how they cut a text."""
-    assert convert.pre_tokenizer({"type": "Sequence", "pretokenizers": pre}, "m") == name
+    assert vocabulary.pre_tokenizer({"type": "Sequence", "pretokenizers": pre}, "m") == name
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_tokenizers_cuts_have_llama_cpps_name(pre, name):
 def test_an_unknown_cut_is_refused(pre):
     """A wrong name would give other tokens without a word."""
     with pytest.raises(BadInput, match="other tokens"):
-        convert.pre_tokenizer(pre, "m")
+        vocabulary.pre_tokenizer(pre, "m")
 
 
 def test_what_cannot_be_written_is_refused_and_leaves_nothing(model, tmp_path, monkeypatch):
@@ -128,7 +128,7 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(model, tmp_path, m
     model.model.config.rope_parameters = {"rope_type": "yarn", "rope_theta": 1e4}
     with pytest.raises(BadInput, match="scaling 'yarn'"):
         convert.to_gguf(model, "f16", path)
-    monkeypatch.setattr(convert, "ARCHITECTURES", {})
+    monkeypatch.setattr(layouts, "LAYOUTS", {})
     with pytest.raises(BadInput, match="is a LlamaForCausalLM"):
         convert.to_gguf(model, "f16", path)
     assert [p.name for p in tmp_path.iterdir()] == ["results"]

@@ -218,7 +218,7 @@ def test_a_damaged_or_missing_file_is_one_sentence(tmp_path):
         LlamaCppRuntime(tmp_path / "none.gguf")
     path = tmp_path / "bad.gguf"
     path.write_bytes(b"GGUF" + bytes(100))
-    with pytest.raises(UnknownModel, match="is damaged: its header"):
+    with pytest.raises(UnknownModel, match="is not a GGUF file"):
         LlamaCppRuntime(path)
 
 

@@ -7,6 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from explorer.distill.losses import events, forward_kl, kept_log_softmax
 from explorer.distill.sampled_vocab import SampledVocab
+from explorer.models.output_head import OutputHead
 
 VOCABULARY, HIDDEN, POSITIONS, KEPT = 500, 8, 6, 4
 
@@ -70,7 +71,7 @@ def test_logits_are_the_heads_at_these_tokens(bias):
     head, hidden = _head(bias), _seeded(POSITIONS, HIDDEN, seed=4)
     found = SampledVocab.draw(torch.tensor([1, 2]), VOCABULARY, 30, seed=0)
 
-    torch.testing.assert_close(found.logits(head, hidden), head(hidden)[:, found.ids_S])
+    torch.testing.assert_close(OutputHead(head)(hidden, found.ids_S), head(hidden)[:, found.ids_S])
 
 
 def test_the_estimated_sum_is_right_on_average():
@@ -111,7 +112,9 @@ def test_losses_and_gradients_are_near_the_whole_ones_on_average():
     losses, gradients = [], []
     for seed in range(300):
         found = SampledVocab.draw(torch.cat([ids.flatten(), labels]), VOCABULARY, 150, seed)
-        loss = both(leaf, found.places, lambda h, f=found: f.logits(head, h) + f.log_weights_S)
+        loss = both(
+            leaf, found.places, lambda h, f=found: OutputHead(head)(h, f.ids_S) + f.log_weights_S
+        )
         losses.append(float(loss.detach()))
         gradients.append(gradient(leaf, loss))
 

@@ -349,7 +349,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(wrong, teacher, tar
     torch.testing.assert_close(weight.detach(), seen[0], rtol=0, atol=0)
 
 
-def test_a_head_that_caps_its_logits_is_refused(teacher, targets, tmp_path):
+def test_a_head_that_changes_its_logits_unsaid_is_refused(teacher, targets, tmp_path):
     """The loop would train such a model on other logits than it answers with, so it says no."""
     student = _student(teacher)
     whole = student.forward
@@ -360,7 +360,7 @@ def test_a_head_that_caps_its_logits_is_refused(teacher, targets, tmp_path):
         return output
 
     student.forward = capped
-    with pytest.raises(BadInput, match="caps or scales its logits"):
+    with pytest.raises(BadInput, match="changes its logits"):
         train.train(student, _data(teacher, targets, _spec()), _spec(), tmp_path / "c")
 
 

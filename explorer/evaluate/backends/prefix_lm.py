@@ -29,12 +29,14 @@ from lm_eval.models.huggingface import HFLM
 from explorer.distill import distributed
 from explorer.errors import BadInput
 from explorer.evaluate import response_cache
-from explorer.evaluate.backends.prefix_trie import Array, PackedRow, ScoredText, plan_batches
+from explorer.evaluate.backends.prefix_trie import Array, PackedRow, ScoredText
 from explorer.evaluate.backends.request_progress import ProgressCounter, RequestProgress
 from explorer.evaluate.backends.tree_cache import Header
 from explorer.evaluate.backends.tree_generate import GreedyGenerator
 from explorer.evaluate.backends.tree_model import TreeModel
 from explorer.models import loading
+from explorer.models.decoding import length_switch
+from explorer.models.output_head import check_causal
 
 log = logging.getLogger("explorer")
 
@@ -49,6 +51,8 @@ ROLLING_BATCH = 64
 """Texts of a rolling log-likelihood in one batch."""
 GENERATION_BUDGET_FACTOR = 8
 """Texts generated together hold at most this many times a batch's tokens, answers included."""
+
+OTHER_ANSWERS = "read as token trees, its answers would differ"
 
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
 """The text, the context's tokens and the continuation's tokens."""
@@ -116,6 +120,9 @@ class PrefixLM(HFLM):
         self._header_tokens: Array = np.zeros(0, dtype=np.int64)
         self._header: Header = []
         self._budget = int(batch_size) * TOKENS_PER_REQUEST
+        if self.backend == "causal":
+            check_causal(self.model)
+        self._length_switch = length_switch(self.model) if self.backend == "causal" else None
         self._tree = self._checked_tree()
         self._generator = GreedyGenerator(self._tree, self.tokenizer) if self._tree else None
 
@@ -124,17 +131,27 @@ class PrefixLM(HFLM):
         if self.backend != "causal" or self.peft or self.mixed_precision_dtype is not None:
             reason = "only plain causal models can be read as token trees"
         else:
-            with contextlib.suppress(AttributeError):
+            with contextlib.suppress(AttributeError, BadInput):
                 tree = TreeModel(self.model, self.softmax_dtype)
                 if tree.matches_plain_forward():
                     return tree
-            reason = "read as token trees, its answers would differ"
+            reason = OTHER_ANSWERS
+        self._say_stock(reason)
+        return None
+
+    def _say_stock(self, reason: str) -> None:
         log.warning(
             "%s is evaluated by lm-eval's own code, which is slower, because %s.",
             type(self.model).__name__,
             reason,
         )
-        return None
+
+    def _usable_tree(self, longest: int) -> TreeModel | None:
+        """The model for trees, if it reads texts of up to so many tokens rightly; else None."""
+        if self._tree is not None and not self._tree.holds_for(longest):
+            self._say_stock(OTHER_ANSWERS)
+            self._tree = self._generator = None
+        return self._tree
 
     @property
     def _tree_model(self) -> TreeModel:
@@ -174,10 +191,14 @@ class PrefixLM(HFLM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The text that the model generates after each prompt, up to a stop sequence."""
         quiet = self._quiet(disable_tqdm)
-        if self._generator is None:
+        lengths = [len(self.tok_encode(request.args[0])) for request in requests]
+        longest = [
+            length + self._most_new(request)
+            for length, request in zip(lengths, requests, strict=True)
+        ]
+        if self._usable_tree(max(longest, default=0)) is None and self._length_switch is None:
             texts: list[str] = super().generate_until(requests, disable_tqdm=quiet)
             return texts
-        lengths = [len(self.tok_encode(request.args[0])) for request in requests]
         parts = [
             self._part(requests, indices, lengths)
             for indices in self._generated_together(requests, lengths)
@@ -205,9 +226,9 @@ class PrefixLM(HFLM):
         order = sorted(range(len(requests)), key=lambda i: (settings(i), -lengths[i], i))
         part: list[int] = []
         for i in order:
-            most = int(requests[i].args[1].get("max_gen_toks", self.max_gen_toks))
-            held = lengths[part[0] if part else i] + most
+            held = lengths[part[0] if part else i] + self._most_new(requests[i])
             full = (len(part) + 1) * held > self._budget * GENERATION_BUDGET_FACTOR
+            full = full or self._switches_at(held)
             if part and (full or settings(i) != settings(part[0])):
                 yield part
                 part = []
@@ -215,11 +236,23 @@ class PrefixLM(HFLM):
         if part:
             yield part
 
+    def _most_new(self, request: Instance) -> int:
+        """Maximum tokens of an answer."""
+        return int(request.args[1].get("max_gen_toks", self.max_gen_toks))
+
+    def _switches_at(self, num_tokens: int) -> bool:
+        """Whether a text of so many tokens must be read alone, for its rotary frequencies."""
+        return self._length_switch is not None and num_tokens > self._length_switch
+
     def _model_generate(
         self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: Any
     ) -> torch.Tensor:
         """Prompt and answer [batch, length]; greedy decoding is ours, the rest transformers'."""
-        if self._generator is None or not self._generator.supports(kwargs):
+        if (
+            self._generator is None
+            or self._switches_at(max_length)
+            or not self._generator.supports(kwargs)
+        ):
             tokens: torch.Tensor = super()._model_generate(context, max_length, stop, **kwargs)
             return tokens
         new = max_length - context.shape[1]
@@ -232,13 +265,18 @@ class PrefixLM(HFLM):
         override_bs: int | None = None,
     ) -> list[tuple[float, bool]]:
         """The stock method's answers, computed from trees."""
-        if self._tree is None:
+        texts = [self._text(request) for request in requests]
+        tree = self._usable_tree(max((len(text.tokens) for text in texts), default=0))
+        if tree is None:
             quiet = self._quiet(disable_tqdm)
+            if self._length_switch is not None:
+                # Of texts in one batch, the longest would decide how all are read.
+                override_bs = 1
             stock: list[tuple[float, bool]] = super()._loglikelihood_tokens(
                 requests, quiet, override_bs
             )
             return stock
-        groups = plan_batches([self._text(request) for request in requests], budget=self._budget)
+        groups = tree.plan(texts, self._budget)
         parts = []
         for group in groups:
             for i, batch in enumerate(group.batches):

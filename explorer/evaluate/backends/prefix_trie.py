@@ -88,7 +88,11 @@ class PrefixGroup:
 
 
 def plan_batches(
-    texts: list[ScoredText], *, budget: int, row_tokens: int = ROW_TOKENS
+    texts: list[ScoredText],
+    *,
+    budget: int,
+    row_tokens: int = ROW_TOKENS,
+    min_header: int = MIN_HEADER,
 ) -> list[PrefixGroup]:
     """Arrange the texts so that few tokens are computed.
 
@@ -97,10 +101,11 @@ def plan_batches(
             `ScoredSpan.number`.
         budget: Tokens in one batch; a single longer row is a batch by itself.
         row_tokens: Length to which rows are filled.
+        min_header: Shortest prefix that becomes a header.
     """
     keys = [text.tokens.astype(">u4").tobytes() for text in texts]
     order = sorted(range(len(texts)), key=lambda i: (keys[i], len(texts[i].targets), i))
-    forest = _Forest([texts[i] for i in order], order, row_tokens)
+    forest = _Forest([texts[i] for i in order], order, row_tokens, min_header)
     return [
         PrefixGroup(
             header, list(_batches(_rows(pieces, max(row_tokens, len(header) // 2)), budget))
@@ -119,8 +124,11 @@ def single_text_row(tokens: Array, first_position: int = 0) -> PackedRow:
 class _Forest:
     """Texts in lexicographic order, where neighbours share the longest prefixes."""
 
-    def __init__(self, texts: list[ScoredText], numbers: list[int], row_tokens: int) -> None:
-        self.texts, self.numbers, self.row_tokens = texts, numbers, row_tokens
+    def __init__(
+        self, texts: list[ScoredText], numbers: list[int], row_tokens: int, min_header: int
+    ) -> None:
+        self.texts, self.numbers = texts, numbers
+        self.row_tokens, self.min_header = row_tokens, min_header
         self.lengths = np.array([len(text.tokens) for text in texts])
         self.first_scored = np.array([text.first_scored for text in texts])
         # shared[i]: tokens that text i has in common with text i - 1.
@@ -154,7 +162,7 @@ class _Forest:
                 continue
             branching = int(inner.min())
             common = min(branching, int(self.first_scored[low:high].min()))
-            if common - header >= MIN_HEADER:
+            if common - header >= self.min_header:
                 deeper.append((low, high, common))
                 continue
             cuts = [low, *(np.flatnonzero(inner == branching) + low + 1).tolist(), high]

@@ -8,6 +8,8 @@ Sources: transformers' `masking_utils.py` (a 4-D mask is passed on unchanged; mo
 of attention take a dictionary) and `cache_utils.py`.
 """
 
+import dataclasses
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -23,11 +25,17 @@ from explorer.evaluate.backends.prefix_trie import (
     ROW_TOKENS,
     Array,
     PackedRow,
+    PrefixGroup,
     ScoredText,
     plan_batches,
     single_text_row,
 )
 from explorer.evaluate.backends.tree_cache import Header, PreallocatedLayer, PrefixLayer
+from explorer.models.decoding import length_switch
+from explorer.models.layers import body_of
+from explorer.models.output_head import OutputHead
+
+log = logging.getLogger("explorer")
 
 # Shape letters: R rows, L tokens of a row, P of the header, K = P + L keys, S scored positions,
 # H hidden size, V vocabulary.
@@ -53,8 +61,12 @@ class TreeModel:
         self.context_tokens: int | None = getattr(config, "max_position_embeddings", None)
         self._softmax_dtype = softmax_dtype or torch.float32
         self._window: int | None = getattr(config, "sliding_window", None)
+        self._chunk: int | None = getattr(config, "attention_chunk_size", None)
         self._kinds = sorted(set(getattr(config, "layer_types", None) or []))
-        self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
+        self._head = OutputHead.of(model)
+        self.length_switch = length_switch(model)
+        self._limits = _local_limits(config)
+        self._checked_tokens = 0
 
     @torch.no_grad()
     def header(self, tokens: Array) -> Header:
@@ -115,10 +127,7 @@ class TreeModel:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The head's logits of hidden states; the caller may overwrite them."""
-        logits: Tensor = self.model.get_output_embeddings()(hidden).to(self._softmax_dtype)
-        if self._softcap is not None:
-            logits = torch.tanh(logits / self._softcap) * self._softcap
-        return logits
+        return self._head.finish(self._head.projection(hidden).to(self._softmax_dtype))
 
     def hidden_states(
         self, rows: Sequence[PackedRow], header: Header, cache: Cache | None = None
@@ -160,7 +169,7 @@ class TreeModel:
         cache: Cache | None,
     ) -> Tensor:
         """Last hidden states [R, L, H], given which keys each query sees and their positions."""
-        output = self.model.base_model(
+        output = body_of(self.model)(
             input_ids=tokens_RL,
             attention_mask=self._masks(seen_RLK, positions_RL, keys_RK),
             position_ids=positions_RL,
@@ -180,6 +189,9 @@ class TreeModel:
             seen = seen_RLK
             if kind == "sliding_attention" and self._window is not None:
                 seen = seen & (positions_RL[:, :, None] - keys_RK[:, None, :] < self._window)
+            if kind == "chunked_attention" and self._chunk is not None:
+                same = positions_RL[:, :, None] // self._chunk == keys_RK[:, None, :] // self._chunk
+                seen = seen & same
             zeros = torch.zeros(seen.shape, dtype=self.dtype, device=self.device)
             return zeros.masked_fill_(~seen, lowest)[:, None]
 
@@ -187,16 +199,51 @@ class TreeModel:
             return {kind: mask(kind) for kind in self._kinds}
         return mask(self._kinds[0] if self._kinds else "sliding_attention")
 
+    def plan(self, texts: list[ScoredText], budget: int) -> list[PrefixGroup]:
+        """Arrange texts for this model, as `plan_batches` does.
+
+        Texts on the two sides of `length_switch` share neither a batch nor a header.
+        """
+        switch = self.length_switch
+        if switch is None:
+            return plan_batches(texts, budget=budget)
+        short = [i for i, text in enumerate(texts) if len(text.tokens) <= switch]
+        long = [i for i, text in enumerate(texts) if len(text.tokens) > switch]
+        groups = []
+        for numbers, min_header in ((short, MIN_HEADER), (long, switch + 1)):
+            some = [texts[i] for i in numbers]
+            for group in plan_batches(some, budget=budget, min_header=min_header):
+                for row in (row for batch in group.batches for row in batch):
+                    row.spans = [
+                        dataclasses.replace(span, number=numbers[span.number]) for span in row.spans
+                    ]
+                groups.append(group)
+        return groups
+
+    def holds_for(self, longest: int) -> bool:
+        """Whether texts of up to so many tokens can be read as trees.
+
+        Attention that sees only what is near looks like any other on a short text. So the check
+        is repeated on a longer one when the first text comes that reaches beyond such a limit.
+        """
+        reached = [limit for limit in self._limits if self._checked_tokens < limit < longest]
+        return not reached or self.matches_plain_forward(max(reached) + ROW_TOKENS)
+
     @torch.no_grad()
-    def matches_plain_forward(self) -> bool:
+    def matches_plain_forward(self, num_tokens: int = ROW_TOKENS + 8) -> bool:
         """Whether trees give the log-likelihoods of the plain forward pass, on random tokens.
 
         The second branch lies a whole row behind the prefix that it sees, so a model that computes
         distances from indices, or ignores the mask, gives other values.
+
+        Args:
+            num_tokens: Length of the text; cut to what the model holds.
         """
-        draw = np.random.default_rng(0).integers(0, self.vocab_size, ROW_TOKENS + 16)
-        prefix = MIN_HEADER + 8
-        long = draw[: min(len(draw) - 8, self.context_tokens or len(draw))]
+        limits = [self.context_tokens, self.length_switch, num_tokens]
+        length = min(limit for limit in limits if limit)
+        draw = np.random.default_rng(0).integers(0, self.vocab_size, length + 8)
+        prefix = min(max(MIN_HEADER + 8, length - 2 * ROW_TOKENS), length - 8)
+        long = draw[:length]
         texts = [
             ScoredText(tokens[:-1], tokens[-4:])
             for tokens in (long, np.concatenate([draw[:prefix], draw[-8:]]))
@@ -204,13 +251,18 @@ class TreeModel:
         try:
             plain = [self._plain(text) for text in texts]
             # Once in one row, once with the prefix as a header.
-            planned = [self._planned(texts, 4 * ROW_TOKENS), self._planned(texts, prefix)]
+            rows = (2 * length + ROW_TOKENS, MIN_HEADER + 8)
+            planned = [self._planned(texts, row_tokens) for row_tokens in rows]
         except torch.OutOfMemoryError:
             raise
-        except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError):
+        except Exception as error:  # any model's own code, called as it may not expect
+            log.debug("%s cannot read trees: %r", type(self.model).__name__, error)
             return False
         difference = np.abs(np.array(planned) - np.array(plain)).max()
-        return bool(difference < (1e-3 if self.dtype in (torch.float32, torch.float64) else 0.5))
+        holds = bool(difference < (1e-3 if self.dtype in (torch.float32, torch.float64) else 0.5))
+        if holds:
+            self._checked_tokens = max(num_tokens, self._checked_tokens)
+        return holds
 
     def _plain(self, text: ScoredText) -> float:
         output = self.model(input_ids=torch.from_numpy(text.tokens[None]).to(self.device))
@@ -227,3 +279,12 @@ class TreeModel:
                 for number, value in zip(numbers, self.scores(batch, header)[0], strict=True):
                     values[number] = value
         return values
+
+
+def _local_limits(config: Any) -> list[int]:
+    """Distances beyond which some layer does not look, as far as a configuration names them."""
+    return [
+        value
+        for name, value in vars(config).items()
+        if ("window" in name or "chunk" in name) and type(value) is int and value > 1
+    ]

@@ -121,6 +121,22 @@ class LlamaCppRuntime:
         """As llama.cpp counts them."""
         return int(self._library.llama_model_n_params(self._model))
 
+    def tokenize(self, text: str) -> list[int]:
+        """The tokens of a text as llama.cpp reads it, special tokens in it included."""
+        data = text.encode()
+        tokens = (ctypes.c_int32 * (len(data) + 8))()
+        number = self._library.llama_tokenize(
+            self._vocabulary, data, len(data), tokens, len(tokens), True, True
+        )
+        return list(tokens[:number])
+
+    def logits(self, tokens: list[int]) -> "np.ndarray[Any, np.dtype[np.float32]]":
+        """The logits [T, V] at each token of a text."""
+        self.prepare(1, len(tokens))
+        self.clear_cache()
+        rows: list[BatchToken] = [(token, i, (0,), True) for i, token in enumerate(tokens)]
+        return np.stack([row.copy() for row in self.decode(rows)])
+
     def prepare(self, num_sequences: int, num_tokens: int) -> None:
         """Create a context for this many sequences of this many tokens, or keep a larger one."""
         size = (num_sequences, num_sequences * num_tokens)

@@ -4,17 +4,19 @@ Eager calls `model(...)`. Compiled keeps keys and values in tensors of fixed siz
 the decoding step, which on CUDA becomes one graph launch.
 """
 
-import inspect
+import logging
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import transformers
 from transformers import StaticCache
 
 from explorer.latency.runtimes.cuda_peak import CudaPeakMemory
+from explorer.models.decoding import Decoder, step_options
 from explorer.models.loading import Loaded, disk_bytes
 from explorer.records import RuntimeFacts
+
+log = logging.getLogger("explorer")
 
 # Shape letters: B sequences answered together, T prompt tokens, V vocabulary.
 
@@ -37,15 +39,14 @@ class EagerRuntime:
         self.device = self.model.device
         self.vocab_size = int(config.vocab_size)
         self.context_tokens: int | None = getattr(config, "max_position_embeddings", None)
+        self.rereads = False
+        """Whether the model keeps nothing between two tokens; known after the first answer."""
         self.facts = RuntimeFacts(
             name=self.kind,
             version=transformers.__version__,
             load_s=loaded.load_s,
             disk_bytes=disk_bytes(stored_as) if stored_as else None,
         )
-        self._options: dict[str, Any] = {"use_cache": True}
-        if "logits_to_keep" in inspect.signature(self.model.forward).parameters:
-            self._options["logits_to_keep"] = 1
 
     def prepare(self, num_sequences: int, num_tokens: int) -> None:
         """Does nothing: the cache grows by itself."""
@@ -53,13 +54,17 @@ class EagerRuntime:
     @torch.inference_mode()
     def stream(self, prompt_BT: torch.Tensor, num_tokens: int) -> Iterator[list[int]]:
         """Greedy tokens, step by step; see `protocol.Runtime`."""
-        output = self.model(prompt_BT, **self._options)
-        token_B1 = output.logits[:, -1].argmax(-1, keepdim=True)
-        yield token_B1[:, 0].tolist()
-        for _ in range(num_tokens - 1):
-            output = self.model(token_B1, past_key_values=output.past_key_values, **self._options)
-            token_B1 = output.logits[:, -1].argmax(-1, keepdim=True)
-            yield token_B1[:, 0].tolist()
+        decoder, ids_BT = Decoder(self.model), prompt_BT
+        for _ in range(num_tokens):
+            ids_BT = decoder.step(ids_BT).argmax(-1, keepdim=True)
+            yield ids_BT[:, 0].tolist()
+        if decoder.rereads and not self.rereads:
+            self.rereads = True
+            log.warning(
+                "%s keeps nothing between two tokens in transformers, so each token reads the "
+                "whole text again; its times are those.",
+                type(self.model).__name__,
+            )
 
     def watch_memory(self) -> CudaPeakMemory:
         """Measure the allocator's peak minus what other models hold."""
@@ -81,6 +86,7 @@ class CompiledRuntime(EagerRuntime):
         """As `Eager`; `backend` is torch.compile's."""
         super().__init__(loaded, stored_as=stored_as)
         mode = "reduce-overhead" if self.device.type == "cuda" and backend == "inductor" else None
+        self._options = step_options(self.model)
         self._step = torch.compile(self.model, mode=mode, backend=backend, fullgraph=True)
         self._cache: StaticCache | None = None
         self._cache_size = (0, 0)

@@ -7,7 +7,7 @@ from gguf import GGUFReader, LlamaFileType
 
 from explorer.errors import UnknownModel
 from explorer.models.gguf import gguf_files
-from explorer.models.gguf.convert import KEPT_KEY
+from explorer.models.gguf.layouts import KEPT_KEY
 from explorer.records import ModelFacts
 
 
