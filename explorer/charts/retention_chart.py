@@ -42,6 +42,8 @@ HEIGHTS = {
 """Possible vertical axes."""
 PIXELS_PER_LETTER = 8
 """Approximate width of a letter of an axis title."""
+LEGEND_MARK_PIXELS, LEGEND_ROW_PIXELS = 40, 19
+"""Width of a mark in the legend with its margins, and height of a row."""
 MANY_POINTS = 60
 """Above this many, points are small and their intervals faint, so that they stay readable."""
 PALE = 0.25
@@ -177,7 +179,9 @@ def _view(shown: pd.DataFrame, x: str, y: str, target: float, width: int) -> Vie
 
     Runs slowed down by a busy machine do not stretch them, unless there are no others.
     """
-    plot_width, plot_height = max(200, width - 110), theme.HEIGHT - 110
+    plot_width = max(200, width - 110)
+    rows = _legend_rows(shown, plot_width)
+    plot_height = max(120, theme.HEIGHT - 110 - LEGEND_ROW_PIXELS * (rows - 1))
     if shown.empty:
         return View((0, 1), (0, 110), False, plot_width, plot_height)
     low_name, high_name = INTERVALS[y]
@@ -197,6 +201,21 @@ def _view(shown: pd.DataFrame, x: str, y: str, target: float, width: int) -> Vie
         bottom = min(bottom, max(float(shown[low_name].min()), least - 20) - 3)
         top = max(top, min(float(shown[high_name].max()), most + 20) + 3)
     return View((start, end), (bottom, top), log, plot_width, plot_height)
+
+
+def _legend_rows(shown: pd.DataFrame, plot_width: int) -> int:
+    """How many rows the legend takes above the plot, which it makes lower."""
+    names = [*dict.fromkeys(map(_kind_name, _kind(shown))), "frontier"]
+    if (teachers := shown["teacher"].unique()).size > 1:
+        names += map(str, teachers)
+    widths = [LEGEND_MARK_PIXELS + PIXELS_PER_LETTER * len(name) for name in names]
+    rows, left = 1, plot_width
+    # Plotly gives every entry the width of the widest.
+    for _ in widths:
+        if left < max(widths):
+            rows, left = rows + 1, plot_width
+        left -= max(widths)
+    return rows
 
 
 def _kind(shown: pd.DataFrame) -> "pd.Series[str]":

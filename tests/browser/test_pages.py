@@ -80,9 +80,9 @@ def test_no_page_is_wider_than_a_phone(study, dashboard, page: Page, path):
 
 
 def test_labels_are_placed_for_the_window_there_is(store_root, dashboard, page: Page):
-    """In a narrow window no name crosses an axis or leaves the chart; nor after it grew."""
+    """At any width no name covers another or leaves the chart; nor after the window grew."""
     shutil.copytree(records.STUDY, store_root, dirs_exist_ok=True)
-    for width in (420, 1200):
+    for width in (420, 1024, 1440, 1920):
         page.set_viewport_size({"width": width, "height": 844})
         if width == 420:
             page.goto(dashboard)
@@ -93,13 +93,35 @@ def test_labels_are_placed_for_the_window_there_is(store_root, dashboard, page: 
               const chart = document.querySelector(".stPlotlyChart");
               const plot = chart.querySelector(".nsewdrag").getBoundingClientRect();
               const names = [...chart.querySelectorAll(".annotation-text")];
-              return names.length > 3 && names.every(name => {
-                const box = name.getBoundingClientRect();
-                return box.left >= plot.left && box.right <= plot.right;
-              });
+              const boxes = names.map(name => name.getBoundingClientRect());
+              const inside = boxes.every(b => b.left >= plot.left && b.right <= plot.right);
+              const apart = (a, b) => a.right <= b.left || b.right <= a.left ||
+                a.bottom <= b.top + 2 || b.bottom <= a.top + 2;
+              return names.length > 3 && inside &&
+                boxes.every((a, i) => boxes.slice(i + 1).every(b => apart(a, b)));
             }""",
             timeout=WAIT_MS,
         )
+
+
+def test_limits_choose_a_model_and_its_evidence_is_one_click_away(
+    store_root, dashboard, page: Page
+):
+    """A limit that is typed changes the pick at once and stays in the address."""
+    shutil.copytree(records.STUDY, store_root, dirs_exist_ok=True)
+    page.goto(f"{dashboard}/?keep=80")
+    expect(page.get_by_text("Pick: teacher q4_k_m")).to_be_visible(timeout=WAIT_MS)
+
+    page.get_by_role("spinbutton", name="Weights at most (MB)").fill("100")
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_text("No model fits")).to_be_visible(timeout=WAIT_MS)
+    expect(page).to_have_url(re.compile(r"[?&]max_weights=100"), timeout=WAIT_MS)
+    page.get_by_role("spinbutton", name="Keep at least (%)").fill("70")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Pick: 24 layers q4_k_m")).to_be_visible(timeout=WAIT_MS)
+    page.get_by_role("button", name="Evidence").click()
+    expect(page.get_by_text("Cut to 24 layers")).to_be_visible(timeout=WAIT_MS)
 
 
 def test_the_table_is_taken_away_as_csv(study, dashboard, page: Page):
