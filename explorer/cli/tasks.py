@@ -84,9 +84,7 @@ def list_tasks(
         here_only=only_here,
     )
     if as_json:
-        print(
-            json.dumps(json.loads(matches.to_json(orient="records")), indent=1, ensure_ascii=False)
-        )
+        print(json.dumps(json.loads(matches.to_json(orient="records")), indent=1))
         return
     if matches.empty:
         console.print("No task matches. Use fewer words, or list all tasks: explorer tasks --all")
@@ -138,7 +136,8 @@ def preview(
     include = str(include_path) if include_path else None
     shown = render_prompts.render_preview(leaf.name, include, source=leaf.source, num=num)
     if as_json:
-        print(shown.model_dump_json(indent=1))
+        # In ASCII, so that no terminal has to show a stand-in.
+        print(json.dumps(shown.model_dump(mode="json"), indent=1))
         return
     console.print(
         f"{shown.task}: {shown.num_documents:,} documents, {shown.num_fewshot} shots", markup=False

@@ -37,7 +37,7 @@ def scored_without_refused(
     if not isinstance(lm, ApiLM):
         yield refused
         return
-    lm.refusals.clear()
+    lm.begin_task()
     all_documents = task.doc_iterator
 
     def answered_documents(**options: Any) -> Iterator[tuple[int, Any]]:

@@ -73,7 +73,8 @@ class Capability(RecordPart):
     refused: list[RefusedPrompt] = []
     """Documents that no score includes, because the endpoint refused their prompts."""
     request_changes: list[str] = []
-    """Fields that the endpoint did not take, and what was sent instead, a sentence each."""
+    """Fields that the endpoint did not take and what was sent instead, and answers without text
+    because their reasoning took all tokens; a sentence each."""
 
     def refused_in_words(self) -> list[str]:
         """How many prompts of each task the endpoint refused, and its first reason."""

@@ -112,6 +112,18 @@ def test_each_field_alone_is_adapted_and_remembered(field, caplog):
     assert fields.stop_texts(body) == (["\n"] if field == "stop" else [])
 
 
+def test_a_number_out_of_range_is_not_sent_under_another_name(monkeypatch):
+    """The field is known: the sentence says which setting to lower."""
+    refusal = error(400, "max_tokens is too large: at most 2 are allowed", param="max_tokens")
+    with scripted(lambda asked: refusal) as server:
+        where = endpoint.parse_endpoint(server.name())
+        with pytest.raises(RequestFailed, match="too large") as failed:
+            asyncio.run(_complete(where, {"model": "m", "max_tokens": 4}))
+
+    assert len(server.asked) == 1
+    assert "Lower capability.api.max_gen_toks" in endpoint_client.advice(where, failed.value)
+
+
 @pytest.mark.parametrize("field", ["model", "messages", "echo", "top_p"])
 def test_a_field_without_a_substitute_is_named(field):
     """No hint at name and key where the server says what it does not take."""
@@ -263,6 +275,21 @@ def test_a_refused_prompt_is_in_no_score_and_in_the_record(refusal, questions, s
     assert again.refused == capability.refused
     (sentence,) = capability.refused_in_words()
     assert "refused 2 of 6 prompts of kitchen; they are in no score. Its first reason: " in sentence
+
+
+def test_answers_that_end_in_their_reasoning_are_reported(questions, store_root):
+    """They have no text, so they count as wrong; the record says how many, and what to raise."""
+
+    def answer(asked):
+        cut = "Question 2" in str(asked["messages"])
+        return chat(None, "length") if cut else chat("four")
+
+    with scripted(answer) as server:
+        capability = evaluated(server, questions, store_root)
+
+    assert capability.scores[0].num_documents == 6
+    (sentence,) = capability.request_changes
+    assert sentence.startswith("1 answers used all their tokens before any text")
 
 
 def test_a_server_that_refuses_every_prompt_fails_the_run(questions, store_root):

@@ -139,6 +139,8 @@ def test_reasoning_that_is_counted_but_not_sent_is_not_timed():
         timed(TEXTS[0], event(usage=hidden) + "\n\n", DONE)
     shown = timed(event({"reasoning": "a"}) + "\n\n", TEXTS[0], event(usage=hidden), "\n\n", DONE)
     assert shown.num_output_tokens == 4
+    within = timed(*TEXTS, event(usage=hidden), "\n\n", DONE)
+    assert within.num_output_tokens == 4, "reasoning inside the text has pieces of its own"
 
 
 def test_reasoning_counted_beside_the_answer_is_added():

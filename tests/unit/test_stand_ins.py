@@ -2,11 +2,17 @@
 
 import codecs
 import io
+import json
 import sys
+from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
 
-from explorer.cli import stand_ins
+from explorer.cli import stand_ins, tasks
+from explorer.cli.common import app
+from explorer.tasks import render_prompts
+from explorer.tasks.preview import TaskPreview
 
 TABLE = "– 1.00× ±2 … ≤ é ü € → “x” 日"
 
@@ -40,3 +46,17 @@ def test_half_of_a_character_is_no_crash():
     codecs.register_error(stand_ins.NAME, stand_ins.stand_in)
 
     assert "a\udcffb".encode("utf-8", errors=stand_ins.NAME) == b"a?b"
+
+
+def test_json_is_never_changed_by_a_stand_in(monkeypatch):
+    """Data stays what it is: JSON is printed with escapes, in any terminal."""
+    shown = TaskPreview(task="日–", num_documents=1, num_fewshot=0, questions=[])
+    leaf = SimpleNamespace(kind="task", name="x", source=None)
+    index = SimpleNamespace(leaves=lambda name: [leaf])
+    monkeypatch.setattr(tasks, "task_index", lambda include_path: index)
+    monkeypatch.setattr(render_prompts, "render_preview", lambda *rest, **options: shown)
+
+    printed = CliRunner().invoke(app, ["tasks", "preview", "x", "--json"]).stdout
+
+    assert printed.isascii()
+    assert json.loads(printed)["task"] == "日–"

@@ -156,7 +156,7 @@ class ApiLM(TemplateLM):
             self.tokenizer_backend, self.tokenized_requests = "huggingface", True
         self.refusals: dict[str, str] = {}
         """The server's reason by hash of the request that it refused for good."""
-        self._num_answered = 0
+        self._num_answered = self._num_empty = 0
         self._num_unexplained = 0
         self._where, self._spec = where, spec
         self._on_usage, self._on_progress = on_usage, on_progress
@@ -233,8 +233,19 @@ class ApiLM(TemplateLM):
 
     @property
     def request_changes(self) -> list[str]:
-        """Fields that the server did not take, and what was sent instead, a sentence each."""
-        return fields_of(self._where).sentences()
+        """Fields that the server did not take, and answers that had no room for text."""
+        changes = fields_of(self._where).sentences()
+        if self._num_empty:
+            changes.append(
+                f"{self._num_empty} answers used all their tokens before any text and count "
+                "as empty: raise capability.api.max_gen_toks."
+            )
+        return changes
+
+    def begin_task(self) -> None:
+        """Forget the refusals and empty answers of the task before."""
+        self.refusals.clear()
+        self._num_empty = 0
 
     def refused_documents(self, instances: Sequence[Instance]) -> dict[int, str]:
         """The documents with a refused request, and the server's reasons."""
@@ -270,6 +281,7 @@ class ApiLM(TemplateLM):
                     raise ValueError("a log-likelihood is a finite number")
                 return float(value), bool(is_greedy)
             texts = self.parse_generations(outputs=_with_plain_text(reply))
+            self._num_empty += not texts[0] and _is_cut_off(reply)
             return texts[0] or ""
         except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
             excerpt = json.dumps(reply)[:80]
@@ -292,6 +304,14 @@ def read_text(reply: dict[str, Any]) -> str:
     except (AttributeError, LookupError, TypeError) as error:
         excerpt = json.dumps(reply)[:80]
         raise RequestFailed("garbage", f"a reply without text: {excerpt}") from error
+
+
+def _is_cut_off(reply: dict[str, Any]) -> bool:
+    """Whether the answer ended because it had used all its tokens."""
+    choices = reply.get("choices") or [{}]
+    return "length" in (choices[0].get("finish_reason"), reply.get("stop_reason")) or (
+        reply.get("stop_reason") == "max_tokens"
+    )
 
 
 def _is_filtered(reply: dict[str, Any]) -> bool:

@@ -26,6 +26,12 @@ TOO_LONG = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """How servers say that a prompt has too many tokens."""
+OUT_OF_RANGE = re.compile(
+    r"too (large|small|big|high|low)|at (most|least)|max(imum)?\b|min(imum)?\b|(less|greater) than"
+    r"|_(above|below)_|between|exceed|>",
+    re.IGNORECASE,
+)
+"""How servers say that a field is known but its number is not allowed."""
 QUOTA = re.compile(r"insufficient_quota|exceeded your current quota|billing|credit", re.IGNORECASE)
 """How servers say that waiting does not help."""
 
@@ -46,6 +52,11 @@ class ServerMessage:
         """Whether this prompt is refused for good, and another one may be answered."""
         said = f"{self.code} {self.text}"
         return bool(FILTERED.search(said) or TOO_LONG.search(said))
+
+    @property
+    def is_about_number(self) -> bool:
+        """Whether a field is known, but the number in it is too large or too small."""
+        return bool(OUT_OF_RANGE.search(f"{self.code} {self.text}"))
 
     @property
     def is_about_quota(self) -> bool:
@@ -133,7 +144,10 @@ def advice(endpoint: Endpoint, status: int, message: ServerMessage) -> str:
             else "The proxy wants a login: put it into HTTPS_PROXY, or list the host in NO_PROXY."
         )
     if message.is_about_prompt:
-        return "Shorten the prompt or leave it out; the server refuses it for good."
+        return (
+            "Shorten the prompt, lower capability.api.max_gen_toks, or leave the prompt out; the "
+            "server refuses it for good."
+        )
     if status in (402, 429) and message.is_about_quota:
         return "The account behind the key has nothing left; add credit, or use another key."
     if status == 403:

@@ -67,6 +67,8 @@ class RequestFields:
         if status not in ADAPTABLE_STATUSES or message.is_about_prompt:
             return False
         named = [field for field in sent if message.names(field)]
+        if message.is_about_number:
+            named = [field for field in named if field not in OTHER_NAMES]
         new = [field for field in named if self._change(field)]
         if not new and not any(field in (*OTHER_NAMES, *WITHOUT) for field in named):
             new = [field for field in EXTENSIONS if field in sent and self._change(field)]

@@ -239,7 +239,9 @@ class _StreamedAnswer:
             raise RequestFailed("closed early", f"after {self.num_pieces} pieces of text")
         num_output, num_prompt = output_tokens(usage), usage.get("prompt_tokens")
         num_hidden = _reasoning_tokens(usage)
-        if num_hidden and not self.has_reasoning:
+        # Reasoning may also come inside the text: then there are more pieces than other tokens.
+        num_shown = (num_output or 0) - num_hidden
+        if num_hidden and not self.has_reasoning and self.num_pieces <= num_shown + 1:
             raise RequestFailed("hidden reasoning", f"{num_hidden} of {num_output} tokens")
         if not self.num_pieces:
             raise RequestFailed("no text", "the stream was empty")
