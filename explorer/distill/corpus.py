@@ -7,6 +7,7 @@ budget reaches, and none is kept; `token_file` has their tokens.
 import dataclasses
 import hashlib
 import io
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ PLACES = {".txt": "document", ".jsonl": "line", ".parquet": "row"}
 """File endings, and what a document is numbered by."""
 LEAST_CHARS = 16 << 20
 """A corpus is read up to this many characters whatever the budget: a shorter one is read whole."""
-CHARS_PER_TOKEN = 5
-"""Characters read for each token of the budget; English has four, most other text fewer."""
+CHARS_PER_TOKEN = 8
+"""Characters read for each token of the budget; English has four to five, other text fewer."""
 LONGEST_DOCUMENT = 4 << 20
 """Characters above which a document is read as several, so that memory stays bounded."""
 PROGRESS_CHARS = 1 << 20
@@ -96,10 +97,8 @@ def read_corpus(
             names the line, row or document.
     """
     path = corpus_path(name)
-    # Twice as far each time, so that runs of nearby budgets share their tokens.
-    max_chars = LEAST_CHARS
-    while max_chars < num_tokens * CHARS_PER_TOKEN:
-        max_chars *= 2
+    # In whole steps, so that runs of nearby budgets share their tokens.
+    max_chars = max(1, math.ceil(num_tokens * CHARS_PER_TOKEN / LEAST_CHARS)) * LEAST_CHARS
     total = min(max_chars, path.stat().st_size)
     digest = hashlib.sha256()
     num_documents = num_chars = reported = 0

@@ -67,7 +67,14 @@ def _read(run: RunContext, name: str, distill: DistillSpec) -> corpus.Corpus:
     def report(done: int, total: int) -> None:
         run.progress("reading the corpus", done, total, "characters")
 
-    return corpus.read_corpus(name, budget_tokens(distill), report)
+    text = corpus.read_corpus(name, budget_tokens(distill), report)
+    if text.num_chars >= text.max_chars:
+        log.info(
+            "Of the corpus %s the first %d characters are read; the token budget needs no more.",
+            text.name,
+            text.num_chars,
+        )
+    return text
 
 
 def budget_tokens(distill: DistillSpec) -> int:
@@ -76,12 +83,12 @@ def budget_tokens(distill: DistillSpec) -> int:
     return num_blocks * distill.block_tokens
 
 
-def check_text(distill: DistillSpec, tokenizer: PreTrainedTokenizerBase | None) -> None:
+def check_text(distill: DistillSpec, *tokenizers: PreTrainedTokenizerBase) -> None:
     """Read the corpus as far as the budget reaches, and tokenise as much as a run needs at least.
 
     Args:
         distill: Its corpus and sizes; nothing is checked if the teacher writes the text.
-        tokenizer: The student's; None checks the text alone.
+        tokenizers: Those that the run cuts blocks with.
 
     Raises:
         BadCorpus: What a run would refuse later.
@@ -89,8 +96,8 @@ def check_text(distill: DistillSpec, tokenizer: PreTrainedTokenizerBase | None) 
     if distill.corpus == "teacher":
         return
     text = corpus.read_corpus(distill.corpus, budget_tokens(distill))
-    if tokenizer:
-        num_needed = distill.heldout_blocks + 1
+    num_needed = distill.heldout_blocks + 1
+    for tokenizer in tokenizers:
         num_tokens = token_file.count_tokens(text, tokenizer, num_needed * distill.block_tokens)
         token_file.check_length(text, num_tokens, distill.block_tokens, num_needed)
 

@@ -261,10 +261,10 @@ def _corpus_whole(spec: RunSpec, root: Path) -> None:
     """The corpus reads as text, as far as the budget reaches, and is long enough."""
     if spec.student is None or spec.distill is None:
         return
-    name = spec.student.start if spec.teacher.startswith(endpoint.PREFIX) else spec.teacher
-    assert name is not None, "an endpoint's student has a start"
-    tokenizer = load_tokenizer(name, trust_remote_code=spec.trust_remote_code)
-    corpus_stage.check_text(spec.distill, tokenizer)
+    names = [None if spec.teacher.startswith(endpoint.PREFIX) else spec.teacher, spec.student.start]
+    code = spec.trust_remote_code
+    tokenizers = [load_tokenizer(name, trust_remote_code=code) for name in names if name]
+    corpus_stage.check_text(spec.distill, *tokenizers)
 
 
 def _rows(spec: RunSpec, root: Path) -> None:

@@ -1,7 +1,10 @@
 """The tokens of a corpus in a file that runs share."""
 
+import errno
 import json
+import os
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,7 +13,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from explorer.distill import corpus, token_file
-from explorer.errors import BadCorpus
+from explorer.errors import BadCorpus, NoRoom
+from explorer.pipeline import corpus_stage
+from explorer.pipeline.context import RunContext
+from explorer.specs import DistillSpec, RunSpec
+from explorer.store.progress import Progress
 from tests import killing
 
 
@@ -181,6 +188,45 @@ def test_a_killed_build_leaves_nothing_that_is_used(tmp_path, text):
     assert kills > 3
 
 
+def test_a_full_disk_leaves_no_half_file(tmp_path, text, monkeypatch):
+    """It is said, and the next run makes the file."""
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(NoRoom, match=r"No space left on device\. Free some space and resume"):
+            token_file.ensure_tokens(text, _tokenizer(), tmp_path / "t.bin", 4)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("t.")] == []
+
+
+def test_two_runs_at_once_tokenise_once(tmp_path, text, monkeypatch):
+    """The second waits for the first, whatever its block length, and finds the file."""
+    calls, tokenizer = [], _tokenizer()
+    write = token_file._write
+
+    def counted(*arguments):
+        calls.append(arguments)
+        write(*arguments)
+
+    monkeypatch.setattr(token_file, "_write", counted)
+
+    def pack(block_tokens):
+        spec = RunSpec(name=f"run{block_tokens}", teacher="t")
+        run = RunContext(spec, tmp_path, Progress(tmp_path, spec.run_id))
+        distill = DistillSpec(block_tokens=block_tokens, heldout_blocks=1)
+        return corpus_stage.pack(run, long, tokenizer, distill)
+
+    long = _text(tmp_path / "long.txt", [f"document {i}" for i in range(500)])
+    with ThreadPoolExecutor(4) as pool:
+        blocks = list(pool.map(pack, [8, 16, 8, 32]))
+
+    assert len(calls) == 1
+    assert {b.num_tokens for b in blocks} == {sum(len(t) + 1 for t in long.documents())}
+    assert [b.tokens_NT.shape[1] for b in blocks] == [8, 16, 8, 32]
+
+
 def test_a_corpus_that_changes_before_it_is_tokenised_is_refused(tmp_path, text):
     """No tokens of another text are kept under its key."""
     text.path.write_text("abd\n\ndefgh\n\nij")
@@ -196,7 +242,7 @@ def test_the_first_tokens_are_those_that_every_budget_reads(tmp_path, monkeypatc
     monkeypatch.setattr(token_file, "LEAST_CHARS", 100)
     name = str(_text(tmp_path / "a.txt", [f"{i:09d}." for i in range(50)]).path)
     sizes = []
-    for budget in (0, 40, 10_000):
+    for budget in (0, 20, 10_000):
         text = corpus.read_corpus(name, budget)
         path = tmp_path / f"{budget}.bin"
         tokens = token_file.ensure_tokens(text, _tokenizer(), path, 4)
