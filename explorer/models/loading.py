@@ -20,7 +20,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from transformers.utils import logging as transformers_logging
 from explorer.errors import ExplorerError, NoRoom, UnknownModel
 from explorer.models import hub, quantize, starter, weight_checks, weight_files
 from explorer.models.gguf import gguf_files
+from explorer.models.gguf.rope import restore_rope
 from explorer.models.output_head import check_causal
 from explorer.paths import store_root
 from explorer.specs import Bits
@@ -110,7 +111,7 @@ def load(
     if bits:
         quantize.check_quantization(bits, where, torch_dtype)
     source = locate(name).fetched(weights=True)
-    tensors = _check_files(source)
+    gguf = _check_files(source)
     began = time.perf_counter()
     with reading(name, trust_remote_code):
         tokenizer = AutoTokenizer.from_pretrained(source.path, **source.options(trust_remote_code))
@@ -123,12 +124,14 @@ def load(
             output_loading_info=True,
             **source.options(trust_remote_code),
         )
-        model, report = read
-        weight_checks.refuse_differences(name, report)
-        if source.gguf_file:
-            weight_checks.refuse_unused(name, model, tensors)
-            model = _plain(model)
-        weight_checks.follow_head(name, model)
+    model, report = read
+    weight_checks.refuse_differences(name, report)
+    if gguf:
+        weight_checks.refuse_unused(name, model, gguf.shapes)
+        restore_rope(name, model, gguf)
+        model = _plain(model)
+    weight_checks.follow_head(name, model)
+    with reading(name, trust_remote_code):
         if bits:
             quantize.quantize_weights(model, bits, where)
         model = model.to(where).eval()
@@ -247,8 +250,8 @@ def disk_bytes(name: str) -> int | None:
     return sum(sizes) or None
 
 
-def _check_files(source: ModelSource) -> Mapping[str, Any]:
-    """What the model's files on this machine hold; empty for a model on the hub.
+def _check_files(source: ModelSource) -> gguf_files.GgufFiles | None:
+    """Check a model's files on this machine; return those in GGUF.
 
     Raises:
         UnknownModel: Files are missing or damaged.
@@ -261,8 +264,10 @@ def _check_files(source: ModelSource) -> Mapping[str, Any]:
                 "as one model. Write llamacpp: instead of gguf:, or join them: llama-gguf-split "
                 f"--merge {files.paths[0]} WHOLE.gguf."
             )
-        return files.shapes
-    return weight_checks.stored_tensors_of(source.folder) if source.folder else {}
+        return files
+    if source.folder:
+        weight_checks.stored_tensors_of(source.folder)
+    return None
 
 
 def _starter_folder() -> Path:
