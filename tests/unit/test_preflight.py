@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from explorer import cli, pipeline, specs
-from explorer.errors import BadCorpus, BadInput, UnknownModel
+from explorer.errors import BadCorpus, BadInput, ExplorerError
 from explorer.pipeline import preflight
 from explorer.specs import RunSpec, SweepSpec
 from explorer.store import disk
@@ -124,8 +124,11 @@ def test_several_errors_are_said_together(tiny_run, store_root):
     tiny_run["distill"] |= {"corpus": "/no/corpus.txt"}
     spec = RunSpec.parse(tiny_run | {"teacher": "/no/teacher"})
 
-    with pytest.raises(UnknownModel, match=r"/no/teacher.*/no/corpus\.txt"):
+    with pytest.raises(ExplorerError) as refused:
         preflight.refuse([spec], store_root)
+
+    assert "/no/teacher" in str(refused.value)
+    assert "/no/corpus.txt" in str(refused.value)
 
 
 def test_nothing_is_computed_before_the_start_is_refused(tiny_run, store_root):
