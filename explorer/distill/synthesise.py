@@ -14,11 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from explorer.errors import BadInput
+from explorer.models.check import num_positions
 from explorer.models.decoding import Decoder
 from explorer.models.loading import Loaded
 from explorer.store import atomic
@@ -46,10 +48,20 @@ def synthesise(
     Each batch has its own seed and is stored when it is done: a killed call continues where it
     stopped and writes the same file. Duplicate documents are dropped.
 
+    A document is no longer than the model's positions allow; the recipe says how long.
+
     Raises:
-        BadInput: The teacher has no chat template.
+        BadInput: The teacher has no chat template that a user's turn can be continued from.
     """
     opening = user_turn_opening(teacher)
+    num_opening = len(teacher.tokenizer(opening, add_special_tokens=False).input_ids)
+    positions = num_positions(teacher.model.config) or num_opening + document_tokens
+    document_tokens = min(document_tokens, positions - num_opening)
+    if document_tokens < 1:
+        raise BadInput(
+            f"{teacher.name} has {positions} positions, and its chat template's opening takes "
+            f"{num_opening} tokens, so nothing is left for a document. Use your own corpus."
+        )
     recipe = {
         "teacher": teacher.name,
         "opening": opening,
@@ -103,17 +115,38 @@ def user_turn_opening(teacher: Loaded) -> str:
     """The chat template up to where a user's first word would be.
 
     Raises:
-        BadInput: The tokenizer has no chat template.
+        BadInput: As `turn_opening`.
     """
-    tokenizer = teacher.tokenizer
+    return turn_opening(teacher.name, teacher.tokenizer)
+
+
+def turn_opening(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The chat template of this model's tokenizer up to where a user's first word would be.
+
+    Raises:
+        BadInput: There is no chat template, it fails, or nothing precedes the user's words.
+    """
+    what_to_do = "Use another teacher, or your own .txt, .jsonl or .parquet corpus."
     if not tokenizer.chat_template:
         raise BadInput(
-            f"{teacher.name} has no chat template, so it cannot write a user's turn. Use an "
+            f"{name} has no chat template, so it cannot write a user's turn. Use an "
             "instruction-tuned teacher, or your own .txt, .jsonl or .parquet corpus."
         )
     marker = "\u2063first words\u2063"
-    text = str(tokenizer.apply_chat_template([{"role": "user", "content": marker}], tokenize=False))
-    return text.partition(marker)[0]
+    turn = [{"role": "user", "content": marker}]
+    try:
+        text = str(tokenizer.apply_chat_template(turn, tokenize=False))
+    except (jinja2.TemplateError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"The chat template of {name} cannot write a user's turn: {error}. {what_to_do}"
+        ) from error
+    opening, found, _ = text.partition(marker)
+    if not (opening and found):
+        raise BadInput(
+            f"The chat template of {name} writes {'nothing before' if found else 'no'} user's "
+            f"words, so there is no turn to continue. {what_to_do}"
+        )
+    return opening
 
 
 @torch.inference_mode()
@@ -170,7 +203,7 @@ def generate(
         if top_k is None:
             ids_BT = torch.multinomial(scaled_BV.softmax(-1), 1, generator=generator)
         else:
-            values_BK, ids_BK = scaled_BV.topk(top_k)
+            values_BK, ids_BK = scaled_BV.topk(min(top_k, scaled_BV.shape[-1]))
             choice_B1 = torch.multinomial(values_BK.softmax(-1), 1, generator=generator)
             ids_BT = ids_BK.gather(1, choice_B1)
         new_ids.append(ids_BT)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from explorer.analysis.planning import run_memory
-from explorer.distill import corpus
+from explorer.distill import corpus, synthesise
 from explorer.errors import BadInput, NoRoom
 from explorer.evaluate import task_plan, task_scores
 from explorer.latency import timing
@@ -264,6 +264,8 @@ def _corpus_whole(spec: RunSpec, root: Path) -> None:
     names = [None if spec.teacher.startswith(endpoint.PREFIX) else spec.teacher, spec.student.start]
     code = spec.trust_remote_code
     tokenizers = [load_tokenizer(name, trust_remote_code=code) for name in names if name]
+    if spec.distill.corpus == "teacher" and tokenizers:
+        synthesise.turn_opening(spec.teacher, tokenizers[0])
     corpus_stage.check_text(spec.distill, *tokenizers)
 
 
