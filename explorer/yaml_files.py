@@ -128,23 +128,14 @@ def parse(text: str, source: str) -> Document:
     return Document(value, places)
 
 
-def refuse_twins(content: bytes, source: str) -> None:
-    """Refuse a file of another reader, such as lm-eval, in which a key is there twice.
+def refuse_unsafe(content: bytes, source: str) -> None:
+    """Refuse a file of another reader, such as lm-eval, that `parse` would refuse but for its tags.
 
     Raises:
-        BadInput: It is not YAML, or a key is there twice; the message names both lines.
+        BadInput: It is not YAML, a key is there twice, or it is too deep or too large.
     """
-    waiting, seen = [_compose(content, source)], set()
-    while waiting:
-        node = waiting.pop()
-        if not isinstance(node, yaml.CollectionNode) or id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            _refuse_twins(source, node)
-            waiting += [child for pair in node.value for child in pair]
-        else:
-            waiting += node.value
+    if node := _compose(content, source):
+        _Builder(source, Places({}, {}), any_tag=True).value(node, ())
 
 
 def refuse_deep(content: str | bytes, source: str) -> None:
@@ -184,7 +175,8 @@ def _compose(content: str | bytes, source: str) -> yaml.Node | None:
 class _Builder:
     """Builds plain values from PyYAML's nodes, and notes where each is."""
 
-    def __init__(self, source: str, places: Places) -> None:
+    def __init__(self, source: str, places: Places, *, any_tag: bool = False) -> None:
+        self._any_tag = any_tag
         self._source = source
         self._places = places
         self._open: set[int] = set()
@@ -195,18 +187,21 @@ class _Builder:
         self._places.values.setdefault(path, _place(node))
         self._num_values += 1
         if self._num_values > MAX_VALUES:
-            raise self._refusal(
-                node, f"more than {MAX_VALUES:,} values; do aliases repeat aliases?"
-            )
+            raise self._refusal(node, f"more than {MAX_VALUES:,} values, with aliases expanded")
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node)
         if id(node) in self._open:
             raise self._refusal(node, "an anchor that contains itself; remove the alias to it")
+        if len(self._open) > MAX_DEPTH:
+            raise self._refusal(node, f"aliases that nest more than {MAX_DEPTH} levels deep")
         self._open.add(id(node))
         result: Any
-        if node.tag == _PLAIN + "seq":
+        tag = node.tag
+        if self._any_tag:
+            tag = _PLAIN + ("map" if isinstance(node, yaml.MappingNode) else "seq")
+        if tag == _PLAIN + "seq":
             result = [self.value(item, (*path, str(i))) for i, item in enumerate(node.value)]
-        elif isinstance(node, yaml.MappingNode) and node.tag == _PLAIN + "map":
+        elif isinstance(node, yaml.MappingNode) and tag == _PLAIN + "map":
             result = self._mapping(node, path)
         else:
             raise self._unknown_tag(node)
@@ -250,6 +245,8 @@ class _Builder:
                 return int(text)
             case "float" if re.fullmatch(_SCALARS["float"], text):
                 return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+        if self._any_tag:
+            return text
         raise self._unknown_tag(node)
 
     def _unknown_tag(self, node: yaml.Node) -> BadInput:

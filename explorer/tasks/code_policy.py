@@ -138,12 +138,31 @@ class _TaskFile:
     """Every `!function` in the file, duplicate keys included: lm-eval imports both."""
 
 
+def refuse_unsafe_yaml(path: Path) -> None:
+    """Refuse a task file that lm-eval's parser would misread, or that would end the process.
+
+    Raises:
+        BadInput: It can't be read, or as `yaml_files.refuse_unsafe`.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise BadInput(f"{path} should be a task file, but is a folder or a device.")
+        content = path.read_bytes()
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or "a loop of links"
+        raise BadInput(f"{path} can't be read: {reason}.") from error
+    yaml_files.refuse_unsafe(content, str(path))
+
+
 def _parse(path: Path) -> _TaskFile:
     """Read a task file with lm-eval's YAML parser, but import nothing.
 
     Raises:
-        BadInput: The file can't be read or is not a mapping.
+        BadInput: The file can't be read, is not a mapping, or has a key twice, of which lm-eval
+            would take the last without a word.
     """
+    if not is_shipped(path):
+        refuse_unsafe_yaml(path)
     functions: list[FunctionName] = []
 
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -223,8 +242,6 @@ def refuse_code(source: Path, *, known_metrics: Collection[str] | None = None) -
             if not foreign and not may_import(module):
                 raise code_refusal(what, path, module)
     for path in foreign:
-        # lm-eval would take the last of two values without a word.
-        yaml_files.refuse_twins(path.read_bytes(), str(path))
         config = files[path].config
         for what in _values(config):
             raise code_refusal(what, path, path)

@@ -15,6 +15,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
@@ -36,6 +37,10 @@ FILE_FORMATS = frozenset({"json", "csv", "parquet", "arrow", "text", "pandas", "
 """Builders of `datasets` that load local files, not Hub datasets."""
 FORMAT = 2
 """Version of the cache files' format; files of another version are rebuilt."""
+
+READING = 2
+"""Version of how other folders are read; raise it when a file may be understood differently."""
+MAX_FOLDERS = 20_000
 
 OnProgress = Callable[[int, int], None]
 
@@ -241,8 +246,9 @@ def unknown_task_error(
     """The error for an unknown name, with close matches and up to three invalid files."""
     close = difflib.get_close_matches(name, known, n=4, cutoff=0.6)
     hint = f" Close names: {', '.join(close)}." if close else ""
-    # The user may have meant a file that is broken.
-    files = "".join(f" {problem}" for problem in list(problems)[:3])
+    # The user may have meant a file that is broken, most likely one that says the name.
+    relevant = sorted(problems, key=lambda problem: name not in problem)
+    files = "".join(f" {problem}" for problem in relevant[:3])
     return UnknownTask(
         f"lm-eval {lm_eval_version()} and the local task folders know no task, group or tag "
         f"{name!r}.{hint} `explorer tasks` lists all.{files}"
@@ -351,10 +357,34 @@ def _parts(include_path: str | None) -> list[_Part]:
     return parts
 
 
+def task_files(folder: Path) -> list[Path]:
+    """The YAML files below a task folder, sorted; links to other folders are followed once.
+
+    Raises:
+        BadInput: There are too many folders, as below a link to a whole disk.
+    """
+    files: list[Path] = []
+    seen: set[str] = set()
+    for place, inner, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            inner.clear()
+            continue
+        seen.add(real)
+        if len(seen) > MAX_FOLDERS:
+            raise BadInput(
+                f"The task folder {folder} has more than {MAX_FOLDERS:,} folders below it. Name "
+                "the folder with the tasks."
+            )
+        inner[:] = [name for name in inner if name not in ("__pycache__", ".ipynb_checkpoints")]
+        files += [Path(place, name) for name in (*names, *inner) if name.endswith(".yaml")]
+    return sorted(files, key=lambda path: path.as_posix())
+
+
 def folder_stamp(folder: Path) -> str:
     """Hash lm-eval's version and the names, sizes and times of a folder's YAML files."""
-    digest = hashlib.sha256(lm_eval_version().encode())
-    for path in sorted(folder.glob("**/*.yaml")):
+    digest = hashlib.sha256(f"{lm_eval_version()}-{READING}".encode())
+    for path in task_files(folder):
         with contextlib.suppress(OSError):
             stat = path.stat()
             digest.update(f"{path}:{stat.st_size}:{stat.st_mtime_ns}\n".encode())

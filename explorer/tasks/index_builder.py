@@ -25,9 +25,18 @@ from lm_eval.tasks._index import Entry, Kind, TaskIndex
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from explorer import child_process
+from explorer.errors import BadInput
 from explorer.lm_eval_io import metrics
 from explorer.store import atomic
-from explorer.tasks.index import FILE_FORMATS, FORMAT, OUTPUT_TYPES, OnProgress, TaskRow
+from explorer.tasks import code_policy
+from explorer.tasks.index import (
+    FILE_FORMATS,
+    FORMAT,
+    OUTPUT_TYPES,
+    OnProgress,
+    TaskRow,
+    task_files,
+)
 
 LM_EVAL = Path(lm_eval.tasks.__file__).parent
 KINDS = {Kind.TASK: "task", Kind.PY_TASK: "task", Kind.GROUP: "group", Kind.TAG: "tag"}
@@ -39,34 +48,114 @@ def read_task_rows(
     folder: Path, on_progress: OnProgress = lambda done, total: None
 ) -> tuple[list[TaskRow], list[str]]:
     """Every name that a folder's task files define, and a sentence per invalid file."""
-    files = list(TaskIndex._iter_yaml_files(folder))
     described = _families() if folder == LM_EVAL else {}
-    entries: dict[str, Entry] = {}
-    read: dict[Path, dict[str, Any]] = {}
-    problems = []
-    for number, path in enumerate(files):
-        if number % PROGRESS_EVERY == 0:
-            on_progress(number, len(files))
-        try:
-            config = load_task_yaml(path, read)
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            problems.append(f"{path} is not a task file: {reason}.")
-            continue
-        if {"task", "group", "class"} & config.keys():
-            try:
-                TaskIndex.process_cfg(config, path, entries)
-            except Exception as error:
-                problems.append(f"{path} is not a task file: {error}.")
-    on_progress(len(files), len(files))
+    entries, problems = read_entries(folder, on_progress)
     rows = [row for entry in entries.values() for row in _rows(entry, entries)]
     if described:
         rows = [_with_family(row, described) for row in rows]
     return rows, problems
 
 
+def read_entries(
+    folder: Path, on_progress: OnProgress = lambda done, total: None
+) -> tuple[dict[str, Entry], list[str]]:
+    """lm-eval's entry of every name that a folder's task files define.
+
+    Files outside lm-eval and the starter suite are read strictly: what lm-eval would skip or
+    misread without a word is left out, too, but with a sentence.
+
+    Returns:
+        The entries, and a sentence for each invalid file or name.
+    """
+    files = task_files(folder)
+    strict = not code_policy.is_shipped(folder)
+    entries: dict[str, Entry] = {}
+    read: dict[Path, dict[str, Any]] = {}
+    problems: list[str] = []
+    defined: dict[str, Path] = {}
+    twice: set[str] = set()
+    for number, path in enumerate(files):
+        if number % PROGRESS_EVERY == 0:
+            on_progress(number, len(files))
+        try:
+            config = load_task_yaml(path, read, strict=strict)
+            if not {"task", "group", "class"} & config.keys():
+                continue
+            if strict:
+                name = _checked_name(config)
+                if first := defined.get(name):
+                    twice.add(name)
+                    raise ValueError(f"it defines {name!r} again, after {first}; rename one")
+                defined[name] = path
+            TaskIndex.process_cfg(config, path, entries)
+        except BadInput as error:
+            problems.append(str(error))
+        except Exception as error:
+            reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            problems.append(f"{path} is not a task file: {reason}.")
+    on_progress(len(files), len(files))
+    for name in twice:
+        del entries[name]
+    for name in _endless_groups(entries):
+        problems.append(f"The group {name!r} in {entries[name].yaml_path} contains itself.")
+        del entries[name]
+    return entries, problems
+
+
+def _checked_name(config: dict[str, Any]) -> str:
+    """The name that a task or group file defines.
+
+    Raises:
+        ValueError: It or a tag is no text, or the group's tasks are no list.
+    """
+    key = "group" if "group" in config and "class" not in config else "task"
+    name = config.get(key)
+    if not isinstance(name, str) or not name.strip():
+        quotes = "; put it in quotes" if isinstance(name, bool | int | float) else ""
+        raise ValueError(f"its {key} should be a name, got {name!r:.80}{quotes}")
+    tags = config.get("tag") or []
+    if not all(isinstance(tag, str) for tag in (tags if isinstance(tags, list) else [tags])):
+        raise ValueError(f"its tag should be a name or a list of names, got {tags!r:.80}")
+    tasks = config.get("task")
+    if key == "group" and not (isinstance(tasks, list) and tasks):
+        raise ValueError(f"the task of a group should be a list of names, got {tasks!r:.80}")
+    return name
+
+
+def _endless_groups(entries: dict[str, Entry]) -> list[str]:
+    """The groups that contain themselves, directly or through others."""
+
+    def members(name: str) -> list[str]:
+        entry = entries.get(name)
+        if entry is None or entry.kind is not Kind.GROUP:
+            return []
+        listed = (entry.cfg or {}).get("task")
+        names = [
+            item.get("group", item.get("task")) if isinstance(item, dict) else item
+            for item in (listed if isinstance(listed, list) else [])
+        ]
+        return [inner for inner in names if isinstance(inner, str)]
+
+    def reaches_itself(start: str) -> bool:
+        waiting, seen = members(start), set()
+        while waiting:
+            name = waiting.pop()
+            if name == start:
+                return True
+            if name not in seen:
+                seen.add(name)
+                waiting += members(name)
+        return False
+
+    return [name for name in entries if reaches_itself(name)]
+
+
 def load_task_yaml(
-    path: Path, read: dict[Path, dict[str, Any]], above: tuple[Path, ...] = ()
+    path: Path,
+    read: dict[Path, dict[str, Any]],
+    above: tuple[Path, ...] = (),
+    *,
+    strict: bool = False,
 ) -> dict[str, Any]:
     """Load a task file as lm-eval's `load_yaml` does, but import no functions.
 
@@ -74,19 +163,27 @@ def load_task_yaml(
         path: The task file.
         read: The files read so far; a file that several include is read once.
         above: The chain of files that include this one.
+        strict: Refuse what lm-eval's parser would misread.
 
     Raises:
-        ValueError: The file is not a mapping, or includes itself.
+        ValueError: The file is not a mapping, includes itself, or includes what is no file.
+        BadInput: A strictly read file is not clean YAML.
     """
     if path in above:
-        raise ValueError(f"it includes itself through {path}")
+        raise ValueError(f"it includes itself through {above[-1]}")
     if path not in read:
+        if strict:
+            code_policy.refuse_unsafe_yaml(path)
         config = load_yaml(path, resolve_func=False, recursive=False)
         includes = config.pop("include", [])
         merged: dict[str, Any] = {}
         for include in includes if isinstance(includes, list) else [includes]:
+            if not isinstance(include, str):
+                raise ValueError(f"its include should be a file, got {include!r:.80}")
             included = Path(os.path.normpath(path.parent / include))
-            merged |= load_task_yaml(included, read, (*above, path))
+            if not included.exists():
+                raise ValueError(f"it includes {included}, which does not exist")
+            merged |= load_task_yaml(included, read, (*above, path), strict=strict)
             merged.pop("task_list", None)
         read[path] = merged | config
     return dict(read[path])

@@ -31,6 +31,7 @@ from lm_eval.tasks._index import Entry, Kind, TaskIndex
 from explorer import paths
 from explorer.errors import BadInput
 from explorer.tasks import code_policy, index
+from explorer.tasks.index_builder import read_entries
 
 PLAIN_MODULES = frozenset(
     {
@@ -239,7 +240,8 @@ class SafeTaskManager(TaskManager):
         entries: dict[str, Entry] = TaskIndex.build([*lm_eval_folders, code_policy.SHIPPED])
         others = [folder for folder in folders if folder.resolve() != code_policy.SHIPPED.resolve()]
         for folder in others:
-            defined = TaskIndex.build([folder])
+            # Not lm-eval's TaskIndex, which skips damaged files and second names without a word.
+            defined, _ = read_entries(folder)
             names = index.shipped_names() if defined else {}
             for name, entry in defined.items():
                 if name not in names or (

@@ -253,6 +253,8 @@ def _why_no_documents(task: ConfigurableTask, requested: str, error: Exception) 
         getattr(task, "DATASET_NAME", None) or config.dataset_name,
     )
     data = remote[0] if remote else " ".join(part for part in parts if part)
+    if not data:
+        return f"No task file defines {name} with a dataset_path. Correct the name or the file."
     if variable := dataset_cache.offline_variable():
         return dataset_cache.missing_message([name], [data], variable, name)
     return f"The task {name} needs the dataset {data}, which could not be loaded: {_reason(error)}."
@@ -289,12 +291,32 @@ def _why_no_task(name: str, error: Exception) -> str:
             f"The task {name} needs the Python package {error.name}, which is not installed: "
             f"pip install {error.name}"
         )
+    if twice := re.match(r"Include cycle at (.*)", str(error)):
+        return (
+            f"The file of the task {name} includes {twice[1]} in two ways, which lm-eval takes for "
+            "a cycle. Include it once."
+        )
+    if isinstance(error, KeyError) and (splits := _splits_without(error)):
+        return (
+            f"The task {name} reads the split {error.args[0]!r}, but its data has "
+            f"{', '.join(splits)}. Correct the split in its file."
+        )
     if problem := _first_document_problem(error):
         return f"The task {name} can't be evaluated: {problem}. Correct its documents or its file."
     return (
         f"lm-eval could not load the task {name} from its file: {type(error).__name__}: "
         f"{_reason(error)}. Correct the file, or remove the task from the list."
     )
+
+
+def _splits_without(error: KeyError) -> list[str]:
+    """The splits of a task's data if it lacks the one whose absence is this error; else empty."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        task = frame.f_locals.get("self")
+        data = getattr(task, "dataset", None) if isinstance(task, ConfigurableTask) else None
+        if isinstance(data, dict) and error.args[0] not in data:
+            return [str(split) for split in data]
+    return []
 
 
 def _first_document_problem(error: Exception) -> str:

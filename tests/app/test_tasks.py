@@ -277,6 +277,7 @@ def test_what_a_file_leaves_open_is_asked_beside_the_field(listed, open_page):
     assert "it looks like a question itself" in text_of(page)
     page.checkbox(key="own_no_header_sums.csv").check().run()
     assert "No column is called question" in text_of(page)
+    assert page.dataframe[0].value["column 1"].to_list() == ["What is 2 + 2?", "What is 3 + 3?"]
     page.selectbox(key="own_question_sums.csv").select("column 1")
     page.selectbox(key="own_answer_sums.csv").select("column 5").run()
     assert "could hold choices" in text_of(page)

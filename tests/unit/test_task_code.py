@@ -55,7 +55,10 @@ def data(folder):
 def write(folder, more="", name="t", **changes):
     """A task of plain data, with keys changed and lines added as they are."""
     config = TASK | data(folder) | {"task": name} | changes
-    text = yaml.safe_dump({key: value for key, value in config.items() if value is not None})
+    added = {line.partition(":")[0] for line in more.splitlines()}
+    text = yaml.safe_dump(
+        {key: value for key, value in config.items() if value is not None and key not in added}
+    )
     (folder / f"{name}.yaml").write_text(text + more, encoding="utf-8")
 
 
@@ -75,7 +78,6 @@ FUNCTIONS = {
     "process_docs": "process_docs: !function evil.load\n",
     "process_results": "process_results: !function evil.load\n",
     "doc_to_text": "doc_to_text: !function evil.load\n",
-    "a key that stands twice": "gen_prefix: !function evil.load\ngen_prefix: plain\n",
     "class": "class: !function evil.Task\n",
     "metric": "metric_list:\n- metric: !function evil.load\n",
     "aggregation": "metric_list:\n- {metric: acc, aggregation: !function evil.load}\n",
@@ -101,6 +103,13 @@ def test_a_function_of_a_task_file_is_not_imported(folder, lines, allow_code):
         "allowed_task_code",
         configuration,
     )
+
+
+def test_a_key_that_stands_twice_is_refused_before_its_function(folder):
+    """lm-eval would import the first value's function and use the second value."""
+    write(folder, "gen_prefix: !function evil.load\ngen_prefix: plain\n")
+
+    refused(folder, "expected each key once, found 'gen_prefix' again")
 
 
 def test_a_function_of_an_included_file_is_not_imported(folder):

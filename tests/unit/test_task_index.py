@@ -1,6 +1,7 @@
 """The list of tasks: what it says, when it is read again, what is on this machine."""
 
 import json
+import re
 from pathlib import Path
 
 import datasets
@@ -138,12 +139,12 @@ def test_files_that_are_no_tasks_are_named(tmp_path):
 
     assert [row.name for row in rows] == ["good"]
     assert [
-        next(
-            name for name in ("a_list", "broken", "turning") if f"{name}.yaml is not a task" in said
-        )
+        next(name for name in ("a_list", "broken", "turning") if f"{name}.yaml" in said)
         for said in problems
     ] == ["a_list", "broken", "turning"]
-    with pytest.raises(UnknownTask, match=r"'brken'.*broken\.yaml is not a task file"):
+    with pytest.raises(
+        UnknownTask, match=r"'brken'.*broken\.yaml, line 2, column 9: expected YAML"
+    ):
         raise index.unknown_task_error("brken", ["good"], problems[1:2])
 
 
@@ -239,3 +240,58 @@ def test_search_puts_names_first(known_tasks):
     assert "arc_easy" in set(task_list.search_tasks(found, "easy REASONING diverse")["task"])
     assert task_list.search_tasks(found, "no such words at all").empty
     assert len(task_list.search_tasks(found, " ")) == len(found)
+
+
+GOOD = "task: quiz\ndataset_path: json\noutput_type: multiple_choice\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"a.yaml": GOOD, "b.yaml": GOOD}, r"b\.yaml .*defines 'quiz' again, after .*a\.yaml"),
+        (
+            {"a.yaml": GOOD + "include: b\n", "b": "include: a.yaml\n"},
+            r"a\.yaml is not a task file: it includes itself through .*b\.$",
+        ),
+        ({"a.yaml": GOOD + "include: gone\n"}, r"includes .*gone, which does not exist"),
+        ({"a.yaml": GOOD + "include: 5\n"}, "its include should be a file, got 5"),
+        ({"a.yaml": "task: quiz\n  x: [\n"}, r"a\.yaml, line 2, column 4: expected YAML"),
+        ({"a.yaml": GOOD + "x: " + "[" * 9999}, "line 4: nested more than 100 levels"),
+        ({"a.yaml": GOOD + GOOD}, "line 4, column 1: expected each key once"),
+        ({"a.yaml": "task: no\n"}, "its task should be a name, got False; put it in quotes"),
+        ({"a.yaml": "class: x\n"}, "its task should be a name, got None"),
+        ({"a.yaml": GOOD + "tag: {a: 1}\n"}, "its tag should be a name or a list of names"),
+        ({"a.yaml": "group: g\ntask: 7\n"}, "task of a group should be a list of names, got 7"),
+        (
+            {"a.yaml": "group: g\ntask: [h]\n", "b.yaml": "group: h\ntask: [g]\n"},
+            r"The group 'g' in .*a\.yaml contains itself",
+        ),
+    ],
+)
+def test_a_folder_of_ones_own_is_read_strictly(tmp_path, files, says):
+    """One sentence for each file that lm-eval would skip or misread; its names are left out."""
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+
+    rows, problems = index_builder.read_task_rows(tmp_path)
+
+    assert not rows
+    assert re.search(says, problems[0])
+    assert "\n" not in problems[0]
+
+
+def test_links_in_a_task_folder_are_followed_once(tmp_path):
+    """To a file, to a folder on another disk, and to the folder itself; a broken one is named."""
+    folder, other = tmp_path / "folder", tmp_path / "other"
+    for place in (folder, other):
+        place.mkdir()
+    (other / "quiz.yaml").write_text(GOOD, encoding="utf-8")
+    (folder / "there").symlink_to(other)
+    (folder / "again").symlink_to(folder)
+    (folder / "gone.yaml").symlink_to(tmp_path / "gone")
+
+    rows, problems = index_builder.read_task_rows(folder)
+
+    assert [row.name for row in rows] == ["quiz"]
+    assert len(problems) == 1
+    assert "gone.yaml can't be read: No such file" in problems[0]

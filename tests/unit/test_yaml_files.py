@@ -66,6 +66,7 @@ def test_anchors_and_merges_are_read():
 
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40))
+CHAIN = "a0: &a0 []\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 2000))
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,7 @@ LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" fo
         ("- {x: 1, 'x': 2}\n", "'x' again"),
         (LAUGHS, "more than 100,000 values"),
         ("a: &a [*a]\n", "line 1, column 4: found an anchor that contains itself"),
+        (CHAIN, "aliases that nest more than 100 levels"),
         ("a: *b\n", "line 1, column 4: .*undefined alias"),
         ("a: !!python/object:os.system {}\n", "line 1, column 4: found .*not plain data"),
         ("a: !!timestamp 2026-01-01\n", "not plain data"),
@@ -146,7 +148,7 @@ def test_a_task_file_with_a_key_twice_is_refused(tmp_path):
     path.write_text("task: quiz\ndoc_to_text: a\nfunction: !function x.y\ndoc_to_text: b\n")
 
     with pytest.raises(BadInput, match=r"line 4, column 1: .*'doc_to_text' again"):
-        yaml_files.refuse_twins(path.read_bytes(), str(path))
+        yaml_files.refuse_unsafe(path.read_bytes(), str(path))
     path.write_text("task: quiz\ndoc_to_text: a\ndoc_to_text: b\n")
     with pytest.raises(BadInput, match="'doc_to_text' again"):
         code_policy.refuse_code(path)

@@ -43,12 +43,11 @@ def custom_task_form(existing: Collection[str]) -> None:
             with left:
                 rows, guess = _rows(upload.name, upload.getvalue())
                 columns = _columns(upload.name, rows, guess)
-                if columns is None:
-                    return
-                questions = _questions(upload.name, rows, columns)
-            if questions is None:
-                return
+                questions = _questions(upload.name, rows, columns) if columns else None
             with right:
+                if questions is None:
+                    _first_rows(rows)
+                    return
                 _preview(questions)
             with left:
                 _add(upload.name, questions, existing)
@@ -156,6 +155,15 @@ def _questions(file: str, rows: Sequence[Row], columns: TaskColumns) -> Question
         _say(str(ambiguous))
         return None
     return custom.read_questions(file, rows, columns.model_copy(update={"answer_as": reading}))
+
+
+def _first_rows(rows: Sequence[Row]) -> None:
+    """The file as it is, for whoever has to name its columns."""
+    st.caption("The first rows of the file:")
+    st.dataframe(
+        [{column: str(cell) for column, cell in row.cells.items()} for row in rows[:SHOWN]],
+        hide_index=True,
+    )
 
 
 def _preview(questions: Questions) -> None:
