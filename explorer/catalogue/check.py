@@ -26,6 +26,7 @@ KEYS = {
     "hardware_specs": ["hardware"],
     "shapes": ["model"],
     "deployments": ["model", "hardware"],
+    "terms": ["rule"],
 }
 """The columns that identify a row. The price book has no key: an offer may recur on other days."""
 REFERENCES = [

@@ -251,6 +251,27 @@ class Deployment(Spec):
     date_seen: Date
 
 
+class Clause(Spec):
+    """What a licence or an API's terms say of training on a model's output."""
+
+    rule: Name
+    publisher: Name
+    licence: str | None = None
+    """The licence's id on the Hub; None for an API."""
+    model_pattern: Name
+    """A regular expression for names of models, or of licences."""
+    host: str | None = None
+    """The API's host; None for a licence."""
+    effect: Literal["forbids", "condition"]
+    clause: Name
+    text: Name
+    """The clause's words."""
+    source_url: Url
+    source_title: Name
+    seen_via: Name
+    date_seen: Date
+
+
 TABLES: dict[str, type[Spec]] = {
     "models": Model,
     "scores": Score,
@@ -263,5 +284,6 @@ TABLES: dict[str, type[Spec]] = {
     "hardware_specs": DeviceSpec,
     "shapes": Shape,
     "deployments": Deployment,
+    "terms": Clause,
 }
 """The row type of every table."""

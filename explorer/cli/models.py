@@ -1,5 +1,6 @@
 """Commands that use one model: synthesise, convert."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -32,10 +33,13 @@ def synthesise(
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Have a chat model write a distillation corpus."""
+    from explorer.catalogue import terms
     from explorer.cli.progress_bar import stage_bar
     from explorer.distill.synthesise import synthesise as write_corpus
     from explorer.models.loading import load
 
+    if clause := terms.training_terms(teacher, terms.licence_of(teacher, paths.store_root())):
+        print(clause.in_words(teacher), file=sys.stderr)
     with stage_bar(console) as bar:
         bar({"stage": "load", "done": 0, "total": 0})
         recipe = write_corpus(

@@ -7,12 +7,14 @@ Source: huggingface.co/docs/hub/model-cards and huggingface.co/docs/hub/eval-res
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from explorer.errors import BadInput
 from explorer.records import RunRecord, TaskScore
+from explorer.specs import RunSpec
 
 TaskConfigs = Mapping[str, Mapping[str, Any]]
 """Task to its settings, from lm-eval's results file."""
@@ -41,7 +43,50 @@ def model_index(record: RunRecord, configs: TaskConfigs) -> str:
         rows = [_result(score, configs.get(task, {}), record) for score in scores]
         entries += eval_results_to_model_index(name, rows)[0]["results"]
     index = [{"name": name, "results": entries}]
-    return f"---\n{_yaml({'model-index': index})}---\n"
+    return (
+        f"---\n{_yaml(origin(record.spec, record.teacher_licence) | {'model-index': index})}---\n"
+    )
+
+
+def origin(spec: RunSpec, licence: str | None) -> dict[str, Any]:
+    """The front matter about where a model comes from: its teacher and the teacher's licence.
+
+    Args:
+        spec: The run's.
+        licence: The teacher's, if it is known; an id that the Hub does not know has a name.
+    """
+    facts: dict[str, Any] = {}
+    if licence is not None and re.fullmatch(r"[a-z0-9.-]+", licence):
+        facts["license"] = licence
+    elif licence is not None:
+        facts |= {"license": "other", "license_name": licence}
+    is_public = HUB_ID.fullmatch(spec.teacher) and "/" in spec.teacher
+    if spec.student is not None and is_public and not Path(spec.teacher).exists():
+        facts["base_model"] = spec.teacher
+    return facts
+
+
+def student_card(spec: RunSpec, licence: str | None, clause: str | None) -> str:
+    """A student's README.md: what it was made from, and under which licence its teacher is.
+
+    Args:
+        spec: The student's run.
+        licence: The teacher's, if it is known.
+        clause: A sentence about a clause that restricts training on the teacher's output.
+    """
+    assert spec.student is not None, "only a student's run has a student"
+    facts = origin(spec, licence)
+    lines = [
+        f"# A student of {spec.teacher}: {spec.student.label()}",
+        "",
+        "Made by Distill Explorer.",
+        "",
+        f"Licence of the teacher: {licence or 'unknown; its files on this machine do not say'}.",
+    ]
+    if clause:
+        lines += ["", clause]
+    front = f"---\n{_yaml(facts)}---\n\n" if facts else ""
+    return front + "\n".join(lines) + "\n"
 
 
 def eval_results(record: RunRecord, configs: TaskConfigs) -> str:

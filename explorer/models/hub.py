@@ -39,8 +39,17 @@ from explorer.errors import ExplorerError, NoRoom, RunFailed, UnknownModel
 
 log = logging.getLogger("explorer")
 
-SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "*.py", "LICENSE*"]
-"""Configuration, tokenizer, chat template and the model's own code."""
+SMALL_FILES = [
+    "*.json",
+    "*.model",
+    "*.txt",
+    "*.jinja",
+    "*.tiktoken",
+    "*.py",
+    "LICENSE*",
+    "README.md",
+]
+"""Configuration, tokenizer, chat template, the model's own code, and its card with the licence."""
 OTHER_FOLDERS = ["onnx/*", "original/*", "openvino/*", "*.onnx.json"]
 """The same model for other software."""
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

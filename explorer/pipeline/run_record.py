@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from explorer.catalogue import terms
 from explorer.distill import distributed
 from explorer.errors import RunCancelled
 from explorer.pipeline import environment, run_guard
@@ -96,6 +97,7 @@ def _record(run: RunContext, status: Any, error: ErrorFacts | None = None) -> Ru
         started_at=run.started_at,
         finished_at=utc_now(),
         environment=run.environment,
+        teacher_licence=terms.licence_of(run.spec.teacher, run.root),
         stage_seconds=run.stage_seconds,
         error=error,
         **run.record_parts,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from explorer.analysis.planning import run_memory
+from explorer.catalogue import terms
 from explorer.distill import corpus, synthesise
 from explorer.errors import BadInput, NoRoom
 from explorer.evaluate import task_plan, task_scores
@@ -60,6 +61,15 @@ class Check:
 
 def _teacher(spec: RunSpec, root: Path) -> list[str]:
     return _model(spec, spec.teacher)
+
+
+def _terms(spec: RunSpec, root: Path) -> Iterator[str]:
+    """Warn where the teacher's licence or its API's terms are known to restrict training."""
+    if spec.student is None:
+        return
+    found = terms.training_terms(spec.teacher, terms.licence_of(spec.teacher, root))
+    if found:
+        yield found.in_words(spec.teacher)
 
 
 def _start(spec: RunSpec, root: Path) -> list[str]:
@@ -346,6 +356,7 @@ CHECKS = (
     Check("store", "--results", (), _store),
     Check("device", "device", ("device", "dtype", "gguf", "torch_bits", "distill"), _device),
     Check("teacher", "teacher", (*_MODEL, "distill"), _teacher),
+    Check("terms", "teacher", ("teacher", "student"), _terms),
     Check("start", "student", (*_CUT, "distill"), _start),
     Check("student", "student", (*_CUT, "distill"), _student, after=("teacher", "start")),
     Check(

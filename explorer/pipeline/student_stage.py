@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from explorer.catalogue import terms
 from explorer.distill import distributed, token_file
 from explorer.distill.checkpoint import TrainingProgress
 from explorer.distill.corpus import Corpus
@@ -22,6 +23,7 @@ from explorer.distill.schedule import num_steps
 from explorer.distill.train import OnStep, train
 from explorer.distill.train_state import untrained_layers
 from explorer.evaluate import contamination
+from explorer.lm_eval_io import hub_card
 from explorer.models.facts import fingerprint
 from explorer.models.loading import Loaded, quiet_transformers
 from explorer.pipeline import (
@@ -78,7 +80,7 @@ def ensure_student(run: RunContext) -> Path:
                 facts = targets_stage.targets_facts(run, targets, blocks) if targets else None
                 corpus_facts = text.facts(blocks.num_tokens)
                 distillation = _distillation(state, corpus_facts, facts, student, distill)
-            _save(student, distillation, unfinished)
+            _save(student, distillation, unfinished, _card(run))
             if spec.student.start or run.teacher_bits:
                 # Training or a cut vocabulary changed the start model; bits are for training only.
                 run.unload_models()
@@ -190,13 +192,23 @@ def _in_words(point: CurvePoint) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in known.items())
 
 
-def _save(student: Loaded, distillation: Distillation | None, folder: Path) -> None:
+def _card(run: RunContext) -> str:
+    """The student's README.md, with its teacher's licence."""
+    licence = terms.licence_of(run.spec.teacher, run.root)
+    clause = terms.training_terms(run.spec.teacher, licence)
+    return hub_card.student_card(
+        run.spec, licence, clause.in_words(run.spec.teacher) if clause else None
+    )
+
+
+def _save(student: Loaded, distillation: Distillation | None, folder: Path, card: str) -> None:
     """Write the weights, then how the student was trained; a kill leaves no half-written model."""
     partial = folder / "model.partial"
     shutil.rmtree(partial, ignore_errors=True)
     with quiet_transformers():
         student.model.save_pretrained(partial)
     student.tokenizer.save_pretrained(partial)
+    (partial / terms.CARD).write_text(card, encoding="utf-8")
     atomic.flush_folder(partial)
     shutil.rmtree(folder / "model", ignore_errors=True)
     partial.replace(folder / "model")

@@ -127,6 +127,8 @@ class RunRecord(RecordPart):
     environment: Environment | None = None
     """None for imported results: the files do not say where they were made."""
     imported: Imported | None = None
+    teacher_licence: str | None = None
+    """Licence of the spec's teacher, as its files or the catalogue state it; None if unknown."""
     model: ModelFacts | None = None
     distillation: Distillation | None = None
     capability: Capability | None = None

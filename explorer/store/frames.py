@@ -40,6 +40,7 @@ COLUMNS = [
     "basis",
     "teacher",
     "teacher_run_id",
+    "teacher_licence",
     "model",
     "label",
     "started_at",
@@ -113,9 +114,10 @@ COLUMNS = [
 TEXT_COLUMNS = frozenset(
     {
         *("run_id", "name", "status", "role", "kind", "basis", "teacher", "teacher_run_id"),
-        *("model", "label", "started_at", "finished_at", "device", "device_name", "commit"),
-        *("dtype", "fingerprint", "lm_eval_version", "runtime", "latency_warning", "corpus"),
-        *("method", "train_dtype", "recipe", "arm", "format", "error"),
+        *("teacher_licence", "model", "label", "started_at", "finished_at", "device"),
+        *("device_name", "commit", "dtype", "fingerprint", "lm_eval_version", "runtime"),
+        *("latency_warning", "corpus", "method", "train_dtype", "recipe", "arm", "format"),
+        "error",
     }
 )
 FLAG_COLUMNS = ("machine_busy", "distilled")
@@ -168,6 +170,7 @@ def row(record: RunRecord) -> dict[str, Any]:
         "basis": "imported" if record.imported else "measured",
         "teacher": spec.teacher,
         "teacher_run_id": record.teacher_run_id,
+        "teacher_licence": record.teacher_licence,
         "model": record.model_name,
         "device_name": record.device_name,
         "label": label(record),

@@ -11,7 +11,7 @@ from explorer.catalogue import check, load, rows
 from explorer.errors import DamagedStore
 from tests import records
 
-TODAY = datetime.date(2026, 11, 24)
+TODAY = datetime.date(2026, 11, 29)
 
 
 @pytest.fixture

@@ -98,6 +98,9 @@ def test_a_run_leaves_a_record_with_every_part(spec, store_root):
     assert disk.read_status(store_root, spec.run_id)["state"] == "finished"
     student = load(f"run:{spec.run_id}")
     assert student.model.config.num_hidden_layers == 2
+    folder = Path((store_root / spec.run_id / disk.WEIGHTS).read_text().strip())
+    folder = folder if folder.is_absolute() else store_root / folder
+    assert "Licence of the teacher: unknown" in (folder / "README.md").read_text()
 
 
 def test_a_finished_run_is_not_done_again(spec, store_root, monkeypatch):
