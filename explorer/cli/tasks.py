@@ -237,6 +237,8 @@ def _columns(
         sentences = " ".join(f"{guess.doubts[role]} {options[role]}" for role in open_roles)
         names = ", ".join(f"{column!r:.40}" for column in question_files.columns_of(rows)[:20])
         there = "" if "header" in open_roles else f" The columns are {names}."
+        if question_columns.may_lack_header(file, guess):
+            there += " If they are a question, add --no-header."
         raise BadInput(f"{file}: {sentences}{there}")
     choice_columns = () if written else named or guess.columns.choices
     return TaskColumns(

@@ -106,6 +106,11 @@ def guess_columns(file: str, rows: Sequence[Row], *, question: str = "", answer:
     return Guess(columns, doubts)
 
 
+def may_lack_header(file: str, guess: Guess) -> bool:
+    """Whether a table's first row may be a question: no name in it says what it is."""
+    return _is_table(file) and {"question", "answer"} <= guess.doubts.keys()
+
+
 def unused_columns(rows: Sequence[Row], columns: TaskColumns) -> list[str]:
     """The columns without a role, which the task leaves out."""
     used = {columns.question, columns.answer, *columns.choices}

@@ -185,6 +185,18 @@ def test_what_names_leave_open_is_a_doubt(content, role, says):
     assert says in doubts[role]
 
 
+def test_a_first_row_without_usual_names_may_be_a_question():
+    """Also one that does not look like one; an object of JSON Lines has names."""
+    table, lines = b"Paris,France\nRome,Italy\n", b'{"Paris": "France"}\n'
+    for name, content, may in (
+        ("q.csv", table, True),
+        ("q.jsonl", lines, False),
+        ("q.csv", b"question,b\nx,y\n", False),
+    ):
+        guess = question_columns.guess_columns(name, question_files.read_rows(name, content))
+        assert question_columns.may_lack_header(name, guess) == may
+
+
 def test_a_column_beside_the_roles_is_left_out_and_said():
     """An id or a subject raises no doubt."""
     content = b"id,question,subject,answer\nq1,x?,math,4\nq2,y?,art,blue\n"

@@ -70,11 +70,13 @@ def _rows(file: str, content: bytes) -> tuple[list[Row], Guess]:
         rows = question_files.read_rows(file, content)
         guess = question_columns.guess_columns(file, rows)
         problem = guess.doubts.pop("header", "")
+        if not problem and not question_columns.may_lack_header(file, guess):
+            return rows, guess
     except BadHeader as error:
         problem = str(error)
-    if not problem:
-        return rows, guess
     if not st.checkbox("The first row is a question", key=f"own_no_header_{file}"):
+        if not problem:
+            return rows, guess
         raise BadInput(f"{problem} Write a row of names above it, or tick that it is a question.")
     rows = question_files.read_rows(file, content, header=False)
     return rows, question_columns.guess_columns(file, rows)
