@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from explorer.errors import BadInput, UnknownModel
 from explorer.models import weight_files
 from explorer.models.gguf import header
+from explorer.models.quantize import stored_tensors
 from explorer.models.weight_files import StoredTensor, listed
 
 log = logging.getLogger("explorer")
@@ -175,8 +176,9 @@ def refuse_non_finite(name: str, model: PreTrainedModel) -> None:
     """
     wrong = [
         key
-        for key, weight in model.named_parameters()
-        if weight.is_floating_point() and weight.numel() and not _is_finite(weight)
+        for name_of_weight, weight in model.named_parameters()
+        for key, stored in stored_tensors(name_of_weight, weight)
+        if stored.is_floating_point() and stored.numel() and not _is_finite(stored)
     ]
     if wrong:
         raise UnknownModel(
