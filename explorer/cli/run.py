@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -177,7 +177,9 @@ def _insist(insist: bool) -> None:
         os.environ["EXPLORER_INSIST"] = "1"
 
 
-def _checked(runs: list[specs.RunSpec], root: Path) -> list["preflight.Finding"]:
+def _checked(
+    runs: list[specs.RunSpec], root: Path, place: Literal["here", "queue", "cluster"] = "here"
+) -> list["preflight.Finding"]:
     """The warnings about an order that can run.
 
     Raises:
@@ -187,7 +189,7 @@ def _checked(runs: list[specs.RunSpec], root: Path) -> list["preflight.Finding"]
     size_limits.check_students(runs, root)
     from explorer.pipeline import preflight
 
-    return preflight.refuse(runs, root)
+    return preflight.refuse(runs, root, place=place)
 
 
 def _print_warnings(found: list["preflight.Finding"]) -> None:
@@ -201,7 +203,9 @@ def _run_all(
     """Run one after another here, or submit to the queue."""
     if not queued and int(os.environ.get("RANK", "0")) == 0:
         # Now, rather than hours later, after the teacher's run.
-        _print_warnings(_checked(runs, root))
+        from explorer import jobs
+
+        _print_warnings(_checked(runs, root, jobs.place() if queue else "here"))
     if again and int(os.environ.get("RANK", "0")) == 0:
         for spec in runs:
             disk.request_remeasure(root, spec.run_id)

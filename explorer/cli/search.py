@@ -2,12 +2,12 @@
 
 import contextlib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pandas as pd
 import typer
 
-from explorer import specs
+from explorer import jobs, specs
 from explorer.analysis import numbers
 from explorer.cli.common import ResultsDir, Wide, app, console, root_of, say_engine_start
 from explorer.cli.run import Queue
@@ -64,7 +64,7 @@ def tune(
         _print_results(spec, status.results, wide)
         console.print(f"{status.title}: {len(status.missing)} of {status.num_runs} trainings left.")
     elif queue:
-        _check(spec, root)
+        _check(spec, root, jobs.place())
         tune_id = queued.submit(spec, root, say_engine_start)
         console.print(
             f"queued {tune_id}\nStandings: explorer tune {tune_id} --standings\n"
@@ -74,7 +74,7 @@ def tune(
         ranking = successive_halving.run_search(spec, root, queued.train_in_queue)
         _print_results(spec, ranking, wide)
     else:
-        _check(spec, root)
+        _check(spec, root, "here")
         ranking = _run_here(spec, root)
         _print_results(spec, ranking, wide)
         write_out(ranking[0].spec.to_yaml().encode(), out)
@@ -87,12 +87,12 @@ def _spec(root: Path, what: str) -> specs.TuneSpec:
     return successive_halving.read_spec(root, successive_halving.resolve_tune_id(root, what))
 
 
-def _check(spec: specs.TuneSpec, root: Path) -> None:
+def _check(spec: specs.TuneSpec, root: Path, place: Literal["here", "queue", "cluster"]) -> None:
     """Refuse what cannot work in any round, before the first one."""
     size_limits.check_students(spec.contenders().values(), root)
     from explorer.pipeline import preflight
 
-    for finding in preflight.refuse(spec.last_round(), root):
+    for finding in preflight.refuse(spec.last_round(), root, place=place):
         console.print(finding.in_words(), markup=False, soft_wrap=True)
 
 

@@ -15,7 +15,7 @@ detached.py    starts the head so that it inherits nothing from the page
 """
 
 from explorer.jobs.queue import cancel, delete, request_stop, resume, submit, submit_command
-from explorer.jobs.ray_head import engine_process_on, engine_status, stop_engine
+from explorer.jobs.ray_head import engine_process_on, engine_status, place, stop_engine
 from explorer.jobs.states import log_tail, state_of, status_row, status_table, wait_until_done
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "engine_process_on",
     "engine_status",
     "log_tail",
+    "place",
     "request_stop",
     "resume",
     "state_of",

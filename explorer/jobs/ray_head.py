@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
@@ -72,6 +72,11 @@ class Head:
 def cluster_address() -> str | None:
     """The cluster that RAY_ADDRESS names; None if the queue uses a head of our own."""
     return os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or None
+
+
+def place() -> Literal["queue", "cluster"]:
+    """Whether queued runs run on this machine, or on those of a cluster."""
+    return "cluster" if cluster_address() else "queue"
 
 
 def connect(*, start: bool = False, on_start: Callable[[], None] = lambda: None) -> "Client | None":

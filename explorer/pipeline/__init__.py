@@ -10,6 +10,7 @@ stages.py            a run as the list of its stages
 run_record.py        the record a run leaves, whether it finished, failed or was cancelled
 context.py           what the stages of a run share: its models, folders, clock and record parts
 preflight.py         everything that can be known to be wrong with an order before it computes
+preflight_server.py  the preflight in a process of its own, for the dashboard
 spec_checks.py       the single checks of the preflight
 forecast.py          how long a run takes, what it needs and what it costs
 student_stage.py     the student: built, trained and stored once for all runs that need it

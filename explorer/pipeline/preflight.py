@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Literal
 
 from explorer.errors import ExplorerError
-from explorer.pipeline.spec_checks import CHECKS, Check
+from explorer.pipeline.spec_checks import CHECKS, OF_THE_MACHINE, Check
 from explorer.specs import RunSpec
 from explorer.store import disk
 
 log = logging.getLogger("explorer")
 
 Level = Literal["quick", "full"]
+Place = Literal["here", "queue", "cluster"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Finding:
     """What was expected, what came and what to do."""
     error: ExplorerError | None = dataclasses.field(default=None, compare=False, repr=False)
     """The exception of an error."""
+    failed: bool = dataclasses.field(default=False, compare=False, repr=False)
+    """Whether the check was not passed, even if this is only a warning."""
 
     def as_dict(self) -> dict[str, str]:
         """Its severity, field and message, for JSON."""
@@ -48,7 +51,9 @@ class Finding:
         return f"{self.severity} ({self.field}): {self.message}"
 
 
-def findings(specs: Iterable[RunSpec], root: Path, level: Level = "full") -> list[Finding]:
+def findings(
+    specs: Iterable[RunSpec], root: Path, level: Level = "full", place: Place = "here"
+) -> list[Finding]:
     """What is wrong with an order, errors first; empty if nothing is.
 
     Runs that are finished, and are not to be measured again, are left out. The run of a student's
@@ -58,6 +63,8 @@ def findings(specs: Iterable[RunSpec], root: Path, level: Level = "full") -> lis
         specs: The runs of the order.
         root: The store.
         level: quick leaves out what reads whole files or uses the network.
+        place: Where the runs will be: in this process; in the queue, which has an environment of
+            its own; or on other machines. What may be otherwise there is a warning.
     """
     seen: dict[tuple[Hashable, ...], list[Finding]] = {}
     for spec in _to_run(specs, root):
@@ -67,21 +74,23 @@ def findings(specs: Iterable[RunSpec], root: Path, level: Level = "full") -> lis
                 continue
             key = (check.name, *(getattr(spec, name) for name in check.reads))
             if key not in seen:
-                seen[key] = _outcome(check, spec, root)
-            if any(finding.error for finding in seen[key]):
+                seen[key] = _outcome(check, spec, root, place)
+            if seen[key] and seen[key][-1].failed:
                 failed.add(check.name)
     # One cause may be found by two checks, or in two runs.
     found = {finding.message: finding for outcome in reversed(seen.values()) for finding in outcome}
     return sorted(reversed(found.values()), key=lambda finding: finding.error is None)
 
 
-def refuse(specs: Iterable[RunSpec], root: Path, level: Level = "full") -> list[Finding]:
+def refuse(
+    specs: Iterable[RunSpec], root: Path, level: Level = "full", place: Place = "here"
+) -> list[Finding]:
     """Refuse an order that cannot work; returns the warnings about one that can.
 
     Raises:
         ExplorerError: What is wrong; the error of the only problem, or one that lists them all.
     """
-    found = findings(specs, root, level)
+    found = findings(specs, root, level, place)
     raise_errors(found)
     return found
 
@@ -112,10 +121,12 @@ def _to_run(specs: Iterable[RunSpec], root: Path) -> list[RunSpec]:
     return list(runs.values())
 
 
-def _outcome(check: Check, spec: RunSpec, root: Path) -> list[Finding]:
+def _outcome(check: Check, spec: RunSpec, root: Path, place: Place) -> list[Finding]:
     """What one check finds in one run: its warnings, or its error."""
     try:
         warnings = list(check.look(spec, root) or ())
     except ExplorerError as error:
-        return [Finding("error", check.field, str(error), error)]
+        if check.name in OF_THE_MACHINE[place]:
+            return [Finding("warning", check.field, f"On this machine: {error}", failed=True)]
+        return [Finding("error", check.field, str(error), error, failed=True)]
     return [Finding("warning", check.field, warning) for warning in warnings]

@@ -181,6 +181,19 @@ def _sizes(spec: RunSpec, root: Path) -> tuple[Any, Any]:
     return forecast.model_sizes(spec, root)
 
 
+def memory_bytes(spec: RunSpec, root: Path) -> float | None:
+    """The memory that a run takes; None where the sizes of its models are unknown.
+
+    Raises:
+        ExplorerError: A model does not exist, or the student cannot have the size.
+    """
+    whole, student = _sizes(spec, root)
+    if whole is None or student is None:
+        return None
+    machine = forecast.machine_of(spec, root)
+    return sum(run_memory.memory_parts(spec, whole, student, machine).values())
+
+
 def _room(spec: RunSpec, root: Path) -> None:
     """Memory and disk suffice, unless `INSIST` is set."""
     if os.environ.get(INSIST) == "1":
@@ -223,15 +236,20 @@ def _timing(spec: RunSpec, root: Path) -> None:
 
 
 def _endpoint(spec: RunSpec, root: Path) -> None:
-    """An endpoint can teach or answer what it is to, and its key is set."""
+    """An endpoint can teach or answer what it is to."""
     if not spec.teacher.startswith(endpoint.PREFIX):
         return
-    where = endpoint.parse_endpoint(spec.teacher)
-    endpoint_teacher.check_can_teach(spec)
-    if spec.student is None:
+    if spec.student is not None:
+        endpoint_teacher.check_can_teach(spec)
+    elif spec.capability:
+        endpoint_stage.check_can_answer(spec)
+
+
+def _key(spec: RunSpec, root: Path) -> None:
+    """The environment variable with the endpoint's key is set."""
+    if spec.teacher.startswith(endpoint.PREFIX):
+        where = endpoint.parse_endpoint(spec.teacher)
         endpoint.key_for(where, endpoint_teacher.api_settings(spec).key_variable)
-        if spec.capability:
-            endpoint_stage.check_can_answer(spec)
 
 
 def _costs(spec: RunSpec, root: Path) -> None:
@@ -369,7 +387,8 @@ CHECKS = (
     Check("cut", "student", _CUT, _large_cut, after=("student",)),
     Check("gguf", "gguf", (*_CUT, "gguf"), _gguf, after=("teacher", "start")),
     Check("timing", "latency", (*_CUT, "latency"), _timing, after=("teacher", "start")),
-    Check("endpoint", "teacher", (*_CUT, "distill", "capability"), _endpoint, after=("teacher",)),
+    Check("key", "capability.api", ("teacher", "capability"), _key, after=("teacher",)),
+    Check("endpoint", "teacher", (*_CUT, "distill", "capability"), _endpoint, after=("key",)),
     Check("corpus", "distill.corpus", ("distill",), _corpus_exists),
     Check("tasks", "capability.tasks", ("capability",), _tasks_exist),
     Check(
@@ -397,7 +416,7 @@ CHECKS = (
         (*_CUT, "distill", "capability", "latency"),
         _first_request,
         full=True,
-        after=("endpoint", "timing", "costs"),
+        after=("endpoint", "key", "timing", "costs"),
     ),
     Check(
         "vocabularies",
@@ -426,3 +445,10 @@ CHECKS = (
     ),
 )
 """In the order in which they are reported."""
+
+OF_THE_MACHINE = {
+    "here": frozenset[str](),
+    "queue": frozenset({"key", "request"}),
+    "cluster": frozenset({"key", "request", "device", "room", "store"}),
+}
+"""Where an order will run, and the checks whose answer may be another there."""

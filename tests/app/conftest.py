@@ -2,7 +2,9 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 import streamlit as st
@@ -12,6 +14,7 @@ from explorer import jobs
 from explorer.index import store_index
 from explorer.jobs import submission
 from explorer.jobs.queue import OnProgress
+from explorer.pages.shared import findings
 from explorer.specs import RunSpec
 from tests import records
 
@@ -73,6 +76,21 @@ def open_page() -> OpenPage:
 def no_background(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a press submits is submitted when the page is drawn, so that a test can look."""
     monkeypatch.setattr(submission, "in_background", lambda work: work())
+
+
+@pytest.fixture(autouse=True)
+def checks_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The quick checks are made in this process; those of Start find nothing."""
+
+    def ask(request: dict[str, Any]) -> "Future[dict[str, Any]]":
+        from explorer.pipeline import preflight_server
+
+        answer: Future[dict[str, Any]] = Future()
+        answer.set_result(preflight_server.answer(request))
+        return answer
+
+    monkeypatch.setattr(findings, "ask", ask)
+    monkeypatch.setattr(findings, "ask_fully", lambda request: {"findings": [], "memory_bytes": 0})
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from explorer.analysis.planning.run_time import estimate_runs, large_steps
+from explorer.analysis.planning.run_time import estimate_runs
 from explorer.specs import (
     BothStudent,
     CapabilitySpec,
@@ -186,24 +186,6 @@ def test_an_arm_shares_the_choice_of_layers(past):
 
     assert estimate_runs([arm], runs, scores, before=[taught]).unknown == ()
     assert estimate_runs([taught, arm], runs, scores).unknown == ("the greedy choice of layers",)
-
-
-def test_large_steps_are_found_for_every_cut(past):
-    """More than half of the model that is cut; not of the teacher, when it is another."""
-    runs, _ = past
-    fifteen = runs.loc[runs["label"] == "15 layers", "run_id"].iloc[0]
-    students = [
-        DepthStudent(num_layers=10),
-        DepthStudent(num_layers=10, start_from=f"run:{fifteen}"),
-        DepthStudent(num_layers=20),
-        WidthStudent(kind="width", num_parameters=50_000_000),
-        FreshStudent(kind="fresh", num_parameters=20_000_000),
-    ]
-
-    found = large_steps([planned(student=student) for student in students], runs)
-
-    assert list(found) == ["10 layers", "50M wide"]
-    assert all(0.5 < share < 0.7 for share in found.values())
 
 
 def test_quantised_weights_are_estimated_from_such(past):

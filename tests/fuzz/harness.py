@@ -303,7 +303,8 @@ def main() -> None:
     waiting, running = list(options.readers), {}
     while waiting or running:
         while waiting and len(running) < options.processes:
-            running[waiting[0]] = _child(waiting.pop(0), options)
+            name = waiting.pop(0)
+            running[name] = _child(name, options)
         for name, child in list(running.items()):
             if child.poll() is None:
                 continue

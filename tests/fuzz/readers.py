@@ -295,8 +295,6 @@ class _Asked(Exception):
 
 @functools.cache
 def _zip_seeds() -> list[tuple[str, bytes]]:
-    folder = repository().parent / "nowhere"
-    del folder
     document = {
         "results": {"a": {"alias": "a", "acc,none": 0.5, "acc_stderr,none": 0.25}},
         "configs": {
@@ -334,6 +332,7 @@ def _zip_seeds() -> list[tuple[str, bytes]]:
     date = "2026-11-20T20-00-00.000001"
     old = {"results": {"a": {"acc,none": 0.5}}, "versions": {"a": 0}, "config": {"model": "hf"}}
     other = lines.replace('"acc": 1.0', '"acc": 0.0')
+    array = ",".join(lines.splitlines())
     short = lines.splitlines(keepends=True)[0] + '{"doc_id": 1\n[]\n'
     group = {
         **document,
@@ -361,6 +360,12 @@ def _zip_seeds() -> list[tuple[str, bytes]]:
             {f"results_{date}.json": document, f"samples_a_{date}.jsonl": short},
             {f"results_{date}.json": document | {"date": "2026-11-20T20:00:00"}},
             {f"results_{date}.json": "{"},
+            {f"results_{date}.json": document, f"samples_a_{date}.jsonl": lines + lines},
+            {f"results_{date}.json": document, f"samples_a_{date}.jsonl": f"[{array}]"},
+            {
+                f"results_{date}.json": document,
+                "x/results_2026-11-21T20-00-00.json": document | {"date": 1_770_000_000.0},
+            },
         )
     ):
         packed = io.BytesIO()
@@ -410,6 +415,10 @@ def _read_zip(name: str, content: bytes, folder: Path) -> None:
     store = folder / "store"
     with upload.unpacked([(name, io.BytesIO(content))]) as unpacked:
         run_id, problems = import_run.import_folder(store, unpacked, "fuzzed")
+        student, _ = import_run.import_folder(store, unpacked, "student", run_id)
+        for path in [*sorted(unpacked.rglob("*.json"))[:1], unpacked / "nowhere"]:
+            with contextlib.suppress(ExplorerError):
+                results.read_output_folder(path)
     assert all(problem.strip() for problem in problems)
     imported = disk.load(store, run_id)
     assert imported.capability is not None
@@ -861,7 +870,13 @@ READERS = {
             _record_seeds,
             _read_record,
             REFUSED,
-            (migrations, record.RunRecord, record._refuse_constant, record._finite, disk.load),
+            (
+                migrations,
+                record.RunRecord.from_json,
+                record._refuse_constant,
+                record._finite,
+                disk.load,
+            ),
             (mutations.mutated_json, mutations.mutated_json, _spaced),
         ),
         Reader(

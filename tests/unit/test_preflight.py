@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from explorer import cli, pipeline, specs
+from explorer import cli, cli_subprocess, pipeline, specs
 from explorer.errors import BadCorpus, BadInput, ExplorerError
-from explorer.pipeline import preflight
+from explorer.pipeline import preflight, preflight_server
 from explorer.specs import RunSpec, SweepSpec
 from explorer.store import disk
 
@@ -183,3 +183,51 @@ def test_a_search_is_refused_before_its_first_round(tiny_run, store_root):
 
     with pytest.raises(BadInput, match="Choose fewer than 4"):
         preflight.refuse(tune.last_round(), store_root)
+
+
+def test_a_process_of_its_own_answers_the_page(tiny_run, store_root):
+    """The first answer loads the libraries; it stays for the next one, and ends when closed."""
+    tiny_run["distill"] |= {"corpus": "/no/corpus.txt"}
+    request = {
+        "runs": [RunSpec.parse(tiny_run).model_dump(mode="json")],
+        "level": "quick",
+        "place": "queue",
+    }
+    worker = cli_subprocess.Worker("explorer.pipeline.preflight_server", HF_HUB_OFFLINE="1")
+    try:
+        answers = [worker.ask(request | {"root": str(store_root)}, timeout_s=200) for _ in "12"]
+        process = worker._process
+    finally:
+        worker.close()
+
+    assert process.returncode == 0
+    assert answers[0] == answers[1] == preflight_server.answer(request | {"root": str(store_root)})
+    assert [one["field"] for one in answers[0]["findings"]] == ["distill.corpus"]
+    assert answers[0]["memory_bytes"] > 0
+
+
+def test_a_process_that_ends_is_said_in_words():
+    """The next request starts another."""
+    worker = cli_subprocess.Worker("explorer.errors")
+
+    with pytest.raises(ExplorerError, match="ended without an answer"):
+        worker.ask({}, timeout_s=60)
+    worker.close()
+
+
+def test_what_another_machine_may_have_is_only_a_warning(tiny_run, store_root, monkeypatch):
+    """A key in the queue's environment, a GPU in the cluster; and everywhere a corpus is needed."""
+    monkeypatch.setattr(preflight.disk, "is_finished", lambda root, run_id: False)
+    served = {"teacher": "endpoint:https://api.openai.com/v1#m", "latency": None}
+    served |= {"capability": {"tasks": ["starter_facts"], "apply_chat_template": True}}
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    on_gpu = RunSpec.parse(tiny_run | {"device": "cuda:7"})
+
+    for spec, field, warned in (
+        (RunSpec.parse(served), "capability.api", {"queue", "cluster"}),
+        (on_gpu, "device", {"cluster"}),
+    ):
+        for place in ("here", "queue", "cluster"):
+            found = preflight.findings([spec], store_root, "quick", place)
+            severity = "warning" if place in warned else "error"
+            assert [(one.severity, one.field) for one in found] == [(severity, field)]

@@ -1,11 +1,9 @@
 """What a run needs, and what is said where it does not fit."""
 
 import dataclasses
-import re
 from pathlib import Path
 from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 import torch
 
@@ -16,12 +14,11 @@ from explorer.distill import teacher_cache, train
 from explorer.errors import BadInput, NoRoom
 from explorer.models.facts import model_without_weights
 from explorer.models.loading import DTYPES, pick_dtype
-from explorer.pages.run import resources
-from explorer.pipeline import environment, forecast, preflight, run, spec_checks
-from explorer.specs import DistillSpec, RunSpec, SweepSpec
+from explorer.pipeline import forecast, run, spec_checks
+from explorer.specs import DistillSpec, RunSpec, SweepSpec, WidthStudent
 from explorer.specs.model_size import ModelSize
 from explorer.store import disk
-from explorer.students.planned_sizes import planned_sizes
+from explorer.students.planned_sizes import planned_sizes, stated_outline
 from tests import tiny_models
 
 GB = 10**9
@@ -225,60 +222,27 @@ STUDENTS = (
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3"])
 @pytest.mark.parametrize("student", STUDENTS, ids=str)
-def test_the_page_knows_the_sizes_that_the_run_has(family, student, tmp_path):
+def test_files_state_the_sizes_that_the_model_has(family, student, tmp_path):
     """From files alone, for every kind of student, they are those of the model itself."""
     tiny_models.FAMILIES[family]().save_pretrained(tmp_path)
     spec = RunSpec(teacher=str(tmp_path), student=student)
 
-    try:
-        built = planned_sizes(spec.teacher, spec.student, model_without_weights)
-    except BadInput:
-        assert resources.model_sizes(spec, tmp_path) is None
-    else:
-        assert resources.model_sizes(spec, tmp_path) == built
+    def sizes(outline):
+        try:
+            return planned_sizes(spec.teacher, spec.student, outline)
+        except BadInput:
+            return None
+
+    assert sizes(stated_outline) == sizes(model_without_weights)
 
 
 def test_the_starter_is_known_before_it_is_fetched():
     """Its sizes and the shapes of its weights are constants."""
-    sizes, student = resources.model_sizes(
-        RunSpec(student={"kind": "width", "num_parameters": 60_000_000}), Path("nowhere")
-    )
+    student = WidthStudent(kind="width", num_parameters=60_000_000)
+    sizes, student = planned_sizes("starter", student, stated_outline)
 
     assert sizes == STARTER
     assert student.num_parameters == pytest.approx(60_000_000, rel=0.01)
-
-
-@pytest.mark.parametrize("memory_gb", [0.3, 1.0, 2.2, 4.0, 64.0])
-@pytest.mark.parametrize("method", ["cached", "live", "labels"])
-@pytest.mark.parametrize(
-    "student", [None, {"num_layers": 10}, {"kind": "both", "num_parameters": 60_000_000}], ids=str
-)
-def test_the_page_refuses_what_the_run_refuses(memory_gb, method, student, tmp_path, monkeypatch):
-    """In the same words: the preview and the start of the run use one arithmetic."""
-    memory = int(memory_gb * GB)
-    monkeypatch.setattr(environment, "memory_bytes", lambda device: memory)
-    monkeypatch.setattr(resources.psutil, "virtual_memory", lambda: SimpleNamespace(total=memory))
-    monkeypatch.setattr(resources, "_has_gpu", lambda: False)
-    monkeypatch.setattr(forecast, "model_without_weights", lambda name: pytest.fail("is fetched"))
-    spec = RunSpec(device="cpu", student=student, distill={"method": method} if student else None)
-
-    shown = resources.planned_resources([spec], tmp_path, pd.DataFrame()).refusal
-    if shown is None:
-        preflight.refuse([spec], tmp_path, "quick")
-    else:
-        with pytest.raises(NoRoom, match=re.escape(shown)):
-            preflight.refuse([spec], tmp_path, "quick")
-
-
-def test_a_gpu_that_no_run_has_used_refuses_nothing(tmp_path, monkeypatch):
-    """Its memory is known from the newest run on it."""
-    monkeypatch.setattr(resources, "_has_gpu", lambda: True)
-    runs = pd.DataFrame({"device": ["cpu"], "memory_bytes": [10**9], "finished_at": ["1"]})
-    on_gpu = pd.DataFrame({"device": ["cuda"], "memory_bytes": [10**9], "finished_at": ["2"]})
-
-    assert resources.machine_of(RunSpec(), tmp_path, runs) is None
-    machine = resources.machine_of(RunSpec(), tmp_path, pd.concat([runs, on_gpu]))
-    assert (machine.device, machine.memory_bytes, machine.weight_bytes) == ("cuda", 10**9, 2)
 
 
 def test_the_disk_of_the_working_folder_counts(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from explorer.analysis import interference
-from explorer.specs import MAX_SHARE_PER_CUT, CheckpointStudent, DepthStudent, DistillSpec, RunSpec
+from explorer.specs import CheckpointStudent, DepthStudent, DistillSpec, RunSpec
 
 OTHER_SHORTCUTS = (
     " No student there was trained with the same shortcuts (precision, sampled vocabulary), so the "
@@ -148,22 +148,6 @@ def parameters_of(spec: RunSpec, runs: pd.DataFrame) -> float | None:
         alike = _uncut_widths(spec.teacher, runs)
         return _line(alike["num_layers"], alike["num_parameters"], float(student.num_layers))
     return float(student.num_parameters) if student.num_parameters else None
-
-
-def large_steps(specs: list[RunSpec], runs: pd.DataFrame) -> dict[str, float]:
-    """Students that lose more than half of the parameters in one cut: share lost, by label.
-
-    Students of unknown size are left out, as are those cut from a model of unknown size.
-    """
-    shares = {}
-    for spec in specs:
-        if spec.student is None or spec.student.kind not in {"depth", "width", "both"}:
-            continue
-        whole = measured_value(spec.student.start or spec.teacher, runs)
-        size = parameters_of(spec, runs)
-        if whole and size and 1 - size / whole > MAX_SHARE_PER_CUT:
-            shares[spec.student.label()] = 1 - size / whole
-    return shares
 
 
 def _teacher_of(spec: RunSpec) -> RunSpec:

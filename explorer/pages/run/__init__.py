@@ -9,7 +9,6 @@ endpoint_form.py    its fields for a model behind an endpoint
 latency_form.py     its fields for number formats and timing
 run_spec.py         its logic without widgets: offers, parsing, the spec
 preview.py          time, memory, dollars and detectable difference of a study
-resources.py        whether planned runs fit on this machine
 queue_panel.py      the queue, refreshed while a run is active
 search_form.py      the tournament form: variants of one run
 search_panel.py     the tournaments and their standings

@@ -109,7 +109,6 @@ def _study(
     distill = None
     control = training.pop("control")
     if training["corpus"] is not None:
-        run_spec.check_corpus(training["corpus"])
         fields = {**training, **{key: details[key] for key in DISTILL_DETAILS}}
         if head["kind"] == "fresh":
             # Random weights include the embedding, which has to be trained.

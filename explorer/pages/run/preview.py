@@ -11,12 +11,19 @@ from explorer.analysis.stats import paired_tests
 from explorer.catalogue import prices
 from explorer.errors import ExplorerError
 from explorer.index import Snapshot
-from explorer.pages.run import resources, run_spec
+from explorer.pages.run import run_spec
 from explorer.pages.shared import glossary, text_format
 from explorer.specs import RunSpec
 
 
-def study_preview(specs: list[RunSpec], new: list[RunSpec], snapshot: Snapshot, root: Path) -> None:
+def study_preview(
+    specs: list[RunSpec],
+    new: list[RunSpec],
+    snapshot: Snapshot,
+    root: Path,
+    *,
+    memory_bytes: float | None,
+) -> None:
     """Show time, memory, dollars and the smallest difference that the study can detect.
 
     Args:
@@ -24,17 +31,16 @@ def study_preview(specs: list[RunSpec], new: list[RunSpec], snapshot: Snapshot, 
         new: Those that are not finished yet.
         snapshot: The store's frames.
         root: The store.
+        memory_bytes: Of the largest run; None if it is not known, or not yet.
     """
     taken = run_time.estimate_runs(new, snapshot.runs, snapshot.scores)
-    needed = resources.planned_resources(new, root, snapshot.runs)
     with st.container(border=True, key="run_preview"):
         hover = html.escape(glossary.TERMS["detectable"], quote=True)
         st.html(
-            f'<p class="plan">{_runs(specs, new)}<br>{_costs(taken, needed, snapshot, root)}<br>'
+            f'<p class="plan">{_runs(specs, new)}<br>'
+            f"{_costs(taken, memory_bytes, snapshot, root)}<br>"
             f'<span title="{hover}">{html.escape(_detectable(specs, snapshot))}</span></p>'
             + (f'<p class="quiet">{html.escape(_basis(taken))}</p>' if new else "")
-            + _refusal(needed)
-            + _large_steps(new, snapshot)
         )
 
 
@@ -54,13 +60,13 @@ def _runs(specs: list[RunSpec], new: list[RunSpec]) -> str:
 
 
 def _costs(
-    taken: run_time.Estimate, needed: resources.Resources, snapshot: Snapshot, root: Path
+    taken: run_time.Estimate, memory_bytes: float | None, snapshot: Snapshot, root: Path
 ) -> str:
     if taken.seconds is None:
         return "<b>Time unknown</b>"
     parts = [f"<b>about {numbers.duration(taken.seconds)}</b>"]
-    if needed.memory_bytes:
-        parts.append(f"about {numbers.size(needed.memory_bytes)} of memory")
+    if memory_bytes:
+        parts.append(f"about {numbers.size(memory_bytes)} of memory")
     price = _price(snapshot, root)
     if price is not None:
         usd = price.usd_per_hour * taken.seconds / 3600
@@ -81,13 +87,6 @@ def _price(snapshot: Snapshot, root: Path) -> prices.Price | None:
     return known.get(newest["device_name"].iloc[0])
 
 
-def _refusal(needed: resources.Resources) -> str:
-    """Why a run will be refused when it starts, in the words of that refusal; else empty."""
-    if needed.refusal is None:
-        return ""
-    return f'<p class="quiet">{html.escape(f"This will be refused: {needed.refusal}")}</p>'
-
-
 def _detectable(specs: list[RunSpec], snapshot: Snapshot) -> str:
     num_documents = run_spec.num_documents_per_run(specs, snapshot.scores)
     if specs[0].capability is None:
@@ -106,18 +105,3 @@ def _basis(taken: run_time.Estimate) -> str:
         return taken.basis
     missing = " and ".join(taken.unknown)
     return f"{taken.basis} Excludes {missing}: no earlier run to go by."
-
-
-def _large_steps(specs: list[RunSpec], snapshot: Snapshot) -> str:
-    """A warning about students that lose more than half in one cut, and what to do instead."""
-    shares = run_time.large_steps(specs, snapshot.runs)
-    if not shares:
-        return ""
-    lost = numbers.percent(max(shares.values()), digits=2)
-    most = f"up to {lost}" if len(shares) > 1 else lost
-    warning = (
-        f"{', '.join(shares)}: this removes {most} of the parameters at once. Distil a larger "
-        'student first, then choose it under "Cut from".'
-    )
-    hover = html.escape(glossary.TERMS["start_from"], quote=True)
-    return f'<p class="quiet" title="{hover}">{html.escape(warning)}</p>'

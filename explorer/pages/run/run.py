@@ -3,7 +3,6 @@
 import streamlit as st
 
 from explorer.errors import ExplorerError
-from explorer.models import size_limits
 from explorer.pages.run import (
     endpoint_form,
     form,
@@ -13,8 +12,7 @@ from explorer.pages.run import (
     search_form,
     search_panel,
 )
-from explorer.pages.shared import submitting, text_format, widgets
-from explorer.pages.tasks import task_browser
+from explorer.pages.shared import findings, submitting, text_format, widgets
 from explorer.specs import outside_torch
 
 widgets.style()
@@ -33,18 +31,19 @@ else:
             study = form.study_form(root, snapshot)
             specs = run_spec.runs_of(study)
             form.yaml_expander(study)
-            size_limits.check_students(specs, root)
             search_form.tournament_form(specs, root)
         except ExplorerError as error:
             problem = str(error)
     with right:
         new = run_spec.not_finished(specs, snapshot.runs)
-        if problem is None and new and new[0].capability:
-            problem = task_browser.evaluation_problem(new[0].capability)
+        checked = findings.check(new, root)
         if problem:
             st.error(text_format.md(problem), icon=":material/error:")
         else:
-            preview.study_preview(specs, new, snapshot, root)
+            preview.study_preview(
+                specs, new, snapshot, root, memory_bytes=checked.memory_bytes if checked else None
+            )
+            findings.show(checked)
             # The last run is a student if there is one, and includes the teacher's targets.
             last = new[-1] if new else None
             if (
@@ -55,7 +54,12 @@ else:
                 endpoint_form.cost_estimate(last, root)
         runs = text_format.plural(len(new), "run")
         label = f"Start {runs}" if new or problem else "Nothing to run: all results exist"
-        submitting.start_button(root, new, label, ready=bool(new) and not problem)
+        submitting.start_button(
+            root,
+            new,
+            label,
+            ready=bool(new) and not problem and not (checked and checked.has_errors),
+        )
 
 tournament_active = search_panel.tournament_panel(root)
 queue_panel.queue_panel(root, more_to_come=tournament_active)

@@ -111,21 +111,6 @@ def save_upload(folder: Path, name: str, content: bytes) -> Path:
     return path
 
 
-def check_corpus(corpus: str) -> None:
-    """Refuse an impossible corpus before anything is started.
-
-    Raises:
-        BadInput: The file does not exist, or has another type.
-    """
-    if corpus in ("starter", "teacher"):
-        return
-    path = Path(corpus).expanduser()
-    if path.suffix.lower().lstrip(".") not in CORPUS_TYPES:
-        raise BadInput(f"A corpus is a .txt, .jsonl or .parquet file, got {corpus!r}.")
-    if not path.is_file():
-        raise BadInput(f"There is no file {corpus} on this machine. Check its path.")
-
-
 def parameters_of(teacher: str, runs: pd.DataFrame) -> int | None:
     """The teacher's number of parameters, from its files or an earlier run; else None."""
     teacher = teacher or "starter"

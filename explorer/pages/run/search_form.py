@@ -8,8 +8,9 @@ from typing import Any
 import streamlit as st
 
 from explorer.errors import BadInput, ExplorerError
+from explorer.jobs.queue import OnProgress
 from explorer.pages.run import students_form, training_form
-from explorer.pages.shared import glossary, submitting, text_format
+from explorer.pages.shared import findings, glossary, submitting, text_format
 from explorer.search import queued
 from explorer.specs import DistillSpec, RunSpec, TuneSpec
 
@@ -65,7 +66,7 @@ def tournament_form(specs: list[RunSpec], root: Path) -> None:
                 root,
                 submitting.TOURNAMENT,
                 f"the tournament {spec.name}",
-                lambda on_progress: queued.submit(spec, root, on_progress),
+                lambda on_progress: _checked_submit(spec, root, on_progress),
             )
             st.rerun()
         right.download_button(
@@ -78,6 +79,12 @@ def tournament_form(specs: list[RunSpec], root: Path) -> None:
             width="stretch",
             help=f"In a shell: explorer tune {spec.name}.yaml --queue",
         )
+
+
+def _checked_submit(spec: TuneSpec, root: Path, on_progress: OnProgress) -> None:
+    on_progress(submitting.CHECKING, 0, 0)
+    findings.refuse(spec.last_round(), root)
+    queued.submit(spec, root, on_progress)
 
 
 def _tune_spec(trained: list[RunSpec]) -> TuneSpec | None:

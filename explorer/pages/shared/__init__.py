@@ -10,6 +10,7 @@ study_summary.py  the runs that a page starts with, and its footnote
 pricing.py        device prices and the utilisation slider
 downloads.py      tables, figures and runs as files
 removal.py        hide, delete and restore runs
+findings.py       what is wrong with an order, found by another process
 submitting.py     submit runs in the background and show progress
 chart_width.py    the width of a chart in the browser
 """

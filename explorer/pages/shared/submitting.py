@@ -11,13 +11,15 @@ import streamlit as st
 
 from explorer import jobs
 from explorer.jobs import submission
+from explorer.jobs.queue import OnProgress
 from explorer.jobs.submission import Action
-from explorer.pages.shared import text_format, widgets
+from explorer.pages.shared import findings, text_format, widgets
 from explorer.specs import RunSpec
 
 START = "start"
 """Key of the runs that the Run page's form or the starter sweep submits."""
 TOURNAMENT = "tournament"
+CHECKING = "Checking files, tasks and endpoints"
 POLL_S = 0.5
 REDRAW_DELAY_S = 0.15
 """Time for the browser to show a fragment before the whole page is drawn again."""
@@ -41,7 +43,13 @@ def begin(root: Path, key: str, title: str, action: Action) -> None:
 def begin_runs(root: Path, key: str, specs: list[RunSpec]) -> None:
     """Start submitting runs to the queue."""
     title = text_format.plural(len(specs), "run")
-    begin(root, key, title, lambda on_progress: jobs.submit(specs, root, on_progress))
+    begin(root, key, title, lambda on_progress: _checked_submit(specs, root, on_progress))
+
+
+def _checked_submit(specs: list[RunSpec], root: Path, on_progress: OnProgress) -> None:
+    on_progress(CHECKING, 0, 0)
+    findings.refuse(specs, root)
+    jobs.submit(specs, root, on_progress)
 
 
 def begin_again(root: Path, run_id: str) -> None:

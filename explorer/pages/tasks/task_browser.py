@@ -10,9 +10,8 @@ import streamlit as st
 
 from explorer.analysis import numbers
 from explorer.errors import ExplorerError
-from explorer.pages.run import evaluation_form, run_spec
+from explorer.pages.run import evaluation_form
 from explorer.pages.shared import answer_card, text_format, widgets
-from explorer.specs import CapabilitySpec
 from explorer.tasks import code_policy, dataset_cache, index, task_list, user_config
 from explorer.tasks import preview as previews
 
@@ -43,21 +42,6 @@ def load_catalogue(folder: str | None) -> TaskCatalogue | None:
     except ExplorerError as error:
         st.error(text_format.md(str(error)), icon=":material/error:")
         return None
-
-
-def evaluation_problem(capability: CapabilitySpec) -> str | None:
-    """Why this machine can't evaluate these tasks now; None if it can."""
-    names = [name for name in capability.tasks if not run_spec.shipped_task_sizes(name)]
-    catalogue = load_catalogue(capability.include_path) if names else None
-    if catalogue is None:
-        return None
-    try:
-        tasks = [row.name for name in names for row in catalogue.index.leaves(name)]
-        index.refuse_left_out([*names, *tasks], catalogue.index.left_out, capability.include_path)
-        dataset_cache.refuse_missing(names, catalogue.index)
-    except ExplorerError as error:
-        return str(error)
-    return None
 
 
 def _build(folder: str | None) -> None:
