@@ -126,7 +126,10 @@ def refuse_missing(names: Iterable[str], index: TaskIndex) -> None:
         return
     tasks = [row.name for row in lacking]
     datasets = list(dict.fromkeys(_dataset(row) for row in lacking))
-    raise BadInput(missing_message(tasks, datasets, variable, " ".join(dict.fromkeys(names))))
+    to_fetch = [
+        name for name in dict.fromkeys(names) if any(r in lacking for r in index.leaves(name))
+    ]
+    raise BadInput(missing_message(tasks, datasets, variable, " ".join(to_fetch)))
 
 
 def missing_message(tasks: list[str], datasets: list[str], variable: str, names: str) -> str:

@@ -192,9 +192,9 @@ def test_more_than_half_in_one_cut_offers_two_steps(root, study, open_page, subm
     records.leave_student(root, study[2], tiny_llama(num_layers=20))
 
     page = open_page("run")
-    assert "10 layers: this removes 53% of the parameters at once" in text_of(page)
+    assert "10 layers: this removes 53% of" in text_of(page).replace("\\", "")
     page.selectbox(key="run_start_from").set_value(f"run:{study[2]}").run()
-    assert "10 layers: this removes" not in text_of(page)
+    assert "10 layers: this removes" not in text_of(page).replace("\\", "")
     page.button(key="run_start").click().run()
 
     starts = {spec.student.start_from for spec in submitted if spec.student}
@@ -343,7 +343,7 @@ def test_an_endpoint_can_be_tested_as_well(root, open_page, submitted, monkeypat
     assert not page.warning
     page.number_input(key="run_api_usd").set_value(2.5).run()
     page.text_input(key="run_api_key").input("MY_KEY").run()
-    assert "the environment variable MY_KEY is not set" in text_of(page), "the queue may have it"
+    assert "the environment variable MY_KEY is not set" in text_of(page).replace("\\", "")
     page.button(key="run_start").click().run()
 
     (spec,) = submitted
