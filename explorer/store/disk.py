@@ -315,7 +315,7 @@ def weights_by_name(root: Path, name: str) -> Path | None:
         # A file from elsewhere may name no place outside; the store's own folders may be links.
         inside = not Path(place).is_absolute() and ".." not in Path(place).parts
         if inside and (root / place / "config.json").is_file():
-            return root / place
+            return (root / place).absolute()
     return None
 
 
