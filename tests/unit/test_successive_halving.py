@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from explorer import cli, jobs, specs
-from explorer.errors import BadInput, RunCancelled, RunFailed
+from explorer.errors import BadInput, RunCancelled, RunFailed, UnknownModel
 from explorer.search import local, queued, successive_halving
 from explorer.specs import RunSpec, TuneSpec
 from explorer.store import disk, progress
@@ -202,11 +202,11 @@ def test_cancelling_stops_the_tournament_and_its_runs(order, store_root, monkeyp
     assert list(queued.status_table(store_root)["state"]) == ["cancelled"]
 
 
-def test_a_teacher_that_fails_is_no_variants_fault(order, store_root):
-    """The tournament stops and says why; nobody is called out of it."""
+def test_a_teacher_that_does_not_exist_is_no_variants_fault(order, store_root):
+    """The tournament is refused before any run; nobody is called out of it."""
     order["run"]["teacher"] = "/no/such/model"
 
-    with pytest.raises(RunFailed, match="The teacher's run"):
+    with pytest.raises(UnknownModel, match="There is no folder"):
         hold(order, store_root)
 
     assert len(successive_halving.round_status(TuneSpec.parse(order), store_root).missing) == 3
