@@ -20,6 +20,7 @@ from explorer.latency import timing
 from explorer.latency.load_test import check_endpoint_timing
 from explorer.latency.runtimes import open_runtime
 from explorer.latency.runtimes.llamacpp import load_llama_cpp
+from explorer.latency.runtimes.pytorch import check_compiles
 from explorer.models import check, endpoint, hub, quantize, size_limits, weight_checks
 from explorer.models.facts import model_without_weights
 from explorer.models.gguf import convert
@@ -233,6 +234,9 @@ def _timing(spec: RunSpec, root: Path) -> None:
         if is_here(name):
             config = load_config(name, trust_remote_code=spec.trust_remote_code)
             timing.check_context(name, check.num_positions(config), spec.latency)
+            if spec.latency.runtime == "compiled":
+                trusted = spec.trust_remote_code
+                check_compiles(name, model_without_weights(name, trust_remote_code=trusted))
 
 
 def _endpoint(spec: RunSpec, root: Path) -> None:

@@ -38,6 +38,7 @@ TASKS = Path(__file__).parents[1] / "tasks"
 NUM_TOKENS = 256
 """Ids below this exist in every model."""
 RUN: dict[str, Any] = {
+    "threads": 1,
     "name": "tiny",
     "capability": {"tasks": ["tiny_pairs"], "include_path": str(TASKS)},
     "latency": None,
@@ -311,7 +312,7 @@ STEPS: dict[str, Callable[[Subject], str]] = {
 
 def specs(subject: Subject) -> dict[str, RunSpec]:
     """A run for each step that can be refused, as a person would order it."""
-    teacher = {"name": "tiny", "teacher": str(subject.folder), "latency": None}
+    teacher = {"name": "tiny", "teacher": str(subject.folder), "latency": None, "threads": 1}
     student = {"num_layers": 3, "choice": "uniform"}
     corpus = subject.scratch / "corpus.txt"
     corpus.write_text("\n\n".join(f"Document {i} says that {i} is a number." for i in range(40)))

@@ -18,6 +18,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 FOR_EVERY_DECODER = ("Evaluate", "Save, reload", "Synthesise", "Time")
 IN_LLAMA_CPP = {"llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "gpt2"}
 NO_DECODERS = {"gemma3_both_ways"}
+KIND = "this architecture"
 BEGIN, END = "<!-- the table: make families -->\n", "<!-- the end of the table -->\n"
 
 rows: dict[str, dict[str, str]] = {}
@@ -63,9 +64,12 @@ def test_each_step_is_right_or_refused_before_it_starts(name, tmp_path, store_ro
 
 
 def in_general(message: str, subject: Subject) -> str:
-    """A refusal without this test's folders and numbers: its first sentence."""
+    """A refusal without this test's folder and class: what comes before its advice."""
     message = message.replace(str(subject.folder), "it")
-    return re.split(r"(?<=[a-z)])[.;] ", message, maxsplit=1)[0].rstrip(".")
+    message = re.sub(r"\w+For(CausalLM|ConditionalGeneration)( \(model type \w+\))?", KIND, message)
+    message = message.replace(f"it is a {KIND}, which", KIND)
+    message = re.split(r"(?<=[a-z)])[.;] ", message, maxsplit=1)[0].rstrip(".")
+    return message[0].upper() + message[1:]
 
 
 def test_depth_students_and_training_work_for_most():

@@ -5,6 +5,7 @@ import torch
 
 from explorer.errors import BadInput, UnknownModel
 from explorer.evaluate.backends.tree_model import TreeModel
+from explorer.latency.runtimes.pytorch import check_compiles
 from explorer.models.decoding import Decoder, length_switch
 from explorer.models.output_head import OutputHead, check_causal, check_head
 from tests.families import steps, tiny
@@ -26,6 +27,7 @@ def subject(request, tmp_path, store_root):
         ("gemma2", steps.training),
         ("bloom", steps.evaluate),
         ("bloom", steps.depth),
+        ("rwkv", steps.evaluate),
         ("rwkv", steps.save),
     ],
     indirect=["subject"],
@@ -108,3 +110,10 @@ def test_longrope_switches_at_its_length():
             found = decoder.step(text[:, end - 1 : end])
             wanted = model(text[:, :end], use_cache=False).logits[:, -1]
             torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_what_transformers_cannot_compile_is_refused():
+    """Asked for by `latency.runtime: compiled`, before anything is timed."""
+    check_compiles("it", tiny.model("llama"))
+    with pytest.raises(BadInput, match="runtime: eager"):
+        check_compiles("it", tiny.model("mpt"))

@@ -123,6 +123,8 @@ class PrefixLM(HFLM):
         if self.backend == "causal":
             check_causal(self.model)
         self._length_switch = length_switch(self.model) if self.backend == "causal" else None
+        self._alone_above = self._length_switch
+        """Texts longer than this are continued one at a time; None for none."""
         self._tree = self._checked_tree()
         self._generator = GreedyGenerator(self._tree, self.tokenizer) if self._tree else None
 
@@ -196,9 +198,12 @@ class PrefixLM(HFLM):
             length + self._most_new(request)
             for length, request in zip(lengths, requests, strict=True)
         ]
-        if self._usable_tree(max(longest, default=0)) is None and self._length_switch is None:
-            texts: list[str] = super().generate_until(requests, disable_tqdm=quiet)
-            return texts
+        if self._usable_tree(max(longest, default=0)) is None:
+            if self._alone_above is None and self.backend == "causal" and requests:
+                self._alone_above = 0 if self._padding_counts() else None
+            if self._alone_above is None:
+                texts: list[str] = super().generate_until(requests, disable_tqdm=quiet)
+                return texts
         parts = [
             self._part(requests, indices, lengths)
             for indices in self._generated_together(requests, lengths)
@@ -228,7 +233,7 @@ class PrefixLM(HFLM):
         for i in order:
             held = lengths[part[0] if part else i] + self._most_new(requests[i])
             full = (len(part) + 1) * held > self._budget * GENERATION_BUDGET_FACTOR
-            full = full or self._switches_at(held)
+            full = full or self._continued_alone(held)
             if part and (full or settings(i) != settings(part[0])):
                 yield part
                 part = []
@@ -240,9 +245,27 @@ class PrefixLM(HFLM):
         """Maximum tokens of an answer."""
         return int(request.args[1].get("max_gen_toks", self.max_gen_toks))
 
-    def _switches_at(self, num_tokens: int) -> bool:
-        """Whether a text of so many tokens must be read alone, for its rotary frequencies."""
-        return self._length_switch is not None and num_tokens > self._length_switch
+    def _continued_alone(self, num_tokens: int) -> bool:
+        """Whether a text of so many tokens must be continued alone."""
+        return self._alone_above is not None and num_tokens > self._alone_above
+
+    def _padding_counts(self) -> bool:
+        """Whether padding on the left changes what the model expects, as where it has no mask."""
+        ids_1T = (torch.arange(2, 10, device=self.device) % self.vocab_size)[None]
+        padding_1T = torch.full_like(ids_1T, int(self.tokenizer.pad_token_id or 0))
+        mask_1T = torch.ones_like(ids_1T)
+        alone, padded = (
+            self.model.generate(
+                torch.cat([before_1T, ids_1T], dim=1),
+                attention_mask=torch.cat([0 * mask_1T[:, : before_1T.shape[1]], mask_1T], dim=1),
+                max_new_tokens=1,
+                do_sample=False,
+                output_logits=True,
+                return_dict_in_generate=True,
+            ).logits[0]
+            for before_1T in (padding_1T[:, :0], padding_1T)
+        )
+        return bool((padded - alone).abs().mean() > 0.05 * alone.std())
 
     def _model_generate(
         self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: Any
@@ -250,7 +273,7 @@ class PrefixLM(HFLM):
         """Prompt and answer [batch, length]; greedy decoding is ours, the rest transformers'."""
         if (
             self._generator is None
-            or self._switches_at(max_length)
+            or self._continued_alone(max_length)
             or not self._generator.supports(kwargs)
         ):
             tokens: torch.Tensor = super()._model_generate(context, max_length, stop, **kwargs)

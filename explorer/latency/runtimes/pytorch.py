@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import torch
 import transformers
-from transformers import StaticCache
+from transformers import PreTrainedModel, StaticCache
 
+from explorer.errors import BadInput
 from explorer.latency.runtimes.cuda_peak import CudaPeakMemory
 from explorer.models.decoding import Decoder, step_options
 from explorer.models.loading import Loaded, disk_bytes
@@ -75,6 +76,19 @@ class EagerRuntime:
         del self.model, self.loaded
 
 
+def check_compiles(name: str, model: PreTrainedModel) -> None:
+    """Refuse to compile a model whose family transformers cannot compile; weights are not read.
+
+    Raises:
+        BadInput: Says what to choose instead.
+    """
+    if not getattr(model, "_can_compile_fullgraph", False):
+        raise BadInput(
+            f"{name} is a {type(model).__name__}, whose decoding step transformers cannot compile. "
+            "Write latency.runtime: eager."
+        )
+
+
 class CompiledRuntime(EagerRuntime):
     """The decoding step compiled over a cache of fixed size; prefill is eager."""
 
@@ -84,6 +98,7 @@ class CompiledRuntime(EagerRuntime):
         self, loaded: Loaded, *, stored_as: str | None = None, backend: str = "inductor"
     ) -> None:
         """As `Eager`; `backend` is torch.compile's."""
+        check_compiles(loaded.name, loaded.model)
         super().__init__(loaded, stored_as=stored_as)
         mode = "reduce-overhead" if self.device.type == "cuda" and backend == "inductor" else None
         self._options = step_options(self.model)
