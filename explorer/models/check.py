@@ -15,6 +15,7 @@ from explorer.models import sizes, weight_checks
 from explorer.models.facts import model_without_weights
 from explorer.models.gguf import gguf_files
 from explorer.models.loading import load_tokenizer, locate, quiet_transformers
+from explorer.models.output_head import check_reads_forward
 from explorer.specs import RunSpec
 
 LLAMA_CPP, ENDPOINT = "llamacpp:", "endpoint:"
@@ -57,7 +58,7 @@ def check_model(
 
     Raises:
         UnknownModel: Files are missing or damaged, weights are missing, unexpected or of another
-            shape, or the model needs code of its own that may not run.
+            shape, the model needs code of its own that may not run, or it is not causal.
         BadInput: The blocks are longer than the model's positions.
     """
     if name.startswith(ENDPOINT) or name == "starter":
@@ -83,6 +84,7 @@ def check_model(
     if not hasattr(model.config, "quantization_config"):
         with quiet_transformers():
             model = weight_checks.compare_on_meta(name, model, tensors)
+    check_reads_forward(name, model.config)
     check_positions(name, model.config, block_tokens)
     tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
     return weight_checks.beyond_warnings(name, tokenizer, model)

@@ -58,8 +58,9 @@ def intact_layers(kept: list[int]) -> int:
 
 def body_of(model: PreTrainedModel) -> Any:
     """All of a model but its head: the module that gives the last hidden states."""
-    # A language model cut out of a larger one names itself its own base.
-    return model.get_decoder() if model.base_model is model else model.base_model
+    # A language model that is a part of a larger one (Llama 4) names itself its own base.
+    bodies = (model.base_model, model.get_decoder(), getattr(model, "model", model))
+    return next((body for body in bodies if body is not model), model)
 
 
 def layer_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:

@@ -108,6 +108,20 @@ def check_head(model: PreTrainedModel, ids_BT: Tensor) -> None:
         )
 
 
+def check_reads_forward(name: str, config: Any) -> None:
+    """Refuse a model whose configuration says that it reads a text in both directions.
+
+    Raises:
+        UnknownModel: It says so; `check_causal` finds those that do not say it.
+    """
+    if getattr(config.get_text_config(), "use_bidirectional_attention", None) in (True, "all"):
+        raise UnknownModel(
+            f"{name} reads a text in both directions (use_bidirectional_attention), so what it "
+            "expects of a token changes with the tokens that follow. Choose a causal language "
+            "model."
+        )
+
+
 @torch.inference_mode()
 def check_causal(model: PreTrainedModel) -> None:
     """Refuse a model that reads a text in both directions, on eight tokens.
