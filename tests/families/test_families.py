@@ -68,7 +68,7 @@ def in_general(message: str, subject: Subject) -> str:
     message = message.replace(str(subject.folder), "it")
     message = re.sub(r"\w+For(CausalLM|ConditionalGeneration)( \(model type \w+\))?", KIND, message)
     message = message.replace(f"it is a {KIND}, which", KIND)
-    message = re.split(r"(?<=[a-z)])[.;] ", message, maxsplit=1)[0].rstrip(".")
+    message = re.split(r"[.;] ", message, maxsplit=1)[0].rstrip(".")
     return message[0].upper() + message[1:]
 
 
