@@ -231,3 +231,55 @@ def test_what_another_machine_may_have_is_only_a_warning(tiny_run, store_root, m
             found = preflight.findings([spec], store_root, "quick", place)
             severity = "warning" if place in warned else "error"
             assert [(one.severity, one.field) for one in found] == [(severity, field)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("half.jsonl", b'{"text": "a"}\n{"text": "b \\ud83d"}\n', "line 2: expected whole"),
+        ("latin.txt", "caf\xe9".encode("latin-1"), "latin.txt"),
+        ("chats.jsonl", b'{"text": [{"role": "user"}]}\n', 'string "text"'),
+        ("array.jsonl", b'[{"text": "a"}]', "one JSON array"),
+        ("text.parquet", b"PAR1", "is not a Parquet file"),
+    ],
+)
+def test_text_that_cannot_train_is_found(name, content, says, tiny_run, store_root, tmp_path):
+    """In the words of the reader, with the file and the line."""
+    (tmp_path / name).write_bytes(content)
+    found = messages({"distill": {"corpus": str(tmp_path / name)}}, tiny_run, store_root)
+
+    assert says in found
+    assert found.startswith("error (distill.corpus): ")
+
+
+def test_a_model_that_is_not_whole_is_found_while_typing(tiny_run, store_root, tmp_path):
+    """Weights that its configuration describes and no file has; blocks beyond its positions."""
+    from safetensors.torch import load_file, save_file
+
+    copy = tmp_path / "holes"
+    shutil.copytree(tiny_run["teacher"], copy)
+    weights = load_file(copy / "model.safetensors")
+    del weights["model.layers.2.mlp.up_proj.weight"]
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+
+    found = messages({"teacher": str(copy)}, tiny_run, store_root, "quick")
+    assert "model.layers.2.mlp.up_proj.weight" in found
+    found = messages({"distill": {"block_tokens": 1024}}, tiny_run, store_root, "quick")
+    assert "block_tokens is 1,024, but" in found
+
+
+def test_a_question_with_an_empty_choice_is_found(tiny_run, store_root, tmp_path):
+    """lm-eval would stop in the middle of the evaluation."""
+    rows = [{"q": "One?", "c": ["a", "b"], "a": 0}, {"q": "Two?", "c": ["", "b"], "a": 1}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "marks.yaml").write_text(
+        "task: marks\ndataset_path: json\noutput_type: multiple_choice\ntest_split: test\n"
+        f"dataset_kwargs:\n  data_files: {{test: {tmp_path / 'rows.jsonl'}}}\n"
+        'doc_to_text: "{{q}}"\ndoc_to_choice: "{{c}}"\ndoc_to_target: a\n'
+        "metric_list:\n- metric: acc\n"
+    )
+    changes = {"capability": {"tasks": ["marks"], "include_path": str(tmp_path)}}
+
+    assert "The task marks can't be evaluated: document 1 has an empty choice" in messages(
+        changes, tiny_run, store_root
+    )
