@@ -182,6 +182,7 @@ def test_the_statement_on_retention_is_one_sided_and_needs_its_confidence():
         ({"retention": [1.0, 0.9, np.nan, 0.4]}, "no_retention"),
         ({"num_documents": [400, 400, 100, 400]}, "other_documents"),
         ({"device_name": ["CPU", "CPU", "GPU", "CPU"]}, "other_device"),
+        ({"batch_size": [1.0, 1.0, 32.0, 1.0]}, "other_load"),
         ({"machine_busy": [False, False, True, False]}, "busy"),
         ({"usd_per_mtok": [2.0, 1.6, np.nan, 0.6]}, "no_objective"),
     ],

@@ -18,6 +18,7 @@ REASONS = {
     "no_retention": "have no retention",
     "other_documents": "were scored on other documents",
     "other_device": "were measured on another device",
+    "other_load": "were timed with another number of requests at once",
     "busy": "were timed on a busy machine",
     "no_objective": "lack the figure that the objective compares",
 }
@@ -99,6 +100,7 @@ def with_removal(
         "no_retention": lambda rest: rest["retention"].isna() | ~rest["run_id"].isin(draws.columns),
         "other_documents": lambda rest: ~_on_common_documents(rest),
         "other_device": lambda rest: ~rest["device_name"].isin([device]) & rest["tpot_ms"].notna(),
+        "other_load": lambda rest: ~_under_common_load(rest),
         "busy": interference.was_busy,
         "no_objective": lambda rest: rest[objective].isna(),
     }
@@ -109,6 +111,17 @@ def with_removal(
         if not rest.empty:
             removed[rest.index[rule(rest).to_numpy(bool)]] = reason
     return runs.assign(removed=removed)
+
+
+def _under_common_load(runs: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether a run was timed with as many requests at once as most; also one that was not timed.
+
+    Measured runs agree unless their specs say otherwise; imported timings have any load.
+    """
+    if "batch_size" not in runs:
+        return pd.Series(True, index=runs.index)
+    load = runs["batch_size"].where(runs["tpot_ms"].notna())
+    return load.isna() | load.isin([_most_frequent(load)])
 
 
 def _on_common_documents(runs: pd.DataFrame) -> "pd.Series[bool]":
