@@ -41,15 +41,14 @@ def begin(root: Path, key: str, title: str, action: Action) -> None:
 
 
 def begin_runs(root: Path, key: str, specs: list[RunSpec]) -> None:
-    """Start submitting runs to the queue."""
-    title = text_format.plural(len(specs), "run")
-    begin(root, key, title, lambda on_progress: _checked_submit(specs, root, on_progress))
+    """Start checking runs and submitting them to the queue."""
 
+    def submit(on_progress: OnProgress) -> None:
+        on_progress(CHECKING, 0, 0)
+        findings.refuse(specs, root)
+        jobs.submit(specs, root, on_progress)
 
-def _checked_submit(specs: list[RunSpec], root: Path, on_progress: OnProgress) -> None:
-    on_progress(CHECKING, 0, 0)
-    findings.refuse(specs, root)
-    jobs.submit(specs, root, on_progress)
+    begin(root, key, text_format.plural(len(specs), "run"), submit)
 
 
 def begin_again(root: Path, run_id: str) -> None:
