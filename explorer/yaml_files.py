@@ -290,4 +290,6 @@ def _not_yaml(source: str, error: Exception, content: str | bytes) -> str:
         hint = " Indent with spaces."
     elif "mapping values are not allowed" in problem:
         hint = " Put a text with a colon in quotes."
+    if "another document" in problem:
+        return f"{source}{where}: expected one document, found a second one. Keep one of them."
     return f"{source}{where}: expected YAML, but {problem}.{hint}"

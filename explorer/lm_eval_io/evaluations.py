@@ -77,6 +77,11 @@ class ResultsFile:
             return moment.replace(tzinfo=datetime.UTC).timestamp()
         return None
 
+    @property
+    def states_date(self) -> bool:
+        """Whether the date is inside the file. A name has the local time of an unknown place."""
+        return is_date(self.document.get("date"))
+
     def in_words(self) -> str:
         """`acme__big/results_….json (acme/big, 2026-10-01 10:00 UTC: taskone, tasktwo)`."""
         when = "no date"
@@ -119,8 +124,9 @@ def one_evaluation(
     if differ := differences([file.document for file in chosen]):
         raise _several(newest_first, f"They differ in: {', '.join(differ)}.", can_combine=False)
     tasks = [task for file in chosen for task in file.tasks]
-    unclear = any(file.date is None for file in chosen) and len(set(tasks)) < len(tasks)
-    if unclear:
+    comparable = len({file.states_date for file in chosen}) == 1
+    undated = not comparable or any(file.date is None for file in chosen)
+    if undated and len(set(tasks)) < len(tasks):
         raise _several(newest_first, "No date says which is the newest.", can_combine=False)
     if combine or _is_ours(chosen):
         return newest_first, []

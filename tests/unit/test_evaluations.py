@@ -173,6 +173,20 @@ def test_results_without_any_date_are_not_mixed(tmp_path):
     assert scores(tmp_path, only="b/results.json") == ({"easy": 1.0}, [])
 
 
+def test_a_date_inside_and_one_in_a_name_are_not_compared(tmp_path):
+    """A name has the local time of an unknown place, so it never makes a file the newest."""
+    for place, when in (("a", "2026-11-20T08-00-00.0"), ("b", "2026-11-20T20-00-00.0")):
+        old_evaluation(tmp_path / place, "pretrained=acme/big", [1.0, 0.0])
+        file = tmp_path / place / "results.json"
+        if place == "a":
+            document = json.loads(file.read_text()) | {"date": 1_795_000_000.0}
+            file.write_text(json.dumps(document))
+        file.rename(file.with_name(f"results_{when}.json"))
+
+    with pytest.raises(SeveralEvaluations, match="No date says which is the newest"):
+        scores(tmp_path)
+
+
 def test_a_samples_file_belongs_to_a_task_by_its_whole_name(tmp_path):
     """The answers to `arc_easy` are not those to `easy`, in a folder of today and of 0.4.2."""
     old_evaluation(tmp_path / "old", "pretrained=acme/big", [1.0, 0.0])

@@ -272,12 +272,12 @@ def assumed(decision: "Decision", runs: pd.DataFrame) -> list[str]:
     if decision.teacher is None or shown.empty:
         return []
     documents = shown.loc[shown["run_id"].eq(decision.teacher), ["num_documents", "num_tasks"]]
-    lines = [f"Teacher {decision.teacher}, timed on {decision.device}."]
+    where = f"timed on {decision.device}" if decision.device else "not timed"
+    lines = [f"Teacher {decision.teacher}, {where}."]
     if len(documents):
         row = row_dicts(documents)[0]
-        lines.append(
-            f"Retention over {row['num_documents']:,} documents of {row['num_tasks']} tasks."
-        )
+        tasks = "1 task" if row["num_tasks"] == 1 else f"{row['num_tasks']:,} tasks"
+        lines.append(f"Retention over {row['num_documents']:,} documents of {tasks}.")
     if shown["usd_per_mtok"].notna().any():
         lines.append(f"{unit_cost.conditions_text(shown)}.")
     return [*lines, *(f"Price: {note}." for note in shown["price_note"].dropna().unique())]
