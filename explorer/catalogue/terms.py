@@ -74,7 +74,7 @@ def training_terms(name: str, licence: str | None = None) -> TrainingTerms | Non
         matching = [row for row in rows if row["licence"] and _names(row, stated)]
     else:
         # Names of API models, such as gpt-4, are also those of files that are something else.
-        matching = [row for row in rows if row["licence"] and _names(row, name)]
+        matching = [row for row in rows if row["licence"] and _names(row, _own_name(name))]
     if not matching:
         return None
     fields = [field.name for field in dataclasses.fields(TrainingTerms)]
@@ -103,6 +103,17 @@ def licence_of(name: str, root: Path | None = None) -> str | None:
             return _published(name)
         folder = cached
     return _licence_of_card(folder / CARD) or _published(name)
+
+
+def _own_name(name: str) -> str:
+    """What names the model: of a folder or file its own name, up to where a family would begin.
+
+    A folder may lie anywhere, and `my_llama2_test` is no Llama 2, so only its beginning counts.
+    """
+    path = Path(name.partition(":")[2] if name.startswith(GGUF) else name).expanduser()
+    if not (name.startswith(GGUF) or path.is_absolute() or path.exists()):
+        return name
+    return re.split(r"[_\s]", path.name)[0]
 
 
 def _names(row: dict[str, Any], name: str) -> bool:

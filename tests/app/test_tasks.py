@@ -116,7 +116,7 @@ def test_a_configured_folder_is_listed_and_carried_to_the_run(
     page = open_page("tasks", tasks_folder="more", find="mine_alone")
 
     assert shown(page)["Task"].to_list() == ["mine_alone"]
-    assert "broken.yaml is not a task file" in text_of(page).replace("\\", "")
+    assert "broken.yaml, line 2, column 1: expected" in text_of(page).replace("\\", "")
     page.selectbox(key="named").set_value("mine_alone").run()
     page.button(key="tasks_use").click().run()
     assert page.multiselect(key="run_tasks").value == ["mine_alone"]

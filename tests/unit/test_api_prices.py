@@ -122,7 +122,7 @@ def test_a_price_of_zero_and_a_day_are_read_however_they_are_written(tmp_path, z
 def test_a_price_that_is_no_number_is_named_with_its_line(tmp_path):
     """Also one of another currency, and an offer that is there twice."""
     path = tmp_path / api_prices.OVERRIDES
-    for price in ("1,50", "1_0", "inf", "no", "[1]", "٣"):
+    for price in ("1,50", "'1_0'", "inf", "no", "[1]", "٣"):
         path.write_text(
             f"a/b:\n  input_usd_per_mtok: 1\n  output_usd_per_mtok: {price}\n", encoding="utf-8"
         )

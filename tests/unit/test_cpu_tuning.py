@@ -38,7 +38,8 @@ def test_freed_memory_serves_again():
             faults = faults_of_ten_blocks()
 
     assert faults < without / 10
-    assert without > 10 * 4 * LARGE / resource.getpagesize() * 0.9
+    # glibc may keep some of them by itself.
+    assert without > 10 * 4 * LARGE / resource.getpagesize() * 0.3
 
 
 @needs_glibc

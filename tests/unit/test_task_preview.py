@@ -111,7 +111,7 @@ def test_every_way_of_answering_has_a_preview(folder, config, prompt, choices, r
         ({"metadata": {"headline_metric": "f7"}}, r"headline_metric 'f7', but its metrics are acc"),
         ({"output_type": "essay"}, r"task t from its file: ValueError: .*'essay'"),
         ({"doc_to_text": "{{ a b }}"}, r"document 0 has no question: expected token"),
-        ({"test_split": "nope"}, r"task t from its file: .*'nope'"),
+        ({"test_split": "nope"}, r"task t reads the split 'nope', but its data has test"),
     ],
 )
 def test_what_is_wrong_with_a_task_is_one_sentence(folder, config, says):
