@@ -17,7 +17,6 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
@@ -123,8 +122,7 @@ def dashboard(explorer: Path, stranger: dict[str, str]) -> Iterator[str]:
         assert results.startswith(f"Results: {stranger['HOME']}")
         yield f"http://127.0.0.1:{port}"
     finally:
-        for child in psutil.Process(process.pid).children():
-            child.terminate()
+        process.terminate()
         process.wait(timeout=60)
 
 
