@@ -40,6 +40,7 @@ from explorer.tasks import answer_keys, custom, question_columns, question_files
 from tests import records
 from tests.fuzz import mutations
 from tests.fuzz.harness import Reader, repository
+from tests.unit.test_imported_timings import aiperf, vllm
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RUN_ID = "fuzzed-12345678"
@@ -366,6 +367,23 @@ def _zip_seeds() -> list[tuple[str, bytes]]:
                 f"results_{date}.json": document,
                 "x/results_2026-11-21T20-00-00.json": document | {"date": 1_770_000_000.0},
             },
+            {
+                "x/results_a.json": document,
+                "y/results_b.json": document | {"results": {"b": {"acc,none": 0.5}}, "date": 1.0},
+            },
+            {
+                f"x/results_{date}.json": document,
+                f"y/results_{date}.json": {**document, "total_evaluation_time_seconds": "4"}
+                | {"date": None},
+            },
+            *(
+                {f"results_{date}.json": document, "bench.json": timed}
+                for timed in (
+                    aiperf(input_config={"endpoint": {"model_names": ["org/m"]}}),
+                    aiperf(),
+                    vllm(model_id="org/m"),
+                )
+            ),
         )
     ):
         packed = io.BytesIO()
