@@ -235,7 +235,7 @@ def test_without_prices_the_cheapest_is_unknown_and_the_fastest_is_not():
     """What is missing is said; nothing is taken as free."""
     runs = study(usd_per_mtok=np.nan, usd_per_hour_at_load=np.nan)
 
-    assert "4 lack the figure that the objective compares" in pick(runs).reason
+    assert "4 without the figure that the objective compares. Set a price" in pick(runs).reason
     assert pick(runs, objective="fastest").pick["run_id"] == "mid"
     unpriced = pick(runs, Limits(0.7, max_usd_per_hour=1.0), objective="fastest")
     assert unpriced.pick is None

@@ -12,15 +12,15 @@ TORCH = "torch"
 CONTROL = "labels"
 """`method` of a control arm, which was trained without the teacher."""
 REASONS = {
-    "failed": "did not finish",
-    "other_teacher": "belong to another teacher's run",
-    "control": "are control arms, trained without the teacher",
-    "no_retention": "have no retention",
-    "other_documents": "were scored on other documents",
-    "other_device": "were measured on another device",
-    "other_load": "were timed with another number of requests at once",
-    "busy": "were timed on a busy machine",
-    "no_objective": "lack the figure that the objective compares",
+    "failed": "not finished",
+    "other_teacher": "of another teacher's run",
+    "control": "control arms, trained without the teacher",
+    "no_retention": "without retention",
+    "other_documents": "scored on other documents",
+    "other_device": "measured on another device",
+    "other_load": "timed with another number of requests at once",
+    "busy": "timed on a busy machine",
+    "no_objective": "without the figure that the objective compares",
 }
 """Why a run cannot be picked, in the order in which it is asked; a run has its first reason."""
 

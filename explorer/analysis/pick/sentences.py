@@ -98,7 +98,7 @@ def _why_none(
             for name, text in candidates.REASONS.items()
             if name in counts
         ]
-        return f"No run can be picked: of {len(considered):,}, {', '.join(parts)}."
+        return f"No run can be picked. Of {len(considered):,}: {'; '.join(parts)}.{_advice(counts)}"
     nearest = misses[0]
     impossible = [_unmet(limit, eligible, limits) for limit in NUMERIC]
     loosen = " and ".join(filter(None, (_loosened(nearest.run, one) for one in nearest.broken)))
@@ -110,6 +110,13 @@ def _why_none(
             *([f"It fits if you {loosen}."] if loosen else []),
         ]
     )
+
+
+def _advice(counts: "pd.Series[int]") -> str:
+    """What helps where runs lack the figure that decides."""
+    if "no_objective" not in counts:
+        return ""
+    return " Set a price (explorer price), or choose another objective, such as smallest."
 
 
 def _unmet(limit: Numeric, eligible: pd.DataFrame, limits: Limits) -> str:
