@@ -3,14 +3,14 @@
 The name of a repository says how it is answered: any model of FOLDERS properly, others wrongly.
 """
 
-import contextlib
 import hashlib
 import json
-import threading
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from tests.running_server import running
 
 COMMITS = {"main": "a" * 40, "v1": "b" * 40, "refs/pr/1": "c" * 40}
 TOKEN = "hf_right"
@@ -135,15 +135,6 @@ def _oid(file: Path) -> str:
     return hashlib.sha1(file.read_bytes()).hexdigest()
 
 
-@contextlib.contextmanager
-def serving_hub(folder: Path) -> Iterator[HubStub]:
+def serving_hub(folder: Path) -> AbstractContextManager[HubStub]:
     """A hub that runs until the block ends."""
-    server = HubStub(folder)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return running(HubStub(folder))

@@ -8,11 +8,12 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from explorer.models import loading
+from tests.running_server import running
 
 FAULTS = (
     "stalls",
@@ -142,15 +143,6 @@ class Server(ThreadingHTTPServer):
         return f"endpoint:http://127.0.0.1:{self.server_port}{path}#{model}"
 
 
-@contextlib.contextmanager
-def serving(folder: Path, of: type[Server] = Server) -> Iterator[Server]:
+def serving(folder: Path, of: type[Server] = Server) -> AbstractContextManager[Server]:
     """A server that runs until the block ends."""
-    server = of(folder)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return running(of(folder), poll_interval=0.02)

@@ -2,9 +2,11 @@
 
 import contextlib
 import json
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.running_server import running
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11}
 JSON = "application/json"
@@ -47,18 +49,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-@contextlib.contextmanager
-def scripted(answer: Callable[[dict], Answer]) -> Iterator[ScriptedServer]:
+def scripted(answer: Callable[[dict], Answer]) -> AbstractContextManager[ScriptedServer]:
     """A server that runs until the block ends."""
-    server = ScriptedServer(answer)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return running(ScriptedServer(answer))
 
 
 def error(status: int, message: str, **fields) -> Answer:
