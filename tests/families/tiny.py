@@ -28,6 +28,14 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 512,
 }
 LLAMA: dict[str, Any] = {**SIZES, "intermediate_size": 64, "num_key_value_heads": 2}
+GPT_NEO: dict[str, Any] = {
+    **IDS,
+    "hidden_size": 32,
+    "num_layers": 4,
+    "num_heads": 4,
+    "max_position_embeddings": 512,
+    "attention_types": [[["global", "local"], 2]],
+}
 GPT: dict[str, Any] = {**IDS, "n_positions": 512, "n_embd": 32, "n_layer": 4, "n_head": 4}
 EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
 GEMMA = {"head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 24}
@@ -155,30 +163,8 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("GPT2LMHeadModel", GPT),
     "gpt2_scaled": ("GPT2LMHeadModel", GPT | {"scale_attn_by_inverse_layer_idx": True}),
     "gptj": ("GPTJ", GPT | {"rotary_dim": 4}),
-    "gpt_neo": (
-        "GPTNeo",
-        IDS
-        | {
-            "hidden_size": 32,
-            "num_layers": 4,
-            "num_heads": 4,
-            "max_position_embeddings": 512,
-            "window_size": 24,
-            "attention_types": [[["global", "local"], 2]],
-        },
-    ),
-    "gpt_neo_wide": (
-        "GPTNeo",
-        IDS
-        | {
-            "hidden_size": 32,
-            "num_layers": 4,
-            "num_heads": 4,
-            "max_position_embeddings": 512,
-            "window_size": 160,
-            "attention_types": [[["global", "local"], 2]],
-        },
-    ),
+    "gpt_neo": ("GPTNeo", GPT_NEO | {"window_size": 24}),
+    "gpt_neo_wide": ("GPTNeo", GPT_NEO | {"window_size": 160}),
     "gpt_neox": ("GPTNeoX", SIZES | {"intermediate_size": 64}),
     "opt": ("OPT", SIZES | {"ffn_dim": 64, "word_embed_proj_dim": 16, "init_std": 0.2}),
     "mamba": ("Mamba", IDS | {"hidden_size": 32, "num_hidden_layers": 4, "state_size": 8}),
