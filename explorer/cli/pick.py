@@ -20,8 +20,6 @@ from explorer.cli.common import (
 )
 from explorer.cli.tables import analysed_runs, open_index, print_facts
 
-MEGABYTE = 1_000_000
-
 
 @app.command()
 def pick(
@@ -78,7 +76,7 @@ def pick(
     measurement would settle it. docs/pick.md has the rule.
     """
     from explorer.analysis.pick import decide, sentences, use
-    from explorer.analysis.pick.limits import Limits
+    from explorer.analysis.pick.limits import MEGABYTE, Limits
     from explorer.store import disk
 
     limits = Limits(

@@ -11,6 +11,8 @@ from explorer.errors import BadInput
 
 CONFIDENCE = 0.9
 """Default confidence of the statement that a model keeps at least the asked retention."""
+MEGABYTE = 1_000_000
+"""Bytes in the unit in which people state limits on sizes."""
 OBJECTIVES = {
     "cheapest": "usd_per_mtok",
     "fastest": "tpot_ms",

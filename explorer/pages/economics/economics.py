@@ -9,9 +9,7 @@ from explorer.analysis.cost import cost_headline, economics, unit_cost
 from explorer.analysis.cost.economics import Assumptions
 from explorer.analysis.cost.fleet import LatencyLimits
 from explorer.analysis.cost.serving_cost import Workload
-from explorer.analysis.headline import TARGET_RETENTION
 from explorer.analysis.pick import candidates
-from explorer.analysis.pick.limits import CONFIDENCE
 from explorer.analysis.tables import run_table
 from explorer.catalogue import prices
 from explorer.charts import cost_chart, export
@@ -22,6 +20,7 @@ from explorer.pages.shared import (
     html_table,
     paging,
     pricing,
+    retention_floor,
     study_summary,
     text_format,
     widgets,
@@ -100,30 +99,8 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
         width=160,
     )
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-    keep = st.number_input(
-        "Keep at least (%)",
-        min_value=0.0,
-        max_value=100.0,
-        value=100 * TARGET_RETENTION,
-        step=1.0,
-        format="%g",
-        key="keep",
-        bind="query-params",
-        help=TERMS["keep"],
-        width=170,
-    )
-    sure = st.number_input(
-        "With confidence (%)",
-        min_value=50.0,
-        max_value=99.5,
-        value=100 * CONFIDENCE,
-        step=1.0,
-        format="%g",
-        key="sure",
-        bind="query-params",
-        help=TERMS["sure"],
-        width=170,
-    )
+    keep = retention_floor.keep(TERMS["keep"], width=170)
+    sure = retention_floor.sure(width=170)
 price_sets = widgets.attempt(lambda: prices.price_sets(runs, root)) or {
     name: {} for name in prices.SETS
 }
@@ -153,12 +130,12 @@ labels = dict(zip(runs["run_id"], runs["label"], strict=True))
 if runs["label"].duplicated().any():
     labels = {run_id: run_id for run_id in labels}
 rows = economics.candidates(records, labels, assumed)
-ordered["sure"] = candidates.sure(ordered, widgets.index(root).draws(ordered), keep / 100)
+ordered["sure"] = candidates.sure(ordered, widgets.index(root).draws(ordered), keep)
 kept = ["run_id", "retention", "retention_low", "retention_high", "sure", "method"]
 rows = rows.merge(ordered[kept], on="run_id", how="left")
 
-best = cost_headline.recommended(rows, keep / 100, sure / 100)
-finding = cost_headline.cost_headline(rows, assumed, keep / 100, sure / 100)
+best = cost_headline.recommended(rows, keep, sure)
+finding = cost_headline.cost_headline(rows, assumed, keep, sure)
 with sentence:
     st.html(f'<p class="finding">{widgets.escape(finding)}</p>')
 

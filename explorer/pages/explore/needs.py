@@ -4,9 +4,8 @@ import dataclasses
 
 import streamlit as st
 
-from explorer.analysis.headline import TARGET_RETENTION
-from explorer.analysis.pick.limits import CONFIDENCE, Limits
-from explorer.pages.shared import glossary, pricing
+from explorer.analysis.pick.limits import MEGABYTE, Limits
+from explorer.pages.shared import glossary, pricing, retention_floor
 
 HELP = glossary.TERMS
 OBJECTIVES = {
@@ -15,7 +14,6 @@ OBJECTIVES = {
     "smallest": "Smallest",
     "capable": "Most capable",
 }
-MEGABYTE = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +28,7 @@ class Needs:
 def needs_panel() -> Needs:
     """Draw the panel; returns what it says."""
     st.markdown("**I need**", help=HELP["pick"])
-    keep = _number("Keep at least (%)", "keep", 100 * TARGET_RETENTION, 0.0, 100.0, "retention")
-    sure = _number("With confidence (%)", "sure", 100 * CONFIDENCE, 50.0, 99.5, "sure")
+    keep, sure = retention_floor.keep(HELP["retention"]), retention_floor.sure()
     tpot = _limit("Per token at most (ms)", "max_tpot", "tpot")
     usd = _limit("$/1M output at most", "max_usd", "usd_per_mtok")
     weights = _limit("Weights at most (MB)", "max_weights", "weights")
@@ -51,8 +48,8 @@ def needs_panel() -> Needs:
     )
     utilisation = pricing.utilisation(HELP["utilisation"])
     limits = Limits(
-        min_retention=keep / 100,
-        confidence=sure / 100,
+        min_retention=keep,
+        confidence=sure,
         max_tpot_ms=tpot,
         max_ttft_ms=ttft,
         max_latency_ms=latency,
@@ -63,22 +60,6 @@ def needs_panel() -> Needs:
         max_peak_memory_bytes=None if memory is None else memory * MEGABYTE,
     )
     return Needs(limits, objective, utilisation)
-
-
-def _number(label: str, key: str, value: float, low: float, high: float, term: str) -> float:
-    return float(
-        st.number_input(
-            label,
-            min_value=low,
-            max_value=high,
-            value=value,
-            step=1.0,
-            format="%g",
-            key=key,
-            bind="query-params",
-            help=HELP[term],
-        )
-    )
 
 
 def _limit(label: str, key: str, term: str) -> float | None:
