@@ -5,7 +5,7 @@ Retention, its draws and the packed answers are computed when they are first ask
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, ItemsView, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ class StoreIndex(RecordsIndex):
         self._documents: dict[str, dict[str, Any]] = {}
         self._snapshot: tuple[object, Snapshot] | None = None
         self._retention: dict[str, tuple[int, pd.DataFrame]] = {}
-        self._draws: tuple[object, dict[str, Any]] | None = None
+        self._draws: tuple[str | None, ItemsView[str, str], dict[str, Any]] | None = None
 
     @repaired
     def snapshot(self) -> Snapshot:
@@ -292,14 +292,14 @@ class StoreIndex(RecordsIndex):
             task: Only this task counts; None takes all.
         """
         stamps = kept_retention.stamps_of(runs, self._versions(runs))
-        key = task, tuple(runs["run_id"]), tuple(stamps)
-        if self._draws is None or self._draws[0] != key:
+        wanted = dict(zip(runs["run_id"], stamps, strict=True))
+        # A page asks for all its runs, and then for those on its chart.
+        if self._draws is None or self._draws[0] != task or not wanted.items() <= self._draws[1]:
             if task is None:
                 rows = self.query(
                     f"SELECT run_id, stamps, packed FROM draws {where_in(runs['run_id'])}",
                     parameters(runs["run_id"]),
                 )
-                wanted = dict(zip(runs["run_id"], stamps, strict=True))
                 drawn = {
                     run_id: kept_retention.unpack_draws(packed)
                     for run_id, stamp, packed in rows
@@ -307,8 +307,9 @@ class StoreIndex(RecordsIndex):
                 }
             else:
                 drawn = self._compute_batch(runs, task)[1]
-            self._draws = key, drawn
-        return pd.DataFrame(self._draws[1])
+            self._draws = task, wanted.items(), drawn
+        drawn = self._draws[2]
+        return pd.DataFrame({run_id: drawn[run_id] for run_id in wanted if run_id in drawn})
 
     @repaired
     def frontier_share(
