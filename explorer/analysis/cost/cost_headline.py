@@ -30,11 +30,7 @@ def recommended(
         known = known[known["method"] != CONTROL]
     if known.empty:
         return None
-    enough = known["role"] == "teacher"
-    if "sure" in known:
-        enough |= known["sure"] >= confidence
-    elif "retention" in known:
-        enough |= known["retention"] >= min_retention
+    enough = _keeps_enough(known, min_retention, confidence)
     if enough.any():
         return known[enough].iloc[0]
     if "retention" in known and known["retention"].notna().any():
@@ -72,7 +68,9 @@ def cost_headline(
     sentence = f"{per_minute} cost {numbers.dollars(best['usd_per_month'])} a month with "
     sentence += f"{best['label']}"
     if len(known) > 1:
-        sentence += f", {_why_recommended(best, min_retention, confidence)}"
+        keeping = rows.loc[_keeps_enough(rows, min_retention, confidence), "run_id"]
+        enough = best["run_id"] in set(keeping)
+        sentence += f", {_why_recommended(best, min_retention, enough)}"
     if teachers.empty or best["role"] == "teacher":
         return f"{sentence}.{busy}"
     teacher = teachers.iloc[0]
@@ -85,12 +83,19 @@ def cost_headline(
     return f"{sentence}.{busy}"
 
 
-def _why_recommended(best: pd.Series, min_retention: float, confidence: float) -> str:
+def _keeps_enough(rows: pd.DataFrame, min_retention: float, confidence: float) -> "pd.Series[bool]":
+    """Whether each run keeps enough; a teacher does. Without `sure` the retention decides."""
+    is_teacher = rows["role"] == "teacher"
+    if "sure" in rows:
+        return is_teacher | (rows["sure"] >= confidence)
+    if "retention" in rows:
+        return is_teacher | (rows["retention"] >= min_retention)
+    return is_teacher
+
+
+def _why_recommended(best: pd.Series, min_retention: float, enough: bool) -> str:
     """`the cheapest that keeps at least 95 %`, or that nothing does and this loses least."""
-    floor = f"{100 * min_retention:g} %"
     if numbers.missing(best.get("retention")) and best["role"] != "teacher":
         return "the cheapest"
-    enough = best["role"] == "teacher" or (
-        best["sure"] >= confidence if "sure" in best else best["retention"] >= min_retention
-    )
+    floor = f"{100 * min_retention:g} %"
     return f"the cheapest that keeps at least {floor}" if enough else f"nearest to {floor} kept"
