@@ -208,14 +208,9 @@ def _legend_rows(shown: pd.DataFrame, plot_width: int) -> int:
     names = [*dict.fromkeys(map(_kind_name, _kind(shown))), "frontier"]
     if (teachers := shown["teacher"].unique()).size > 1:
         names += map(str, teachers)
-    widths = [LEGEND_MARK_PIXELS + PIXELS_PER_LETTER * len(name) for name in names]
-    rows, left = 1, plot_width
     # Plotly gives every entry the width of the widest.
-    for _ in widths:
-        if left < max(widths):
-            rows, left = rows + 1, plot_width
-        left -= max(widths)
-    return rows
+    widest = LEGEND_MARK_PIXELS + PIXELS_PER_LETTER * max(map(len, names))
+    return math.ceil(len(names) / max(1, plot_width // widest))
 
 
 def _kind(shown: pd.DataFrame) -> "pd.Series[str]":

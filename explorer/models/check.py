@@ -6,41 +6,17 @@ and loaded from the files' headers by transformers itself. Nothing is downloaded
     python -c "from explorer.models import check; print(check.check_model('FOLDER'))"
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from explorer.errors import BadInput, UnknownModel
-from explorer.models import sizes, weight_checks
+from explorer.models import endpoint, sizes, weight_checks
 from explorer.models.facts import model_without_weights
 from explorer.models.gguf import gguf_files
 from explorer.models.loading import load_tokenizer, locate, quiet_transformers
 from explorer.models.output_head import check_reads_forward
-from explorer.specs import RunSpec
 
-LLAMA_CPP, ENDPOINT = "llamacpp:", "endpoint:"
-
-
-def check_specs(specs: Iterable[RunSpec]) -> list[str]:
-    """Check the models of these runs, each once.
-
-    Returns:
-        Warnings, a sentence each.
-
-    Raises:
-        ExplorerError: A model cannot be used; one sentence says why.
-    """
-    questions = {
-        (name, spec.trust_remote_code, spec.distill.block_tokens if spec.distill else None): None
-        for spec in specs
-        for name in (spec.teacher, spec.student.start if spec.student else None)
-        if name is not None
-    }
-    return [
-        warning
-        for name, trusted, block_tokens in questions
-        for warning in check_model(name, trust_remote_code=trusted, block_tokens=block_tokens)
-    ]
+LLAMA_CPP = "llamacpp:"
 
 
 def check_model(
@@ -61,7 +37,7 @@ def check_model(
             shape, the model needs code of its own that may not run, or it is not causal.
         BadInput: The blocks are longer than the model's positions.
     """
-    if name.startswith(ENDPOINT) or name == "starter":
+    if name.startswith(endpoint.PREFIX) or name == "starter":
         return []
     if name.startswith(LLAMA_CPP):
         gguf_files.read_files(Path(name.removeprefix(LLAMA_CPP)).expanduser())
