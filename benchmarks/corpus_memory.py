@@ -43,13 +43,13 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=100)
     parser.add_argument("--work", type=Path, help="keeps the corpus and its tokens")
     parser.add_argument("--budget", type=int, default=10**9, help="tokens; the default reads all")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        work = asked.work or Path(folder)
+        work = arguments.work or Path(folder)
         work.mkdir(parents=True, exist_ok=True)
-        path = work / f"{asked.megabytes:g}.jsonl"
+        path = work / f"{arguments.megabytes:g}.jsonl"
         if not path.exists():
-            make_corpus(path, asked.megabytes)
+            make_corpus(path, arguments.megabytes)
         tokenizer = load_tokenizer("starter")
         tokenizer("warm up")
         before = peak_megabytes()
@@ -62,7 +62,7 @@ def main() -> None:
             seconds[name] = round(time.monotonic() - began, 1)
 
         with timed("read"):
-            text = corpus.read_corpus(str(path), asked.budget)
+            text = corpus.read_corpus(str(path), arguments.budget)
         with timed("tokenise"):
             tokens_path = work / f"{token_file.token_key(text, tokenizer)}.bin"
             tokens = token_file.ensure_tokens(text, tokenizer, tokens_path, 256)

@@ -1,8 +1,8 @@
 """What few answers, or answers that are all alike, can show.
 
-Five right answers out of five are no proof of a share of 100 %, but every resampling of them is
-five right answers: a bootstrap then has no width, and neither has a standard error. So a task with
-few documents, or one on which a model or the difference of two does not vary, gets two more
+Five right answers out of five do not prove a share of 100 %. Yet every resample of them is five
+right answers, so a bootstrap interval has no width and the standard error is 0. So a task with few
+documents, or one on which a model or the difference of two does not vary, gets two more
 documents: half of one for each way in which two models can answer (both right, both wrong, only
 one of the two). These halves are Agresti and Min's; in the bootstrap their weights are drawn, so
 that nothing is certain. On other tasks nothing changes.

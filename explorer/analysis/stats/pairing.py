@@ -367,7 +367,7 @@ def _at_chance(teacher_N: Values, chance: float, clusters_N: npt.NDArray[Any] | 
         num_clusters = count if clusters_N is None else len(np.unique(clusters_N))
         error = np.sqrt(bootstrap.covariance(teacher_N[None, :], clusters_N)[0, 0])
         above = mean - special.stdtrit(max(num_clusters - 1, 1), LEVEL) * error > chance
-        # So many tosses of a coin that all fall one way are no accident.
+        # The chance that as many coin tosses all fall the same way must be small.
         clear = bool(above and 0.5**num_clusters < ALPHA)
     if clear:
         return ""
