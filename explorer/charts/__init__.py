@@ -4,6 +4,7 @@ cost_chart.py       cost by traffic, payback over time, estimated rents
 export.py           tables and figures as the bytes of a file
 draw_image.py       a figure as PNG or SVG, by Chromium in a process of its own
 labels.py           names beside points, placed so that they never overlap
+marks.py            the marks of the retention chart, and its legend
 published_chart.py  what published students keep against size or price
 retention_chart.py  retention against latency, cost, size or memory
 run_chart.py        one run: tasks, timings, load, training

@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from explorer.analysis import frontier, headline, interference, numbers
+from explorer.analysis import frontier, interference, numbers
 from explorer.analysis.cost import unit_cost
 from explorer.analysis.headline import TARGET_RETENTION
 from explorer.analysis.pick import candidates
 from explorer.analysis.pick.limits import NUMERIC
 from explorer.analysis.stats.retention import INTERVALS
-from explorer.charts import labels, theme
+from explorer.charts import labels, marks, theme
 from explorer.charts.labels import View
 from explorer.charts.theme import Template
 from explorer.charts.thinning import thin, thinned_text
@@ -40,12 +40,6 @@ HEIGHTS = {
     "raw_ratio": "Raw ratio (% of the teacher's score, more is better)",
 }
 """Possible vertical axes."""
-PIXELS_PER_LETTER = 8
-"""Approximate width of a letter of an axis title."""
-LEGEND_MARK_PIXELS, LEGEND_ROW_PIXELS = 40, 19
-"""Width of a mark in the legend with its margins, and height of a row."""
-MANY_POINTS = 60
-"""Above this many, points are small and their intervals faint, so that they stay readable."""
 PALE = 0.25
 """Opacity of the points that limits exclude."""
 MANY_STEPS = 20
@@ -110,30 +104,30 @@ def retention_chart(
     chosen = (shown["role"] == "teacher") | shown["run_id"].isin([selected, picked])
     drawn = thin(shown, x, y, first=[*best.index, *shown.index[chosen]])
     named: set[str] = set()
-    kinds = _kind(drawn)
-    if len(drawn) <= MANY_POINTS:
-        _join_sizes(figure, drawn[~kinds.isin(_GREY)], x, y, colours)
+    kinds = marks.kinds(drawn)
+    if len(drawn) <= marks.MANY_POINTS:
+        _join_sizes(figure, drawn[~kinds.isin(marks.GREY)], x, y, colours)
     # Grey ones first, so that they are drawn below the others.
-    for kind in sorted(dict.fromkeys(kinds), key=lambda kind: kind not in _GREY):
+    for kind in sorted(dict.fromkeys(kinds), key=lambda kind: kind not in marks.GREY):
         for teacher, group in drawn[kinds == kind].groupby("teacher", sort=False):
-            colour = ink["quiet"] if kind in _GREY else colours[str(teacher)]
-            style = _marker(kind, colour, len(drawn), ink)
+            colour = ink["quiet"] if kind in marks.GREY else colours[str(teacher)]
+            style = marks.marker(kind, colour, len(drawn), ink)
             # The legend takes the first point's opacity.
             group = group.sort_values("run_id", key=lambda ids: ids.isin(excluded), kind="stable")
             style["opacity"] = [PALE if run in excluded else 1.0 for run in group["run_id"]]
             # With one teacher the legend names shapes; with several, colours and then shapes.
-            by_teacher = several and kind not in _GREY
-            name = str(teacher) if by_teacher else _kind_name(kind)
+            by_teacher = several and kind not in marks.GREY
+            name = str(teacher) if by_teacher else marks.kind_name(kind)
             figure.add_trace(_points(group, x, y, style, name, len(drawn)))
             figure.data[-1].update(
                 showlegend=name not in named,
                 legendgroup=name,
-                legendrank=1 if kind.startswith("teacher") else 5 if kind in _GREY else 2,
+                legendrank=1 if kind.startswith("teacher") else 5 if kind in marks.GREY else 2,
             )
             named.add(name)
     if several:
-        shapes = [kind for kind in dict.fromkeys(kinds) if kind not in _GREY]
-        _add_shape_legend(figure, shapes, ink)
+        shapes = [kind for kind in dict.fromkeys(kinds) if kind not in marks.GREY]
+        marks.add_shape_legend(figure, shapes, ink)
     notes = _notes(runs, shown, drawn, x, view)
     _add_labels(figure, drawn, best, x, y, view, notes, ink)
     if selected is not None and selected != picked:
@@ -171,7 +165,7 @@ def _title(x: str, runs: pd.DataFrame, width: int) -> str:
         title = title.replace(
             "output tokens", f"output tokens {unit_cost.utilisation_text_of(runs)}"
         )
-    return "<br>".join(textwrap.wrap(title, max(20, width // PIXELS_PER_LETTER)))
+    return "<br>".join(textwrap.wrap(title, max(20, width // theme.PIXELS_PER_LETTER)))
 
 
 def _view(shown: pd.DataFrame, x: str, y: str, target: float, width: int) -> View:
@@ -180,8 +174,8 @@ def _view(shown: pd.DataFrame, x: str, y: str, target: float, width: int) -> Vie
     Runs slowed down by a busy machine do not stretch them, unless there are no others.
     """
     plot_width = max(200, width - 110)
-    rows = _legend_rows(shown, plot_width)
-    plot_height = max(120, theme.HEIGHT - 110 - LEGEND_ROW_PIXELS * (rows - 1))
+    rows = marks.legend_rows(shown, plot_width)
+    plot_height = max(120, theme.HEIGHT - 110 - marks.LEGEND_ROW_PIXELS * (rows - 1))
     if shown.empty:
         return View((0, 1), (0, 110), False, plot_width, plot_height)
     low_name, high_name = INTERVALS[y]
@@ -201,41 +195,6 @@ def _view(shown: pd.DataFrame, x: str, y: str, target: float, width: int) -> Vie
         bottom = min(bottom, max(float(shown[low_name].min()), least - 20) - 3)
         top = max(top, min(float(shown[high_name].max()), most + 20) + 3)
     return View((start, end), (bottom, top), log, plot_width, plot_height)
-
-
-def _legend_rows(shown: pd.DataFrame, plot_width: int) -> int:
-    """How many rows the legend takes above the plot, which it makes lower."""
-    names = [*dict.fromkeys(map(_kind_name, _kind(shown))), "frontier"]
-    if (teachers := shown["teacher"].unique()).size > 1:
-        names += map(str, teachers)
-    # Plotly gives every entry the width of the widest.
-    widest = LEGEND_MARK_PIXELS + PIXELS_PER_LETTER * max(map(len, names))
-    return math.ceil(len(names) / max(1, plot_width // widest))
-
-
-def _kind(shown: pd.DataFrame) -> "pd.Series[str]":
-    """The kind of each point: a key of `theme.SYMBOLS`, or `measured` or `teacher` with a format.
-
-    A teacher in another number format is a teacher, although it is compared with one as students
-    are.
-    """
-    is_teacher = (shown["role"] == "teacher") | headline.is_converted(shown)
-    was_busy = interference.was_busy(shown)
-    by_format = "measured " + candidates.formats(shown)
-    kinds = shown["basis"].astype(object).mask(shown["basis"] == "measured", by_format)
-    kinds = kinds.mask(is_teacher, "teacher " + candidates.formats(shown))
-    kinds = kinds.mask(shown["method"].eq(candidates.CONTROL), "control")
-    return kinds.mask(was_busy, "busy").mask(was_busy & is_teacher, "busy teacher").rename("kind")
-
-
-def _kind_name(kind: str) -> str:
-    """A kind in the legend: `student, q8_0`, `teacher`, `machine was busy`."""
-    source, _, format = kind.partition(" ")
-    if kind in _GREY:
-        return _GREY[kind]
-    if source == "teacher":
-        return "teacher" if format == candidates.TORCH else f"teacher, {format}"
-    return f"student, {format}" if source == "measured" else f"{kind} student"
 
 
 def _join_sizes(
@@ -304,31 +263,9 @@ def _fronts(shown: pd.DataFrame, x: str, y: str) -> dict[str, pd.DataFrame]:
     }
 
 
-_GREY = dict.fromkeys(("busy", "busy teacher"), interference.MARK) | {
-    "control": "control arm, no teacher"
-}
-"""Kinds that are grey for every teacher, and their names in the legend."""
 _LIMIT_TEXTS = {limit.column: limit.write for limit in NUMERIC} | {
     "num_parameters": numbers.parameters
 }
-
-
-def _marker(kind: str, colour: str, num_shown: int, ink: dict[str, str]) -> dict[str, Any]:
-    """Shape, size and outline of a point."""
-    source, _, format = kind.partition(" ")
-    if source == "teacher":
-        outline = {"color": ink["halo"], "width": 1}
-        symbol = theme.TEACHER_SYMBOLS.get(format, theme.OTHER_TEACHER)
-        size = 19 if format == candidates.TORCH else 16
-        return {"symbol": symbol, "size": size, "color": colour, "line": outline}
-    if source == "measured":
-        symbol = theme.FORMAT_SYMBOLS.get(format, theme.OTHER_FORMAT)
-    else:
-        symbol = theme.SYMBOLS.get(kind, "x-thin-open")
-    hollow = "open" in symbol
-    outline = {"color": colour, "width": 1.5} if hollow else {"color": ink["halo"], "width": 1}
-    size = 17 if kind == "busy teacher" else 7 if num_shown > MANY_POINTS else 11
-    return {"symbol": symbol, "size": size, "color": colour, "line": outline}
 
 
 def _points(
@@ -336,7 +273,7 @@ def _points(
 ) -> go.Scatter:
     """One trace: the points of one teacher and one kind."""
     low_name, high_name = INTERVALS[y]
-    faint = theme.faded(marker["color"], 0.2 if num_shown > MANY_POINTS else 0.6)
+    faint = theme.faded(marker["color"], 0.2 if num_shown > marks.MANY_POINTS else 0.6)
     return go.Scatter(
         x=group[x],
         y=group[y],
@@ -356,20 +293,6 @@ def _points(
             "arrayminus": (group[y] - group[low_name]).fillna(0),
         },
     )
-
-
-def _add_shape_legend(figure: go.Figure, kinds: list[str], ink: dict[str, str]) -> None:
-    """Legend entries in grey for the shapes, where colours stand for teachers."""
-    for kind in kinds:
-        figure.add_scatter(
-            x=[None],
-            y=[None],
-            mode="markers",
-            hoverinfo="skip",
-            legendrank=4,
-            name=_kind_name(kind),
-            marker=_marker(kind, ink["quiet"], 1, ink),
-        )
 
 
 def _hover_lines(group: pd.DataFrame, y: str) -> list[str]:

@@ -27,6 +27,8 @@ INKS: dict[str, dict[str, str]] = {
     "dark": {"text": "#E5E9F0", "quiet": "#A3ADBA", "grid": "#2C333D", "halo": "#0E1117"},
 }
 HEIGHT = 520
+PIXELS_PER_LETTER = 8
+"""Approximate width of a letter of a title or a legend."""
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
 
 FORMAT_SYMBOLS = {"torch": "circle", "q8_0": "square", "q4_k_m": "triangle-up"}
