@@ -132,3 +132,20 @@ def test_the_documents_are_found():
 
     assert {"README.md", "CHANGELOG.md", "docs/guide.md", "docs/README.md"} <= names
     assert sum(name.startswith("docs/decisions/") for name in names) >= 4
+
+
+def test_every_threat_names_its_test():
+    """Each row of docs/security.md has a threat, what is done, and a test that exists."""
+    lines = read(ROOT / "docs" / "security.md").splitlines()
+    rows = [line for line in lines if line.startswith("| ") and not line.startswith("| Threat")]
+    rows = [row for row in rows if not row.startswith("| :")]
+    assert len(rows) > 10
+
+    for row in rows:
+        cells = [cell.strip() for cell in row.strip("|").split(" | ")]
+        assert len(cells) == 3, row
+        assert all(cells), row
+        tests = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", cells[2])
+        assert tests, f"no test: {row}"
+        for path, name in tests:
+            assert f"def {name}(" in read(ROOT / path), f"{path} has no {name}"
