@@ -35,6 +35,11 @@ class _Answering(_Handler):
             return self._error(400, {"error": {"message": "Unrecognized request argument"}})
         if fault == "no_echo" and asked.get("echo"):
             return self._error(400, {"error": {"message": "Only no echo is supported"}})
+        if fault == "filters" and sum(asked["prompt"]) % 4 == 0:
+            message = "The prompt triggered our content management policy"
+            return self._error(400, {"error": {"message": message, "code": "content_filter"}})
+        if fault == "filters_all":
+            return self._error(400, {"error": {"message": "flagged", "code": "content_filter"}})
         if fault == "nonsense":
             return self._plain(b"<html>hello</html>")
         if fault == "hangs_up":

@@ -82,25 +82,17 @@ def _print_forecast(
 ) -> None:
     """Print what runs will take: memory and time of this machine, tokens of endpoints.
 
-    With `checked` print what is wrong with them, too.
+    With `checked`, first refuse what cannot run.
 
     Raises:
-        ExplorerError: What is wrong with them.
+        ExplorerError: What is wrong with them; nothing was printed.
     """
     size_limits.check_students(runs, root)
-    found = []
     if checked:
         from explorer.pipeline import preflight
 
-        found = preflight.findings(runs, root)
-        _print_warnings([finding for finding in found if not finding.error])
-    try:
-        _print_costs(runs, root, wide)
-    except ExplorerError:
-        if not any(finding.error for finding in found):
-            raise
-    if found:
-        preflight.raise_errors(found)
+        _print_warnings(preflight.refuse(runs, root))
+    _print_costs(runs, root, wide)
 
 
 def _print_costs(runs: list[specs.RunSpec], root: Path, wide: bool) -> None:
@@ -268,6 +260,8 @@ def check(
     The same checks run at the beginning of each run, in --dry-run and on the Run page. Exit code 1
     or 2 if something is wrong.
     """
+    if quick:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # read when the libraries load
     from explorer.pipeline import preflight
 
     root = root_of(results)

@@ -5,7 +5,7 @@ bucket for all other tokens. Blocks are computed when a run first needs them, so
 for a small part and a larger one adds to it. The folder's key is a hash of what decides the
 numbers: teacher, tokenizer, corpus, block length, k and temperature.
 
-    results/.work/targets/<key>/  meta.json  index.jsonl  shard-00000.bin ...
+    results/.work/targets/<key>/  meta.json  index.jsonl  shard-00000.bin ... refused.jsonl
 
 A shard is written whole, then its line is appended to the index, with its checksum. It is read
 through a memory map: a corpus may be larger than memory, and a killed pass loses half a minute at
@@ -46,6 +46,8 @@ from explorer.store.atomic import write_text
 FORMAT = 2
 INDEX = "index.jsonl"
 """One line a shard, in the order of writing."""
+REFUSED = "refused.jsonl"
+"""The blocks that an endpoint refused for good, one a line, with its reason."""
 OLD_INDEX = "index.json"
 """All shards of a folder that an older version wrote; read, and no longer written."""
 BATCH_BLOCKS = 4
@@ -123,7 +125,7 @@ class TeacherCache:
         meta = self.folder / "meta.json"
         if not meta.exists():
             self.folder.mkdir(exist_ok=True)
-            for name in (INDEX, OLD_INDEX):  # of a removal that was killed
+            for name in (INDEX, OLD_INDEX, REFUSED):  # of a removal that was killed
                 (self.folder / name).unlink(missing_ok=True)
             write_text(
                 meta, json.dumps({"identity": self.identity, "about": self._about}, indent=1)
@@ -147,6 +149,7 @@ class TeacherCache:
         self._place_N = np.zeros(num_blocks, np.int32)
         self._mass_N, self._lost_N = np.full((2, num_blocks), np.nan)
         self._index_bytes = 0
+        self.refused = _read_refused(self.folder)
         for shard, num_bytes in iterate_index(self.folder):
             self._add(shard)
             self._index_bytes = num_bytes
@@ -167,6 +170,17 @@ class TeacherCache:
         numbers: list[int] = np.flatnonzero(self._shard_N >= 0).tolist()
         return numbers
 
+    def refuse(self, number: int, reason: str) -> None:
+        """Remember that the teacher answers no request about this block, so that no run asks again.
+
+        Args:
+            number: The block.
+            reason: What the server said.
+        """
+        with (self.folder / REFUSED).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"block": number, "reason": reason}) + "\n")
+        self.refused[number] = reason
+
     @cpu_tuning.tuned()
     def fill(
         self,
@@ -177,7 +191,8 @@ class TeacherCache:
         """Compute the wanted blocks that are missing; a lock makes other runs wait for them.
 
         A shard with a wrong checksum counts as missing, and the log says so. What was computed
-        before a failure or a stop is kept.
+        before a failure or a stop is kept. Blocks that an endpoint refuses stay missing; `refused`
+        has them.
 
         Args:
             load_teacher: Called only if something is missing.
@@ -190,7 +205,11 @@ class TeacherCache:
         with self._lock:
             self._load()
             self._drop_damaged(wanted)
-            missing = [number for number in dict.fromkeys(wanted) if self._shard_N[number] < 0]
+            missing = [
+                number
+                for number in dict.fromkeys(wanted)
+                if self._shard_N[number] < 0 and number not in self.refused
+            ]
             if not missing:
                 return
             score = load_teacher()
@@ -319,6 +338,7 @@ class TeacherCache:
             id_bits=self.row.id_bits,
             truncation_kl=None if np.isnan(lost).any() else float(np.mean(lost)),
             num_unknown=sum(unknown) if unknown else None,
+            num_refused=len(self.refused),
         )
 
 
@@ -404,6 +424,17 @@ def iterate_index(folder: Path) -> Iterator[tuple[dict[str, Any], int]]:
         for shard in read_json(folder / OLD_INDEX)["shards"]:
             if shard["name"] not in names:
                 yield shard, num_bytes
+
+
+def _read_refused(folder: Path) -> dict[int, str]:
+    """The reasons of refused blocks by number. A line that cannot be read is asked again."""
+    refused = {}
+    with contextlib.suppress(FileNotFoundError):
+        for line in (folder / REFUSED).read_text("utf-8", "replace").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                data = json.loads(line)
+                refused[int(data["block"])] = str(data["reason"])
+    return refused
 
 
 def shard_damage(path: Path, shard: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from explorer.distill.token_file import Blocks
 from explorer.errors import BadInput
 from explorer.evaluate.backends.api_cost import UsageLog
 from explorer.latency.runtimes import endpoint_logprobs
+from explorer.latency.runtimes.endpoint_client import RequestRefused
 from explorer.models import endpoint
 from explorer.models.endpoint import Endpoint
 from explorer.models.loading import load_tokenizer
@@ -97,6 +98,9 @@ def scorer(run: RunContext, where: Endpoint, targets: TeacherCache) -> TopKPass:
         texts = _BlockTexts(blocks_NT, numbers)
         with contextlib.closing(client.score(texts, top_k)) as replies:
             for place, reply in replies:
+                if isinstance(reply, RequestRefused):
+                    targets.refuse(numbers[place], reply.detail)
+                    continue
                 ids_TK, log_p_TE = endpoint_topk.top_k_from_endpoint(
                     reply.likely, top_k, num_tokens
                 )

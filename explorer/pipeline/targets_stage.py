@@ -1,10 +1,13 @@
 """The teacher's cached targets, and the training data that a distillation method needs."""
 
+import logging
+
 from explorer.distill import teacher_signal, token_file
 from explorer.distill.corpus import Corpus
 from explorer.distill.schedule import num_steps
 from explorer.distill.teacher_cache import TeacherCache, TopKPass, local_teacher
 from explorer.distill.teacher_signal import TrainingData
+from explorer.errors import RunFailed
 from explorer.models.facts import tokenizer_digest
 from explorer.models.loading import Loaded
 from explorer.models.output_head import check_head
@@ -14,6 +17,8 @@ from explorer.pipeline.corpus_stage import Blocks
 from explorer.records import TargetsFacts
 from explorer.specs import DistillSpec
 from explorer.students.vocabulary import slice_vocabulary
+
+log = logging.getLogger("explorer")
 
 
 def training_data(
@@ -35,26 +40,26 @@ def training_data(
         return TrainingData(only_text, blocks.training, only_text, blocks.heldout), None
     if run.teacher_bits:
         _load_quantized_teacher(run, student)
-    num_training = num_steps(distill) * distill.blocks_per_step
-    cached = blocks.training[:num_training] if distill.method == "cached" else []
-    targets = _ensure_targets(run, distill, text, blocks, [*blocks.heldout, *cached])
+    targets = _ensure_targets(run, distill, text, blocks)
+    heldout, training = (
+        [number for number in numbers if number not in targets.refused]
+        for numbers in (blocks.heldout, blocks.training)
+    )
     source: teacher_signal.TeacherSignal = only_text
     if distill.method == "cached":
         source = teacher_signal.CachedTeacher(targets, distill)
     elif distill.method == "live":
         teacher = run.training_teacher.model
-        check_head(teacher, blocks.tokens_NT[blocks.heldout[:1]][:, :8])
+        check_head(teacher, blocks.tokens_NT[heldout[:1]][:, :8])
         if distill.hidden_weight > 0:
             teacher_signal.check_hidden_states(teacher, student.model)
         source = teacher_signal.LiveTeacher(teacher, blocks.tokens_NT, distill)
-    return TrainingData(
-        source, blocks.training, teacher_signal.CachedTeacher(targets), blocks.heldout
-    ), targets
+    return TrainingData(source, training, teacher_signal.CachedTeacher(targets), heldout), targets
 
 
 def targets_facts(run: RunContext, targets: TeacherCache, blocks: Blocks) -> TargetsFacts:
     """What the record says about the targets, an endpoint's token usage included."""
-    facts = targets.facts(blocks.heldout)
+    facts = targets.facts([number for number in blocks.heldout if number not in targets.refused])
     if run.teacher_endpoint:
         return facts.model_copy(update={"usage": endpoint_teacher.usage(targets)})
     return facts
@@ -71,9 +76,15 @@ def _load_quantized_teacher(run: RunContext, student: Loaded) -> None:
 
 
 def _ensure_targets(
-    run: RunContext, distill: DistillSpec, text: Corpus, blocks: Blocks, numbers: list[int]
+    run: RunContext, distill: DistillSpec, text: Corpus, blocks: Blocks
 ) -> TeacherCache:
-    """Compute the targets of these blocks that are not cached yet."""
+    """Compute the targets that are not cached yet: of held-out blocks and those to train on.
+
+    A block that an endpoint refuses is replaced by the next one of the corpus.
+
+    Raises:
+        RunFailed: The endpoint refused so many that none are left.
+    """
     run.stage = "targets"
     identity = {
         "teacher": run.training_teacher_fingerprint,
@@ -95,6 +106,37 @@ def _ensure_targets(
             return endpoint_teacher.scorer(run, run.teacher_endpoint, targets)
         return local_teacher(run.training_teacher)
 
+    num_training = num_steps(distill) * distill.blocks_per_step if distill.method == "cached" else 0
     with run.timed("targets"):
-        targets.fill(scorer, numbers, report)
+        num_refused = -1
+        while len(targets.refused) > num_refused:
+            num_refused = len(targets.refused)
+            answered = [number for number in blocks.training if number not in targets.refused]
+            targets.fill(scorer, [*blocks.heldout, *answered[:num_training]], report)
+    _report_refused(targets, blocks, required=bool(num_training))
     return targets
+
+
+def _report_refused(targets: TeacherCache, blocks: Blocks, *, required: bool) -> None:
+    """Log how many blocks the endpoint refused.
+
+    Args:
+        targets: Knows the refused blocks.
+        blocks: All blocks of the corpus.
+        required: Whether training blocks need targets, beside the held-out ones.
+
+    Raises:
+        RunFailed: It refused all held-out blocks, or all training blocks.
+    """
+    if not targets.refused:
+        return
+    reason = next(iter(targets.refused.values()))
+    refused = f"The endpoint refused {len(targets.refused)} blocks of the corpus for good"
+    parts = {"held-out": blocks.heldout, "training": blocks.training if required else []}
+    for name, numbers in parts.items():
+        if numbers and set(numbers) <= targets.refused.keys():
+            raise RunFailed(
+                f"{refused}, among them all {len(numbers)} {name} blocks. Its first reason: "
+                f"{reason}. Take another corpus, or shorter blocks (distill.block_tokens)."
+            )
+    log.warning("%s; nothing is trained on them. Its first reason: %s.", refused, reason)

@@ -61,6 +61,8 @@ class TargetsFacts(RecordPart):
     teacher ran here."""
     num_unknown: int | None = None
     """Tokens that a server returned and the tokenizer does not know. Their mass is in the tail."""
+    num_refused: int = 0
+    """Blocks of text that a server refused for good. No run trains on them."""
 
 
 class Distillation(RecordPart):

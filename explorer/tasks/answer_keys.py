@@ -17,7 +17,7 @@ Reading = Literal["text", "letter", "column", "from-0", "from-1"]
 READINGS: dict[Reading, str] = {
     "text": "texts of choices",
     "letter": "letters from A",
-    "column": "names of columns",
+    "column": "names of columns or labels of choices",
     "from-0": "numbers from 0",
     "from-1": "numbers from 1",
 }
@@ -33,7 +33,7 @@ class Asked:
     cells: tuple[str, ...]
     """The choices; an empty one is a cell without a choice."""
     names: tuple[str, ...] = ()
-    """The choices' columns; empty if one column holds a list."""
+    """The choices' columns, or their labels; empty if one column holds a list without labels."""
 
 
 class AmbiguousAnswers(BadInput):

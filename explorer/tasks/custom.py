@@ -17,7 +17,7 @@ import json
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -92,7 +92,9 @@ def read_questions(name: str, rows: Sequence[Row], columns: TaskColumns) -> Ques
     if columns.way == "choices":
         asked = parse_all(name, numbered, lambda row: _asked(row, columns))
         questions = parse_all(name, numbered, lambda row: _text(row, columns.question))
-        reading, places = answer_keys.read_answers(name, asked, columns.answer_as)
+        labelled = len(columns.choices) == 1 and all(each.names for each in asked)
+        answer_as = columns.answer_as or ("column" if labelled else None)
+        reading, places = answer_keys.read_answers(name, asked, answer_as)
         for question, each, place in zip(questions, asked, places, strict=True):
             # An empty cell means that the question has fewer choices.
             kept = [i for i, cell in enumerate(each.cells) if cell.strip()]
@@ -121,9 +123,11 @@ def _written(row: Row, columns: TaskColumns) -> dict[str, Any]:
 
 
 def _asked(row: Row, columns: TaskColumns) -> Asked:
-    names = columns.choices if len(columns.choices) > 1 else ()
-    cells = [_text(row, column, may_be_empty=True) for column in names]
-    cells = cells or _list(row, columns.choices[0])
+    names = columns.choices
+    if len(names) > 1:
+        cells = [_text(row, column, may_be_empty=True) for column in names]
+    else:
+        cells, names = _list(row, columns.choices[0])
     choices = [cell for cell in cells if cell.strip()]
     if len(choices) < 2 or len(set(choices)) < len(choices):
         raise ValueError(f"should have two or more different choices, got {choices!r:.200}")
@@ -150,21 +154,35 @@ def _whole(text: str) -> str:
     return text
 
 
-def _list(row: Row, column: str) -> list[str]:
-    value = row.cells.get(column)
+def _list(row: Row, column: str) -> tuple[list[str], tuple[str, ...]]:
+    """The choices in a column, and their labels if it has them, as ARC's files do."""
+    value, labels = row.cells.get(column), []
     if isinstance(value, str):
         try:
             value = text_files.parse_json(value, numbers_as_text=True)
         except ValueError:
             value = None
-    if not isinstance(value, list) or not all(isinstance(choice, str) for choice in value):
+    if isinstance(value, dict) and value.keys() == {"text", "label"}:
+        value, labels = value["text"], value["label"]
+        if not _are_texts(labels) or not _are_texts(value) or len(labels) != len(value):
+            raise ValueError(
+                f"should have a label for each choice in {column!r}, got "
+                f"{_shown(row.cells.get(column))}"
+            )
+        if len({label.strip().casefold() for label in labels}) < len(labels):
+            raise ValueError(f"should have different labels in {column!r}, got {labels!r:.200}")
+    if not _are_texts(value):
         raise ValueError(
             f'should have a list in {column!r}, as in ["a", "b"], got '
             f"{_shown(row.cells.get(column))}"
         )
     if not all(choice.strip() for choice in value):
         raise ValueError(f"should have text in each choice of {column!r}, got {value!r:.200}")
-    return [_whole(choice) for choice in value]
+    return [_whole(choice) for choice in value], tuple(labels)
+
+
+def _are_texts(value: Any) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 def preview_questions(documents: Documents, num: int = 3) -> list[Question]:

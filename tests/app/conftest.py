@@ -29,6 +29,8 @@ def root(store_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     """The empty store that the dashboard will show; no cache of another test."""
     monkeypatch.setenv("EXPLORER_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("EXPLORER_READ_ONLY", raising=False)
+    # Most tests check no order, and the process that would takes seconds of a core.
+    monkeypatch.setattr(findings, "start_soon", lambda: None)
     # A test writes to the store and looks at once.
     monkeypatch.setattr(store_index, "LOOK_EVERY_S", 0.0)
     st.cache_data.clear()

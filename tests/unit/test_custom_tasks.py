@@ -145,6 +145,20 @@ def test_answers_in_several_ways_are_refused(answers, says):
         keys("q.jsonl", choice_rows(*answers))
 
 
+@pytest.mark.parametrize("labels", [["A", "B", "C"], ["1", "2", "3"], ["C", "A", "B"]])
+def test_labelled_choices_are_read_by_their_labels(labels):
+    """As ARC's files have them: an answer is a label, whatever order or number it suggests."""
+    choices = {"text": ["red", "green", "blue"], "label": labels}
+    rows = [{"question": "q", "choices": choices, "answerKey": label} for label in labels[:2]]
+
+    assert keys("arc.jsonl", jsonl(*rows)) == [0, 1]
+    for wrong in ({"text": ["red"], "label": labels}, {**choices, "label": ["A", "A", "B"]}):
+        with pytest.raises(BadInput, match="label"):
+            keys("arc.jsonl", jsonl(rows[0] | {"choices": wrong}))
+    with pytest.raises(BadInput, match="labels of choices"):
+        keys("arc.jsonl", jsonl(rows[0] | {"answerKey": "Z"}))
+
+
 def test_letters_mean_columns_whatever_cells_are_empty():
     """Behind an empty cell, too; an answer that names an empty cell is refused."""
     table = b"question,A,B,C,answer\nx?,1st,,3rd,C\ny?,1st,2nd,,B\n"

@@ -3,11 +3,13 @@
 import json
 import shutil
 import sys
+import threading
 
 import pytest
 
 from explorer import cli, cli_subprocess, pipeline, specs
 from explorer.errors import BadCorpus, BadInput, ExplorerError
+from explorer.pages.shared import findings
 from explorer.pipeline import preflight, preflight_server
 from explorer.specs import RunSpec, SweepSpec
 from explorer.store import disk
@@ -204,6 +206,25 @@ def test_a_process_of_its_own_answers_the_page(tiny_run, store_root):
     assert answers[0] == answers[1] == preflight_server.answer(request | {"root": str(store_root)})
     assert [one["field"] for one in answers[0]["findings"]] == ["distill.corpus"]
     assert answers[0]["memory_bytes"] > 0
+
+
+def test_the_process_can_start_before_the_first_request(monkeypatch):
+    """A dashboard that may start runs loads the libraries of the checks once, before the form."""
+    worker = cli_subprocess.Worker("explorer.errors")
+    started = threading.Event()
+    monkeypatch.setattr(findings, "_quick", worker)
+    monkeypatch.setattr(findings, "START_AFTER_S", 0.0)
+    monkeypatch.setattr(worker, "_running", started.set)
+    findings.start_soon.cache_clear()
+
+    findings.start_soon()
+    arrived = started.wait(60)
+    started.clear()
+    findings.start_soon()
+    again = started.wait(0.2)
+
+    findings.start_soon.cache_clear()
+    assert (arrived, again) == (True, False)
 
 
 def test_a_process_that_ends_is_said_in_words():

@@ -273,6 +273,32 @@ def test_targets_of_a_server_are_those_of_its_weights(asked, server, folder, sto
     assert targets.mean_mass == pytest.approx(own.distillation.targets.mean_mass, rel=1e-3)
 
 
+def test_blocks_that_a_filter_refuses_are_replaced_and_reported(asked, server, store_root, caplog):
+    """As many steps as without a filter, on other blocks; no run asks for a refused block again."""
+    spec = asked(model="filters")
+
+    record = engine.run(spec, store_root)
+    first = [request["prompt"] for request in server.asked]
+    other_seed = engine.run(asked(model="filters", distill={"seed": 1}), store_root)
+    later = [request["prompt"] for request in server.asked[len(first) :]]
+    unfiltered = engine.run(asked(), store_root)
+
+    facts = record.distillation.targets
+    refused = [prompt for prompt in first if sum(prompt) % 4 == 0]
+    assert len(refused) >= facts.num_refused > 0
+    assert not [prompt for prompt in later if prompt in refused]
+    assert other_seed.distillation.targets.num_refused >= facts.num_refused
+    assert record.distillation.steps == unfiltered.distillation.steps
+    assert f"refused {facts.num_refused} blocks of the corpus for good" in caplog.text
+    assert "content management policy" in caplog.text
+
+
+def test_a_server_that_refuses_every_block_fails_the_run(asked, store_root):
+    """In its own words; nothing is trained."""
+    with pytest.raises(RunFailed, match=r"refus.*flagged"):
+        engine.run(asked(model="filters_all"), store_root)
+
+
 def test_what_was_captured_before_the_server_died_is_kept(asked, server, store_root, monkeypatch):
     """The run fails in a sentence; run again, it asks only for the rest, and counts all."""
     spec = asked(model="dies")

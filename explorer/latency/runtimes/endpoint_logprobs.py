@@ -89,11 +89,12 @@ class PromptScorer:
 
     def score(
         self, texts: Sequence[list[int]], num_likely: int
-    ) -> Generator[tuple[int, ScoredPrompt], None, None]:
+    ) -> Generator[tuple[int, ScoredPrompt | RequestRefused], None, None]:
         """Yield each text's index and its log-probabilities, in the order of the replies.
 
-        When a request stays unanswered, no new one is sent; requests in progress are still
-        yielded before the error.
+        For a text that the server refuses for good, such as by a content filter, the refusal takes
+        the place of the log-probabilities. When a request stays unanswered, no new one is sent;
+        requests in progress are still yielded before the error.
 
         Args:
             texts: Token ids.
@@ -120,9 +121,9 @@ class PromptScorer:
         client: EndpointClient,
         texts: Sequence[list[int]],
         num_likely: int,
-    ) -> Generator[tuple[int, ScoredPrompt], None, None]:
+    ) -> Generator[tuple[int, ScoredPrompt | RequestRefused], None, None]:
         if texts and not self._id_of_spelling:
-            runner.run(self._compare_tokenizers(client, texts[0], num_likely))
+            runner.run(self._compare_tokenizers(client, texts, num_likely))
         waiting, running = iter(enumerate(texts)), dict[asyncio.Task[ScoredPrompt], int]()
         first_error: BaseException | None = None
         try:
@@ -139,21 +140,33 @@ class PromptScorer:
                     error = task.exception()
                     if error is None:
                         yield index, task.result()
-                    first_error = first_error or error
+                    elif isinstance(error, RequestRefused) and error.is_about_prompt:
+                        yield index, error
+                    else:
+                        first_error = first_error or error
         finally:
             runner.run(_cancelled(running))
         if first_error is not None:
             raise first_error
 
     async def _compare_tokenizers(
-        self, client: EndpointClient, ids: list[int], num_likely: int
+        self, client: EndpointClient, texts: Sequence[list[int]], num_likely: int
     ) -> None:
         """Send the first text without `TOKEN_ID_OPTION`: the spellings show the tokenizer.
 
+        A text that the server refuses for good shows nothing, so the next one is sent.
+
         Raises:
             BadInput: The server's tokenizer is not the student's.
+            RequestRefused: The server refuses every text.
         """
-        reply = await self._request(client, ids, num_likely, {})
+        for last, ids in enumerate(texts, 1 - len(texts)):
+            try:
+                reply = await self._request(client, ids, num_likely, {})
+                break
+            except RequestRefused as refused:
+                if not refused.is_about_prompt or last == 0:
+                    raise
         for spellings in self._spellings:
             different = [
                 (token, name)
@@ -182,8 +195,8 @@ class PromptScorer:
     ) -> ScoredPrompt:
         try:
             reply = await self._request(client, ids, num_likely, self._options)
-        except RequestRefused:
-            if not self._options:
+        except RequestRefused as refused:
+            if not self._options or refused.is_about_prompt:
                 raise
             self._options = {}
             reply = await self._request(client, ids, num_likely, self._options)

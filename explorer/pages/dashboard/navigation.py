@@ -25,15 +25,22 @@ def script(name: str) -> Path:
 
 def show_dashboard() -> None:
     """Draw the menu and the page that the address names."""
+    pages = [
+        st.Page(script(name), title=title, icon=icon, default=name == "explore")
+        for name, (title, icon) in PAGES.items()
+    ]
+    from explorer.pages.shared import findings, widgets  # which take their links from this module
+
+    page = st.navigation(pages, position="top")
     st.set_page_config(
-        page_title="Distill Explorer",
+        page_title=f"{page.title} · Distill Explorer",
         # A file in the package. For a Material symbol the browser would ask another server.
         page_icon=HERE / "icon.svg",
         layout="wide",
         initial_sidebar_state="collapsed",
     )
-    pages = [
-        st.Page(script(name), title=title, icon=icon, default=name == "explore")
-        for name, (title, icon) in PAGES.items()
-    ]
-    st.navigation(pages, position="top").run()
+    try:
+        page.run()
+    finally:  # a page with nothing to show stops early
+        if not widgets.read_only():
+            findings.start_soon()

@@ -1,11 +1,13 @@
 """What is wrong with the order in the form, as `explorer check` says it.
 
-Another process looks, as this one loads no model library. While somebody types it makes the quick
-checks and is kept; at Start a fresh one makes all of them.
+Another process looks, as this one loads no model library. While somebody types, one that started
+with the dashboard makes the quick checks; at Start a fresh one makes all of them.
 """
 
 import dataclasses
+import functools
 import json
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +29,8 @@ WAIT_S = 1.5
 KEEP_S = 10.0
 """An answer is asked for again after this time, as files may have changed."""
 POLL_S = 0.5
+START_AFTER_S = 2.0
+"""The process for the quick checks starts this long after the first page, which it would slow."""
 QUICK_TIMEOUT_S = 120.0
 FULL_TIMEOUT_S = 1800.0
 """Long enough to read a large corpus and to download tokenizers."""
@@ -55,6 +59,14 @@ class Checked:
     def has_errors(self) -> bool:
         """Whether the order will be refused."""
         return any(finding.severity == "error" for finding in self.findings)
+
+
+@functools.cache
+def start_soon() -> None:
+    """Start the process for the quick checks, once: on the Run page its libraries are loaded."""
+    timer = threading.Timer(START_AFTER_S, _quick.start)
+    timer.daemon = True
+    timer.start()
 
 
 def ask(request: dict[str, Any]) -> "Future[dict[str, Any]]":
