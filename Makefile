@@ -5,13 +5,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-SMALL  := $(addprefix tests/,app fuzz golden property unit)
+SMALL  := $(addprefix tests/,app faults fuzz golden property unit)
 APART  := tests/families # has a target of its own
 LARGE  := $(filter-out $(SMALL) $(APART),$(sort $(patsubst %/,%,$(dir $(wildcard tests/*/test_*.py)))))
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 
 .DEFAULT_GOAL := help
-.PHONY: help install app demo test long families check fast bench fuzz golden docs clean starter chromium
+.PHONY: help install app demo test long families check fast bench fuzz faults golden docs clean starter chromium
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +75,10 @@ bench: install starter ## Run the benchmarks against peers; each prints a ratio
 fuzz: export HF_HUB_OFFLINE = 1
 fuzz: install ## Feed every reader of outside data with 10,000 damaged files; a JSON line for each
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.harness
+
+faults: export HF_HUB_OFFLINE = 1
+faults: install starter ## Try hundreds of faults on runs and stores (an hour at most); a table and a JSON line
+	@$(BIN)/python -m tests.faults.harness
 
 golden: export HF_HUB_OFFLINE = 1
 golden: install starter ## Rewrite the golden files; review the diff before you commit it

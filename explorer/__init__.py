@@ -19,6 +19,7 @@ lm_eval_io/        lm-eval's result files, read and written
 store/             the results folder
 records/           what a run leaves, versioned
 specs/             what a run is asked
+durable_files.py   files that a kill or a full disk leaves whole, and checksums
 text_files.py      text files and JSON Lines that people bring: encodings, lines
 yaml_files.py      YAML files that people write, read strictly
 cli_subprocess.py  a command of ours in a process of its own

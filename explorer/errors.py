@@ -46,4 +46,8 @@ class JobError(ExplorerError):
 
 
 class DamagedStore(ExplorerError):
-    """A file in the store is not what its name says; it is left where it is."""
+    """A file in the store is not what its name says."""
+
+
+class CannotRead(DamagedStore):
+    """A file may be whole, but not for us: permission is missing, or a newer version wrote it."""

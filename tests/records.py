@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from explorer import durable_files
 from explorer.records import (
     Capability,
     CorpusFacts,
@@ -34,7 +35,7 @@ from explorer.records import (
     Timing,
 )
 from explorer.specs import DepthStudent, DistillSpec, RunSpec, SweepSpec, starter_sweep
-from explorer.store import atomic, disk
+from explorer.store import disk
 from explorer.store.progress import Progress
 
 TEACHER_LAYERS = 30
@@ -105,7 +106,7 @@ def leave_student(root: Path, run_id: str, model: Path) -> Path:
     finished = root / disk.STUDENTS / run_id
     with tempfile.TemporaryDirectory(dir=root) as unfinished:
         shutil.copytree(model, Path(unfinished) / run_id / "model")
-        atomic.move_folder(Path(unfinished) / run_id, finished)
+        durable_files.move_folder(Path(unfinished) / run_id, finished)
     disk.write_weights(root, run_id, finished / "model")
     return finished / "model"
 

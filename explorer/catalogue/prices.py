@@ -14,14 +14,14 @@ from typing import Any
 import pandas as pd
 import pydantic
 
-from explorer import yaml_files
+from explorer import durable_files, yaml_files
 from explorer.errors import BadInput
 from explorer.records.rows import row_dicts
 from explorer.specs import Spec
-from explorer.store import atomic
 
 BOOK = Path(__file__).with_name("hardware.csv")
 OVERRIDES = "prices.yaml"
+LOCK = Path(".work") / "locks" / "prices.lock"
 GPU_WORDS = re.compile(r"nvidia|geforce|tesla|quadro|instinct|radeon|\bgpu\b", re.IGNORECASE)
 OTHER_PARTS = {"laptop", "mig", "nvl", "max", "d"}
 """Words in a GPU's name that make it a different part."""
@@ -139,15 +139,16 @@ def write_override(path: Path, device_name: str, price: Price | None) -> None:
     """
     if not device_name.strip():
         raise BadInput("A price needs the name of its device, as `explorer doctor` shows it.")
-    prices = read_overrides(path)
-    prices.pop(device_name, None)
-    if price is not None:
-        prices[device_name] = price
-    data = {
-        name: price.model_dump(exclude_defaults=True) | {"provider": price.provider}
-        for name, price in prices.items()
-    }
-    atomic.write_text(path, yaml_files.dump(dict(sorted(data.items()))))
+    with durable_files.locked(path.parent / LOCK):
+        prices = read_overrides(path)
+        prices.pop(device_name, None)
+        if price is not None:
+            prices[device_name] = price
+        data = {
+            name: price.model_dump(exclude_defaults=True) | {"provider": price.provider}
+            for name, price in prices.items()
+        }
+        durable_files.write_text(path, yaml_files.dump(dict(sorted(data.items()))))
 
 
 def prices_for(runs: pd.DataFrame, root: Path) -> dict[str, Price]:

@@ -15,6 +15,7 @@ sharding.py             a student whose layers are sharded over the ranks
 synthesise.py           a chat teacher writes its own distillation text
 teacher_cache.py        the teacher's distributions, computed once for all students
 teacher_cache_files.py  the caches on disk: list, check, remove
+teacher_cache_index.py  which shard holds which blocks, with checksums
 teacher_signal.py       what a teacher says of a batch: cached, live or nothing
 token_file.py           a corpus's tokens in a file, made once for all runs
 train.py                the loop, a step and its chunked backward pass

@@ -1,24 +1,27 @@
 """A training's checkpoint: weights, optimizer state and how far the training is.
 
 Whenever a kill comes, a whole checkpoint is on disk: the next one is written beside it, its
-progress last and through fsync, and takes its place by a rename.
+progress last and through fsync, and takes its place by a rename. The progress holds the checksum
+of the weights. A checkpoint that differs from it is set aside, and training continues from an
+older one or begins again.
 """
 
 import dataclasses
-import json
-import os
 import shutil
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import torch
 
+from explorer import durable_files
 from explorer.distill import distributed
 from explorer.distill.heldout import HeldOut
 from explorer.distill.train_state import TrainState
-from explorer.errors import NoRoom
+from explorer.errors import CannotRead, DamagedStore, NoRoom
 from explorer.records import CurvePoint
-from explorer.store import atomic
 
 WEIGHTS, PROGRESS = "training.pt", "state.json"
 """Files of a checkpoint; a folder that has both is whole."""
@@ -78,6 +81,26 @@ class TrainingProgress:
         return cls(**{**data, "curve": [CurvePoint(**point) for point in data["curve"]]})
 
 
+class StoredProgress(pydantic.BaseModel):
+    """What `PROGRESS` holds: the progress, and the checksum of the weights."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    step: pydantic.NonNegativeInt
+    scored_tokens: pydantic.NonNegativeInt
+    seconds: pydantic.NonNegativeFloat
+    num_resumes: pydantic.NonNegativeInt
+    curve: list[CurvePoint]
+    sums: dict[str, float]
+    sum_tokens: dict[str, int]
+    weights: durable_files.FileSum | None = None
+    """None in checkpoints older than this field."""
+
+    def progress(self) -> TrainingProgress:
+        """The progress alone."""
+        return TrainingProgress.from_dict(self.model_dump(exclude={"weights"}))
+
+
 def save(state: TrainState, progress: TrainingProgress, checkpoint: Path | None) -> None:
     """Replace the checkpoint; rank 0 writes, and alone knows the folder.
 
@@ -97,13 +120,16 @@ def save(state: TrainState, progress: TrainingProgress, checkpoint: Path | None)
         partial.mkdir(parents=True)
         with (partial / WEIGHTS).open("wb") as file:
             torch.save(weights, file)
-            file.flush()
-            os.fsync(file.fileno())
-        atomic.write_text(partial / PROGRESS, json.dumps(progress.to_dict()))
+        durable_files.flush(partial / WEIGHTS)
+        sum_of_weights = durable_files.file_sum(partial / WEIGHTS).model_dump()
+        durable_files.write_json(
+            partial / PROGRESS, {**progress.to_dict(), "weights": sum_of_weights}
+        )
         if checkpoint.exists():
             shutil.rmtree(old, ignore_errors=True)
             checkpoint.replace(old)
         partial.replace(checkpoint)
+        durable_files.flush(checkpoint.parent)
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, RuntimeError, NoRoom) as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -114,34 +140,70 @@ def save(state: TrainState, progress: TrainingProgress, checkpoint: Path | None)
 def resume(state: TrainState, checkpoint: Path | None) -> TrainingProgress:
     """Load rank 0's checkpoint into the state, if there is one, and return its progress."""
 
-    def read() -> tuple[Path, dict[str, Any]] | None:
+    def read() -> tuple[Path, TrainingProgress] | None:
         assert checkpoint is not None, "rank 0 knows the folder"
-        stored = _read_progress(checkpoint)
+        stored = _read_newest(checkpoint)
         return None if stored is None else (checkpoint, stored)
 
     whole = distributed.from_main(read)
     if whole is None:
         return TrainingProgress()
-    folder, stored = whole
+    folder, progress = whole
     state.load(folder / WEIGHTS)
-    progress = TrainingProgress.from_dict(stored)
     progress.num_resumes += 1
     return progress
 
 
-def _read_progress(checkpoint: Path) -> dict[str, Any] | None:
-    """Put the newest whole checkpoint in its place, remove what a kill left, and read it."""
+def _read_newest(checkpoint: Path) -> TrainingProgress | None:
+    """Put the newest checkpoint that can be read in its place, and remove what a kill left."""
     partial, old = _beside(checkpoint)
-    newest = next(filter(_is_whole, (partial, checkpoint, old)), None)
-    if newest is not None and newest != checkpoint:
+    for folder in filter(_has_files, (partial, checkpoint, old)):
+        try:
+            progress = _read(folder)
+        except CannotRead:
+            raise
+        except DamagedStore as error:
+            durable_files.set_aside(folder, str(error))
+            continue
+        if folder != checkpoint:
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            folder.replace(checkpoint)
+        break
+    else:
+        progress = None
         shutil.rmtree(checkpoint, ignore_errors=True)
-        newest.replace(checkpoint)
     for folder in (partial, old):
         shutil.rmtree(folder, ignore_errors=True)
-    if newest is None:
-        return None
-    stored: dict[str, Any] = json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))
-    return stored
+    return progress
+
+
+def _read(checkpoint: Path) -> TrainingProgress:
+    """The progress of a checkpoint whose weights are those that were written.
+
+    Raises:
+        DamagedStore: They are not, or the progress cannot be read.
+    """
+    stored = durable_files.read_json(checkpoint / PROGRESS, StoredProgress)
+    if stored.weights is not None:
+        durable_files.check_files(checkpoint, {WEIGHTS: stored.weights})
+    else:
+        _check_parts(checkpoint / WEIGHTS)
+    return stored.progress()
+
+
+def _check_parts(weights: Path) -> None:
+    """Check the weights of an older version by the checksums of their parts, as torch wrote them.
+
+    Raises:
+        DamagedStore: The file is cut off, or a part is not what was written.
+    """
+    try:
+        with zipfile.ZipFile(weights) as parts:
+            changed = parts.testzip()
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise durable_files.damaged(weights, f"cannot be read: {error}") from error
+    if changed is not None:
+        raise durable_files.damaged(weights, f"has another {changed} than was written")
 
 
 def _beside(checkpoint: Path) -> tuple[Path, Path]:
@@ -150,5 +212,5 @@ def _beside(checkpoint: Path) -> tuple[Path, Path]:
     return checkpoint.with_name(f"{name}.partial"), checkpoint.with_name(f"{name}.old")
 
 
-def _is_whole(checkpoint: Path) -> bool:
+def _has_files(checkpoint: Path) -> bool:
     return all((checkpoint / name).is_file() for name in (PROGRESS, WEIGHTS))

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from explorer import durable_files
 from explorer.errors import BadInput
 from explorer.models.check import num_positions
 from explorer.models.decoding import Decoder
 from explorer.models.loading import Loaded
-from explorer.store import atomic
 
 # Shape letters: B documents of a batch, T tokens, V vocabulary, K most likely tokens kept.
 
@@ -77,7 +77,9 @@ def synthesise(
     partial = out.with_suffix(".partial")
     batches = _read_batches(partial, recipe)
     # Without the half line that a killed call may have left.
-    atomic.write_text(partial, "".join(_line(part) for part in [recipe, *batches]))
+    durable_files.write_text(
+        partial, "".join([_line(recipe), *(_batch_line(texts) for texts in batches)])
+    )
     progress(len(batches) * batch_size * document_tokens, num_tokens)
     for index in range(len(batches), num_batches):
         size = min(batch_size, num_documents - index * batch_size)
@@ -98,15 +100,14 @@ def synthesise(
             on_step=on_step,
         )
         batches.append(texts)
-        with partial.open("a", encoding="utf-8") as file:
-            file.write(_line(texts))
+        durable_files.append_object(partial, {"texts": texts})
     texts = list(dict.fromkeys(text for batch in batches for text in batch))
     recipe["num_documents"] = len(texts)
-    atomic.write_text(
+    durable_files.write_text(
         out.with_name(out.name + ".recipe.json"),
         json.dumps(recipe, indent=2, ensure_ascii=False) + "\n",
     )
-    atomic.write_text(out, "".join(_line({"text": text}) for text in texts))
+    durable_files.write_text(out, "".join(_line({"text": text}) for text in texts))
     partial.unlink()
     return recipe
 
@@ -213,17 +214,27 @@ def generate(
 
 def _read_batches(partial: Path, recipe: dict[str, Any]) -> list[list[str]]:
     """The batches that an interrupted call with the same recipe left."""
-    if not partial.exists():
+    try:
+        content = durable_files.read_bytes(partial, durable_files.MAX_JOURNAL_BYTES)
+    except FileNotFoundError:
         return []
     # A kill may cut the last line anywhere, even within a character.
-    lines = partial.read_bytes().split(b"\n")
-    whole = []
-    for line in lines[:-1]:
-        try:
-            whole.append(json.loads(line))
-        except ValueError:
-            break
-    return whole[1:] if whole[:1] == [recipe] else []
+    first, *lines = content.split(b"\n")
+    batches: list[list[str]] = []
+    try:
+        if durable_files.parse_json(first.decode()) != recipe:
+            return []
+        for line in lines[:-1]:
+            batch = durable_files.parse_json(line.decode())
+            # An older version wrote the texts alone.
+            batches.append(batch["texts"] if isinstance(batch, dict) else batch)
+    except (ValueError, KeyError):
+        return batches
+    return batches
+
+
+def _batch_line(texts: list[str]) -> str:
+    return durable_files.with_checksum(json.dumps({"texts": texts}))
 
 
 def _line(data: Any) -> str:

@@ -21,7 +21,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -31,25 +31,29 @@ from filelock import FileLock
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from explorer import durable_files
 from explorer.distill import cpu_tuning
 from explorer.distill.losses import kept_log_softmax
 from explorer.distill.packed_topk import PackedRows, PackedTopK
+from explorer.distill.teacher_cache_index import (
+    INDEX,
+    OLD_INDEX,
+    REFUSED,
+    CacheFacts,
+    index_line,
+    iterate_index,
+    read_refused,
+    sum_of_shard,
+)
 from explorer.distill.token_file import Blocks
 from explorer.errors import DamagedStore, NoRoom
 from explorer.models.loading import Loaded
 from explorer.records import TargetsFacts
-from explorer.store.atomic import write_text
 
 # Shape letters: N blocks, B blocks of a batch, T tokens of a block, K kept tokens, E kept tokens
 # and bucket (no bucket where all tokens are kept), V vocabulary, R bytes of a position's row.
 
 FORMAT = 2
-INDEX = "index.jsonl"
-"""One line a shard, in the order of writing."""
-REFUSED = "refused.jsonl"
-"""The blocks that an endpoint refused for good, one a line, with its reason."""
-OLD_INDEX = "index.json"
-"""All shards of a folder that an older version wrote; read, and no longer written."""
 BATCH_BLOCKS = 4
 SHARD_BYTES = 32 * 2**20
 SHARD_EVERY_S = 30.0
@@ -123,14 +127,23 @@ class TeacherCache:
 
     def _open(self) -> None:
         meta = self.folder / "meta.json"
-        if not meta.exists():
+        stored = durable_files.read_or_set_aside(meta, CacheFacts)
+        if stored is None:
             self.folder.mkdir(exist_ok=True)
             for name in (INDEX, OLD_INDEX, REFUSED):  # of a removal that was killed
                 (self.folder / name).unlink(missing_ok=True)
-            write_text(
-                meta, json.dumps({"identity": self.identity, "about": self._about}, indent=1)
+            durable_files.write_json(
+                meta, {"identity": self.identity, "about": self._about}, indent=1
             )
-        stored = read_json(meta)["identity"]
+        self._check_identity(self.identity if stored is None else stored.identity)
+        self._load()
+
+    def _check_identity(self, stored: dict[str, Any]) -> None:
+        """Refuse a folder of other targets.
+
+        Raises:
+            DamagedStore: The message says which.
+        """
         if stored != self.identity:
             other = [k for k in self.identity if stored.get(k) != self.identity[k]]
             raise DamagedStore(
@@ -138,7 +151,6 @@ class TeacherCache:
                 f"copied by hand. Remove it (explorer targets rm {self.key}); the next run then "
                 "repeats the teacher's pass."
             )
-        self._load()
 
     def _load(self) -> None:
         """Read the index: which shard holds which block."""
@@ -149,10 +161,11 @@ class TeacherCache:
         self._place_N = np.zeros(num_blocks, np.int32)
         self._mass_N, self._lost_N = np.full((2, num_blocks), np.nan)
         self._index_bytes = 0
-        self.refused = _read_refused(self.folder)
+        self.refused = read_refused(self.folder)
         for shard, num_bytes in iterate_index(self.folder):
-            self._add(shard)
             self._index_bytes = num_bytes
+            if shard is not None and max(shard["blocks"], default=0) < num_blocks:
+                self._add(shard)
 
     def _add(self, shard: dict[str, Any]) -> None:
         blocks = np.array(shard["blocks"], np.int64)
@@ -177,8 +190,7 @@ class TeacherCache:
             number: The block.
             reason: What the server said.
         """
-        with (self.folder / REFUSED).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"block": number, "reason": reason}) + "\n")
+        durable_files.append_object(self.folder / REFUSED, {"block": number, "reason": reason})
         self.refused[number] = reason
 
     @cpu_tuning.tuned()
@@ -244,19 +256,7 @@ class TeacherCache:
         taken = [int(path.stem.removeprefix("shard-")) for path in self.folder.glob("shard-*.bin")]
         name = f"shard-{max(taken, default=-1) + 1:05d}.bin"
         data = np.concatenate([part.rows_BTR for part in parts]).tobytes()
-        partial = self.folder / f".{name}.partial"
-        try:
-            with partial.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(self.folder / name)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise NoRoom(
-                f"Could not write {len(data):,} bytes of targets to {self.folder}: "
-                f"{error.strerror}. Free some space and resume: what was written before is kept."
-            ) from error
+        durable_files.write_bytes(self.folder / name, data)
         shard = {
             "name": name,
             "sha256": hashlib.sha256(data).hexdigest(),
@@ -272,9 +272,10 @@ class TeacherCache:
         self._append_to_index(shard)
 
     def _append_to_index(self, shard: dict[str, Any]) -> None:
-        line = json.dumps(shard).encode() + b"\n"
+        line = index_line(shard).encode()
         path = self.folder / INDEX
         try:
+            # In place: the index grows by a line for each shard, and the old lines stay true.
             with path.open("r+b" if path.exists() else "xb") as file:
                 # Over the half line that a kill or a full disk may have left.
                 file.seek(self._index_bytes)
@@ -283,9 +284,7 @@ class TeacherCache:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise NoRoom(
-                f"Could not write {path}: {error.strerror or error}. Free some space and resume."
-            ) from error
+            raise durable_files.no_room(path, error) from error
         self._index_bytes += len(line)
         self._add(shard)
 
@@ -294,7 +293,7 @@ class TeacherCache:
         damaged = set()
         for place in sorted(set(self._shard_N[wanted].tolist()) - {-1}):
             shard = self._shards[place]
-            why = shard_damage(self.folder / shard["name"], shard)
+            why = durable_files.damage(self.folder / shard["name"], sum_of_shard(shard))
             if why:
                 damaged.add(shard["name"])
                 log.warning(
@@ -304,9 +303,9 @@ class TeacherCache:
                     shard["num_blocks"],
                 )
         if damaged:
-            shards = (shard for shard, _ in iterate_index(self.folder))
-            sound = [json.dumps(shard) + "\n" for shard in shards if shard["name"] not in damaged]
-            write_text(self.folder / INDEX, "".join(sound))
+            shards = filter(None, (shard for shard, _ in iterate_index(self.folder)))
+            sound = [index_line(shard) for shard in shards if shard["name"] not in damaged]
+            durable_files.write_text(self.folder / INDEX, "".join(sound))
             (self.folder / OLD_INDEX).unlink(missing_ok=True)
             self._load()
 
@@ -401,78 +400,3 @@ def _truncation_kl(log_p_TV: Tensor, log_p_TE: Tensor, num_hidden: int) -> Tenso
     guess_T = (kept_TK.exp() * kept_TK).sum(-1) + tail_T.exp() * (tail_T - np.log(num_hidden))
     lost_T: Tensor = (whole_T - guess_T).clamp(min=0)
     return lost_T
-
-
-def iterate_index(folder: Path) -> Iterator[tuple[dict[str, Any], int]]:
-    """Each shard of a folder of targets, and the bytes of the index up to its end.
-
-    Half a line at the end, which a killed pass leaves, is no shard.
-
-    Raises:
-        DamagedStore: The index cannot be read; the message says what to do.
-    """
-    num_bytes, names = 0, set()
-    with contextlib.suppress(FileNotFoundError), (folder / INDEX).open("rb") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            num_bytes += len(line)
-            shard = _parsed(folder / INDEX, line.decode("utf-8", errors="replace"))
-            names.add(shard["name"])
-            yield shard, num_bytes
-    if (folder / OLD_INDEX).exists():
-        for shard in read_json(folder / OLD_INDEX)["shards"]:
-            if shard["name"] not in names:
-                yield shard, num_bytes
-
-
-def _read_refused(folder: Path) -> dict[int, str]:
-    """The reasons of refused blocks by number. A line that cannot be read is asked again."""
-    refused = {}
-    with contextlib.suppress(FileNotFoundError):
-        for line in (folder / REFUSED).read_text("utf-8", "replace").splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                data = json.loads(line)
-                refused[int(data["block"])] = str(data["reason"])
-    return refused
-
-
-def shard_damage(path: Path, shard: dict[str, Any]) -> str:
-    """What is wrong with a shard's file; empty if it is what was written."""
-    if not path.exists():
-        return "is missing"
-    if path.stat().st_size != shard["num_bytes"]:
-        return f"has {path.stat().st_size:,} bytes of {shard['num_bytes']:,}"
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
-            return "does not have the checksum it was written with"
-    return ""
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object of a cache's folder.
-
-    Raises:
-        DamagedStore: It cannot be read; the message says what to do.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(path, error) from error
-    return _parsed(path, text)
-
-
-def _parsed(path: Path, text: str) -> dict[str, Any]:
-    try:
-        data = json.loads(text)
-        assert isinstance(data, dict), "we wrote an object"
-    except (ValueError, AssertionError) as error:
-        raise _unreadable(path, error) from error
-    return data
-
-
-def _unreadable(path: Path, error: Exception) -> DamagedStore:
-    return DamagedStore(
-        f"{path} cannot be read: {error}. Remove its folder (explorer targets rm "
-        f"{path.parent.name}); the next run then repeats the teacher's pass."
-    )

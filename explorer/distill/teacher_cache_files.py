@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from explorer import durable_files
 from explorer.distill.packed_topk import PackedTopK
-from explorer.distill.teacher_cache import iterate_index, read_json, shard_damage
+from explorer.distill.teacher_cache_index import iterate_index, read_json, sum_of_shard
 from explorer.errors import BadInput, DamagedStore, JobError
 from explorer.store import disk
 
@@ -27,7 +28,7 @@ def list_caches(root: Path) -> list[dict[str, Any]]:
 def _contents(folder: Path) -> dict[str, Any]:
     try:
         meta = read_json(folder / "meta.json")
-        shards = [shard for shard, _ in iterate_index(folder)]
+        shards = [shard for shard, _ in iterate_index(folder) if shard is not None]
     except DamagedStore:
         return {"problem": "written by an older version, or damaged: no run reads it"}
     identity = meta["identity"]
@@ -71,9 +72,13 @@ def resolve_key(root: Path, text: str) -> str:
 def damaged_shards(root: Path, key: str) -> list[str]:
     """One sentence for each damaged shard of a folder."""
     folder = folder_of(root, key)
-    shards = (shard for shard, _ in iterate_index(folder))
-    damage = ((shard["name"], shard_damage(folder / shard["name"], shard)) for shard in shards)
-    return [f"{name} {why}." for name, why in damage if why]
+    sentences = []
+    for shard, _ in iterate_index(folder):
+        if shard is None:
+            sentences.append("A line of the index is damaged; the next run computes its blocks.")
+        elif why := durable_files.damage(folder / shard["name"], sum_of_shard(shard)):
+            sentences.append(f"{shard['name']} {why}.")
+    return sentences
 
 
 def folder_of(root: Path, key: str) -> Path:

@@ -12,19 +12,19 @@ Both making and reading take little memory, however large the corpus is.
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
+import pydantic
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from explorer import durable_files
 from explorer.distill.corpus import LEAST_CHARS, PROGRESS_CHARS, Corpus, OnProgress
-from explorer.errors import BadCorpus, NoRoom
-from explorer.store import atomic
+from explorer.errors import BadCorpus
 
 # Shape letters: N blocks, B blocks of a batch, T tokens of a block.
 
@@ -70,6 +70,15 @@ class TokenFile:
         # Mapped anew each time: a map that stays would count as the run's memory, page by page.
         stored_NT = np.memmap(self.path, self.dtype, "r", shape=self.shape)
         return torch.from_numpy(stored_NT[np.asarray(numbers, np.int64)].astype(np.int64))
+
+
+class AboutTokens(pydantic.BaseModel):
+    """What the file beside the tokens says about them."""
+
+    num_tokens: pydantic.NonNegativeInt
+    num_first_tokens: pydantic.NonNegativeInt
+    dtype: Literal["uint16", "uint32"]
+    sha256: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,15 +163,15 @@ def ensure_tokens(
 
 
 def _open(path: Path, block_tokens: int) -> TokenFile | None:
-    try:
-        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != about["sha256"]:
-                return None
-        sizes = about["num_tokens"], about["num_first_tokens"]
-        return TokenFile(path, *sizes, about["dtype"], block_tokens)
-    except (OSError, ValueError, KeyError, TypeError):
+    about = durable_files.read_or_set_aside(path.with_suffix(".json"), AboutTokens)
+    if about is None:
         return None
+    num_bytes = about.num_tokens * np.dtype(about.dtype).itemsize
+    stated = durable_files.FileSum(num_bytes=num_bytes, sha256=about.sha256)
+    if why := durable_files.damage(path, stated):
+        durable_files.set_aside(path, f"{path} {why}.")
+        return None
+    return TokenFile(path, about.num_tokens, about.num_first_tokens, about.dtype, block_tokens)
 
 
 def _write(
@@ -171,36 +180,23 @@ def _write(
     """Write the file, which appears when it is whole, and then what says that it is."""
     size = max(max(tokenizer.get_vocab().values(), default=0) + 1, len(tokenizer))
     dtype = np.uint16 if size <= 1 << 16 else np.uint32
-    partial = path.with_suffix(".partial")
     digest, num_tokens, num_first_tokens = hashlib.sha256(), 0, 0
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            for ids, num_chars in _tokenised(corpus, tokenizer):
-                content = np.array(ids, dtype).tobytes()
-                file.write(content)
-                digest.update(content)
-                num_tokens += len(ids)
-                if num_first_tokens == 0 and num_chars >= LEAST_CHARS:
-                    num_first_tokens = num_tokens
-                on_progress(num_chars, corpus.num_chars)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise NoRoom(
-            f"Could not write the corpus's tokens to {path.parent}: {error.strerror or error}. "
-            "Free some space and resume."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with durable_files.new_file(path) as partial, partial.open("wb") as file:
+        for ids, num_chars in _tokenised(corpus, tokenizer):
+            content = np.array(ids, dtype).tobytes()
+            file.write(content)
+            digest.update(content)
+            num_tokens += len(ids)
+            if num_first_tokens == 0 and num_chars >= LEAST_CHARS:
+                num_first_tokens = num_tokens
+            on_progress(num_chars, corpus.num_chars)
     about = {
         "num_tokens": num_tokens,
         "num_first_tokens": num_first_tokens or num_tokens,
         "dtype": dtype.__name__,
         "sha256": digest.hexdigest(),
     }
-    atomic.write_text(path.with_suffix(".json"), json.dumps(about))
+    durable_files.write_json(path.with_suffix(".json"), about)
 
 
 def count_tokens(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, at_least: int) -> int:

@@ -10,14 +10,14 @@ a batch is reused or computed again as a whole.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from lm_eval.api.model import CacheHook, hash_args
 
-from explorer.store import atomic
+from explorer import durable_files
+from explorer.errors import DamagedStore
 
 
 class ResponseCache(CacheHook):
@@ -35,22 +35,25 @@ class ResponseCache(CacheHook):
         self._path, self._key, self._on_answer = path, key, on_answer
         self._batches: dict[str, list[list[Any]]] = {}
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
+            lines = durable_files.read_text(path, durable_files.MAX_JOURNAL_BYTES).splitlines()
+        except FileNotFoundError:
+            lines = []
+        except DamagedStore as error:
+            durable_files.set_aside(path, str(error))
             lines = []
         valid_lines = []
         for line in lines:
             try:
-                entry = json.loads(line)
+                entry = durable_files.parse_json(line)
                 if entry["key"] != key:
                     break
                 self._batches.setdefault(entry["batch"], []).append(list(entry["answers"]))
             except (ValueError, KeyError, TypeError):
-                # The process was killed while it wrote this line.
+                # The process was killed while it wrote this line, or the disk changed it.
                 break
             valid_lines.append(line + "\n")
         if lines and len(valid_lines) < len(lines):
-            atomic.write_text(path, "".join(valid_lines))
+            durable_files.write_text(path, "".join(valid_lines))
 
     def lookup(self, attr: str, requests: Sequence[Any]) -> list[Any] | None:
         """The cached answers to this batch, counted as answered; None where there are none.
@@ -71,10 +74,9 @@ class ResponseCache(CacheHook):
     def store(self, attr: str, requests: Sequence[Any], answers: Sequence[Any]) -> None:
         """Append a batch to the file."""
         batch = _batch_key(attr, requests)
-        line = json.dumps({"key": self._key, "batch": batch, "answers": list(answers)})
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        durable_files.append_object(
+            self._path, {"key": self._key, "batch": batch, "answers": list(answers)}
+        )
 
 
 def _batch_key(attr: str, requests: Sequence[Any]) -> str:

@@ -11,6 +11,7 @@ Source: github.com/EleutherAI/lm-evaluation-harness, `loggers/evaluation_tracker
 import contextlib
 import dataclasses
 import json
+import logging
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +20,12 @@ from typing import Any
 import numpy as np
 from lm_eval.utils import handle_non_serializable, sanitize_list
 
+from explorer import durable_files
+from explorer.durable_files import FileSum
+from explorer.errors import DamagedStore
 from explorer.records import TaskScore
-from explorer.store import atomic
+
+log = logging.getLogger("explorer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,25 +68,31 @@ class TaskFiles:
     def read(self) -> FinishedTask | None:
         """The task if it was finished under the same key, else None."""
         try:
-            marker = json.loads(self.marker.read_text(encoding="utf-8"))
+            marker = durable_files.read_json(self.marker, dict[str, Any])
             if marker["key"] != self.key:
                 return None
             scores = [TaskScore.model_validate(score) for score in marker["scores"]]
-            text = (self.folder / marker["samples"]).read_text(encoding="utf-8")
+            path = self.folder / marker["samples"]
+            if "samples_sum" in marker:  # not in markers of older versions
+                stated = FileSum.model_validate(marker["samples_sum"])
+                durable_files.check_files(self.folder, {path.name: stated})
+            text = durable_files.read_text(path, durable_files.MAX_JOURNAL_BYTES)
             # Not splitlines: a document may contain unescaped U+2028, which it would split at.
             samples = [json.loads(line) for line in text.split("\n") if line]
             refused = {int(doc_id): str(why) for doc_id, why in marker.get("refused", {}).items()}
             changes = [str(change) for change in marker.get("request_changes", [])]
             return FinishedTask(scores, samples, refused, changes)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            # Missing or incomplete: the task is evaluated again.
+        except FileNotFoundError:
+            return None
+        except (DamagedStore, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("The answers of %s are evaluated again: %s", self.task, error)
             return None
 
     def write(self, results: dict[str, Any], finished: FinishedTask) -> None:
         """Write samples (`as_logged_sample`), results and the marker; then delete older files."""
         older = [self.partial_answers]
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            marker = json.loads(self.marker.read_text(encoding="utf-8"))
+        with contextlib.suppress(DamagedStore, OSError, KeyError, TypeError):
+            marker = durable_files.read_json(self.marker, dict[str, Any])
             older += [self.folder / marker["samples"], self.folder / marker["results"]]
         date = datetime.now(UTC).replace(tzinfo=None).isoformat().replace(":", "-")
         samples_file, results_file = (
@@ -89,19 +100,20 @@ class TaskFiles:
             f"results_{date}.json",
         )
         lines = "".join(_dump(sample) + "\n" for sample in finished.samples)
-        atomic.write_text(self.folder / samples_file, lines)
-        atomic.write_text(self.folder / results_file, _dump(results, indent=1) + "\n")
+        durable_files.write_text(self.folder / samples_file, lines)
+        durable_files.write_text(self.folder / results_file, _dump(results, indent=1) + "\n")
         marker = {
             "key": self.key,
             "samples": samples_file,
             "results": results_file,
             "scores": [score.model_dump() for score in finished.scores],
+            "samples_sum": durable_files.file_sum(self.folder / samples_file).model_dump(),
         }
         if finished.refused:
             marker["refused"] = finished.refused
         if finished.request_changes:
             marker["request_changes"] = finished.request_changes
-        atomic.write_text(self.marker, json.dumps(marker, indent=1) + "\n")
+        durable_files.write_json(self.marker, marker, indent=1)
         for path in older:
             path.unlink(missing_ok=True)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import explorer.records
 import explorer.specs
-from explorer import paths
+from explorer import durable_files, paths
 from explorer.analysis import stats
 from explorer.errors import NoRoom
 from explorer.store import disk, frames
@@ -46,7 +46,7 @@ CREATE TABLE answers (
     run_id TEXT, task TEXT, metric TEXT, documents TEXT NOT NULL, packed BLOB NOT NULL,
     PRIMARY KEY (run_id, task, metric)
 ) WITHOUT ROWID;
-CREATE TABLE packed_runs (run_id TEXT PRIMARY KEY, record_stamp TEXT NOT NULL);
+CREATE TABLE packed_runs (run_id TEXT PRIMARY KEY, record_stamp TEXT NOT NULL, problem TEXT);
 CREATE TABLE retention (
     run_id TEXT, task TEXT, stamps TEXT NOT NULL,
     retention REAL, retention_low REAL, retention_high REAL, raw_ratio REAL, raw_low REAL,
@@ -71,7 +71,7 @@ def database_path(root: Path, folder: Path | None = None) -> Path:
 def code_digest() -> str:
     """A text that changes when the code that fills the tables does."""
     packages = (explorer.records, explorer.specs, stats)
-    files = [Path(str(module.__file__)) for module in (disk, frames)]
+    files = [Path(str(module.__file__)) for module in (disk, durable_files, frames)]
     for folder in (Path(__file__).parent, *(Path(str(p.__file__)).parent for p in packages)):
         files += sorted(folder.glob("*.py"))
     digest = hashlib.sha256()

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
+from explorer import durable_files
 from explorer.errors import BadInput, DamagedStore
 from explorer.index import run_states
 from explorer.index.database import Database, database_path, in_list
@@ -199,8 +200,8 @@ class RecordsIndex:
             return content
         content.row, content.scores = frames.row(record), frames.score_rows(record)
         try:
-            content.weights = (place / disk.WEIGHTS).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):
+            content.weights = durable_files.read_text(place / disk.WEIGHTS).strip()
+        except (FileNotFoundError, DamagedStore):
             content.weights = None
         return content
 
@@ -251,9 +252,12 @@ class RecordsIndex:
     @repaired
     def problems(self) -> list[str]:
         """One sentence for each folder that could not be read."""
-        rows = self.query("SELECT problem FROM folders WHERE problem IS NOT NULL ORDER BY run_id")
+        rows = self.query(
+            "SELECT run_id, problem FROM folders WHERE problem IS NOT NULL UNION "
+            "SELECT run_id, problem FROM packed_runs WHERE problem IS NOT NULL ORDER BY run_id"
+        )
         hidden = [self._hidden_problem] if self._hidden_problem else []
-        return [*self._foreign, *(row[0] for row in rows), *hidden]
+        return [*self._foreign, *(row[1] for row in rows), *hidden]
 
     def hidden(self) -> frozenset[str]:
         """Ids of the hidden runs, at the last look."""

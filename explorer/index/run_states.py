@@ -3,11 +3,12 @@
 Their words alone: whether a run that calls itself running still lives, `jobs.states` finds out.
 """
 
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from explorer import durable_files
+from explorer.errors import DamagedStore
 from explorer.store import disk
 
 ACTIVE = ("running", "queued")
@@ -29,10 +30,13 @@ COLUMNS = [
     "error",
     "cancel_requested",
 ]
-NUMBERS = ("done", "total", "seconds_left", "loss", "tokens_per_s", "pid", "queued_at")
+NUMBERS = ("done", "total", "seconds_left", "tokens_per_s", "pid", "queued_at")
 TEXTS = ("stage", "unit", "error", "host")
 LARGEST = 1e15
 """A larger number is not one of ours, and not one that SQLite takes."""
+LATEST_S = 1e10
+"""A later moment, in seconds since 1970, is not one of a run: the year 2286."""
+LONGEST_TEXT, MOST_LOSSES = 10_000, 1_000
 
 StatusRow = dict[str, Any]
 
@@ -80,8 +84,8 @@ def read_record_row(folder: Path) -> StatusRow | None:
 
 def _read(path: Path, row: Any) -> StatusRow | None:
     try:
-        parsed: StatusRow = row(json.loads(path.read_text(encoding="utf-8")), path.parent.name)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        parsed: StatusRow = row(durable_files.read_json(path, dict[str, Any]), path.parent.name)
+    except (FileNotFoundError, DamagedStore, ValueError, TypeError, KeyError, AttributeError):
         return None
     return parsed
 
@@ -97,12 +101,13 @@ def status_row(status: StatusRow, run_id: str) -> StatusRow:
     row |= {name: _number(status.get(name)) for name in NUMBERS}
     row |= {name: _text(status.get(name)) for name in TEXTS}
     losses = status.get("losses")
-    losses = losses if isinstance(losses, list) else [None]
-    row["losses"] = losses if None not in map(_number, losses) else None
+    losses = losses[-MOST_LOSSES:] if isinstance(losses, list) else [None]
+    row["losses"] = losses if None not in map(_finite, losses) else None
+    row["loss"] = _finite(status.get("loss"))
     row["busy"] = True if status.get("busy") is True else None
     # A status without a time counts as older than any other: its process is not taken for alive,
     # and a record replaces it.
-    row["updated_at"] = float(_number(status.get("updated_at")) or 0)
+    row["updated_at"] = min(float(_number(status.get("updated_at")) or 0), LATEST_S)
     row["state"] = status.get("state")
     if row["state"] not in STATES:
         raise ValueError(f"The status of {run_id} names no state.")
@@ -110,14 +115,22 @@ def status_row(status: StatusRow, run_id: str) -> StatusRow:
 
 
 def _number(value: Any) -> float | None:
+    """A finite number that is not negative, as it is; everything else is none."""
+    number = _finite(value)
+    return number if number is not None and number >= 0 else None
+
+
+def _finite(value: Any) -> float | None:
     """A finite number as it is; everything else is none."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return value if is_number and abs(value) <= LARGEST else None
 
 
 def _text(value: Any) -> str | None:
-    """A text with whole characters; everything else is none."""
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
+    """The beginning of a text, with whole characters; everything else is none."""
+    if not isinstance(value, str):
+        return None
+    return value[:LONGEST_TEXT].encode("utf-8", "replace").decode()
 
 
 def record_row(record: StatusRow, run_id: str) -> StatusRow:

@@ -20,6 +20,7 @@ from explorer.index import kept_retention, packed_answers
 from explorer.index.database import in_list
 from explorer.index.records_index import (
     DELETE_RUNS,
+    NEW_GENERATION,
     RUNS_PER_TRANSACTION,
     OnProgress,
     RecordsIndex,
@@ -151,37 +152,49 @@ class StoreIndex(RecordsIndex):
     def _pack(self, run_ids: Collection[str]) -> None:
         """Read the answers of those runs whose record has changed since they were read."""
         stale = self.query(
-            f"SELECT run_id, f.record_stamp FROM folders f LEFT JOIN packed_runs p USING (run_id) "
+            "SELECT run_id, f.record_stamp, p.problem "
+            "FROM folders f LEFT JOIN packed_runs p USING (run_id) "
             f"{where_in(run_ids)} AND f.record_stamp IS NOT NULL "
-            "AND p.record_stamp IS NOT f.record_stamp",
+            "AND (p.record_stamp IS NOT f.record_stamp OR p.problem IS NOT NULL)",
             parameters(run_ids),
         )
         for start in range(0, len(stale), RUNS_PER_TRANSACTION):
-            batch = stale[start : start + RUNS_PER_TRANSACTION]
+            batch = {row[0]: row[1:] for row in stale[start : start + RUNS_PER_TRANSACTION]}
             headline: dict[str, set[tuple[str, str]]] = {}
             for run_id, task, metric in self.query(
-                f"SELECT run_id, task, metric FROM scores {where_in(dict(batch))} AND headline",
-                parameters(dict(batch)),
+                f"SELECT run_id, task, metric FROM scores {where_in(batch)} AND headline",
+                parameters(batch),
             ):
                 headline.setdefault(run_id, set()).add((task, metric))
             rows: list[tuple[str, str, str, str, bytes]] = []
             documents: dict[str, bytes] = {}
+            problems: dict[str, str] = {}
             for run_id, names in headline.items():
                 path = self.root / run_id / disk.ANSWERS
-                for name, answers in packed_answers.read_answers(path, names).items():
+                try:
+                    found = packed_answers.read_answers(path, names)
+                except DamagedStore as error:
+                    problems[run_id] = str(error)
+                    continue
+                for name, answers in found.items():
                     key = packed_answers.documents_key(answers)
                     if key not in self._documents and key not in documents:
                         documents[key] = packed_answers.pack_documents(answers)
                     values = packed_answers.pack_values(answers.values_N)
                     rows.append((run_id, *name, key, values))
             with self.database.writing() as connection:
-                ids = in_list([run_id for run_id, _ in batch])
+                ids = in_list(batch)
                 connection.execute(DELETE_RUNS.format("answers"), [ids])
                 connection.executemany(
                     "INSERT OR IGNORE INTO documents VALUES (?, ?)", documents.items()
                 )
                 connection.executemany("INSERT INTO answers VALUES (?, ?, ?, ?, ?)", rows)
-                connection.executemany("INSERT OR REPLACE INTO packed_runs VALUES (?, ?)", batch)
+                connection.executemany(
+                    "INSERT OR REPLACE INTO packed_runs VALUES (?, ?, ?)",
+                    [(run_id, stamp, problems.get(run_id)) for run_id, (stamp, _) in batch.items()],
+                )
+                if problems != {run_id: was for run_id, (_, was) in batch.items() if was}:
+                    connection.execute(NEW_GENERATION)
 
     @repaired
     def with_retention(

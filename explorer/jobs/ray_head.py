@@ -9,7 +9,6 @@ in the cache, one folder per host:
                head.log    what `ray start` printed
 """
 
-import json
 import os
 import re
 import secrets
@@ -27,9 +26,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
-from explorer.errors import JobError
+from explorer import durable_files
+from explorer.errors import DamagedStore, JobError
 from explorer.jobs import detached, submit_lock
-from explorer.store import atomic
 
 if TYPE_CHECKING:
     from explorer.jobs.ray_client import Client
@@ -217,9 +216,9 @@ def _client(address: str, token: str | None) -> "Client":
 
 def _saved_head() -> Head | None:
     try:
-        text = (submit_lock.host_folder() / "head.json").read_text(encoding="utf-8")
-        return Head(**json.loads(text))
-    except (OSError, ValueError, TypeError):
+        head = durable_files.read_json(submit_lock.host_folder() / "head.json", dict[str, Any])
+        return Head(**head)
+    except (FileNotFoundError, DamagedStore, TypeError):
         return None
 
 
@@ -269,7 +268,7 @@ def _start() -> Head:
         shutil.rmtree(session_folder, ignore_errors=True)
         raise
     head = Head(f"http://127.0.0.1:{port}", pid, session_folder, submit_lock.latest_submission_s())
-    atomic.write_text(submit_lock.host_folder() / "head.json", json.dumps(asdict(head)))
+    durable_files.write_json(submit_lock.host_folder() / "head.json", asdict(head))
     return head
 
 

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import filelock
 
-from explorer import paths
-from explorer.errors import JobError, NoRoom
-from explorer.store import atomic
+from explorer import durable_files, paths
+from explorer.errors import DamagedStore, JobError, NoRoom
 
 TIMEOUT_S = 480.0
 """Twice what the start of a head may take."""
@@ -59,7 +58,7 @@ def submitting(on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
         ) from error
     try:
         # In the file's text, not its modification time: a shared disk has a clock of its own.
-        atomic.write_text(host_folder() / "since", repr(time.time()))
+        durable_files.write_text(host_folder() / "since", repr(time.time()))
         yield
     finally:
         lock.release()
@@ -83,6 +82,6 @@ def submitting_since() -> float | None:
 def latest_submission_s() -> float:
     """When the latest submission began, in seconds since 1970; 0 if unknown."""
     try:
-        return float((host_folder() / "since").read_text(encoding="ascii"))
-    except (OSError, ValueError):
+        return float(durable_files.read_text(host_folder() / "since"))
+    except (FileNotFoundError, DamagedStore, ValueError):
         return 0.0

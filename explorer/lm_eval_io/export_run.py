@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from explorer import durable_files
 from explorer.errors import BadInput
 from explorer.lm_eval_io import hub_card, results, samples
 from explorer.records import Capability, RunRecord, TaskScore
-from explorer.store import atomic, disk
+from explorer.store import disk
 
 FORMATS = {
     "lm-eval": "application/zip",
@@ -82,7 +83,7 @@ def write_files(files: Iterable[tuple[str, bytes]], folder: Path) -> list[Path]:
     written = []
     for name, data in files:
         path = folder / PurePosixPath(name)
-        atomic.write_bytes(path, data)
+        durable_files.write_bytes(path, data)
         written.append(path)
     return written
 

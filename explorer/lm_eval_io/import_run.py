@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import pydantic
 
+from explorer import durable_files
 from explorer.errors import BadInput
 from explorer.lm_eval_io import evaluations, results, samples
 from explorer.lm_eval_io import timings as timings_io
@@ -28,7 +29,7 @@ from explorer.records import (
     Timing,
 )
 from explorer.specs import CapabilitySpec, RunSpec
-from explorer.store import atomic, disk
+from explorer.store import disk
 
 
 def import_folder(
@@ -208,10 +209,10 @@ def _write_results(output: OutputFolder, folder: Path, when: str) -> None:
     """Results and samples in today's form, where pages and exports look for them."""
     date = results.file_date(when)
     document = results.results_document(output.about, output.sections)
-    atomic.write_text(folder / f"results_{date}.json", json.dumps(document, indent=1) + "\n")
+    durable_files.write_text(folder / f"results_{date}.json", json.dumps(document, indent=1) + "\n")
     for task, lines in output.samples.items():
         text = "".join(json.dumps(line, ensure_ascii=True) + "\n" for line in lines)
-        atomic.write_text(folder / f"samples_{samples.file_part(task)}_{date}.jsonl", text)
+        durable_files.write_text(folder / f"samples_{samples.file_part(task)}_{date}.jsonl", text)
 
 
 def _digest(value: Any) -> str | None:

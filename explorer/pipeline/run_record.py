@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from explorer import durable_files
 from explorer.catalogue import terms
 from explorer.distill import distributed
-from explorer.errors import RunCancelled
+from explorer.errors import CannotRead, DamagedStore, RunCancelled
 from explorer.pipeline import environment, run_guard
 from explorer.pipeline.context import RunContext, utc_now
 from explorer.records import ErrorFacts, RunRecord
@@ -21,10 +22,21 @@ log = logging.getLogger("explorer")
 
 
 def finished(root: Path, run_id: str) -> RunRecord | None:
-    """The record of a finished run; None if it has none or did not finish."""
-    if not (disk.run_folder(root, run_id) / disk.RECORD).exists():
+    """The record of a finished run; None if it has none, did not finish, or is now set aside.
+
+    Raises:
+        CannotRead: A newer version wrote the record, or permission is missing.
+    """
+    path = disk.run_folder(root, run_id) / disk.RECORD
+    if not path.exists():
         return None
-    record = disk.load(root, run_id)
+    try:
+        record = disk.load(root, run_id)
+    except CannotRead:
+        raise
+    except DamagedStore as error:
+        durable_files.set_aside(path, str(error))
+        return None
     return record if record.status == "finished" else None
 
 

@@ -9,12 +9,12 @@ One rename moves it from the first to the second. After a kill the next run cont
 import hashlib
 import json
 import logging
-import shutil
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from explorer import durable_files
 from explorer.catalogue import terms
 from explorer.distill import distributed, token_file
 from explorer.distill.checkpoint import TrainingProgress
@@ -22,8 +22,10 @@ from explorer.distill.corpus import Corpus
 from explorer.distill.schedule import num_steps
 from explorer.distill.train import OnStep, train
 from explorer.distill.train_state import untrained_layers
+from explorer.errors import UnknownModel
 from explorer.evaluate import contamination
 from explorer.lm_eval_io import hub_card
+from explorer.models import weight_files
 from explorer.models.facts import fingerprint
 from explorer.models.loading import Loaded, quiet_transformers
 from explorer.pipeline import (
@@ -36,12 +38,9 @@ from explorer.pipeline import (
 from explorer.pipeline.context import RunContext, stage_key
 from explorer.records import CorpusFacts, CurvePoint, Distillation, TargetsFacts
 from explorer.specs import DistillSpec, RunSpec
-from explorer.store import atomic, disk
+from explorer.store import disk, students
 
 log = logging.getLogger("explorer")
-
-STUDENT = "student.json"
-"""In a student's folder, written last: how it was trained, or null if it was not."""
 
 
 def ensure_student(run: RunContext) -> Path:
@@ -65,8 +64,9 @@ def ensure_student(run: RunContext) -> Path:
     state: TrainingProgress | None = None
     unfinished, finished = run.work / "students" / key, run.root / disk.STUDENTS / key
     with run_guard.exclusive(run.root, f"student-{key}", run.progress):
+        stored = _find(finished)
         # Complete in the first folder: finished by an older version, or killed before the move.
-        if not _is_complete(finished) and not _is_complete(unfinished):
+        if stored is None and _find(unfinished) is None:
             student, blocks, has_teacher = student_build.build_student(run, distill, text)
             distillation = None
             if spec.distill:
@@ -84,13 +84,13 @@ def ensure_student(run: RunContext) -> Path:
             if spec.student.start or run.teacher_bits:
                 # Training or a cut vocabulary changed the start model; bits are for training only.
                 run.unload_models()
-        if not _is_complete(finished):
-            _delete_all_but_student(unfinished)
-            atomic.move_folder(unfinished, finished)
-        stored = json.loads((finished / STUDENT).read_text(encoding="utf-8"))
-    if stored:
-        distillation = Distillation.model_validate(stored)
-        run.record_parts["distillation"] = _with_overlap(run, distillation, text)
+        if stored is None:
+            students.forget_training(unfinished)
+            durable_files.move_folder(unfinished, finished)
+            stored = students.read_facts(finished)
+    assert stored is not None, "just moved there"
+    if stored.distillation:
+        run.record_parts["distillation"] = _with_overlap(run, stored.distillation, text)
     disk.write_weights(run.root, spec.run_id, finished / "model")
     if state is None:
         distributed.from_main(lambda: False)
@@ -137,9 +137,17 @@ def _decides_weights(distill: DistillSpec) -> dict[str, Any]:
     return {k: v for k, v in distill.identity().items() if k != "checkpoint_every_s"}
 
 
-def _is_complete(folder: Path) -> bool:
-    """Whether a student's folder holds its weights and `STUDENT`."""
-    return all((folder / name).is_file() for name in (STUDENT, "model/config.json"))
+def _find(folder: Path) -> students.StoredStudent | None:
+    """The whole student in this folder; None if there is none, or it is damaged and set aside."""
+    stored = students.find(folder)
+    if stored is not None and not stored.files:
+        # Older than the checksums: at least its weights must be as long as their header says.
+        try:
+            weight_files.read_tensors(folder / students.MODEL)
+        except (UnknownModel, OSError) as error:
+            students.set_aside(folder, str(error))
+            return None
+    return stored
 
 
 def _start_training(run: RunContext, student: Loaded, distill: DistillSpec) -> OnStep:
@@ -203,24 +211,12 @@ def _card(run: RunContext) -> str:
 
 def _save(student: Loaded, distillation: Distillation | None, folder: Path, card: str) -> None:
     """Write the weights, then how the student was trained; a kill leaves no half-written model."""
-    partial = folder / "model.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    with quiet_transformers():
-        student.model.save_pretrained(partial)
-    student.tokenizer.save_pretrained(partial)
-    (partial / terms.CARD).write_text(card, encoding="utf-8")
-    atomic.flush_folder(partial)
-    shutil.rmtree(folder / "model", ignore_errors=True)
-    partial.replace(folder / "model")
-    facts = distillation.model_dump() if distillation else None
-    atomic.write_text(folder / STUDENT, json.dumps(facts))
-
-
-def _delete_all_but_student(folder: Path) -> None:
-    """Delete checkpoints and half-written weights beside a complete student."""
-    for path in folder.iterdir():
-        if path.name not in (STUDENT, "model"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with durable_files.new_folder(folder / students.MODEL) as partial:
+        with quiet_transformers():
+            student.model.save_pretrained(partial)
+        student.tokenizer.save_pretrained(partial)
+        (partial / terms.CARD).write_text(card, encoding="utf-8")
+    students.write_facts(folder, distillation)
 
 
 def _distillation(
@@ -271,9 +267,9 @@ def _with_overlap(run: RunContext, distillation: Distillation, text: Corpus) -> 
             yield document
 
     with run_guard.exclusive(run.root, f"overlaps-{key}", run.progress):
-        if not path.exists():
+        counts = durable_files.read_or_set_aside(path, dict[str, int])
+        if counts is None:
             counts = contamination.count_overlaps(texts(), documents)
-            atomic.write_text(path, json.dumps(counts))
-        counts = json.loads(path.read_text(encoding="utf-8"))
+            durable_files.write_json(path, counts)
     corpus = distillation.corpus.model_copy(update={"overlap_13grams": counts})
     return distillation.model_copy(update={"corpus": corpus})

@@ -1,17 +1,17 @@
 """What a record says about capability: a score per task and metric, tokens that an API counted."""
 
-from explorer.records.base import RecordPart
+from explorer.records.base import Amount, Count, Name, Number, RecordPart, Spread
 
 
 class Usage(RecordPart):
     """Tokens that an API counted, summed over the replies that say how many they took."""
 
-    num_replies: int = 0
-    prompt_tokens: int = 0
-    output_tokens: int = 0
-    reasoning_tokens: int | None = None
+    num_replies: Count = 0
+    prompt_tokens: Count = 0
+    output_tokens: Count = 0
+    reasoning_tokens: Count | None = None
     """Output tokens spent on reasoning, which the answer does not show. None if no reply says."""
-    num_uncounted: int = 0
+    num_uncounted: Count = 0
     """Replies that do not say how many tokens they took."""
 
     def __add__(self, other: "Usage") -> "Usage":
@@ -26,35 +26,35 @@ class Usage(RecordPart):
 class TaskScore(RecordPart):
     """One metric of one lm-eval task."""
 
-    task: str
-    metric: str
+    task: Name
+    metric: Name
     """lm-eval's key, as in `acc_norm` or `exact_match,strict-match`; without the filter `none`."""
-    filter: str | None = None
+    filter: Name | None = None
     """lm-eval's filter of the answers. None in records older than this field, whose metrics have
     it in their names only where a task has several."""
-    score: float
-    stderr: float | None = None
-    chance: float | None = None
+    score: Number
+    stderr: Spread | None = None
+    chance: Number | None = None
     """Expected score of random guessing; None if unknown."""
     higher_is_better: bool = True
     headline: bool = True
     """Whether this metric stands for the task in the suite's mean."""
-    num_documents: int
+    num_documents: Count
     """Documents that were evaluated."""
-    num_documents_total: int | None
+    num_documents_total: Count | None
     """Documents that the task has; None if an imported file does not say."""
-    num_fewshot: int | None
+    num_fewshot: Count | None
     """Examples before each question; None if an imported file does not say."""
-    task_version: str | None = None
-    task_hash: str | None = None
-    seconds: float | None = None
+    task_version: Name | None = None
+    task_hash: Name | None = None
+    seconds: Amount | None = None
 
 
 class RefusedPrompt(RecordPart):
     """A document whose prompt an endpoint refused for good; it is in no score."""
 
-    task: str
-    doc_id: int
+    task: Name
+    doc_id: Count
     """Its position in the task's data."""
     reason: str
     """What the server said."""
@@ -63,10 +63,10 @@ class RefusedPrompt(RecordPart):
 class Capability(RecordPart):
     """All scores of a run."""
 
-    lm_eval_version: str | None
+    lm_eval_version: Name | None
     """None if an imported file does not say."""
     scores: list[TaskScore]
-    seconds: float | None
+    seconds: Amount | None
     """Time of the whole evaluation, in seconds; None if that of any task is unknown."""
     usage: Usage | None = None
     """Tokens that the API counted, repeated requests included. None if the model ran here."""

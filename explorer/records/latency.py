@@ -3,20 +3,20 @@
 import statistics
 from typing import Literal
 
-from explorer.records.base import RecordPart
+from explorer.records.base import Amount, Count, Name, Number, RecordPart
 
 
 class TimedRequest(RecordPart):
     """One timed request."""
 
-    ttft_ms: float
+    ttft_ms: Amount
     """From the request to the first token."""
-    latency_ms: float
+    latency_ms: Amount
     """From the request to the last token."""
-    num_output_tokens: int
-    num_prompt_tokens: int | None = None
+    num_output_tokens: Count
+    num_prompt_tokens: Count | None = None
     """As an endpoint counted it. None if the prompt was made of token ids here."""
-    began_s: float | None = None
+    began_s: Number | None = None
     """When the request began, in seconds since its level of load began."""
 
     @property
@@ -30,24 +30,24 @@ class TimedRequest(RecordPart):
 class RuntimeFacts(RecordPart):
     """What ran the model, and what it took to start."""
 
-    name: str
+    name: Name
     """`transformers eager`, `transformers compiled`, `llama.cpp` or `endpoint`."""
-    version: str | None = None
+    version: Name | None = None
     """Version of the library; for an endpoint, what its server calls itself."""
-    load_s: float | None = None
+    load_s: Amount | None = None
     """From the files to a model on its device. None for an endpoint, which loaded it earlier."""
-    disk_bytes: int | None = None
+    disk_bytes: Count | None = None
     """Size of the weight files."""
 
 
 class Energy(RecordPart):
     """Energy of the device while it answered, above its idle power."""
 
-    source: str | None = None
+    source: Name | None = None
     """`NVML` (the whole GPU) or `RAPL` (the CPU packages); None if the machine has neither."""
-    joules_per_token: float | None = None
+    joules_per_token: Number | None = None
     """Per output token, including the prompt's share, with idle power subtracted."""
-    idle_watts: float | None = None
+    idle_watts: Amount | None = None
     reason: str | None = None
     """Why there is no number."""
 
@@ -59,16 +59,16 @@ class LoadPoint(RecordPart):
     """batch: sequences of one batch on one device. clients: each client sends its next request
     when the previous answer is complete. poisson: requests arrive at random, however many are in
     flight."""
-    level: float
+    level: Amount
     """Sequences, clients, or requests per second."""
     turns: list[TimedRequest]
     """Requests that were answered, without the warm-up."""
-    num_failed: int = 0
-    failures: dict[str, int] = {}
+    num_failed: Count = 0
+    failures: dict[str, Count] = {}
     """Kind of failure to number of requests. Failed requests are in no timing."""
-    seconds: float
+    seconds: Amount
     """From the first counted request to the last answer."""
-    output_tokens_per_s: float | None = None
+    output_tokens_per_s: Amount | None = None
     """All output tokens of the level divided by its seconds; for a batch, the median over its
     turns."""
 
@@ -76,36 +76,36 @@ class LoadPoint(RecordPart):
 class TimingSummary(RecordPart):
     """Medians that another tool computed over its requests; None where its file does not say."""
 
-    ttft_ms: float
-    tpot_ms: float
+    ttft_ms: Amount
+    tpot_ms: Amount
     """Without the first token."""
-    latency_ms: float
-    ttft_p95_ms: float | None = None
-    tpot_p95_ms: float | None = None
-    latency_p95_ms: float | None = None
-    num_requests: int
-    prompt_tokens: int | None = None
-    output_tokens: int | None = None
-    output_tokens_per_s: float | None = None
+    latency_ms: Amount
+    ttft_p95_ms: Amount | None = None
+    tpot_p95_ms: Amount | None = None
+    latency_p95_ms: Amount | None = None
+    num_requests: Count
+    prompt_tokens: Count | None = None
+    output_tokens: Count | None = None
+    output_tokens_per_s: Amount | None = None
     """All output tokens divided by the time that they took together."""
 
 
 class Timing(RecordPart):
     """All counted requests to one model. Percentiles are derived when reading."""
 
-    batch_size: int
-    prompt_tokens: int | None
+    batch_size: Count
+    prompt_tokens: Count | None
     """Tokens of the prompt; for an endpoint, the median of what it counted. None if it does not
     count."""
     turns: list[TimedRequest]
-    peak_memory_bytes: int | None = None
+    peak_memory_bytes: Count | None = None
     """Peak memory of the process (CPU) or of the device (CUDA) during the timing."""
     runtime: RuntimeFacts | None = None
     """None only in hand-made records: schema 1 left it out for eager transformers."""
     energy: Energy | None = None
-    num_failed: int = 0
+    num_failed: Count = 0
     """Requests that failed at an endpoint. They are in no timing."""
-    failures: dict[str, int] = {}
+    failures: dict[str, Count] = {}
     """Kind of failure to number of requests."""
     summary: TimingSummary | None = None
     """Only of imported timings, whose files need not have the requests themselves."""
@@ -148,17 +148,17 @@ class Timing(RecordPart):
 class Interference(RecordPart):
     """What other processes used of the machine around a timing; None if nothing counts it."""
 
-    cpu_threshold: float
+    cpu_threshold: Amount
     """Share of all CPU time above which the machine counts as busy."""
-    cpu_share_before: float | None = None
+    cpu_share_before: Number | None = None
     """Share that other processes used just before the timing, in [0, 1]."""
-    cpu_share_during: float | None = None
+    cpu_share_during: Number | None = None
     """The same during the timing. None for a server on this machine: its own work would count."""
-    gpu_threshold: float | None = None
+    gpu_threshold: Amount | None = None
     """Share of GPU time above which the GPU counts as busy; None if no GPU was timed."""
-    gpu_share_before: float | None = None
+    gpu_share_before: Number | None = None
     """Share of time in which the GPU computed just before the timing."""
-    num_other_gpu_processes: int | None = None
+    num_other_gpu_processes: Count | None = None
     """Other processes on the same GPU. One is enough to make it busy."""
 
     @property
@@ -191,7 +191,7 @@ class Latency(RecordPart):
     own: Timing
     teacher: Timing | None = None
     """None if the run measures a teacher."""
-    seconds: float
+    seconds: Amount
     warning: str | None = None
     """Set if the machine was busy with something else."""
     interference: Interference | None = None

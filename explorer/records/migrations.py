@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable
 from typing import Any, Final
 
-from explorer.errors import DamagedStore
+from explorer.errors import CannotRead, DamagedStore
 
 SCHEMA_VERSION: Final = 2
 """The version that this explorer writes."""
@@ -26,13 +26,14 @@ def migrate(data: Any, source: str = "record.json") -> Data:
         source: Named in errors.
 
     Raises:
-        DamagedStore: `data` is not a mapping, has no version, or has one from the future.
+        DamagedStore: `data` is not a mapping or has no version.
+        CannotRead: It has a version from the future.
     """
     version = data.get("schema_version") if isinstance(data, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise DamagedStore(f"{source} has no schema_version, so it is not a run record.")
     if version > SCHEMA_VERSION:
-        raise DamagedStore(
+        raise CannotRead(
             f"{source} has schema_version {version}; this explorer reads up to "
             f"{SCHEMA_VERSION}. Update the explorer to read it."
         )

@@ -6,62 +6,68 @@ made. A missing value is None, never 0. Old records always load: see `migrations
 
 import json
 import math
+import re
 from typing import Literal
 
 import pydantic
 
+from explorer import durable_files
 from explorer.errors import DamagedStore
-from explorer.records.base import RecordPart
+from explorer.records.base import Amount, Count, Moment, Name, RecordPart
 from explorer.records.capability import Capability
 from explorer.records.latency import Latency
 from explorer.records.migrations import SCHEMA_VERSION, migrate
 from explorer.records.training import Distillation
 from explorer.specs import RunSpec
+from explorer.text_files import has_half_character
+
+HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
+"""How JSON writes halves of characters, whose two halves make one."""
 
 
 class Environment(RecordPart):
     """The machine and the software that made the run."""
 
-    python: str
-    platform: str
-    hostname_hash: str
+    python: Name
+    platform: Name
+    hostname_hash: Name
     """First eight hex digits of the host name's SHA-256: tells machines apart, names none."""
-    device: str
+    device: Name
     """cpu or cuda."""
-    device_name: str
+    device_name: Name
     """A GPU's name, or the processor and its number of cores: what a price is listed under."""
-    num_cpus: int
-    threads: int
-    memory_bytes: int
-    num_processes: int | None = None
+    num_cpus: Count
+    threads: Count
+    memory_bytes: Count
+    num_processes: Count | None = None
     """Processes that trained and evaluated together; None in records older than this field."""
-    driver: str | None = None
+    driver: Name | None = None
     versions: dict[str, str] = {}
     """Versions of the libraries that decide numbers."""
-    commit: str | None = None
+    commit: Name | None = None
     """The explorer's own commit, with `+changes` if the tree was not clean."""
 
 
 class ModelFacts(RecordPart):
     """The model that was measured."""
 
-    name: str
-    commit: str | None = None
+    name: Name
+    commit: Name | None = None
     """The commit on the hub that its files come from; None for any other model."""
-    fingerprint: str
+    fingerprint: Name
     """Sixteen hex digits over weights, tokenizer and dtype."""
-    architecture: str
-    num_parameters: int
-    num_layers: int
-    hidden_size: int
-    vocab_size: int
-    context_tokens: int | None = None
-    dtype: str
-    weight_bytes: int
+    architecture: Name
+    num_parameters: Count
+    num_layers: Count
+    hidden_size: Count
+    vocab_size: Count
+    context_tokens: Count | None = None
+    dtype: Name
+    weight_bytes: Count
     """Bytes of the weights in memory at this dtype."""
-    kept_layers: list[int] | None = None
+    kept_layers: list[Count] | None = None
     """The teacher's layers that the student keeps, counted from 0."""
-    kept_widths: dict[str, tuple[int, int]] | None = None
+    kept_widths: dict[str, tuple[Count, Count]] | None = None
     """For each width that was cut (hidden, channels, heads, groups): how many are kept, out of how
     many. The student's config says which ones."""
 
@@ -69,9 +75,9 @@ class ModelFacts(RecordPart):
 class ErrorFacts(RecordPart):
     """Why a run failed."""
 
-    kind: str
+    kind: Name
     message: str
-    stage: str
+    stage: Name
     traceback: str | None = None
     """Only for a bug: the message of an expected error says everything."""
 
@@ -79,11 +85,11 @@ class ErrorFacts(RecordPart):
 class ImportedTiming(RecordPart):
     """Where imported times come from."""
 
-    tool: str
+    tool: Name
     """`guidellm`, `AIPerf` or `vLLM bench`, with its version if the file says it."""
-    model: str
+    model: Name
     """The model's name at the server that was timed."""
-    device_name: str
+    device_name: Name
     """What served the model, as the file or the person who imported it named it."""
     load: str
     """The load of the run's own timing, in words."""
@@ -94,18 +100,18 @@ class ImportedTiming(RecordPart):
 class Imported(RecordPart):
     """Where imported scores come from."""
 
-    folder: str
+    folder: Name
     """Name of lm-eval's output folder, without its path."""
     files: dict[str, str]
     """Name of each file that was read, to its SHA-256."""
-    model: str
-    dtype: str | None = None
+    model: Name
+    dtype: Name | None = None
     """Number format of the weights, if the files say it."""
-    git_hash: str | None = None
+    git_hash: Name | None = None
     """lm-eval's commit, if the files say it."""
     timing: ImportedTiming | None = None
     """None if only scores were imported."""
-    system_prompt: str | None = None
+    system_prompt: Name | None = None
     """First eight hex digits of the SHA-256 of the system prompt before each question; None if
     there was none."""
     problems: list[str] = []
@@ -116,24 +122,24 @@ class RunRecord(RecordPart):
     """One finished, failed or cancelled run."""
 
     schema_version: Literal[2] = SCHEMA_VERSION
-    run_id: str
-    teacher_run_id: str | None = None
+    run_id: Name
+    teacher_run_id: Name | None = None
     """The run that measures this student's teacher; None for a teacher."""
     spec: RunSpec
     status: Literal["finished", "failed", "cancelled"]
-    started_at: str
+    started_at: Moment
     """UTC, ISO 8601."""
-    finished_at: str
+    finished_at: Moment
     environment: Environment | None = None
     """None for imported results: the files do not say where they were made."""
     imported: Imported | None = None
-    teacher_licence: str | None = None
+    teacher_licence: Name | None = None
     """Licence of the spec's teacher, as its files or the catalogue state it; None if unknown."""
     model: ModelFacts | None = None
     distillation: Distillation | None = None
     capability: Capability | None = None
     latency: Latency | None = None
-    stage_seconds: dict[str, float] = {}
+    stage_seconds: dict[str, Amount] = {}
     """Wall-clock time of each stage that this run did itself."""
     error: ErrorFacts | None = None
 
@@ -177,9 +183,13 @@ class RunRecord(RecordPart):
             DamagedStore: The text is not a record, or comes from a newer explorer.
         """
         try:
-            data = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
-        except (ValueError, RecursionError) as error:
-            raise DamagedStore(f"{source} is not JSON: {error}") from error
+            data = durable_files.parse_json(
+                text, parse_constant=_refuse_constant, parse_float=_finite
+            )
+        except ValueError as error:
+            raise DamagedStore(f"{source} {error}.") from error
+        if HALF_CHARACTER.search(text) and has_half_character(json.dumps(data, ensure_ascii=False)):
+            raise DamagedStore(f"{source} holds half a character, which no file can hold.")
         try:
             return cls.model_validate(migrate(data, source))
         except pydantic.ValidationError as error:

@@ -1,18 +1,21 @@
 """What a record says about training: the corpus, the teacher's targets, the loss curve."""
 
-from explorer.records.base import RecordPart
+from explorer.records.base import Amount, Count, Name, Number, RecordPart
 from explorer.records.capability import Usage
 
 
 class CurvePoint(RecordPart):
-    """One point of the training curve."""
+    """One point of the training curve.
 
-    step: int
-    scored_tokens: int
-    seconds: float
+    A training that fails has points whose losses are no numbers; no record takes them.
+    """
+
+    step: Count
+    scored_tokens: Count
+    seconds: Amount
     loss: float
     """Mean over the scored tokens since the previous point, in nats."""
-    learning_rate: float
+    learning_rate: Amount
     heldout_kl: float | None = None
     """Held-out KL(teacher || student), in nats per token, over the teacher's top-k tokens and the
     tail. None if the two models have different tokenizers."""
@@ -31,35 +34,35 @@ class CurvePoint(RecordPart):
 class CorpusFacts(RecordPart):
     """The training text."""
 
-    name: str
-    digest: str
-    num_documents: int
-    num_tokens: int
-    overlap_13grams: dict[str, int] | None = None
+    name: Name
+    digest: Name
+    num_documents: Count
+    num_tokens: Count
+    overlap_13grams: dict[str, Count] | None = None
     """For each task, how many of its documents share 13 consecutive words with the corpus."""
 
 
 class TargetsFacts(RecordPart):
     """The teacher's cached distributions."""
 
-    key: str
-    top_k: int
-    num_positions: int
-    bytes_per_token: float
-    mean_mass: float
+    key: Name
+    top_k: Count
+    num_positions: Count
+    bytes_per_token: Amount
+    mean_mass: Amount
     """Mean probability of the stored top-k tokens."""
-    seconds: float
+    seconds: Amount
     """Time of the teacher's pass. One pass serves all students."""
-    id_bits: int | None = None
+    id_bits: Count | None = None
     """Bits of a token id on disk."""
-    truncation_kl: float | None = None
+    truncation_kl: Number | None = None
     """What storing only the top k costs: the KL from the teacher to its stored targets with the
     tail spread evenly, on the held-out blocks, in nats per token. None if a server returned only
     what is stored."""
     usage: Usage | None = None
     """Tokens that the API counted for these targets, whichever run requested them. None if the
     teacher ran here."""
-    num_unknown: int | None = None
+    num_unknown: Count | None = None
     """Tokens that a server returned and the tokenizer does not know. Their mass is in the tail."""
     num_refused: int = 0
     """Blocks of text that a server refused for good. No run trains on them."""
@@ -71,18 +74,18 @@ class Distillation(RecordPart):
     corpus: CorpusFacts
     targets: TargetsFacts | None
     """None if the student and the teacher have different tokenizers."""
-    scored_tokens: int
-    steps: int
-    seconds: float
+    scored_tokens: Count
+    steps: Count
+    seconds: Amount
     """Training alone, without waiting and without time lost to interruptions."""
-    device_hours: float
+    device_hours: Amount
     """Hours of the device for training alone."""
-    num_trained_parameters: int
-    num_untrained_layers: int = 0
+    num_trained_parameters: Count
+    num_untrained_layers: Count = 0
     """Layers of the student that training left unchanged."""
-    kl_before: float | None
-    kl_after: float | None
-    top1_before: float | None
-    top1_after: float | None
+    kl_before: Number | None
+    kl_after: Number | None
+    top1_before: Amount | None
+    top1_after: Amount | None
     curve: list[CurvePoint]
-    num_resumes: int = 0
+    num_resumes: Count = 0

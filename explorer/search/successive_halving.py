@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from explorer import durable_files
 from explorer.analysis import numbers
 from explorer.errors import BadInput, RunCancelled, RunFailed
 from explorer.models import size_limits
 from explorer.records import RunRecord
 from explorer.specs import RunSpec, TuneSpec
-from explorer.store import atomic, disk
+from explorer.store import disk
 from explorer.store.progress import Progress
 
 
@@ -65,7 +66,7 @@ def save_spec(spec: TuneSpec, root: Path) -> str:
     size_limits.check_students(spec.contenders().values(), root)
     path = searches_folder(root) / spec.tune_id / disk.SPEC
     if not path.exists():
-        atomic.write_text(path, spec.to_yaml())
+        durable_files.write_text(path, spec.to_yaml())
     return spec.tune_id
 
 

@@ -1,9 +1,9 @@
 """The store: one folder per run, written once, and what the user hid or deleted in it.
 
 disk.py            a run's folder: spec, record, status, answers, weights
-atomic.py          files and folders that appear whole or not at all
 frames.py          records as DataFrames
 progress.py        how a long stage reports progress and hears that it should stop
 trash.py           hidden and deleted runs
+students.py        finished students: weights, training, checksums
 example_study.py   the study that an installed package brings
 """

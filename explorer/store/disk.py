@@ -19,7 +19,6 @@ results/.work/                   targets, texts, checkpoints: shared by runs, no
 import contextlib
 import difflib
 import itertools
-import json
 import os
 import re
 import shutil
@@ -29,14 +28,15 @@ from typing import Any
 
 import pandas as pd
 
+from explorer import durable_files
 from explorer.errors import BadInput, DamagedStore
 from explorer.records import RunRecord
 from explorer.specs import RunSpec
-from explorer.store import atomic
 
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 RECORD, STATUS, SPEC, LOG, CANCEL = "record.json", "status.json", "spec.yaml", "log.txt", "cancel"
 ANSWERS, WEIGHTS, CAPABILITY = "answers.parquet", "weights.txt", "capability"
+ANSWER_COLUMNS = ["task", "metric", "doc_id", "doc_hash", "value"]
 REMEASURE, NEW_RESULTS = "again", "next"
 STUDENTS, STUDENTS_BEFORE = ".students", ".work/students"
 """Where finished students are, and where earlier versions left them."""
@@ -63,7 +63,7 @@ def open_run(root: Path, spec: RunSpec) -> Path:
     """Create the run's folder with its spec. An existing one stays as it is."""
     folder = run_folder(root, spec.run_id)
     if not (folder / SPEC).exists():
-        atomic.write_text(folder / SPEC, spec.to_yaml())
+        durable_files.write_text(folder / SPEC, spec.to_yaml())
     return folder
 
 
@@ -78,7 +78,7 @@ def read_spec(root: Path, run_id: str) -> RunSpec:
         raise BadInput(f"{run_id} was imported: it has no {SPEC}, so it cannot be run here.")
     if not path.is_file():
         raise BadInput(f"There is no run {run_id!r} in {root}. `explorer ls` lists them.")
-    return RunSpec.from_yaml(path.read_text(encoding="utf-8"), str(path))
+    return RunSpec.from_yaml(durable_files.read_text(path), str(path))
 
 
 def save(root: Path, record: RunRecord) -> Path:
@@ -89,21 +89,19 @@ def save(root: Path, record: RunRecord) -> Path:
     overwritten.
     """
     folder = run_folder(root, record.run_id)
-    path, text = folder / RECORD, record.to_json()
+    path, text = folder / RECORD, durable_files.with_checksum(record.to_json())
     if record.status != "finished" and is_finished(root, record.run_id):
         numbered = _new_number(folder)
-        atomic.write_text(numbered, text)
+        durable_files.write_text(numbered, text)
         (folder / REMEASURE).unlink(missing_ok=True)
         return numbered
     if path.exists() and path.read_bytes() != text.encode():
-        partial = path.with_name(f".{RECORD}.{os.getpid()}.partial")
-        shutil.copyfile(path, partial)
-        partial.replace(_new_number(folder))
+        durable_files.write_bytes(_new_number(folder), path.read_bytes())
     measured_again = (folder / REMEASURE).exists()
     if measured_again:
         # Before the record: readers of the new record expect these files to belong to it.
         _replace_evidence(folder)
-    atomic.write_text(path, text)
+    durable_files.write_text(path, text)
     if measured_again:
         shutil.rmtree(folder / NEW_RESULTS, ignore_errors=True)
         (folder / REMEASURE).unlink(missing_ok=True)
@@ -141,11 +139,9 @@ def load(root: Path, run_id: str) -> RunRecord:
     """
     path = run_folder(root, run_id) / RECORD
     try:
-        text = path.read_text(encoding="utf-8")
+        text = durable_files.read_text(path)
     except FileNotFoundError as error:
         raise BadInput(f"There is no record of {run_id!r} in {root}.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DamagedStore(f"Could not read {path}: {error}") from error
     record = RunRecord.from_json(text, str(path))
     if record.run_id != run_id:
         raise DamagedStore(f"{path} holds the record of {record.run_id!r}; was it copied by hand?")
@@ -244,7 +240,7 @@ def request_remeasure(root: Path, run_id: str) -> None:
     decides (latency, memory) is measured again.
     """
     if is_finished(root, run_id):
-        atomic.write_text(run_folder(root, run_id) / REMEASURE, "")
+        durable_files.write_text(run_folder(root, run_id) / REMEASURE, "")
     shutil.rmtree(root / ".work" / "stages" / run_id, ignore_errors=True)
 
 
@@ -274,20 +270,21 @@ def share_results(root: Path, run_id: str) -> None:
 def read_status(root: Path, run_id: str) -> dict[str, Any] | None:
     """The live status of a run, or None when it has written none."""
     try:
-        data = json.loads((run_folder(root, run_id) / STATUS).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return durable_files.read_json(run_folder(root, run_id) / STATUS, dict[str, Any])
+    except (FileNotFoundError, DamagedStore):
         return None
-    return data if isinstance(data, dict) else None
 
 
 def write_status(root: Path, run_id: str, status: dict[str, Any]) -> None:
     """Replace the live status of a run."""
-    atomic.write_text(run_folder(root, run_id) / STATUS, json.dumps(status))
+    durable_files.write_json(run_folder(root, run_id) / STATUS, status)
 
 
 def write_weights(root: Path, run_id: str, folder: Path) -> None:
     """Write where a run's student is, relative to the store. Runs may share a student."""
-    atomic.write_text(run_folder(root, run_id) / WEIGHTS, str(folder.relative_to(root)) + "\n")
+    durable_files.write_text(
+        run_folder(root, run_id) / WEIGHTS, str(folder.relative_to(root)) + "\n"
+    )
 
 
 def free_bytes(root: Path) -> int:
@@ -303,10 +300,11 @@ def weights_folder(root: Path, run_id: str) -> Path | None:
     Old runs name the folder in which students were trained. Their students are still there, or
     have moved to the finished ones.
     """
-    path = run_folder(root, run_id) / WEIGHTS
-    if not path.is_file():
+    try:
+        name = durable_files.read_text(run_folder(root, run_id) / WEIGHTS).strip()
+    except (FileNotFoundError, DamagedStore):
         return None
-    return weights_by_name(root, path.read_text(encoding="utf-8").strip())
+    return weights_by_name(root, name)
 
 
 def weights_by_name(root: Path, name: str) -> Path | None:
@@ -321,7 +319,7 @@ def weights_by_name(root: Path, name: str) -> Path | None:
 
 def request_cancel(root: Path, run_id: str) -> None:
     """Request that a run stops. It checks before it starts and at every step."""
-    atomic.write_text(run_folder(root, run_id) / CANCEL, "")
+    durable_files.write_text(run_folder(root, run_id) / CANCEL, "")
 
 
 def withdraw_cancel(root: Path, run_id: str) -> None:
@@ -337,10 +335,8 @@ def cancel_requested(root: Path, run_id: str) -> bool:
 def write_answers(root: Path, run_id: str, answers: pd.DataFrame) -> None:
     """Write a run's answers. `load_answers` reads them once the run's record is saved."""
     path = output_folder(root, run_id) / ANSWERS
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    answers.to_parquet(partial, index=False)
-    partial.replace(path)
+    with durable_files.new_file(path) as partial:
+        answers.to_parquet(partial, index=False, write_page_checksum=True)
 
 
 def load_answers(root: Path, run_id: str) -> pd.DataFrame:
@@ -351,8 +347,12 @@ def load_answers(root: Path, run_id: str) -> pd.DataFrame:
     """
     path = run_folder(root, run_id) / ANSWERS
     if not path.exists():
-        return pd.DataFrame(columns=["task", "metric", "doc_id", "doc_hash", "value"])
+        return pd.DataFrame(columns=ANSWER_COLUMNS)
     try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise DamagedStore(f"Could not read {path}: {error}") from error
+        answers = pd.read_parquet(path, page_checksum_verification=True)
+    except Exception as error:  # of pyarrow, which has no class for a damaged file
+        raise durable_files.damaged(path, f"cannot be read: {error}") from error
+    missing = [name for name in ANSWER_COLUMNS if name not in answers]
+    if missing:
+        raise durable_files.damaged(path, f"lacks the columns {', '.join(missing)}")
+    return answers

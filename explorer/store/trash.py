@@ -8,17 +8,14 @@ compared until that run is restored.
 """
 
 import dataclasses
-import json
 import shutil
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock
-
+from explorer import durable_files
 from explorer.errors import BadInput, DamagedStore, NoRoom
-from explorer.store import atomic, disk
+from explorer.store import disk
 
 HIDDEN, TRASH = "hidden.json", ".trash"
 STUDENTS = (Path(disk.STUDENTS), Path(disk.STUDENTS_BEFORE))
@@ -44,16 +41,14 @@ def hidden_run_ids(root: Path) -> frozenset[str]:
     """
     path = root / HIDDEN
     try:
-        run_ids = json.loads(path.read_text(encoding="utf-8"))
+        return frozenset(durable_files.read_json(path, list[str]))
     except FileNotFoundError:
         return frozenset()
-    except (OSError, ValueError) as error:
-        raise DamagedStore(f"Could not read {path}: {error}. Repair or remove it.") from error
-    if not isinstance(run_ids, list) or not all(isinstance(run_id, str) for run_id in run_ids):
+    except DamagedStore as error:
         raise DamagedStore(
-            f'{path} should be a list of run ids, as in ["my-run-0a1b2c3d"]. Repair or remove it.'
-        )
-    return frozenset(run_ids)
+            f'{path} should be a list of run ids, as in ["my-run-0a1b2c3d"]. Repair or remove it. '
+            f"({error})"
+        ) from error
 
 
 def hide(root: Path, run_ids: Collection[str]) -> None:
@@ -65,7 +60,7 @@ def hide(root: Path, run_ids: Collection[str]) -> None:
     """
     for run_id in run_ids:
         check_run_exists(root, run_id)
-    with _alone(root):
+    with durable_files.locked(root / LOCK):
         _write_hidden(root, hidden_run_ids(root) | set(run_ids))
 
 
@@ -75,7 +70,7 @@ def unhide(root: Path, run_ids: Collection[str]) -> None:
     Raises:
         DamagedStore: The file of hidden runs cannot be read.
     """
-    with _alone(root):
+    with durable_files.locked(root / LOCK):
         _write_hidden(root, hidden_run_ids(root) - set(run_ids))
 
 
@@ -91,7 +86,7 @@ def delete(root: Path, run_id: str) -> DeletedRun:
     """
     check_run_exists(root, run_id)
     folder = disk.run_folder(root, run_id)
-    with _alone(root):
+    with durable_files.locked(root / LOCK):
         # A later run of the same spec is a new one, and not hidden.
         still_hidden = hidden_run_ids(root) - {run_id}
         target = root / TRASH / f"{run_id}~{datetime.now(UTC).strftime(DATE)}"
@@ -121,7 +116,7 @@ def restore(root: Path, run_id: str) -> None:
         BadInput: It is not in the trash, or the store has another run with that id.
         NoRoom: The store may not be written.
     """
-    with _alone(root):
+    with durable_files.locked(root / LOCK):
         entry = next((entry for entry in deleted_runs(root) if entry.run_id == run_id), None)
         if entry is None:
             raise BadInput(
@@ -144,7 +139,7 @@ def empty_trash(root: Path) -> int:
     Returns:
         The number of deleted runs.
     """
-    with _alone(root):
+    with durable_files.locked(root / LOCK):
         entries = deleted_runs(root)
         students = {_student_of(entry.folder) for entry in entries}
         students -= {_student_of(root / run_id) for run_id in disk.run_ids(root)}
@@ -186,8 +181,8 @@ def check_run_exists(root: Path, run_id: str) -> None:
 def _student_of(run_folder: Path) -> str | None:
     """The name of the folder with a run's student; None if it has none of its own."""
     try:
-        path = Path((run_folder / disk.WEIGHTS).read_text(encoding="utf-8").strip())
-    except (OSError, UnicodeDecodeError):
+        path = Path(durable_files.read_text(run_folder / disk.WEIGHTS).strip())
+    except (FileNotFoundError, NotADirectoryError, DamagedStore):
         return None
     inside = path.parent.parent in STUDENTS and disk.RUN_ID.fullmatch(path.parent.name)
     return path.parent.name if inside else None
@@ -195,19 +190,7 @@ def _student_of(run_folder: Path) -> str | None:
 
 def _write_hidden(root: Path, run_ids: Collection[str]) -> None:
     if run_ids or (root / HIDDEN).exists():
-        atomic.write_text(root / HIDDEN, json.dumps(sorted(run_ids), indent=1) + "\n")
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Hold the store's lock for hiding and deleting, which are quick."""
-    path = root / LOCK
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path):
-            yield
-    except OSError as error:
-        raise NoRoom(f"Could not write to {root}: {error.strerror or error}.") from error
+        durable_files.write_json(root / HIDDEN, sorted(run_ids), indent=1)
 
 
 def _is_entry(path: Path) -> bool:

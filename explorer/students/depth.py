@@ -8,7 +8,6 @@ least.
 
 import contextlib
 import copy
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from explorer import durable_files
 from explorer.distill import cpu_tuning
 from explorer.distill.losses import sparse_forward_kl
 from explorer.distill.teacher_cache import top_k_of
 from explorer.errors import BadInput
 from explorer.models.layers import KEPT_LAYERS, body_of, layer_list
 from explorer.models.loading import Loaded
-from explorer.store import atomic
 from explorer.students import layer_check
 from explorer.students.layer_config import keep_config_layers
 
@@ -90,14 +89,16 @@ class DropOrder:
         """Read the file if it exists; without a path nothing is saved."""
         self._path = path
         self.layers: list[int] = []
-        if path and path.exists():
-            self.layers = json.loads(path.read_text(encoding="utf-8"))
+        if path:
+            stored = durable_files.read_or_set_aside(path, dict[str, list[int]] | list[int])
+            # A list alone comes from an older version.
+            self.layers = stored.get("layers", []) if isinstance(stored, dict) else stored or []
 
     def add(self, layer: int) -> None:
         """Append a layer and save."""
         self.layers.append(layer)
         if self._path:
-            atomic.write_text(self._path, json.dumps(self.layers))
+            durable_files.write_json(self._path, {"layers": self.layers})
 
 
 @cpu_tuning.onednn_matmul()

@@ -21,9 +21,8 @@ from typing import Any, TypeGuard
 
 import yaml
 
-from explorer import paths, text_files
+from explorer import durable_files, paths, text_files
 from explorer.errors import BadInput
-from explorer.store import atomic
 from explorer.tasks import answer_keys
 from explorer.tasks.answer_keys import Asked, Reading
 from explorer.tasks.index import SHIPPED, shipped_names
@@ -255,9 +254,9 @@ def add_task(
     # ASCII, so line ends inside a text are escaped.
     lines = "".join(json.dumps(document) + "\n" for document in documents)
     file = f"{name}.{hashlib.sha256(lines.encode()).hexdigest()[:8]}.jsonl"
-    atomic.write_text(folder / "data.py", (SHIPPED / "data.py").read_text(encoding="utf-8"))
-    atomic.write_text(folder / file, lines)
-    atomic.write_text(path, _yaml(name, documents, version, origin, file))
+    durable_files.write_text(folder / "data.py", (SHIPPED / "data.py").read_text(encoding="utf-8"))
+    durable_files.write_text(folder / file, lines)
+    durable_files.write_text(path, _yaml(name, documents, version, origin, file))
     if replaced not in (None, file):
         (folder / str(replaced)).unlink(missing_ok=True)
     return path

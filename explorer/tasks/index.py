@@ -24,9 +24,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from explorer import child_process, paths
+from explorer import child_process, durable_files, paths
 from explorer.errors import BadInput, ExplorerError, UnknownTask
-from explorer.store import atomic
 from explorer.tasks import code_policy
 
 SHIPPED = code_policy.SHIPPED
@@ -213,7 +212,7 @@ def _names_of(folder: Path, cached: Path) -> list[str]:
             return names
     names = sorted(_names_in(folder))
     with contextlib.suppress(ExplorerError):
-        atomic.write_text(cached, json.dumps(names))
+        durable_files.write_text(cached, json.dumps(names))
     return names
 
 

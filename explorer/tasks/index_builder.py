@@ -24,10 +24,9 @@ from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY
 from lm_eval.tasks._index import Entry, Kind, TaskIndex
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from explorer import child_process
+from explorer import child_process, durable_files
 from explorer.errors import BadInput
 from explorer.lm_eval_io import metrics
-from explorer.store import atomic
 from explorer.tasks import code_policy
 from explorer.tasks.index import (
     FILE_FORMATS,
@@ -353,7 +352,7 @@ def write_index(out: Path, stamp: str, folder: Path | None, on_progress: OnProgr
             "problems": problems,
             "rows": [_plain(row) for row in rows],
         }
-        atomic.write_text(out, json.dumps(cached, ensure_ascii=False))
+        durable_files.write_text(out, json.dumps(cached, ensure_ascii=False))
 
 
 def _plain(row: TaskRow) -> dict[str, Any]:

@@ -7,11 +7,11 @@ import json
 import pytest
 import torch
 
+from explorer import durable_files
 from explorer.errors import BadInput
 from explorer.evaluate import capability
 from explorer.models import loading
 from explorer.specs import CapabilitySpec
-from explorer.store import atomic
 from explorer.store.progress import Progress
 from explorer.tasks import (
     code_policy,
@@ -340,17 +340,17 @@ def test_a_replacement_that_is_killed_leaves_the_old_task_whole(store_root, monk
     second = documents("q.jsonl", jsonl({"prompt": "b", "target": "y"}))
     path = custom.add_task("mine", first, origin="q.jsonl")
     before = render_prompts.render_preview("mine").questions
-    write_text = atomic.write_text
+    write_text = durable_files.write_text
 
     def killed(target, text):
         if target == path:
             raise KeyboardInterrupt
         write_text(target, text)
 
-    monkeypatch.setattr(atomic, "write_text", killed)
+    monkeypatch.setattr(durable_files, "write_text", killed)
     with pytest.raises(KeyboardInterrupt):
         custom.add_task("mine", second, origin="q.jsonl", replace=True)
-    monkeypatch.setattr(atomic, "write_text", write_text)
+    monkeypatch.setattr(durable_files, "write_text", write_text)
     assert (
         render_prompts.render_preview("mine").questions == before == custom.preview_questions(first)
     )

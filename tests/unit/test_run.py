@@ -14,6 +14,7 @@ from explorer.distill import schedule
 from explorer.errors import (
     BadCorpus,
     BadInput,
+    DamagedStore,
     NoRoom,
     RunCancelled,
     RunFailed,
@@ -425,6 +426,73 @@ def test_a_student_of_an_earlier_version_is_used_and_moved(spec, store_root):
     assert not before.exists()
     for run_id in (spec.run_id, same.run_id):
         assert disk.weights_folder(store_root, run_id) == (finished / "model").resolve()
+
+
+def _halve(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("student.json", lambda path: path.write_text("")),
+        ("model/model.safetensors", _halve),
+        ("model/model.safetensors", _flip),
+        ("model/tokenizer.json", Path.unlink),
+    ],
+)
+def test_a_damaged_student_is_made_again(name, damage, spec, store_root, caplog):
+    """Weights that are not those that were written are never measured: they are trained again."""
+    spec = _taught(spec)
+    first = engine.run(spec, store_root)
+    (folder,) = (store_root / disk.STUDENTS).iterdir()
+    damage(folder / name)
+    if name.startswith("model/"):
+        with pytest.raises(DamagedStore, match="--again"):
+            load(f"run:{spec.run_id}")
+    disk.request_remeasure(store_root, spec.run_id)
+
+    again = engine.run(spec, store_root)
+
+    assert "distil" in again.stage_seconds
+    assert "set aside" in caplog.text
+    for ours, theirs in zip(again.distillation.curve, first.distillation.curve, strict=True):
+        assert ours.model_copy(update={"seconds": theirs.seconds}) == theirs
+    assert load(f"run:{spec.run_id}").model.config.num_hidden_layers == 2
+
+
+def test_a_student_without_checksums_is_used(spec, store_root):
+    """An older version wrote the training alone, or null, into student.json."""
+    spec = _taught(spec)
+    first = engine.run(spec, store_root)
+    (facts,) = (store_root / disk.STUDENTS).glob("*/student.json")
+    facts.write_text(json.dumps(first.distillation.model_dump()))
+    disk.request_remeasure(store_root, spec.run_id)
+
+    again = engine.run(spec, store_root)
+
+    assert "distil" not in again.stage_seconds
+    assert again.distillation == first.distillation
+
+
+def test_a_damaged_record_is_made_again(spec, store_root, caplog):
+    """The record is set aside; its student and its answers are still there."""
+    spec = spec.with_(latency=None)
+    first = engine.run(spec, store_root)
+    record = store_root / spec.run_id / disk.RECORD
+    _flip(record)
+
+    again = engine.run(spec, store_root)
+
+    assert record.with_name("record.json.damaged").exists()
+    assert again.capability.scores == first.capability.scores
+    assert "distil" not in again.stage_seconds
 
 
 def test_a_run_killed_while_it_keeps_its_student_goes_on(spec, store_root, tmp_path):

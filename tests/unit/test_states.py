@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from explorer import jobs
+from explorer import durable_files, jobs
 from explorer.errors import BadInput, JobError
 from explorer.jobs import queue, states, submit_lock
 from explorer.specs import RunSpec
-from explorer.store import atomic, disk
+from explorer.store import disk
 from tests import records
 
 
@@ -33,7 +33,7 @@ def record(root, run_id, status, finished_at="2026-01-02T03:04:05+00:00", messag
     """Write what the listing reads of a record."""
     error = {"kind": "X", "message": message, "stage": "distil"} if message else None
     data = {"status": status, "finished_at": finished_at, "error": error}
-    atomic.write_text(root / run_id / "record.json", json.dumps(data))
+    durable_files.write_text(root / run_id / "record.json", json.dumps(data))
 
 
 def row_of(root, run_id):
@@ -202,9 +202,9 @@ def test_damaged_and_foreign_folders_are_passed_over(store_root):
     """One broken file hides no other run."""
     record(store_root, "good-00000000", "finished")
     for name, text in {"status.json": "{", "record.json": "[1]"}.items():
-        atomic.write_text(store_root / "bad-00000000" / name, text)
-    atomic.write_text(store_root / "odd-00000000" / "status.json", '{"state": "asleep"}')
-    atomic.write_text(store_root / "old-00000000" / "status.json", '{"state": "running"}')
+        durable_files.write_text(store_root / "bad-00000000" / name, text)
+    durable_files.write_text(store_root / "odd-00000000" / "status.json", '{"state": "asleep"}')
+    durable_files.write_text(store_root / "old-00000000" / "status.json", '{"state": "running"}')
     (store_root / "foreign").mkdir()
 
     rows = jobs.status_table(store_root).set_index("run_id")["state"]
@@ -270,7 +270,7 @@ def test_wait_gives_up_but_the_run_goes_on(store_root):
 def test_log_tail_is_the_end_of_the_log(store_root):
     """The last lines come back whole, whatever the log's size and encoding."""
     lines = [f"line {number} ✓" for number in range(30_000)]
-    atomic.write_text(store_root / "a-00000000" / "log.txt", "\n".join(lines) + "\n")
+    durable_files.write_text(store_root / "a-00000000" / "log.txt", "\n".join(lines) + "\n")
     (store_root / "b-00000000").mkdir()
     (store_root / "b-00000000" / "log.txt").write_bytes(b"\xff\xfeno\nend")
 

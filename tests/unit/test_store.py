@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from explorer import paths
+from explorer import durable_files, paths
 from explorer.errors import BadInput, DamagedStore, NoRoom
 from explorer.jobs import states
 from explorer.records import RunRecord, Timing
 from explorer.specs import DepthStudent, RunSpec
-from explorer.store import atomic, disk, frames
+from explorer.store import disk, frames
 from tests import records
 
 
@@ -119,14 +119,14 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
 def test_a_full_disk_leaves_no_half_written_file(store_root, monkeypatch):
     """The old file stays and the partial one is removed."""
     path = store_root / "file.json"
-    atomic.write_text(path, "old")
+    durable_files.write_text(path, "old")
 
     def no_space(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(disk.os, "fsync", no_space)
     with pytest.raises(NoRoom, match="No space left"):
-        atomic.write_text(path, "new")
+        durable_files.write_text(path, "new")
 
     assert path.read_text() == "old"
     assert [p.name for p in store_root.iterdir()] == ["file.json"]
@@ -166,7 +166,7 @@ def test_weights_are_found_only_inside_the_store(store_root, tmp_path, tiny_llam
     outside = tmp_path / "elsewhere"
     outside.mkdir()
     (outside / "config.json").write_text("{}")
-    atomic.write_text(store_root / spec.run_id / disk.WEIGHTS, "../elsewhere")
+    durable_files.write_text(store_root / spec.run_id / disk.WEIGHTS, "../elsewhere")
     assert disk.weights_folder(store_root, spec.run_id) is None
 
 
@@ -194,7 +194,7 @@ def test_a_damaged_record_is_kept_when_another_takes_its_place(store_root):
     """Nobody can read it now; somebody may repair it."""
     run_id = records.write_study(store_root)[1]
     record = disk.load(store_root, run_id)
-    atomic.write_text(store_root / run_id / disk.RECORD, '{"schema_version": 1, "run')
+    durable_files.write_text(store_root / run_id / disk.RECORD, '{"schema_version": 1, "run')
 
     disk.save(store_root, record)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from explorer import durable_files
 from explorer.analysis.stats import control_pairs, differences, retention
 from explorer.analysis.stats.pairing import TaskAnswers
 from explorer.errors import NoRoom
@@ -22,7 +23,7 @@ from explorer.index import (
     records_index,
     store_index,
 )
-from explorer.store import atomic, disk, frames, trash
+from explorer.store import disk, frames, trash
 from tests import records
 
 
@@ -117,8 +118,11 @@ def test_a_record_replaced_in_the_same_moment_is_another_one(store_root, study):
     index.update()
     path = store_root / study[2] / disk.RECORD
     before = path.stat()
-    text = path.read_text(encoding="utf-8").replace("7R13", "7R14")
-    atomic.write_text(path, text)
+    record = disk.load(store_root, study[2])
+    name = record.environment.device_name.replace("7R13", "7R14")
+    environment = record.environment.model_copy(update={"device_name": name})
+    other = record.model_copy(update={"environment": environment})
+    durable_files.write_text(path, durable_files.with_checksum(other.to_json()))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert path.stat().st_size == before.st_size
 

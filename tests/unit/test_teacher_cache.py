@@ -205,13 +205,19 @@ def test_a_pass_killed_at_any_moment_goes_on(tmp_path, teacher, blocks):
     assert kills > 2
 
 
-def test_an_index_that_is_no_json_is_refused(tmp_path, teacher, blocks):
-    """With what to do."""
+@pytest.mark.parametrize("line", ["[]\n", '{"name": "../../x"}\n', "\0\0\n"])
+def test_a_damaged_line_of_the_index_is_computed_again(tmp_path, teacher, blocks, line, caplog):
+    """Its blocks count as missing, and the log says so."""
     targets = _open(tmp_path, blocks)
-    (targets.folder / "index.jsonl").write_text("[]\n")
+    _fill(targets, teacher, [0, 3])
+    (targets.folder / "index.jsonl").write_text(line)
 
-    with pytest.raises(DamagedStore, match="explorer targets rm"):
-        _open(tmp_path, blocks)
+    again = _open(tmp_path, blocks)
+
+    assert again.done == []
+    assert "index.jsonl is damaged, and its blocks are computed again" in caplog.text
+    _fill(again, teacher, [0, 3])
+    assert _open(tmp_path, blocks).done == [0, 3]
 
 
 def test_the_facts_say_what_truncation_costs(tmp_path, teacher, blocks):

@@ -196,7 +196,7 @@ def test_a_full_disk_leaves_no_half_file(tmp_path, text, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(NoRoom, match=r"No space left on device\. Free some space and resume"):
+        with pytest.raises(NoRoom, match=r"No space left on device\. Free some space"):
             token_file.ensure_tokens(text, _tokenizer(), tmp_path / "t.bin", 4)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("t.")] == []
 

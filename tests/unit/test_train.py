@@ -1,5 +1,6 @@
 """The training loop, for a few steps of a tiny model."""
 
+import json
 import shutil
 
 import pytest
@@ -292,6 +293,70 @@ def test_a_training_killed_while_it_resumes_goes_on(teacher, targets, tmp_path):
             for ours, theirs in zip(resumed.curve, unbroken.curve, strict=True):
                 assert ours.model_copy(update={"seconds": theirs.seconds}) == theirs
             assert list(folder.parent.iterdir()) == [folder]
+
+
+def _halved(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _flipped(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def _of_an_older_version(checkpoint):
+    """Without a checksum of the weights, and of itself."""
+    path = checkpoint / "state.json"
+    data = json.loads(path.read_text())
+    del data["weights"], data["checksum"]
+    path.write_text(json.dumps(data))
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("state.json", lambda path: path.write_text("")),
+        ("state.json", _halved),
+        ("training.pt", lambda path: path.write_text("")),
+        ("training.pt", _halved),
+        ("training.pt", _flipped),
+        ("training.pt", lambda path: None),
+    ],
+)
+def test_a_damaged_checkpoint_is_set_aside(
+    name, damage, is_old, teacher, targets, tmp_path, caplog
+):
+    """Training begins again, with a line in the log, and ends with the unbroken one's losses.
+
+    A flipped bit is noticed. A whole checkpoint of an older version, without checksums, is used.
+    """
+    spec = _spec(max_tokens=6 * 30, checkpoint_every_s=1e-9)
+    whole, unbroken = _train(teacher, targets, spec, tmp_path / "unbroken")
+    checkpoint = tmp_path / "checkpoint"
+
+    def stop_at_three(state, *told):
+        if state.step == 3:
+            raise RunCancelled("enough")
+
+    with pytest.raises(RunCancelled):
+        _train(teacher, targets, spec, checkpoint, stop_at_three)
+    if is_old:
+        _of_an_older_version(checkpoint)
+    before = (checkpoint / name).read_bytes()
+    damage(checkpoint / name)
+    is_damaged = (checkpoint / name).read_bytes() != before
+
+    again, resumed = _train(teacher, targets, spec, checkpoint)
+
+    assert resumed.num_resumes == (0 if is_damaged else 1)
+    assert (f"{name} " in caplog.text and "set aside" in caplog.text) == is_damaged
+    assert (tmp_path / "checkpoint.damaged").exists() == is_damaged
+    for ours, theirs in zip(resumed.curve, unbroken.curve, strict=True):
+        assert ours.model_copy(update={"seconds": theirs.seconds}) == theirs
+    for ours, theirs in zip(again.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
 def test_dropout_draws_the_same_when_a_training_goes_on(teacher, targets, tmp_path):

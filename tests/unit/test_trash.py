@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from explorer import cli, jobs
+from explorer import cli, durable_files, jobs
 from explorer.errors import BadInput, DamagedStore
 from explorer.specs import DepthStudent, RunSpec
-from explorer.store import atomic, disk, trash
+from explorer.store import disk, trash
 from tests import records
 
 
@@ -149,7 +149,7 @@ def test_a_run_made_anew_after_its_deletion_is_shown_and_timed_anew(store_root):
     """Nothing of the deleted run clings to the next one of the same spec."""
     run_id = records.write_study(store_root)[1]
     stage = store_root / ".work" / "stages" / run_id / "latency.json"
-    atomic.write_text(stage, "{}")
+    durable_files.write_text(stage, "{}")
     trash.hide(store_root, [run_id])
 
     jobs.delete(store_root, [run_id])
@@ -180,7 +180,7 @@ def test_emptying_the_trash_follows_no_path_out_of_the_store(store_root, tmp_pat
     run_id, _ = with_student(store_root, "foreign", "aaaa")
     outside = tmp_path / "outside" / "model"
     outside.mkdir(parents=True)
-    atomic.write_text(store_root / run_id / disk.WEIGHTS, ".students/../../outside/model")
+    durable_files.write_text(store_root / run_id / disk.WEIGHTS, ".students/../../outside/model")
     jobs.delete(store_root, [run_id])
 
     trash.empty_trash(store_root)

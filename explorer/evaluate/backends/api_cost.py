@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import pydantic
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 
+from explorer import durable_files
 from explorer.records import Usage
 from explorer.specs import ApiSpec, CapabilitySpec
 
@@ -32,21 +32,19 @@ class UsageLog:
 
     def add(self, usage: Usage) -> None:
         """Append one reply's token counts."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(usage.model_dump_json() + "\n")
+        durable_files.append_object(self._path, usage.model_dump())
 
     def total(self) -> Usage:
         """The sum over all replies; an incomplete line counts as a reply without counts."""
         try:
-            lines = self._path.read_text(encoding="utf-8").splitlines()
+            lines = durable_files.read_text(self._path).splitlines()
         except FileNotFoundError:
             return Usage()
         total = Usage()
         for line in lines:
             try:
-                total += Usage.model_validate_json(line)
-            except pydantic.ValidationError:
+                total += Usage.model_validate(durable_files.parse_json(line))
+            except ValueError:
                 total += Usage(num_replies=1, num_uncounted=1)
         return total
 

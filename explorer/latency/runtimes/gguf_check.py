@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from explorer import durable_files
 from explorer.errors import BadInput
 from explorer.latency.runtimes.llamacpp import LlamaCppRuntime
 from explorer.models.gguf.convert import to_gguf
@@ -39,16 +40,12 @@ def write_checked(loaded: Loaded, kind: GgufType, path: Path) -> None:
         BadInput: The model cannot be written, or llama.cpp reads another model from the file.
         NoRoom: llama.cpp could not quantise.
     """
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with durable_files.new_file(path) as partial:
         to_gguf(loaded, kind, partial)
         if importlib.util.find_spec("llama_cpp") is None:
             log.warning("llama.cpp is not installed, so nobody has read %s yet.", path)
         elif kind != "q4_k_m":
             _check_file(partial, loaded)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _check_file(path: Path, loaded: Loaded) -> None:

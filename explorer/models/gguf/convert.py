@@ -22,6 +22,7 @@ import torch
 from gguf import GGMLQuantizationType, LlamaFileType
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from explorer import durable_files
 from explorer.errors import BadInput, NoRoom
 from explorer.models.gguf import layouts, vocabulary
 from explorer.models.gguf.layouts import Layout
@@ -40,9 +41,11 @@ def to_gguf(loaded: Loaded, kind: GgufType, path: Path) -> None:
     """
     if kind == "q4_k_m":
         library = _llama_cpp()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        plain, whole = Path(folder) / "plain.gguf", Path(folder) / "whole.gguf"
+    with (
+        durable_files.new_file(path) as whole,
+        tempfile.TemporaryDirectory(dir=path.parent) as folder,
+    ):
+        plain = Path(folder) / "plain.gguf"
         if kind == "q4_k_m":
             _write(loaded, "f16", plain)
             options = library.llama_model_quantize_default_params()
@@ -55,7 +58,6 @@ def to_gguf(loaded: Loaded, kind: GgufType, path: Path) -> None:
                 raise NoRoom(f"llama.cpp could not quantise {loaded.name} (status {status}).")
         else:
             _write(loaded, kind, whole)
-        whole.replace(path)
 
 
 def check_model(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from explorer import durable_files
 from explorer.analysis.planning import run_time
 from explorer.analysis.planning.run_time import num_documents, task_rows
 from explorer.errors import BadInput
@@ -16,7 +17,6 @@ from explorer.index import index_of
 from explorer.models import sizes as model_sizes
 from explorer.models.starter import STARTER_SIZES
 from explorer.specs import RunSpec, Student, SweepSpec
-from explorer.store import atomic
 from explorer.tasks.index import SHIPPED
 
 UPLOAD_MB = 50
@@ -107,7 +107,7 @@ def save_upload(folder: Path, name: str, content: bytes) -> Path:
     stem = re.sub(r"[^a-zA-Z0-9._-]+", "-", Path(name).stem)[:40] or "corpus"
     path = folder / f"{stem}-{digest}.{kind}"
     if not path.exists() or path.stat().st_size != len(content):
-        atomic.write_bytes(path, content)
+        durable_files.write_bytes(path, content)
     return path
 
 
