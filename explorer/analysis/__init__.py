@@ -5,6 +5,7 @@ headline.py      the finding of a study in one to three sentences
 interference.py  runs that were timed on a busy machine, which no conclusion uses
 load_table.py    the levels of a load test as a table
 numbers.py       how numbers are written: significant digits, units, intervals
+studies.py       the runs that belong together, and the newest of them
 cost/            what a model costs per hour, per token and per month of traffic
 pick/            which model to use under limits, and how sure that is
 planning/        memory and time of runs before they start; speed on other devices

@@ -8,34 +8,13 @@ the model. Such a run is marked wherever it is shown, and no conclusion uses its
 
 import pandas as pd
 
+from explorer.store.columns import RECORD
+
 MARK = "machine was busy"
 """The mark of such a run, everywhere."""
 IDLE_TIMING = "a timing on an idle machine"
 """What is missing where only such a run has been timed."""
-TIMED = (
-    "ttft_ms",
-    "tpot_ms",
-    "latency_ms",
-    "output_tokens_per_s",
-    "ttft_p95_ms",
-    "tpot_p95_ms",
-    "latency_p95_ms",
-    "tpot_spread",
-    "tpot_low_ms",
-    "tpot_high_ms",
-    "teacher_ttft_ms",
-    "teacher_tpot_ms",
-    "teacher_latency_ms",
-    "ttft_ratio",
-    "tpot_ratio",
-    "ttft_ratio_low",
-    "ttft_ratio_high",
-    "tpot_ratio_low",
-    "tpot_ratio_high",
-    "load_s",
-    "joules_per_token",
-    "peak_memory_bytes",
-)
+TIMED = tuple(name for name, column in RECORD.items() if column.timed)
 """Columns of the frame of runs that the timing measured."""
 
 

@@ -6,8 +6,10 @@ draw_image.py       a figure as PNG or SVG, by Chromium in a process of its own
 labels.py           names beside points, placed so that they never overlap
 marks.py            the marks of the retention chart, and its legend
 published_chart.py  what published students keep against size or price
+published_overlay.py  own runs, and lines from student to teacher, over published points
 retention_chart.py  retention against latency, cost, size or memory
 run_chart.py        one run: tasks, timings, load, training
 theme.py            colours, symbols and axes that all figures share
 thinning.py         which points a crowded chart draws
+workbook.py         a table of runs as a spreadsheet with notes
 """

@@ -4,7 +4,6 @@ Text that a spreadsheet would run as a formula is escaped, because a run may hav
 its table goes to other people.
 """
 
-import io
 import json
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import plotly.graph_objects as go
 
 from explorer import child_process
 from explorer.analysis.tables import run_table
-from explorer.charts import draw_image
+from explorer.charts import draw_image, workbook
 from explorer.errors import BadInput, ExplorerError
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -60,7 +59,7 @@ def write_table(raw: pd.DataFrame, words: pd.DataFrame, format: str) -> bytes:
     """
     writers: dict[str, Callable[[pd.DataFrame], bytes]] = {
         "csv": _csv,
-        "xlsx": _xlsx,
+        "xlsx": workbook.write_workbook,
         "parquet": _parquet,
         "md": _markdown,
         "latex": _latex,
@@ -144,37 +143,6 @@ def _json(plain: pd.DataFrame) -> bytes:
 
 def _parquet(plain: pd.DataFrame) -> bytes:
     return bytes(plain.to_parquet(index=False))
-
-
-def _xlsx(plain: pd.DataFrame) -> bytes:
-    """One sheet with a frozen bold header; text never becomes a formula or a link."""
-    import xlsxwriter  # only for this format
-
-    buffer = io.BytesIO()
-    options = {"in_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
-    with xlsxwriter.Workbook(buffer, options) as workbook:
-        sheet = workbook.add_worksheet("table")
-        bold = workbook.add_format({"bold": True, "bottom": 1})
-        for column, name in enumerate(plain.columns):
-            sheet.write_string(0, column, str(name), bold)
-            for line, cell in enumerate(plain[name], start=1):
-                _write_cell(sheet, line, column, cell)
-        sheet.freeze_panes(1, 1)
-        if len(plain):
-            sheet.autofilter(0, 0, len(plain), len(plain.columns) - 1)
-        sheet.autofit()
-    return buffer.getvalue()
-
-
-def _write_cell(sheet: Any, line: int, column: int, cell: Any) -> None:
-    if isinstance(cell, str):
-        sheet.write_string(line, column, cell)
-    elif cell is None or pd.isna(cell):
-        return
-    elif isinstance(cell, bool):
-        sheet.write_boolean(line, column, cell)
-    else:
-        sheet.write_number(line, column, float(cell))
 
 
 def _markdown(words: pd.DataFrame) -> bytes:

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from explorer.analysis import frontier, numbers
 from explorer.analysis.headline import TARGET_RETENTION
 from explorer.analysis.published.published_retention import is_distilled
-from explorer.charts import labels, theme
+from explorer.charts import labels, published_overlay, theme
 from explorer.charts.labels import Label, View
 from explorer.charts.theme import Template
 from explorer.records.rows import row_dicts
@@ -56,6 +56,7 @@ def published_chart(
     y: str = "raw_ratio",
     template: Template = "light",
     selected: int | None = None,
+    own: pd.DataFrame | None = None,
     width: int = 960,
 ) -> go.Figure:
     """What published students keep, one hollow diamond per student and table.
@@ -67,6 +68,7 @@ def published_chart(
         y: `raw_ratio` or `retention`.
         template: Ink for a light or a dark page.
         selected: Index of the point to ring.
+        own: From `published_overlay.own_points`, drawn against size; None draws none.
         width: Approximate width on the page in pixels, for labels and the legend.
 
     Returns:
@@ -83,7 +85,8 @@ def published_chart(
     figure.update_layout(legend={"entrywidth": 98, "entrywidthmode": "pixels"})
     shown = rows.dropna(subset=[x, y])
     shown = shown.assign(hover=_hover(shown, x), **{y: 100 * shown[y].astype(float)})
-    view = _view(shown, x, y, width)
+    mine = _own_in_view(own, x, y)
+    view = _view(pd.concat([shown, mine]), x, y, width)
     sized = view
     unsized = rows[rows[x].isna()].dropna(subset=[y]) if x == "params_b" else rows.iloc[:0]
     if len(shown) and len(unsized):
@@ -91,11 +94,15 @@ def published_chart(
         view, placed = _with_band(figure, view, unsized, x, y, ink)
         shown = pd.concat([shown, placed])
     _add_lines(figure, ink)
+    if x in TEACHER_X:
+        linked = shown if len(shown) <= MANY_LABELS else shown[shown.index == selected]
+        published_overlay.add_teacher_lines(figure, linked, x, TEACHER_X[x], y, ink)
     for family in [*FAMILIES, *sorted(set(shown["family"]) - set(FAMILIES))]:
         group = shown[shown["family"] == family]
         if len(group):
             _add_family(figure, group, family, x, y, template, ink)
     _add_teachers(figure, shown, x, ink)
+    published_overlay.add_own_runs(figure, mine, y, template)
     _add_shapes(figure, shown, x, ink)
     if len(shown) <= MANY_LABELS:
         _add_labels(figure, shown, x, y, view, ink)
@@ -117,6 +124,14 @@ def published_chart(
             ticktext=[numbers.dollars(v, 2) for v in figure.layout.xaxis.tickvals or ()]
         )
     return figure
+
+
+def _own_in_view(own: pd.DataFrame | None, x: str, y: str) -> pd.DataFrame:
+    """One's own runs that the chart shows, with `y` in percent."""
+    if own is None or x != "params_b":
+        return pd.DataFrame(columns=[x, y])
+    near = own[own[y] >= published_overlay.LOWEST_SHARE]
+    return near.assign(**{y: 100 * near[y].astype(float)})
 
 
 def _narrow(figure: go.Figure, y: str) -> None:

@@ -27,7 +27,9 @@ from explorer.store import disk
 def economics(
     run_ids: Annotated[
         list[str] | None,
-        typer.Argument(help="Ids of runs, or unique beginnings of ids; by default all runs."),
+        typer.Argument(
+            help="Ids of runs, or unique beginnings of ids; by default the newest study."
+        ),
     ] = None,
     traffic: Annotated[float, typer.Option(help="Requests per minute at the busiest time.")] = 60.0,
     prompt_tokens: Annotated[
@@ -59,6 +61,9 @@ def economics(
     ] = None,
     min_retention: MinRetention = TARGET_RETENTION,
     confidence: Confidence = CONFIDENCE,
+    all_runs: Annotated[
+        bool, typer.Option("--all", help="All timed runs that are not hidden.")
+    ] = False,
     results: ResultsDir = None,
     format: Format = "table",
     out: Out = None,
@@ -68,7 +73,7 @@ def economics(
 
     With the payback of each distillation and the break-even with an API.
     """
-    from explorer.analysis import interference
+    from explorer.analysis import interference, studies
     from explorer.analysis.cost import economics as analysis
     from explorer.analysis.cost import unit_cost
     from explorer.analysis.cost.cost_headline import cost_headline
@@ -89,6 +94,9 @@ def economics(
     runs = run_table.ordered_for_people(
         runs[runs["status"] == "finished"].dropna(subset=["tpot_ms"])
     )
+    num_timed = len(runs)
+    if not run_ids and not all_runs and num_timed:
+        runs = runs[runs["run_id"].isin(studies.newest_study(runs))]
     if runs.empty:
         console.print("No timed runs yet. Start with: explorer demo")
         return
@@ -113,7 +121,7 @@ def economics(
         api_usd_per_mtok_output=offer.output_usd_per_mtok if offer else None,
     )
     records = [disk.load(root, run_id) for run_id in runs["run_id"]]
-    labels = dict(zip(runs["run_id"], runs["label"], strict=True))
+    labels = studies.unique_labels(runs)
     runs["sure"] = candidates.sure(runs, open_index(root).draws(runs), limits.min_retention)
     kept = ["run_id", "retention", "retention_low", "retention_high", "sure", "method"]
     rows = analysis.candidates(records, labels, assumed).merge(runs[kept], on="run_id", how="left")
@@ -141,6 +149,10 @@ def economics(
     if format != "table":
         return
     lines = [cost_headline(rows, assumed, min_retention, confidence)]
+    if not run_ids and len(runs) < num_timed:
+        lines.append(
+            f"The newest study: {len(runs):,} of {num_timed:,} timed runs. --all takes all of them."
+        )
     if rows["usd_per_mtok"].notna().any():
         lines.append(
             f"{unit_cost.conditions_text(rows)}. Cost of a request, prefill and decode: for "

@@ -23,7 +23,7 @@ import explorer.specs
 from explorer import durable_files, paths
 from explorer.analysis import stats
 from explorer.errors import NoRoom
-from explorer.store import disk, frames
+from explorer.store import columns, disk, frames
 
 BUSY_TIMEOUT_S = 30.0
 """A writer waits this long for another process's transaction; most take well under a second."""
@@ -71,7 +71,8 @@ def database_path(root: Path, folder: Path | None = None) -> Path:
 def code_digest() -> str:
     """A text that changes when the code that fills the tables does."""
     packages = (explorer.records, explorer.specs, stats)
-    files = [Path(str(module.__file__)) for module in (disk, durable_files, frames)]
+    modules = (columns, disk, durable_files, frames)
+    files = [Path(str(module.__file__)) for module in modules]
     for folder in (Path(__file__).parent, *(Path(str(p.__file__)).parent for p in packages)):
         files += sorted(folder.glob("*.py"))
     digest = hashlib.sha256()

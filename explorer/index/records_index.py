@@ -27,7 +27,7 @@ from explorer.index import run_states
 from explorer.index.database import Database, database_path, in_list
 from explorer.index.run_states import StatusRow
 from explorer.store import disk, frames, trash
-from explorer.store.frames import FLAG_COLUMNS, LIST_COLUMNS, TEXT_COLUMNS
+from explorer.store.columns import RECORD
 
 RUNS_PER_TRANSACTION = 200
 OF_A_RUN = (
@@ -366,14 +366,14 @@ def _sql_value(value: Any) -> Any:
 def _run_frame(rows: list[Any], columns: Sequence[str]) -> pd.DataFrame:
     """Rows of the table `runs` as `frames.runs` makes them."""
     frame = pd.DataFrame(rows, columns=list(columns))
-    for name in {*LIST_COLUMNS} & {*columns}:
+    kinds = {name: RECORD[name].kind for name in columns}
+    for name in [name for name, kind in kinds.items() if kind == "list"]:
         frame[name] = [json.loads(text) if isinstance(text, str) else None for text in frame[name]]
     # A numeric column without any value would otherwise be a column of objects.
-    empty = [
-        name
-        for name in columns
-        if name not in {*TEXT_COLUMNS, *FLAG_COLUMNS, *LIST_COLUMNS} and frame[name].isna().all()
-    ]
-    return frame.astype(
-        dict.fromkeys(empty, float) | dict.fromkeys({*FLAG_COLUMNS} & {*columns}, bool)
-    )
+    types: dict[str, type] = {}
+    for name, kind in kinds.items():
+        if kind == "flag":
+            types[name] = bool
+        elif kind == "number" and frame[name].isna().all():
+            types[name] = float
+    return frame.astype(types)

@@ -1,6 +1,7 @@
 """The store: one folder per run, written once, and what the user hid or deleted in it.
 
 disk.py            a run's folder: spec, record, status, answers, weights
+columns.py         what each column of a table of runs means: the one list
 frames.py          records as DataFrames
 progress.py        how a long stage reports progress and hears that it should stop
 trash.py           hidden and deleted runs

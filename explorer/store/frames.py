@@ -1,15 +1,17 @@
 """Records as frames with one row per run, per score or per timed request.
 
-`docs/columns.md` explains each column.
+`columns.py` explains each column.
 """
 
+import json
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from explorer.records import Latency, RunRecord, Timing
+from explorer.records import Capability, Latency, RunRecord, Timing
 from explorer.records.quantiles import median_interval, percentile
+from explorer.store.columns import RECORD
 
 SCORE_COLUMNS = [
     "run_id",
@@ -31,98 +33,7 @@ SCORE_COLUMNS = [
     "chat_template",
     "dtype",
 ]
-COLUMNS = [
-    "run_id",
-    "name",
-    "status",
-    "role",
-    "kind",
-    "basis",
-    "teacher",
-    "teacher_run_id",
-    "teacher_licence",
-    "model",
-    "label",
-    "started_at",
-    "finished_at",
-    "device",
-    "device_name",
-    "num_cpus",
-    "memory_bytes",
-    "commit",
-    "num_layers",
-    "num_parameters",
-    "weight_bytes",
-    "dtype",
-    "fingerprint",
-    "kept_layers",
-    "lm_eval_version",
-    "ttft_ms",
-    "tpot_ms",
-    "latency_ms",
-    "output_tokens_per_s",
-    "ttft_p95_ms",
-    "tpot_p95_ms",
-    "latency_p95_ms",
-    "tpot_spread",
-    "tpot_low_ms",
-    "tpot_high_ms",
-    "teacher_ttft_ms",
-    "teacher_tpot_ms",
-    "teacher_latency_ms",
-    "ttft_ratio",
-    "tpot_ratio",
-    "ttft_ratio_low",
-    "ttft_ratio_high",
-    "tpot_ratio_low",
-    "tpot_ratio_high",
-    "runtime",
-    "load_s",
-    "disk_bytes",
-    "joules_per_token",
-    "num_failed_requests",
-    "batch_size",
-    "prompt_tokens",
-    "output_tokens",
-    "peak_memory_bytes",
-    "latency_warning",
-    "machine_busy",
-    "busy_share_before",
-    "busy_share_during",
-    "busy_threshold",
-    "busy_gpu_share_before",
-    "busy_gpu_threshold",
-    "num_other_gpu_processes",
-    "distilled",
-    "scored_tokens",
-    "train_seconds",
-    "device_hours",
-    "targets_seconds",
-    "kl_before",
-    "kl_after",
-    "top1_before",
-    "top1_after",
-    "corpus",
-    "method",
-    "train_dtype",
-    "vocab_sample",
-    "recipe",
-    "arm",
-    "format",
-    "error",
-]
-TEXT_COLUMNS = frozenset(
-    {
-        *("run_id", "name", "status", "role", "kind", "basis", "teacher", "teacher_run_id"),
-        *("teacher_licence", "model", "label", "started_at", "finished_at", "device"),
-        *("device_name", "commit", "dtype", "fingerprint", "lm_eval_version", "runtime"),
-        *("latency_warning", "corpus", "method", "train_dtype", "recipe", "arm", "format"),
-        "error",
-    }
-)
-FLAG_COLUMNS = ("machine_busy", "distilled")
-LIST_COLUMNS = ("kept_layers",)
-"""Columns of `runs` that are not numbers."""
+COLUMNS = list(RECORD)
 
 
 def runs(records: list[RunRecord]) -> pd.DataFrame:
@@ -195,6 +106,7 @@ def row(record: RunRecord) -> dict[str, Any]:
         flat["kept_layers"] = model.kept_layers
     if record.capability:
         flat["lm_eval_version"] = record.capability.lm_eval_version
+        flat["task_scores"] = _task_scores(record.capability)
     if record.latency:
         flat |= _latency_columns(record.latency.own, record.latency.teacher)
         flat |= _interference_columns(record.latency)
@@ -217,6 +129,12 @@ def row(record: RunRecord) -> dict[str, Any]:
         flat["train_dtype"] = "bfloat16" if narrow else "float32"
         flat["vocab_sample"] = spec.distill.vocab_sample
     return flat
+
+
+def _task_scores(capability: Capability) -> str | None:
+    """The score of each task as JSON, by the metric that represents the task."""
+    scores = {score.task: score.score for score in capability.scores if score.headline}
+    return json.dumps(scores) if scores else None
 
 
 def label(record: RunRecord) -> str:

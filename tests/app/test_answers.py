@@ -1,5 +1,7 @@
 """The Answers page: document by document, with and without the prompts."""
 
+import itertools
+import re
 import shutil
 
 import pytest
@@ -135,3 +137,33 @@ def test_outcomes_are_a_partition():
     lost = found[found["outcome"] == "lost"]
     assert (lost["run"] < lost["reference"]).all()
     assert set(found["outcome"]) <= set(answer_flips.OUTCOMES)
+
+
+def test_the_page_opens_at_what_was_lost_the_largest_change_first(measured, open_page):
+    """Only lost answers, those whose margin moved farthest on top; a search looks at all."""
+    page = open_page("answers", on_task="starter_facts")
+
+    said = text_of(page)
+    assert page.segmented_control(key="outcome").value == "lost"
+    assert said.count('class="lost"') == 10
+    margins = re.findall(r"margin 20 layers ([−+]?[\d.]+), starter ([−+]?[\d.]+)", said)
+    moved = [abs(_number(own) - _number(other)) for own, other in margins]
+    assert len(moved) == 10
+    assert all(first >= second - 0.02 for first, second in itertools.pairwise(moved))
+
+
+def _number(text):
+    return float(text.replace("−", "-"))
+
+
+def test_the_run_that_was_looked_at_follows_to_this_page(study, open_page):
+    """The run picked on Explore opens here, and is picked there again afterwards."""
+    page = open_page("explore", run=study[3])
+    page.query_params.clear()
+    page.switch_page("explorer/pages/answers/answers.py").run()
+    assert page.selectbox(key="student").value == study[3]
+
+    page.selectbox(key="student").set_value(study[2]).run()
+    page.query_params.clear()
+    page.switch_page("explorer/pages/explore/explore.py").run()
+    assert page.selectbox(key="run").value == study[2]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from explorer.analysis import studies
 from explorer.pages.compare import differences
 from explorer.pages.shared import paging, study_summary
 from explorer.specs import RunSpec, SweepSpec
@@ -275,3 +276,86 @@ def test_a_long_table_shows_one_page(root, study, open_page, monkeypatch):
     assert "5 to 6 of 6 runs, sorted by retention." in text_of(page)
     assert "starter (teacher)</td>" not in text_of(page)
     assert "6 layers</td>" in text_of(page)
+
+
+def test_a_row_is_chosen_by_its_box(study, open_page):
+    """Every run of the study has a row; those that are not chosen stay, unticked, and are pale."""
+    page = open_page("compare", runs=study[1])
+
+    said = text_of(page)
+    assert said.count("<tr class=unticked>") + said.count('<tr class="teacher unticked">') == 5
+    assert f'data-run="{study[1]}" aria-label="Choose 24 layers" checked' in said
+    assert f'data-run="{study[2]}" aria-label="Choose 20 layers">' in said
+    assert page.button_group(key="list").value == "Study"
+
+
+def test_rows_are_filtered_and_sorted(root, study, open_page):
+    """Words leave rows out, but never a chosen one; a heading sorts and says which way."""
+    records.write_study(root, name="other", layers=(12,), seed=3)
+
+    everything = text_of(open_page("compare", runs=study[1], list="All runs"))
+    some = text_of(open_page("compare", runs=study[1], list="All runs", filter="12 layers"))
+    assert everything.count("<input type") == 1 + 7
+    assert some.count("<input type") == 1 + 2
+    by_size = text_of(open_page("compare", sort="Parameters"))
+    rows = [by_size.index(f"{name} layers</td>") for name in (6, 10, 15, 20, 24)]
+    assert rows == sorted(rows)
+    assert (
+        'aria-sort="ascending"><button type="button" class="sort" data-sort="Parameters"' in by_size
+    )
+    turned = text_of(open_page("compare", sort="Parameters", reversed="true"))
+    assert turned.index("24 layers</td>") < turned.index("6 layers</td>")
+
+
+def test_the_best_of_a_column_is_bold(root, study, open_page):
+    """Among the chosen students; a time that was taken on a busy machine is never the best."""
+    said = text_of(open_page("compare"))
+    row = said[said.index("24 layers</td>") :].partition("</tr>")[0]
+    assert 'best"' in row
+
+    records.make_busy(root, study[5])
+    said = text_of(open_page("compare"))
+    row = said[said.index("6 layers (machine was busy)</td>") :].partition("</tr>")[0]
+    assert "busy best" not in row
+
+
+def test_a_difference_is_a_dot_and_only_a_real_one_is_named(study, open_page):
+    """A full dot and a word where the runs differ, else a hollow dot; beside it, flips."""
+    said = text_of(open_page("compare", show="Differences"))
+
+    assert "<b style=" in said
+    assert "inconclusive [" not in said
+    assert "Lost" in said
+    assert "Gained" in said
+    assert "KL (nats)" in said
+
+
+def test_one_run_against_another_is_a_sentence(study, open_page):
+    """What it loses and what it saves; of several runs it says how many differ."""
+    one = text_of(open_page("compare", show="Differences", runs=study[3]))
+    several = text_of(open_page("compare", show="Differences"))
+
+    assert "15 layers against starter (teacher): " in one
+    assert "smaller.</p>" in one
+    assert "Of 5 runs, " in several
+
+
+def test_what_is_chosen_on_one_page_is_chosen_on_the_next(study, open_page):
+    """From Compare to Economics and back; without a choice both open on the newest study."""
+    page = open_page("compare")
+    page.multiselect(key="runs").set_value(study[:3]).run()
+    page.query_params.clear()
+    page.switch_page("explorer/pages/economics/economics.py").run()
+
+    assert page.multiselect(key="candidates").value == study[:3]
+    page.multiselect(key="candidates").set_value(study[:2]).run()
+    page.query_params.clear()
+    page.switch_page("explorer/pages/compare/compare.py").run()
+    assert page.multiselect(key="runs").value == study[:2]
+
+
+def test_an_export_is_named_after_the_study(root, study):
+    """A file of one study carries its name."""
+    runs = frames.runs(disk.load_records(root)[0])
+
+    assert studies.name_of(runs) == "starter"

@@ -4,6 +4,7 @@ import pytest
 
 from explorer.catalogue import prices
 from explorer.catalogue.prices import Price
+from explorer.store import disk
 from tests import records
 from tests.app.reading import text_of
 
@@ -112,3 +113,21 @@ def test_an_api_that_is_not_listed_is_looked_up_by_its_name(priced, open_page):
 
     wrong = text_of(open_page("economics", api="google/gemini-1.5-flash-8b")).replace("\\", "")
     assert "its nearest match is 'gemini-1.5-flash'" in wrong
+
+
+def test_page_and_shell_recommend_the_same(root, priced, open_page, capsys):
+    """With an older study beside it, both look at the newest one and say the same sentence."""
+    from explorer.cli import economics as command
+
+    records.write_study(root, name="older", layers=(12,), seed=3)
+    for run_id in priced:
+        record = disk.load(root, run_id)
+        disk.save(root, record.model_copy(update={"finished_at": "2027-01-01T00:00:00+00:00"}))
+
+    said = text_of(open_page("economics"))
+    command.economics(results=root)
+    shell = capsys.readouterr().out
+
+    finding = next(line for line in shell.splitlines() if line.startswith("60 requests"))
+    assert f'<p class="finding">{finding}</p>' in said
+    assert "The newest study: 6 of 7 timed runs. --all takes all of them." in shell

@@ -56,3 +56,12 @@ def test_filters_that_leave_nothing_say_so(root, open_page):
     page = open_page("published", family="OpenAI", relation="Distilled")
 
     assert "No published comparison matches the filters" in page.info[0].value
+
+
+def test_own_runs_are_drawn_and_told_apart(root, study, open_page):
+    """Full dots beside the hollow diamonds, with a sentence; a switch takes them away."""
+    said = text_of(open_page("published"))
+    without = text_of(open_page("published", own="false"))
+
+    assert "Full dots are your own runs" in said
+    assert "Full dots" not in without

@@ -210,3 +210,22 @@ def test_the_dashboard_watches_no_folder(store_root, cache, tmp_path, page: Page
     finally:
         starter.terminate()
         starter.wait(timeout=60)
+
+
+def test_a_tick_chooses_a_run_and_a_heading_sorts(study, dashboard, page: Page):
+    """In the table itself; the address keeps both."""
+    page.goto(f"{dashboard}/compare")
+    box = page.get_by_role("checkbox", name="Choose 20 layers", exact=True)
+    expect(box).to_be_checked(timeout=WAIT_MS)
+
+    box.uncheck()
+
+    expect(page.get_by_role("button", name="5 runs chosen")).to_be_visible(timeout=WAIT_MS)
+    expect(page.locator("tr.unticked")).to_contain_text("20 layers", timeout=WAIT_MS)
+    expect(page).to_have_url(re.compile(r"[?&]runs="), timeout=WAIT_MS)
+    page.get_by_role("button", name="Parameters", exact=True).click()
+    expect(page.locator("th[aria-sort=ascending]")).to_contain_text("Parameters", timeout=WAIT_MS)
+    expect(page.locator("table.results tbody tr").nth(1)).to_contain_text("6 layers")
+    page.get_by_role("button", name="Parameters").click()
+    expect(page.locator("th[aria-sort=descending]")).to_contain_text("Parameters", timeout=WAIT_MS)
+    expect(page).to_have_url(re.compile(r"[?&]sort=Parameters"), timeout=WAIT_MS)

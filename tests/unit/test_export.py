@@ -86,6 +86,35 @@ def test_xlsx_has_text_as_text_and_a_frozen_bold_header(runs):
     assert "-0.123456789012345" in sheet
 
 
+def test_xlsx_explains_itself(store_root):
+    """Numbers have formats, each task has a column, and a sheet says what the numbers hold for."""
+    records.write_study(store_root)
+    runs = tables_of.analysed_runs(store_root, [], 0.5)
+
+    with zipfile.ZipFile(io.BytesIO(export.write_runs(runs, "xlsx"))) as book:
+        strings = book.read("xl/sharedStrings.xml").decode()
+        styles = book.read("xl/styles.xml").decode()
+        sheets = book.read("xl/workbook.xml").decode()
+
+    assert all(f'name="{name}"' in sheets for name in ("table", "scores", "notes"))
+    assert all(f'formatCode="{text}"' in styles for text in ("0.0%", "yyyy-mm-dd hh:mm"))
+    assert all(task in strings for task in records.TASKS)
+    assert "chance-corrected share of the teacher" in strings
+    assert "Measured 20" in strings
+
+
+def test_every_table_has_the_score_of_each_task(store_root):
+    """A text of task and score, the same column whatever the tasks are."""
+    study = records.write_study(store_root)
+    runs = tables_of.analysed_runs(store_root, [], 0.5)
+
+    table = pd.read_csv(io.BytesIO(export.write_runs(runs, "csv"))).set_index("run_id")
+
+    scores = json.loads(table.loc[study[0], "task_scores"])
+    assert sorted(scores) == sorted(records.TASKS)
+    assert all(0 <= score <= 1 for score in scores.values())
+
+
 def test_markdown_and_latex_are_the_comparison_with_specials_escaped(runs):
     """A pipe does not end a cell, a percent sign does not begin a TeX comment."""
     markdown = export.write_runs(runs, "md").decode()

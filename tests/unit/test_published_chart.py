@@ -5,6 +5,7 @@ import pytest
 
 from explorer.analysis.tables import run_table
 from explorer.charts import published_chart as charts
+from explorer.charts import published_overlay
 from explorer.errors import BadInput
 from tests import facts
 
@@ -137,3 +138,55 @@ def test_on_a_telephone_the_legend_is_below_the_chart(found):
     assert narrow.layout.height > wide.layout.height
     assert len(narrow.layout.xaxis.tickvals) < len(wide.layout.xaxis.tickvals)
     assert len(narrow.layout.xaxis.tickvals) == len(narrow.layout.xaxis.ticktext)
+
+
+def own():
+    """A student that keeps 80 %, one that keeps next to nothing, one in another number format."""
+    rows = [(0.8, None), (0.1, None), (0.8, "q8_0")]
+    return published_overlay.own_points(
+        pd.DataFrame(
+            {
+                "label": ["24 layers", "6 layers", "24 layers q8_0"],
+                "teacher": "starter",
+                "role": "student",
+                "method": "cached",
+                "format": [number_format for _, number_format in rows],
+                "num_parameters": 1e8,
+                "retention": [share for share, _ in rows],
+                "retention_low": [share - 0.05 for share, _ in rows],
+                "retention_high": [share + 0.05 for share, _ in rows],
+                "raw_ratio": [share for share, _ in rows],
+                "raw_low": [share - 0.05 for share, _ in rows],
+                "raw_high": [share + 0.05 for share, _ in rows],
+            }
+        )
+    )
+
+
+def test_own_runs_are_full_dots_with_intervals_against_size(found):
+    """One per size, in the view; on another axis none, as its values are of other devices."""
+    figure = charts.published_chart(found.rows, own=own())
+    (trace,) = [trace for trace in figure.data if trace.name == "your runs"]
+
+    assert list(trace.y) == [80.0]
+    assert trace.marker.symbol == "circle"
+    assert list(trace.error_y.array) == pytest.approx([5.0])
+    priced = charts.published_chart(found.rows, "usd_per_hour", own=own())
+    assert "your runs" not in {trace.name for trace in priced.data}
+
+
+def test_a_student_is_linked_to_the_larger_model(found):
+    """By a line for each of a few points; of many only for the chosen one."""
+    many = charts.published_chart(found.rows)
+    chosen = found.rows.dropna(subset=["params_b", "teacher_params_b"]).index[0]
+    one = charts.published_chart(found.rows, selected=chosen)
+
+    def lines(figure):
+        return [trace for trace in figure.data if trace.name == "to the larger model"]
+
+    assert not lines(many)
+    (line,) = lines(one)
+    row = found.rows.loc[chosen]
+    assert list(line.x[:2]) == [row["params_b"], row["teacher_params_b"]]
+    assert line.y[1] == 100.0
+    assert lines(charts.published_chart(found.rows.loc[[chosen]]))

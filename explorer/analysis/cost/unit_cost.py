@@ -21,11 +21,12 @@ from explorer.analysis.cost.quantity import Quantity
 from explorer.catalogue.prices import Price
 from explorer.errors import BadInput
 from explorer.specs import WORKLOADS
+from explorer.store.columns import COST
 
 SECONDS_PER_HOUR = 3600
 UTILISATION = 0.5
 """Default share of the paid hours in which a device serves requests."""
-COLUMNS = ["usd_per_hour", "usd_per_mtok", "utilisation", "usd_per_hour_at_load", "price_note"]
+COLUMNS = list(COST)
 MAX_LENGTHS = 3
 """Beyond this many, pairs of lengths are counted instead of listed."""
 

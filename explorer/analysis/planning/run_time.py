@@ -175,16 +175,18 @@ def _line(
 ) -> float | None:
     """A value at a size, from measured (size, value) pairs.
 
-    Two or more sizes give a least-squares line, kept above `least` times the smallest measured
-    value, so that an extrapolation never reaches zero. A single size gives the median.
+    Of several runs of one size the median counts, so that one slow moment changes little. Two or
+    more sizes give a least-squares line, kept above `least` times the smallest measured value, so
+    that an extrapolation never reaches zero.
     """
     pairs = pd.DataFrame({"size": sizes, "value": values}).dropna().astype(float)
     if pairs.empty:
         return None
     if at is None or pairs["size"].nunique() < 2:
         return float(pairs["value"].median())
-    slope, start = np.polyfit(pairs["size"], pairs["value"], 1)
-    return max(float(start + slope * at), least * float(pairs["value"].min()))
+    medians = pairs.groupby("size")["value"].median()
+    slope, start = np.polyfit(medians.index, medians, 1)
+    return max(float(start + slope * at), least * float(medians.min()))
 
 
 def _training_s(spec: RunSpec, size: float | None, past: pd.DataFrame) -> float | None:

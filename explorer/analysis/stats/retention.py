@@ -20,25 +20,18 @@ from explorer.analysis.stats import bootstrap, differences, few_answers, interva
 from explorer.analysis.stats.bootstrap import Values
 from explorer.analysis.stats.pairing import TaskPair
 from explorer.records.rows import row_dicts
+from explorer.store.columns import COUNT, RETENTION, TEXT
 
 # Shape letters: D draws, N documents of a task, R rows of values.
 
 DENOMINATOR_FLOOR = 0.25
 """A draw's (teacher - chance) is never taken below this share of the measured one."""
 RUNS_AT_ONCE = 256
-COLUMNS = [
-    "retention",
-    "retention_low",
-    "retention_high",
-    "raw_ratio",
-    "raw_low",
-    "raw_high",
-    "num_tasks",
-    "num_documents",
-    "excluded_tasks",
-]
+COLUMNS = list(RETENTION)
 TYPES = {
-    name: int if name.startswith("num_") else float for name in COLUMNS if name != "excluded_tasks"
+    name: int if column.kind == COUNT else float
+    for name, column in RETENTION.items()
+    if column.kind != TEXT
 }
 INTERVALS = {
     "retention": ("retention_low", "retention_high"),

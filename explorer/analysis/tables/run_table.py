@@ -9,10 +9,10 @@ from explorer.analysis import interference, numbers
 from explorer.analysis.cost import unit_cost
 from explorer.analysis.stats.retention import INTERVALS
 from explorer.records.rows import row_dicts
-from explorer.store import frames
+from explorer.store import columns
 
-ADDED_TEXTS = ("excluded_tasks", "price_note")
-"""Text columns that retention and costs add to a frame of runs."""
+PANDAS_TYPES: dict[str, str | type] = {"text": "str", "list": "str", "flag": bool}
+"""Types of columns that are not numbers."""
 LENGTHS = "Prompt + answer (tokens)"
 """Heading of the lengths of the timing, for which the cost per token holds."""
 PREFILL = "Prefill $/1M in"
@@ -176,10 +176,9 @@ def raw_table(runs: pd.DataFrame) -> pd.DataFrame:
             " ".join(map(str, layers)) if isinstance(layers, list | tuple) else None
             for layers in plain["kept_layers"]
         ]
-    types: dict[str, str | type] = dict.fromkeys(plain.columns, float)
-    types |= dict.fromkeys((*frames.TEXT_COLUMNS, *frames.LIST_COLUMNS, *ADDED_TEXTS), "str")
-    types |= dict.fromkeys(frames.FLAG_COLUMNS, bool)
-    return plain.astype({name: types[name] for name in plain.columns})
+    known = {**columns.RECORD, **columns.RETENTION, **columns.COST}
+    kinds = {name: known[name].kind if name in known else "number" for name in plain.columns}
+    return plain.astype({name: PANDAS_TYPES.get(kind, float) for name, kind in kinds.items()})
 
 
 def ordered_for_people(runs: pd.DataFrame) -> pd.DataFrame:
@@ -231,6 +230,7 @@ def _row(run: dict[str, Any], per_token: str) -> dict[str, str]:
         "Parameters": numbers.parameters(run.get("num_parameters")),
         "Retention [95 %]": share("retention"),
         "Raw ratio [95 %]": share("raw_ratio"),
+        "KL (nats)": numbers.significant(run.get("kl_after")),
         "TPOT (ms)": numbers.significant(run.get("tpot_ms")),
         "TTFT (ms)": numbers.significant(run.get("ttft_ms")),
         "Latency vs teacher": numbers.times(ratio),

@@ -4,9 +4,10 @@ import streamlit as st
 
 from explorer.analysis.stats import answer_flips
 from explorer.pages.answers import paired_answers
-from explorer.pages.shared import answer_card, glossary, text_format, widgets
+from explorer.pages.shared import answer_card, glossary, study_summary, text_format, widgets
 from explorer.records.rows import row_dicts
 
+LOST = answer_flips.LOST
 PAGE_SIZE = 10
 """Documents on one page."""
 
@@ -26,14 +27,18 @@ if evaluated.empty:
 widgets.expand_run_ids(evaluated["run_id"], "student", "reference")
 sentence = st.container(key="answers_sentence")
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="answers_runs"):
+    students = paired_answers.newest_students_first(evaluated)
+    widgets.follow_pick("student", students)
     run_id = st.selectbox(
         "Run",
-        paired_answers.newest_students_first(evaluated),
+        students,
+        index=paired_answers.first_of(study_summary.followed_runs(), students),
         key="student",
         bind="query-params",
         help=glossary.TERMS["student"],
         width=290,
     )
+    widgets.remember_pick("student", run_id if run_id != students[0] else None)
     others = [other for other in evaluated["run_id"] if other != run_id]
     if not others:
         st.info("Only one run has answers. Finish a second run to compare it with.")
@@ -75,6 +80,8 @@ with st.container(
     wanted = st.segmented_control(
         "Answers",
         [outcome for outcome in answer_flips.OUTCOMES if outcome in counts],
+        # A search that somebody sent looks at all answers.
+        default=LOST if LOST in counts and not st.query_params.get("search") else None,
         format_func=str.capitalize,
         key="outcome",
         wrap=True,
@@ -96,6 +103,9 @@ for missing in samples.missing():
     st.info(text_format.md(missing), icon=":material/draft:")
 if query:
     shown = shown[shown["doc_id"].isin(samples.matching(query))]
+if wanted in (LOST, answer_flips.GAINED):
+    by_change = samples.largest_change_first(shown["doc_id"].tolist())
+    shown = shown.set_index("doc_id", drop=False).loc[by_change].reset_index(drop=True)
 if shown.empty:
     st.info(
         "No document matches. Clear the search or choose other answers."
@@ -107,12 +117,13 @@ if shown.empty:
 num_pages = -(-len(shown) // PAGE_SIZE)
 if st.session_state.get("page", 1) > num_pages:
     st.session_state["page"] = num_pages
+order = "The margin that moved farthest is first. " if wanted in (LOST, answer_flips.GAINED) else ""
 # Above the documents, with the count that belongs to it.
 with st.container(horizontal=True, vertical_alignment="center", gap="medium", key="answers_pages"):
     page = st.pagination(num_pages, key="page", bind="query-params")
     st.caption(
         f"{text_format.plural(len(shown), 'document')} of {len(documents):,}, metric "
-        f"{text_format.md(tasks[task])}. Log-likelihoods in nats; ● chosen, ✓ correct."
+        f"{text_format.md(tasks[task])}. {order}Log-likelihoods in nats; ● chosen, ✓ correct."
     )
 rows = row_dicts(shown.iloc[(page - 1) * PAGE_SIZE : page * PAGE_SIZE])
 st.html(

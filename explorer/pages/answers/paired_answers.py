@@ -22,6 +22,11 @@ def newest_students_first(runs: pd.DataFrame) -> list[str]:
     return [str(run_id) for run_id in ordered["run_id"]]
 
 
+def first_of(wanted: list[str], run_ids: list[str]) -> int:
+    """Position of the first wanted run that is one of these; 0 if none is."""
+    return next((run_ids.index(run_id) for run_id in wanted if run_id in run_ids), 0)
+
+
 def default_reference(runs: pd.DataFrame, run_id: str, others: list[str]) -> int:
     """Position of the run's own teacher among the others; 0 if it is not one of them."""
     teacher = runs.loc[runs["run_id"] == run_id, "teacher_run_id"].iloc[0]
@@ -92,6 +97,21 @@ class PairedSamples:
         own, other = (self._answers(path, doc_ids) for path in self.paths)
         return list(zip(own, other, strict=True))
 
+    def largest_change_first(self, doc_ids: list[int]) -> list[int]:
+        """The documents by how far the margin of the right answer moved, the farthest first.
+
+        Those without a margin, or without samples here, come last in their order.
+        """
+        if any(path is None for path in self.paths):
+            return doc_ids
+        own, other = (
+            _margins(path, _version(path), self._filter(), self.metric, tuple(doc_ids))
+            for path in self.paths
+            if path is not None
+        )
+        moved = {doc_id: abs(own[doc_id] - other[doc_id]) for doc_id in own if doc_id in other}
+        return sorted(doc_ids, key=lambda doc_id: -moved.get(doc_id, -1.0))
+
     def _filter(self) -> str | None:
         return self.metric.partition(",")[2] or None
 
@@ -139,3 +159,22 @@ def _matching(path: Path, version: int, filter_name: str | None, query: str) -> 
         for doc_id, line in zip(places, lines, strict=True)
         if query in samples.searchable_text(line).casefold()
     ]
+
+
+@st.cache_data(show_spinner=False, max_entries=200)
+def _margins(
+    path: Path, version: int, filter_name: str | None, metric: str, doc_ids: tuple[int, ...]
+) -> dict[int, float]:
+    """The margin of each of these documents that has one."""
+    places = _places(path, version, filter_name)
+    present = [doc_id for doc_id in doc_ids if doc_id in places]
+    lines = samples.read_lines(path, [places[doc_id] for doc_id in present])
+    answers = {
+        doc_id: samples.parse_answer(line, metric)
+        for doc_id, line in zip(present, lines, strict=True)
+    }
+    return {
+        doc_id: answer.margin
+        for doc_id, answer in answers.items()
+        if answer is not None and answer.margin is not None
+    }

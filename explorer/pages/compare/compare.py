@@ -1,18 +1,18 @@
-"""Compare: choose or import runs, see them side by side, export the table."""
+"""Compare: tick runs in a table, see them side by side or minus a reference, export the table."""
 
 from functools import partial
 
 import streamlit as st
 
+from explorer.analysis import headline, studies
 from explorer.analysis.cost import unit_cost
-from explorer.analysis.tables import run_table
+from explorer.analysis.tables import comparison
 from explorer.catalogue import prices
 from explorer.charts import export, retention_chart
-from explorer.pages.compare import differences, import_results
+from explorer.pages.compare import differences, import_results, results, row_choice
 from explorer.pages.shared import (
     downloads,
     glossary,
-    html_table,
     paging,
     pricing,
     study_summary,
@@ -20,14 +20,6 @@ from explorer.pages.shared import (
     widgets,
 )
 
-GROUPS = {
-    "": ["Model", "Layers", "Parameters"],
-    "Capability": ["Retention [95 %]", "Raw ratio [95 %]"],
-    "Latency": ["TPOT (ms)", "TTFT (ms)", "Latency vs teacher"],
-    "Cost": ["$/hour at load"],
-    "Memory": ["Memory", "Weights"],
-}
-COLUMN_GROUPS = list(GROUPS)[1:]
 MODES = ("Results", "Differences")
 
 widgets.style()
@@ -43,8 +35,7 @@ if finished.empty:
     widgets.unreadable_folders(snapshot.problems)
     st.stop()
 
-runs = study_summary.choose_runs(finished, "runs")
-
+sentence = st.container(key="compare_sentence")
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="compare_row"):
     mode = st.segmented_control(
         "Show",
@@ -57,37 +48,55 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
     )
     wanted = st.pills(
         "Columns",
-        COLUMN_GROUPS,
+        results.COLUMN_GROUPS,
         selection_mode="multi",
-        default=COLUMN_GROUPS,
+        default=results.COLUMN_GROUPS,
         key="columns",
         bind="query-params",
         disabled=mode != MODES[0],
     )
     utilisation = pricing.utilisation(glossary.TERMS["utilisation"])
-    known_prices = widgets.attempt(lambda: prices.prices_for(runs, root)) or {}
-    runs = widgets.index(root).with_retention(runs)
-    runs = unit_cost.add_costs(runs, known_prices, utilisation=utilisation)
-    runs = run_table.ordered_for_people(runs)
-    chart = retention_chart.retention_chart(runs, template="light", width=1100)
-    downloads.export_popover(partial(export.write_runs, runs), chart, "compare", "comparison")
+    export_place = st.container(width="content")
     import_results.import_popover(root, finished["run_id"].tolist())
+with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="compare_rows"):
+    chosen = study_summary.chosen_runs(finished, "runs")
+    listed = row_choice.listed_runs(finished, chosen, disabled=mode != MODES[0])
+    order, reverse = row_choice.order()
+    against = differences.choose_reference(chosen) if mode != MODES[0] and len(chosen) else ""
 
-shown = runs.iloc[paging.page_rows(len(runs), "compare_page")]
+known_prices = widgets.attempt(lambda: prices.prices_for(listed, root)) or {}
+listed = widgets.index(root).with_retention(listed)
+listed = unit_cost.add_costs(listed, known_prices, utilisation=utilisation)
+listed = comparison.sort_runs(listed, order, reverse=reverse)
+runs = listed[listed["run_id"].isin(chosen["run_id"])]
+with export_place:
+    chart = retention_chart.retention_chart(runs, template="light", width=1100)
+    name = studies.name_of(runs)
+    downloads.export_popover(partial(export.write_runs, runs), chart, "compare", name)
+
 if mode == MODES[0]:
-    cells = run_table.without_equal_lengths(run_table.comparison_table(shown))
-    groups = {name: GROUPS[name] for name in ["", *wanted]}
-    if "Cost" in groups:
-        beside = [run_table.LENGTHS] if run_table.LENGTHS in cells else []
-        groups["Cost"] = [unit_cost.heading_of(runs), *beside, *GROUPS["Cost"]]
-    hover, marks = html_table.cell_notes(cells, shown), html_table.busy_marks(cells, shown)
-    is_teacher = (shown["role"] == "teacher").tolist()
-    st.html(html_table.results_table(cells, groups, pinned=is_teacher, hover=hover, marks=marks))
-    st.caption(study_summary.footnote(runs))
+    shown = listed.iloc[paging.page_rows(len(listed), "compare_page")]
+    results.results_table(shown, set(chosen["run_id"]), wanted, order, reverse=reverse)
+    row_choice.listen()
+    if runs.empty:
+        st.info("Choose at least one run above.")
+        st.stop()
+    if len(listed) < len(finished):
+        st.caption(f"{len(listed):,} of {text_format.plural(len(finished), 'run')} shown.")
+    st.caption(study_summary.footnote(shown))
+    paging.pager(len(listed), "compare_page", "run", row_choice.order_text(order))
+    finding = headline.headline(runs)
 else:
-    differences.differences_table(root, shown, differences.choose_reference(runs))
-paging.pager(len(runs), "compare_page", "run", "retention")
+    if runs.empty:
+        st.info("Choose at least one run above.")
+        st.stop()
+    shown = runs.iloc[paging.page_rows(len(runs), "compare_page")]
+    finding = differences.differences_table(root, shown, against)
+    paging.pager(len(runs), "compare_page", "run", row_choice.order_text(order))
+with sentence:
+    if finding:
+        st.html(f'<p class="finding">{widgets.escape(finding)}</p>')
 
 with st.expander("Markdown of this table", icon=":material/markdown:"):
-    st.code(export.write_runs(shown, "md").decode(), language="markdown", wrap_lines=False)
+    st.code(export.write_runs(runs, "md").decode(), language="markdown", wrap_lines=False)
 widgets.unreadable_folders(snapshot.problems)

@@ -8,12 +8,15 @@ import streamlit as st
 
 from explorer.analysis import numbers
 from explorer.analysis.stats import pairing
-from explorer.analysis.tables import difference_table
+from explorer.analysis.tables import comparison, difference_table
 from explorer.pages.shared import glossary, html_table, text_format, widgets
 from explorer.records.rows import row_dicts
 
 OWN_TEACHER = "each student's own teacher"
 SUITE = "Suite"
+KL, LOST, GAINED = "KL (nats)", "Lost", "Gained"
+ENDS = ("difference_low", "difference_high")
+NO_TEST = "Not evaluated for both."
 
 
 def choose_reference(runs: pd.DataFrame) -> str:
@@ -32,59 +35,106 @@ def choose_reference(runs: pd.DataFrame) -> str:
     return str(chosen)
 
 
-def differences_table(root: Path, runs: pd.DataFrame, against: str) -> None:
-    """A table of run minus reference, with a verdict: a row per run, a column per task.
+def differences_table(root: Path, runs: pd.DataFrame, against: str) -> str:
+    """A table of run minus reference: a row per run, a column per task, real differences marked.
 
     Args:
         root: The store.
-        runs: In display order.
+        runs: In display order, with retention.
         against: A run id, or `OWN_TEACHER`.
+
+    Returns:
+        The finding in one sentence; empty if nothing could be compared.
     """
-    known = set(widgets.load_runs(root)["run_id"])
+    known = widgets.load_runs(root).set_index("run_id", drop=False)
     names = dict(zip(runs["run_id"], names_of(runs), strict=True))
-    texts, marks, hover, notes = [], [], [], []
-    pairs: dict[str, tuple[str, str]] = {}
-    for row in row_dicts(runs):
-        run_id = row["run_id"]
-        other = row["teacher_run_id"] if against == OWN_TEACHER else against
-        if other not in known or other == run_id:
-            continue
-        tasks, suite = between(root, run_id, other, own=row["teacher_run_id"] == other)
-        rows = {SUITE: suite} | {result["task"]: result for result in tasks}
-        name = names[run_id]
-        pairs[name] = run_id, other
-        texts.append({"Run": name} | {task: _cell(result) for task, result in rows.items()})
-        marks.append({"Run": ""} | {task: _mark(result) for task, result in rows.items()})
-        hover.append(
-            {"Run": f"{run_id} against {other}"}
-            | {task: _hover(result) for task, result in rows.items()}
-        )
-        notes += [f"{name}: {note}" for note in difference_table.difference_notes(tasks, suite)]
-    cells = pd.DataFrame(texts).fillna(numbers.MISSING)
-    if cells.empty:
+    found = []
+    for run in row_dicts(runs):
+        other = run["teacher_run_id"] if against == OWN_TEACHER else against
+        if other in known.index and other != run["run_id"]:
+            own = run["teacher_run_id"] == other
+            tasks, suite = between(root, run["run_id"], other, own=own)
+            found.append((run, other, {SUITE: suite} | {row["task"]: row for row in tasks}))
+    if not found:
         st.info("To see differences, choose two runs, or a student whose teacher is in the store.")
-        return
-    columns = [name for name in cells.columns if name != "Run"]
-    st.html(
-        html_table.results_table(
-            cells,
-            {"": ["Run"], "Run − reference, in points of score [95 %]": columns},
-            pinned=[False] * len(cells),
-            hover=pd.DataFrame(hover, columns=cells.columns).fillna("Not evaluated for both."),
-            marks=pd.DataFrame(marks, columns=cells.columns).fillna(""),
-        )
-    )
+        return ""
+    columns = list(dict.fromkeys(task for *_, rows in found for task in rows))
+    _table([(names[run["run_id"]], run, other, rows) for run, other, rows in found], columns)
     st.caption(text_format.md(glossary.TERMS["verdict"]))
-    with st.container(horizontal=True, gap="medium", key="compare_answers"):
-        for name, (run_id, other) in pairs.items():
+    with st.popover("Read the answers", icon=":material/quiz:", key="compare_answers"):
+        for run, other, _ in found:
             st.page_link(
                 widgets.ANSWERS,
-                label=f"Answers of {text_format.md(name)}",
-                query_params={"student": run_id, "reference": other},
+                label=f"Answers of {text_format.md(names[run['run_id']])}",
+                query_params={"student": run["run_id"], "reference": other},
             )
+    notes = [
+        f"{names[run['run_id']]}: {note}"
+        for run, _, rows in found
+        for note in difference_table.difference_notes(
+            [row for task, row in rows.items() if task != SUITE], rows[SUITE]
+        )
+    ]
     if notes:
         with st.expander("How to read these numbers", icon=":material/info:"):
             st.markdown("\n".join(f"- {text_format.md(note)}" for note in dict.fromkeys(notes)))
+    return _sentence(root, runs, found, names.get(against, "the teacher"))
+
+
+def _sentence(
+    root: Path, runs: pd.DataFrame, found: list[tuple[Any, str, dict[str, Any]]], reference: str
+) -> str:
+    """What one run loses and saves against its reference, or how many of several differ."""
+    if len(found) > 1:
+        verdicts = [rows[SUITE]["verdict"] or None for *_, rows in found]
+        return comparison.table_sentence(verdicts, reference)
+    [(run, other, rows)] = found
+    beside = runs[runs["run_id"] == other]
+    if beside.empty:
+        stored = widgets.load_runs(root)
+        beside = widgets.index(root).with_retention(stored[stored["run_id"] == other])
+    return comparison.pair_sentence(run, row_dicts(beside)[0], rows[SUITE]["verdict"] or None)
+
+
+def _table(found: list[tuple[str, Any, str, dict[str, Any]]], tasks: list[str]) -> None:
+    """Draw the table of these runs: name, run, reference id, and a difference per task."""
+    ends = [row[end] for *_, rows in found for row in rows.values() for end in ENDS]
+    limit = max((abs(100 * end) for end in ends if not numbers.missing(end)), default=1.0) or 1.0
+    texts, marks, hover, drawn = [], [], [], []
+    for name, run, other, rows in found:
+        lost, gained = _flips(rows)
+        texts.append(
+            {"Run": name, KL: numbers.significant(run.get("kl_after")), LOST: lost, GAINED: gained}
+            | {task: _cell(row) for task, row in rows.items()}
+        )
+        marks.append({task: row["verdict"] or "" for task, row in rows.items()})
+        hover.append(
+            {
+                "Run": f"{run['run_id']} against {other}",
+                KL: glossary.TERMS["kl"],
+                LOST: "Answers that the reference has right and the run has wrong.",
+                GAINED: "Answers that the run has right and the reference has wrong.",
+            }
+            | {task: _hover(row) for task, row in rows.items()}
+        )
+        drawn.append({task: _drawn(row, limit) for task, row in rows.items()})
+    columns = ["Run", KL, LOST, GAINED, *tasks]
+    cells = pd.DataFrame(texts, columns=columns, dtype=object).fillna(numbers.MISSING)
+    beside = [name for name in (KL, LOST, GAINED) if (cells[name] != numbers.MISSING).any()]
+    st.html(
+        html_table.results_table(
+            cells,
+            {
+                "": ["Run"],
+                **({"Beside the score": beside} if beside else {}),
+                "Run − reference, in points of score [95 %]": tasks,
+            },
+            pinned=[False] * len(cells),
+            hover=pd.DataFrame(hover, columns=columns, dtype=object).fillna(NO_TEST),
+            marks=pd.DataFrame(marks, columns=columns, dtype=object).fillna(""),
+            drawn=pd.DataFrame(drawn, columns=columns, dtype=object).fillna(""),
+        )
+    )
 
 
 def names_of(runs: pd.DataFrame) -> list[str]:
@@ -127,13 +177,32 @@ def _between_cached(
 
 
 def _cell(row: dict[Any, Any]) -> str:
-    """`-12.5 worse [-16.0, -9.1]`."""
+    """`-12.5 worse [-16.0, -9.1]`; a difference that is not shown has a dot for the verdict."""
     number, _, ends = difference_table.difference_cell(row).partition(" ")
-    return f"{number} {difference_table.verdict_cell(row)} {ends}" if ends else number
+    if not ends:
+        return number
+    verdict = difference_table.verdict_cell(row)
+    return f"{number} {'·' if verdict == 'inconclusive' else verdict} {ends}"
 
 
-def _mark(row: dict[Any, Any]) -> str:
-    return row["verdict"] or ""
+def _drawn(row: dict[Any, Any], limit: float) -> str:
+    """The difference as a dot and its interval around zero; hollow if it is not shown."""
+    if numbers.missing(row["difference"]):
+        return ""
+    value, low, high = (100 * row[name] for name in ("difference", *ENDS))
+    kind = "" if row["verdict"] in ("better", "worse") else "open"
+    return html_table.interval_mark(value, low, high, (-limit, limit), at=0.0, kind=kind)
+
+
+def _flips(rows: dict[str, Any]) -> tuple[str, str]:
+    """How many answers all tasks together lost and gained."""
+    tasks = [row for task, row in rows.items() if task != SUITE]
+    counts = [
+        [row[name] for row in tasks if not numbers.missing(row[name])]
+        for name in ("num_only_teacher", "num_only_student")
+    ]
+    lost, gained = (f"{sum(known):,.0f}" if known else numbers.MISSING for known in counts)
+    return lost, gained
 
 
 def _hover(row: dict[Any, Any]) -> str:

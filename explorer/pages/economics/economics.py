@@ -4,7 +4,7 @@ from functools import partial
 
 import streamlit as st
 
-from explorer.analysis import interference, numbers
+from explorer.analysis import interference, numbers, studies
 from explorer.analysis.cost import cost_headline, economics, unit_cost
 from explorer.analysis.cost.economics import Assumptions
 from explorer.analysis.cost.fleet import LatencyLimits
@@ -126,9 +126,7 @@ assumed = Assumptions(
 )
 ordered = run_table.ordered_for_people(widgets.index(root).with_retention(runs))
 records = parts.records(root, ordered["run_id"].tolist())
-labels = dict(zip(runs["run_id"], runs["label"], strict=True))
-if runs["label"].duplicated().any():
-    labels = {run_id: run_id for run_id in labels}
+labels = studies.unique_labels(runs)
 rows = economics.candidates(records, labels, assumed)
 ordered["sure"] = candidates.sure(ordered, widgets.index(root).draws(ordered), keep)
 kept = ["run_id", "retention", "retention_low", "retention_high", "sure", "method"]
@@ -192,7 +190,10 @@ with st.container(horizontal=True, vertical_alignment="bottom", key="economics_t
     st.subheader("Each candidate", anchor=False)
     light = cost_chart.break_even_chart(months, assumed.traffic_per_s, num_busy=num_busy)
     downloads.export_popover(
-        partial(export.write_table, rows, cells), light, "economics", "economics"
+        partial(export.write_table, rows, cells),
+        light,
+        "economics",
+        f"economics-{studies.name_of(runs)}",
     )
 is_teacher = (rows["role"] == "teacher").tolist()
 hover = parts.cell_notes(shown, rows.iloc[page])

@@ -40,6 +40,7 @@ def evidence_strip(root: Path, runs: pd.DataFrame, known_prices: dict[str, Price
             bind="query-params",
             width=440,
         )
+        widgets.remember_pick(widgets.PICKED, run_id)
         if run_id is None:
             return
         row = row_dicts(runs[runs["run_id"] == run_id])[0]

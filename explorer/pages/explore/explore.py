@@ -67,6 +67,7 @@ visible = filters.visible_runs(snapshot)
 chosen = filters.sidebar(visible)
 control_arms = filters.control_arms(chosen)
 finished = chosen[chosen["status"] == "finished"]
+widgets.follow_pick(widgets.PICKED, finished["run_id"])
 
 # The sentence stands above the controls but depends on them: this reserves its place.
 sentence = st.container(key="explore_sentence")

@@ -11,7 +11,7 @@ from explorer.analysis.published import check_claims, published_retention
 from explorer.analysis.published.check_claims import Claim
 from explorer.analysis.published.published_retention import Published
 from explorer.catalogue import load
-from explorer.charts import published_chart
+from explorer.charts import published_chart, published_overlay
 from explorer.pages.shared import text_format, widgets
 from explorer.records.rows import row_dicts
 
@@ -39,6 +39,27 @@ def judged(bits: int, concurrency: int) -> list[Claim]:
     published = collected(bits, concurrency)
     return check_claims.check_claims(
         published.rows, published.fitted, load.load_table("speeds"), load.load_table("deployments")
+    )
+
+
+def own_points() -> pd.DataFrame:
+    """The students of this store, to draw beside the published ones."""
+    root = widgets.results_dir()
+    visible = widgets.visible_runs(widgets.load(root))
+    finished = visible[visible["status"] == "finished"]
+    return published_overlay.own_points(widgets.index(root).with_retention(finished))
+
+
+def own_note(own: pd.DataFrame, y: str) -> str:
+    """What the full dots are, and how many lie below the chart; in Markdown."""
+    below = int((own[y] < published_overlay.LOWEST_SHARE).sum())
+    left_out = ""
+    if below:
+        share = numbers.percent(published_overlay.LOWEST_SHARE)
+        left_out = f" Not shown: {text_format.plural(below, 'run')} below {share}."
+    return text_format.md(
+        "Full dots are your own runs, measured here on other tasks than the published scores: "
+        f"compare sizes and shapes, not single points.{left_out}"
     )
 
 

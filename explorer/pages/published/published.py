@@ -62,6 +62,15 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
         help=text_format.md(glossary.TERMS["bits"]),
         disabled=x != "usd_per_hour",
     )
+    with_own = st.toggle(
+        "Your runs",
+        True,
+        key="own",
+        bind="query-params",
+        disabled=x != "params_b",
+        help=glossary.TERMS["own_runs"],
+    )
+own = parts.own_points() if with_own and x == "params_b" else None
 published = parts.collected(int(bits), CONCURRENCY)
 with st.container(horizontal=True, gap="medium", key="published_filters"):
     families = st.pills(
@@ -89,12 +98,15 @@ if relations:
     rows = rows[rows["relation"].str.startswith(wanted)]
 
 finding = published_retention.published_headline(rows)
+measured = "None of this was measured here."
+if own is not None and len(own):
+    measured = "Only the full dots were measured here."
 with sentence:
     st.html(f'<p class="finding">{widgets.escape(finding)}</p>')
     st.html(
         f'<p class="quiet">{text_format.plural(len(rows), "comparison")} of {len(published.rows)}, '
         "each within one table of one publisher, on the same benchmarks and settings. Published "
-        "scores have no intervals. None of this was measured here.</p>"
+        f"scores have no intervals. {measured}</p>"
     )
 
 if rows.empty:
@@ -107,9 +119,12 @@ else:
         y=y,
         template=widgets.template(),
         selected=picked if picked in rows.index else None,
+        own=own,
         width=chart_width.chart_width(),
     )
     widgets.chart(figure, "published_chart", finding, pick=True, picked_as="pair")
+    if own is not None and len(own):
+        st.caption(parts.own_note(own, y))
     with st.container(horizontal=True, vertical_alignment="bottom", key="published_pick"):
         point = st.selectbox(
             "Evidence for",
@@ -119,7 +134,7 @@ else:
             key="pair",
             bind="query-params",
         )
-        light = published_chart.published_chart(rows, x, y=y, width=1100)
+        light = published_chart.published_chart(rows, x, y=y, own=own, width=1100)
         downloads.export_popover(
             partial(
                 export.write_table, rows.reset_index(drop=True), run_table.published_table(rows)

@@ -5,6 +5,7 @@ glossary.py       what each term means; shown as help
 text_format.py    times, counts and escaped Markdown
 html_table.py     results tables as HTML
 paging.py         one page of a long table, and what it shows
+table_events.py   ticks and sorted headings of a results table
 answer_card.py    documents with their answers as HTML cards
 study_summary.py  the runs that a page starts with, and its footnote
 pricing.py        device prices and the utilisation slider

@@ -235,7 +235,16 @@ TERMS = {
     "run_device": "auto uses CUDA if available, otherwise the CPU.",
     "verdict": (
         "better or worse if the paired test, adjusted for the number of tasks (Holm), gives p "
-        "below 0.05; otherwise inconclusive: more documents may show a difference."
+        "below 0.05: a full dot. Otherwise inconclusive, a hollow dot: more documents may show a "
+        "difference."
+    ),
+    "own_runs": (
+        "Your own students against size: what they keep of their teacher, with the 95 % interval. "
+        "They were measured on your tasks, the published ones on others."
+    ),
+    "listed": (
+        "Study: all runs of the chosen runs' studies. Tick a row to choose it; sort by a heading. "
+        "What is chosen is in bold where it is the best of its column."
     ),
     "api_test": (
         "Evaluates tasks at the endpoint through lm-eval's API models. Each answer is saved as it "

@@ -44,10 +44,17 @@ def _act(root: Path, run_id: str, action: str | None) -> None:
     elif action == SHOW:
         widgets.attempt(lambda: trash.unhide(root, [run_id]))
     elif action == DELETE:
-        entries = widgets.attempt(lambda: jobs.delete(root, [run_id]))
-        if entries:
-            st.session_state[JUST_DELETED] = run_id
-    if action in (HIDE, DELETE) and st.session_state.get(widgets.PICKED) == run_id:
+        delete(root, run_id)
+    if action == HIDE and st.session_state.get(widgets.PICKED) == run_id:
+        st.session_state[widgets.PICKED] = None
+    widgets.index(root).refresh()
+
+
+def delete(root: Path, run_id: str) -> None:
+    """Move a run to the trash; the page then offers to undo it."""
+    if widgets.attempt(lambda: jobs.delete(root, [run_id])):
+        st.session_state[JUST_DELETED] = run_id
+    if st.session_state.get(widgets.PICKED) == run_id:
         st.session_state[widgets.PICKED] = None
     widgets.index(root).refresh()
 

@@ -3,72 +3,67 @@
 import pandas as pd
 import streamlit as st
 
-from explorer.analysis import headline, interference, numbers
+from explorer.analysis import interference
 from explorer.analysis.cost import unit_cost
 from explorer.analysis.stats import retention
+from explorer.analysis.studies import newest_study as newest_study
 from explorer.pages.shared import text_format, widgets
 
+CHOSEN = "chosen_runs"
+"""Session key of the runs that a person chose on one page, for the next one."""
+CHOSEN_WITH = "chosen_with"
+"""Session key of the key of the widget that they were chosen with."""
 
-def newest_study(finished: pd.DataFrame) -> list[str]:
-    """Run ids of the newest study: the teacher, then its students in all formats, largest first.
 
-    A study is the runs that share a teacher's run and the prefix of their names. Runs timed on a
-    busy machine, and lone students, decide which study is newest only if there are no others.
-    """
-    students = finished[finished["role"] == "student"].sort_values("finished_at")
-    if students.empty:
-        return [str(finished.sort_values("finished_at").iloc[-1]["run_id"])]
-    converted = headline.is_converted(students)
-    students = students.assign(study=_studies(students))
-    own = students[~converted]
-    candidates = students if own.empty else own
-    quiet = interference.without_busy(candidates)
-    candidates = candidates if quiet.empty else quiet
-    several = candidates[candidates.duplicated(["teacher_run_id", "study"], keep=False)]
-    newest = (candidates if several.empty else several).iloc[-1]
-    of_study = converted | (students["study"] == newest["study"])
-    members = students[of_study & (students["teacher_run_id"] == newest["teacher_run_id"])]
-    if members.empty:  # an import without a teacher
-        members = students[students["run_id"] == newest["run_id"]]
-    teacher = finished.loc[finished["run_id"] == newest["teacher_run_id"], "run_id"]
-    return [*teacher, *members.sort_values("num_parameters", ascending=False)["run_id"]]
+def followed_runs() -> list[str]:
+    """The runs that a person looked at on another page: the picked one, then the chosen ones."""
+    picked = widgets.last_picked_run()
+    return [*([picked] if picked else []), *st.session_state.get(CHOSEN, [])]
 
 
 def choose_runs(finished: pd.DataFrame, key: str) -> pd.DataFrame:
-    """Let a person choose runs, starting with the newest study; stop the page if none is chosen.
+    """Let a person choose runs, starting with the newest study or with what another page chose.
+
+    Stops the page if none is chosen.
 
     Args:
         finished: The runs to choose from.
         key: Key of the widget and query parameter of the page.
     """
-    widgets.expand_run_ids(finished["run_id"], key)
-    known = set(finished["run_id"])
-    default = [run_id for run_id in newest_study(finished) if run_id in known]
-    ids = st.multiselect(
-        "Runs",
-        finished["run_id"].tolist(),
-        # An import selects its run itself.
-        default=None if key in st.session_state else default,
-        key=key,
-        bind="query-params",
-        placeholder="Choose runs to compare",
-    )
-    runs = finished[finished["run_id"].isin(ids)]
+    runs = chosen_runs(finished, key)
     if runs.empty:
         st.info("Choose at least one run above.")
         st.stop()
     return runs
 
 
-def _studies(runs: pd.DataFrame) -> list[str]:
-    """Names of the runs without what a sweep adds: the size, and the format or control arm."""
-    studies = []
-    for name, number_format in zip(runs["name"], runs["format"], strict=True):
-        plain = str(name).removesuffix("-labels")
-        if not numbers.missing(number_format):
-            plain = plain.removesuffix(f"-{number_format}")
-        studies.append(plain.rpartition("-")[0] or plain)
-    return studies
+def chosen_runs(finished: pd.DataFrame, key: str) -> pd.DataFrame:
+    """As `choose_runs`, for a page that goes on without a run."""
+    widgets.expand_run_ids(finished["run_id"], key)
+    known = set(finished["run_id"])
+    chosen_before = st.session_state.get(CHOSEN, [])
+    default = [run_id for run_id in chosen_before if run_id in known] or [
+        run_id for run_id in newest_study(finished) if run_id in known
+    ]
+    if st.session_state.get(CHOSEN_WITH, key) != key and not st.query_params.get_all(key):
+        st.session_state[key] = default
+    # Names, not ids, stand in the table; this list is for ids that somebody sent.
+    num_chosen = len(st.session_state.get(key, st.query_params.get_all(key) or default))
+    with st.popover(f"{text_format.plural(num_chosen, 'run')} chosen", icon=":material/checklist:"):
+        ids = st.multiselect(
+            "Runs",
+            finished["run_id"].tolist(),
+            # An import selects its run itself.
+            default=None if key in st.session_state else default,
+            key=key,
+            bind="query-params",
+            placeholder="Choose runs to compare",
+        )
+    # What is chosen here follows to the next page. The newest study is no choice: a newer one
+    # takes its place.
+    st.session_state[CHOSEN_WITH] = key
+    st.session_state[CHOSEN] = [] if sorted(ids) == sorted(newest_study(finished)) else list(ids)
+    return finished[finished["run_id"].isin(ids)]
 
 
 def footnote(runs: pd.DataFrame) -> str:

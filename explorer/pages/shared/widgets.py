@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 PICKED = "run"
 """The picked run: its key in the session and its query parameter."""
+LAST_PICKED = "last_picked_run"
+"""Session key of the run that was picked last, and the key of the widget that shows it."""
 EXPLORE, RUN, COMPARE, ANSWERS, TASKS = (
     str(navigation.script(name)) for name in ("explore", "run", "compare", "answers", "tasks")
 )
@@ -38,6 +40,10 @@ STYLE = """<style>
   margin: 0 !important; padding: 0 !important; font-size: .92rem;}
 .facts dt {opacity: .68; font-weight: 400;}
 .facts dd {margin: 0; overflow-wrap: anywhere;}
+.step {font-weight: 600; margin: .4rem 0 -.4rem;}
+.step b {display: inline-block; min-width: 1.1rem; opacity: .68;}
+.st-key-run_yaml textarea {font-family: "Source Code Pro", ui-monospace, monospace;
+  font-size: .85rem;}
 .plan {font-size: 1.02rem; line-height: 1.6; margin: 0 0 .6rem;}
 .plan b {font-size: 1.35rem; font-weight: 600;}
 p.quiet {margin: 0;}
@@ -61,6 +67,26 @@ p.quiet {margin: 0;}
 .results .worse, .worse {color: light-dark(#b34700, #f0904f);}
 .results .inconclusive {opacity: .68;}
 .results .busy {color: color-mix(in srgb, currentColor 58%, transparent); font-style: italic;}
+.results td.best {font-weight: 700;}
+.results tr.unticked td {opacity: .75;}
+.results input[type=checkbox] {margin: 0 .35rem 0 0; vertical-align: -1px; width: 1rem;
+  height: 1rem; accent-color: #0072B2;}
+.results button.sort {all: unset; cursor: pointer;}
+.results button.sort:hover {text-decoration: underline;}
+.results button.sort:focus-visible, .results input:focus-visible {
+  outline: 2px solid currentColor; outline-offset: 2px;}
+.results .range {float: left;}
+.range {position: relative; display: inline-block; width: 5.5rem; height: .8rem;
+  margin-right: .6rem; vertical-align: -1px;}
+.range::before {content: ""; position: absolute; left: 0; right: 0; top: 50%; height: 1px;
+  background: color-mix(in srgb, currentColor 18%, transparent);}
+.range i {position: absolute; top: calc(50% - 1px); height: 3px; border-radius: 2px;
+  background: color-mix(in srgb, currentColor 45%, transparent);}
+.range b {position: absolute; top: calc(50% - 3.5px); width: 8px; height: 8px; margin-left: -4px;
+  border-radius: 50%; background: currentColor; box-sizing: border-box;}
+.range b.open {background: none; border: 1.5px solid currentColor;}
+.range u {position: absolute; top: 0; bottom: 0; width: 1px;
+  background: color-mix(in srgb, currentColor 40%, transparent);}
 .layers {display: flex; flex-wrap: wrap; gap: 3px;}
 .layer {width: 2rem; height: 2rem; line-height: 2rem; text-align: center; font-size: .75rem;
   border-radius: 4px; opacity: .6;
@@ -190,6 +216,31 @@ def picked_run() -> str | None:
     """Id of the run picked on the chart, in the list or by the page's address."""
     run_id = st.session_state.get(PICKED, st.query_params.get(PICKED))
     return run_id if isinstance(run_id, str) else None
+
+
+def last_picked_run() -> str | None:
+    """Id of the run that was picked last, on any page."""
+    run_id: str | None = st.session_state.get(LAST_PICKED, (None, ""))[0]
+    return run_id
+
+
+def remember_pick(key: str, run_id: str | None) -> None:
+    """Note which run the widget with this key shows, for the next page."""
+    st.session_state[LAST_PICKED] = (run_id, key)
+
+
+def follow_pick(key: str, run_ids: Iterable[str]) -> None:
+    """Before the widget with this key: take over the run that another page picked last.
+
+    A run that the address names stays.
+
+    Args:
+        key: The widget's key and query parameter.
+        run_ids: What the widget offers.
+    """
+    run_id, picked_with = st.session_state.get(LAST_PICKED, (None, key))
+    if picked_with != key and run_id in set(run_ids) and not st.query_params.get_all(key):
+        st.session_state[key] = run_id
 
 
 def store_clicked_point(chart_key: str, picked_as: str = PICKED) -> None:
