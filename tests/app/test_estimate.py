@@ -213,3 +213,19 @@ def test_gguf_is_estimated_from_gguf_and_taught_once(past):
     assert both.unknown == ("evaluation", "timing")
     assert told.unknown == ()
     assert told.seconds > without.seconds
+
+
+def test_one_slow_run_of_a_size_changes_little(past):
+    """Of several runs of a size the median counts."""
+    runs, scores = past
+    only_training = planned(capability=None, latency=None)
+    ten = runs[runs["label"] == "10 layers"]
+    slow = ten.assign(run_id="slow", train_seconds=50 * ten["train_seconds"])
+    again = ten.assign(run_id="again")
+
+    before = estimate_runs([only_training], runs, scores).seconds
+    after = estimate_runs(
+        [only_training], pd.concat([runs, slow, again], ignore_index=True), scores
+    ).seconds
+
+    assert after == pytest.approx(before, rel=0.01)

@@ -48,7 +48,7 @@ def test_start_hands_the_order_to_the_queue(root, open_page, submitted):
 
     assert not page.exception
     students = [spec for spec in submitted if spec.student]
-    assert sorted(spec.student.num_layers for spec in students) == [5, 10, 20]
+    assert sorted(spec.student.num_layers for spec in students) == [5, 20, 24]
     assert {spec.distill.max_tokens for spec in students} == {4096}
     assert {spec.capability.limit for spec in submitted} == {8}
 
@@ -192,6 +192,8 @@ def test_more_than_half_in_one_cut_offers_two_steps(root, study, open_page, subm
     records.leave_student(root, study[2], tiny_llama(num_layers=20))
 
     page = open_page("run")
+    pills = next(group for group in page.get("button_group") if "run_sizes" in str(group.key))
+    pills.set_value([20, 10]).run()
     assert "10 layers: this removes 53% of" in text_of(page).replace("\\", "")
     page.selectbox(key="run_start_from").set_value(f"run:{study[2]}").run()
     assert "10 layers: this removes" not in text_of(page).replace("\\", "")
@@ -709,3 +711,69 @@ def test_what_keeps_an_order_from_starting_is_one_line_until_it_is_closed(
     assert not page.button(key="run_start").disabled
     page.button(key=f"submitting_close_{submitting.START}").click().run()
     assert not page.error
+
+
+def test_the_default_order_repeats_the_studys_settings_and_is_not_criticised(
+    root, open_page, submitted, monkeypatch
+):
+    """Another size under the conditions of the newest study; its preview warns of nothing."""
+    shutil.copytree(records.STUDY, root, dirs_exist_ok=True)
+    page = open_page("run")
+
+    assert not page.error
+    assert not [one for one in page.caption if "warning" in one.value]
+    page.button(key="run_start").click().run()
+    study = starter_sweep()
+    trained = [spec for spec in submitted if spec.student and not spec.format]
+    assert {spec.distill for spec in trained} == {study.distill}
+    assert {spec.student for spec in trained} == set(study.students[:2])
+
+
+def test_yaml_shows_the_line_of_its_error(root, open_page):
+    """Under the field, with the lines around it; the sentence names the line."""
+    page = open_page("run")
+    page.toggle(key="run_as_yaml").set_value(True).run()
+    page.text_area(key="run_yaml").input("name: mine\nlayers: 7\nteacher: starter\n").run()
+
+    assert "line 2" in page.error[0].value
+    assert "→   2 layers: 7" in page.code[0].value
+
+
+def test_the_queue_is_in_three_parts(root, study, open_page):
+    """Now with one total for the study, done, and failed."""
+    _running(root)
+    records.write_run(root, records.make_record(num_layers=12, status="failed"))
+
+    said = text_of(open_page("run")).replace("\\", "")
+
+    parts = [said.index(f'<p class="step">{name}</p>') for name in ("Now", "Done", "Failed")]
+    assert parts == sorted(parts)
+    assert "**live**: 1 running, about 5 min left" in said
+
+
+def test_a_failed_order_is_edited_or_deleted(root, open_page, submitted):
+    """Edit puts it into the form as YAML, ready to start; Delete can be undone."""
+    failed = records.make_record(num_layers=12, status="failed")
+    records.write_run(root, failed)
+    page = open_page("run")
+
+    page.button(key=f"edit_{failed.run_id}").click().run()
+    assert not page.exception
+    assert "num_layers: 12" in page.text_area(key="run_yaml").value
+    page.button(key="run_start").click().run()
+    assert failed.run_id in {spec.run_id for spec in submitted}
+
+    page.button(key=f"delete_{failed.run_id}").click().run()
+    assert disk.run_ids(root) == []
+    page.button(key=f"undo_{failed.run_id}").click().run()
+    assert disk.run_ids(root) == [failed.run_id]
+
+
+def test_no_time_is_named_before_it_means_something(root, study, open_page):
+    """Where no earlier run was evaluated on a task, the preview gives no minutes and no dollars."""
+    page = open_page("run")
+    page.multiselect(key="run_tasks").set_value(["starter", "mmlu"]).run()
+
+    said = text_of(page)
+    assert "Time unknown" in said
+    assert "Excludes evaluation: no earlier run to go by." in said

@@ -251,6 +251,8 @@ def test_a_task_of_ones_own_is_dropped_seen_and_added(listed, open_page):
     assert page.selectbox(key="named").value == "my-quiz"
     assert "<dt>Chance</dt><dd>50.0 %</dd>" in text_of(page)
     assert (listed / ".tasks" / "my-quiz.yaml").is_file()
+    assert "was added with 2 documents" in page.success[0].value
+    assert "already have a task" not in text_of(page)
     # The same name again needs a word.
     assert not [button for button in page.button if button.key == "own_add"]
     page.checkbox(key="own_replace").check().run()

@@ -14,10 +14,12 @@ from explorer.index import Snapshot
 from explorer.pages.run import (
     endpoint_form,
     evaluation_form,
+    form_defaults,
     latency_form,
     run_spec,
     students_form,
     training_form,
+    yaml_form,
 )
 from explorer.pages.shared import glossary
 from explorer.specs import (
@@ -48,23 +50,37 @@ def study_form(root: Path, snapshot: Snapshot) -> SweepSpec | RunSpec:
     Raises:
         BadInput: The form does not describe a valid study.
     """
-    head = students_form.teacher_and_students(root, snapshot)
+    usual = form_defaults.usual_order(root, snapshot)
+    _step(1, "Model")
+    head = students_form.teacher_and_name(root, snapshot)
     outside = outside_torch(head["teacher"])
-    training = dict(training_form.NO_TRAINING) if outside else training_form.corpus_and_signal()
+    if not outside:
+        _step(2, "Sizes")
+    head |= students_form.students(root, snapshot, head["teacher"])
+    formats: dict[str, list[Any]] = {}
+    if not outside:
+        _step(3, "Formats")
+        formats = latency_form.formats(usual)
+    _step(4 if not outside else 2, "Tests")
     evaluation: dict[str, Any] | None = None
     if outside != "endpoint":
         evaluation = evaluation_form.tasks_and_limit(snapshot)
     elif endpoint_form.evaluation_wanted():
         evaluation = evaluation_form.tasks_and_limit(snapshot)
         evaluation |= endpoint_form.endpoint_fields(root, head["teacher"], evaluation["tasks"])
-    formats = {} if outside else latency_form.formats()
-    with st.expander("Layers, training, timing, device"):
-        details = training_form.training_details(head["kind"], training.get("method"))
+    as_yaml = bool(st.session_state.get("run_as_yaml"))
+    with st.expander("Layers, training, timing, device", expanded=as_yaml):
+        training = (
+            dict(training_form.NO_TRAINING)
+            if outside
+            else training_form.corpus_and_signal(usual.distill)
+        )
+        details = training_form.training_details(head["kind"], training.get("method"), usual)
         timing = latency_form.timing()
         include_path = evaluation_form.task_folder()
         as_yaml = st.toggle("Edit as YAML instead", key="run_as_yaml", help=HELP["yaml"])
     if as_yaml:
-        return _edited_yaml()
+        return yaml_form.edited_yaml()
     shared: dict[str, Any] = {
         "teacher": head["teacher"],
         "name": head["name"],
@@ -79,12 +95,8 @@ def study_form(root: Path, snapshot: Snapshot) -> SweepSpec | RunSpec:
     return _study(head, training, details, formats, shared)
 
 
-def _edited_yaml() -> SweepSpec | RunSpec:
-    """The study as YAML that a person edits; it starts as what the form described last."""
-    text = st.text_area(
-        "Study", st.session_state.get("run_last_yaml", ""), height=420, key="run_yaml"
-    )
-    return run_spec.from_yaml(text)
+def _step(number: int, title: str) -> None:
+    st.html(f'<p class="step"><b>{number}</b> {title}</p>')
 
 
 def _study(
@@ -95,7 +107,13 @@ def _study(
     shared: dict[str, Any],
 ) -> SweepSpec | RunSpec:
     """The spec of everything in the form."""
-    students = run_spec.students(head["kind"], head["sizes"], details["choice"], head["start_from"])
+    students = run_spec.students(
+        head["kind"],
+        head["sizes"],
+        details["choice"],
+        head["start_from"],
+        sample_blocks=details["sample_blocks"],
+    )
     if not head["teacher"]:
         raise BadInput("Name a teacher: starter, a hub id (org/name), a folder or gguf:FILE.")
     if outside_torch(head["teacher"]):
@@ -118,21 +136,3 @@ def _study(
         {**shared, "students": students, "distill": distill, "control": control, **formats},
         "The study",
     )
-
-
-def yaml_expander(study: SweepSpec | RunSpec) -> None:
-    """The study as YAML, to read and to download."""
-    text = study.to_yaml()
-    if not st.session_state.get("run_as_yaml"):
-        st.session_state["run_last_yaml"] = text
-    with st.expander("Show as YAML"):
-        st.code(text, language="yaml", height=320)
-        st.download_button(
-            "Download",
-            lambda: text,
-            f"{study.name}.yaml",
-            "application/yaml",
-            key="run_download",
-            on_click="ignore",
-            help=HELP["yaml"],
-        )

@@ -1,11 +1,13 @@
 """The form's fields for number formats and timing."""
 
+from collections.abc import Collection
 from typing import Any
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from explorer.pages.run import run_spec
+from explorer.pages.run.form_defaults import UsualOrder
 from explorer.pages.shared import glossary
 from explorer.specs import WORKLOADS, LatencySpec
 
@@ -16,20 +18,25 @@ LEVELS_RULE = "Load levels are whole numbers, such as 1, 2, 4"
 RUNTIMES = {"eager": "transformers", "compiled": "transformers, compiled"}
 
 
-def formats() -> dict[str, list[Any]]:
+def formats(usual: UsualOrder) -> dict[str, list[Any]]:
     """Ask for number formats in which every model is measured too; by the spec's keys."""
     left, right = st.columns([3, 2])
     return {
-        "gguf": _format_pills(left, "Also as GGUF", FORMATS, "gguf"),
-        "torch_bits": _format_pills(right, "Also quantised in torch", BITS, "torch_bits"),
+        "gguf": _format_pills(left, "Also as GGUF", FORMATS, "gguf", usual.gguf),
+        "torch_bits": _format_pills(
+            right, "Also quantised in torch", BITS, "torch_bits", usual.torch_bits
+        ),
     }
 
 
-def _format_pills(where: Any, label: str, names: dict[Any, str], field: str) -> list[Any]:
+def _format_pills(
+    where: Any, label: str, names: dict[Any, str], field: str, usual: Collection[Any]
+) -> list[Any]:
     chosen: list[Any] = where.pills(
         label,
         list(names),
         selection_mode="multi",
+        default=[name for name in names if name in usual],
         format_func=names.__getitem__,
         key=f"run_{field}",
         help=HELP[field],

@@ -62,13 +62,13 @@ def _runs(specs: list[RunSpec], new: list[RunSpec]) -> str:
 def _costs(
     taken: run_time.Estimate, memory_bytes: float | None, snapshot: Snapshot, root: Path
 ) -> str:
-    if taken.seconds is None:
-        return "<b>Time unknown</b>"
-    parts = [f"<b>about {numbers.duration(taken.seconds)}</b>"]
+    # Without the largest parts a number of minutes would mean nothing.
+    known = taken.seconds is not None and not {"training", "evaluation"} & {*taken.unknown}
+    parts = [f"<b>about {numbers.duration(taken.seconds)}</b>" if known else "<b>Time unknown</b>"]
     if memory_bytes:
         parts.append(f"about {numbers.size(memory_bytes)} of memory")
     price = _price(snapshot, root)
-    if price is not None:
+    if price is not None and known and taken.seconds is not None:
         usd = price.usd_per_hour * taken.seconds / 3600
         source = f" title='{html.escape(price.in_words(), quote=True)}'"
         parts.append(f"<span{source}>{numbers.dollars(usd)}</span>")

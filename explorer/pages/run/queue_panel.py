@@ -13,12 +13,16 @@ from explorer import jobs
 from explorer.analysis import interference, numbers
 from explorer.errors import ExplorerError
 from explorer.index.run_states import ACTIVE
+from explorer.pages.run import queue_groups, yaml_form
 from explorer.pages.shared import glossary, removal, submitting, text_format, widgets
 from explorer.records.rows import row_dicts
+from explorer.store import disk
 
 REFRESH_S = 1.0
 MAX_LISTED = 12
 """Runs listed; the others are on the Explore page."""
+EDITED = "queue_edited"
+"""Session key: an order was put into the form, which is drawn again."""
 STAGES = {
     "prepare": "Preparing",
     "targets": "Computing teacher targets",
@@ -31,6 +35,7 @@ SPARK_COLOUR = "#3d94d1"
 """Readable on both themes: an image can't take the page's text colour."""
 COLUMNS = [3, 4, 2, 2]
 DONE_COLUMNS = [3, 6, 2]
+FAILED_COLUMNS = [3, 4, 4]
 
 
 def queue_panel(root: Path, *, more_to_come: bool = False) -> None:
@@ -61,6 +66,9 @@ def _draw(root: Path, was_active: bool, more_to_come: bool) -> None:
     active = _active(listing)
     st.subheader("Queue", anchor=False)
     submitting.progress_lines(root, exclude=(submitting.START,))
+    if st.session_state.pop(EDITED, False):
+        # The form is outside this fragment.
+        st.rerun()
     if (bool(active) or more_to_come or submitting.is_running(root)) != was_active:
         # The refresh timer belongs to the page: redraw it to start or stop the timer.
         submitting.redraw(root)
@@ -70,8 +78,15 @@ def _draw(root: Path, was_active: bool, more_to_come: bool) -> None:
     num_hidden = widgets.index(root).num_states(hidden) - int(active_hidden.sum())
     if listing.empty and not num_hidden:
         st.caption("No runs yet.")
-    for row in row_dicts(listing):
-        _line(root, row)
+    for heading, studies in queue_groups.parts(row_dicts(listing)):
+        st.html(f'<p class="step">{heading}</p>')
+        for study, rows in studies:
+            if heading == "Now":
+                st.markdown(queue_groups.total(root, study, rows))
+            elif len(studies) > 1:
+                st.caption(text_format.md(study))
+            for row in rows:
+                _line(root, row)
     earlier = widgets.index(root).num_states() - len(listing)
     if not show_hidden:
         earlier -= num_hidden
@@ -87,10 +102,9 @@ def _line(root: Path, row: Mapping[Any, Any]) -> None:
     run_id, state = row["run_id"], row["state"]
     done = state == "finished"
     with st.container(key=f"queue_{run_id.replace('.', '-')}", border=not done):
-        # A finished run needs no loss curve: its result takes that column.
-        name, middle, *curve, actions = st.columns(
-            DONE_COLUMNS if done else COLUMNS, vertical_alignment="center"
-        )
+        # Only an active run needs its loss curve.
+        widths = DONE_COLUMNS if done else COLUMNS if state in ACTIVE else FAILED_COLUMNS
+        name, middle, *curve, actions = st.columns(widths, vertical_alignment="center")
         name.markdown(f"**{text_format.md(run_id)}**")
         if state == "running":
             _running(row, middle, curve[0])
@@ -189,7 +203,34 @@ def _actions(root: Path, run_id: str, state: str, cancelling: bool) -> None:
             on_click=submitting.begin_again,
             args=(root, run_id),
         )
+        _edit_and_delete(root, run_id)
     removal.run_menu(root, run_id, place="queue")
+
+
+def _edit_and_delete(root: Path, run_id: str) -> None:
+    """For a run that has not finished: put its order back into the form, or delete it."""
+    st.button(
+        "Edit",
+        key=f"edit_{run_id}",
+        icon=":material/edit:",
+        help="Puts this order into the form above, as YAML.",
+        on_click=_edit,
+        args=(root, run_id),
+    )
+    st.button(
+        "Delete",
+        key=f"delete_{run_id}",
+        icon=":material/delete:",
+        on_click=removal.delete,
+        args=(root, run_id),
+    )
+
+
+def _edit(root: Path, run_id: str) -> None:
+    spec = widgets.attempt(lambda: disk.read_spec(root, run_id))
+    if spec is not None:
+        yaml_form.edit(spec.to_yaml())
+        st.session_state[EDITED] = True
 
 
 def _time_again(root: Path, run_id: str, runs: pd.DataFrame) -> None:

@@ -11,6 +11,7 @@ from explorer.pages.run import (
     run_spec,
     search_form,
     search_panel,
+    yaml_form,
 )
 from explorer.pages.shared import findings, submitting, text_format, widgets
 from explorer.specs import outside_torch
@@ -30,7 +31,7 @@ else:
         try:
             study = form.study_form(root, snapshot)
             specs = run_spec.runs_of(study)
-            form.yaml_expander(study)
+            yaml_form.yaml_expander(study)
             search_form.tournament_form(specs, root)
         except ExplorerError as error:
             problem = str(error)

@@ -153,7 +153,12 @@ def starts(root: Path, teacher: str, runs: pd.DataFrame) -> list[str]:
 
 
 def students(
-    kind: str, sizes: list[Any], choice: str, start_from: str | None = None
+    kind: str,
+    sizes: list[Any],
+    choice: str,
+    start_from: str | None = None,
+    *,
+    sample_blocks: int | None = None,
 ) -> tuple[Student, ...]:
     """One student per distinct size, largest first.
 
@@ -162,6 +167,7 @@ def students(
         sizes: Layers, parameters or names of models, depending on the kind.
         choice: How the layers to keep are chosen.
         start_from: The model to cut from; None for the teacher.
+        sample_blocks: Blocks of text by which the layers to keep are judged; None for the default.
 
     Raises:
         BadInput: A size or a name is invalid.
@@ -180,6 +186,8 @@ def students(
                 fields[-1]["choice"] = choice
     if not fields:
         return ()
+    if sample_blocks is not None and kind in ("depth", "both"):
+        fields = [{**each, "sample_blocks": sample_blocks} for each in fields]
     return SweepSpec.parse(
         {"students": [{"kind": kind, **each} for each in fields]}, "Sizes"
     ).students

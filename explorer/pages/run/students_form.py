@@ -37,12 +37,8 @@ OUTSIDE_TORCH_NOTES = {
 COLUMN_WIDTHS = [3, 2]
 
 
-def teacher_and_students(root: Path, snapshot: Snapshot) -> dict[str, Any]:
-    """Ask for teacher, name and students.
-
-    Returns:
-        `teacher`, `name`, `kind`, `sizes` in the kind's unit, and `start_from`.
-    """
+def teacher_and_name(root: Path, snapshot: Snapshot) -> dict[str, Any]:
+    """Ask for `teacher` and `name`."""
     left, right = st.columns(COLUMN_WIDTHS)
     teacher = left.selectbox(
         "Teacher",
@@ -53,12 +49,20 @@ def teacher_and_students(root: Path, snapshot: Snapshot) -> dict[str, Any]:
         "endpoint:URL#MODEL.",
     )
     name = right.text_input("Name", "my-study", key="run_name", max_chars=60, help=HELP["name"])
-    fields = {"teacher": (teacher or "").strip(), "name": name.strip(), "kind": "depth"}
-    outside = outside_torch(fields["teacher"])
+    return {"teacher": (teacher or "").strip(), "name": name.strip()}
+
+
+def students(root: Path, snapshot: Snapshot, teacher: str) -> dict[str, Any]:
+    """Ask for the students.
+
+    Returns:
+        `kind`, `sizes` in the kind's unit, and `start_from`.
+    """
+    outside = outside_torch(teacher)
     if outside:
         st.caption(OUTSIDE_TORCH_NOTES[outside])
-        return {**fields, "sizes": [], "start_from": None}
-    fields["kind"] = st.segmented_control(
+        return {"kind": "depth", "sizes": [], "start_from": None}
+    kind = st.segmented_control(
         "Students",
         list(KINDS),
         default="depth",
@@ -68,7 +72,7 @@ def teacher_and_students(root: Path, snapshot: Snapshot) -> dict[str, Any]:
         wrap=True,
         help=HELP["kind"],
     )
-    return {**fields, **_sizes(root, snapshot, fields["teacher"] or "starter", fields["kind"])}
+    return {"kind": kind, **_sizes(root, snapshot, teacher or "starter", kind)}
 
 
 def _sizes(root: Path, snapshot: Snapshot, teacher: str, kind: str) -> dict[str, Any]:
@@ -115,7 +119,8 @@ def _layers(
         "Layers kept",
         offered,
         selection_mode="multi",
-        default=[size for size in offered if size in (20, 10)] or offered[1:4:2] or offered,
+        # The smaller ones lose more than half at once, which goes better in two steps.
+        default=offered[:2],
         # Another model offers other sizes; its own key drops the old selection.
         key=f"run_sizes_{'_'.join(map(str, offered))}",
         help=HELP["layers"] + " Choose none to measure only the teacher.",

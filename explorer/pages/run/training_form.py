@@ -6,6 +6,7 @@ import streamlit as st
 
 from explorer import paths
 from explorer.pages.run import latency_form, run_spec
+from explorer.pages.run.form_defaults import UsualOrder
 from explorer.pages.run.students_form import CHOICES, COLUMN_WIDTHS
 from explorer.pages.shared import glossary
 from explorer.specs import DistillSpec
@@ -34,11 +35,16 @@ LOSSES = {
     "total_variation": "Total variation",
 }
 TRAINED = {"all": "All", "auto": "From the first cut on"}
+PRECISIONS = get_args(DistillSpec.model_fields["precision"].annotation)
 NO_TRAINING: dict[str, Any] = {"corpus": None, "control": False}
 
 
-def corpus_and_signal() -> dict[str, Any]:
-    """Ask for corpus, budget, teacher signal and control arm, as fields of the spec."""
+def corpus_and_signal(usual: DistillSpec) -> dict[str, Any]:
+    """Ask for corpus, budget, teacher signal and control arm, as fields of the spec.
+
+    Args:
+        usual: What it opens with.
+    """
     left, right = st.columns(COLUMN_WIDTHS)
     source = left.segmented_control(
         "Train on",
@@ -53,7 +59,7 @@ def corpus_and_signal() -> dict[str, Any]:
     budget = right.number_input(
         "Training tokens",
         min_value=256,
-        value=DistillSpec().max_tokens,
+        value=usual.max_tokens,
         step=10_000,
         key="run_max_tokens",
         disabled=source == "none",
@@ -70,15 +76,16 @@ def corpus_and_signal() -> dict[str, Any]:
         corpus = "teacher"
     if source == "none":
         return dict(NO_TRAINING)
-    return {"corpus": corpus, "max_tokens": budget, **_signal()}
+    return {"corpus": corpus, "max_tokens": budget, **_signal(usual)}
 
 
-def _signal() -> dict[str, Any]:
+def _signal(usual: DistillSpec) -> dict[str, Any]:
     """The teacher signal, the loss and the control arm."""
     left, middle, right = st.columns([3, 2, 2], vertical_alignment="bottom")
     method = left.selectbox(
         "Teacher signal",
         list(METHODS),
+        index=list(METHODS).index(usual.method),
         format_func=lambda key: METHODS[key],
         key="run_method",
         help=HELP["method"],
@@ -87,6 +94,7 @@ def _signal() -> dict[str, Any]:
     loss = middle.selectbox(
         "Loss",
         list(LOSSES),
+        index=list(LOSSES).index(usual.loss),
         format_func=lambda key: LOSSES[key],
         key="run_loss",
         disabled=not has_distributions,
@@ -103,13 +111,13 @@ def _signal() -> dict[str, Any]:
             "Beta of the Jensen-Shannon divergence",
             0.0,
             1.0,
-            DistillSpec().beta,
+            usual.beta,
             key="run_beta",
             help=HELP["beta"],
         )
     if loss in ("skew_forward_kl", "skew_reverse_kl") and has_distributions:
         fields["skew"] = st.slider(
-            "Skew of the KL", 0.0, 0.99, DistillSpec().skew, key="run_skew", help=HELP["skew"]
+            "Skew of the KL", 0.0, 0.99, usual.skew, key="run_skew", help=HELP["skew"]
         )
     if method == "live":
         left, middle, right = st.columns([3, 2, 2])
@@ -144,18 +152,20 @@ def _uploaded() -> str:
     return str(run_spec.save_upload(folder, upload.name, upload.getvalue()))
 
 
-def training_details(kind: str, method: str | None) -> dict[str, Any]:
+def training_details(kind: str, method: str | None, usual: UsualOrder) -> dict[str, Any]:
     """Ask for layer selection, loss weights, optimiser, device and number formats.
 
     Args:
         kind: Kind of the students.
         method: The teacher signal; None if nothing is trained.
+        usual: What it opens with.
     """
     left, middle, right = st.columns(3)
     fields: dict[str, Any] = {
         "choice": left.selectbox(
             "Layer selection",
             list(CHOICES),
+            index=list(CHOICES).index(usual.choice),
             format_func=lambda key: CHOICES[key],
             key="run_choice",
             disabled=kind not in {"depth", "both"},
@@ -165,7 +175,7 @@ def training_details(kind: str, method: str | None) -> dict[str, Any]:
             "Distillation weight",
             0.0,
             1.0,
-            DistillSpec().kd_weight,
+            usual.distill.kd_weight,
             key="run_kd_weight",
             help=HELP["kd_weight"],
         ),
@@ -173,7 +183,7 @@ def training_details(kind: str, method: str | None) -> dict[str, Any]:
             "Temperature",
             0.1,
             20.0,
-            DistillSpec().temperature,
+            usual.distill.temperature,
             key="run_temperature",
             help=HELP["temperature"],
         ),
@@ -183,7 +193,7 @@ def training_details(kind: str, method: str | None) -> dict[str, Any]:
         "Learning rate",
         min_value=1e-6,
         max_value=0.1,
-        value=DistillSpec().learning_rate,
+        value=usual.distill.learning_rate,
         format="%.1e",
         key="run_learning_rate",
         help=HELP["learning_rate"],
@@ -202,14 +212,15 @@ def training_details(kind: str, method: str | None) -> dict[str, Any]:
     )
     fields["precision"] = middle.selectbox(
         "Precision",
-        get_args(DistillSpec.model_fields["precision"].annotation),
+        PRECISIONS,
+        index=PRECISIONS.index(usual.distill.precision),
         key="run_precision",
         help=HELP["precision"],
     )
     vocab_sample = right.number_input(
         "Sampled tokens",
         min_value=1,
-        value=None,
+        value=usual.distill.vocab_sample,
         step=1_024,
         key="run_vocab_sample",
         placeholder="all",
@@ -220,7 +231,7 @@ def training_details(kind: str, method: str | None) -> dict[str, Any]:
     train_layers = st.segmented_control(
         "Layers trained",
         list(TRAINED),
-        default=DistillSpec().train_layers,
+        default=usual.distill.train_layers,
         format_func=lambda key: TRAINED[key],
         required=True,
         key="run_train_layers",
@@ -228,4 +239,5 @@ def training_details(kind: str, method: str | None) -> dict[str, Any]:
         help=HELP["train_layers"],
     )
     fields["train_layers"] = train_layers if kind == "depth" else "all"
+    fields["sample_blocks"] = usual.sample_blocks
     return fields

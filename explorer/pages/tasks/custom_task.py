@@ -16,6 +16,8 @@ from explorer.tasks.question_files import BadHeader, Row
 WAYS = {"choices": "One of several choices", "written": "Generated text"}
 SHOWN = 3
 """Documents in the preview."""
+ADDED = "own_added"
+"""Session key of the file and the task that were added last."""
 
 
 def custom_task_form(existing: Collection[str]) -> None:
@@ -180,17 +182,26 @@ def _add(file: str, questions: Questions, existing: Collection[str]) -> None:
     default_name = custom.suggest_name(file)[:60]
     name = st.text_input("Task name", default_name, key=f"own_name_{file}", max_chars=60)
     exists = custom.task_exists(name)
+    just_added = exists and st.session_state.get(ADDED) == (file, name)
+    if just_added:
+        num = text_format.plural(len(questions.documents), "document")
+        st.success(
+            f"**{text_format.md(name)}** was added with {num}. *Use in a run* is below.",
+            icon=":material/check:",
+        )
     if exists and not st.checkbox(
         f"Replace your task {text_format.md(name)}",
         key="own_replace",
         help=glossary.TERMS["replace"],
     ):
-        st.info("You already have a task of that name. Choose another name, or replace it.")
+        if not just_added:
+            st.info("You already have a task of that name. Choose another name, or replace it.")
         return
     if not st.button("Add the task", key="own_add", type="primary", icon=":material/add:"):
         return
     custom.add_task(name, questions.documents, origin=file, taken=existing, replace=exists)
     st.session_state["find"] = st.session_state["named"] = name
     st.session_state["tasks_chosen"] = []
+    st.session_state[ADDED] = (file, name)
     st.toast(f"{text_format.md(name)} was added.", icon=":material/check:")
     st.rerun()
