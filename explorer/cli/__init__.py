@@ -12,6 +12,7 @@ queue.py         cancel, resume, jobs
 models.py        synthesise, convert
 search.py        tune
 results.py       ls, show, compare, export, import, price
+run_summary.py   what show prints: a summary, or progress
 removal.py       hide, unhide, delete, restore, trash
 teacher_cache.py targets ls, targets info, targets rm
 tasks.py         tasks, tasks preview, tasks add, tasks fetch

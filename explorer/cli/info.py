@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import BaseModel
 
 import explorer
 from explorer import paths, specs
@@ -17,6 +18,7 @@ from explorer.cli import machine_report
 from explorer.cli.common import ResultsDir, app, console, root_of
 from explorer.cli.tables import open_index, print_facts
 from explorer.errors import BadInput
+from explorer.records import RunRecord
 from explorer.store import example_study
 from explorer.tasks import user_config
 
@@ -25,19 +27,20 @@ DASHBOARD = Path(explorer.__file__).parent / "pages" / "dashboard" / "app.py"
 
 @app.command()
 def schema(
-    kind: Annotated[str, typer.Argument(help="run, sweep or tune.")] = "run",
+    kind: Annotated[str, typer.Argument(help="run, sweep, tune or record.")] = "run",
 ) -> None:
-    """Print the JSON Schema of a spec.
+    """Print the JSON Schema of a spec, or of a run's record.
 
     For editors and validators.
     """
-    schemas: dict[str, type[specs.Spec]] = {
+    schemas: dict[str, type[BaseModel]] = {
         "run": specs.RunSpec,
         "sweep": specs.SweepSpec,
         "tune": specs.TuneSpec,
+        "record": RunRecord,
     }
     if kind not in schemas:
-        raise BadInput(f"schema knows run, sweep and tune, got {kind!r}.")
+        raise BadInput(f"schema knows run, sweep and tune, and a run's record, got {kind!r}.")
     print(json.dumps(schemas[kind].model_json_schema(), indent=1))
 
 

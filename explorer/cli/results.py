@@ -3,7 +3,6 @@
 import contextlib
 import json
 import sys
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,26 +10,23 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from explorer.analysis import interference, load_table, numbers
+from explorer.analysis import interference, numbers
 from explorer.analysis.cost.unit_cost import UTILISATION
-from explorer.analysis.stats import intervals, pairing
+from explorer.analysis.stats import pairing
+from explorer.cli import run_summary
 from explorer.cli.common import AsJson, Out, ResultsDir, Utilisation, Wide, app, console, root_of
-from explorer.cli.progress_bar import note
 from explorer.cli.tables import (
     PAGE_ROWS,
     analysed_runs,
     named_runs,
     open_index,
     print_comparison,
-    print_effects,
-    print_facts,
     print_table,
     write_out,
 )
 from explorer.errors import BadInput
-from explorer.records import TaskScore, Timing
 from explorer.records.rows import row_dicts
-from explorer.store import disk, frames
+from explorer.store import disk
 
 RunIds = Annotated[
     list[str] | None,
@@ -133,7 +129,8 @@ def show(
 ) -> None:
     """Show one run: its results, or its progress.
 
-    --json prints the whole record, or the status of a run without one.
+    A summary; --wide prints every column of the export, --json the whole record, or the status of
+    a run without one.
     """
     from explorer import jobs
 
@@ -143,113 +140,13 @@ def show(
         if as_json:
             print(json.dumps(disk.read_status(root, run_id), indent=1))
         else:
-            _print_progress(run_id, jobs.status_row(root, run_id))
+            run_summary.print_progress(run_id, jobs.status_row(root, run_id))
         return
     record = disk.load(root, run_id)
     if as_json:
         print(record.to_json(), end="")
         return
-    print_facts(
-        {
-            key: f"{value:.4g}" if isinstance(value, float) else str(value)
-            for key, value in frames.row(record).items()
-            if value is not None
-        }
-    )
-    if (row := jobs.status_row(root, run_id)) and row["state"] != record.status:
-        console.print(f"Now: {row['state']}.", markup=False)
-    elif row and record.status == "finished" and row["error"]:
-        console.print(row["error"], markup=False)
-    if record.capability:
-        scores = [
-            {
-                "Task": score.task,
-                "Metric": score.metric,
-                "Score [95 %]": _score(score),
-                "Std. error": numbers.MISSING if score.stderr is None else f"{score.stderr:.3f}",
-                "Chance": numbers.MISSING if score.chance is None else f"{score.chance:.3f}",
-                "Documents": str(score.num_documents),
-            }
-            for score in record.capability.scores
-            if score.headline
-        ]
-        if scores:
-            print_table(
-                pd.DataFrame(scores),
-                identifying=["Task"],
-                wide=wide,
-                importance=["Score [95 %]", "Documents", "Chance", "Metric"],
-            )
-    from explorer.catalogue import api_prices
-
-    if usage := api_prices.run_usage_message(record, root):
-        console.print(f"API usage: {usage}", markup=False)
-    for sentence in record.endpoint_notes:
-        console.print(sentence, markup=False, soft_wrap=True)
-    if record.latency and record.latency.own.curve:
-        _print_load_levels(record.latency.own, wide)
-    if record.latency and record.latency.was_busy:
-        console.print(interference.retiming_advice([run_id]), markup=False, soft_wrap=True)
-    if record.imported:
-        if source := record.imported.timing:
-            text = f"Timed by {source.tool} on {source.device_name}, {source.load}; imported."
-            console.print(text, markup=False, soft_wrap=True)
-        for problem in record.imported.problems:
-            console.print(problem, markup=False, soft_wrap=True)
-    print_effects(open_index(root), [run_id])
-
-
-def _print_progress(run_id: str, row: Mapping[str, Any] | None) -> None:
-    """Print the state of a run that has no record yet, and what to do next."""
-    if row is None:
-        console.print(
-            f"{run_id} has not started. Start it: explorer run {run_id}",
-            markup=False,
-            soft_wrap=True,
-        )
-        return
-    facts = {"run_id": run_id, "state": row["state"]}
-    if row["stage"]:
-        facts["stage"] = row["stage"]
-    if progress := note(row):
-        facts["progress"] = progress
-    if row["error"]:
-        facts["reason"] = row["error"]
-    verb = "cancel" if row["state"] in ("queued", "running") else "resume"
-    facts["next"] = f"explorer {verb} {run_id}"
-    print_facts(facts)
-
-
-def _print_load_levels(timing: Timing, wide: bool) -> None:
-    """Print the levels of the load test, and why it stopped."""
-    cells = [
-        {
-            "Load": f"{row['level']:g} {load_table.KINDS[row['kind']]}",
-            "Answered": str(row["num_requests"]),
-            "Failed": str(row["num_failed"]),
-            "Tokens/s": numbers.significant(row["output_tokens_per_s"]),
-            "TTFT (ms)": numbers.significant(row["ttft_ms"]),
-            "TPOT (ms)": numbers.significant(row["tpot_ms"]),
-        }
-        for row in row_dicts(load_table.load_table(timing))
-    ]
-    print_table(
-        pd.DataFrame(cells),
-        identifying=["Load"],
-        wide=wide,
-        importance=["Tokens/s", "TPOT (ms)", "TTFT (ms)", "Failed"],
-    )
-    if timing.curve_note:
-        console.print(timing.curve_note, markup=False)
-
-
-def _score(score: TaskScore) -> str:
-    """A score, with Wilson's interval if it is a share of right answers."""
-    right = score.score * score.num_documents
-    if score.chance is None or abs(right - round(right)) > 1e-6:
-        return f"{score.score:.3f}"
-    low, high = intervals.wilson(right, score.num_documents)
-    return f"{score.score:.3f} [{low:.3f}, {high:.3f}]"
+    run_summary.print_run(root, record, wide=wide)
 
 
 @app.command()

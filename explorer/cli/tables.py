@@ -125,9 +125,14 @@ def say_left_out(columns: Collection[str]) -> None:
         print(f"Columns left out to fit the width: {names}. --wide shows all.", file=sys.stderr)
 
 
-def print_facts(facts: Mapping[str, str]) -> None:
-    """Print one line per fact, its name first; no line is cut short or wrapped."""
-    width = max(map(cell_len, facts), default=0) + GAP
+def print_facts(facts: Mapping[str, str], *, width: int = 0) -> None:
+    """Print one line per fact, its name first; no line is cut short or wrapped.
+
+    Args:
+        facts: Name to value.
+        width: Width of the names at least.
+    """
+    width = max(width, max(map(cell_len, facts), default=0) + GAP)
     for name, value in facts.items():
         padded = name + " " * (width - cell_len(name))
         console.print(Text(f"{padded}{_one_line(value)}"), soft_wrap=True)
