@@ -129,5 +129,5 @@ def test_page_and_shell_recommend_the_same(root, priced, open_page, capsys):
     shell = capsys.readouterr().out
 
     finding = next(line for line in shell.splitlines() if line.startswith("60 requests"))
-    assert f'<p class="finding">{finding}</p>' in said
+    assert f'<h1 class="finding">{finding}</h1>' in said
     assert "The newest study: 6 of 7 timed runs. --all takes all of them." in shell

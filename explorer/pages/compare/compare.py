@@ -95,7 +95,7 @@ else:
     paging.pager(len(runs), "compare_page", "run", row_choice.order_text(order))
 with sentence:
     if finding:
-        st.html(f'<p class="finding">{widgets.escape(finding)}</p>')
+        st.html(f'<h1 class="finding">{widgets.escape(finding)}</h1>')
 
 with st.expander("Markdown of this table", icon=":material/markdown:"):
     st.code(export.write_runs(runs, "md").decode(), language="markdown", wrap_lines=False)

@@ -20,10 +20,11 @@ widgets.style()
 root = widgets.results_dir()
 snapshot = widgets.load(root)
 
+title = "Runs and their queue" if widgets.read_only() else "New study"
+st.html(f'<h1 class="finding">{title}</h1>')
 if widgets.read_only():
     st.info("This dashboard is read-only: it can't start runs.", icon=":material/lock:")
 else:
-    st.subheader("New study", anchor=False)
     left, right = st.columns([5, 3], gap="large")
     problem = None
     specs = []

@@ -35,6 +35,10 @@ STYLE = """<style>
 .st-key-explore_needs [data-testid^="stNumberInputStep"] {display: none;}
 .st-key-explore_needs [data-testid="stWidgetLabel"] p {font-size: .84rem;}
 .st-key-ruler {position: absolute;}
+[data-testid="stCaptionContainer"] {opacity: .74;}
+[data-testid="stBaseButton-primary"] {color: light-dark(#fff, #0c1116);}
+[data-tag-index] span {color: light-dark(#fff, #0c1116);}
+[data-tag-index] svg {fill: light-dark(#fff, #0c1116);}
 .quiet {opacity: .68; font-size: .84rem;}
 .facts {display: grid; grid-template-columns: max-content 1fr; gap: .2rem .9rem;
   margin: 0 !important; padding: 0 !important; font-size: .92rem;}
