@@ -13,7 +13,7 @@ models.py        synthesise, convert
 search.py        tune
 results.py       ls, show, compare, export, import, price
 run_summary.py   what show prints: a summary, or progress
-removal.py       hide, unhide, delete, restore, trash
+removal.py       hide, unhide, delete, restore, trash, clean
 teacher_cache.py targets ls, targets info, targets rm
 tasks.py         tasks, tasks preview, tasks add, tasks fetch
 info.py          schema, spec, fetch-starter, doctor, app

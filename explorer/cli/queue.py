@@ -1,6 +1,7 @@
 """Commands on the queue: cancel, resume, jobs."""
 
 import json
+import logging
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
@@ -50,9 +51,19 @@ def resume(run_id: Job, results: ResultsDir = None) -> None:
 @app.command("jobs")
 def show_engine(
     stop: Annotated[bool, typer.Option("--stop", help="Stop the Ray head we started.")] = False,
+    dispatch: Annotated[
+        bool, typer.Option("--dispatch", hidden=True, help="Set by the queue, not by hand.")
+    ] = False,
 ) -> None:
     """Show the Ray engine that runs the queue, or stop it."""
     from explorer import jobs
+
+    if dispatch:
+        from explorer.jobs import dispatch as dispatching
+
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+        dispatching.run_here(root_of(None))
+        return
 
     if stop:
         console.print("Stopped." if jobs.stop_engine() else "No Ray head of ours was running.")

@@ -1,13 +1,16 @@
-"""Commands that hide and delete runs and undo it: hide, unhide, delete, restore, trash."""
+"""Commands that hide and delete runs and undo it, and free disk space: hide, trash, clean ..."""
 
+import dataclasses
+import json
 from typing import Annotated
 
 import pandas as pd
 import typer
 
-from explorer.cli.common import ResultsDir, Wide, app, console, root_of
+from explorer.analysis import numbers
+from explorer.cli.common import AsJson, ResultsDir, Wide, app, console, root_of
 from explorer.cli.tables import named_runs, print_table
-from explorer.store import trash
+from explorer.store import leftovers, trash
 
 RunIds = Annotated[list[str], typer.Argument(help="Ids of runs, or unique beginnings of ids.")]
 
@@ -80,3 +83,53 @@ def list_trash(
         print_table(pd.DataFrame(rows), identifying=["Run"], wide=wide)
     else:
         console.print("The trash is empty.")
+
+
+@app.command()
+def clean(
+    results: ResultsDir = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, only list it.")] = False,
+    caches: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Also texts, tokens, targets and GGUF files that any new run would make again.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+    wide: Wide = False,
+) -> None:
+    """List or remove what no run needs any more.
+
+    That is the trash, students and targets of no run, checkpoints that nothing can continue,
+    earlier records and half-written files. Nothing that a run under way uses is touched.
+    """
+    from explorer.jobs import clean as cleaning
+
+    root = root_of(results)
+    findings = cleaning.clean(root, caches=caches) if yes else cleaning.look(root, caches=caches)
+    if as_json:
+        rows = [{**dataclasses.asdict(one), "path": str(one.path)} for one in findings.leftovers]
+        print(json.dumps({"removed": yes, "items": rows, "kept": findings.reasons}, indent=1))
+        return
+    if findings.leftovers:
+        rows = [
+            {
+                "What": leftovers.KINDS[kind],
+                "Items": sum(one.kind == kind for one in findings.leftovers),
+                "Size": numbers.size(num_bytes),
+            }
+            for kind, num_bytes in findings.bytes_by_kind().items()
+        ]
+        print_table(pd.DataFrame(rows), identifying=["What"], wide=wide)
+    for reason in findings.reasons:
+        console.print(reason, markup=False)
+    if not findings.leftovers:
+        console.print("Nothing to remove.")
+    elif yes:
+        console.print(f"Removed {numbers.size(findings.num_bytes)}.")
+    else:
+        console.print(
+            f"{numbers.size(findings.num_bytes)} can go. Nothing was removed; to remove it: "
+            f"explorer clean{' --all' if caches else ''} --yes"
+        )

@@ -252,6 +252,8 @@ def print_progress(run_id: str, row: Mapping[str, Any] | None) -> None:
         facts["progress"] = progress
     if row["error"]:
         facts["reason"] = row["error"]
+    if row["note"]:
+        facts["note"] = row["note"]
     verb = "cancel" if row["state"] in ("queued", "running") else "resume"
     facts["next"] = f"explorer {verb} {run_id}"
     print_facts(facts)

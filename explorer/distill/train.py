@@ -87,15 +87,18 @@ def train(
     saved_at = time.monotonic()
     stop: BaseException | None = None
 
-    def evaluate() -> None:
+    def evaluate_if_due() -> None:
         nonlocal began
+        at_point = progress.step % spec.eval_every_steps == 0 or progress.step == total
+        if not at_point or (progress.curve and progress.curve[-1].step == progress.step):
+            return
         paused_at = time.monotonic()
         heldout = evaluate_heldout(state.student, data, spec.temperature, split=not state.sharded)
         progress.add_point(learning_rate(spec, min(progress.step, total - 1)), heldout)
         began += time.monotonic() - paused_at
 
-    if not progress.curve:
-        evaluate()
+    # Also of a training that was stopped during an evaluation.
+    evaluate_if_due()
     try:
         while progress.step < total:
             save_due = time.monotonic() - saved_at > spec.checkpoint_every_s
@@ -104,8 +107,7 @@ def train(
             if result.taken:
                 progress.count_step(result.terms, result.num_scored, time.monotonic() - began)
                 state.saveable = not state.sharded
-                if progress.step % spec.eval_every_steps == 0 or progress.step == total:
-                    evaluate()
+                evaluate_if_due()
                 if result.save:
                     checkpoints.save(state, progress, checkpoint)
                     saved_at = time.monotonic()

@@ -28,10 +28,11 @@ COLUMNS = [
     "busy",
     "updated_at",
     "error",
+    "note",
     "cancel_requested",
 ]
-NUMBERS = ("done", "total", "seconds_left", "tokens_per_s", "pid", "queued_at")
-TEXTS = ("stage", "unit", "error", "host")
+NUMBERS = ("done", "total", "seconds_left", "tokens_per_s", "pid", "queued_at", "submission")
+TEXTS = ("stage", "unit", "error", "host", "process", "note")
 LARGEST = 1e15
 """A larger number is not one of ours, and not one that SQLite takes."""
 LATEST_S = 1e10

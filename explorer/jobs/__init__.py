@@ -4,14 +4,17 @@ A job is one command: `python -m explorer run --queued RUN_ID`, or one that subm
 for them. So nothing here knows what a run does, and a run in the foreground needs none of it.
 Importing this package does not import Ray.
 
-queue.py       submit, cancel, resume and delete runs
-submission.py  the same in the background of a page, with its progress
-states.py      the state of every run: from its files, and from Ray where files cannot know
-submit_lock.py one submission at a time per host
-ray_head.py    the Ray that runs the jobs: a named cluster, or a head of our own
-ray_client.py  Ray's job client with timeouts
-ray_start.py   `ray start` without the dashboard servers that no job needs
-detached.py    starts the head so that it inherits nothing from the page
+queue.py          submit, cancel, resume and delete runs
+submission.py     the same in the background of a page, with its progress
+states.py         the state of every run: from its files, and from Ray where files cannot know
+clean.py          removes what no run needs any more
+submit_lock.py    one submission at a time per host
+cluster_queue.py  the runs that wait for room on a cluster
+dispatch.py       submits them when there is room; queues the runs of a lost machine again
+ray_head.py       the Ray that runs the jobs: a named cluster, or a head of our own
+ray_client.py     Ray's job client with timeouts
+ray_start.py      `ray start` without the dashboard servers that no job needs
+detached.py       starts the head so that it inherits nothing from the page
 """
 
 from explorer.jobs.queue import cancel, delete, request_stop, resume, submit, submit_command

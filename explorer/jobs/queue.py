@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from explorer import paths
 from explorer.errors import BadInput, ExplorerError, JobError
 from explorer.index.run_states import ACTIVE
-from explorer.jobs import ray_head, states, submit_lock
+from explorer.jobs import cluster_queue, ray_head, states, submit_lock
+from explorer.jobs.cluster_queue import ClusterQueue, Entry
 from explorer.models import size_limits
 from explorer.specs import RunSpec
 from explorer.store import disk, trash
@@ -150,7 +151,7 @@ def request_stop(status_root: Path, job_id: str) -> None:
         return
     states.stop_jobs(status_root, [job_id])
     disk.withdraw_remeasure(status_root, job_id)
-    _write_status(status_root, job_id, "cancelled", error="Cancelled before it started.")
+    write_status(status_root, job_id, "cancelled", error="Cancelled before it started.")
 
 
 def delete(root: Path, run_ids: list[str]) -> list[trash.DeletedRun]:
@@ -201,7 +202,7 @@ def _submit(jobs: list[Job], keep: tuple[str, ...], on_progress: OnProgress) -> 
             if job.spec:
                 disk.open_run(job.root, job.spec)
             disk.withdraw_cancel(job.status_root, job.id)
-            _write_status(job.status_root, job.id, "queued")
+            write_status(job.status_root, job.id, "queued")
         try:
             total = len(waiting)
             on_start = functools.partial(on_progress, ray_head.STARTING, 0, total)
@@ -211,10 +212,14 @@ def _submit(jobs: list[Job], keep: tuple[str, ...], on_progress: OnProgress) -> 
                 waiting.pop(0)
                 done = total - len(waiting)
                 on_progress(f"Submitted {done} of {total}", done, total)
+            cluster = ray_head.cluster_address()
+            if client and cluster:
+                for root in {job.root for job in jobs if job.spec}:
+                    _ensure_dispatcher(client, root, cluster)
         except ExplorerError as error:
             # Still "queued": Ray may have accepted the job and only its answer was lost.
             for job in waiting:
-                _write_status(job.status_root, job.id, "queued", error=str(error))
+                write_status(job.status_root, job.id, "queued", error=str(error))
             raise
 
 
@@ -226,12 +231,14 @@ def _is_kept(job: Job, keep: tuple[str, ...]) -> bool:
 
 
 def _submit_to_ray(client: "Client", job: Job) -> None:
+    """Submit a job, or let a run of a cluster wait for the dispatcher to do so."""
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {
         "EXPLORER_RESULTS": str(job.root.resolve()),
         "EXPLORER_CACHE": str(paths.cache_dir().resolve()),
         "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
     }
-    if "EXPLORER_CONFIG" in os.environ or not ray_head.cluster_address():
+    cluster = ray_head.cluster_address()
+    if "EXPLORER_CONFIG" in os.environ or not cluster:
         # A machine of a cluster has its own configuration, unless one is named.
         environment["EXPLORER_CONFIG"] = str(paths.config_file().resolve())
     command = f"cd {shlex.quote(_working_folder())} && exec {shlex.join(job.command)}"
@@ -243,18 +250,41 @@ def _submit_to_ray(client: "Client", job: Job) -> None:
         num_cpus, num_gpus = _resources(job.spec, ray_head.nodes_of(client))
     else:
         # Ray sets a job's RAY_ADDRESS to itself, which would hide our address and its token.
-        cluster = ray_head.cluster_address()
         where = f"export RAY_ADDRESS={shlex.quote(cluster)}" if cluster else "unset RAY_ADDRESS"
         command = f"{where}; {command}"
+    if cluster and job.spec:
+        line = ClusterQueue(job.root, cluster)
+        with line.locked():
+            line.add(Entry(job.id, 0, command, environment, num_cpus, num_gpus))
+        return
+    submission_id = f"{job.id}-{secrets.token_hex(4)}"
+    if job.id == cluster_queue.DISPATCHER and cluster:
+        ClusterQueue(job.root, cluster).dispatcher = submission_id
     with ray_head.ray_errors_in_words():
         client.submit_when_ready(
             entrypoint=command,
-            submission_id=f"{job.id}-{secrets.token_hex(4)}",
-            metadata={"run_id": job.id, "results": str(job.status_root.resolve())},
+            submission_id=submission_id,
+            metadata=metadata(job.id, job.status_root),
             runtime_env={"env_vars": environment},
             entrypoint_num_cpus=num_cpus,
             entrypoint_num_gpus=num_gpus,
         )
+
+
+def _ensure_dispatcher(client: "Client", root: Path, cluster: str) -> None:
+    """See that a job of the cluster looks after the runs that wait for room."""
+    line = ClusterQueue(root, cluster)
+    with line.locked():
+        with ray_head.ray_errors_in_words():
+            living = client.active_jobs()
+        if line.entries() and line.dispatcher not in living:
+            command = [sys.executable, "-m", "explorer", "jobs", "--dispatch"]
+            _submit_to_ray(client, Job(cluster_queue.DISPATCHER, command, root, root))
+
+
+def metadata(job_id: str, status_root: Path) -> dict[str, str]:
+    """What tells a job of ours in Ray's list."""
+    return {"run_id": job_id, "results": str(status_root.resolve())}
 
 
 def _working_folder() -> str:
@@ -302,9 +332,10 @@ def _refuse_numbered_gpu(spec: RunSpec) -> None:
         )
 
 
-def _write_status(status_root: Path, run_id: str, state: str, **more: Any) -> None:
+def write_status(status_root: Path, run_id: str, state: str, **more: Any) -> None:
+    """Write the status of a job that no process of its own writes now."""
     now = time.time()
     status = {"run_id": run_id, "state": state, "updated_at": now, "host": socket.gethostname()}
     if state == "queued":
-        status["queued_at"] = now
+        status |= {"queued_at": now, "submission": submit_lock.latest_submission()}
     disk.write_status(status_root, run_id, {**status, **more})

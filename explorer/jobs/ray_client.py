@@ -44,11 +44,19 @@ class Client(JobSubmissionClient):
                 if "No available agent" not in str(error) or time.monotonic() > deadline:
                     raise
 
-    def nodes(self) -> list[dict[str, float]]:
-        """The resources of every live node: `CPU`, `GPU` and others."""
+    def all_nodes(self) -> dict[str, dict[str, Any]]:
+        """Every node that Ray knows, lost ones too, by its id.
+
+        Keys of each: `state` (`ALIVE` or `DEAD`), `node_ip`, `resources_total` and others.
+        """
         response = self._do_request("GET", "/api/v0/nodes")
         response.raise_for_status()
         nodes = response.json()["data"]["result"]["result"]
+        return {node["node_id"]: node for node in nodes}
+
+    def nodes(self) -> list[dict[str, float]]:
+        """The resources of every live node: `CPU`, `GPU` and others."""
+        nodes = self.all_nodes().values()
         return [node["resources_total"] for node in nodes if node["state"] == "ALIVE"]
 
     def jobs_of(self, root: Path) -> dict[str, JobDetails]:
@@ -59,3 +67,8 @@ class Client(JobSubmissionClient):
             if metadata.get("results") == str(root):
                 latest[metadata["run_id"]] = job
         return latest
+
+    def active_jobs(self) -> set[str]:
+        """Submission ids of all jobs that have not ended."""
+        active = ("PENDING", "RUNNING")
+        return {str(job.submission_id) for job in self.list_jobs() if job.status.value in active}

@@ -55,8 +55,10 @@ class Head:
     session_folder: str
     """Ray's temporary folder. Its unique name is on the command line and identifies the head."""
     submission_s: float = 0.0
-    """When the submission that started it began, in seconds since 1970; the head has no job that
-    was queued before. 0 if an older version started it."""
+    """What an older version wrote; unused."""
+    submission: int = 0
+    """Number of the submission that started it; the head has no job of an earlier one. 0 if an
+    older version started it."""
 
     def process(self) -> psutil.Process | None:
         """The `ray start` process; None if it is gone."""
@@ -123,7 +125,7 @@ def engine_status() -> dict[str, Any]:
         client = connect()
         nodes = nodes_of(client) if client else []
     except JobError as error:
-        starting = head is not None and submit_lock.submitting_since() is not None
+        starting = head is not None and submit_lock.submission_under_way() is not None
         message = "The queue engine is starting. Try again soon." if starting else str(error)
         return {**status, "error": message}
     if client is None:
@@ -196,10 +198,10 @@ def ray_errors_in_words() -> Iterator[None]:
         raise JobError(f"Could not reach {where}: {reason} {advice}") from error
 
 
-def began_after(queued_s: float) -> bool:
-    """Whether our head is younger than a job queued at that time; the job is then lost."""
+def began_after(submission: int) -> bool:
+    """Whether our head is younger than a job of this submission; the job is then lost."""
     head = None if cluster_address() else _saved_head()
-    return head is not None and queued_s < head.submission_s
+    return head is not None and submission < head.submission
 
 
 @lru_cache(maxsize=4)
@@ -267,7 +269,8 @@ def _start() -> Head:
     except JobError:
         shutil.rmtree(session_folder, ignore_errors=True)
         raise
-    head = Head(f"http://127.0.0.1:{port}", pid, session_folder, submit_lock.latest_submission_s())
+    number = submit_lock.latest_submission()
+    head = Head(f"http://127.0.0.1:{port}", pid, session_folder, submission=number)
     durable_files.write_json(submit_lock.host_folder() / "head.json", asdict(head))
     return head
 

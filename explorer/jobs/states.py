@@ -6,6 +6,7 @@ queued state only while Ray has the job. Otherwise the run is `interrupted`. Tha
 it is derived at each look, so nothing needs repair when a cluster comes back.
 """
 
+import math
 import os
 import socket
 import time
@@ -27,8 +28,8 @@ from explorer.index.run_states import (
     read_state,
     with_earlier_result,
 )
-from explorer.jobs import ray_head, submit_lock
-from explorer.store import disk
+from explorer.jobs import cluster_queue, ray_head, submit_lock
+from explorer.store import disk, heartbeat
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -161,28 +162,42 @@ def _corrected_rows(
     """Rows as the files have them, the active ones with their real state."""
     active = {run_id: row for run_id, row in rows.items() if row["state"] in ACTIVE}
     queued = {run_id: row for run_id, row in active.items() if row["state"] == "queued"}
-    # Before Ray is asked: a run queued before `since` has its job in Ray's list, or is lost.
-    since = submit_lock.submitting_since() if queued and submitting is None else None
+    # Before Ray is asked: a run of an earlier submission has its job in Ray's list, or is lost.
+    number = submit_lock.submission_under_way() if queued and submitting is None else None
     being_submitted = {
-        run_id for run_id, row in queued.items() if since is not None and row["updated_at"] >= since
+        run_id
+        for run_id, row in queued.items()
+        if number is not None and _is_ours(row) and _submission(row) >= number
     }
     lost = {
         run_id
         for run_id, row in queued.items()
-        if run_id not in being_submitted and ray_head.began_after(row["updated_at"])
+        if run_id not in being_submitted
+        and _is_ours(row)
+        and ray_head.began_after(_submission(row))
     }
     # A head that is starting takes seconds to answer, so it is asked only about what it can know.
+    entries = _entries(root) if active else set()
     for_ray = [
         run_id
         for run_id, row in active.items()
-        if _needs_ray(row) and run_id not in being_submitted | lost
+        if run_id not in being_submitted | lost
+        and (_needs_ray(root, run_id, row) or (run_id in entries and not _is_alive(row)))
     ]
     jobs, ray_error = _ray_jobs(root) if for_ray else ({}, None)
+    dispatcher = jobs.get(cluster_queue.DISPATCHER)
+    if not ray_error and (dispatcher is None or dispatcher.status.is_terminal()):
+        entries = set()  # Nobody looks after them.
     for run_id, row in active.items():
         job = jobs.get(run_id)
         unknown = run_id in queued and run_id not in lost and job is None and ray_error
+        begins = row["state"] == "queued" and job and job.status.value == "RUNNING"
         if run_id in being_submitted or unknown:
             rows[run_id] = {**row, "error": ray_error}
+        elif run_id in entries and not begins:
+            # It waits for room, or the dispatcher finds out what became of it.
+            stops = disk.cancel_requested(root, run_id)
+            rows[run_id] = {**row, "cancel_requested": stops}
         else:
             rows[run_id] = with_earlier_result(_corrected(root, run_id, row, job), root / run_id)
     to_stop = [run_id for run_id, row in rows.items() if _ignores_cancel(root, run_id, row)]
@@ -191,11 +206,27 @@ def _corrected_rows(
     return list(rows.values())
 
 
-def _needs_ray(row: StatusRow) -> bool:
+def _is_ours(row: StatusRow) -> bool:
+    """Whether this host wrote the row."""
+    return bool(row["host"] == socket.gethostname())
+
+
+def _submission(row: StatusRow) -> int:
+    """The number of the submission that queued a run on this host; 0 by an older version."""
+    return int(row.get("submission") or 0)
+
+
+def _needs_ray(root: Path, run_id: str, row: StatusRow) -> bool:
     """Whether only Ray knows the state: of a queued run, or of a silent one on another host."""
     if row["state"] == "queued":
         return True
-    return bool(row["host"] != socket.gethostname()) and not _is_recent(row)
+    return not _is_ours(row) and not _is_recent(root, run_id, row)
+
+
+def _entries(root: Path) -> set[str]:
+    """The runs that wait for room on a cluster or run there; none without a cluster."""
+    cluster = ray_head.cluster_address()
+    return cluster_queue.ClusterQueue(root, cluster).run_ids() if cluster else set()
 
 
 def _ray_jobs(root: Path) -> "tuple[dict[str, JobDetails], str | None]":
@@ -219,22 +250,22 @@ def _corrected(root: Path, run_id: str, row: StatusRow, job: "JobDetails | None"
     row = {**row, "cancel_requested": cancel_requested}
     job_state = job.status.value if job else None
     if row["state"] == "queued":
-        elsewhere = row["host"] != socket.gethostname() and _is_recent(row)
+        elsewhere = not _is_ours(row) and _is_recent(root, run_id, row)
         if job_state == "PENDING" or (job is None and elsewhere):
             return row
         if job_state == "RUNNING":
             return {**row, "state": "running", "stage": "start"}
-    elif row["host"] == socket.gethostname():
+    elif _is_ours(row):
         if _is_alive(row):
             return row
-    elif _is_recent(row) or job_state == "RUNNING":
+    elif _is_recent(root, run_id, row) or job_state == "RUNNING":
         return row
     # It may have ended normally since its file was read.
     latest = read_state(root, run_id)
     if latest and (latest["state"] not in ACTIVE or latest["state"] != row["state"]):
         return latest
     record = read_record_row(root / run_id)
-    if record and record["updated_at"] >= row["updated_at"]:
+    if record and (record["updated_at"] >= row["updated_at"] or _is_written_last(root / run_id)):
         return record
     if cancel_requested:
         return {**row, "state": "cancelled"}
@@ -244,17 +275,29 @@ def _corrected(root: Path, run_id: str, row: StatusRow, job: "JobDetails | None"
     return {**row, "state": "interrupted", "error": reason}
 
 
-def _is_recent(row: StatusRow) -> bool:
-    return time.time() - float(row["updated_at"]) < HEARTBEAT_S
+def _is_recent(root: Path, run_id: str, row: StatusRow) -> bool:
+    """Whether a host gave a sign of its run's life in the last `HEARTBEAT_S`."""
+    return bool(row["host"]) and heartbeat.is_recent(root, root / run_id / disk.STATUS, HEARTBEAT_S)
+
+
+def _is_written_last(folder: Path) -> bool:
+    """Whether a run's record is younger than its status, by the clock of the disk."""
+    with suppress(OSError):
+        record, status = (folder / name for name in (disk.RECORD, disk.STATUS))
+        return record.stat().st_mtime_ns >= status.stat().st_mtime_ns
+    return False
 
 
 def _is_alive(row: StatusRow) -> bool:
     """Whether the process that wrote this row on this host is still alive."""
     try:
         process = psutil.Process(int(row["pid"]))
-        # Another process may have the number now; it then began after this row was written.
-        began_before = process.create_time() <= float(row["updated_at"]) + 1
-        return bool(began_before and process.status() != psutil.STATUS_ZOMBIE)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        if row.get("process"):
+            return bool(heartbeat.process_identity(process.pid) == row["process"])
+        # An older version wrote it. Another process may have the number now; it then began later.
+        return bool(process.create_time() <= float(row["updated_at"]) + 1)
     except (psutil.Error, TypeError, ValueError):
         return False
 
@@ -263,10 +306,8 @@ def _ignores_cancel(root: Path, run_id: str, row: StatusRow) -> bool:
     """Whether a run has not stopped for `CANCEL_GRACE_S` after a request."""
     if row["state"] != "running" or not row["cancel_requested"]:
         return False
-    with suppress(OSError):
-        requested_at = (disk.run_folder(root, run_id) / disk.CANCEL).stat().st_mtime
-        return time.time() - requested_at > CANCEL_GRACE_S
-    return False
+    age_s = heartbeat.age_s(root, disk.run_folder(root, run_id) / disk.CANCEL)
+    return CANCEL_GRACE_S < age_s < math.inf
 
 
 def _sort_key(row: StatusRow) -> tuple[int, float]:

@@ -3,11 +3,12 @@
 The cache has a folder per host for our own Ray head, because hosts may share a home folder:
 
     ray/<host>/lock    held during a submission
-               since   when the latest submission began, in seconds since 1970
+               number  how many submissions began, the present one included
+
+A number, not a time: a clock that is set back would put a new run before an old one.
 """
 
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import filelock
 from explorer import durable_files, paths
 from explorer.errors import DamagedStore, JobError, NoRoom
 
+NUMBER = "number"
 TIMEOUT_S = 480.0
 """Twice what the start of a head may take."""
 
@@ -57,17 +59,16 @@ def submitting(on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
             "Set EXPLORER_CACHE to a folder that you may write."
         ) from error
     try:
-        # In the file's text, not its modification time: a shared disk has a clock of its own.
-        durable_files.write_text(host_folder() / "since", repr(time.time()))
+        durable_files.write_text(host_folder() / NUMBER, str(latest_submission() + 1))
         yield
     finally:
         lock.release()
 
 
-def submitting_since() -> float | None:
-    """When the submission in progress on this host began, in seconds since 1970.
+def submission_under_way() -> int | None:
+    """The number of the submission in progress on this host; None if there is none.
 
-    None if there is none. A run that was queued before that time has its job, or is lost.
+    A run that was queued by an earlier one has its job, or is lost.
     """
     lock_file = host_folder() / "lock"
     if not lock_file.exists():
@@ -76,12 +77,12 @@ def submitting_since() -> float | None:
         with filelock.FileLock(lock_file, timeout=0):
             return None
     except filelock.Timeout:
-        return latest_submission_s()
+        return latest_submission()
 
 
-def latest_submission_s() -> float:
-    """When the latest submission began, in seconds since 1970; 0 if unknown."""
+def latest_submission() -> int:
+    """The number of the latest submission on this host; 0 if there was none."""
     try:
-        return float(durable_files.read_text(host_folder() / "since"))
+        return int(durable_files.read_text(host_folder() / NUMBER))
     except (FileNotFoundError, DamagedStore, ValueError):
-        return 0.0
+        return 0

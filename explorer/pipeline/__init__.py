@@ -22,7 +22,8 @@ endpoint_stage.py    a model behind an endpoint, evaluated and timed
 endpoint_check.py    one tiny request to an endpoint before a run
 endpoint_teacher.py  a teacher behind an endpoint: its targets and what they cost
 environment.py       the machine and the library versions a record names
-run_guard.py         locks, the log file, SIGTERM, and errors a user can act on
+run_guard.py         locks, the log file, and errors a user can act on
+stopping.py          stops a run within seconds, also in a stage that does not ask
 """
 
 from explorer.pipeline.stages import run

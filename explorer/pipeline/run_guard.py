@@ -1,9 +1,7 @@
-"""What wraps a run: locks, the log file, SIGTERM, and errors that a user can act on."""
+"""What wraps a run: locks, the log file, and errors that a user can act on."""
 
 import errno
 import logging
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +11,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from explorer.distill import distributed
-from explorer.errors import ExplorerError, NoRoom, RunCancelled
+from explorer.errors import ExplorerError, NoRoom
+from explorer.store import disk
 from explorer.store.progress import Progress
 
 log = logging.getLogger("explorer")
@@ -41,14 +40,12 @@ class SilentProgress(Progress):
     def write_status(self, **status: Any) -> None:
         """Leave the status to rank 0."""
 
-    def raise_if_stopped(self) -> None:
-        """Raise if the process got SIGTERM.
+    def beat(self) -> None:
+        """Leave the status to rank 0."""
 
-        Raises:
-            RunCancelled: It did. Requests to cancel are for rank 0, which stops the others.
-        """
-        if self.stop_reason:
-            raise RunCancelled(self.stop_reason)
+    def why_stop(self) -> str | None:
+        """Why to stop. Requests to cancel are for rank 0, which stops the others."""
+        return self.stop_reason
 
 
 @contextmanager
@@ -60,7 +57,7 @@ def exclusive(root: Path, name: str, progress: Progress) -> Iterator[None]:
     if not distributed.is_main():
         yield
         return
-    path = root / ".work" / "locks" / f"{name}.lock"
+    path = disk.lock_file(root, name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -98,20 +95,3 @@ def logged(path: Path) -> Iterator[None]:
         logging.getLogger("py.warnings").removeHandler(handler)
         log.setLevel(before)
         handler.close()
-
-
-@contextmanager
-def stoppable(progress: Progress) -> Iterator[None]:
-    """Turn SIGTERM into a stop at the next progress update, which saves a checkpoint."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set signal handlers
-        return
-
-    def stop(number: int, frame: Any) -> None:
-        progress.stop_reason = "The process was told to end (SIGTERM). Resume the run to continue."
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

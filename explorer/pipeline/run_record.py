@@ -13,7 +13,7 @@ from explorer import durable_files
 from explorer.catalogue import terms
 from explorer.distill import distributed
 from explorer.errors import CannotRead, DamagedStore, RunCancelled
-from explorer.pipeline import environment, run_guard
+from explorer.pipeline import environment, run_guard, stopping
 from explorer.pipeline.context import RunContext, utc_now
 from explorer.records import ErrorFacts, RunRecord
 from explorer.store import disk
@@ -48,7 +48,8 @@ def failures_recorded(run: RunContext) -> Iterator[None]:
         ExplorerError: Instead of errors that a user can act on, such as a full disk.
     """
     try:
-        yield
+        with stopping.stop_in_words(run.progress):
+            yield
     except Exception as error:
         known = run_guard.as_explorer_error(error)
         if not distributed.is_main():

@@ -15,6 +15,7 @@ from explorer.pipeline import (
     preflight,
     run_guard,
     run_record,
+    stopping,
 )
 from explorer.pipeline.context import RunContext
 from explorer.pipeline.student_stage import ensure_student
@@ -46,14 +47,20 @@ def run(
     distributed.check_joined()
     kind = Progress if distributed.is_main() else run_guard.SilentProgress
     progress = kind(root, spec.run_id, listener)
-    with run_guard.exclusive(root, spec.run_id, progress):
+    progress.writes = False
+    with stopping.stoppable(progress), run_guard.exclusive(root, spec.run_id, progress):
+        progress.writes = True
+        with run_guard.exclusive(root, disk.CLEANING, progress):
+            pass  # not while leftovers are removed: this run may need some of them
         record = distributed.from_main(lambda: _open(spec, root))
         if record is not None:
             progress.write_status(state="finished", stage="record")
             return record
         log_path = disk.run_folder(root, spec.run_id) / disk.LOG
         context = RunContext(spec, root, progress)
-        with run_guard.logged(log_path), run_guard.stoppable(progress):
+        with run_guard.logged(log_path):
+            if progress.note:
+                log.warning("%s", progress.note)
             with run_record.failures_recorded(context):
                 _prepare(context, checked=checked)
                 _ensure_teacher_run(context)

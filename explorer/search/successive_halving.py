@@ -54,7 +54,7 @@ TrainRound = Callable[[RoundStatus, Path, Progress], None]
 
 def searches_folder(root: Path) -> Path:
     """Folder of a store's searches; it holds one folder per search, as the store does per run."""
-    return root / ".work" / "tournaments"
+    return root / disk.TOURNAMENTS
 
 
 def save_spec(spec: TuneSpec, root: Path) -> str:

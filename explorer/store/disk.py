@@ -40,6 +40,9 @@ ANSWER_COLUMNS = ["task", "metric", "doc_id", "doc_hash", "value"]
 REMEASURE, NEW_RESULTS = "again", "next"
 STUDENTS, STUDENTS_BEFORE = ".students", ".work/students"
 """Where finished students are, and where earlier versions left them."""
+TOURNAMENTS = ".work/tournaments"
+CLEANING = "clean"
+"""Name of the lock under which leftovers are removed; a run takes it for a moment at its start."""
 MOST_CANDIDATES = 8
 """Ids that an error lists if several begin with what was typed."""
 MOST_CLOSE = 3
@@ -57,6 +60,11 @@ def run_folder(root: Path, run_id: str) -> Path:
             f"A run's id has small letters, digits, dots, dashes and underscores, got {run_id!r}."
         )
     return root / run_id
+
+
+def lock_file(root: Path, name: str) -> Path:
+    """The file of a lock of the store: a run's has its id for a name."""
+    return root / ".work" / "locks" / f"{name}.lock"
 
 
 def open_run(root: Path, spec: RunSpec) -> Path:

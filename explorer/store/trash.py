@@ -141,8 +141,8 @@ def empty_trash(root: Path) -> int:
     """
     with durable_files.locked(root / LOCK):
         entries = deleted_runs(root)
-        students = {_student_of(entry.folder) for entry in entries}
-        students -= {_student_of(root / run_id) for run_id in disk.run_ids(root)}
+        students = {student_of(entry.folder) for entry in entries}
+        students -= {student_of(root / run_id) for run_id in disk.run_ids(root)}
         for entry in entries:
             shutil.rmtree(entry.folder, ignore_errors=True)
         for name in students - {None}:
@@ -178,7 +178,7 @@ def check_run_exists(root: Path, run_id: str) -> None:
         raise BadInput(f"There is no run {run_id!r} in {root}. `explorer ls --all` lists them.")
 
 
-def _student_of(run_folder: Path) -> str | None:
+def student_of(run_folder: Path) -> str | None:
     """The name of the folder with a run's student; None if it has none of its own."""
     try:
         path = Path(durable_files.read_text(run_folder / disk.WEIGHTS).strip())

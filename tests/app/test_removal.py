@@ -113,3 +113,22 @@ def test_a_run_that_failed_can_be_deleted_where_it_is_listed(root, study, open_p
     choose(open_page("explore"), "failed", failed.run_id, "Delete")
 
     assert failed.run_id not in disk.run_ids(root)
+
+
+def test_disk_use_is_shown_by_study_and_leftovers_go_by_a_click(root, study, open_page):
+    """The section lists what no run needs; its button removes that and says how much it was."""
+    left = root / ".students" / ("0" * 16)
+    (left / "model").mkdir(parents=True)
+    (left / "model" / "config.json").write_text("{}" * 5000)
+
+    page = open_page("run")
+    assert "disk_use" not in [table.key for table in page.dataframe]
+    page.session_state["disk_use"] = True
+    page.run()
+    assert "that no run needs any more" in text_of(page)
+    page.button(key="clean").click().run()
+
+    assert not page.exception
+    assert not left.exists()
+    assert "Removed 1" in page.success[0].value
+    assert set(study) <= set(disk.run_ids(root))

@@ -60,6 +60,7 @@ COMMANDS = [
     "delete",
     "restore",
     "trash",
+    "clean",
 ]
 
 

@@ -176,3 +176,11 @@ def test_a_preview_prints_prompts():
     preview = TaskPreview(task="t", num_documents=2, num_fewshot=0, questions=questions)
 
     check("explorer tasks preview TASK --json", preview.model_dump(mode="json"))
+
+
+def test_clean_prints_what_no_run_needs(explorer, store_root):
+    """And why other things stay: runs of the store have not finished."""
+    states = records.write_every_state(store_root)
+    (store_root / states["finished"] / "record.1.json").write_text("{}")
+
+    check("explorer clean --json", explorer("clean", "--json"))

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import socket
@@ -9,9 +10,9 @@ import pytest
 
 from explorer import durable_files, jobs
 from explorer.errors import BadInput, JobError
-from explorer.jobs import queue, states, submit_lock
+from explorer.jobs import queue, ray_head, states, submit_lock
 from explorer.specs import RunSpec
-from explorer.store import disk
+from explorer.store import disk, heartbeat
 from tests import records
 
 
@@ -26,6 +27,7 @@ def own_cache(tmp_path, monkeypatch):
 def say(root, run_id, state, **more):
     """Write a status as a run on this host does."""
     here = {"host": socket.gethostname(), "pid": os.getpid(), "updated_at": time.time()}
+    here["submission"] = submit_lock.latest_submission()
     disk.write_status(root, run_id, {"run_id": run_id, "state": state, **here, **more})
 
 
@@ -121,9 +123,52 @@ def test_reused_process_number_does_not_revive_a_run(store_root):
 @pytest.mark.parametrize(("age_s", "state"), [(5, "running"), (300, "interrupted")])
 def test_run_on_another_host_lives_by_its_heartbeat(store_root, age_s, state):
     """Elsewhere a process cannot be looked at: two minutes of silence are its death."""
-    say(store_root, "a-00000000", "running", host="elsewhere", updated_at=time.time() - age_s)
+    say(store_root, "a-00000000", "running", host="elsewhere")
+    then = time.time() - age_s
+    os.utime(store_root / "a-00000000" / disk.STATUS, (then, then))
 
     assert row_of(store_root, "a-00000000")["state"] == state
+
+
+@pytest.mark.parametrize("off_s", [-7200, 7200])
+def test_hosts_whose_clocks_differ_agree_on_a_living_run(store_root, off_s):
+    """What another host's clock says decides nothing: the disk stamps its sign of life."""
+    say(store_root, "a-00000000", "running", host="elsewhere", updated_at=time.time() + off_s)
+
+    assert row_of(store_root, "a-00000000")["state"] == "running"
+
+
+@pytest.mark.parametrize("off_s", [-1e8, 1e8])
+def test_a_step_of_the_clock_kills_no_run(store_root, off_s):
+    """A run that last reported before this host's clock was set lives as long as its process."""
+    identity = heartbeat.process_identity(os.getpid())
+    say(store_root, "a-00000000", "running", process=identity, updated_at=time.time() + off_s)
+    other = "0-0 1"
+    say(store_root, "b-00000000", "running", process=other)
+
+    assert row_of(store_root, "a-00000000")["state"] == "running"
+    assert row_of(store_root, "b-00000000")["state"] == "interrupted"
+
+
+def test_a_record_outweighs_the_status_of_a_killed_process_whatever_the_clocks(store_root):
+    """A run whose last status could not be written is finished: its record was written last."""
+    say(store_root, "a-00000000", "running", pid=dead_pid(), updated_at=time.time() + 1e7)
+    record(store_root, "a-00000000", "finished")
+
+    assert row_of(store_root, "a-00000000")["state"] == "finished"
+
+
+def test_a_clock_that_is_set_back_loses_no_queued_run(store_root):
+    """Submissions are numbered, so a job of this head never counts as older than the head."""
+    with submit_lock.submitting():
+        head = ray_head.Head("http://127.0.0.1:1", 1, "/tmp/none", submission=1)
+        durable_files.write_text(
+            submit_lock.host_folder() / "head.json", json.dumps(dataclasses.asdict(head))
+        )
+        say(store_root, "a-00000000", "queued", updated_at=1.0)
+        assert row_of(store_root, "a-00000000")["state"] == "queued"
+        assert not ray_head.began_after(submit_lock.latest_submission())
+        assert ray_head.began_after(0)
 
 
 def test_queued_run_without_a_queue_is_interrupted(store_root):

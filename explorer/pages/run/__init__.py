@@ -15,4 +15,5 @@ queue_panel.py      the queue, refreshed while a run is active
 queue_groups.py     its three parts, grouped by study, with the time left
 search_form.py      the tournament form: variants of one run
 search_panel.py     the tournaments and their standings
+disk_panel.py       disk use by study, and what can be removed
 """

@@ -120,6 +120,8 @@ def _line(root: Path, row: Mapping[Any, Any]) -> None:
                 middle.caption(text_format.md(row["error"]))
         else:
             middle.markdown(stop_reason(row))
+        if is_known(row["note"]) and not done:
+            middle.caption(text_format.md(row["note"]))
         with actions.container(
             horizontal=True, horizontal_alignment="right", vertical_alignment="center"
         ):

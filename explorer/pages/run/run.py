@@ -4,6 +4,7 @@ import streamlit as st
 
 from explorer.errors import ExplorerError
 from explorer.pages.run import (
+    disk_panel,
     endpoint_form,
     form,
     preview,
@@ -65,4 +66,5 @@ else:
 
 tournament_active = search_panel.tournament_panel(root)
 queue_panel.queue_panel(root, more_to_come=tournament_active)
+disk_panel.disk_panel(root)
 widgets.unreadable_folders(snapshot.problems)
