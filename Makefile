@@ -11,7 +11,7 @@ LARGE  := $(filter-out $(SMALL) $(APART),$(sort $(patsubst %/,%,$(dir $(wildcard
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 
 .DEFAULT_GOAL := help
-.PHONY: help install app demo test long families check fast bench fuzz faults golden docs clean starter chromium
+.PHONY: help install app demo test long families check audit fast bench fuzz faults golden docs clean starter chromium
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,10 @@ check: install ## Lint, format, types, import rules, spelling, the catalogue
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/codespell
 	$(BIN)/explorer catalogue check
+
+audit: install ## Look for known vulnerabilities in the pinned packages (asks a database on the internet)
+	@$(BIN)/pip install --quiet 'pip-audit>=2.9'
+	$(BIN)/pip-audit --requirement constraints.txt --disable-pip --no-deps --progress-spinner off
 
 fast: export HF_HUB_OFFLINE = 1
 fast: install ## Run the unit tests only: seconds, on every save

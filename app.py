@@ -1,5 +1,11 @@
-"""The dashboard of a checkout: `streamlit run app.py`. `explorer app` works from any folder."""
+"""The dashboard's server in a checkout: `streamlit run app.py`.
 
-from explorer.pages.dashboard import navigation
+`explorer app` starts the same server from any folder.
+"""
 
-navigation.show_dashboard()
+import streamlit as st
+
+from explorer.pages.dashboard import address, web_guard
+
+# Streamlit finds the server by this assignment, without running the file.
+app = st.App(web_guard.SCRIPT, middleware=web_guard.middleware(), lifespan=address.announced)

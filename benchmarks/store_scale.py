@@ -48,6 +48,7 @@ from explorer.specs import RunSpec
 
 ROOT = Path(__file__).parents[1]
 APP = ROOT / "app.py"
+SCRIPT = ROOT / "explorer" / "pages" / "dashboard" / "script.py"
 STUDY = ROOT / "results"
 LAYERS = (24, 20, 15, 10, 6)
 STUDENTS_PER_TEACHER = 99
@@ -253,7 +254,7 @@ def use_page() -> None:
     """Open Explore, filter it, choose another axis; print the seconds of each as JSON."""
     from streamlit.testing.v1 import AppTest
 
-    page = AppTest.from_file(str(APP), default_timeout=PATIENCE_S)
+    page = AppTest.from_file(str(SCRIPT), default_timeout=PATIENCE_S)
     steps = {}
 
     def act(name: str, action: Callable[[], Any]) -> None:

@@ -64,7 +64,7 @@ def app(store: Path, *, script: Path = APP, **environment: str) -> Iterator[str]
     process = subprocess.Popen(
         command,
         cwd=APP.parent,
-        env={**os.environ, "EXPLORER_RESULTS": str(store), **environment},
+        env={**os.environ, "EXPLORER_RESULTS": str(store), "EXPLORER_TOKEN": "off", **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -23,6 +23,7 @@ durable_files.py   files that a kill or a full disk leaves whole, and checksums
 text_files.py      text files and JSON Lines that people bring: encodings, lines
 yaml_files.py      YAML files that people write, read strictly
 cli_subprocess.py  a command of ours in a process of its own
+limited_process.py uploads read in a process of its own, with limits
 child_process.py   processes of ours that end with the one that started them
 paths.py           the folders that we write to
 errors.py          errors that say what to do

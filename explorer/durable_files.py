@@ -28,6 +28,7 @@ from typing import Any, TypeVar, overload
 import pydantic
 from filelock import FileLock
 
+from explorer import paths
 from explorer.errors import CannotRead, DamagedStore, NoRoom
 
 log = logging.getLogger("explorer")
@@ -115,6 +116,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
+        paths.follow_umask(partial)
         flush_folder(partial)
         if folder.exists():
             shutil.rmtree(folder)

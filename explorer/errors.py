@@ -4,6 +4,15 @@ An `ExplorerError` reaches the page as one red line and the shell as one line
 with the exit code of its class; anything else is a bug and keeps its traceback.
 """
 
+import errno
+
+
+def reason_of(error: OSError) -> str:
+    """Why the system refused, in words; what may not be read or written is called so."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "no permission"
+    return error.strerror or str(error)
+
 
 class ExplorerError(Exception):
     """What was expected, what came, what to do."""

@@ -21,6 +21,20 @@ def files_below(folder: Path) -> Iterator[Path]:
         yield from (Path(name) / file for file in files)
 
 
+def follow_umask(folder: Path) -> None:
+    """Let others read the files of a folder as far as the user's umask does.
+
+    Libraries that write through a temporary file leave it to its owner alone, as safetensors does
+    with weights. A colleague would see a student's name and could not load it.
+    """
+    # Nothing that is made meanwhile is open to more than its owner.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    for path in files_below(folder):
+        if not path.is_symlink():
+            path.chmod(0o666 & ~mask)
+
+
 def store_root() -> Path:
     """The results folder of every command and page.
 
@@ -51,6 +65,15 @@ def cache_dir() -> Path:
 def index_dir() -> Path:
     """Indexes of stores: `EXPLORER_INDEX`, or `index/` in the cache. Best on a local disk."""
     return Path(os.environ.get("EXPLORER_INDEX") or cache_dir() / "index")
+
+
+def device_locks() -> Path:
+    """Locks of devices, for all users of the machine: `EXPLORER_DEVICE_LOCKS`, or below /tmp.
+
+    Not below TMPDIR, which may be another folder for each user.
+    """
+    default = f"/tmp/{APP_NAME}-locks"  # noqa: S108 - device_lock.py follows no link
+    return Path(os.environ.get("EXPLORER_DEVICE_LOCKS") or default)
 
 
 def config_file() -> Path:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from explorer.errors import BadInput
+from explorer.errors import BadInput, reason_of
 
 CHUNK_BYTES = 1 << 20
 LONGEST_LINE = 64 << 20
@@ -51,7 +51,7 @@ def read_chunks(path: Path) -> Iterator[str]:
         with path.open("rb") as file:
             yield from _decoded(iter(lambda: file.read(CHUNK_BYTES), b""), str(path))
     except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise BadInput(f"{path} cannot be read: {reason_of(error)}.") from error
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from explorer import text_files
-from explorer.errors import BadInput
+from explorer.errors import BadInput, reason_of
 
 MAX_BYTES = 1_000_000
 MAX_VALUES = 100_000
@@ -106,7 +106,7 @@ def read(path: Path, what: str) -> Document:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise BadInput(f"Could not read {what} {path}: {error.strerror or error}.") from error
+        raise BadInput(f"Could not read {what} {path}: {reason_of(error)}.") from error
     if len(content) > MAX_BYTES:
         raise BadInput(f"{path} is larger than {MAX_BYTES:,} bytes. Is it {what}?")
     return parse(text_files.decode(content, str(path)), str(path))
@@ -146,7 +146,7 @@ def refuse_deep(content: str | bytes, source: str) -> None:
     """
     depth = 0
     try:
-        for event in yaml.parse(content, Loader=_Loader):  # noqa: S506
+        for event in yaml.parse(content, Loader=_Loader):  # noqa: S506 - a safe loader
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
@@ -167,7 +167,7 @@ def dump(data: Any) -> str:
 def _compose(content: str | bytes, source: str) -> yaml.Node | None:
     refuse_deep(content, source)
     try:
-        return yaml.compose(content, Loader=_Loader)  # noqa: S506
+        return yaml.compose(content, Loader=_Loader)  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:
         raise BadInput(_not_yaml(source, error, content)) from error
 

@@ -15,6 +15,8 @@ import pytest
 # Before anything imports huggingface_hub, and inherited by every process a test starts.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# Dashboards of tests are open, whoever else has an account on the machine.
+os.environ["EXPLORER_TOKEN"] = "off"
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,6 +37,8 @@ def store_root(
     # Not in tmp_path, where tests look for what a command leaves behind.
     monkeypatch.setenv("EXPLORER_INDEX", str(tmp_path_factory.mktemp("index")))
     monkeypatch.setenv("EXPLORER_RESULTS", str(root))
+    # A test that times beside another one does not wait for it.
+    monkeypatch.setenv("EXPLORER_DEVICE_LOCKS", str(tmp_path_factory.mktemp("locks")))
     return root
 
 

@@ -84,6 +84,9 @@ def main() -> None:
     except ExplorerError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except PermissionError as error:
+        print(f"error: No permission for {error.filename}.", file=sys.stderr)
+        sys.exit(1)
     except TyperException as error:
         # Typer's message about a wrong option or a missing argument.
         print(f"error: {error}. See explorer --help.", file=sys.stderr)

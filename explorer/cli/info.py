@@ -135,6 +135,15 @@ def _configuration() -> str:
 def open_dashboard(
     port: Annotated[int, typer.Option(min=1, max=65_535)] = 8501,
     results: ResultsDir = None,
+    token: Annotated[
+        bool | None,
+        typer.Option(
+            "--token/--no-token",
+            help="Whether visitors need the token in the printed address; by default where other "
+            "people have accounts on this machine.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Open the dashboard.
 
@@ -146,12 +155,14 @@ def open_dashboard(
         console.print("First start: the example study was copied to your results folder.")
     console.print(f"Results: {root.resolve()}", markup=False)
     environment = {**os.environ, "EXPLORER_RESULTS": str(root.resolve())}
+    if token is not None:
+        environment["EXPLORER_TOKEN"] = "on" if token else "off"
     # -P: a streamlit.py or explorer/ in the working directory is not imported.
     command = [sys.executable, "-P", "-m", "streamlit", "run", str(DASHBOARD)]
     command += ["--server.port", str(port)]
     sys.stdout.flush()
     # In place of this process: whoever ends it ends the dashboard, and the port is free again.
-    os.execve(sys.executable, command, environment)
+    os.execve(sys.executable, command, environment)  # noqa: S606 - our own Python, no shell
 
 
 def _refuse_taken_port(port: int) -> None:

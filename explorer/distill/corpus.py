@@ -14,10 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from explorer import text_files
-from explorer.errors import BadCorpus, BadInput
+from explorer.errors import BadCorpus, BadInput, reason_of
 from explorer.records import CorpusFacts
 from explorer.text_files import CHUNK_BYTES, LONGEST_LINE
 
@@ -119,15 +118,19 @@ def corpus_path(name: str) -> Path:
     """The file of a corpus as a spec names it.
 
     Raises:
-        BadCorpus: There is no such file, or its ending is unknown.
+        BadCorpus: There is no such file, it may not be read, or its ending is unknown.
     """
     path = STARTER if name == "starter" else Path(name).expanduser()
     if path.suffix.lower() not in PLACES:
         raise BadCorpus(
             f"A corpus is `starter` or a file ending in {', '.join(PLACES)}, got {name!r}."
         )
-    if not path.is_file():
-        raise BadCorpus(f"There is no corpus file {path}.")
+    try:
+        if not path.is_file():
+            raise BadCorpus(f"There is no corpus file {path}.")
+        path.open("rb").close()
+    except OSError as error:
+        raise BadCorpus(f"{path} cannot be read: {reason_of(error)}.") from error
     return path
 
 
@@ -141,6 +144,24 @@ def check_corpus(name: str, num_documents: int = 32) -> None:
     texts = _read(path, LEAST_CHARS)
     if not [text for text, _ in zip(texts, range(num_documents), strict=False)]:
         raise BadCorpus(f"{path} has no text. A corpus needs at least one document.")
+
+
+def check_upload(path: str, max_chars: int) -> None:
+    """Read a whole corpus as the dashboard was given it.
+
+    Raises:
+        BadCorpus: As `read_corpus`, or it holds more text than such a file should.
+    """
+    num_chars = 0
+    for text in _read(corpus_path(path), max_chars + 1):
+        num_chars += len(text)
+    if not num_chars:
+        raise BadCorpus("The file has no text. A corpus needs at least one document.")
+    if num_chars > max_chars:
+        raise BadCorpus(
+            f"The file unpacks to more than {max_chars / 1e6:,.0f} million characters. Copy it to "
+            "this machine and type its path."
+        )
 
 
 def split_heldout(
@@ -158,16 +179,19 @@ def split_heldout(
         num_first: Blocks that a run of any budget reads; held-out blocks come from these, if they
             are enough. None if these are all.
     """
+    import torch  # not above: whoever only reads an upload waits for no model library
+
+    def shuffled(count: int, seed: int) -> list[int]:
+        order: list[int] = torch.randperm(
+            count, generator=torch.Generator().manual_seed(seed)
+        ).tolist()
+        return order
+
     num_first = max(num_first, heldout_blocks) if num_first is not None else num_blocks
-    first = torch.randperm(min(num_blocks, num_first), generator=_generator(0)).tolist()
+    first = shuffled(min(num_blocks, num_first), 0)
     heldout = first[:heldout_blocks]
     rest = [*first[heldout_blocks:], *range(len(first), num_blocks)]
-    shuffled = torch.randperm(len(rest), generator=_generator(seed)).tolist()
-    return heldout, [rest[i] for i in shuffled]
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+    return heldout, [rest[i] for i in shuffled(len(rest), seed)]
 
 
 def _read(path: Path, max_chars: int) -> Iterator[str]:

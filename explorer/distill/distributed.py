@@ -13,9 +13,11 @@ launcher ends the rest, and the same command resumes the run.
 import contextlib
 import datetime
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+import psutil
 import torch
 import torch.distributed as dist
 from accelerate.utils import parse_flag_from_env
@@ -76,11 +78,62 @@ def joined() -> Iterator[None]:
         # Objects and flags travel by gloo: a GPU would spin while it waits for them.
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    dist.init_process_group(backend, timeout=TIMEOUT)
+    if is_on_this_machine():
+        _use_loopback()
+    store = _loopback_store()
+    if store is None:
+        dist.init_process_group(backend, timeout=TIMEOUT)
+    else:
+        dist.init_process_group(
+            backend,
+            timeout=TIMEOUT,
+            store=store,
+            rank=int(os.environ["RANK"]),
+            world_size=num_launched(),
+        )
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def is_on_this_machine() -> bool:
+    """Whether every process of the launch runs here, so that no other machine needs to reach us."""
+    if os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE"):
+        return True
+    host = os.environ.get("MASTER_ADDR", "")
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _use_loopback() -> None:
+    """Let gloo and NCCL listen on loopback, unless somebody has chosen a network.
+
+    By default they listen on the interface of the host's name, without any authentication.
+    """
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(address.address.startswith("127.") for address in addresses):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
+            return
+
+
+def _loopback_store() -> Any:
+    """Where the processes of this machine meet; None where the launcher has made that place.
+
+    Torch's own listens on every interface, whatever MASTER_ADDR says.
+    """
+    if not is_on_this_machine() or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        return None
+    port, is_first = int(os.environ["MASTER_PORT"]), os.environ["RANK"] == "0"
+    listener = socket.create_server(("127.0.0.1", port)) if is_first else None
+    return dist.TCPStore(  # type: ignore[attr-defined]
+        "127.0.0.1",
+        port,
+        num_launched(),
+        is_first,
+        timeout=TIMEOUT,
+        master_listen_fd=listener.detach() if listener else None,
+    )
 
 
 def check_joined() -> None:

@@ -37,7 +37,7 @@ START_TIMEOUT_S = 240.0
 STOP_TIMEOUT_S = 15.0
 STARTING = "Starting the queue engine, up to half a minute the first time"
 SESSION_PREFIX = "explorer-ray-"
-SHORT_FOLDERS = ("/tmp", "/var/tmp")
+SHORT_FOLDERS = ("/tmp", "/var/tmp")  # noqa: S108 - mkdtemp makes a private folder there
 """Where the head's folder goes if TMPDIR is too long for sockets."""
 LONGEST_TMPDIR = 103 - len(
     f"/{SESSION_PREFIX}12345678/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"

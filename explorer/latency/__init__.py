@@ -4,6 +4,7 @@ timing.py             TTFT, TPOT and batches on this machine, student and teache
 load_test.py          an endpoint: one request at a time, many clients, random arrivals
 peak_memory.py        a model's peak memory, measured in a child process
 peak_memory_child.py  the child process
+device_lock.py        one timing at a time on a device, whoever starts it
 energy.py             joules per token, where the device counts energy
 interference.py       what other processes took of the machine during a timing
 nvml.py               an NVIDIA GPU's energy, utilisation and processes

@@ -24,7 +24,7 @@ from typing import Any
 
 import pandas as pd
 
-from explorer.errors import BadInput
+from explorer.errors import BadInput, reason_of
 from explorer.lm_eval_io import evaluations, metrics, samples
 from explorer.lm_eval_io.evaluations import ResultsFile
 from explorer.paths import files_below
@@ -173,7 +173,8 @@ def _results_file(path: Path, name: str, output: OutputFolder) -> ResultsFile | 
         document = _json(data.decode(json.detect_encoding(data)))
     except (OSError, ValueError, RecursionError) as error:
         if expected:
-            output.problems.append(f"{path.name} is left out: it is not JSON ({_short(error)}).")
+            what = "it cannot be read" if isinstance(error, OSError) else "it is not JSON"
+            output.problems.append(f"{path.name} is left out: {what} ({_short(error)}).")
         return None
     if not isinstance(document, dict) or not isinstance(document.get("results"), dict):
         if expected:
@@ -242,6 +243,8 @@ def _json(text: str) -> Any:
 
 
 def _short(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return reason_of(error)
     return str(error).splitlines()[0][:80] if str(error) else type(error).__name__
 
 

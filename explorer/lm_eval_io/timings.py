@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from explorer.errors import BadInput
+from explorer.errors import BadInput, reason_of
 from explorer.lm_eval_io.evaluations import mapping, storable
 from explorer.records import LoadPoint, RuntimeFacts, TimedRequest, Timing, TimingSummary
 
@@ -138,6 +138,8 @@ def _documents(path: Path) -> list[dict[str, Any]]:
     try:
         data = path.read_bytes()
         text = data.decode(json.detect_encoding(data))
+    except PermissionError as error:
+        raise BadInput(f"Could not read {path}: {reason_of(error)}.") from error
     except (OSError, UnicodeDecodeError):
         return []
     try:

@@ -34,7 +34,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from explorer import durable_files
-from explorer.errors import ExplorerError, NoRoom, UnknownModel
+from explorer.errors import ExplorerError, NoRoom, UnknownModel, reason_of
 from explorer.models import hub, quantize, starter, weight_checks, weight_files
 from explorer.models.gguf import gguf_files
 from explorer.models.gguf.rope import restore_rope
@@ -356,6 +356,8 @@ def reading(name: str, trust_remote_code: bool, part: str = "the model ") -> Ite
         raise
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise NoRoom(f"{name} does not fit into memory: {error}") from error
+    except PermissionError as error:
+        raise UnknownModel(f"Could not read {error.filename}: {reason_of(error)}.") from error
     # Files from outside, and with trust_remote_code their code, can raise anything.
     except Exception as error:
         if not trust_remote_code and "trust_remote_code" in str(error):

@@ -5,7 +5,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -133,7 +133,12 @@ class RunContext:
             self.__dict__.pop(name, None)
 
     def cached_stage(
-        self, name: str, decides: dict[str, Any], kind: type[PartT], compute: Callable[[], PartT]
+        self,
+        name: str,
+        decides: dict[str, Any],
+        kind: type[PartT],
+        compute: Callable[[], PartT],
+        alone: AbstractContextManager[None] | None = None,
     ) -> PartT:
         """Return a stage's stored output, or compute and store it.
 
@@ -142,6 +147,7 @@ class RunContext:
             decides: Everything that decides the output, as JSON; other values, other output.
             kind: The type of the output.
             compute: Computes the output.
+            alone: Entered before it, where others have to wait; the wait does not count.
         """
         path = self.work / "stages" / self.spec.run_id / f"{name}.json"
         key = stage_key(decides)
@@ -150,7 +156,7 @@ class RunContext:
             # An output that another version stored in another shape is computed again.
             with suppress(pydantic.ValidationError):
                 return kind.model_validate(stored.get("output"))
-        with self.timed(name):
+        with alone or nullcontext(), self.timed(name):
             output = compute()
         durable_files.write_json(path, {"key": key, "output": output.model_dump(mode="json")})
         return output

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,7 +44,8 @@ def measure(run: RunContext, where: Endpoint) -> None:
         run.record_parts["capability"] = scores.model_copy(update={"usage": usage})
     run.stage = "latency"
     if run.spec.latency:
-        with run.timed("latency"):
+        alone = evaluation_stage.alone_on_device(run) if where.is_local else nullcontext()
+        with alone, run.timed("latency"):
             run.record_parts["latency"] = time_endpoint(
                 where, run.spec.latency, run.progress, key_variable=key_variable
             )

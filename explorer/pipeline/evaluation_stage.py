@@ -1,6 +1,7 @@
 """A model evaluated and timed on this machine: in torch, or as GGUF in llama.cpp."""
 
 import logging
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from explorer.evaluate import capability
 from explorer.evaluate.backends import llama_lm
 from explorer.evaluate.backends.backend import Backend
 from explorer.evaluate.backends.llama_lm import LlamaLM
-from explorer.latency import timing
+from explorer.latency import device_lock, timing
 from explorer.latency.runtimes import open_runtime
 from explorer.latency.runtimes.gguf_check import write_checked
 from explorer.latency.runtimes.llamacpp import LlamaCppRuntime
@@ -163,4 +164,10 @@ def _time(run: RunContext, runtime: Runtime, model: ModelFacts, stored_as: str) 
             trust_remote_code=run.spec.trust_remote_code,
         )
 
-    return run.cached_stage("latency", decides, Latency, measure)
+    return run.cached_stage("latency", decides, Latency, measure, alone=alone_on_device(run))
+
+
+def alone_on_device(run: RunContext) -> AbstractContextManager[None]:
+    """Keep other timings on this machine off the run's device, those of other users included."""
+    sentence = "waiting until another timing on this device ends"
+    return device_lock.held(device_lock.name_of(run.device), lambda: run.progress(sentence))

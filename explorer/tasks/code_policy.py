@@ -28,7 +28,7 @@ import yaml
 
 import explorer
 from explorer import paths, yaml_files
-from explorer.errors import BadInput
+from explorer.errors import BadInput, reason_of
 from explorer.tasks import user_config
 
 SHIPPED = Path(str(explorer.__file__)).parent / "tasks" / "starter"
@@ -149,7 +149,7 @@ def refuse_unsafe_yaml(path: Path) -> None:
             raise BadInput(f"{path} should be a task file, but is a folder or a device.")
         content = path.read_bytes()
     except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or "a loop of links"
+        reason = reason_of(error) if isinstance(error, OSError) else "a loop of links"
         raise BadInput(f"{path} can't be read: {reason}.") from error
     yaml_files.refuse_unsafe(content, str(path))
 
@@ -174,7 +174,7 @@ def _parse(path: Path) -> _TaskFile:
 
     Loader.add_constructor("!function", function)
     try:
-        config = yaml.load(path.read_bytes(), Loader=Loader)  # noqa: S506
+        config = yaml.load(path.read_bytes(), Loader=Loader)  # noqa: S506 - a safe loader
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise BadInput(f"{path} is not a task file: {reason}.") from error
@@ -485,7 +485,7 @@ def python_attribute(template: str) -> str:
     This only gives an early, clear error. The sandbox that renders templates is the protection.
     """
     try:
-        parsed = jinja2.Environment(autoescape=False).parse(template)  # noqa: S701
+        parsed = jinja2.Environment(autoescape=False).parse(template)  # noqa: S701 - parsed only
     except jinja2.TemplateError:
         return ""
     attributes: list[Any] = [node.attr for node in parsed.find_all(jinja2.nodes.Getattr)]

@@ -284,7 +284,7 @@ def num_choices(doc_to_choice: Any) -> int | None:
     if not isinstance(doc_to_choice, str):
         return None
     try:
-        body = jinja2.Environment(autoescape=False).parse(doc_to_choice.strip()).body  # noqa: S701
+        body = jinja2.Environment(autoescape=False).parse(doc_to_choice.strip()).body  # noqa: S701 - parsed only
     except jinja2.TemplateError:
         return None
     if len(body) == 1 and isinstance(body[0], jinja2.nodes.Output):

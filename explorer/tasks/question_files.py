@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from explorer import text_files
-from explorer.errors import BadInput
+from explorer.errors import BadInput, reason_of
 
 KINDS = ("jsonl", "csv", "tsv")
 MAX_MB = 50
+MAX_VALUES = 2_000_000
+"""Cells, and items of lists within them, of an uploaded file."""
 NAMED = 5
 """How many rows an error names; the rest are counted."""
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -47,7 +49,7 @@ def read_file(path: Path, *, header: bool = True) -> list[Row]:
         with path.open("rb") as file:
             content = file.read(MAX_MB * 2**20 + 1)
     except OSError as error:
-        raise BadInput(f"Could not read {path}: {error.strerror or error}.") from error
+        raise BadInput(f"Could not read {path}: {reason_of(error)}.") from error
     return read_rows(path.name, content, header=header)
 
 
@@ -73,6 +75,29 @@ def read_rows(name: str, content: bytes, *, header: bool = True) -> list[Row]:
     if not rows:
         raise BadInput(f"{name!r} has no rows. Add one row per question.")
     return rows
+
+
+def rows_of(path: str, name: str, *, header: bool) -> list[tuple[int, dict[str, Any]]]:
+    """Read an uploaded file: line and cells of each row.
+
+    Raises:
+        BadInput: As `read_rows`, or it has more rows and cells than a task can use.
+    """
+    rows = read_rows(name, Path(path).read_bytes(), header=header)
+    num_values = 0
+    pending: list[Any] = [row.cells for row in rows]
+    while pending:
+        value = pending.pop()
+        num_values += 1
+        if num_values > MAX_VALUES:
+            raise BadInput(
+                f"{name!r} has more than {MAX_VALUES:,} rows and cells. Use a sample of its rows."
+            )
+        if isinstance(value, dict):
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+    return [(row.line, row.cells) for row in rows]
 
 
 def columns_of(rows: Sequence[Row]) -> list[str]:

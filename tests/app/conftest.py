@@ -18,7 +18,7 @@ from explorer.pages.shared import findings
 from explorer.specs import RunSpec
 from tests import records
 
-APP = Path(__file__).parent.parent.parent / "app.py"
+SCRIPT = Path(__file__).parents[2] / "explorer" / "pages" / "dashboard" / "script.py"
 TIMEOUT_S = 120
 
 OpenPage = Callable[..., AppTest]
@@ -60,11 +60,11 @@ def open_page() -> OpenPage:
     """Opens a page of the app, as in `open_page("run", x="ttft_ms")`."""
 
     def opener(name: str, **query: str) -> AppTest:
-        page = AppTest.from_file(str(APP), default_timeout=TIMEOUT_S)
+        page = AppTest.from_file(str(SCRIPT), default_timeout=TIMEOUT_S)
         if name != "explore":
             # Before the first run Streamlit finds a page by its file name, which is its address
             # here: only this page is drawn.
-            page.switch_page(f"explorer/pages/{name}/{name}.py")
+            page.switch_page(f"../{name}/{name}.py")
         for key, value in query.items():
             page.query_params[key] = value
         page.run()

@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -51,12 +52,18 @@ def browser(chromium_path: str) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """An empty window, wide as a laptop's."""
+    """An empty window, wide as a laptop's.
+
+    Whatever a test does in it, nothing may break the page's Content-Security-Policy.
+    """
     context = browser.new_context(viewport={"width": 1440, "height": 1000})
     window = context.new_page()
     window.set_default_timeout(1e3 * PATIENCE_S)
+    said: list[str] = []
+    window.on("console", lambda message: said.append(message.text))
     yield window
     context.close()
+    assert [text for text in said if "Content Security Policy" in text] == []
 
 
 @pytest.fixture
@@ -69,6 +76,12 @@ def settled() -> Callable[[Page], None]:
 def answers() -> Callable[[str, subprocess.Popen[bytes]], None]:
     """Returns when an address of a process answers."""
     return screenshots.wait_for
+
+
+@pytest.fixture
+def start_app() -> Callable[..., AbstractContextManager[str]]:
+    """Starts the app on a store, perhaps with variables of the environment; yields its address."""
+    return screenshots.app
 
 
 @pytest.fixture

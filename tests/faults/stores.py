@@ -17,6 +17,7 @@ from explorer.catalogue import prices
 from explorer.catalogue.prices import Price
 from explorer.errors import ExplorerError
 from explorer.index import store_index
+from explorer.pages.dashboard import web_guard
 from explorer.records import RunRecord
 from explorer.specs import RunSpec
 from explorer.store import disk, trash
@@ -201,9 +202,9 @@ def open_pages(root: Path, pages: tuple[str, ...] = PAGES) -> None:
         Bad: One shows an exception.
     """
     for name in pages:
-        page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
+        page = AppTest.from_file(str(web_guard.SCRIPT), default_timeout=120)
         if name != "explore":
-            page.switch_page(f"explorer/pages/{name}/{name}.py")
+            page.switch_page(f"../{name}/{name}.py")
         try:
             page.run()
         except Exception as error:

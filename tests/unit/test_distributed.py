@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -248,3 +249,50 @@ def test_the_configurations_are_ones_that_accelerate_reads(path):
     found = load_config_from_file(str(path))
 
     assert found.num_processes == yaml.safe_load(path.read_text())["num_processes"]
+
+
+LISTENERS = """
+import psutil, sys
+from explorer.distill import distributed
+
+with distributed.joined():
+    distributed.all_gather("all are here")
+    listening = [c.laddr.ip for c in psutil.Process().net_connections() if c.status == "LISTEN"]
+    print(*listening)
+    distributed.all_gather("all have looked")
+"""
+
+
+@pytest.mark.slow
+def test_processes_of_one_machine_listen_on_loopback_alone():
+    """Nobody on the network can reach the ranks of a launch that stays on this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", LISTENERS],
+            cwd=ROOT,
+            env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        for rank in range(2)
+    ]
+    listening = {address for rank in ranks for address in rank.communicate(timeout=120)[0].split()}
+
+    assert [rank.returncode for rank in ranks] == [0, 0]
+    assert listening
+    assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def test_a_launch_over_several_machines_keeps_its_network(monkeypatch):
+    """Where a cluster is configured, ranks listen where the launcher says."""
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "10.0.0.7")
+    assert not distributed.is_on_this_machine()
+
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert distributed.is_on_this_machine()

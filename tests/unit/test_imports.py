@@ -15,7 +15,7 @@ DASHBOARD = """
 import importlib, os, pkgutil, sys
 import explorer.analysis, explorer.catalogue, explorer.charts
 from streamlit.testing.v1 import AppTest
-from explorer.pages.dashboard import navigation
+from explorer.pages.dashboard import navigation, web_guard
 
 for package in (explorer.analysis, explorer.catalogue, explorer.charts):
     modules = [m.name for m in pkgutil.walk_packages(package.__path__, package.__name__ + ".")]
@@ -24,9 +24,9 @@ for package in (explorer.analysis, explorer.catalogue, explorer.charts):
         importlib.import_module(module)
 for store in sys.argv[1:]:
     os.environ["EXPLORER_RESULTS"] = store
-    page = AppTest.from_file("app.py", default_timeout=120).run()
+    page = AppTest.from_file(str(web_guard.SCRIPT), default_timeout=120).run()
     for name in navigation.PAGES:
-        page.switch_page(f"explorer/pages/{name}/{name}.py").run()
+        page.switch_page(f"../{name}/{name}.py").run()
         assert not page.exception, (name, store, page.exception)
 """
 HELP = """

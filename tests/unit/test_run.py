@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -543,3 +544,19 @@ def test_a_student_is_kept_where_the_work_lies_on_another_disk(spec, store_root)
     assert record.status == "finished"
     assert _names(store_root / disk.STUDENTS) == {"model", "student.json"}
     assert load(f"run:{record.run_id}").model.config.num_hidden_layers == 2
+
+
+@pytest.mark.parametrize(("umask", "expected"), [(0o002, 0o664), (0o077, 0o600)])
+def test_colleagues_read_what_the_umask_lets_them(spec, store_root, umask, expected):
+    """Records, answers and weights follow the umask: a shared group can use a student."""
+    before = os.umask(umask)
+    try:
+        engine.run(spec.with_(latency=None), store_root)
+    finally:
+        os.umask(before)
+
+    files = [path for path in store_root.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    assert any(path.suffix == ".safetensors" for path in files)
+    assert {f"{path}: {path.stat().st_mode & 0o777:o}" for path in files} == {
+        f"{path}: {expected:o}" for path in files
+    }

@@ -9,7 +9,7 @@ import re
 import struct
 from pathlib import Path
 
-from explorer.errors import UnknownModel
+from explorer.errors import UnknownModel, reason_of
 from explorer.models.gguf.header import GgufHeader, read_header
 from explorer.models.weight_files import listed
 
@@ -99,6 +99,8 @@ def _read(path: Path) -> GgufHeader:
         raise UnknownModel(f"No GGUF file at {path}. Name the path of a .gguf file.")
     try:
         header = read_header(path)
+    except PermissionError as error:
+        raise UnknownModel(f"Could not read {path}: {reason_of(error)}.") from error
     except (OSError, *UNREADABLE) as error:
         raise UnknownModel(
             f"{path} is not a GGUF file, or is damaged: its header cannot be read. "

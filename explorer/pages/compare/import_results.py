@@ -1,12 +1,12 @@
 """Import lm-eval results: uploaded files become a run, as with `explorer import`."""
 
+import tempfile
 from pathlib import Path
 
 import streamlit as st
 
+from explorer import limited_process
 from explorer.errors import ExplorerError
-from explorer.lm_eval_io import import_run, upload
-from explorer.lm_eval_io.evaluations import SeveralEvaluations
 from explorer.pages.shared import glossary, text_format, widgets
 
 NO_TEACHER = "None: this model is a teacher"
@@ -85,28 +85,41 @@ def show_outcome() -> None:
 
 def _import(root: Path, name: str, teacher: str | None, chosen: str, device: str) -> None:
     """Import before the page is drawn again, so that the new run is among its choices."""
-    uploads = [(file.name, file) for file in st.session_state["import_files"]]
+    uploads = st.session_state["import_files"]
     st.session_state.pop(CHOICES, None)
     combine = chosen == COMBINED
-    try:
-        with upload.unpacked(uploads) as folder:
-            run_id, problems = import_run.import_folder(
-                root,
-                folder,
-                name.strip(),
-                teacher,
+    shown = uploads[0].name if len(uploads) == 1 else text_format.plural(len(uploads), "file")
+    with tempfile.TemporaryDirectory(prefix="explorer-import-") as folder:
+        files = []
+        for i, upload in enumerate(uploads):
+            path = Path(folder) / f"upload-{i}"  # a name of our own: theirs may be anything
+            path.write_bytes(upload.getbuffer())
+            files.append((upload.name, str(path)))
+        try:
+            outcome = limited_process.call(
+                "explorer.lm_eval_io.upload:import_uploads",
+                shown,
+                folder=folder,
+                root=str(root),
+                files=files,
+                run_name=name.strip(),
+                teacher=teacher,
                 only="" if combine else chosen,
                 combine=combine,
                 device=device.strip() or None,
             )
-    except SeveralEvaluations as error:
-        st.session_state[CHOICES] = [*error.choices, *([COMBINED] if error.can_combine else [])]
+        except ExplorerError as error:
+            st.session_state[OUTCOME] = (str(error), "", [])
+            return
+    if "choices" in outcome:
+        st.session_state[CHOICES] = [
+            *outcome["choices"],
+            *([COMBINED] if outcome["can_combine"] else []),
+        ]
         advice = "Choose one under Import, or other files."
-        st.session_state[OUTCOME] = (f"{error.found} {advice}", "", [])
+        st.session_state[OUTCOME] = (f"{outcome['found']} {advice}", "", [])
         return
-    except ExplorerError as error:
-        st.session_state[OUTCOME] = (str(error), "", [])
-        return
+    run_id = outcome["run_id"]
     widgets.index(root).refresh()
-    st.session_state[OUTCOME] = ("", run_id, problems)
+    st.session_state[OUTCOME] = ("", run_id, outcome["problems"])
     st.session_state["runs"] = [*st.session_state.get("runs", []), run_id]

@@ -1,5 +1,9 @@
-"""The frame around the pages: settings, theme and navigation.
+"""The frame around the pages: the server, who may use it, settings, theme and navigation.
 
-app.py         the script that `explorer app` hands to Streamlit
-navigation.py  the pages in the order of the menu, with titles and icons
+app.py           the server that `explorer app` starts
+web_guard.py     host names, origins, the token and the headers of every answer
+access_token.py  whether visitors need a token, and which
+address.py       prints the dashboard's address and opens it
+script.py        the script that Streamlit runs for each visit
+navigation.py    the pages in the order of the menu, with titles and icons
 """

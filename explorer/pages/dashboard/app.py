@@ -1,8 +1,11 @@
-"""The dashboard's script: `explorer app` runs it, from a checkout or an installed package.
+"""The dashboard's server: `explorer app` starts it, from a checkout or an installed package.
 
 Streamlit takes its settings and theme from .streamlit/config.toml beside this file.
 """
 
-from explorer.pages.dashboard import navigation
+import streamlit as st
 
-navigation.show_dashboard()
+from explorer.pages.dashboard import address, web_guard
+
+# Streamlit finds the server by this assignment, without running the file.
+app = st.App(web_guard.SCRIPT, middleware=web_guard.middleware(), lifespan=address.announced)

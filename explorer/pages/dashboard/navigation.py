@@ -29,7 +29,11 @@ def show_dashboard() -> None:
         st.Page(script(name), title=title, icon=icon, default=name == "explore")
         for name, (title, icon) in PAGES.items()
     ]
-    from explorer.pages.shared import findings, widgets  # which take their links from this module
+    from explorer.pages.shared import (  # which take their links from this module
+        findings,
+        text_format,
+        widgets,
+    )
 
     page = st.navigation(pages, position="top")
     st.set_page_config(
@@ -41,6 +45,12 @@ def show_dashboard() -> None:
     )
     try:
         page.run()
+    except PermissionError as error:
+        st.error(
+            f"No permission for {text_format.md(str(error.filename))}. Whoever owns it can let you "
+            "read it, or set EXPLORER_RESULTS to another folder.",
+            icon=":material/lock:",
+        )
     finally:  # a page with nothing to show stops early
         if not widgets.read_only():
             findings.start_soon()

@@ -1,10 +1,12 @@
 """How students are trained: corpus, budget, teacher signal, and the settings behind a fold."""
 
+from pathlib import Path
 from typing import Any, get_args
 
 import streamlit as st
 
-from explorer import paths
+from explorer import limited_process, paths
+from explorer.errors import ExplorerError
 from explorer.pages.run import latency_form, run_spec
 from explorer.pages.run.form_defaults import UsualOrder
 from explorer.pages.run.students_form import CHOICES, COLUMN_WIDTHS
@@ -34,6 +36,8 @@ LOSSES = {
     "adaptive_kl": "Adaptive KL",
     "total_variation": "Total variation",
 }
+UNPACKED = 20
+"""Characters of text for each byte that may be uploaded; Parquet is compressed."""
 TRAINED = {"all": "All", "auto": "From the first cut on"}
 PRECISIONS = get_args(DistillSpec.model_fields["precision"].annotation)
 NO_TRAINING: dict[str, Any] = {"corpus": None, "control": False}
@@ -148,8 +152,26 @@ def _uploaded() -> str:
     )
     if upload is None:
         return ""
-    folder = paths.cache_dir() / "uploads"
-    return str(run_spec.save_upload(folder, upload.name, upload.getvalue()))
+    path = run_spec.save_upload(paths.cache_dir() / "uploads", upload.name, upload.getvalue())
+    _check_upload(str(path), upload.name)
+    return str(path)
+
+
+@st.cache_data(show_spinner="Reading the corpus…", max_entries=50)
+def _check_upload(path: str, name: str) -> None:
+    """Read the corpus in a process of its own; the path names its content.
+
+    Raises:
+        ExplorerError: It cannot be read, and is not kept.
+    """
+    limit = run_spec.UPLOAD_MB * 2**20 * UNPACKED
+    try:
+        limited_process.call(
+            "explorer.distill.corpus:check_upload", name, path=path, max_chars=limit
+        )
+    except ExplorerError as error:
+        Path(path).unlink(missing_ok=True)
+        raise type(error)(str(error).replace(path, name)) from error
 
 
 def training_details(kind: str, method: str | None, usual: UsualOrder) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """Add a custom task: upload a file, name its columns, preview its questions, add it."""
 
+import tempfile
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Literal
 
 import streamlit as st
 
+from explorer import limited_process
 from explorer.errors import BadInput, ExplorerError
 from explorer.pages.shared import answer_card, glossary, text_format
 from explorer.tasks import custom, question_columns, question_files
@@ -14,6 +17,7 @@ from explorer.tasks.question_columns import Guess, TaskColumns
 from explorer.tasks.question_files import BadHeader, Row
 
 WAYS = {"choices": "One of several choices", "written": "Generated text"}
+FORGET_S = 600
 SHOWN = 3
 """Documents in the preview."""
 ADDED = "own_added"
@@ -69,7 +73,7 @@ def _rows(file: str, content: bytes) -> tuple[list[Row], Guess]:
         BadInput: The file can't be read.
     """
     try:
-        rows = question_files.read_rows(file, content)
+        rows = _read_rows(file, content, header=True)
         guess = question_columns.guess_columns(file, rows)
         problem = guess.doubts.pop("header", "")
         if not problem and not question_columns.may_lack_header(file, guess):
@@ -80,8 +84,29 @@ def _rows(file: str, content: bytes) -> tuple[list[Row], Guess]:
         if not problem:
             return rows, guess
         raise BadInput(f"{problem} Write a row of names above it, or tick that it is a question.")
-    rows = question_files.read_rows(file, content, header=False)
+    rows = _read_rows(file, content, header=False)
     return rows, question_columns.guess_columns(file, rows)
+
+
+@st.cache_data(show_spinner="Reading the questions…", max_entries=4, ttl=FORGET_S)
+def _read_rows(file: str, content: bytes, *, header: bool) -> list[Row]:
+    """The rows of the uploaded file, read in a process of its own.
+
+    Raises:
+        BadInput: The file can't be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="explorer-questions-") as folder:
+        path = Path(folder) / "questions"  # a name of our own: theirs may be anything
+        path.write_bytes(content)
+        rows = limited_process.call(
+            "explorer.tasks.question_files:rows_of",
+            file,
+            folder=folder,
+            path=str(path),
+            name=file,
+            header=header,
+        )
+    return [Row(line, cells) for line, cells in rows]
 
 
 def _columns(file: str, rows: Sequence[Row], guess: Guess) -> TaskColumns | None:
