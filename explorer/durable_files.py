@@ -254,6 +254,16 @@ def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
         raise damaged(path, f"cannot be read: {error.strerror or error}") from error
 
 
+def check_regular(path: Path) -> None:
+    """Refuse what is no file, before a library opens it: a named pipe would wait for ever.
+
+    Raises:
+        DamagedStore: It is a folder, a pipe, or a link to itself.
+    """
+    if os.path.lexists(path) and not path.is_file():
+        raise damaged(path, "is not a file")
+
+
 def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
     """Read a regular file in UTF-8.
 

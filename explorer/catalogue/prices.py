@@ -109,7 +109,9 @@ def read_overrides(path: Path) -> dict[str, Price]:
 
     Raises:
         BadInput: The file can't be read, or has an invalid price.
+        DamagedStore: It is not a file.
     """
+    durable_files.check_regular(path)
     if not path.exists():
         return {}
     document = yaml_files.read(path, "the prices")

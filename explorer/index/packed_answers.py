@@ -38,6 +38,7 @@ def read_answers(
     Raises:
         DamagedStore: The file is not what `disk.write_answers` writes.
     """
+    durable_files.check_regular(path)
     if not path.exists():
         return {}
     try:

@@ -89,6 +89,7 @@ class RecordsIndex:
         self.lock = threading.RLock()
         self.database = Database(self.path, root)
         self._foreign: list[str] = []
+        self._run_ids: list[str] = []
         self._hidden: frozenset[str] = frozenset()
         self._hidden_problem: str | None = None
         self.forget()
@@ -132,6 +133,11 @@ class RecordsIndex:
             self._read(changed, gone, on_progress)
         try:
             self._hidden, self._hidden_problem = trash.hidden_run_ids(self.root), None
+            if absent := self._hidden.difference(self._run_ids):
+                self._hidden_problem = (
+                    f"{self.root / trash.HIDDEN} hides runs that are not in the store: "
+                    f"{', '.join(sorted(absent)[:3])}. Remove them from it, or repair their names."
+                )
         except DamagedStore as error:
             self._hidden, self._hidden_problem = frozenset(), str(error)
         self._looked_at = time.monotonic()
@@ -142,11 +148,14 @@ class RecordsIndex:
             self._looked_at = -math.inf
 
     def _list_folders(self) -> dict[str, Folder]:
-        folders, foreign = {}, []
-        for run_id in disk.run_ids(self.root):
+        folders = {}
+        self._run_ids, foreign = disk.list_folders(self.root)
+        for run_id in self._run_ids:
             place = f"{self.root}/{run_id}/"
             record, status = _stamp(place + disk.RECORD), _stamp(place + disk.STATUS)
-            if record is None and not os.path.exists(place + disk.SPEC):
+            if record is None and os.path.lexists(place + disk.RECORD):
+                foreign.append(f"{place}{disk.RECORD} cannot be opened. Is it a broken link?")
+            elif record is None and not os.path.exists(place + disk.SPEC):
                 foreign.append(
                     f"{self.root / run_id} is not a run: it has neither {disk.SPEC} nor "
                     f"{disk.RECORD}."

@@ -103,7 +103,9 @@ def status_row(status: StatusRow, run_id: str) -> StatusRow:
     row |= {name: _text(status.get(name)) for name in TEXTS}
     losses = status.get("losses")
     losses = losses[-MOST_LOSSES:] if isinstance(losses, list) else [None]
-    row["losses"] = losses if None not in map(_finite, losses) else None
+    row["losses"] = losses if losses and None not in map(_finite, losses) else None
+    if row["total"] is not None:
+        row["done"] = min(row["done"] or 0, row["total"])
     row["loss"] = _finite(status.get("loss"))
     row["busy"] = True if status.get("busy") is True else None
     # A status without a time counts as older than any other: its process is not taken for alive,

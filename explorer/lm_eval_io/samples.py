@@ -61,7 +61,7 @@ def newest_files(folder: Path) -> dict[str, Path]:
     newest: dict[str, tuple[str, Path]] = {}
     for path in folder.glob("samples_*.jsonl"):
         match = FILE.fullmatch(path.name)
-        if match:
+        if match and path.is_file():
             part = file_part(match["task"])
             newest[part] = max(newest.get(part, ("", path)), (match["date"], path))
     return {part: path for part, (_, path) in newest.items()}
@@ -80,7 +80,7 @@ def file_of(task: str, results_file: Path, document: Mapping[str, Any]) -> Path 
         document: The results.
     """
     folder = results_file.parent
-    paths = sorted(folder.glob("*.[jJ][sS][oO][nN][lL]"))
+    paths = sorted(filter(Path.is_file, folder.glob("*.[jJ][sS][oO][nN][lL]")))
     dated = [match for path in paths if (match := FILE.fullmatch(path.name))]
     date = DATE.search(results_file.name)
     # A results file that was renamed has the samples that lie beside it alone.
@@ -168,7 +168,7 @@ def _parse(line: bytes) -> dict[str, Any]:
     """The line as a sample; empty if it is not one."""
     try:
         sample = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return sample if isinstance(sample, dict) else {}
 

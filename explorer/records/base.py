@@ -27,6 +27,8 @@ def _aware(text: str) -> str:
 
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 """How many of something."""
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
+"""How many of something that is never without one."""
 Amount = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
 """A time, a rate or a share."""
 Number = Annotated[float, Field(allow_inf_nan=False)]

@@ -3,7 +3,7 @@
 import statistics
 from typing import Literal
 
-from explorer.records.base import Amount, Count, Name, Number, RecordPart
+from explorer.records.base import Amount, Count, Name, Number, Positive, RecordPart
 
 
 class TimedRequest(RecordPart):
@@ -93,7 +93,7 @@ class TimingSummary(RecordPart):
 class Timing(RecordPart):
     """All counted requests to one model. Percentiles are derived when reading."""
 
-    batch_size: Count
+    batch_size: Positive
     prompt_tokens: Count | None
     """Tokens of the prompt; for an endpoint, the median of what it counted. None if it does not
     count."""

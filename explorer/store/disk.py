@@ -158,10 +158,21 @@ def load(root: Path, run_id: str) -> RunRecord:
 
 def run_ids(root: Path) -> list[str]:
     """Names of all folders that could be runs, with or without a record."""
+    return list_folders(root)[0]
+
+
+def list_folders(root: Path) -> tuple[list[str], list[str]]:
+    """As `run_ids`, and one sentence for each entry that cannot be looked into."""
     if not root.is_dir():
-        return []
-    folders = (entry for entry in os.scandir(root) if entry.is_dir())
-    return sorted(f.name for f in folders if RUN_ID.fullmatch(f.name))
+        return [], []
+    names, problems = [], []
+    for entry in os.scandir(root):
+        try:
+            if entry.is_dir() and RUN_ID.fullmatch(entry.name):
+                names.append(entry.name)
+        except OSError as error:
+            problems.append(f"{root / entry.name} cannot be opened: {error.strerror}.")
+    return sorted(names), sorted(problems)
 
 
 def is_run(root: Path, run_id: str) -> bool:
@@ -354,6 +365,7 @@ def load_answers(root: Path, run_id: str) -> pd.DataFrame:
     of guessing) and cluster (what several documents share).
     """
     path = run_folder(root, run_id) / ANSWERS
+    durable_files.check_regular(path)
     if not path.exists():
         return pd.DataFrame(columns=ANSWER_COLUMNS)
     try:

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from explorer.store import disk
+from tests import records
 from tests.faults.faults import Bad, Fault
 from tests.faults.stores import Stores, open_pages, shown
 
@@ -110,14 +111,16 @@ def faults(stores: Stores) -> Iterator[Fault]:
 
 def beside(stores: Stores, spoil: Spoil, folder: Path) -> None:
     """Draw every page of a store with two finished runs and a foreign folder."""
-    root = stores.copy(stores.finished, folder)
+    root = stores.copy(stores.study, folder)
     finished = shown(root)
     shutil.rmtree(folder / f"index-of-{root.name}")
     foreign = root / FOREIGN
-    shutil.copytree(root / stores.spec.run_id, foreign)
+    student = records.study(layers=stores.STUDY_LAYERS)[1]
+    shutil.copytree(root / student.run_id, foreign)
     record = json.loads((foreign / disk.RECORD).read_text())
     record["run_id"] = FOREIGN
     (foreign / disk.RECORD).write_text(json.dumps(record))
+    (root / ".work").mkdir(exist_ok=True)
     spoil(root, foreign)
     open_pages(root)
     left = shown(root)
@@ -160,7 +163,7 @@ def _text(name: str, content: str | bytes) -> Spoil:
 
 def _folder_for(name: str) -> Spoil:
     def make(root: Path, foreign: Path) -> None:
-        (foreign / name).unlink()
+        (foreign / name).unlink(missing_ok=True)
         (foreign / name / "inner").mkdir(parents=True)
 
     return make
@@ -168,7 +171,7 @@ def _folder_for(name: str) -> Spoil:
 
 def _pipe_for(name: str) -> Spoil:
     def make(root: Path, foreign: Path) -> None:
-        (foreign / name).unlink()
+        (foreign / name).unlink(missing_ok=True)
         os.mkfifo(foreign / name)
 
     return make
@@ -176,10 +179,17 @@ def _pipe_for(name: str) -> Spoil:
 
 def _loop_for(name: str) -> Spoil:
     def make(root: Path, foreign: Path) -> None:
-        (foreign / name).unlink()
+        (foreign / name).unlink(missing_ok=True)
         (foreign / name).symlink_to(foreign / name)
 
     return make
+
+
+def _samples_pipe(root: Path, foreign: Path) -> None:
+    folder = foreign / disk.CAPABILITY
+    folder.mkdir(exist_ok=True)
+    os.mkfifo(folder / "samples_starter_facts_2026-11-29T00-00-00.000000.jsonl")
+    os.mkfifo(folder / "results_2026-11-29T00-00-00.000000.json")
 
 
 def _looping_folder(root: Path, foreign: Path) -> None:
@@ -240,6 +250,8 @@ OTHERS: dict[str, Spoil] = {
     ),
     "answers that are no parquet": _text(disk.ANSWERS, b"PAR1" + bytes(99) + b"PAR1"),
     "answers that are a pipe": _pipe_for(disk.ANSWERS),
+    "samples that are a pipe": _samples_pipe,
+    "prices that are a pipe": lambda root, foreign: os.mkfifo(root / "prices.yaml"),
     "weights elsewhere": _text(disk.WEIGHTS, "/etc"),
     "weights in bytes": _text(disk.WEIGHTS, b"\xff\xfe\0"),
     "lm-eval's files that are none": _text(disk.CAPABILITY, "not a folder"),

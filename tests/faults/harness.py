@@ -1,7 +1,7 @@
 """Tries faults on runs and stores, and counts what is lost, stuck, down or untrue.
 
     make faults
-    python -m tests.faults.harness --kind foreign --name "a date" --short
+    python -m tests.faults.harness foreign --name "a date"
 
 Prints each fault that did not go well, a table, and one line of JSON.
 """
@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 # Before torch: a fork keeps one thread.
@@ -22,36 +22,48 @@ from tests.faults import damage, foreign, kills, queued, together
 from tests.faults.faults import Fault, Result, summary, table, try_all
 from tests.faults.stores import Stores
 
-SUBJECTS = (queued, damage, foreign, kills, together)
-SHORT_EVERY = 40
-"""In a short try one fault in so many of each kind."""
+SUBJECTS = {
+    "together": together,
+    "kills": kills,
+    "queued": queued,
+    "damage": damage,
+    "foreign": foreign,
+}
+SHORT = (
+    "kill -9 before a change",
+    "the disk is full and stays so",
+    "a file truncated",
+    "a foreign folder, all pages",
+)
+"""The kinds of which a short try has one fault each."""
 
 
-def all_faults(stores: Stores) -> Iterator[Fault]:
-    """Every fault of every subject."""
-    for subject in SUBJECTS:
-        yield from subject.faults(stores)
+def all_faults(stores: Stores, subjects: Sequence[str] = tuple(SUBJECTS)) -> Iterator[Fault]:
+    """Every fault of these subjects."""
+    for name in subjects:
+        yield from SUBJECTS[name].faults(stores)
 
 
-def short_faults(stores: Stores, every: int = SHORT_EVERY) -> list[Fault]:
-    """The first fault of each kind, and one in `every` of the others."""
-    seen: dict[str, int] = {}
-    chosen = []
-    for fault in all_faults(stores):
-        number = seen.setdefault(fault.kind, 0)
-        seen[fault.kind] += 1
-        if number % every == 0 and not fault.long:
-            chosen.append(fault)
-    return chosen
+def short_faults(faults: list[Fault]) -> list[Fault]:
+    """The fault in the middle of each kind of `SHORT`."""
+    kinds = [[fault for fault in faults if fault.kind == kind] for kind in SHORT]
+    return [own[len(own) // 2] for own in kinds if own]
 
 
 def try_faults(
-    folder: Path, *, short: bool = False, kind: str = "", name: str = "", processes: int = 2
+    folder: Path,
+    subjects: Sequence[str] = tuple(SUBJECTS),
+    *,
+    short: bool = False,
+    kind: str = "",
+    name: str = "",
+    processes: int = 2,
 ) -> list[Result]:
     """Make the stores and try the faults; prints those that did not go well."""
     stores = Stores(folder)
     stores.make_templates()
-    faults = short_faults(stores) if short else list(all_faults(stores))
+    faults = list(all_faults(stores, subjects))
+    faults = short_faults(faults) if short else faults
     faults = [fault for fault in faults if kind in fault.kind and name in fault.name]
     results = []
     for result in try_all(faults, processes):
@@ -64,15 +76,17 @@ def try_faults(
 def main() -> None:
     """Try faults, and print a table and a line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("subjects", nargs="*", help=f"of {', '.join(SUBJECTS)}; all by default")
     parser.add_argument("--kind", default="", help="only kinds with this in their name")
     parser.add_argument("--name", default="", help="only faults with this in their name")
-    parser.add_argument("--short", action="store_true", help="a few of each kind")
+    parser.add_argument("--short", action="store_true", help="one of a few kinds")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fault-stores-") as folder:
         results = try_faults(
             Path(folder),
+            options.subjects or tuple(SUBJECTS),
             short=options.short,
             kind=options.kind,
             name=options.name,

@@ -31,6 +31,8 @@ def faults(stores: Stores) -> Iterator[Fault]:
         for stage, update in updates.items():
             happen = functools.partial(signalled, stores, number, update)
             yield Fault(kind, stage, happen)
+    for stage in ("latency", "record"):
+        yield Fault("kill -9 in a timing", stage, functools.partial(kill_timed, stores, stage))
     for stage, update in updates.items():
         yield Fault("no memory", stage, functools.partial(no_memory, stores, update))
     for moment in range(0, stores.num_changes, 6):
@@ -57,6 +59,31 @@ def kill(stores: Stores, moment: int, folder: Path) -> None:
     _run(stores, root, folder, lambda: watched(root, at))
     _check_left(root, folder, with_pages=moment % PAGES_EVERY == 0)
     stores.go_on(root, folder)
+
+
+def kill_timed(stores: Stores, stage: str, folder: Path) -> None:
+    """Kill a run that times its models: at its first turn, or before its record is written."""
+    root, spec = folder / "results", stores.timed
+
+    def listen(status: dict[str, object]) -> None:
+        if stage == "latency" and status["stage"] == stage and status["done"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def at(number: int, what: str) -> None:
+        is_last = what.startswith("os.rename") and spec.run_id in what and ".record.json" in what
+        if stage == "record" and is_last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def work() -> str:
+        enter(root)
+        with watched(root, at):
+            pipeline.run(spec, root, listen)
+        return "finished"
+
+    if in_process(work, folder) is not None:
+        raise Bad("untrue", f"the run has no stage {stage}")
+    _check_left(root, folder)
+    stores.go_on(root, folder, spec)
 
 
 def signalled(stores: Stores, number: int, update: int, folder: Path) -> None:

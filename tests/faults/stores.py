@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from explorer.catalogue.prices import Price
 from explorer.errors import ExplorerError
 from explorer.index import store_index
 from explorer.pages.dashboard import web_guard
+from explorer.pages.shared import findings
+from explorer.pipeline import preflight_server
 from explorer.records import RunRecord
 from explorer.specs import RunSpec
 from explorer.store import disk, trash
+from tests import records
 from tests.conftest import ROOT, _save_tiny_llama
 from tests.faults.faults import Bad, in_process
 
@@ -35,6 +39,8 @@ OnChange = Callable[[int, str], None]
 class Stores:
     """The model, the text, and the templates of stores, in a folder."""
 
+    STUDY_LAYERS = (10,)
+
     def __init__(self, folder: Path) -> None:
         """Make the model; `make_templates` makes the stores."""
         self.folder = folder
@@ -45,6 +51,8 @@ class Stores:
         allowed = str(ROOT / "tests" / "tasks")
         (folder / "config.yaml").write_text(json.dumps({"allowed_task_code": [allowed]}))
         self.finished, self.interrupted = folder / "finished", folder / "interrupted"
+        self.study = folder / "study"
+        """A teacher and a student with every part of a record, not by a run."""
         self.unbroken: dict[str, Any] = {}
         """What `outcome_of` says of the unbroken run."""
         self.num_changes = 0
@@ -56,6 +64,8 @@ class Stores:
         in_process(lambda: _save_tiny_llama(self.folder / "model", 4, 32, 320, 0), self.folder)
         text = "\n\n".join(f"Document {i} says that {i} is a number." for i in range(80))
         (self.folder / "corpus.txt").write_text(text)
+
+        records.write_study(self.study, layers=self.STUDY_LAYERS)
 
         def unbroken() -> Any:
             enter(self.finished)
@@ -90,7 +100,7 @@ class Stores:
 
     @property
     def spec(self) -> RunSpec:
-        """A run that takes a second: half of a tiny teacher, trained, evaluated and timed."""
+        """A run that takes a second: half of a tiny teacher, trained and evaluated."""
         return RunSpec.parse(
             {
                 "name": "tiny",
@@ -110,11 +120,18 @@ class Stores:
                     "include_path": str(ROOT / "tests" / "tasks"),
                     "batch_size": 4,
                 },
-                "latency": {"prompt_tokens": 8, "output_tokens": 4, "warmup": 0, "repeats": 2},
+                # Timing starts a process for the memory, which takes ten seconds.
+                "latency": None,
                 "device": "cpu",
                 "threads": 1,
             }
         )
+
+    @property
+    def timed(self) -> RunSpec:
+        """The same run with a timing, which takes longer than all the rest."""
+        latency = {"prompt_tokens": 8, "output_tokens": 4, "warmup": 0, "repeats": 2}
+        return RunSpec.parse({**self.spec.model_dump(), "latency": latency})
 
     def copy(self, template: Path, folder: Path) -> Path:
         """A store to spoil."""
@@ -123,7 +140,7 @@ class Stores:
         enter(root)
         return root
 
-    def go_on(self, root: Path, folder: Path) -> None:
+    def go_on(self, root: Path, folder: Path, spec: RunSpec | None = None) -> None:
         """Run the run again, in a new process, and compare what it comes to.
 
         Raises:
@@ -132,11 +149,15 @@ class Stores:
 
         def resume() -> Any:
             enter(root)
+            teacher = self.spec.teacher_run()
+            assert teacher is not None
             try:
-                pipeline.run(self.spec, root)
+                pipeline.run(spec or self.spec, root)
+                # Has a result, unless its record was damaged.
+                pipeline.run(teacher, root)
             except ExplorerError as error:
                 raise Bad("stuck", f"resumed: {type(error).__name__}: {error}") from error
-            return outcome_of(root, self.spec)
+            return outcome_of(root, spec or self.spec)
 
         resumed = in_process(resume, folder)
         if resumed is None:
@@ -196,11 +217,13 @@ def shown(root: Path) -> dict[str, Any]:
 
 
 def open_pages(root: Path, pages: tuple[str, ...] = PAGES) -> None:
-    """Draw pages without a browser.
+    """Draw pages without a browser; the check of the order in the form is made in this process.
 
     Raises:
         Bad: One shows an exception.
     """
+    findings.start_soon = lambda: None  # type: ignore[assignment]
+    findings.ask = _checked_here
     for name in pages:
         page = AppTest.from_file(str(web_guard.SCRIPT), default_timeout=120)
         if name != "explore":
@@ -213,6 +236,12 @@ def open_pages(root: Path, pages: tuple[str, ...] = PAGES) -> None:
             shown = page.exception[0]
             trace = " ".join(shown.stack_trace[-3:]) if shown.stack_trace else ""
             raise Bad("pages_down", f"{name}: {shown.value!s:.200} {trace!s:.400}")
+
+
+def _checked_here(request: dict[str, Any]) -> "Future[dict[str, Any]]":
+    answer: Future[dict[str, Any]] = Future()
+    answer.set_result(preflight_server.answer(request))
+    return answer
 
 
 _watching: list[tuple[str, OnChange, list[int]]] = []

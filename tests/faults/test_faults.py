@@ -1,4 +1,4 @@
-"""A few faults of each kind; `make faults` tries all of them."""
+"""One fault of a few kinds; `make faults` tries all of them."""
 
 import json
 import subprocess
@@ -11,16 +11,16 @@ from tests.conftest import ROOT
 from tests.faults.faults import Bad, Fault, summary, table, try_all
 
 
-def test_a_fault_of_each_kind_loses_nothing():
-    """Kills, full disks, damaged and foreign files: nothing is lost, stuck, down or untrue."""
-    command = [sys.executable, "-m", "tests.faults.harness", "--short", "--processes", "1"]
+def test_a_few_faults_lose_nothing():
+    """A kill, a full disk, a damaged and a foreign file: nothing is lost, stuck, down or untrue."""
+    command = [sys.executable, "-m", "tests.faults.harness", "--short"]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
     )
 
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     last = json.loads(done.stdout.splitlines()[-1])
-    assert last["tried"] >= 15
+    assert last["tried"] == 4
     assert not any(last[name] for name in ("lost", "stuck", "pages_down", "untrue"))
 
 

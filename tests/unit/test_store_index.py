@@ -1,6 +1,8 @@
 """The index of a store: what changed is read, what did not is not; it can always be made again."""
 
+import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -498,3 +500,68 @@ def test_packed_answers_come_back_as_they_were(values):
     assert packed_answers.documents_key(back) == packed_answers.documents_key(answers)
     if count == 9:
         assert len(packed) == 3
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("finished_at", "yesterday", "finished_at: "),
+        ("finished_at", "2026-11-28T11:54:07", "finished_at: .*time zone"),
+        ("started_at", "9999-12-31T23:59:59+00:00", "started_at: .*year from 1970"),
+        ("stage_seconds", {"distil": -1.0}, "stage_seconds.distil: "),
+        ("teacher_run_id", "x" * 3000, "teacher_run_id: "),
+        ("teacher_licence", "\ud83d", "half a character"),
+        ("stage_seconds", {"distil": 1e300}, "stage_seconds.distil: "),
+    ],
+)
+def test_a_value_that_no_run_can_have_is_one_problem(store_root, study, field, value, why):
+    """The folder is listed with its reason, and the other runs are shown."""
+    path = store_root / study[2] / disk.RECORD
+    data = json.loads(path.read_text(encoding="utf-8")) | {field: value}
+    path.write_text(json.dumps(data), encoding="utf-8")
+
+    snapshot = StoreIndex(store_root).snapshot()
+
+    (problem,) = snapshot.problems
+    assert re.search(f"{study[2]}.*{why}", problem)
+    assert len(snapshot.runs) == len(study) - 1
+
+
+def test_a_changed_record_is_a_problem(store_root, study):
+    """A digit that the disk or an editor changed is not shown as a result."""
+    path = store_root / study[2] / disk.RECORD
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('"num_documents": ', '"num_documents": 1', 1), encoding="utf-8")
+
+    snapshot = StoreIndex(store_root).snapshot()
+
+    assert "differs from the checksum" in snapshot.problems[0]
+    assert study[2] not in set(snapshot.runs["run_id"])
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-100]),
+        lambda path: pd.DataFrame({"a": [1]}).to_parquet(path),
+        lambda path: (path.unlink(), path.mkdir()),
+    ],
+)
+def test_answers_that_cannot_be_read_are_a_problem_until_they_can(store_root, study, spoil):
+    """The run's record still counts, and the reason why it cannot be compared is listed."""
+    path = store_root / study[2] / disk.ANSWERS
+    whole = path.read_bytes()
+    spoil(path)
+    index = StoreIndex(store_root)
+
+    models = index.models(study)
+
+    assert not models[study[2]].answers
+    assert models[study[1]].answers
+    (problem,) = index.snapshot().problems
+    assert f"{study[2]} is damaged because answers.parquet" in problem
+    if path.is_dir():
+        path.rmdir()
+    path.write_bytes(whole)
+    assert index.models(study)[study[2]].answers
+    assert index.snapshot().problems == []

@@ -180,7 +180,7 @@ def monthly_costs(
     rate, price = fleet.requests_per_s.value, usd_per_hour.value
     rows = []
     for traffic in traffics_per_s:
-        replicas = _whole(None if rate is None else traffic / (rate * utilisation))
+        replicas = _whole(None if not rate else traffic / (rate * utilisation))
         usd = None if replicas is None or price is None else replicas * price * HOURS_PER_MONTH
         rows.append((traffic, replicas, usd))
     return pd.DataFrame(rows, columns=["traffic_per_s", "replicas", "usd_per_month"]).astype(float)
