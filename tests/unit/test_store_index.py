@@ -553,6 +553,7 @@ def test_answers_that_cannot_be_read_are_a_problem_until_they_can(store_root, st
     whole = path.read_bytes()
     spoil(path)
     index = StoreIndex(store_root)
+    index.update()
 
     models = index.models(study)
 
