@@ -11,7 +11,7 @@ LARGE  := $(filter-out $(SMALL) $(APART),$(sort $(patsubst %/,%,$(dir $(wildcard
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 
 .DEFAULT_GOAL := help
-.PHONY: help install app demo test long families check audit fast bench fuzz faults golden docs clean starter chromium
+.PHONY: help install app demo test long soak families check audit fast bench fuzz faults golden docs clean starter chromium
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test: install starter chromium ## Run the tests, browser, Ray and end-to-end inc
 long: export HF_HUB_OFFLINE = 1
 long: install starter ## Run the tests that take minutes: the demo, several processes, tournaments, lm-eval beside us
 	$(BIN)/python -m pytest -m long --durations 0 tests
+
+soak: install ## Put 500 tiny jobs through the queue and count what they leave behind (an hour)
+	EXPLORER_SOAK_RUNS=500 $(BIN)/python -m pytest -m long -s --durations 0 tests/ray/test_soak.py
 
 families: export HF_HUB_OFFLINE = 1
 families: install ## Tiny models of many architectures through every step; compiles llama.cpp first
