@@ -47,17 +47,35 @@ class Label:
     text: str
     of_star: bool = False
     """Whether the point is a teacher's star, which lies on the line at 100 %."""
+    group: str | None = None
+    """The entry of the legend that shows and hides it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Placed:
+    """A label and the side of its point on which there is room."""
+
+    label: Label
+    side: str
+    """In Plotly's words, such as `middle left`."""
 
 
 def occupied_boxes(
     figure: go.Figure, points: Iterable[tuple[float, float]], view: View
 ) -> list[Box]:
-    """Boxes of the points, and of the target line and its name."""
+    """Boxes of the points, and of the lines of the limits and their names."""
     boxes = [_around(view.pixel(x, y), 9, 9) for x, y in points]
     for note in figure.layout.annotations:
-        _, line = view.pixel(view.x_range[0], note.y)
-        boxes.append((0, line, 7.0 * len(note.text), line + 18))
-        boxes.append((0, line - 1, view.width, line + 1))
+        wide = 7.0 * len(note.text)
+        if note.yref == "paper":  # a limit on the horizontal axis: its line is vertical
+            at = 10**note.x if view.log else note.x
+            line, _ = view.pixel(at, view.y_range[1])
+            boxes.append((line, 0, line + wide, 18))
+            boxes.append((line - 1, 0, line + 1, view.height))
+        else:
+            _, line = view.pixel(view.x_range[0], note.y)
+            boxes.append((0, line, wide, line + 18))
+            boxes.append((0, line - 1, view.width, line + 1))
     return boxes
 
 
@@ -67,36 +85,62 @@ def corner_box(notes: list[str], view: View) -> Box:
     return (view.width - wide, view.height - 15.0 * len(notes) - 4, view.width, view.height)
 
 
-def place_labels(
-    figure: go.Figure, wanted: list[Label], taken: list[Box], view: View, ink: dict[str, str]
-) -> None:
-    """Place labels in free space, in order of priority; leave out those that do not fit."""
+CLEARANCE = 12
+"""Pixels between a point and its name."""
+SIDES = {
+    # The frontier runs below and to the right, so the left of a point is usually free.
+    "middle left": (-CLEARANCE, 0),
+    "top left": (-CLEARANCE, -20),
+    "bottom right": (CLEARANCE, 20),
+    "middle right": (CLEARANCE, 0),
+    "top center": (0, -20),
+}
+"""Where a name may stand, in order of preference, and how far from its point, in pixels."""
+
+
+def place_labels(wanted: list[Label], taken: list[Box], view: View) -> list[Placed]:
+    """Place labels in free space, in order of priority; leave out those that do not fit.
+
+    Args:
+        wanted: The labels, the most important first.
+        taken: Boxes that are occupied; those of the placed labels are added.
+        view: The chart's ranges and size.
+    """
+    placed = []
     for label in wanted:
         at_x, at_y = view.pixel(label.x, label.y)
         wide, high = 7.0 * len(label.text) + 4, 16.0
-        # The frontier runs below and to the right, so the left of a point is usually free.
-        places = [(-14, 0), (-14, -14), (14, 14), (14, 0), (0, -20)]
-        if label.of_star:
-            places.insert(0, (-10, -16))  # clear of the line at 100 %
-        for dx, dy in places:
+        # Above its point, a star's name is clear of the line at 100 %.
+        sides = sorted(SIDES, key=lambda side: side != "top left") if label.of_star else SIDES
+        for side in sides:
+            dx, dy = SIDES[side]
             left = at_x + dx - (wide if dx < 0 else wide / 2 if dx == 0 else 0)
             box = (left, at_y + dy - high / 2, left + wide, at_y + dy + high / 2)
             inside = box[0] > 0 and box[2] < view.width and box[1] > 0 and box[3] < view.height
             if inside and not any(_overlap(box, other) for other in taken):
+                taken.append(box)
+                placed.append(Placed(label, side))
                 break
-        else:
-            continue
-        taken.append(box)
-        figure.add_annotation(
-            x=math.log10(label.x) if view.log else label.x,
-            y=label.y,
-            text=theme.escape(label.text),
-            showarrow=False,
-            xshift=dx,
-            yshift=-dy,
-            yanchor="middle",
-            xanchor="right" if dx < 0 else "left" if dx > 0 else "center",
-            font={"size": 13, "color": ink["text"]},
+    return placed
+
+
+def add_names(figure: go.Figure, placed: list[Placed], ink: dict[str, str]) -> None:
+    """Write the names beside their points: texts of traces, so that the legend hides them too."""
+    for group in dict.fromkeys(one.label.group for one in placed):
+        own = [one for one in placed if one.label.group == group]
+        figure.add_scatter(
+            x=[one.label.x for one in own],
+            y=[one.label.y for one in own],
+            mode="markers+text",
+            text=[theme.escape(one.label.text) for one in own],
+            textposition=[one.side for one in own],
+            textfont={"size": 13, "color": ink["text"]},
+            # Plotly keeps the text as far away as the mark is large, also one that is not seen.
+            marker={"size": 1.6 * (CLEARANCE - 1), "opacity": 0},
+            cliponaxis=False,
+            hoverinfo="skip",
+            showlegend=False,
+            legendgroup=group,
         )
 
 

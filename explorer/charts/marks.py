@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from explorer.analysis import headline, interference
+from explorer.analysis import interference
+from explorer.analysis.baseline import is_converted
 from explorer.analysis.pick import candidates
 from explorer.charts import theme
 
@@ -18,12 +19,15 @@ GREY = dict.fromkeys(("busy", "busy teacher"), interference.MARK) | {
     "control": "control arm, no teacher"
 }
 """Kinds that are grey for every teacher, and their names in the legend."""
+NOT_MEASURED = {"published": "published", "estimated": "estimated, a floor"}
+"""Kinds that were not measured here, and their names in the legend."""
 
 
 def legend_rows(shown: pd.DataFrame, plot_width: int) -> int:
     """How many rows the legend takes above the plot, which it makes lower."""
     names = [*dict.fromkeys(map(kind_name, kinds(shown))), "frontier"]
-    if (teachers := shown["teacher"].unique()).size > 1:
+    own = shown.loc[shown["basis"] != "published", "teacher"]
+    if (teachers := own.unique()).size > 1:
         names += map(str, teachers)
     # Plotly gives every entry the width of the widest.
     widest = LEGEND_MARK_PIXELS + theme.PIXELS_PER_LETTER * max(map(len, names))
@@ -36,7 +40,7 @@ def kinds(shown: pd.DataFrame) -> "pd.Series[str]":
     A teacher in another number format is a teacher, although it is compared with one as students
     are.
     """
-    is_teacher = (shown["role"] == "teacher") | headline.is_converted(shown)
+    is_teacher = (shown["role"] == "teacher") | is_converted(shown)
     was_busy = interference.was_busy(shown)
     by_format = "measured " + candidates.formats(shown)
     known = shown["basis"].astype(object).mask(shown["basis"] == "measured", by_format)
@@ -48,8 +52,8 @@ def kinds(shown: pd.DataFrame) -> "pd.Series[str]":
 def kind_name(kind: str) -> str:
     """A kind in the legend: `student, q8_0`, `teacher`, `machine was busy`."""
     source, _, format = kind.partition(" ")
-    if kind in GREY:
-        return GREY[kind]
+    if kind in GREY or kind in NOT_MEASURED:
+        return GREY.get(kind) or NOT_MEASURED[kind]
     if source == "teacher":
         return "teacher" if format == candidates.TORCH else f"teacher, {format}"
     return f"student, {format}" if source == "measured" else f"{kind} student"

@@ -311,7 +311,7 @@ def _add_labels(
         points.append((row[TEACHER_X[x]], 100.0))
         wanted.append(Label(row[TEACHER_X[x]], 100.0, row["compared_to"], of_star=True))
     boxes = labels.occupied_boxes(figure, points, view)
-    labels.place_labels(figure, wanted, boxes, view, ink)
+    labels.add_names(figure, labels.place_labels(wanted, boxes, view), ink)
 
 
 def _teachers(shown: pd.DataFrame, x: str) -> pd.DataFrame:

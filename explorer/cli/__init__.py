@@ -23,6 +23,7 @@ lm_eval.py       lm-eval
 catalogue.py     catalogue check, published, fit
 economics.py     economics
 pick.py          pick
+rank.py          rank
 lm_eval_flags.py lm-eval's options on run
 tables.py        tables in the terminal, or as files
 differences.py   differences between runs, as tables or JSON
@@ -50,6 +51,7 @@ from explorer.cli import (
     catalogue,
     economics,
     pick,
+    rank,
 )
 
 # isort: on
@@ -68,6 +70,7 @@ __all__ = [
     "main",
     "economics",
     "pick",
+    "rank",
     "results",
     "removal",
     "teacher_cache",

@@ -258,8 +258,10 @@ def print_comparison(
     """Print the comparison, the finding in one sentence, and devices without a price."""
     from explorer.analysis import headline, interference
     from explorer.analysis.cost import unit_cost
+    from explorer.analysis.pick.limits import CONFIDENCE
     from explorer.analysis.stats import retention
     from explorer.analysis.tables import run_table
+    from explorer.index import keeping
 
     index = open_index(root)
     runs = _with_results(index, run_ids, utilisation)
@@ -295,7 +297,8 @@ def print_comparison(
         )
     if runs["usd_per_mtok"].notna().any():
         console.print(f"\n{unit_cost.conditions_text(runs)}.", markup=False)
-    console.print("\n" + headline.headline(runs), markup=False)
+    reaching = keeping.keeping(index, runs, headline.TARGET_RETENTION, CONFIDENCE)
+    console.print("\n" + headline.headline(runs, reaching=reaching), markup=False)
     if warning := retention.over_different_tasks(shown):
         console.print(warning, markup=False)
     unpriced = runs.loc[runs["usd_per_hour"].isna(), "device_name"].dropna().unique()

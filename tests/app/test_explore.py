@@ -3,12 +3,14 @@
 import json
 import shutil
 
+import pandas as pd
 import pytest
 import streamlit as st
 
 from explorer import jobs
 from explorer.catalogue import prices
 from explorer.catalogue.prices import Price
+from explorer.pages.explore import evidence
 from explorer.store import disk
 from tests import records
 from tests.app.reading import text_of
@@ -170,7 +172,7 @@ def test_the_axis_is_in_the_address(study, open_page, name, axis):
     """A link with an axis opens the chart on that axis."""
     page = open_page("explore", x=name)
 
-    assert page.segmented_control(key="x").value == axis
+    assert page.selectbox(key="x").value == axis
     assert page.get("plotly_chart")
 
 
@@ -278,7 +280,8 @@ def test_read_only_hides_every_action(root, study, open_page, monkeypatch):
 
     page = open_page("explore", run=study[1], x="$/1M output")
 
-    assert [button.label for button in page.button if not button.disabled] == []
+    enabled = {button.label for button in page.button if not button.disabled}
+    assert enabled == {"Back to the pick", "Open the run"}, "both only show"
 
 
 def test_one_task_can_be_looked_at_alone(study, open_page):
@@ -372,3 +375,170 @@ def _drawn(page):
     """Ids of the runs on the first chart."""
     figure = json.loads(page.get("plotly_chart")[0].proto.spec)
     return {point[0] for trace in figure["data"] for point in trace.get("customdata", [])}
+
+
+def test_the_ranking_marks_models_that_cannot_be_told_apart(study, open_page):
+    """The view is in the address; its sentence forbids to call one of a group the best."""
+    page = open_page("explore", view="Ranking")
+
+    said = text_of(page).replace("\\", "")
+    assert "can't be told apart" in said
+    assert "explorer rank" in said
+    assert _drawn(page) == set(study)
+
+
+def test_the_view_by_task_names_tasks_that_do_not_count(study, open_page):
+    """A line a student and a column a task, with the task that suffers first in words."""
+    page = open_page("explore", view="By task")
+
+    figure = json.loads(page.get("plotly_chart")[0].proto.spec)
+    (heat,) = figure["data"]
+    assert heat["type"] == "heatmap"
+    assert len(heat["text"]) == len(study) - 1
+    assert {len(line) for line in heat["text"]} == {len(records.TASKS)}
+    assert "suffers first" in text_of(page)
+
+
+def test_the_view_of_time_splits_a_request(study, open_page):
+    """Each model has a bar of prefill and of decode; the lengths of the request are stated."""
+    page = open_page("explore", view="Where the time goes")
+
+    figure = json.loads(page.get("plotly_chart")[0].proto.spec)
+    assert [trace["name"].split(" ")[0] for trace in figure["data"]] == ["prefill", "decode"]
+    assert _drawn(page) == set(study)
+    assert "of a request's time" in text_of(page).replace("\\", "")
+
+
+@pytest.mark.parametrize("view", ["Ranking", "By task", "Where the time goes"])
+def test_every_view_takes_one_run_and_a_teacher_that_is_not_there(root, open_page, view):
+    """With a single student whose teacher is missing each view says in words what it lacks."""
+    records.write_run(root, records.make_record(num_layers=15))
+
+    page = open_page("explore", view=view)
+
+    assert not page.exception
+    assert page.get("plotly_chart")
+
+
+def test_what_a_limit_removed_is_one_click_away(study, open_page):
+    """A button per limit with its count; its models are named, and stand out on the chart."""
+    page = open_page("explore", keep="80", max_weights="400", objective="Smallest")
+    button = page.button(key="removed_max_weight_bytes")
+    assert button.label.startswith("2 by weights on disk at most")
+
+    button.click().run()
+
+    assert not page.exception
+    said = text_of(page).replace("\\", "")
+    assert "at most 400 MB: " in said
+    again = open_page(
+        "explore",
+        keep="80",
+        max_weights="400",
+        objective="Smallest",
+        removed="max_weight_bytes",
+    )
+    figure = json.loads(again.get("plotly_chart")[0].proto.spec)
+    solid = {
+        point[0]
+        for trace in figure["data"]
+        if trace.get("customdata")
+        for point, opacity in zip(trace["customdata"], trace["marker"]["opacity"], strict=True)
+        if opacity == 1
+    }
+    assert {study[0], study[1]} <= solid
+    assert study[5] not in solid
+
+
+def test_a_clicked_run_shows_its_evidence_beside_the_chart(study, open_page):
+    """What it keeps by task as small bars, and which limit removed it."""
+    said = text_of(open_page("explore", run=study[3], keep="95", objective="Smallest")).replace(
+        "\\", ""
+    )
+
+    assert "Removed: by keeping at least 95 %" in said
+    assert "Bars begin at chance" in said
+    assert 'title="starter_facts: ' in said
+
+
+def test_the_baseline_is_in_the_address(study, open_page):
+    """The switch says what it compares with, and an address brings it back."""
+    page = open_page("explore", against="Teacher as it is")
+
+    assert page.segmented_control(key="against").value == "original"
+
+
+def test_the_page_has_one_heading_with_the_finding(study, open_page):
+    """The finding is the page's h1."""
+    said = text_of(open_page("explore"))
+
+    assert said.count("<h1") == 1
+    assert '<h1 class="finding">' in said
+
+
+@pytest.mark.parametrize("axis", ["End to end", "Throughput", "Weights on disk", "Energy"])
+@pytest.mark.parametrize("unit", ["Times the teacher", "Absolute"])
+def test_every_axis_opens_in_both_units(study, open_page, axis, unit):
+    """Also one that no run has measured, which says what it needs."""
+    page = open_page("explore", x=axis, unit=unit, scale="Logarithmic")
+
+    assert not page.exception
+    assert page.get("plotly_chart")
+
+
+@pytest.mark.parametrize(
+    ("old", "axis"), [("$/hour", "usd_per_hour_at_load"), ("ttft_ms", "ttft_ms")]
+)
+def test_older_addresses_open_the_same_axis(study, open_page, old, axis):
+    """Names of axes that an older address holds, and names of columns."""
+    assert open_page("explore", x=old).selectbox(key="x").value == axis
+
+
+def test_overlays_are_switched_on_by_the_address(study, open_page):
+    """Published students and estimates join the chart; the axis says which it cannot show."""
+    page = open_page("explore", x="Parameters", published="true", estimate="H100 SXM", y="Raw")
+
+    ids = _drawn(page)
+    assert {run_id.split(":")[0] for run_id in ids if ":" in run_id} == {"published", "estimated"}
+    assert set(study) <= ids
+    said = text_of(page).replace("\\", "")
+    assert "Hollow diamonds: published" in said
+    assert "Dotted circles: estimated on H100 SXM" in said
+    on_time = text_of(open_page("explore", published="true")).replace("\\", "")
+    assert "Published students have no TPOT" in on_time
+
+
+def test_a_published_student_can_be_measured_here(study, open_page):
+    """One click fills in the Run page with both models, and starts nothing."""
+    page = open_page(
+        "explore",
+        x="Parameters",
+        published="true",
+        pair="DeepSeek-R1-Distill-Qwen-7B · deepseek-r1-readme",
+    )
+    assert "DeepSeek-R1-Distill-Qwen-7B" in text_of(page)
+
+    page.button(key="explore_measure").click().run()
+
+    assert not page.exception
+    assert page.selectbox(key="run_teacher").value == "deepseek-ai/DeepSeek-R1"
+    assert page.multiselect(key="run_models").value == ["deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"]
+
+
+def test_the_list_of_runs_is_short_however_many_there_are(study):
+    """Ten thousand runs send two hundred to the browser, and the open one is among them."""
+    many = pd.DataFrame(
+        {
+            "run_id": [f"run-{number}" for number in range(10_000)],
+            "retention": [number / 10_000 for number in range(10_000)],
+            "num_parameters": 1e6,
+        }
+    )
+    st.session_state["run"] = "run-3"
+    try:
+        listed = evidence.listed_runs(many)
+    finally:
+        del st.session_state["run"]
+
+    assert len(listed) == evidence.MOST_LISTED
+    assert {"run-3", "run-9999"} <= set(listed)

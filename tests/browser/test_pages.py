@@ -58,7 +58,7 @@ def test_a_link_brings_axis_and_run_back(study, dashboard, page: Page):
     """An address that somebody sent opens the same axis and the same run."""
     page.goto(f"{dashboard}/?x=TTFT&run={study[3]}")
 
-    expect(page.get_by_text("TTFT, median (ms").first).to_be_visible(timeout=WAIT_MS)
+    expect(page.get_by_text("TTFT, median (times").first).to_be_visible(timeout=WAIT_MS)
     expect(page.get_by_text("Cut to 15 layers")).to_be_visible(timeout=WAIT_MS)
 
 
@@ -85,13 +85,13 @@ def test_labels_are_placed_for_the_window_there_is(store_root, dashboard, page: 
         page.set_viewport_size({"width": width, "height": 844})
         if width == 420:
             page.goto(dashboard)
-        expect(page.locator(".stPlotlyChart .annotation").first).to_be_visible(timeout=WAIT_MS)
+        expect(page.locator(".stPlotlyChart .textpoint").first).to_be_visible(timeout=WAIT_MS)
 
         page.wait_for_function(
             """() => {
               const chart = document.querySelector(".stPlotlyChart");
               const plot = chart.querySelector(".nsewdrag").getBoundingClientRect();
-              const names = [...chart.querySelectorAll(".annotation-text")];
+              const names = [...chart.querySelectorAll(".annotation-text, .textpoint text")];
               const boxes = names.map(name => name.getBoundingClientRect());
               const inside = boxes.every(b => b.left >= plot.left && b.right <= plot.right);
               const apart = (a, b) => a.right <= b.left || b.right <= a.left ||
@@ -101,6 +101,61 @@ def test_labels_are_placed_for_the_window_there_is(store_root, dashboard, page: 
             }""",
             timeout=WAIT_MS,
         )
+
+
+def test_back_undoes_the_last_change(study, dashboard, page: Page):
+    """After two changes, Back twice brings the first state back, in the address and the page."""
+    page.goto(dashboard)
+    view = page.get_by_role("radio", name="Ranking")
+    expect(page.locator(".stPlotlyChart .textpoint").first).to_be_visible(timeout=WAIT_MS)
+    view.click()
+    expect(page.get_by_text("A bracket joins models")).to_be_visible(timeout=WAIT_MS)
+    page.get_by_role("spinbutton", name="Keep at least (%)").fill("50")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"[?&]keep=50"), timeout=WAIT_MS)
+
+    page.go_back()
+    expect(page).not_to_have_url(re.compile(r"[?&]keep="), timeout=WAIT_MS)
+    field = page.get_by_role("spinbutton", name="Keep at least (%)")
+    expect(field).to_have_value("95", timeout=WAIT_MS)
+    page.go_back()
+
+    expect(page.get_by_text("Drag to zoom")).to_be_visible(timeout=WAIT_MS)
+    expect(page).not_to_have_url(re.compile(r"[?&]view="), timeout=WAIT_MS)
+
+
+def test_hiding_an_entry_of_the_legend_hides_its_names(store_root, dashboard, page: Page):
+    """No label is left over without its point."""
+    shutil.copytree(records.STUDY, store_root, dirs_exist_ok=True)
+    page.goto(dashboard)
+    names = page.locator(".stPlotlyChart .textpoint")
+    label = names.filter(has_text="24 layers q4_k_m")
+    expect(label).to_have_count(1, timeout=WAIT_MS)
+
+    page.locator(".stPlotlyChart .legend .traces").filter(has_text="student, q4_k_m").locator(
+        ".legendtoggle"
+    ).click()
+
+    expect(label).to_have_count(0, timeout=WAIT_MS)
+    expect(names.filter(has_text="teacher q8_0")).to_have_count(1)
+
+
+def test_chart_limits_and_evidence_are_on_the_screen(store_root, dashboard, page: Page, settled):
+    """At 1440 by 900 nothing that decides has to be scrolled to."""
+    shutil.copytree(records.STUDY, store_root, dirs_exist_ok=True)
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto(f"{dashboard}/?run={records.committed(24)}")
+    settled(page)
+
+    parts = [
+        page.locator(".stPlotlyChart").first,
+        page.get_by_role("spinbutton", name="Weights at most (MB)"),
+        page.get_by_text("Bars begin at chance"),
+    ]
+    for part in parts:
+        box = part.bounding_box()
+        assert box["y"] >= 0
+        assert box["y"] + box["height"] <= 900
 
 
 def test_limits_choose_a_model_and_its_evidence_is_one_click_away(

@@ -55,6 +55,7 @@ COMMANDS = [
     "fit",
     "economics",
     "pick",
+    "rank",
     "hide",
     "unhide",
     "delete",

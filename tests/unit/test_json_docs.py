@@ -18,6 +18,7 @@ ROW = re.compile(r"^\| `([^`]+)` \| ([a-z, ]+) \|", re.M)
 KINDS = {dict: "object", list: "list", str: "text", bool: "flag", int: "number", float: "number"}
 OPEN = {
     "explorer show RUN --json": "explorer schema record prints what is inside",
+    "explorer rank --json": "docs/measure.md has the documents that would tell two models apart",
     "explorer pick --json": "docs/pick.md has the facts of a run",
 }
 """Sections whose objects are explained elsewhere: only the keys of their tables are checked."""
@@ -121,6 +122,17 @@ def test_compare_prints_differences(explorer, store_root):
     records.write_study(store_root, layers=(20, 10))
 
     check("explorer compare --json", explorer("compare", "--json"))
+
+
+def test_rank_prints_the_three_views(explorer, store_root):
+    """The ranking, retention by task and times, with a run that has no place in any."""
+    records.write_study(store_root)
+    records.write_run(store_root, records.make_record(num_layers=12, status="failed"))
+
+    check(
+        "explorer rank --json",
+        *(explorer("rank", "--by", by, "--json") for by in ("capability", "task", "time")),
+    )
 
 
 def test_pick_prints_a_decision(explorer, store_root):

@@ -28,7 +28,9 @@ def points(figure):
 
 
 def texts(figure):
-    return [annotation.text for annotation in figure.layout.annotations]
+    notes = [annotation.text for annotation in figure.layout.annotations]
+    names = [trace.text for trace in figure.data if getattr(trace, "mode", "") == "markers+text"]
+    return [*notes, *(text for texts in names for text in texts)]
 
 
 @pytest.mark.parametrize("x", ["api_usd_per_mtok_output", "usd_per_hour"])

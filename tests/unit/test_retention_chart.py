@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from explorer.charts import retention_chart, theme
+from explorer.charts import labels, retention_chart, theme
 from explorer.charts.thinning import MOST_POINTS
 from explorer.errors import BadInput
 
@@ -27,6 +27,10 @@ def runs(**changes):
         "peak_memory_bytes": [750e6, 665e6, 537e6, 410e6, 540e6, 500e6, 560e6],
         "usd_per_mtok": [0.97, 0.8, 0.57, 0.31, 0.75, 0.5, 0.6],
         "usd_per_hour_at_load": [0.05, 0.041, 0.03, 0.016, 0.039, 0.02, 0.03],
+        "latency_ms": [2200.0, 1870, 1320, 760, 1740, 1050, 1530],
+        "output_tokens_per_s": [29.0, 34, 48, 84, 37, 61, 42],
+        "weight_bytes": [540e6, 450e6, 330e6, 200e6, 330e6, 280e6, 360e6],
+        "joules_per_token": [2.0, 1.7, 1.2, 0.7, 1.6, 0.9, 1.3],
     }
     return pd.DataFrame(columns | changes)
 
@@ -41,8 +45,19 @@ def points(figure):
     }
 
 
+def names(figure):
+    """Each name beside a point: its text, its place and its legend group."""
+    return [
+        (text, x, y, trace.legendgroup)
+        for trace in figure.data
+        if trace.mode == "markers+text"
+        for text, x, y in zip(trace.text, trace.x, trace.y, strict=True)
+    ]
+
+
 def texts(figure):
-    return [annotation.text for annotation in figure.layout.annotations]
+    notes = [annotation.text for annotation in figure.layout.annotations]
+    return [*notes, *(name[0] for name in names(figure))]
 
 
 @pytest.mark.parametrize("x", list(retention_chart.AXES))
@@ -229,11 +244,11 @@ def test_labels_do_not_cover_each_other():
     figure = retention_chart.retention_chart(frame)
 
     layout, boxes = figure.layout, []
-    for note in layout.annotations:
-        if note.text.endswith("layers"):
-            (x0, x1), (y0, y1) = layout.xaxis.range, layout.yaxis.range
-            right = (note.x - x0) / (x1 - x0) * 850 + note.xshift
-            boxes.append((right, (y1 - note.y) / (y1 - y0) * 410 - note.yshift))
+    (x0, x1), (y0, y1) = layout.xaxis.range, layout.yaxis.range
+    for trace in (trace for trace in figure.data if trace.mode == "markers+text"):
+        for x, y, side in zip(trace.x, trace.y, trace.textposition, strict=True):
+            dx, dy = labels.SIDES[side]
+            boxes.append(((x - x0) / (x1 - x0) * 850 + dx, (y1 - y) / (y1 - y0) * 410 + dy))
     assert 0 < len(boxes) < crowd / 2
     for i, (x_, y_) in enumerate(boxes):
         assert all(abs(x_ - u) > 45 or abs(y_ - v) > 14 for u, v in boxes[:i])
@@ -245,8 +260,7 @@ def test_runs_of_one_size_are_named_once():
 
     figure = retention_chart.retention_chart(twice)
 
-    named = [note for note in figure.layout.annotations if note.text == "24 layers"]
-    assert [note.y for note in named] == [80]
+    assert [y for text, _, y, _ in names(figure) if text == "24 layers"] == [80]
 
 
 def test_several_teachers_get_a_colour_and_a_frontier_each():
@@ -336,7 +350,8 @@ def test_ten_thousand_runs_make_a_chart(template):
 
     assert len(points(figure)) == MOST_POINTS
     assert {"r0", "r5000"} <= points(figure).keys()
-    assert figure.data[-2].marker.size < 10
+    drawn = [trace for trace in figure.data if trace.customdata is not None]
+    assert max(trace.marker.size for trace in drawn) < 10
     assert any("300 of 10,000 runs drawn" in text for text in texts(figure))
 
 

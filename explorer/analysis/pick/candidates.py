@@ -1,6 +1,6 @@
 """Which runs may be picked. The others are removed with a reason, never silently."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pandas as pd
 
@@ -76,28 +76,30 @@ def sure(runs: pd.DataFrame, draws: pd.DataFrame, min_retention: float) -> "pd.S
 
 def with_removal(
     runs: pd.DataFrame,
-    draws: pd.DataFrame,
+    draws: pd.DataFrame | None,
     *,
     teacher: str | None,
     device: str | None,
     objective: str,
+    reasons: Collection[str] = tuple(REASONS),
 ) -> pd.DataFrame:
     """The runs with `removed`: a key of `REASONS`, or missing if the run may be picked.
 
     Args:
         runs: With the columns of `retention.add_retention`, `unit_cost.add_costs` and
             `num_documents`.
-        draws: As from `retention.draws_by_run`.
+        draws: As from `retention.draws_by_run`; None asks for no draws.
         teacher: The run of the teacher.
         device: Where a model must have been timed.
         objective: The column that decides.
+        reasons: The only reasons that count.
     """
     own_teacher = runs["run_id"].isin([teacher]) | runs["teacher_run_id"].isin([teacher])
     rules: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
         "failed": lambda rest: rest["status"].ne("finished"),
         "other_teacher": lambda rest: ~own_teacher[rest.index],
         "control": lambda rest: rest["method"].eq(CONTROL),
-        "no_retention": lambda rest: rest["retention"].isna() | ~rest["run_id"].isin(draws.columns),
+        "no_retention": lambda rest: rest["retention"].isna() | ~_drawn(rest, draws),
         "other_documents": lambda rest: ~_on_common_documents(rest),
         "other_device": lambda rest: ~rest["device_name"].isin([device]) & rest["tpot_ms"].notna(),
         "other_load": lambda rest: ~_under_common_load(rest),
@@ -106,11 +108,17 @@ def with_removal(
     }
     assert list(rules) == list(REASONS)
     removed = pd.Series(None, index=runs.index, dtype=object)
-    for reason, rule in rules.items():
+    for reason in (reason for reason in rules if reason in reasons):
         rest = runs[removed.isna()]
         if not rest.empty:
-            removed[rest.index[rule(rest).to_numpy(bool)]] = reason
+            removed[rest.index[rules[reason](rest).to_numpy(bool)]] = reason
     return runs.assign(removed=removed)
+
+
+def _drawn(runs: pd.DataFrame, draws: pd.DataFrame | None) -> "pd.Series[bool]":
+    if draws is None:
+        return pd.Series(True, index=runs.index)
+    return runs["run_id"].isin(draws.columns)
 
 
 def _under_common_load(runs: pd.DataFrame) -> "pd.Series[bool]":

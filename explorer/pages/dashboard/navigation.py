@@ -4,6 +4,8 @@ from pathlib import Path
 
 import streamlit as st
 
+from explorer.charts import theme
+
 PAGES = {
     "explore": ("Explore", ":material/scatter_plot:"),
     "run": ("Run", ":material/play_circle:"),
@@ -43,6 +45,8 @@ def show_dashboard() -> None:
         layout="wide",
         initial_sidebar_state="collapsed",
     )
+    ink = theme.INKS["dark" if st.context.theme.type == "dark" else "light"]["text"]
+    st.logo((HERE / "logo.svg").read_text().replace("INK", ink), size="large")
     try:
         page.run()
     except PermissionError as error:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from explorer.analysis import interference, numbers
+from explorer.analysis import baseline, interference, numbers
 from explorer.analysis.cost import unit_cost
 from explorer.analysis.stats import control_pairs
 from explorer.catalogue import api_prices
@@ -20,20 +20,26 @@ from explorer.records import RunRecord
 from explorer.records.rows import row_dicts
 from explorer.store import disk, frames
 
+MOST_LISTED = 200
+"""Runs in the list; a browser would take seconds for ten thousand."""
 
-def evidence_strip(root: Path, runs: pd.DataFrame, known_prices: dict[str, Price]) -> None:
+
+def evidence_strip(
+    root: Path, runs: pd.DataFrame, known_prices: dict[str, Price], against: str
+) -> None:
     """The evidence for the picked run, under a list to pick one from.
 
     Args:
         root: The store.
         runs: With the columns of `retention.add_retention` and `unit_cost.add_costs`.
         known_prices: By device name.
+        against: What ratios of times compare with: a key of `baseline.CHOICES`.
     """
-    largest_first = runs.sort_values("num_parameters", ascending=False, kind="stable")
+    listed = listed_runs(runs)
     with st.container(horizontal=True, vertical_alignment="bottom", key="strip_head"):
         run_id = st.selectbox(
             "Evidence for",
-            largest_first["run_id"].tolist(),
+            listed,
             index=None,
             placeholder="Click a point, or choose a run",
             key=widgets.PICKED,
@@ -41,6 +47,11 @@ def evidence_strip(root: Path, runs: pd.DataFrame, known_prices: dict[str, Price
             width=440,
         )
         widgets.remember_pick(widgets.PICKED, run_id)
+        if len(listed) < len(runs):
+            st.caption(
+                f"{len(listed):,} of {len(runs):,} runs listed, those that keep most. Click any "
+                "point, or write run=ID in the address."
+            )
         if run_id is None:
             return
         row = row_dicts(runs[runs["run_id"] == run_id])[0]
@@ -63,7 +74,7 @@ def evidence_strip(root: Path, runs: pd.DataFrame, known_prices: dict[str, Price
         api_cost = widgets.attempt(lambda: api_prices.run_usage_message(record, root))
         widgets.facts_list(
             [
-                *_facts(record, row, known_prices),
+                *_facts(record, row, known_prices, _ratios(runs, run_id, against)),
                 *([("Distillation", widgets.escape(effect.in_words()))] if effect else []),
                 *([("API cost", widgets.escape(api_cost))] if api_cost else []),
                 *[("Endpoint", widgets.escape(note)) for note in record.endpoint_notes],
@@ -75,8 +86,39 @@ def evidence_strip(root: Path, runs: pd.DataFrame, known_prices: dict[str, Price
         _timing(record)
 
 
+def listed_runs(runs: pd.DataFrame) -> list[str]:
+    """Ids of the runs to choose from, the largest first.
+
+    A browser gets at most `MOST_LISTED`: those that keep most, and the one that is open.
+
+    Args:
+        runs: With the columns of `retention.add_retention`.
+    """
+    is_open = runs["run_id"] == widgets.picked_run()
+    ordered = runs.assign(is_open=is_open).sort_values(
+        ["is_open", "retention"], ascending=False, kind="stable"
+    )
+    first = ordered.head(MOST_LISTED)
+    return first.sort_values("num_parameters", ascending=False, kind="stable")["run_id"].tolist()
+
+
+def _ratios(runs: pd.DataFrame, run_id: str, against: str) -> dict[str, str]:
+    """`, 0.801× the teacher as q4_k_m`, for TPOT and TTFT; empty where it is not known."""
+    name = baseline.baseline_name(runs, run_id, against)
+    own = runs["run_id"] == run_id
+    return {
+        column: ""
+        if numbers.missing(ratio := baseline.times(runs, column, against)[own].iloc[0])
+        else f", {numbers.times(ratio)} {name}"
+        for column in baseline.PAIRED
+    }
+
+
 def _facts(
-    record: RunRecord, row: Mapping[Any, Any], known_prices: dict[str, Price]
+    record: RunRecord,
+    row: Mapping[Any, Any],
+    known_prices: dict[str, Price],
+    ratios: Mapping[str, str],
 ) -> list[tuple[str, str]]:
     """Names and values in HTML: the model, how it was made, its cost, where and when."""
     model = record.model
@@ -109,8 +151,8 @@ def _facts(
             )
         )
     pairs += [
-        ("TPOT", numbers.milliseconds(row["tpot_ms"]) + _ratio(row["tpot_ratio"])),
-        ("TTFT", numbers.milliseconds(row["ttft_ms"]) + _ratio(row["ttft_ratio"])),
+        ("TPOT", numbers.milliseconds(row["tpot_ms"]) + ratios["tpot_ms"]),
+        ("TTFT", numbers.milliseconds(row["ttft_ms"]) + ratios["ttft_ms"]),
         ("Memory", f"{numbers.size(row['peak_memory_bytes'])} at most"),
     ]
     price = known_prices.get(record.device_name or "")
@@ -142,10 +184,6 @@ def _facts(
 def _cell(value: str, reason: str) -> str:
     """A value with its reason on hover."""
     return f'<span title="{html.escape(reason, quote=True)}">{value}</span>' if reason else value
-
-
-def _ratio(ratio: float | None) -> str:
-    return "" if numbers.missing(ratio) else f", {numbers.times(ratio)} the teacher's"
 
 
 def _per_task(root: Path, record: RunRecord) -> None:

@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from explorer.analysis import interference
+from explorer.analysis import baseline, interference, studies
 from explorer.analysis.pick import candidates
 from explorer.index import Snapshot
 from explorer.pages.shared import glossary, text_format, widgets
@@ -103,7 +103,7 @@ def _filter_by(
 def summary_line(
     runs: pd.DataFrame, all_runs: pd.DataFrame, finished: pd.DataFrame, task: str | None
 ) -> None:
-    """One quiet line: how many runs, timed where, the newest, what was left out.
+    """One quiet line: which study, how many runs, timed where, the newest, what was left out.
 
     Args:
         runs: The runs that pass the filters.
@@ -114,7 +114,10 @@ def summary_line(
     if runs.empty:
         return
     devices = runs["device_name"].dropna().unique()
+    students = runs[(runs["role"] == "student") & ~baseline.is_converted(runs)]
+    names = {studies.study_of(str(name)) for name in students["name"]}
     parts = [
+        f"{names.pop()} study" if len(names) == 1 else f"{len(names):,} studies" if names else "",
         text_format.plural(len(runs), "run")
         if len(runs) == len(all_runs)
         else f"{len(runs):,} of {text_format.plural(len(all_runs), 'run')} (filtered)",

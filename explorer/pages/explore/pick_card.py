@@ -28,7 +28,7 @@ def excluded(runs: pd.DataFrame, decided: Decision | None) -> set[str]:
 
 def axis_limit(needs: Needs, x: str) -> float | None:
     """The limit on the chart's horizontal axis, if it has one."""
-    of_axis = [limit.name for limit in NUMERIC if limit.column == x and not limit.is_minimum]
+    of_axis = [limit.name for limit in NUMERIC if limit.column == x]
     return getattr(needs.limits, of_axis[0]) if of_axis else None
 
 
@@ -85,12 +85,12 @@ def _evidence_button(run_id: str) -> None:
 
 
 def others(runs: pd.DataFrame, decided: Decision | None) -> None:
-    """A closed expander: near misses, what each limit removed, what is assumed."""
+    """A closed expander: near misses, and what is assumed."""
     if decided is None:
         return
     details = sentences.details(decided, runs)
-    with st.expander("Near misses, and what each limit removed", icon=":material/filter_alt:"):
-        for title in ("Near misses", "Removed", "Assumed"):
+    with st.expander("Near misses, and what is assumed", icon=":material/filter_alt:"):
+        for title in ("Near misses", "Assumed"):
             if title in details:
                 st.markdown(f"**{title}**")
                 st.markdown("\n".join(f"- {text_format.md(line)}" for line in details[title]))

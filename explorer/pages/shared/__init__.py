@@ -14,5 +14,6 @@ removal.py        hide, delete and restore runs
 findings.py       what is wrong with an order, found by another process
 submitting.py     submit runs in the background and show progress
 retention_floor.py  how much of the capability to keep, and how surely
+back_button.py      the browser's Back button undoes the last change
 chart_width.py    the width of a chart in the browser
 """

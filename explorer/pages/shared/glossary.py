@@ -63,6 +63,30 @@ TERMS = {
         "Students trained on the same text without the teacher. They show what the teacher adds, "
         "and are not offered as a pick."
     ),
+    "times": (
+        "Times the teacher: each value as a multiple of the teacher's as it is, in torch; times "
+        "are ratios measured in turns, so the machine's pace cancels. Absolute: milliseconds, "
+        "dollars, bytes. Hovering shows the values."
+    ),
+    "overlay_published": (
+        "Students that others published, as hollow diamonds: what each keeps of the larger model "
+        "in its own table. Never on the frontier and never picked."
+    ),
+    "overlay_estimated": (
+        "What these models would need at most on another device, as dotted circles: the roofline, "
+        "one request at a time, reaching all of the published arithmetic and bandwidth."
+    ),
+    "measure_it": (
+        "Fills in the Run page: the larger model as the teacher, this student as it is. Nothing "
+        "starts before you press Start."
+    ),
+    "scale": "Automatic is logarithmic where the values span more than a factor of ten.",
+    "energy": "Joules per output token, where the device counts its energy.",
+    "against": (
+        "What the heading and the evidence compare times and costs with. The teacher in the same "
+        "runtime and number format shows what distilling adds; the teacher as it is shows all "
+        "gains together, those of the runtime included. Ratios of times were measured in turns."
+    ),
     "chance": "The score of a model that only guesses.",
     "ttft": "Time to first token: from the request to the first token of the answer.",
     "tpot": (

@@ -24,21 +24,26 @@ PICKED = "run"
 """The picked run: its key in the session and its query parameter."""
 LAST_PICKED = "last_picked_run"
 """Session key of the run that was picked last, and the key of the widget that shows it."""
-EXPLORE, RUN, COMPARE, ANSWERS, TASKS = (
-    str(navigation.script(name)) for name in ("explore", "run", "compare", "answers", "tasks")
+EXPLORE, RUN, COMPARE, ANSWERS, TASKS, PUBLISHED = (
+    str(navigation.script(name))
+    for name in ("explore", "run", "compare", "answers", "tasks", "published")
 )
 
 STYLE = """<style>
 .stMainBlockContainer {padding-top: 4.2rem; padding-bottom: 3rem; max-width: 1600px;}
-.finding {font-size: 1.35rem; line-height: 1.35; font-weight: 600; margin: 0; max-width: 74rem;
+.finding {font-size: 1.35rem; line-height: 1.35; font-weight: 600; margin: 0; padding: 0;
+  max-width: 86rem;
   text-wrap: pretty;}
 .st-key-explore_needs [data-testid^="stNumberInputStep"] {display: none;}
 .st-key-explore_needs [data-testid="stWidgetLabel"] p {font-size: .84rem;}
-.st-key-ruler {position: absolute;}
 [data-testid="stCaptionContainer"] {opacity: .74;}
 [data-testid="stBaseButton-primary"] {color: light-dark(#fff, #0c1116);}
 [data-tag-index] span {color: light-dark(#fff, #0c1116);}
 [data-tag-index] svg {fill: light-dark(#fff, #0c1116);}
+.st-key-explore_removed {row-gap: 0; align-items: center;}
+.st-key-explore_removed button {min-height: 1.7rem; padding: 0 .5rem;}
+.st-key-explore_removed button p {font-size: .84rem; text-decoration: underline dotted;}
+.st-key-ruler, .st-key-back_button {position: absolute;}
 .quiet {opacity: .68; font-size: .84rem;}
 .facts {display: grid; grid-template-columns: max-content 1fr; gap: .2rem .9rem;
   margin: 0 !important; padding: 0 !important; font-size: .92rem;}
@@ -97,6 +102,14 @@ p.quiet {margin: 0;}
   border: 1px solid color-mix(in srgb, currentColor 25%, transparent);}
 .layer.kept {background: #0072B2; border-color: #0072B2; color: #fff; opacity: 1;}
 .st-key-strip_head [data-testid="stPageLink"] a {min-height: 2.5rem; margin: -.125rem 0 .375rem;}
+.bars > div {display: grid; grid-template-columns: minmax(0, 1fr) 5rem 3rem; gap: .5rem;
+  align-items: center; font-size: .8rem;}
+.bars > div > span:first-child {overflow: hidden; text-overflow: ellipsis; white-space: nowrap;}
+.bars > div > span:last-child {text-align: right; font-variant-numeric: tabular-nums;}
+.bar {position: relative; height: .6rem;
+  background: color-mix(in srgb, currentColor 10%, transparent);}
+.bar i {position: absolute; left: 0; top: 0; bottom: 0; background: #0072B2;}
+.bar u {position: absolute; top: -2px; bottom: -2px; width: 2px; background: currentColor;}
 .spark {display: block; width: 100%; height: 34px;}
 @media (max-width: 640px) {
   [data-testid="stColumn"]:has(.st-key-explore_needs) {order: 3;}
@@ -206,7 +219,7 @@ def unreadable_folders(problems: list[str]) -> None:
 
 def empty_page(sentence: str) -> None:
     """An empty page: one sentence and a button to the Run page."""
-    st.html(f'<p class="finding">{escape(sentence)}</p>')
+    st.html(f'<h1 class="finding">{escape(sentence)}</h1>')
     if st.button("Go to the Run page", type="primary", icon=":material/play_circle:"):
         st.switch_page(RUN)
 
@@ -247,20 +260,30 @@ def follow_pick(key: str, run_ids: Iterable[str]) -> None:
         st.session_state[key] = run_id
 
 
-def store_clicked_point(chart_key: str, picked_as: str = PICKED) -> None:
-    """Store the id of the clicked point in the session, under `picked_as`.
+def store_clicked_point(
+    chart_key: str, picked_as: str = PICKED, on_pick: Callable[[str], None] | None = None
+) -> None:
+    """Store the id of the clicked point in the session, under `picked_as`, or hand it over.
 
     The id comes from `customdata`, because a point's position in its trace is not its row.
     A click that clears the selection changes nothing.
     """
     points = st.session_state[chart_key]["selection"]["points"]
     ids = [point["customdata"][0] for point in points if point.get("customdata")]
-    if ids:
+    if ids and on_pick is not None:
+        on_pick(ids[0])
+    elif ids:
         st.session_state[picked_as] = ids[0]
 
 
 def chart(
-    figure: go.Figure, key: str, alt: str, *, pick: bool = False, picked_as: str = PICKED
+    figure: go.Figure,
+    key: str,
+    alt: str,
+    *,
+    pick: bool = False,
+    picked_as: str = PICKED,
+    on_pick: Callable[[str], None] | None = None,
 ) -> None:
     """A Plotly figure at full width in our own colours.
 
@@ -270,6 +293,7 @@ def chart(
         alt: Text for screen readers.
         pick: Whether points can be clicked.
         picked_as: Session key that receives the id of the clicked point.
+        on_pick: Called with the id of the clicked point instead.
     """
     # Plotly fades unselected points; our charts draw a ring around the selected one.
     figure.update_traces(unselected={"marker": {"opacity": 1}}, selector={"type": "scatter"})
@@ -282,7 +306,7 @@ def chart(
             theme=None,
             config=config,
             selection_mode="points",
-            on_select=lambda: store_clicked_point(key, picked_as),
+            on_select=lambda: store_clicked_point(key, picked_as, on_pick),
         )
     else:
         st.plotly_chart(figure, key=key, alt=alt, theme=None, config=config)

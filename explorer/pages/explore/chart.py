@@ -1,0 +1,64 @@
+"""The chart of Explore, with its overlays and what stands under it."""
+
+import pandas as pd
+import streamlit as st
+
+from explorer.analysis.cost import unit_cost
+from explorer.analysis.pick.decide import Decision
+from explorer.charts import chart_axes, retention_chart
+from explorer.index import StoreIndex
+from explorer.pages.explore import overlays, pick_card, removed
+from explorer.pages.explore.axes import AXES, Axes
+from explorer.pages.explore.needs import Needs
+from explorer.pages.shared import chart_width, text_format, widgets
+
+
+def draw_chart(
+    index: StoreIndex,
+    runs: pd.DataFrame,
+    shown: Axes,
+    asked: Needs,
+    decided: Decision | None,
+    finding: str,
+) -> None:
+    """Draw the chart of these runs.
+
+    Args:
+        index: The index of the store.
+        runs: With the columns of `retention.add_retention` and `unit_cost.add_costs`.
+        shown: The axes and overlays.
+        asked: The limits.
+        decided: The decision, if there is one.
+        finding: What the chart says, for screen readers.
+    """
+    times = bool(shown.times and chart_axes.across(runs, shown.x, times=True).notna().any())
+    drawn = runs
+    if shown.y == "retention":
+        cost = runs.assign(cost=chart_axes.costs(runs, shown.x, times=times))
+        drawn = runs.assign(frontier_share=index.frontier_share(cost, "cost", shown.task))
+    laid = overlays.points(runs, shown.published, shown.estimate_on, utilisation=asked.utilisation)
+    figure = retention_chart.retention_chart(
+        pd.concat([drawn, *laid], ignore_index=True) if laid else drawn,
+        x=shown.x,
+        y=shown.y,
+        template=widgets.template(),
+        target=asked.limits.min_retention,
+        selected=(shown.published and overlays.open_id()) or widgets.picked_run(),
+        picked=decided.pick["run_id"] if decided and decided.pick else None,
+        excluded=pick_card.excluded(runs, decided),
+        highlighted=removed.highlighted(decided),
+        x_limit=pick_card.axis_limit(asked, shown.x),
+        times=times,
+        scale=shown.scale,
+        width=chart_width.chart_width(),
+    )
+    widgets.chart(figure, "explore_chart", finding, pick=True, on_pick=overlays.open_point)
+    removed.removed_row(decided, runs)
+    if shown.times and not times:
+        st.caption("No teacher to compare with on this axis, so it shows absolute values.")
+    st.caption("Drag to zoom, double-click to see all, click a point for its evidence.")
+    overlays.notes(laid, shown.x, AXES[shown.x])
+    if shown.published:
+        overlays.published_card(widgets.read_only())
+    if shown.x == "usd_per_mtok":
+        st.caption(text_format.md(f"{unit_cost.conditions_text(runs)}."))
