@@ -49,12 +49,15 @@ def newest_study(finished: pd.DataFrame) -> list[str]:
 
 
 def same_studies(finished: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
-    """The chosen runs, and all others of their studies with their teachers."""
+    """The chosen runs, and all others of their studies with their teachers in all formats."""
     students = finished[finished["role"] == "student"]
     keys = list(zip(students["teacher_run_id"], _names(students), strict=True))
     own = students["run_id"].isin(chosen["run_id"])
     wanted = {key for key, is_chosen in zip(keys, own, strict=True) if is_chosen}
-    members = students[pd.Series([key in wanted for key in keys], index=students.index, dtype=bool)]
+    same = pd.Series([key in wanted for key in keys], index=students.index, dtype=bool)
+    teachers = {*students.loc[own, "teacher_run_id"].dropna(), *chosen["run_id"]}
+    converted = headline.is_converted(students) & students["teacher_run_id"].isin(teachers)
+    members = students[same | converted]
     ids = {*chosen["run_id"], *members["run_id"], *members["teacher_run_id"].dropna()}
     return finished[finished["run_id"].isin(ids)]
 

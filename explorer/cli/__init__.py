@@ -92,7 +92,8 @@ def main() -> None:
         sys.exit(1)
     except TyperException as error:
         # Typer's message about a wrong option or a missing argument.
-        print(f"error: {error}. See explorer --help.", file=sys.stderr)
+        end = "" if str(error).endswith(("?", ".")) else "."
+        print(f"error: {error}{end} See explorer --help.", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         print("Stopped. Run the same command to continue.", file=sys.stderr)

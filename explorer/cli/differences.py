@@ -125,7 +125,6 @@ def print_tables(differences: list[dict[str, Any]], *, wide: bool = False) -> No
 
 
 def _task_cells(row: dict[str, Any]) -> dict[str, str]:
-    shows = difference_table.detectable_cell(row)
     return {
         "Task": row["task"],
         "Documents": difference_table.documents_cell(row),
@@ -135,7 +134,8 @@ def _task_cells(row: dict[str, Any]) -> dict[str, str]:
         "Only run / reference right": difference_table.discordant_cell(row),
         "p": difference_table.p_value_cell(row["p_value"]),
         "p (Holm)": difference_table.p_value_cell(row["p_holm"]),
-        "Verdict": difference_table.verdict_cell(row) + (f" ({shows})" if shows else ""),
+        "Verdict": difference_table.verdict_cell(row),
+        "Detectable": difference_table.detectable_cell(row),
     }
 
 
@@ -150,4 +150,5 @@ def _suite_cells(suite: dict[str, Any]) -> dict[str, str]:
         "p": difference_table.p_value_cell(suite["p_value"]),
         "p (Holm)": "",
         "Verdict": difference_table.verdict_cell(suite),
+        "Detectable": "",
     }

@@ -160,10 +160,10 @@ def test_the_run_that_was_looked_at_follows_to_this_page(study, open_page):
     """The run picked on Explore opens here, and is picked there again afterwards."""
     page = open_page("explore", run=study[3])
     page.query_params.clear()
-    page.switch_page("explorer/pages/answers/answers.py").run()
+    page.switch_page("../answers/answers.py").run()
     assert page.selectbox(key="student").value == study[3]
 
     page.selectbox(key="student").set_value(study[2]).run()
     page.query_params.clear()
-    page.switch_page("explorer/pages/explore/explore.py").run()
+    page.switch_page("../explore/explore.py").run()
     assert page.selectbox(key="run").value == study[2]

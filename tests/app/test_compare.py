@@ -336,7 +336,7 @@ def test_one_run_against_another_is_a_sentence(study, open_page):
     several = text_of(open_page("compare", show="Differences"))
 
     assert "15 layers against starter (teacher): " in one
-    assert "smaller.</p>" in one
+    assert "smaller.</h1>" in one
     assert "Of 5 runs, " in several
 
 
@@ -345,12 +345,12 @@ def test_what_is_chosen_on_one_page_is_chosen_on_the_next(study, open_page):
     page = open_page("compare")
     page.multiselect(key="runs").set_value(study[:3]).run()
     page.query_params.clear()
-    page.switch_page("explorer/pages/economics/economics.py").run()
+    page.switch_page("../economics/economics.py").run()
 
     assert page.multiselect(key="candidates").value == study[:3]
     page.multiselect(key="candidates").set_value(study[:2]).run()
     page.query_params.clear()
-    page.switch_page("explorer/pages/compare/compare.py").run()
+    page.switch_page("../compare/compare.py").run()
     assert page.multiselect(key="runs").value == study[:2]
 
 
@@ -359,3 +359,27 @@ def test_an_export_is_named_after_the_study(root, study):
     runs = frames.runs(disk.load_records(root)[0])
 
     assert studies.name_of(runs) == "starter"
+
+
+def test_a_reference_is_named_as_in_the_table(study, open_page):
+    """By its label, in the list and in the address; an id in an address still opens."""
+    page = open_page("compare", show="Differences", against=study[1])
+
+    assert page.selectbox(key="against").value == study[1]
+    assert "24 layers" in page.selectbox(key="against").options
+    named = open_page("compare", show="Differences", against="24 layers")
+    assert named.selectbox(key="against").value == study[1]
+    alone = open_page("compare", show="Differences", runs=study[3], against=study[1])
+    assert "15 layers against 24 layers: " in text_of(alone)
+
+
+def test_without_a_chosen_run_the_rows_stay_to_tick(study, open_page):
+    """The page says what to do, and has a heading."""
+    page = open_page("compare")
+    page.multiselect(key="runs").set_value([]).run()
+
+    assert not page.exception
+    assert "Choose at least one run" in page.info[0].value
+    said = text_of(page)
+    assert said.count("<tr class=unticked>") + said.count('<tr class="teacher unticked">') == 6
+    assert "Choose runs to compare</h1>" in said

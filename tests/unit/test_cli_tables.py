@@ -315,3 +315,40 @@ def test_a_bar_shows_the_whole_id_on_a_narrow_terminal():
 
     assert f"1/2 {run_id}" in file.getvalue()
     assert ELLIPSIS not in file.getvalue()
+
+
+def test_a_run_is_summed_up_in_80_columns(explorer, store_root, monkeypatch):
+    """What it keeps, its time and its cost, a line each; --wide has every figure."""
+    monkeypatch.setenv("COLUMNS", "80")
+    teacher, student = records.write_study(store_root, layers=(15,))
+    explorer("price", records.DEVICE_NAME, "0.05")
+
+    out = explorer("show", student)[1]
+    facts = dict(re.split(r" {2,}", line, maxsplit=1) for line in out.splitlines()[:15])
+
+    assert all(len(line) <= 80 for line in out.splitlines())
+    assert re.match(r"[\d.]+ % \[.*\] of the teacher's capability, 4 tasks", facts["retention"])
+    assert re.match(r"\$[\d.]+ per 1M output tokens at 50 % busy, \$0.05", facts["cost"])
+    assert "ms per token, " in facts["time"]
+    assert "tpot_ratio_low" in explorer("show", student, "--wide")[1]
+    assert "it is the teacher" in explorer("show", teacher)[1]
+
+
+def test_the_verdict_of_a_difference_fits_80_columns(explorer, store_root, monkeypatch):
+    """It is what the table is for; less important columns go first."""
+    monkeypatch.setenv("COLUMNS", "80")
+    run_ids = records.write_study(store_root, layers=(15,))
+
+    out = explorer("compare", *run_ids, "--differences")[1]
+
+    heading = next(line for line in out.splitlines() if line.startswith("Task"))
+    assert "Verdict" in heading
+    assert len(heading) <= 80
+
+
+def test_a_misspelt_command_is_answered_with_the_one_that_was_meant(explorer):
+    """One line, exit code 2."""
+    code, _, err = explorer("shwo")
+
+    assert code == 2
+    assert "Did you mean 'show'? See explorer --help." in err

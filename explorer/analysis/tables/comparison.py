@@ -104,7 +104,7 @@ def pair_sentence(run: Mapping[Any, Any], reference: Mapping[Any, Any], verdict:
         verdict: Of their suite's difference; None if it could not be computed.
     """
     parts = [_kept(run, reference, verdict)]
-    times_count = not (run.get("machine_busy") is True or reference.get("machine_busy") is True)
+    times_count = not (run.get("machine_busy") or reference.get("machine_busy"))
     if times_count and run.get("device_name") == reference.get("device_name"):
         parts.append(_less(run, reference, "tpot_ms", ("faster", "slower"), "as fast"))
     parts.append(_less(run, reference, "weight_bytes", ("smaller", "larger"), "as large"))

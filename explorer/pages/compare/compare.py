@@ -21,6 +21,8 @@ from explorer.pages.shared import (
 )
 
 MODES = ("Results", "Differences")
+UNDECIDED = "Choose runs to compare"
+"""The page's heading where there is no finding."""
 
 widgets.style()
 root = widgets.results_dir()
@@ -62,7 +64,9 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
     chosen = study_summary.chosen_runs(finished, "runs")
     listed = row_choice.listed_runs(finished, chosen, disabled=mode != MODES[0])
     order, reverse = row_choice.order()
-    against = differences.choose_reference(chosen) if mode != MODES[0] and len(chosen) else ""
+    against = (
+        differences.choose_reference(chosen, finished) if mode != MODES[0] and len(chosen) else ""
+    )
 
 known_prices = widgets.attempt(lambda: prices.prices_for(listed, root)) or {}
 listed = widgets.index(root).with_retention(listed)
@@ -74,28 +78,25 @@ with export_place:
     name = studies.name_of(runs)
     downloads.export_popover(partial(export.write_runs, runs), chart, "compare", name)
 
+finding = ""
 if mode == MODES[0]:
     shown = listed.iloc[paging.page_rows(len(listed), "compare_page")]
-    results.results_table(shown, set(chosen["run_id"]), wanted, order, reverse=reverse)
+    results.results_table(shown, runs, wanted, order, reverse=reverse)
     row_choice.listen()
-    if runs.empty:
-        st.info("Choose at least one run above.")
-        st.stop()
     if len(listed) < len(finished):
         st.caption(f"{len(listed):,} of {text_format.plural(len(finished), 'run')} shown.")
     st.caption(study_summary.footnote(shown))
     paging.pager(len(listed), "compare_page", "run", row_choice.order_text(order))
-    finding = headline.headline(runs)
-else:
-    if runs.empty:
-        st.info("Choose at least one run above.")
-        st.stop()
+    finding = headline.headline(runs) if len(runs) else ""
+elif len(runs):
     shown = runs.iloc[paging.page_rows(len(runs), "compare_page")]
     finding = differences.differences_table(root, shown, against)
     paging.pager(len(runs), "compare_page", "run", row_choice.order_text(order))
 with sentence:
-    if finding:
-        st.html(f'<h1 class="finding">{widgets.escape(finding)}</h1>')
+    st.html(f'<h1 class="finding">{widgets.escape(finding or UNDECIDED)}</h1>')
+if runs.empty:
+    st.info("Choose at least one run above.")
+    st.stop()
 
 with st.expander("Markdown of this table", icon=":material/markdown:"):
     st.code(export.write_runs(runs, "md").decode(), language="markdown", wrap_lines=False)

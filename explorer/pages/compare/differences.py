@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from explorer.analysis import numbers
+from explorer.analysis import numbers, studies
 from explorer.analysis.stats import pairing
 from explorer.analysis.tables import comparison, difference_table
 from explorer.pages.shared import glossary, html_table, text_format, widgets
@@ -19,20 +19,32 @@ ENDS = ("difference_low", "difference_high")
 NO_TEST = "Not evaluated for both."
 
 
-def choose_reference(runs: pd.DataFrame) -> str:
-    """Let a person choose the reference; the default is each student's own teacher."""
-    students = (runs["role"] == "student").any()
+def choose_reference(chosen: pd.DataFrame, finished: pd.DataFrame) -> str:
+    """Let a person choose the reference; the default is each student's own teacher.
+
+    Args:
+        chosen: The runs to compare.
+        finished: All runs; those of the same studies can be the reference, chosen or not.
+    """
+    students = (chosen["role"] == "student").any()
+    runs = studies.same_studies(finished, chosen)
+    names = dict(zip(runs["run_id"], names_of(runs), strict=True))
     widgets.expand_run_ids(runs["run_id"], "against")
+    if "against" not in st.session_state and st.query_params.get("against") in names:
+        # Older addresses name a run by its id, those of today as the page does.
+        st.query_params["against"] = names[st.query_params["against"]]
+        st.rerun()
     options = [*([OWN_TEACHER] if students else []), *runs["run_id"]]
-    chosen = st.selectbox(
+    reference = st.selectbox(
         "Against",
         options,
+        format_func=lambda run_id: names.get(run_id, run_id),
         key="against",
         bind="query-params",
         help=glossary.TERMS["reference"],
         width=330,
     )
-    return str(chosen)
+    return str(reference)
 
 
 def differences_table(root: Path, runs: pd.DataFrame, against: str) -> str:
@@ -78,15 +90,19 @@ def differences_table(root: Path, runs: pd.DataFrame, against: str) -> str:
     if notes:
         with st.expander("How to read these numbers", icon=":material/info:"):
             st.markdown("\n".join(f"- {text_format.md(note)}" for note in dict.fromkeys(notes)))
-    return _sentence(root, runs, found, names.get(against, "the teacher"))
+    return _sentence(root, runs, found, against)
 
 
 def _sentence(
-    root: Path, runs: pd.DataFrame, found: list[tuple[Any, str, dict[str, Any]]], reference: str
+    root: Path, runs: pd.DataFrame, found: list[tuple[Any, str, dict[str, Any]]], against: str
 ) -> str:
     """What one run loses and saves against its reference, or how many of several differ."""
     if len(found) > 1:
         verdicts = [rows[SUITE]["verdict"] or None for *_, rows in found]
+        if against == OWN_TEACHER:
+            return comparison.table_sentence(verdicts, "the teacher")
+        stored = widgets.load_runs(root)
+        (reference,) = names_of(stored[stored["run_id"] == against])
         return comparison.table_sentence(verdicts, reference)
     [(run, other, rows)] = found
     beside = runs[runs["run_id"] == other]

@@ -1,6 +1,6 @@
 """The Results mode of Compare: a row per run with a box, the best of each column in bold."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ COLUMN_GROUPS = list(GROUPS)[1:]
 
 def results_table(
     runs: pd.DataFrame,
-    chosen: Collection[str],
+    chosen: pd.DataFrame,
     wanted: Sequence[str],
     order: str,
     *,
@@ -34,7 +34,7 @@ def results_table(
 
     Args:
         runs: The rows in their order, with retention and costs.
-        chosen: Ids of the runs whose boxes are ticked.
+        chosen: The runs whose boxes are ticked, on other pages of the table too.
         wanted: The groups of columns to show.
         order: The key of `comparison.ORDERS` by which the rows are sorted.
         reverse: Whether that order is turned around.
@@ -46,10 +46,11 @@ def results_table(
     if "Cost" in groups:
         beside = [run_table.LENGTHS] if run_table.LENGTHS in cells else []
         groups["Cost"] = [unit_cost.heading_of(runs), *beside, *GROUPS["Cost"]]
-    ticked = runs["run_id"].isin(chosen).to_numpy()
+    ticked = runs.index.isin(chosen.index)
     marks = html_table.busy_marks(cells, runs)
-    best = pd.DataFrame(False, index=cells.index, columns=cells.columns)
-    best[ticked] = comparison.best_cells(cells[ticked], runs[ticked])
+    chosen_cells = run_table.comparison_table(chosen).loc[chosen.index]
+    best = comparison.best_cells(chosen_cells, chosen).reindex(cells.index, fill_value=False)
+    best = best[cells.columns].astype(bool)
     st.html(
         html_table.results_table(
             cells,

@@ -34,7 +34,7 @@ STAGES = {
 SPARK_COLOUR = "#3d94d1"
 """Readable on both themes: an image can't take the page's text colour."""
 COLUMNS = [3, 4, 2, 2]
-DONE_COLUMNS = [3, 6, 2]
+DONE_COLUMNS = [3, 5, 3]
 FAILED_COLUMNS = [3, 4, 4]
 
 

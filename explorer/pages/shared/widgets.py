@@ -84,7 +84,7 @@ p.quiet {margin: 0;}
 .results button.sort:hover {text-decoration: underline;}
 .results button.sort:focus-visible, .results input:focus-visible {
   outline: 2px solid currentColor; outline-offset: 2px;}
-.results .range {float: left;}
+.results td:has(.range) {text-align: left;}
 .range {position: relative; display: inline-block; width: 5.5rem; height: .8rem;
   margin-right: .6rem; vertical-align: -1px;}
 .range::before {content: ""; position: absolute; left: 0; right: 0; top: 50%; height: 1px;
@@ -111,6 +111,10 @@ p.quiet {margin: 0;}
 .bar i {position: absolute; left: 0; top: 0; bottom: 0; background: #0072B2;}
 .bar u {position: absolute; top: -2px; bottom: -2px; width: 2px; background: currentColor;}
 .spark {display: block; width: 100%; height: 34px;}
+@media (min-width: 641px) {
+  [data-testid="stColumn"]:has(.st-key-run_preview) {position: sticky; top: 4rem;
+    align-self: flex-start;}
+}
 @media (max-width: 640px) {
   [data-testid="stColumn"]:has(.st-key-explore_needs) {order: 3;}
   .finding {font-size: 1.15rem;}
