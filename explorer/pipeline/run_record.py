@@ -12,7 +12,7 @@ import torch
 from explorer import durable_files
 from explorer.catalogue import terms
 from explorer.distill import distributed
-from explorer.errors import CannotRead, DamagedStore, RunCancelled
+from explorer.errors import CannotRead, DamagedStore, NoRoom, RunCancelled
 from explorer.pipeline import environment, run_guard, stopping
 from explorer.pipeline.context import RunContext, utc_now
 from explorer.records import ErrorFacts, RunRecord
@@ -94,9 +94,14 @@ def _save_failure(run: RunContext, error: Exception, *, is_bug: bool) -> None:
     status = "cancelled" if cancelled else "failed"
     if not hasattr(run, "environment"):
         run.environment = environment.environment(torch.device("cpu"), torch.get_num_threads())
-    path = disk.save(run.root, _record(run, status, failure))
-    if path.name != disk.RECORD:
-        log.warning("The earlier result still counts; this attempt is in %s.", path.name)
+    try:
+        path = disk.save(run.root, _record(run, status, failure))
+    except NoRoom as full:
+        # Often the disk that ended the run. What ended it is what people need to know.
+        log.error("The record of this attempt could not be saved. %s", full)
+    else:
+        if path.name != disk.RECORD:
+            log.warning("The earlier result still counts; this attempt is in %s.", path.name)
     run.progress.write_status(state=status, stage=run.stage, error=failure.message)
 
 

@@ -43,6 +43,10 @@ WORK = Path(".work")
 CACHES = ("targets", "texts", "tokens", "overlaps", "drop_order", "gguf")
 """Folders of `WORK` whose contents any run makes again."""
 KEY = re.compile(r"[0-9a-f]{16}")
+OURS = re.compile(r"\.?[0-9a-f]{16}[\w.-]*")
+"""Names of what runs share, finished or half-written. A folder of the store may be a link to
+another disk, or a foreign store may have one to somebody's home; other names there stay."""
+OUR_RUN = re.compile(r"[a-z0-9._-]+-[0-9a-f]{8}")
 OLD_RECORD = re.compile(r"record\.[0-9]+\.json")
 
 
@@ -215,10 +219,10 @@ def _of_runs(root: Path, under_way: Collection[str]) -> Iterator[tuple[str, Path
             if new_results.is_dir():
                 yield "partial", new_results
     for path in _entries(root / trash.TRASH):
-        if kind := _litter(path):
+        if "~" in path.name and (kind := _litter(path)):
             yield kind, path
     for path in _entries(root / WORK / "stages"):
-        if path.name not in run_ids and disk.RUN_ID.fullmatch(path.name):
+        if OUR_RUN.fullmatch(path.name) and path.name not in run_ids:
             yield "orphans", path
 
 
@@ -249,14 +253,14 @@ def _shared(
     for name in (disk.STUDENTS, *(f"{WORK}/{cache}" for cache in CACHES)):
         for path in _entries(root / name):
             # A half-written text is continued from.
-            litter = _litter(path)
+            litter = _litter(path) if OURS.fullmatch(path.name) else None
             if litter and not (name.endswith("texts") and may_continue):
                 yield litter, path
     yield from _targets(root, unfinished, unreadable)
     if caches and not unfinished and not unreadable:
         for name in CACHES:
             for path in _entries(root / WORK / name):
-                if path.suffix != ".lock":
+                if OURS.fullmatch(path.name) and path.suffix != ".lock":
                     yield "caches", path
 
 

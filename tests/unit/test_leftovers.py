@@ -184,7 +184,10 @@ def test_caches_go_only_where_they_are_asked_for(store_root):
     """Texts, tokens and targets of finished runs are kept for the next run, unless --all says."""
     study = records.write_study(store_root)
     key = disk.load(store_root, study[1]).distillation.targets.key
-    kept = [leave_targets(store_root, key, "t"), store_root / ".work" / "texts" / "a.jsonl"]
+    kept = [
+        leave_targets(store_root, key, "t"),
+        store_root / ".work" / "texts" / f"{KEYS[7]}.jsonl",
+    ]
     durable_files.write_text(kept[1], "{}")
 
     clean.clean(store_root)
@@ -237,6 +240,24 @@ def test_foreign_files_and_links_are_left_alone(store_root, tmp_path):
     assert files(outside) == before
     assert (store_root / "notes" / "thesis.tex").exists()
     assert (store_root / disk.STUDENTS / "my-copy" / "model" / "config.json").exists()
+
+
+def test_a_link_to_somebodys_folder_gives_nothing_of_it_away(store_root, tmp_path):
+    """A store from elsewhere may link its working folders to any place; only our names are ours."""
+    home = tmp_path / "home"
+    for name in ("projects/thesis.tex", "mail.partial", "mail/inbox.json", "photos/a/1.jpg"):
+        durable_files.write_text(home / name, "precious")
+    (store_root / ".work").mkdir()
+    for name in ("stages", *leftovers.CACHES, "students"):
+        (store_root / ".work" / name).symlink_to(home)
+    (store_root / disk.STUDENTS).symlink_to(home)
+    (store_root / trash.TRASH).symlink_to(home)
+    before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+
+    listed = clean.look(store_root, caches=True).leftovers
+    clean.clean(store_root, caches=True)
+
+    assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before, listed
 
 
 def test_only_what_a_person_saw_is_removed(littered):

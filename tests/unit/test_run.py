@@ -214,6 +214,24 @@ def test_a_run_cancelled_before_it_began_does_nothing(spec, store_root):
     assert not (store_root / disk.STUDENTS).exists()
 
 
+def test_a_record_that_cannot_be_saved_hides_no_failure(spec, store_root, monkeypatch):
+    """A full disk ends a run: the error names what failed first, and the status says it, too."""
+
+    def refuse(root, record):
+        raise NoRoom("Could not write record.json: No space left on device.")
+
+    monkeypatch.setattr(disk, "save", refuse)
+    bad = spec.with_(teacher="/no/such/folder")
+
+    with pytest.raises((UnknownModel, RunFailed), match="/no/such/folder"):
+        engine.run(bad, store_root)
+
+    status = disk.read_status(store_root, bad.run_id)
+    assert status["state"] == "failed"
+    assert "/no/such/folder" in status["error"]
+    assert "No space left" in (store_root / bad.run_id / disk.LOG).read_text()
+
+
 def test_a_stop_from_outside_leaves_no_record(spec, store_root, monkeypatch):
     """SIGTERM is an interruption: no verdict, so that running again continues."""
     import os
