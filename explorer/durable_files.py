@@ -155,11 +155,12 @@ def append_object(path: Path, data: dict[str, Any]) -> None:
 
     Raises:
         NoRoom: The disk is full or the file may not be written.
+        DamagedStore: The file is a link.
     """
     line = with_checksum(json.dumps(data)).encode("utf-8")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab", buffering=0) as file:
+        with refuse_link(path).open("ab", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
             try:
                 while line:
@@ -170,6 +171,20 @@ def append_object(path: Path, data: dict[str, Any]) -> None:
                 raise
     except OSError as error:
         raise no_room(path, error) from error
+
+
+def refuse_link(path: Path) -> Path:
+    """The file itself, before something is appended to it.
+
+    Raises:
+        DamagedStore: It is a link, which a store from elsewhere may have set to any file.
+    """
+    if path.is_symlink():
+        raise DamagedStore(
+            f"{path} is a link to {path.resolve()}, and nothing is appended through a link. Remove "
+            "it, then resume the run."
+        )
+    return path
 
 
 @contextlib.contextmanager

@@ -158,9 +158,19 @@ def demo(results: ResultsDir = None, wide: Wide = False) -> None:
 
 def _spec(root: Path, what: str) -> specs.RunSpec | specs.SweepSpec:
     """A spec, from its file or from a run of the store."""
+    if run_id := _run_of_spec_file(root, what):
+        return disk.read_spec(root, run_id)
     if what.endswith((".yaml", ".yml")) or Path(what).is_file():
         return specs.read_run_or_sweep(Path(what))
     return disk.read_spec(root, disk.resolve_run_id(root, what))
+
+
+def _run_of_spec_file(root: Path, what: str) -> str | None:
+    """The run whose spec.yaml in the store this is; it must agree with the run's record."""
+    path = Path(what)
+    is_spec = path.name == disk.SPEC and path.is_file()
+    in_store = is_spec and path.absolute().parent.parent.resolve() == root.resolve()
+    return path.absolute().parent.name if in_store else None
 
 
 def _insist(insist: bool) -> None:
@@ -277,6 +287,8 @@ def check(
 
 def _runs_of(root: Path, what: str) -> list[specs.RunSpec]:
     """The runs of an order: of a run, a sweep or a tournament, or of a run in the store."""
+    if run_id := _run_of_spec_file(root, what):
+        return [disk.read_spec(root, run_id)]
     if what.endswith((".yaml", ".yml")) or Path(what).is_file():
         return specs.runs_in(Path(what))
     return [disk.read_spec(root, disk.resolve_run_id(root, what))]

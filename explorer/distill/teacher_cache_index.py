@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ OLD_INDEX = "index.json"
 """All shards of a folder that an older version wrote; read, and no longer written."""
 
 
+SHARD_NAME = r"^shard-[0-9]+\.bin$"
+"""A shard lies beside its index; an index from elsewhere may name any file."""
+
+
 class CacheFacts(pydantic.BaseModel):
     """What meta.json of a folder of targets holds."""
 
@@ -33,7 +38,7 @@ class CacheFacts(pydantic.BaseModel):
 class IndexLine(pydantic.BaseModel):
     """A line of the index: a shard, and where each of its blocks is."""
 
-    name: str = pydantic.Field(pattern=r"^shard-\d+\.bin$")
+    name: str = pydantic.Field(pattern=SHARD_NAME)
     sha256: str
     num_bytes: pydantic.NonNegativeInt
     seconds: pydantic.NonNegativeFloat
@@ -64,6 +69,8 @@ def iterate_index(folder: Path) -> Iterator[tuple[dict[str, Any] | None, int]]:
             yield shard, num_bytes
     if (folder / OLD_INDEX).exists():
         for shard in read_json(folder / OLD_INDEX)["shards"]:
+            if not re.fullmatch(SHARD_NAME, str(shard.get("name"))):
+                raise _unreadable(folder / OLD_INDEX, f"it names {shard['name']!r}, no shard.")
             if shard["name"] not in names:
                 yield shard, num_bytes
 
@@ -108,7 +115,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return durable_files.read_json(path, dict[str, Any])
     except (FileNotFoundError, DamagedStore) as error:
-        raise DamagedStore(
-            f"{path} cannot be read: {error} Remove its folder (explorer targets rm "
-            f"{path.parent.name}); the next run then repeats the teacher's pass."
-        ) from error
+        raise _unreadable(path, str(error)) from error
+
+
+def _unreadable(path: Path, why: str) -> DamagedStore:
+    return DamagedStore(
+        f"{path} cannot be read: {why} Remove its folder (explorer targets rm {path.parent.name}); "
+        "the next run then repeats the teacher's pass."
+    )

@@ -24,6 +24,7 @@ from explorer import durable_files
 from explorer.durable_files import FileSum
 from explorer.errors import DamagedStore
 from explorer.records import TaskScore
+from explorer.store import inside
 
 log = logging.getLogger("explorer")
 
@@ -72,7 +73,7 @@ class TaskFiles:
             if marker["key"] != self.key:
                 return None
             scores = [TaskScore.model_validate(score) for score in marker["scores"]]
-            path = self.folder / marker["samples"]
+            (path,) = self._named_files(marker, "samples")
             if "samples_sum" in marker:  # not in markers of older versions
                 stated = FileSum.model_validate(marker["samples_sum"])
                 durable_files.check_files(self.folder, {path.name: stated})
@@ -93,7 +94,7 @@ class TaskFiles:
         older = [self.partial_answers]
         with contextlib.suppress(DamagedStore, OSError, KeyError, TypeError):
             marker = durable_files.read_json(self.marker, dict[str, Any])
-            older += [self.folder / marker["samples"], self.folder / marker["results"]]
+            older += self._named_files(marker, "samples", "results")
         date = datetime.now(UTC).replace(tzinfo=None).isoformat().replace(":", "-")
         samples_file, results_file = (
             f"samples_{self.file_part}_{date}.jsonl",
@@ -116,6 +117,24 @@ class TaskFiles:
         durable_files.write_json(self.marker, marker, indent=1)
         for path in older:
             path.unlink(missing_ok=True)
+
+    def _named_files(self, marker: dict[str, Any], *keys: str) -> list[Path]:
+        """The files that a marker names under these keys.
+
+        A store may come from somebody else: what is not named as `write` names it is left out, so
+        that a marker can neither read nor delete anything else.
+        """
+        ours = {
+            "samples": rf"samples_{re.escape(self.file_part)}_[\d.T-]+\.jsonl",
+            "results": r"results_[\d.T-]+\.json",
+        }
+        named = {key: str(marker.get(key)) for key in keys if marker.get(key) is not None}
+        paths = [
+            inside.file_in(self.folder, name)
+            for key, name in named.items()
+            if re.fullmatch(ours[key], name)
+        ]
+        return [path for path in paths if path is not None]
 
 
 def _dump(value: Any, indent: int | None = None) -> str:

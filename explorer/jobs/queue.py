@@ -136,7 +136,7 @@ def cancel(root: Path, run_id: str) -> None:
     Raises:
         BadInput: The store has no such run.
     """
-    disk.read_spec(root, run_id)
+    trash.check_run_exists(root, run_id)
     request_stop(root, run_id)
 
 

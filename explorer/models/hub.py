@@ -36,6 +36,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined] # listed in an
 )
 
 from explorer.errors import ExplorerError, NoRoom, RunFailed, UnknownModel
+from explorer.store import inside
 
 log = logging.getLogger("explorer")
 
@@ -139,7 +140,13 @@ def _weight_files(folder: Path) -> list[str]:
     if not index.is_file():
         return [WEIGHTS]
     files = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-    return sorted({str(file) for file in files})
+    names = sorted({str(file) for file in files})
+    if not all(inside.is_plain_name(name) for name in names):
+        raise UnknownModel(
+            f"{INDEX} of {folder} names something that is not a file beside it, so nothing is "
+            "downloaded. Choose another model."
+        )
+    return names
 
 
 def _continue_download(repository: str, commit: str, file: str) -> None:
@@ -157,6 +164,8 @@ def _continue_download(repository: str, commit: str, file: str) -> None:
         return
     if known.xet_file_data is not None or not known.etag or not known.size:
         return
+    if not inside.is_plain_name(known.etag):
+        return  # it becomes a file's name
     blob = _blobs(repository) / known.etag
     partial = blob.with_name(blob.name + PARTIAL)
     blob.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from explorer import durable_files
 from explorer.distill import distributed
 from explorer.errors import ExplorerError, NoRoom
 from explorer.store import disk
@@ -81,7 +82,7 @@ def logged(path: Path) -> Iterator[None]:
     if not distributed.is_main():
         yield
         return
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = logging.FileHandler(durable_files.refuse_link(path), encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     before = log.level
     log.setLevel(logging.INFO)

@@ -100,13 +100,21 @@ def read_spec(root: Path, tune_id: str) -> TuneSpec:
     """The spec of a search.
 
     Raises:
-        BadInput: The store has no such search.
+        BadInput: The store has no such search, or its spec is of another one.
     """
     if not is_search(root, tune_id):
         raise BadInput(
             f"There is no tournament {tune_id!r} in {root}. `explorer tune --standings` lists them."
         )
-    return TuneSpec.read(searches_folder(root) / tune_id / disk.SPEC)
+    path = searches_folder(root) / tune_id / disk.SPEC
+    spec = TuneSpec.read(path)
+    if spec.tune_id != tune_id:
+        raise BadInput(
+            f"{path} holds the spec of {spec.tune_id}, not of {tune_id}. Was it copied or edited "
+            "by hand? Nothing was started; to start that tournament, copy the file elsewhere and "
+            "name the copy."
+        )
+    return spec
 
 
 def round_status(spec: TuneSpec, root: Path) -> RoundStatus:

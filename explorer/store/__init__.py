@@ -2,6 +2,7 @@
 
 disk.py            a run's folder: spec, record, status, answers, weights
 columns.py         what each column of a table of runs means: the one list
+inside.py          names and links in folders that somebody else may have made
 frames.py          records as DataFrames
 progress.py        how a long stage reports progress and hears that it should stop
 heartbeat.py       whether a run lives, without trusting a clock

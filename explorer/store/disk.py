@@ -76,17 +76,38 @@ def open_run(root: Path, spec: RunSpec) -> Path:
 
 
 def read_spec(root: Path, run_id: str) -> RunSpec:
-    """The spec that a run was opened with.
+    """The spec of a run: the one in its record, or, while it has none, the one in its folder.
+
+    A store may come from somebody else, so the two and the folder's name must agree: what is run
+    again is the run that its record shows.
 
     Raises:
-        BadInput: There is no such run, or it was imported.
+        BadInput: There is no such run, it was imported, or they disagree.
     """
     path = run_folder(root, run_id) / SPEC
     if path.with_name(RECORD).is_file() and not path.is_file():
         raise BadInput(f"{run_id} was imported: it has no {SPEC}, so it cannot be run here.")
     if not path.is_file():
         raise BadInput(f"There is no run {run_id!r} in {root}. `explorer ls` lists them.")
-    return RunSpec.from_yaml(durable_files.read_text(path), str(path))
+    spec = RunSpec.from_yaml(durable_files.read_text(path), str(path))
+    recorded = _recorded_spec(path.with_name(RECORD))
+    named = {str(path): spec.run_id} | ({RECORD: recorded.run_id} if recorded else {})
+    for source, named_id in named.items():
+        if named_id != run_id:
+            raise BadInput(
+                f"The folder {path.parent} is not of one run: its name says {run_id}, but "
+                f"{source} holds the spec of {named_id}. Was it copied or edited by hand? Nothing "
+                f"was started; to run that spec, copy {SPEC} elsewhere and name the copy."
+            )
+    return recorded or spec
+
+
+def _recorded_spec(path: Path) -> RunSpec | None:
+    """The spec in a record; None if there is no record, or none that can be read."""
+    try:
+        return RunRecord.from_json(durable_files.read_text(path), str(path)).spec
+    except (FileNotFoundError, DamagedStore):
+        return None
 
 
 def save(root: Path, record: RunRecord) -> Path:

@@ -3,8 +3,10 @@
 import json
 
 import pytest
+from typer.testing import CliRunner
 
-from explorer import durable_files, paths
+from explorer import durable_files, jobs, paths
+from explorer.cli import app
 from explorer.errors import BadInput, DamagedStore, NoRoom
 from explorer.jobs import states
 from explorer.records import RunRecord, Timing
@@ -53,6 +55,40 @@ def test_a_record_of_the_future_is_not_guessed_at(store_root):
 
     with pytest.raises(DamagedStore, match="Update the explorer"):
         disk.load(store_root, run_id)
+
+
+def test_a_run_is_run_again_by_the_spec_of_its_record(store_root):
+    """Every run of the committed study, and one without a record yet, keeps its spec."""
+    for run_id in disk.run_ids(records.STUDY):
+        assert disk.read_spec(records.STUDY, run_id) == disk.load(records.STUDY, run_id).spec
+    spec = RunSpec(name="queued")
+    disk.open_run(store_root, spec)
+    assert disk.read_spec(store_root, spec.run_id) == spec
+
+
+@pytest.mark.parametrize("changed", [disk.SPEC, disk.RECORD, "folder"])
+def test_a_run_whose_names_disagree_is_not_run_again(store_root, changed):
+    """By page, id or path: one sentence names both runs, and no job is queued."""
+    record = records.make_record()
+    records.write_run(store_root, record)
+    run_id, folder = record.run_id, store_root / record.run_id
+    other = record.spec.with_(teacher="somebody/else")
+    if changed == disk.SPEC:
+        (folder / disk.SPEC).write_text(other.to_yaml(), encoding="utf-8")
+    elif changed == disk.RECORD:
+        forged = record.model_copy(update={"spec": other})
+        (folder / disk.RECORD).write_text(forged.to_json(), encoding="utf-8")
+    else:
+        run_id = "another-0123abcd"
+        folder.rename(store_root / run_id)
+
+    with pytest.raises(BadInput, match=rf"{run_id}.*holds the spec of .*Nothing was started"):
+        jobs.resume(store_root, run_id)
+    for named in (run_id, str(store_root / run_id / disk.SPEC)):
+        refused = CliRunner().invoke(app, ["run", named, "--again"])
+        assert isinstance(refused.exception, BadInput)
+        assert "holds the spec of" in str(refused.exception)
+    assert disk.read_status(store_root, run_id) is None
 
 
 @pytest.mark.parametrize("run_id", ["../secrets", "a/b", "", ".hidden", "UPPER", "x" * 200])

@@ -185,6 +185,24 @@ def test_targets_with_the_index_of_older_versions_are_used_and_added_to(tmp_path
     assert _open(tmp_path, blocks).done == [0, 2, 3]
 
 
+@pytest.mark.parametrize("name", ["../../record.json", "/etc/passwd", "meta.json", "", None])
+def test_an_index_that_names_other_files_is_refused(tmp_path, teacher, blocks, name):
+    """Only shards beside the index count: other lines are computed again, an old index refused."""
+    targets = _open(tmp_path, blocks)
+    _fill(targets, teacher, [0, 1])
+    path = targets.folder / "index.jsonl"
+    shard = json.loads(path.read_text()) | {"name": name}
+    del shard["checksum"]
+    path.write_text(json.dumps(shard) + "\n")
+    assert _open(tmp_path, blocks).done == []
+    path.unlink()
+    (targets.folder / "index.json").write_text(json.dumps({"shards": [shard]}))
+
+    with pytest.raises(DamagedStore, match=r"no shard.*explorer targets rm"):
+        _open(tmp_path, blocks)
+    assert "problem" in list_caches(targets.folder.parent)[0]
+
+
 def test_a_pass_killed_at_any_moment_goes_on(tmp_path, teacher, blocks):
     """No block is lost that the index names, and what follows is whole."""
 

@@ -33,7 +33,7 @@ def run_dialog(root: Path, run_id: str) -> None:
     with spec:
         st.code(record.spec.to_yaml(), language="yaml", height=420)
         if not record.imported:
-            st.caption(f"To run it again: explorer run {root}/{run_id}/{disk.SPEC}")
+            st.caption(f"To run it again: explorer run {run_id} --again")
     with environment:
         _environment(record)
     with load:
