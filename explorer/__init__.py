@@ -11,6 +11,7 @@ evaluate/          capability by lm-evaluation-harness; backends/ answer its req
 latency/           TTFT, TPOT, load, memory and energy; runtimes/ run the model
 models/            names, weights, sizes and quantisation of models; gguf/ for llama.cpp
 tasks/             the task index, custom tasks, presets and the starter/ suite
+consent/           what this user allowed, outside every store: code that may run, keys of hosts
 analysis/          pure functions on frames: stats/ cost/ pick/ planning/ published/ tables/
 index/             one SQLite file that answers what pages and commands ask of a store
 charts/            Plotly figures and their export

@@ -34,6 +34,15 @@ class UnknownTask(BadInput):
     """lm-eval knows no task of that name, and no local folder holds it."""
 
 
+class CodeNotAllowed(BadInput):
+    """A task or a model brings Python code that nobody allowed to run here."""
+
+    def __init__(self, message: str, source: str) -> None:
+        """What would run, and what to hand to `explorer trust`."""
+        super().__init__(message)
+        self.source = source
+
+
 class BadCorpus(BadInput):
     """The distillation text cannot be read or is too short."""
 

@@ -8,6 +8,7 @@ Exit code 0 is success, 2 a wrong request, 1 any other failure.
 
 common.py        the application, and options and helpers that commands share
 run.py           run, sweep, demo, check
+consent.py       trust, keys, keys allow, keys list, keys remove
 queue.py         cancel, resume, jobs
 models.py        synthesise, convert
 search.py        tune
@@ -46,6 +47,7 @@ from explorer.cli import (
     removal,
     teacher_cache,
     tasks,
+    consent,
     info,
     lm_eval,
     catalogue,
@@ -63,6 +65,7 @@ __all__ = [
     "info",
     "app",
     "catalogue",
+    "consent",
     "run",
     "models",
     "queue",

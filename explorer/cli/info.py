@@ -17,10 +17,10 @@ from explorer import paths, specs
 from explorer.cli import machine_report
 from explorer.cli.common import ResultsDir, app, console, root_of
 from explorer.cli.tables import open_index, print_facts
+from explorer.consent import host_keys, trust, user_config
 from explorer.errors import BadInput
 from explorer.records import RunRecord
 from explorer.store import example_study
-from explorer.tasks import user_config
 
 DASHBOARD = Path(explorer.__file__).parent / "pages" / "dashboard" / "app.py"
 
@@ -120,15 +120,21 @@ def _configuration() -> str:
     try:
         configuration = user_config.read_config()
         folders = user_config.task_folders().values()
+        allowed = sum(not grant.listed for grant in trust.in_force().values())
+        hosts = len(host_keys.allowed_keys())
     except BadInput as error:
         return str(error)
-    if not path.exists():
-        return f"{path} is not there, so only lm-eval's and the explorer's task code may run"
     missing = [str(folder) for folder in folders if not folder.is_dir()]
-    return (
-        f"{path}: {len(configuration.task_folders)} task folders, "
-        f"{len(configuration.allowed_task_code)} places whose task code may run"
-    ) + (f"; not there: {', '.join(missing)}" if missing else "")
+    parts = [
+        f"{path} is not there"
+        if not path.exists()
+        else f"{path}: {len(configuration.task_folders)} task folders, "
+        f"{len(configuration.allowed_task_code)} places whose task code may run",
+        f"explorer trust allows {allowed} sources",
+        f"explorer keys gives {hosts} hosts a key",
+        *([f"not there: {', '.join(missing)}"] if missing else []),
+    ]
+    return "; ".join(parts)
 
 
 @app.command("app")

@@ -10,9 +10,9 @@ from collections import Counter
 from pathlib import Path
 
 from explorer import paths
+from explorer.consent import user_config
 from explorer.errors import BadInput
 from explorer.index import index_of
-from explorer.tasks import user_config
 
 VARIABLES = re.compile(r"(EXPLORER|STREAMLIT|RAY|HF|CUDA|OMP|TORCH)_\w+|HTTPS?_PROXY|CHROME_PATH")
 """Environment variables that change what the explorer does; the report names those that are set."""

@@ -12,7 +12,10 @@ from explorer.errors import BadInput
 from explorer.store import disk
 
 TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run code from the model's repository.")
+    bool,
+    typer.Option(
+        "--trust-remote-code", help="Run the model's own code, if allowed: explorer trust."
+    ),
 ]
 
 

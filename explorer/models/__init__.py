@@ -2,6 +2,7 @@
 
 loading.py        load a model by its name
 hub.py            models on the Hugging Face hub or a mirror, downloaded and pinned
+own_code.py       Python code that a model brings, and whether it may run
 endpoint.py       names and API keys of models behind an endpoint
 starter.py        the starter teacher, downloaded once
 sizes.py          a model's sizes from its files, without a model library

@@ -13,14 +13,11 @@ import re
 import socket
 from urllib.parse import urlsplit
 
+from explorer.consent import host_keys
 from explorer.errors import BadInput
 
 PREFIX = "endpoint:"
-KEY_VARIABLE = "EXPLORER_ENDPOINT_KEY"
-"""The environment variable of the API key. It never reaches a record, log or command line."""
-PROVIDER_KEYS = {"api.openai.com": "OPENAI_API_KEY", "api.anthropic.com": "ANTHROPIC_API_KEY"}
-"""Variables that also hold the keys of these hosts; no other host receives them."""
-
+KEY_VARIABLE, PROVIDER_KEYS = host_keys.KEY_VARIABLE, host_keys.PROVIDERS
 OTHER_ROUTES = ("/models", "/responses", "/embeddings", "/generate")
 """Routes of such servers that give no completions."""
 SECRET = re.compile(r"(key|token|secret)=|\bsk-[\w-]{16,}", re.IGNORECASE)
@@ -73,7 +70,8 @@ def parse_endpoint(name: str) -> Endpoint:
         host = re.split(r"[/?#]", address.rpartition("@")[2].rpartition("://")[2])[0]
         raise BadInput(
             f"The address of the endpoint at {host} contains a user, a password, a key or a query. "
-            f"Records store names, so set the key in {KEY_VARIABLE} instead."
+            "Records store names, so put the key into an environment variable, such as "
+            f"{KEY_VARIABLE}, and let the host have it with `explorer keys allow HOST VARIABLE`."
         )
     try:
         parts = urlsplit(address)
@@ -105,31 +103,59 @@ def parse_endpoint(name: str) -> Endpoint:
     return Endpoint(f"{parts.scheme}://{parts.netloc}{path}", model)
 
 
-def key_for(where: Endpoint, variable: str | None = None) -> str | None:
-    """The API key for an endpoint.
+def key_variable_for(where: Endpoint, variable: str | None = None) -> str | None:
+    """The environment variable with an endpoint's API key; None if its host gets none.
 
     Args:
         where: The endpoint.
-        variable: The environment variable that holds the key; None tries EXPLORER_ENDPOINT_KEY,
-            then the provider's own variable.
+        variable: The variable that a spec names. It counts only where the user's configuration
+            gives it to this host (`consent.host_keys`).
 
     Raises:
-        BadInput: The named variable is not set, or the provider requires a key and none is set, or
-            the key cannot be sent.
+        BadInput: The host may not have that variable; the message has the command that lets it.
     """
-    provider = PROVIDER_KEYS.get(urlsplit(where.url).hostname or "")
-    names = [variable] if variable else [KEY_VARIABLE, *([provider] if provider else [])]
-    keys = {name: os.environ.get(name, "").strip() for name in names}
-    name, key = next(((name, key) for name, key in keys.items() if key), (names[-1], None))
-    if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
+    name = host_keys.variable_of(where.url)
+    if variable and variable != name:
+        instead = f"gets the key in {name}" if name else "gets no key"
         raise BadInput(
-            f"The API key in {name} has characters that no key has, such as a space or a line "
-            "break in the middle. Set the key alone."
+            f"The spec names the key in {variable} (key_variable), but on this machine "
+            f"{where.host} {instead}. If that server should get it, run "
+            f"`{host_keys.command(where.url, variable)}`."
         )
-    if key is None and (variable or provider):
+    return name
+
+
+def key_for(where: Endpoint, variable: str | None = None) -> str | None:
+    """The API key for an endpoint: the same for its tasks, its targets and its timing.
+
+    Args:
+        where: The endpoint.
+        variable: The environment variable that a spec names.
+
+    Raises:
+        BadInput: As `key_variable_for`; or the variable is not set although the host requires a
+            key, the key cannot be sent, or it would be sent in plain text.
+    """
+    name = key_variable_for(where, variable)
+    if name is None:
+        return None
+    key = os.environ.get(name, "").strip()
+    if not key:
+        if variable is None and host_keys.is_loopback(where.url):
+            return None
         raise BadInput(
             f"{where.host} requires an API key, and the environment variable {name} is not "
             "set. Set it where you start the run. The queue keeps the environment it was started "
             "with: stop it with `explorer jobs --stop` and submit the run again."
+        )
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise BadInput(
+            f"The API key in {name} has characters that no key has, such as a space or a line "
+            "break in the middle. Set the key alone."
+        )
+    if not where.url.startswith("https:") and not host_keys.is_loopback(where.url):
+        raise BadInput(
+            f"The key in {name} is not sent to {where.host} over plain http, where others can read "
+            "it. Write https://, or reach the server through a tunnel to 127.0.0.1."
         )
     return key

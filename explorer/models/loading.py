@@ -30,12 +30,13 @@ from transformers import (
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    dynamic_module_utils,
 )
 from transformers.utils import logging as transformers_logging
 
 from explorer import durable_files
 from explorer.errors import ExplorerError, NoRoom, UnknownModel, reason_of
-from explorer.models import hub, quantize, starter, weight_checks, weight_files
+from explorer.models import hub, own_code, quantize, starter, weight_checks, weight_files
 from explorer.models.gguf import gguf_files
 from explorer.models.gguf.rope import restore_rope
 from explorer.models.output_head import check_causal
@@ -349,6 +350,8 @@ def reading(name: str, trust_remote_code: bool, part: str = "the model ") -> Ite
         NoRoom: The memory is missing.
         ExplorerError: As raised inside.
     """
+    if trust_remote_code:
+        _refuse_own_code(name)
     try:
         with quiet_transformers():
             yield
@@ -371,6 +374,35 @@ def reading(name: str, trust_remote_code: bool, part: str = "the model ") -> Ite
         raise UnknownModel(f"Could not load {part}{name!r}: {_first_line(error, name)}") from error
 
 
+def _refuse_own_code(name: str) -> None:
+    """Refuse a model with code of its own that this user did not allow.
+
+    Raises:
+        CodeNotAllowed: The message has the command that shows the code and allows it.
+    """
+    source = locate(name)
+    if not source.gguf_file:
+        folder = source.folder or hub.cached_folder(source.path)
+        if folder is not None:
+            own_code.refuse(name, folder)
+
+
+def _get_class_of_allowed_code(class_name: str, module_path: Any, **options: Any) -> Any:
+    """Transformers' own function, once the code it is about to import is allowed.
+
+    All code of models passes here, also what a configuration takes from another repository.
+    """
+    modules: Any = dynamic_module_utils
+    file = Path(modules.HF_MODULES_CACHE) / module_path
+    relative = dynamic_module_utils.get_relative_import_files(file)
+    own_code.refuse_files([file, *map(Path, relative)])
+    return _GET_CLASS(class_name, module_path, **options)
+
+
+_GET_CLASS = dynamic_module_utils.get_class_in_module
+dynamic_module_utils.get_class_in_module = _get_class_of_allowed_code
+
+
 def runs_own_code(config: Any) -> bool:
     """Whether a loaded configuration is of a model with code of its own, which was allowed."""
     return type(config).__module__.startswith(OWN_CODE_PACKAGE)
@@ -381,7 +413,8 @@ def own_code_refusal(name: str) -> str:
     return (
         f"{name} needs Python code of its own, which runs only if you allow it. Read that code; if "
         "you trust its authors, write trust_remote_code: true in the spec, or add "
-        "--trust-remote-code to the command."
+        "--trust-remote-code to the command, and allow the code with `explorer trust "
+        f"{shlex.quote(name)}`."
     )
 
 

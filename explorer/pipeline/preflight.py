@@ -16,7 +16,7 @@ from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Literal
 
-from explorer.errors import ExplorerError
+from explorer.errors import CodeNotAllowed, ExplorerError
 from explorer.pipeline.spec_checks import CHECKS, OF_THE_MACHINE, Check
 from explorer.specs import RunSpec
 from explorer.store import disk
@@ -43,8 +43,10 @@ class Finding:
     """Whether the check was not passed, even if this is only a warning."""
 
     def as_dict(self) -> dict[str, str]:
-        """Its severity, field and message, for JSON."""
-        return {"severity": self.severity, "field": self.field, "message": self.message}
+        """Its severity, field and message, for JSON; and the source whose code nobody allowed."""
+        facts = {"severity": self.severity, "field": self.field, "message": self.message}
+        code = self.error if isinstance(self.error, CodeNotAllowed) else None
+        return facts | ({"source": code.source} if code else {})
 
     def in_words(self) -> str:
         """One line: `error (distill.corpus): There is no corpus file ...`."""

@@ -249,6 +249,13 @@ def _endpoint(spec: RunSpec, root: Path) -> None:
         endpoint_stage.check_can_answer(spec)
 
 
+def _key_allowed(spec: RunSpec, root: Path) -> None:
+    """The endpoint's host may have the key that the spec names."""
+    if spec.teacher.startswith(endpoint.PREFIX):
+        where = endpoint.parse_endpoint(spec.teacher)
+        endpoint.key_variable_for(where, endpoint_teacher.api_settings(spec).key_variable)
+
+
 def _key(spec: RunSpec, root: Path) -> None:
     """The environment variable with the endpoint's key is set."""
     if spec.teacher.startswith(endpoint.PREFIX):
@@ -391,7 +398,8 @@ CHECKS = (
     Check("cut", "student", _CUT, _large_cut, after=("student",)),
     Check("gguf", "gguf", (*_CUT, "gguf"), _gguf, after=("teacher", "start")),
     Check("timing", "latency", (*_CUT, "latency"), _timing, after=("teacher", "start")),
-    Check("key", "capability.api", ("teacher", "capability"), _key, after=("teacher",)),
+    Check("host", "capability.api", ("teacher", "capability"), _key_allowed, after=("teacher",)),
+    Check("key", "capability.api", ("teacher", "capability"), _key, after=("host",)),
     Check("endpoint", "teacher", (*_CUT, "distill", "capability"), _endpoint, after=("key",)),
     Check("corpus", "distill.corpus", ("distill",), _corpus_exists),
     Check("tasks", "capability.tasks", ("capability",), _tasks_exist),
@@ -453,6 +461,6 @@ CHECKS = (
 OF_THE_MACHINE = {
     "here": frozenset[str](),
     "queue": frozenset({"key", "request"}),
-    "cluster": frozenset({"key", "request", "device", "room", "store"}),
+    "cluster": frozenset({"host", "key", "request", "device", "room", "store"}),
 }
 """Where an order will run, and the checks whose answer may be another there."""

@@ -46,7 +46,7 @@ class CommonSpec(Spec):
     threads: PositiveInt | None = None
     """CPU threads. None uses all cores."""
     trust_remote_code: bool = False
-    """Run code from the model's repository. Leave it off for models you do not know."""
+    """Run code from the model's repository, if you allowed it on this machine: explorer trust."""
 
 
 class RunSpec(CommonSpec):

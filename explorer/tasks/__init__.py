@@ -15,6 +15,5 @@ custom.py           a task from the user's own question file
 question_files.py   reads question files: JSON Lines and CSV
 question_columns.py finds the role of each of their columns
 answer_keys.py      finds which choice their answers mean
-user_config.py      the user's configuration: task folders and allowed code
 starter/            the included suite
 """

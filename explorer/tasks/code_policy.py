@@ -1,8 +1,8 @@
 """Decides whether a task file may run Python code, before any of it runs.
 
 Tasks that ship with the explorer or with lm-eval may. Any other file may only hold data and
-plain templates, unless the user's configuration lists it under `allowed_task_code`. This module
-reads files as data: it imports no function, renders no template and opens no dataset.
+plain templates, unless the user allowed its code as it is now (`consent.trust`). This module reads
+files as data: it imports no function, renders no template and opens no dataset.
 
     from explorer.tasks import code_policy
     code_policy.refuse_code(Path("my-tasks/quiz.yaml"))
@@ -27,9 +27,9 @@ import jinja2.nodes
 import yaml
 
 import explorer
-from explorer import paths, yaml_files
-from explorer.errors import BadInput, reason_of
-from explorer.tasks import user_config
+from explorer import yaml_files
+from explorer.consent import trust
+from explorer.errors import BadInput, CodeNotAllowed, reason_of
 
 SHIPPED = Path(str(explorer.__file__)).parent / "tasks" / "starter"
 """The folder of the starter suite."""
@@ -200,17 +200,14 @@ def is_shipped(source: Path) -> bool:
 def may_run_code(source: Path) -> bool:
     """Whether Python code in this file may run.
 
-    It may if the file ships with us or with lm-eval, or if the user's configuration lists the
-    file or a folder above it. Symbolic links are resolved first, so a link in a listed folder
-    does not allow its target.
+    It may if the file ships with us or with lm-eval, or if the user allowed it and it has not
+    changed since. Symbolic links are resolved first, so a link in a listed folder does not allow
+    its target.
 
     Raises:
         BadInput: The configuration can't be read.
     """
-    if is_shipped(source):
-        return True
-    resolved = source.resolve()
-    return any(resolved.is_relative_to(listed) for listed in user_config.allowed_task_code())
+    return is_shipped(source) or trust.allowed(source)
 
 
 def refuse_code(source: Path, *, known_metrics: Collection[str] | None = None) -> None:
@@ -238,29 +235,79 @@ def refuse_code(source: Path, *, known_metrics: Collection[str] | None = None) -
             what = f"the function {function} of {module}"
             if foreign and not (function == LOADER and is_our_loader(module)):
                 blamed = path if path in foreign else foreign[0]
-                raise code_refusal(what, blamed, blamed)
-            if not foreign and not may_import(module):
-                raise code_refusal(what, path, module)
+                raise code_refusal(what, blamed, source, blamed)
+            if not foreign and (other := not_allowed_for(module)):
+                raise code_refusal(what, path, source, other)
     for path in foreign:
         config = files[path].config
         for what in _values(config):
-            raise code_refusal(what, path, path)
+            raise code_refusal(what, path, source, path)
         for metric in _metrics(config) if known_metrics else ():
             if known_metrics and metric not in known_metrics:
                 name = str(config.get("task", path))
-                raise BadInput(
+                raise trust.refusal(
                     f"{unknown_metric(name, metric, known_metrics)} Metrics of the evaluate "
-                    f"library are scripts: to use one, add {path} or its folder to "
-                    f"allowed_task_code in {paths.config_file()}."
+                    "library are scripts.",
+                    source,
+                    path,
                 )
+    for path, file in files.items() if not foreign else ():
+        for code in _local_code(file.config):
+            if not may_run_code(code):
+                raise code_refusal(f"the dataset {code}, which is code", path, source, code)
 
 
-def code_refusal(what: str, path: Path, source: Path) -> BadInput:
-    """The error for code that may not run: what it is, where, and how to allow it."""
-    return BadInput(
-        f"The task file {path} would run Python code: it has {what}. If you trust it, add "
-        f"{source} or its folder to allowed_task_code in {paths.config_file()}."
+def code_refusal(what: str, path: Path, source: Path, blamed: Path) -> CodeNotAllowed:
+    """The error for code that may not run: what it is, where, and how to allow it.
+
+    Args:
+        what: The code, a noun phrase.
+        path: The file that has it.
+        source: The task file that was asked for; `explorer trust` shows all that it runs.
+        blamed: The file that is not allowed, which may be one that the task file names.
+    """
+    return trust.refusal(
+        f"The task file {path} would run Python code: it has {what}.", source, blamed
     )
+
+
+def code_files(source: Path) -> list[Path]:
+    """The files whose code a task file runs: itself, what it includes, and modules.
+
+    Raises:
+        BadInput: A file can't be read.
+    """
+    found: dict[Path, None] = {}
+    for path, file in _files(source).items():
+        found[path] = None
+        for function in file.functions:
+            module = module_file(function, path.parent)
+            if module and not is_our_loader(module) and not is_installed(module):
+                found |= dict.fromkeys(_importable_with(module))
+        found |= dict.fromkeys(path.resolve() for path in _local_code(file.config))
+    return [path for path in found if not is_shipped(path)]
+
+
+def _importable_with(module: Path) -> list[Path]:
+    """A module, and the modules beside it, which it may import."""
+    if module.is_dir():
+        return sorted(module.rglob("*.py"))
+    return [module, *(path for path in sorted(module.parent.glob("*.py")) if path != module)]
+
+
+def _local_code(config: dict[str, Any]) -> Iterator[Path]:
+    """The files of this machine that a task file's data would run: scripts and pickles."""
+    for key, value in _walk(config):
+        if key == "dataset_path" and isinstance(value, str) and value not in DATA_FORMATS:
+            path = Path(value)
+            inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+            yield from (file for file in inside if file.is_file() and _runs(file))
+        elif key == "use_prompt" and isinstance(value, str):
+            path = Path(value.rpartition(":")[0])
+            yield from [path] if path.is_file() else []
+        elif key in ("data_files", "data_dir"):
+            named = (Path(text) for text in _texts(value))
+            yield from (file for file in named if _runs(file) and file.is_file())
 
 
 def unknown_metric(task: str, metric: str, known: Collection[str]) -> str:
@@ -290,10 +337,11 @@ def refuse_changes(config: Any, group_file: Path, task: str, task_file: Path) ->
         if key not in HARMLESS and not (key == "task" and value == task)
     )
     if changed and may_run_code(task_file) and not may_run_code(group_file):
-        raise BadInput(
+        raise trust.refusal(
             f"The group in {group_file} changes {', '.join(changed)} of the task {task}, which is "
-            f"not its own. If you trust it, add {group_file} or its folder to allowed_task_code "
-            f"in {paths.config_file()}."
+            "not its own.",
+            group_file,
+            group_file,
         )
 
 
@@ -332,9 +380,20 @@ def module_file(function: str, folder: Path) -> Path | None:
     return Path(places[0]).resolve() if places else Path(os.devnull)
 
 
-def may_import(module: Path) -> bool:
-    """Whether an allowed task file may import a module: it must be installed or allowed."""
-    if module == Path(os.devnull) or may_run_code(module):
+def not_allowed_for(module: Path) -> Path | None:
+    """The first file that stands against importing a module; None if it may be imported.
+
+    An allowed task file may import what is installed or allowed. A module may import the modules
+    beside it, so these have to be allowed, too.
+    """
+    if is_installed(module):
+        return None
+    return next((path for path in _importable_with(module) if not may_run_code(path)), None)
+
+
+def is_installed(module: Path) -> bool:
+    """Whether a module is part of Python, of an installed package, or of our tasks."""
+    if module == Path(os.devnull) or is_shipped(module):
         return True
     places = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
     return any(module.is_relative_to(Path(place).resolve()) for place in places)

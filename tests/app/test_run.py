@@ -16,6 +16,7 @@ import torch
 from explorer import cli_subprocess, jobs
 from explorer import pipeline as engine
 from explorer.analysis.planning.run_memory import Machine
+from explorer.consent import host_keys
 from explorer.errors import JobError
 from explorer.jobs import ray_head, submission
 from explorer.lm_eval_io import export_run, import_run
@@ -344,6 +345,7 @@ def test_an_endpoint_can_be_tested_as_well(root, open_page, submitted, monkeypat
     page.multiselect(key="run_tasks").set_value(["gsm8k"]).run()
     assert not page.warning
     page.number_input(key="run_api_usd").set_value(2.5).run()
+    host_keys.allow("api.openai.com", "MY_KEY")
     page.text_input(key="run_api_key").input("MY_KEY").run()
     assert "the environment variable MY_KEY is not set" in text_of(page).replace("\\", "")
     page.button(key="run_start").click().run()

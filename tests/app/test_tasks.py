@@ -174,7 +174,7 @@ def test_read_only_renders_no_templates_but_those_that_ship(
     allow_code(task_folders=(tasks,))
     said = text_of(open_page("tasks", **address)).replace("\\", "")
     assert "tiny_pairs.yaml would run Python code" in said
-    assert "allowed_task_code" in said
+    assert "explorer trust" in said
     monkeypatch.setenv("EXPLORER_READ_ONLY", "1")
     allow_code(tasks, task_folders=(tasks,))
     page = open_page("tasks", **address)

@@ -109,7 +109,8 @@ def test_a_job_reads_the_configuration_of_whoever_submits_it(
     assert jobs.submit([RunSpec(name="starts-the-head")], store_root)
     mine = allow_code(tmp_path / "mine").rename(tmp_path / "mine.yaml")
     monkeypatch.setenv("EXPLORER_CONFIG", str(mine))
-    says = "import pathlib; from explorer.tasks import user_config; pathlib.Path({!r}).write_text("
+    says = "import pathlib; from explorer.consent import user_config; "
+    says += "pathlib.Path({!r}).write_text("
     says = says.format(str(tmp_path / "said.txt")) + "str(user_config.allowed_task_code()[0]))"
     monkeypatch.setattr(
         queue, "run_command", lambda run_id: [sys.executable, "-c", says + STAND_IN, run_id, "1"]

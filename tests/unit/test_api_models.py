@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from explorer import cli
 from explorer import pipeline as engine
 from explorer.catalogue import api_prices
+from explorer.consent import host_keys
 from explorer.errors import BadInput, RunFailed
 from explorer.evaluate import capability
 from explorer.evaluate.backends import api_lm
@@ -362,6 +363,7 @@ def test_what_came_before_the_server_died_is_kept(server, spec, store_root):
 def test_a_key_is_sent_and_written_nowhere(server, spec, store_root, monkeypatch):
     """From the variable that the spec names; not in a record, log or message that quotes it."""
     monkeypatch.setenv("MY_KEY", SECRET)
+    host_keys.allow("127.0.0.1", "MY_KEY")
     with pytest.raises(RunFailed, match=r"Incorrect API key \*\*\*"):
         engine.run(spec("write", model="echoes_key", key_variable="MY_KEY"), store_root)
 
@@ -420,6 +422,7 @@ def test_a_dry_run_says_the_money_and_asks_nothing(
     price = {"input_usd_per_mtok": 10.0, "output_usd_per_mtok": 100.0}
     (store_root / "api_prices.yaml").write_text(yaml.safe_dump({f"{host}/tiny": price}))
     asked = spec("write", key_variable="THE_KEY")
+    host_keys.allow(host, "THE_KEY")
     (tmp_path / "api.yaml").write_text(asked.to_yaml())
 
     def call(*arguments, code=0):

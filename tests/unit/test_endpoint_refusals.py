@@ -325,7 +325,7 @@ def test_answers_are_cut_here_where_a_server_knows_no_stop(questions, store_root
 @pytest.mark.parametrize("key", ["two words", "ключ", "line\nbreak"])
 def test_a_key_that_cannot_be_sent_is_refused(key, monkeypatch):
     """Before any request, and without showing it; blanks around a key are no part of it."""
-    where = endpoint.parse_endpoint("endpoint:http://host/v1#m")
+    where = endpoint.parse_endpoint("endpoint:http://127.0.0.1/v1#m")
     monkeypatch.setenv(endpoint.KEY_VARIABLE, key)
 
     with pytest.raises(BadInput, match="EXPLORER_ENDPOINT_KEY has characters") as refused:

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
-from explorer.errors import BadInput, UnknownModel
-from explorer.models import check, loading, sizes, weight_files
+from explorer.consent import trust
+from explorer.errors import BadInput, CodeNotAllowed, UnknownModel
+from explorer.models import check, loading, own_code, sizes, weight_files
 from explorer.models.gguf import convert, gguf_facts, gguf_files
 from explorer.pipeline import preflight
 from explorer.specs import RunSpec
@@ -222,7 +223,7 @@ def test_blocks_longer_than_the_positions_are_refused_with_both_numbers(folder):
 
 
 def test_code_of_its_own_never_asks_on_the_terminal(folder, monkeypatch, tmp_path):
-    """Without the flag it is one sentence that names the flag; with it the code runs."""
+    """Without flag or permission it is one sentence that names what is missing; then it runs."""
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "c"))
     monkeypatch.setattr("builtins.input", lambda _: pytest.fail("a question on the terminal"))
     (folder / "modeling_own.py").write_text(
@@ -237,6 +238,10 @@ def test_code_of_its_own_never_asks_on_the_terminal(folder, monkeypatch, tmp_pat
     for read in (check.check_model, loading.load, loading.load_config):
         with pytest.raises(UnknownModel, match="write trust_remote_code: true"):
             read(str(folder))
+    for read in (check.check_model, loading.load, loading.load_tokenizer, loading.load_config):
+        with pytest.raises(CodeNotAllowed, match=rf"modeling_own\.py.*explorer trust {folder}"):
+            read(str(folder), trust_remote_code=True)
+    trust.allow(folder, own_code.files_that_run(str(folder)))
     assert check.check_model(str(folder), trust_remote_code=True) == []
     loaded = loading.load(str(folder), trust_remote_code=True)
     assert type(loaded.model).__name__ == "OwnForCausalLM"

@@ -11,7 +11,8 @@ import json
 import re
 from typing import Any
 
-from explorer.models.endpoint import KEY_VARIABLE, Endpoint
+from explorer.consent import host_keys
+from explorer.models.endpoint import Endpoint
 
 MAX_CHARACTERS = 300
 """Longest excerpt of a server's answer in a message."""
@@ -137,12 +138,17 @@ def advice(endpoint: Endpoint, status: int, message: ServerMessage) -> str:
         return (
             "Write that address in the endpoint's name; it is not followed, to keep the key here."
         )
-    if status in (401, 407):
+    variable = host_keys.variable_of(endpoint.url)
+    if status == 401:
+        if variable:
+            return f"Set the API key of {endpoint.host} in {variable}, or correct it there."
+        variable = host_keys.KEY_VARIABLE
         return (
-            f"Set the API key of {endpoint.host} in {KEY_VARIABLE}, or correct it there."
-            if status == 401
-            else "The proxy wants a login: put it into HTTPS_PROXY, or list the host in NO_PROXY."
+            f"If it requires an API key, set that in {variable}, and let the server have it with "
+            f"`{host_keys.command(endpoint.url, variable)}`."
         )
+    if status == 407:
+        return "The proxy wants a login: put it into HTTPS_PROXY, or list the host in NO_PROXY."
     if message.is_about_prompt:
         return (
             "Shorten the prompt, lower capability.api.max_gen_toks, or leave the prompt out; the "
@@ -152,8 +158,8 @@ def advice(endpoint: Endpoint, status: int, message: ServerMessage) -> str:
         return "The account behind the key has nothing left; add credit, or use another key."
     if status == 403:
         return (
-            f"The key in {KEY_VARIABLE}, or this machine, may not use {endpoint.model}. Ask the "
-            "provider for access, or use another key."
+            f"{f'The key in {variable}, or this machine,' if variable else 'This machine'} may not "
+            f"use {endpoint.model}. Ask the provider for access, or use another key."
         )
     if status in (404, 405):
         return (

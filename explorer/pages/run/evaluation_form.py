@@ -5,10 +5,10 @@ from typing import Any
 import streamlit as st
 
 from explorer import paths
+from explorer.consent import user_config
 from explorer.index import Snapshot
 from explorer.pages.run.students_form import COLUMN_WIDTHS
 from explorer.pages.shared import glossary, text_format
-from explorer.tasks import user_config
 
 HELP = glossary.TERMS
 TASKS_PARAMETER, FOLDER_PARAMETER = "test_with", "more_tasks"

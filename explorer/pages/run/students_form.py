@@ -29,8 +29,9 @@ CHOICES = {
 }
 OUTSIDE_TORCH_NOTES = {
     "endpoint": "The server's model is timed as it is served, and evaluated if you like. The API "
-    "key is read from EXPLORER_ENDPOINT_KEY on the machine that runs the job. To train students "
-    "from this teacher, edit the study as YAML: they start from another model (docs/distill.md).",
+    "key is read from the variable that its host may have (explorer keys) on the machine that runs "
+    "the job. To train students from this teacher, edit the study as YAML: they start from another "
+    "model (docs/distill.md).",
     "llamacpp": "A GGUF file is evaluated and timed in llama.cpp. Students cannot be "
     "trained from it.",
 }

@@ -12,6 +12,7 @@ pricing.py        device prices and the utilisation slider
 downloads.py      tables, figures and runs as files
 removal.py        hide, delete and restore runs
 findings.py       what is wrong with an order, found by another process
+consent.py        what a task or model would run, and the button that allows it
 submitting.py     submit runs in the background and show progress
 retention_floor.py  how much of the capability to keep, and how surely
 back_button.py      the browser's Back button undoes the last change

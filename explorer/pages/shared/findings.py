@@ -18,7 +18,7 @@ import streamlit as st
 
 from explorer import cli_subprocess, jobs
 from explorer.errors import BadInput, ExplorerError
-from explorer.pages.shared import text_format
+from explorer.pages.shared import consent, text_format
 from explorer.specs import RunSpec
 
 MODULE = "explorer.pipeline.preflight_server"
@@ -45,6 +45,8 @@ class Finding:
     severity: str
     field: str
     message: str
+    source: str | None = None
+    """What brings code that nobody allowed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,10 +124,12 @@ def show(checked: Checked | None) -> None:
     if checked is None:
         _waiting()
         return
-    for finding in checked.findings:
+    for number, finding in enumerate(checked.findings):
         sentence = f"{text_format.md(finding.message)} `{finding.field}`"
         if finding.severity == "error":
             st.error(sentence, icon=":material/error:")
+            if finding.source:
+                consent.offer(finding.source, f"run_code_{number}")
         else:
             st.caption(f":material/warning: {sentence}")
 

@@ -286,7 +286,7 @@ TERMS = {
     ),
     "api_key": (
         "Name of the environment variable that holds the key on the machine that runs the job. "
-        "Default: EXPLORER_ENDPOINT_KEY, or the provider's own variable."
+        "Only the variable that the host may have: explorer keys allow HOST VARIABLE."
     ),
     "api_tokenizer": (
         "The model's tokenizer: a hub id, a folder, or starter. Needed for tasks that score given "

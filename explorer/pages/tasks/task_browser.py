@@ -9,10 +9,11 @@ import pandas as pd
 import streamlit as st
 
 from explorer.analysis import numbers
-from explorer.errors import ExplorerError
+from explorer.consent import user_config
+from explorer.errors import CodeNotAllowed, ExplorerError
 from explorer.pages.run import evaluation_form
-from explorer.pages.shared import answer_card, text_format, widgets
-from explorer.tasks import code_policy, dataset_cache, index, task_list, user_config
+from explorer.pages.shared import answer_card, consent, text_format, widgets
+from explorer.tasks import code_policy, dataset_cache, index, task_list
 from explorer.tasks import preview as previews
 
 STYLE = answer_card.STYLE
@@ -186,8 +187,12 @@ def _prompts(
     try:
         for source in sources:
             code_policy.refuse_code(source)
-    except ExplorerError as error:
+    except CodeNotAllowed as error:
         st.info(text_format.md(str(error)), icon=":material/shield:")
+        consent.offer(error.source, "tasks_code")
+        return
+    except ExplorerError as error:
+        st.info(text_format.md(str(error)), icon=":material/error:")
         return
     if is_here is False and dataset_cache.offline_variable():
         st.info(

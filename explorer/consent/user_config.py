@@ -23,7 +23,8 @@ class UserConfig(Spec):
     task_folders: tuple[str, ...] = ()
     """Folders of lm-eval tasks that the Tasks and Run pages offer."""
     allowed_task_code: tuple[str, ...] = ()
-    """Files and folders whose tasks may run Python code."""
+    """Files and folders whose tasks may run Python code, as they are at the first use; a change
+    asks again (`trust`)."""
 
     @pydantic.field_validator("task_folders", "allowed_task_code", mode="before")
     @classmethod
@@ -36,6 +37,24 @@ class UserConfig(Spec):
         return value
 
 
+def beside_config(name: str) -> Path:
+    """A file in the folder of the configuration.
+
+    Raises:
+        BadInput: It lies in the store.
+    """
+    return _outside_the_store(paths.config_file().with_name(name))
+
+
+def _outside_the_store(path: Path) -> Path:
+    if path.resolve().is_relative_to(paths.store_root().resolve()):
+        raise BadInput(
+            f"The configuration {path} lies in the store, where others may write to it. Move it "
+            "elsewhere, and set EXPLORER_CONFIG to its path."
+        )
+    return path
+
+
 def read_config() -> UserConfig:
     """Read the configuration file.
 
@@ -45,11 +64,7 @@ def read_config() -> UserConfig:
     path = paths.config_file()
     if not path.exists():
         return UserConfig()
-    if path.resolve().is_relative_to(paths.store_root().resolve()):
-        raise BadInput(
-            f"The configuration {path} lies in the store, where others may write to it. Move it "
-            "elsewhere, and set EXPLORER_CONFIG to its path."
-        )
+    _outside_the_store(path)
     document = yaml_files.read(path, "the configuration")
     # A file with only comments is an empty configuration.
     if document.data is None:
