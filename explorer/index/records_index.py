@@ -155,7 +155,7 @@ class RecordsIndex:
             record, status = _stamp(place + disk.RECORD), _stamp(place + disk.STATUS)
             if record is None and os.path.lexists(place + disk.RECORD):
                 foreign.append(f"{place}{disk.RECORD} cannot be opened. Is it a broken link?")
-            elif record is None and not os.path.exists(place + disk.SPEC):
+            elif record is None and not (os.path.exists(place + disk.SPEC) or _has_begun(place)):
                 foreign.append(
                     f"{self.root / run_id} is not a run: it has neither {disk.SPEC} nor "
                     f"{disk.RECORD}."
@@ -323,6 +323,15 @@ def where_in(run_ids: Collection[str] | None) -> str:
 def parameters(run_ids: Collection[str] | None) -> list[str]:
     """The values of `where_in`."""
     return [] if run_ids is None else [in_list(run_ids)]
+
+
+def _has_begun(place: str) -> bool:
+    """Whether a folder holds nothing but the first file of a run, which is not whole yet."""
+    try:
+        names = os.listdir(place)
+    except OSError:
+        return False
+    return bool(names) and all(name.endswith(durable_files.PARTIAL) for name in names)
 
 
 def _stamp(path: str) -> str | None:

@@ -68,6 +68,8 @@ def try_faults(
     results = []
     for result in try_all(faults, processes):
         results.append(result)
+        if len(results) % 50 == 0:
+            print(f"{len(results)} of {len(faults)} faults tried", file=sys.stderr, flush=True)
         if result.outcome != "survived":
             print(f"{result.outcome}: {result.kind}: {result.name}: {result.why}", flush=True)
     return results

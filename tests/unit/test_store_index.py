@@ -566,3 +566,40 @@ def test_answers_that_cannot_be_read_are_a_problem_until_they_can(store_root, st
     path.write_bytes(whole)
     assert index.models(study)[study[2]].answers
     assert index.snapshot().problems == []
+
+
+def test_a_run_that_just_begins_is_no_foreign_folder(store_root, study):
+    """While its spec is written, or when a kill came just then, nobody calls it foreign."""
+    spec = store_root / "new-12345678" / disk.SPEC
+    spec.parent.mkdir()
+    durable_files.partial_name(spec).touch()
+
+    assert StoreIndex(store_root).snapshot().problems == []
+
+
+def test_hidden_runs_that_are_not_there_are_a_problem(store_root, study):
+    """A changed id hides nothing, and would show a run again without a word."""
+    trash.hide(store_root, study[:2])
+    path = store_root / trash.HIDDEN
+    path.write_text(path.read_text(encoding="utf-8").replace(study[0], "x" + study[0]))
+
+    (problem,) = StoreIndex(store_root).snapshot().problems
+
+    assert f"hides runs that are not in the store: x{study[0]}." in problem
+
+
+@pytest.mark.parametrize("name", ["loop", "record"])
+def test_a_link_to_itself_is_one_problem(store_root, study, name):
+    """In the place of a folder or of a record, it is listed, and the runs are shown."""
+    if name == "loop":
+        path = store_root / "aloop"
+    else:
+        path = store_root / study[2] / disk.RECORD
+        path.unlink()
+    path.symlink_to(path)
+
+    snapshot = StoreIndex(store_root).snapshot()
+
+    (problem,) = snapshot.problems
+    assert f"{path} cannot be opened" in problem
+    assert study[1] in set(snapshot.runs["run_id"])
