@@ -27,6 +27,13 @@ def script(name: str) -> Path:
 
 def show_dashboard() -> None:
     """Draw the menu and the page that the address names."""
+    st.set_page_config(
+        # A file in the package. For a Material symbol, such as those of the menu, the browser would
+        # ask another server, so this comes before the menu.
+        page_icon=HERE / "icon.svg",
+        layout="wide",
+        initial_sidebar_state="collapsed",
+    )
     pages = [
         st.Page(script(name), title=title, icon=icon, default=name == "explore")
         for name, (title, icon) in PAGES.items()
@@ -38,13 +45,7 @@ def show_dashboard() -> None:
     )
 
     page = st.navigation(pages, position="top")
-    st.set_page_config(
-        page_title=f"{page.title} · Distill Explorer",
-        # A file in the package. For a Material symbol the browser would ask another server.
-        page_icon=HERE / "icon.svg",
-        layout="wide",
-        initial_sidebar_state="collapsed",
-    )
+    st.set_page_config(page_title=f"{page.title} · Distill Explorer")
     ink = theme.INKS["dark" if st.context.theme.type == "dark" else "light"]["text"]
     st.logo((HERE / "logo.svg").read_text().replace("INK", ink), size="large")
     try:

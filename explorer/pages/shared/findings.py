@@ -29,7 +29,7 @@ WAIT_S = 1.5
 KEEP_S = 10.0
 """An answer is asked for again after this time, as files may have changed."""
 POLL_S = 0.5
-START_AFTER_S = 2.0
+START_AFTER_S = 5.0
 """The process for the quick checks starts this long after the first page, which it would slow."""
 QUICK_TIMEOUT_S = 120.0
 FULL_TIMEOUT_S = 1800.0
