@@ -348,7 +348,7 @@ def test_the_verdict_of_a_difference_fits_80_columns(explorer, store_root, monke
 
 def test_a_misspelt_command_is_answered_with_the_one_that_was_meant(explorer):
     """One line, exit code 2."""
-    code, _, err = explorer("shwo")
+    code, _, err = explorer("shhow")
 
     assert code == 2
     assert "Did you mean 'show'? See explorer --help." in err
