@@ -42,10 +42,10 @@ def ranking_chart(
     ink = theme.INKS[template]
     rows = ranking.rows.reset_index(drop=True)
     figure = go.Figure(layout=theme.layout(ink))
-    height = 90 + ROW_PIXELS * max(4, len(rows))
+    height = 106 + ROW_PIXELS * max(4, len(rows))
     brackets = _levels(ranking)
     right = 30 + BRACKET_PIXELS * (1 + max(brackets, default=0))
-    figure.update_layout(height=height, margin={"l": 10, "r": right, "t": 16, "b": 56})
+    figure.update_layout(height=height, margin={"l": 10, "r": right, "t": 16, "b": 72})
     if rows.empty:
         theme.add_empty_note(figure, "Nothing to rank: no model has an interval.", ink)
         return figure
@@ -88,7 +88,7 @@ def ranking_chart(
     ends = (min(float(low.min()), float(values.min())), max(float(high.max()), 100.0))
     margin = 0.04 * (ends[1] - ends[0])
     figure.update_xaxes(
-        title_text="Retention above chance (% of the teacher's, more is better)",
+        title_text="Retention above chance<br>(% of the teacher's, more is better)",
         range=[ends[0] - margin, ends[1] + margin],
         ticksuffix=" %",
     )

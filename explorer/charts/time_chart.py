@@ -32,8 +32,8 @@ def time_chart(
     rows = times.rows.reset_index(drop=True)
     figure = go.Figure(layout=theme.layout(ink))
     figure.update_layout(
-        height=110 + ROW_PIXELS * max(4, len(rows)),
-        margin={"l": 10, "r": 60, "t": 40, "b": 56},
+        height=126 + ROW_PIXELS * max(4, len(rows)),
+        margin={"l": 10, "r": 60, "t": 40, "b": 72},
         barmode="stack",
         bargap=0.35,
     )
@@ -71,9 +71,9 @@ def time_chart(
         )
     if limit_ms is not None:
         figure.add_vline(x=limit_ms, line={"color": ink["quiet"], "width": 1, "dash": "dash"})
-    lengths = f", {unit_cost.lengths_text(*times.lengths)}" if times.lengths else ""
+    lengths = f"<br>{unit_cost.lengths_text(*times.lengths)}" if times.lengths else ""
     figure.update_xaxes(
-        title_text=f"Time of a request (ms{lengths}, less is better)", rangemode="tozero"
+        title_text=f"Time of a request (ms, less is better){lengths}", rangemode="tozero"
     )
     figure.update_yaxes(
         range=[len(rows) - 0.4, -0.6],
