@@ -11,7 +11,7 @@ LARGE  := $(filter-out $(SMALL) $(APART),$(sort $(patsubst %/,%,$(dir $(wildcard
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 
 .DEFAULT_GOAL := help
-.PHONY: help install app demo test long soak families check audit fast bench fuzz faults golden docs clean starter chromium
+.PHONY: help install app demo test long soak families gpu gpu-bench check audit fast bench fuzz faults golden docs clean starter chromium
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,14 @@ families: install ## Tiny models of many architectures through every step; compi
 	@began=$$(date +%s); OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not long' --durations 5 \
 	  tests/families tests/unit/test_llamacpp.py; status=$$?; \
 	  echo "make families took $$(( $$(date +%s) - began )) seconds."; exit $$status
+
+gpu: export HF_HUB_OFFLINE = 1
+gpu: install ## Check the product on this machine's accelerator, in less than 4 minutes (DEVICE=cpu tests the script)
+	@$(BIN)/python -m tests.gpu.check --device $(or $(DEVICE),auto)
+
+gpu-bench: export HF_HUB_OFFLINE = 1
+gpu-bench: install ## Time the product on the accelerator beside plain transformers and lm-eval; prints ratios
+	@$(BIN)/python -m tests.gpu.bench --device $(or $(DEVICE),auto)
 
 check: install ## Lint, format, types, import rules, spelling, the catalogue
 	$(BIN)/ruff check

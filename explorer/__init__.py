@@ -10,6 +10,7 @@ distill/           training: corpus, teacher cache, losses, the loop, several pr
 evaluate/          capability by lm-evaluation-harness; backends/ answer its requests
 latency/           TTFT, TPOT, load, memory and energy; runtimes/ run the model
 models/            names, weights, sizes and quantisation of models; gguf/ for llama.cpp
+devices/           the CPU or accelerator of a run: what it can do, its memory and counters
 tasks/             the task index, custom tasks, presets and the starter/ suite
 consent/           what this user allowed, outside every store: code that may run, keys of hosts
 analysis/          pure functions on frames: stats/ cost/ pick/ planning/ published/ tables/

@@ -22,7 +22,13 @@ from explorer.specs import Spec
 BOOK = Path(__file__).with_name("hardware.csv")
 OVERRIDES = "prices.yaml"
 LOCK = Path(".work") / "locks" / "prices.lock"
-GPU_WORDS = re.compile(r"nvidia|geforce|tesla|quadro|instinct|radeon|\bgpu\b", re.IGNORECASE)
+ACCELERATOR = re.compile(
+    r"nvidia|geforce|tesla|quadro|instinct|radeon|\b(gpu|arc|gaudi|graphics)\b|\([a-z]+\)$",
+    re.IGNORECASE,
+)
+"""Names of accelerators; one that ends like `Apple M2 Max (mps)` is a part beside the processor."""
+PROCESSOR = re.compile(r"\(\d+ cores?\)$")
+"""How records name processors, some of which are sold `with Radeon Graphics`."""
 OTHER_PARTS = {"laptop", "mig", "nvl", "max", "d"}
 """Words in a GPU's name that make it a different part."""
 
@@ -92,7 +98,8 @@ def suggest_prices(device_name: str, num_cpus: float, book: pd.DataFrame) -> lis
     """
     fits = book["hardware"].map(lambda hardware: _is_gpu(device_name, hardware)).astype(bool)
     rows = book[(book["kind"] == "gpu") & fits]
-    if rows.empty and not GPU_WORDS.search(device_name):
+    is_processor = PROCESSOR.search(device_name) or not ACCELERATOR.search(device_name)
+    if rows.empty and is_processor:
         large_enough = book[(book["kind"] == "cpu") & (book["vcpus"] >= num_cpus)]
         rows = large_enough[large_enough["vcpus"] == large_enough["vcpus"].min()]
     rows = rows.sort_values("usd_per_unit_hour", kind="stable")

@@ -91,13 +91,14 @@ def doctor(
             facts[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             facts[package] = "missing: install the explorer again"
-    import torch
-
     from explorer.charts import export
+    from explorer.devices import accelerator, torch_build
     from explorer.models import starter
 
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none; runs use the CPU"
-    facts["GPU"] = gpu
+    named = [accelerator.name(device) or str(device) for device in accelerator.found()]
+    facts["GPU"] = ", ".join(named) or torch_build.mismatch() or "none; runs use the CPU"
+    facts["torch is built for"] = torch_build.built_for() or "CPUs only"
+    facts["torch for this machine"] = torch_build.install_command()
     facts["CPU cores"] = str(os.cpu_count())
     present = starter.starter_path().exists()
     facts["starter teacher"] = "present" if present else "missing: explorer fetch-starter"

@@ -27,11 +27,11 @@ def report(root: Path) -> str:
     import torch
 
     from explorer.charts import export
+    from explorer.devices import accelerator
     from explorer.models import starter
     from explorer.pipeline import environment
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    machine = environment.environment(device, torch.get_num_threads())
+    machine = environment.environment(accelerator.pick_device(), torch.get_num_threads())
     versions = dict(machine.versions)
     for package in ("streamlit", "ray", "plotly", "llama-cpp-python"):
         versions[package] = _version(package)

@@ -35,6 +35,8 @@ class TrainingProgress:
     scored_tokens: int = 0
     seconds: float = 0.0
     num_resumes: int = 0
+    num_halvings: int = 0
+    """How often memory ran out and passes became half as large."""
     curve: list[CurvePoint] = dataclasses.field(default_factory=list)
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
     """Since the last point: each term's mean of a step times the step's scored tokens."""
@@ -90,6 +92,8 @@ class StoredProgress(pydantic.BaseModel):
     scored_tokens: pydantic.NonNegativeInt
     seconds: pydantic.NonNegativeFloat
     num_resumes: pydantic.NonNegativeInt
+    num_halvings: pydantic.NonNegativeInt = 0
+    """0 in checkpoints older than this field."""
     curve: list[CurvePoint]
     sums: dict[str, float]
     sum_tokens: dict[str, int]

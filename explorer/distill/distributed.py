@@ -23,6 +23,7 @@ import torch.distributed as dist
 from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 
+from explorer.devices import accelerator
 from explorer.errors import BadInput, RunCancelled
 
 TIMEOUT = datetime.timedelta(days=7)
@@ -74,10 +75,9 @@ def joined() -> Iterator[None]:
         yield
         return
     backend = "gloo"
-    if torch.cuda.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU"):
-        # Objects and flags travel by gloo: a GPU would spin while it waits for them.
-        backend = "cpu:gloo,cuda:nccl"
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    if accelerator.found() and not parse_flag_from_env("ACCELERATE_USE_CPU"):
+        backend = accelerator.collective_backend()
+        accelerator.use_share_of_launch(int(os.environ.get("LOCAL_RANK", "0")))
     if is_on_this_machine():
         _use_loopback()
     store = _loopback_store()

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from explorer import durable_files
+from explorer.devices import accelerator
 from explorer.errors import BadInput
 from explorer.models.check import num_positions
 from explorer.models.decoding import Decoder
@@ -172,7 +173,7 @@ def sample_documents(
         model,
         opening_ids.to(model.device).repeat(num_documents, 1),
         num_tokens=num_tokens,
-        generator=torch.Generator(device=model.device).manual_seed(seed),
+        generator=accelerator.generator(model.device, seed),
         temperature=temperature,
         top_k=top_k,
         on_step=on_step,
@@ -202,10 +203,10 @@ def generate(
     for step in range(num_tokens):
         scaled_BV = decoder.step(ids_BT).float() / temperature
         if top_k is None:
-            ids_BT = torch.multinomial(scaled_BV.softmax(-1), 1, generator=generator)
+            ids_BT = accelerator.draw(scaled_BV.softmax(-1), generator)
         else:
             values_BK, ids_BK = scaled_BV.topk(min(top_k, scaled_BV.shape[-1]))
-            choice_B1 = torch.multinomial(values_BK.softmax(-1), 1, generator=generator)
+            choice_B1 = accelerator.draw(values_BK.softmax(-1), generator)
             ids_BT = ids_BK.gather(1, choice_B1)
         new_ids.append(ids_BT)
         on_step(step + 1)

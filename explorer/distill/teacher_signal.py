@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from explorer.devices import accelerator
 from explorer.distill.losses import events
 from explorer.distill.sampled_vocab import SampledVocab
 from explorer.distill.synthesise import generate
@@ -225,15 +226,14 @@ class LiveTeacher:
     def _written(self, blocks_BT: Tensor, seed: str, student: PreTrainedModel) -> Tensor:
         """The blocks' openings, continued by the student at temperature 1."""
         num_prompt = self.spec.prompt_tokens
-        generator = torch.Generator(device=student.device)
-        generator.manual_seed(random.Random(seed).getrandbits(62))
+        seed_number = random.Random(seed).getrandbits(62)
         was_training = student.training
         student.eval()
         written_BT = generate(
             student,
             blocks_BT[:, :num_prompt],
             num_tokens=blocks_BT.shape[1] - num_prompt,
-            generator=generator,
+            generator=accelerator.generator(student.device, seed_number),
         )
         student.train(was_training)
         return torch.cat([blocks_BT[:, :num_prompt], written_BT], dim=1)

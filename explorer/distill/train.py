@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from explorer.devices import accelerator, memory
 from explorer.distill import checkpoint as checkpoints
 from explorer.distill import cpu_tuning, distributed
 from explorer.distill.checkpoint import TrainingProgress
@@ -82,7 +83,7 @@ def train(
     state = TrainState(student, spec)
     data = _shared(data, state.device)
     progress = checkpoints.resume(state, checkpoint)
-    total = num_steps(spec)
+    num_halvings, total = progress.num_halvings, num_steps(spec)
     began = time.monotonic() - progress.seconds
     saved_at = time.monotonic()
     stop: BaseException | None = None
@@ -106,6 +107,7 @@ def train(
             result = step(state, data, progress.step, stop=stop is not None, save=save_due)
             if result.taken:
                 progress.count_step(result.terms, result.num_scored, time.monotonic() - began)
+                progress.num_halvings = num_halvings + state.num_halvings
                 state.saveable = not state.sharded
                 evaluate_if_due()
                 if result.save:
@@ -196,10 +198,8 @@ def step(
     """
     spec, rank = state.spec, distributed.rank()
     blocks = blocks_of_step(spec, data.training, number)
-    # For dropout, where a model family has it: a resumed training draws the same.
-    torch.manual_seed(random.Random(f"{spec.seed} {number} {rank}").getrandbits(62))
     share = blocks[rank :: distributed.world_size()]
-    terms, num_scored = gradients(state.student, data, number, share, spec, len(blocks))
+    terms, num_scored = _gradients_that_fit(state, data, number, share, len(blocks))
     gradient_norm = state.sum_gradients()
     # One all-reduce for the loss terms, for which of them the step has, and for the flags.
     means, seen = [terms.get(name, 0.0) for name in TERMS], [name in terms for name in TERMS]
@@ -217,6 +217,25 @@ def step(
         state.update(number)
     state.student.zero_grad()
     return result
+
+
+def _gradients_that_fit(
+    state: TrainState, data: TrainingData, step: int, numbers: list[int], num_blocks: int
+) -> tuple[dict[str, float], int]:
+    """As `gradients`; where memory runs out, once more in smaller passes."""
+    while True:
+        # For dropout, where a model family has it: a resumed training draws the same.
+        seed = f"{state.spec.seed} {step} {distributed.rank()}"
+        torch.manual_seed(random.Random(seed).getrandbits(62))
+        try:
+            return gradients(state.student, data, step, numbers, state.spec, num_blocks)
+        except (RuntimeError, MemoryError) as error:
+            if not (memory.ran_out(error) and state.can_halve(len(numbers))):
+                raise
+        # Only here, where the error is gone, is its pass's memory free.
+        state.student.zero_grad()
+        memory.release_cached(state.device)
+        state.halve(len(numbers))
 
 
 def gradients(
@@ -262,8 +281,8 @@ def _backward(
     share: float,
 ) -> dict[str, float]:
     """One forward and backward pass; the mean loss and its terms, times this batch's share."""
-    device = model.device.type
-    bfloat16 = torch.autocast(device, torch.bfloat16, enabled=spec.in_bfloat16(device))
+    device = model.device
+    bfloat16 = torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(spec, device))
     with bfloat16:
         output = body_of(model)(
             batch.blocks_BT, use_cache=False, output_hidden_states=batch.hidden is not None
@@ -296,6 +315,15 @@ def _backward(
         cotangents.append(torch.ones_like(matched))
     torch.autograd.backward(outputs, cotangents)
     return sums
+
+
+def in_bfloat16(spec: DistillSpec, device: torch.device) -> bool:
+    """Whether training on this device multiplies matrices in bfloat16.
+
+    An accelerator that does not compute in it trains in float32.
+    """
+    can = not accelerator.is_accelerator(device) or accelerator.multiplies_in_bfloat16(device)
+    return can and spec.in_bfloat16(device.type)
 
 
 def _loss_terms(

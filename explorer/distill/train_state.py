@@ -5,6 +5,7 @@ The student is whole on every rank, which then all take the same step, or its la
 processes, in shards or out of them.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,17 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from explorer.devices import accelerator
 from explorer.distill import cpu_tuning, distributed, sharding
 from explorer.distill.schedule import learning_rate
 from explorer.models import loading
 from explorer.models.layers import KEPT_LAYERS, KEPT_WIDTHS, intact_layers, layer_list
 from explorer.specs import DistillSpec
 
+log = logging.getLogger("explorer")
+
+MAX_HALVINGS = 2
+"""How often a training takes smaller passes because memory ran out."""
 MAX_NORM = 1.0
 """Of a step's gradient; a longer one is scaled down."""
 
@@ -48,6 +54,7 @@ class TrainState:
 
         config, device_type = distributed.from_main(kind)
         self.spec = spec
+        self.num_halvings = 0
         self.device = torch.device(device_type) if student is None else student.device
         self.sharded = distributed.num_shards() > 1
         self.saveable = True
@@ -78,8 +85,31 @@ class TrainState:
             lr=spec.learning_rate,
             betas=(0.9, 0.95),
             weight_decay=spec.weight_decay,
-            fused=True,
+            fused=accelerator.has_fused_adamw(self.device),
         )
+
+    def can_halve(self, num_blocks: int) -> bool:
+        """Whether passes may become smaller: not a third time, and not alone among shards."""
+        return (
+            self._pass_blocks(num_blocks) > 1
+            and self.num_halvings < MAX_HALVINGS
+            and not (self.sharded)
+        )
+
+    def halve(self, num_blocks: int) -> None:
+        """Let a pass take half as many blocks from here on; `num_blocks` are this rank's."""
+        size = self._pass_blocks(num_blocks)
+        self.num_halvings += 1
+        self.spec = self.spec.with_(micro_blocks=size // 2)
+        log.warning(
+            "Memory ran out, so passes take %d instead of %d blocks from here on; the losses stay "
+            "the same.",
+            size // 2,
+            size,
+        )
+
+    def _pass_blocks(self, num_blocks: int) -> int:
+        return min(self.spec.micro_blocks or num_blocks, num_blocks)
 
     def sum_gradients(self) -> float:
         """Sum the gradients over all ranks, clip them, and return their norm before that."""
@@ -96,8 +126,12 @@ class TrainState:
         self.optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and optimizer state, whole on rank 0; with shards every rank calls this."""
-        options = sharding.GATHERED if self.sharded else StateDictOptions()
+        """Weights and optimizer state, whole on rank 0; with shards every rank calls this.
+
+        They are the CPU's, so that a training can continue where there is no such device.
+        """
+        outside = StateDictOptions(cpu_offload=accelerator.is_accelerator(self.device))
+        options = sharding.GATHERED if self.sharded else outside
         model, optimizer = get_state_dict(self.student, self.optimizer, options=options)
         return {"model": model, "optimizer": optimizer}
 

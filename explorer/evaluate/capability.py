@@ -27,6 +27,7 @@ from lm_eval.api.model import CacheHook, TemplateLM
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.utils import hash_string
 
+from explorer.devices import memory
 from explorer.distill import distributed
 from explorer.errors import BadInput, NoRoom
 from explorer.evaluate import lm_eval_errors, refused_prompts, task_output, task_scores
@@ -230,16 +231,9 @@ def _enough_memory(task: str, spec: CapabilitySpec, device: torch.device) -> Ite
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not memory.ran_out(error):
             raise
         raise NoRoom(
             f"The memory of {device} is too small for the task {task} with batch_size "
             f"{spec.batch_size}. Lower batch_size in the spec's capability part."
         ) from error
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: CUDA has an exception for it, the CPU allocator only a message."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return "can't allocate memory" in str(error)

@@ -309,7 +309,7 @@ def _resources(spec: RunSpec, nodes: list[dict[str, float]]) -> tuple[int, int]:
         BadInput: The spec names a GPU and no node has one.
     """
     with_gpu = [node for node in nodes if node.get("GPU")]
-    if spec.device.startswith("cuda") and not with_gpu:
+    if spec.device not in ("auto", "cpu") and not with_gpu:
         raise BadInput(
             f"{spec.run_id} requires device {spec.device}, but no machine of the queue has a GPU. "
             "Write device: auto or device: cpu."
@@ -324,11 +324,11 @@ def _resources(spec: RunSpec, nodes: list[dict[str, float]]) -> tuple[int, int]:
 
 
 def _refuse_numbered_gpu(spec: RunSpec) -> None:
-    number = spec.device.partition(":")[2]
+    kind, _, number = spec.device.partition(":")
     if number not in ("", "0"):
         raise BadInput(
             f"{spec.run_id} requires device {spec.device}, but the queue chooses the GPU of each "
-            "run, which sees it as cuda:0. Write device: cuda, or use `explorer run`."
+            f"run, which sees it as {kind}:0. Write device: {kind}, or use `explorer run`."
         )
 
 

@@ -6,7 +6,7 @@ peak_memory.py        a model's peak memory, measured in a child process
 peak_memory_child.py  the child process
 device_lock.py        one timing at a time on a device, whoever starts it
 energy.py             joules per token, where the device counts energy
+gpu_watch.py          limits and clocks of a GPU while it is timed
 interference.py       what other processes took of the machine during a timing
-nvml.py               an NVIDIA GPU's energy, utilisation and processes
 runtimes/             what runs the model
 """

@@ -28,15 +28,16 @@ LOOK_EVERY_S = 0.5
 
 
 def name_of(device: "torch.device") -> str:
-    """The lock's name: one for the machine's CPUs, and one for each GPU.
+    """The lock's name: one for the machine's CPUs, and one for each accelerator.
 
     By the GPU's own number, as CUDA_VISIBLE_DEVICES may call it something else in each process.
     """
-    if device.type != "cuda":
-        return device.type
-    import torch
+    from explorer.devices import backend  # loads torch, which whoever has a device has loaded
 
-    return f"cuda-{torch.cuda.get_device_properties(device).uuid}"
+    if not backend.is_accelerator(device):
+        return device.type
+    own = getattr(backend.properties(device), "uuid", None)
+    return f"{device.type}-{own or device.index or 0}"
 
 
 @contextlib.contextmanager

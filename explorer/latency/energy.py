@@ -1,6 +1,6 @@
 """Energy per output token from the device's own counter, minus what the device uses when idle.
 
-On CUDA the counter is NVML's and covers the whole GPU. On a CPU it is RAPL's and covers the
+On a GPU the counter is NVML's and covers the whole GPU. On a CPU it is RAPL's and covers the
 processor packages; the kernel must show it and let us read it. Elsewhere there is no number, and
 the record says why.
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from explorer.latency import nvml
+from explorer.devices import accelerator, nvml
 from explorer.records import Energy
 
 POWERCAP = Path("/sys/class/powercap")
@@ -81,9 +81,9 @@ def _find_counter(
     device: torch.device, powercap: Path
 ) -> tuple[str | None, str | None, Counter | None]:
     """The counter's name, why there is none, and the function that reads it."""
-    if device.type == "cuda":
+    if accelerator.is_accelerator(device):
         if nvml.energy_joules(device) is None:
-            return None, "NVML is missing, or this GPU has no energy counter.", None
+            return None, nvml.energy_problem(device), None
         return "NVML", None, lambda: nvml.energy_joules(device)
     zones = sorted(powercap.glob("intel-rapl:[0-9]*"))
     # intel-rapl:0 is a package; intel-rapl:0:0 is a part of it, already counted there.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import psutil
 import torch
 
-from explorer.latency import nvml
+from explorer.devices import accelerator, nvml
 from explorer.records import Interference
 
 BUSY_SHARE = 0.2
@@ -49,7 +49,7 @@ class InterferenceWatch:
         first = counter()
         time.sleep(WATCH_BEFORE_S)
         self._began = counter()
-        is_gpu = device.type == "cuda"
+        is_gpu = accelerator.is_accelerator(device)
         self.before = Interference(
             cpu_threshold=BUSY_SHARE,
             cpu_share_before=_share(first, self._began),
@@ -64,7 +64,7 @@ class InterferenceWatch:
         during: dict[str, float | int | None] = {}
         if not self._only_before:
             during["cpu_share_during"] = _share(self._began, self._counter())
-        if self._device.type == "cuda":
+        if accelerator.is_accelerator(self._device):
             during["num_other_gpu_processes"] = nvml.num_other_processes(self._device)
         return self.before.model_copy(update=during)
 

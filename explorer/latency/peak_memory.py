@@ -1,6 +1,6 @@
 """Peak memory of one model while it answers.
 
-On CUDA it is the peak of torch's allocator during an answer minus what other models held,
+On an accelerator it is the peak of torch's allocator during an answer minus what other models held,
 read in the process that times the model. On a CPU a process cannot tell two models apart, so
 a fresh child process (`peak_memory_child`) loads the model alone and answers once. The result
 is its highest resident memory while answering minus its resident memory before loading: it
@@ -36,7 +36,7 @@ def peak_memory_bytes(
     Args:
         name: Any name that `open_runtime.by_name` loads.
         spec: Prompt and answer length, batch size and runtime of the request.
-        device: CPU or CUDA.
+        device: The CPU or an accelerator.
         dtype: The weights' dtype in torch.
         bits: Bits of the quantised linear weights.
         trust_remote_code: Whether the model's own code may run.

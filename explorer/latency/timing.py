@@ -16,9 +16,11 @@ from collections.abc import Sequence
 
 import torch
 
+from explorer.devices import accelerator
 from explorer.errors import BadInput, NoRoom
 from explorer.latency import peak_memory
 from explorer.latency.energy import EnergyMeter, EnergyUse
+from explorer.latency.gpu_watch import GpuWatch
 from explorer.latency.interference import InterferenceWatch
 from explorer.latency.runtimes.protocol import Runtime
 from explorer.records import Latency, LoadPoint, TimedRequest, Timing
@@ -53,7 +55,7 @@ def time_in_turns(
         progress: Called after every turn, as stage "latency"; may raise to stop.
         load_name: A name by which `open_runtime.by_name` loads `own`. With it, a CPU run
             also measures the model's peak memory, in a separate process
-            (`peak_memory.peak_memory_bytes`); on CUDA it is read in this process.
+            (`peak_memory.peak_memory_bytes`); on an accelerator it is read in this process.
         dtype: The weights' dtype, for that process.
         bits: Bits of the quantised linear weights, for that process.
         trust_remote_code: Whether the model's own code may run, for that process.
@@ -74,12 +76,14 @@ def time_in_turns(
     for runtime in runtimes:
         check_context(runtime.name, runtime.context_tokens, spec)
     watch, meter = InterferenceWatch(own.device), EnergyMeter(own.device)
+    gpu = GpuWatch(own.device)
     num_turns = (spec.warmup + spec.repeats) * len(runtimes)
-    on_turn = _TurnProgress(progress, num_turns, **warn_if_busy(watch))
+    on_turn = _TurnProgress(progress, num_turns, gpu, **warn_if_busy(watch))
     levels = _time_level(runtimes, spec, spec.batch_size, meter, on_turn)
     peaks = [level.peak_bytes for level in levels]
     curves, notes = _sweep(runtimes, spec, meter, on_turn)
-    interference = watch.interference()
+    interference, gpu_state = watch.interference(), gpu.state()
+    warnings = [interference.warning, gpu_state.warning if gpu_state else None]
     if load_name is not None and own.device.type == "cpu":
         peaks[0] = peak_memory.peak_memory_bytes(
             load_name, spec, own.device, dtype, bits, trust_remote_code=trust_remote_code
@@ -103,8 +107,9 @@ def time_in_turns(
         own=timings[0],
         teacher=timings[1] if teacher else None,
         seconds=time.monotonic() - began,
-        warning=interference.warning,
+        warning=" ".join(filter(None, warnings)) or None,
         interference=interference,
+        gpu=gpu_state,
     )
 
 
@@ -139,8 +144,7 @@ def time_request(runtime: Runtime, prompt_BT: torch.Tensor, num_output_tokens: i
     """
     runtime.prepare(len(prompt_BT), prompt_BT.shape[1] + num_output_tokens)
     prompt_BT = prompt_BT.to(runtime.device)
-    if prompt_BT.device.type == "cuda":
-        torch.cuda.synchronize(prompt_BT.device)
+    accelerator.synchronize(prompt_BT.device)
     began_s = time.perf_counter()
     steps = runtime.stream(prompt_BT, num_output_tokens)
     next(steps)
@@ -158,13 +162,15 @@ def time_request(runtime: Runtime, prompt_BT: torch.Tensor, num_output_tokens: i
 
 
 class _TurnProgress:
-    """Counts turns for the run's progress."""
+    """Counts turns for the run's progress, and reads the GPU's clocks between them."""
 
-    def __init__(self, progress: Progress, total: int, **flags: bool) -> None:
+    def __init__(self, progress: Progress, total: int, gpu: GpuWatch, **flags: bool) -> None:
         self._progress, self.total, self._done, self._flags = progress, total, 0, flags
+        self._gpu = gpu
         progress("latency", 0, total, "turns", **flags)
 
     def __call__(self, turn: TimedRequest) -> None:
+        self._gpu.sample()
         self._done += 1
         self._progress(
             "latency", self._done, self.total, "turns", tpot_ms=turn.tpot_ms, **self._flags

@@ -35,6 +35,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from explorer import durable_files
+from explorer.devices import accelerator
 from explorer.errors import ExplorerError, NoRoom, UnknownModel, reason_of
 from explorer.models import hub, own_code, quantize, starter, weight_checks, weight_files
 from explorer.models.gguf import gguf_files
@@ -66,24 +67,14 @@ class Loaded:
     """The commit on the hub that its files come from; None if they do not come from a hub."""
 
 
-def pick_device(name: str = "auto") -> torch.device:
-    """The torch device of that name; `auto` is CUDA if there is a GPU, else the CPU."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise NoRoom(f"The spec has device {name}, but torch finds no GPU. Set cpu or auto.")
-    if name.startswith("cuda:") and int(name[5:]) >= torch.cuda.device_count():
-        raise NoRoom(
-            f"The spec has device {name}, but torch finds {torch.cuda.device_count()} GPUs, the "
-            "first of which is cuda:0. Choose one of them, or cuda."
-        )
-    return torch.device(name)
-
-
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The torch dtype of that name; `auto` is bfloat16 on CUDA and float32 on the CPU."""
+    """The torch dtype of that name; `auto` is float32 on the CPU.
+
+    On an accelerator it is bfloat16, unless the accelerator does not compute in it.
+    """
     if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        narrow = accelerator.multiplies_in_bfloat16(device)
+        return torch.bfloat16 if narrow else torch.float32
     return DTYPES[name]
 
 
@@ -97,8 +88,8 @@ def load(
 ) -> Loaded:
     """Load a causal language model and its tokenizer, in evaluation mode.
 
-    With `bits` its linear weights are quantised (`models.quantize`): for CUDA layer by layer, so
-    that the unquantised model never lies on the GPU; on a CPU after loading.
+    With `bits` its linear weights are quantised (`models.quantize`): for an accelerator layer by
+    layer, so that the unquantised model never lies on it; on a CPU after loading.
 
     Raises:
         BadInput: Weights of so many bits are not possible here; the message says why.
@@ -107,7 +98,7 @@ def load(
         NoRoom: The device, its memory or the disk for a download is missing.
         RunFailed: The hub cannot be reached, or the download broke off.
     """
-    where = device if isinstance(device, torch.device) else pick_device(device)
+    where = device if isinstance(device, torch.device) else accelerator.pick_device(device)
     torch_dtype = pick_dtype(dtype, where)
     if bits:
         quantize.check_quantization(bits, where, torch_dtype)

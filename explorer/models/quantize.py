@@ -17,13 +17,14 @@ import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import PreTrainedModel
 
+from explorer.devices import accelerator
 from explorer.errors import BadInput
 from explorer.specs import Bits
 
 GROUP_SIZE = 32
 """Weights of a row that share a scale in 4 bits, as in GGUF."""
-MIN_CUDA_CAPABILITY = (8, 0)
-"""Lowest CUDA compute capability for torch's product with 4-bit weights."""
+MIN_COMPUTE_CAPABILITY = (8, 0)
+"""Lowest compute capability for torch's product with 4-bit weights."""
 
 
 def check_quantization(bits: Bits, device: torch.device, dtype: torch.dtype) -> None:
@@ -33,7 +34,8 @@ def check_quantization(bits: Bits, device: torch.device, dtype: torch.dtype) -> 
         BadInput: torchao is not installed, or the device or dtype has no matching product.
     """
     if bits == 4:
-        if device.type != "cuda" or torch.cuda.get_device_capability(device) < MIN_CUDA_CAPABILITY:
+        capability = accelerator.compute_capability(device)
+        if capability is None or capability < MIN_COMPUTE_CAPABILITY:
             raise BadInput(
                 "4-bit weights need an NVIDIA GPU of compute capability 8.0 or newer, and this "
                 f"run's device is {device}. Use 8 bits, or gguf: q4_k_m on a CPU."

@@ -16,10 +16,11 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from explorer import durable_files
+from explorer.devices import accelerator
 from explorer.models import endpoint
 from explorer.models.endpoint import Endpoint
 from explorer.models.facts import fingerprint
-from explorer.models.loading import Loaded, load, pick_device
+from explorer.models.loading import Loaded, load
 from explorer.pipeline import environment
 from explorer.records import RecordPart
 from explorer.specs import Bits, RunSpec
@@ -54,7 +55,8 @@ class RunContext:
             BadInput: This machine has no such device.
         """
         torch.set_num_threads(self.spec.threads or environment.num_cpus())
-        self.device = pick_device(self.spec.device)
+        self.device = accelerator.pick_device(self.spec.device)
+        accelerator.use(self.device)
         self.environment = environment.environment(self.device, torch.get_num_threads())
 
     def load(self, name: str, bits: Bits | None = None) -> Loaded:

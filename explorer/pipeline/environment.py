@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import cpuinfo
-import psutil
 import torch
 
 import explorer
+from explorer.devices import accelerator, memory
 from explorer.distill import distributed
 from explorer.records import Environment
 
@@ -54,8 +54,8 @@ def environment(device: torch.device, threads: int) -> Environment:
         device_name=device_name(device),
         num_cpus=num_cpus(),
         threads=threads,
-        memory_bytes=memory_bytes(device),
-        driver=_driver() if device.type == "cuda" else None,
+        memory_bytes=memory.total_bytes(device),
+        driver=accelerator.driver(device),
         versions=versions,
         commit=commit(),
         num_processes=distributed.world_size(),
@@ -70,10 +70,15 @@ def num_cpus() -> int:
 
 
 def device_name(device: torch.device) -> str:
-    """Name of a GPU from its driver, or of the CPU as in `AMD EPYC 7B13 (2 cores)`."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{_cpu_brand() or platform.processor() or platform.machine() or 'CPU'} ({_cores()})"
+    """Name of an accelerator from its driver, or of the CPU as in `AMD EPYC 7B13 (2 cores)`.
+
+    A part of the processor that computes has its brand, as in `Apple M2 Max (mps)`.
+    """
+    named = accelerator.name(device)
+    if named:
+        return named
+    brand = _cpu_brand() or platform.processor() or platform.machine() or "CPU"
+    return f"{brand} ({device.type if accelerator.is_accelerator(device) else _cores()})"
 
 
 @functools.cache
@@ -99,13 +104,6 @@ def _cores() -> str:
     return "1 core" if num_cpus() == 1 else f"{num_cpus()} cores"
 
 
-def memory_bytes(device: torch.device) -> int:
-    """Total memory of the GPU, or of the machine."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    return int(psutil.virtual_memory().total)
-
-
 def commit() -> str | None:
     """Commit of the checkout, with `+changes` if files differ; None outside a checkout."""
     root = Path(explorer.__file__).parents[1]
@@ -129,14 +127,3 @@ def _git(root: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _driver() -> str | None:
-    """Version of the NVIDIA driver, which torch does not report."""
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    versions = done.stdout.split()
-    return versions[0] if versions else None

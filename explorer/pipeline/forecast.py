@@ -19,12 +19,14 @@ import torch
 from explorer.analysis.planning import run_memory, run_time
 from explorer.analysis.planning.run_memory import Machine
 from explorer.catalogue import prices
+from explorer.devices import memory
+from explorer.devices.accelerator import pick_device
 from explorer.distill import distributed
 from explorer.errors import ExplorerError
 from explorer.index import index_of
 from explorer.models import size_limits
 from explorer.models.facts import model_without_weights
-from explorer.models.loading import pick_device
+from explorer.models.loading import pick_dtype
 from explorer.pipeline import environment
 from explorer.specs import RunSpec
 from explorer.specs.model_size import ModelSize
@@ -116,9 +118,9 @@ def machine_of(spec: RunSpec, root: Path) -> Machine:
     device = pick_device(spec.device)
     return Machine(
         device=device.type,
-        memory_bytes=environment.memory_bytes(device),
+        memory_bytes=memory.total_bytes(device),
         disk_bytes=disk.free_bytes(root),
-        weight_bytes=run_memory.weight_bytes(spec.dtype, device.type),
+        weight_bytes=pick_dtype(spec.dtype, device).itemsize,
         num_shards=distributed.num_shards(),
     )
 
@@ -146,7 +148,7 @@ def training_seconds_by_rule(
 @functools.cache
 def matmul_flops(where: torch.device) -> float:
     """FLOP/s of the fastest of five products of 1024 x 1024 matrices; takes a tenth of a second."""
-    dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
+    dtype = pick_dtype("auto", where)
     a = torch.ones(1024, 1024, device=where, dtype=dtype)
     seconds = []
     for _ in range(6):

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
 from explorer import durable_files
+from explorer.devices import memory
 from explorer.distill import distributed
 from explorer.errors import ExplorerError, NoRoom
 from explorer.store import disk
@@ -23,9 +23,10 @@ def as_explorer_error(error: Exception) -> ExplorerError | None:
     """The error as a sentence that says what to do; None for a bug."""
     if isinstance(error, ExplorerError):
         return error
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    if memory.ran_out(error):
         return NoRoom(
-            "The device ran out of memory. Lower distill.blocks_per_step, capability.batch_size or "
+            "The device ran out of memory. Set distill.micro_blocks: 1 or "
+            "distill.gradient_checkpointing: true, lower capability.batch_size or "
             "distill.block_tokens, or choose a smaller model."
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

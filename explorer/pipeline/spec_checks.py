@@ -11,8 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from explorer.analysis.planning import run_memory
 from explorer.catalogue import terms
+from explorer.devices import accelerator
+from explorer.devices.accelerator import pick_device
 from explorer.distill import corpus, synthesise
 from explorer.errors import BadInput, NoRoom
 from explorer.evaluate import task_plan, task_scores
@@ -25,7 +29,7 @@ from explorer.models import check, endpoint, hub, quantize, size_limits, weight_
 from explorer.models.facts import model_without_weights
 from explorer.models.gguf import convert
 from explorer.models.layers import layer_list
-from explorer.models.loading import load_config, load_tokenizer, locate, pick_device, pick_dtype
+from explorer.models.loading import load_config, load_tokenizer, locate, pick_dtype
 from explorer.pipeline import (
     corpus_stage,
     endpoint_check,
@@ -124,6 +128,7 @@ def _torch_models(spec: RunSpec) -> list[str]:
 def _device(spec: RunSpec, root: Path) -> None:
     """The device exists, and what is to run on it can."""
     device = pick_device(spec.device)
+    _refuse_absent_bfloat16(spec, device)
     if spec.gguf or spec.teacher.startswith(open_runtime.LLAMA_CPP):
         load_llama_cpp()
         if device.type != "cpu":
@@ -134,6 +139,19 @@ def _device(spec: RunSpec, root: Path) -> None:
     for bits in (spec.torch_bits, spec.distill.teacher_bits if spec.distill else None):
         if bits:
             quantize.check_quantization(bits, device, pick_dtype(spec.dtype, device))
+
+
+def _refuse_absent_bfloat16(spec: RunSpec, device: torch.device) -> None:
+    """A GPU that only emulates bfloat16 would be slower in it than in float32."""
+    if not accelerator.is_accelerator(device) or accelerator.multiplies_in_bfloat16(device):
+        return
+    asked = {"dtype": spec.dtype, "distill.precision": spec.distill and spec.distill.precision}
+    for key, value in asked.items():
+        if value == "bfloat16":
+            raise BadInput(
+                f"The spec has {key} bfloat16, which {accelerator.name(device) or device} does not "
+                f"compute in. Write {key}: auto or float32."
+            )
 
 
 def _student(spec: RunSpec, root: Path) -> None:

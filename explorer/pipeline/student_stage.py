@@ -243,6 +243,7 @@ def _distillation(
         top1_after=last.heldout_top1,
         curve=state.curve,
         num_resumes=state.num_resumes,
+        num_halvings=state.num_halvings,
     )
 
 

@@ -4,7 +4,7 @@ base.py         the base class of a record's parts
 record.py       the record; the environment, the model, the error, the source of an import
 training.py     corpus, teacher targets, loss curve
 capability.py   scores per task and metric; tokens counted by an API
-latency.py      timed requests, levels of load, energy, interference
+latency.py      timed requests, levels of load, energy, interference, the GPU
 migrations.py   old records become present ones, a step per schema version
 quantiles.py    medians with intervals, percentiles
 rows.py         a DataFrame's rows as plain dictionaries
@@ -14,6 +14,7 @@ from explorer.records.base import RecordPart
 from explorer.records.capability import Capability, RefusedPrompt, TaskScore, Usage
 from explorer.records.latency import (
     Energy,
+    GpuState,
     Interference,
     Latency,
     LoadPoint,
@@ -42,6 +43,7 @@ __all__ = [
     "Energy",
     "Environment",
     "ErrorFacts",
+    "GpuState",
     "Imported",
     "ImportedTiming",
     "Interference",

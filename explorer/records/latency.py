@@ -99,7 +99,7 @@ class Timing(RecordPart):
     count."""
     turns: list[TimedRequest]
     peak_memory_bytes: Count | None = None
-    """Peak memory of the process (CPU) or of the device (CUDA) during the timing."""
+    """Peak memory of the process (CPU) or of the device (accelerator) during the timing."""
     runtime: RuntimeFacts | None = None
     """None only in hand-made records: schema 1 left it out for eager transformers."""
     energy: Energy | None = None
@@ -185,6 +185,40 @@ def _above(share: float | None, threshold: float | None) -> bool:
     return share is not None and threshold is not None and share > threshold
 
 
+POWER_LIMIT = "its power limit"
+"""What lowers a GPU's clocks under every full load; other reasons mean that something is wrong."""
+
+
+class GpuState(RecordPart):
+    """What the driver said of the GPU around a timing; None where it does not say."""
+
+    is_slice: bool | None = None
+    """Whether the device is a MIG slice rather than a whole GPU."""
+    power_limit_watts: Amount | None = None
+    max_clock_mhz: Count | None = None
+    """The highest clock that its multiprocessors can have."""
+    lowest_clock_mhz: Count | None = None
+    """The lowest clock read right after an answer."""
+    highest_clock_mhz: Count | None = None
+    slowed_by: list[Name] = []
+    """What lowered the clocks after an answer, as in `heat` or `its power limit`."""
+    drives_display: bool | None = None
+    """Whether it also drew the picture of a display."""
+    num_memory_errors: Count | None = None
+    """Errors that its memory could not correct during the timing."""
+
+    @property
+    def warning(self) -> str | None:
+        """A sentence if the GPU was not in order; None if it was or nobody says."""
+        causes = [cause for cause in self.slowed_by if cause != POWER_LIMIT]
+        problems = [f"was slowed down by {' and '.join(causes)}"] if causes else []
+        if self.num_memory_errors:
+            problems.append(f"had {self.num_memory_errors:,} memory errors")
+        if not problems:
+            return None
+        return f"The GPU {' and '.join(problems)} during the timing, so its times are unreliable."
+
+
 class Latency(RecordPart):
     """The model's timing and, interleaved with it, its teacher's."""
 
@@ -193,9 +227,11 @@ class Latency(RecordPart):
     """None if the run measures a teacher."""
     seconds: Amount
     warning: str | None = None
-    """Set if the machine was busy with something else."""
+    """Set if the machine was busy with something else, or its GPU not in order."""
     interference: Interference | None = None
     """What other processes used; None in records older than this field."""
+    gpu: GpuState | None = None
+    """None on other devices, and in records older than this field."""
 
     @property
     def was_busy(self) -> bool:

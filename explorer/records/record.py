@@ -33,7 +33,7 @@ class Environment(RecordPart):
     hostname_hash: Name
     """First eight hex digits of the host name's SHA-256: tells machines apart, names none."""
     device: Name
-    """cpu or cuda."""
+    """The kind of device: cpu, or an accelerator's as torch names it."""
     device_name: Name
     """A GPU's name, or the processor and its number of cores: what a price is listed under."""
     num_cpus: Count

@@ -89,3 +89,5 @@ class Distillation(RecordPart):
     top1_after: Amount | None
     curve: list[CurvePoint]
     num_resumes: Count = 0
+    num_halvings: Count = 0
+    """How often memory ran out during training and passes became half as large."""

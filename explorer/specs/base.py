@@ -14,7 +14,7 @@ from explorer.errors import BadInput
 from explorer.yaml_files import Document, Places
 
 Bits = Literal[8, 4]
-"""Bits of a linear weight that torchao quantises; 4 only on CUDA."""
+"""Bits of a linear weight that torchao quantises; 4 only on NVIDIA GPUs."""
 
 _ADDED = object()
 ValueT = TypeVar("ValueT")

@@ -16,9 +16,9 @@ class DistillSpec(Spec):
     students. live: its distributions, computed at each step. text: text that it wrote. labels: the
     corpus alone, without the teacher (the control arm)."""
     teacher_bits: Added[Bits | None] = None
-    """Quantise the teacher's linear weights while it teaches, to save memory: 8 bits, or 4 on CUDA.
-    Requires torchao. The student is still cut from, and compared with, the unquantised teacher.
-    None quantises nothing."""
+    """Quantise the teacher's linear weights while it teaches, to save memory: 8 bits, or 4 on
+    NVIDIA GPUs. Requires torchao. The student is still cut from, and compared with, the
+    unquantised teacher. None quantises nothing."""
     corpus: str = "starter"
     """The training text: `starter` (included), `teacher` (the teacher writes it first), or a .txt,
     .jsonl or .parquet file."""
@@ -69,8 +69,8 @@ class DistillSpec(Spec):
     prompt_tokens: Added[PositiveInt] = 32
     """Tokens of each block used as the prompt of the student's own text."""
     precision: Added[Literal["auto", "float32", "bfloat16"]] = "auto"
-    """Number format of matrix products in training; trained weights stay float32. auto is bfloat16
-    on CUDA and float32 on a CPU."""
+    """Number format of matrix products in training; trained weights stay float32. auto is
+    float32 on a CPU, and on an accelerator bfloat16 if it computes in it."""
     learning_rate: PositiveFloat = 6e-4
     """Peak learning rate of AdamW, after the warm-up and before the cosine decay."""
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
@@ -120,8 +120,8 @@ class DistillSpec(Spec):
         return self.method in ("cached", "live")
 
     def in_bfloat16(self, device: str) -> bool:
-        """Whether training on this device, `cpu` or `cuda`, multiplies matrices in bfloat16."""
-        return self.precision == "bfloat16" or (self.precision == "auto" and device == "cuda")
+        """Whether training on a device of this kind multiplies matrices in bfloat16, if it can."""
+        return self.precision == "bfloat16" or (self.precision == "auto" and device != "cpu")
 
     def control(self) -> "DistillSpec":
         """The control arm: same corpus, budget, steps and seed, without the teacher."""

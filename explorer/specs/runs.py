@@ -39,10 +39,12 @@ class CommonSpec(Spec):
     """What models are evaluated on. None skips the evaluation."""
     latency: LatencySpec | None = LatencySpec()
     """How models are timed. None skips the timing."""
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    """auto, cpu, cuda or cuda:N."""
+    device: str = Field("auto", pattern=r"^[a-z]+(:\d+)?$")
+    """auto, cpu, or an accelerator as torch names it: cuda, cuda:1, mps, xpu. auto takes the
+    accelerator with the most free memory, or the CPU where there is none."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number format of the weights. auto is float32 on a CPU and bfloat16 on CUDA."""
+    """Number format of the weights. auto is float32 on a CPU, and on an accelerator bfloat16 if it
+    computes in it."""
     threads: PositiveInt | None = None
     """CPU threads. None uses all cores."""
     trust_remote_code: bool = False
@@ -60,8 +62,8 @@ class RunSpec(CommonSpec):
     """Write the model as GGUF in this number format, then evaluate and time that file in llama.cpp.
     None runs the model in torch."""
     torch_bits: Added[Bits | None] = None
-    """Quantise the model's linear weights to 8 bits, or to 4 on CUDA, then evaluate and time it in
-    torch. Requires torchao. None quantises nothing."""
+    """Quantise the model's linear weights to 8 bits, or to 4 on NVIDIA GPUs, then evaluate and time
+    it in torch. Requires torchao. None quantises nothing."""
 
     @pydantic.model_validator(mode="after")
     def _refuse_training_without_a_student(self) -> Self:

@@ -37,7 +37,7 @@ class SweepSpec(CommonSpec):
     llama.cpp."""
     torch_bits: Added[tuple[Bits, ...]] = ()
     """Bits to which to quantise the linear weights of the teacher and of every student, to evaluate
-    and time them again in torch: 8, and 4 on CUDA."""
+    and time them again in torch: 8, and 4 on NVIDIA GPUs."""
 
     @pydantic.model_validator(mode="after")
     def _refuse_no_or_equal_students(self) -> Self:

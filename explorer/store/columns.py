@@ -61,7 +61,7 @@ RECORD: dict[str, Column] = {
     "label": Column("short name on the chart", TEXT),
     "started_at": Column("UTC, ISO 8601", TEXT),
     "finished_at": Column("UTC, ISO 8601", TEXT),
-    "device": Column("`cpu` or `cuda`", TEXT),
+    "device": Column("the kind of device: `cpu`, or an accelerator's as torch names it", TEXT),
     "device_name": Column("the GPU, or the processor and its cores, as prices know it", TEXT),
     "num_cpus": Column("cores of the machine"),
     "memory_bytes": Column("memory of the machine"),
@@ -139,7 +139,7 @@ RECORD: dict[str, Column] = {
     "prompt_tokens": Column("length of the timed prompt, for which `usd_per_mtok` holds"),
     "output_tokens": Column("length of the timed answer, for which `usd_per_mtok` holds"),
     "peak_memory_bytes": Column(
-        "highest memory while timed: of the process (CPU) or the device (CUDA)",
+        "highest memory while timed: of the process (CPU) or the device (accelerator)",
         timed=True,
     ),
     "latency_warning": Column("the warning if other processes used the machine", TEXT),

@@ -1,4 +1,4 @@
-"""The same run on a CUDA device: equal to the CPU where it must be, whole where it may differ."""
+"""The same run on an accelerator: equal to the CPU where it must be, whole where it may differ."""
 
 import pytest
 
@@ -11,25 +11,28 @@ pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture(autouse=True)
-def _cuda():
-    import torch
+def device():
+    """The kind of accelerator that torch finds."""
+    from explorer.devices import accelerator
 
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device, and torch sees none here")
+    found = accelerator.found()
+    if not found:
+        pytest.skip("needs an accelerator, and torch sees none here")
+    return found[0].type
 
 
 @pytest.fixture
-def spec(tiny_run):
+def spec(tiny_run, device):
     timed = {"prompt_tokens": 8, "output_tokens": 4, "warmup": 1, "repeats": 3}
-    return RunSpec.parse({**tiny_run, "latency": timed, "device": "cuda"})
+    return RunSpec.parse({**tiny_run, "latency": timed, "device": device})
 
 
-def test_a_run_on_the_gpu_leaves_a_whole_record(spec, store_root):
+def test_a_run_on_the_gpu_leaves_a_whole_record(spec, store_root, device):
     """Distilled, tested and timed there: device, driver, memory and device-hours are known."""
     record = engine.run(spec, store_root)
 
     assert record.status == "finished"
-    assert record.environment.device == "cuda"
+    assert record.environment.device == device
     assert record.environment.driver
     assert record.model.dtype == "bfloat16"
     assert record.distillation.kl_after < record.distillation.kl_before
@@ -63,14 +66,14 @@ def test_a_run_told_to_end_on_the_gpu_resumes_there(spec, store_root):
     assert engine.run(spec, store_root).distillation.num_resumes == 1
 
 
-def test_compiled_decoding_is_eager_decoding(tiny_llama):
+def test_compiled_decoding_is_eager_decoding(tiny_llama, device):
     """The compiled step over a static cache gives the tokens that the eager model gives."""
     from explorer.latency import timing
     from explorer.latency.runtimes.pytorch import CompiledRuntime, EagerRuntime
     from explorer.models import loading
     from explorer.specs import LatencySpec
 
-    loaded = loading.load(str(tiny_llama(num_layers=2)), device="cuda", dtype="float32")
+    loaded = loading.load(str(tiny_llama(num_layers=2)), device=device, dtype="float32")
     eager, compiled = EagerRuntime(loaded), CompiledRuntime(loaded)
     prompt_BT = timing.random_prompt([eager], LatencySpec(prompt_tokens=8), 2)
     compiled.prepare(2, 24)

@@ -8,7 +8,7 @@ import torch
 from explorer.errors import BadInput, RunCancelled, RunFailed
 from explorer.latency import interference, peak_memory
 from explorer.latency import timing as latency
-from explorer.latency.runtimes import cuda_peak
+from explorer.latency.runtimes import allocator_peak
 from explorer.latency.runtimes.pytorch import CompiledRuntime, EagerRuntime
 from explorer.models import loading
 from explorer.records import Interference
@@ -251,7 +251,7 @@ def test_weights_are_counted_once(student):
     """Tied embeddings lie in memory once."""
     weights = {p.data_ptr(): p.numel() * 4 for p in student.model.parameters()}
 
-    counted = cuda_peak.num_weight_bytes(student.model)
+    counted = allocator_peak.num_weight_bytes(student.model)
 
     assert sum(weights.values()) <= counted < sum(weights.values()) + 10_000
 
@@ -261,7 +261,7 @@ def test_weights_are_counted_once(student):
 def test_peak_memory_grows_with_the_model(tiny_llama):
     """A model of 50 MB takes at least that, and not gigabytes: Python and torch are left out."""
     folder = tiny_llama(num_layers=6, hidden_size=640)
-    size = cuda_peak.num_weight_bytes(loading.load(str(folder)).model)
+    size = allocator_peak.num_weight_bytes(loading.load(str(folder)).model)
 
     found = peak_memory.peak_memory_bytes(str(folder), SPEC, torch.device("cpu"), torch.float32)
 

@@ -60,6 +60,8 @@ def test_a_run_that_is_finished_is_not_looked_at(tiny_run, store_root, corpus_fi
         ),
         ({"student": {"kind": "fresh"}}, "train_embeddings: true"),
         ({"device": "cuda:9"}, "(device): The spec has device cuda:9"),
+        ({"device": "tpu"}, "(device): The spec has device tpu, which torch does not know"),
+        ({"device": "cpu:1"}, "(device): The spec has device cpu:1, but there is one CPU"),
         ({"distill": {"corpus": "/no/corpus.txt"}}, "There is no corpus file /no/corpus.txt"),
         ({"distill": {"corpus": "text.md"}}, "(distill.corpus): A corpus is"),
         ({"distill": {"top_k": 320}}, "must be below the 320 tokens"),

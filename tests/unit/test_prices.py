@@ -57,6 +57,8 @@ def test_a_gpu_is_found_by_the_name_its_driver_gives(device_name, hardware):
         "NVIDIA H100 NVL",
         "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
         "AMD Instinct MI300X",
+        "Intel(R) Arc(TM) B580 Graphics",
+        "Apple M2 Max (mps)",
     ],
 )
 def test_another_part_is_not_priced_as_one_that_looks_like_it(device_name):
@@ -73,6 +75,15 @@ def test_a_processor_is_priced_as_a_machine_of_its_size(num_cpus, instance):
 
     assert offered[0].instance == instance
     assert "undated" in offered[0].in_words()
+
+
+def test_a_processor_with_graphics_is_priced_as_a_processor():
+    """Its record says how many cores it has, which no accelerator's does."""
+    offered = prices.suggest_prices(
+        "AMD Ryzen 7 5700G with Radeon Graphics (2 cores)", 2, prices.price_book()
+    )
+
+    assert offered
 
 
 def test_a_machine_larger_than_all_of_the_book_has_no_suggestion():

@@ -10,6 +10,7 @@ import torch
 from explorer.analysis import numbers
 from explorer.analysis.planning import run_memory
 from explorer.analysis.planning.run_memory import Machine
+from explorer.devices import accelerator
 from explorer.distill import teacher_cache, train
 from explorer.errors import BadInput, NoRoom
 from explorer.models.facts import model_without_weights
@@ -258,8 +259,9 @@ def test_the_disk_of_the_working_folder_counts(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("dtype", ["auto", *DTYPES])
-def test_a_weight_takes_as_many_bytes_as_torch_says(dtype, device):
-    """The page cannot ask torch."""
+def test_a_weight_takes_as_many_bytes_as_torch_says(dtype, device, monkeypatch):
+    """The page cannot ask torch; it takes it that an accelerator computes in bfloat16."""
+    monkeypatch.setattr(accelerator, "multiplies_in_bfloat16", lambda device: device.type != "cpu")
     expected = pick_dtype(dtype, torch.device(device)).itemsize
 
     assert run_memory.weight_bytes(dtype, device) == expected

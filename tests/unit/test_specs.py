@@ -50,8 +50,8 @@ from explorer.specs.base import Added
         ),
         ({"name": "../x"}, r"name is not possible, got '\.\./x'\. It is: The beginning of"),
         (
-            {"device": "tpu"},
-            r"device is not possible, got 'tpu'\. It is: auto, cpu, cuda or cuda:N",
+            {"device": "GPU 0"},
+            r"device is not possible, got 'GPU 0'\. It is: auto, cpu, or an accelerator as torch",
         ),
         ({"capability": {"tasks": []}}, r"capability\.tasks .*at least 1"),
         ([1], "valid dictionary"),

@@ -678,3 +678,48 @@ def test_the_rate_warms_up_and_decays():
     assert max(rates) == pytest.approx(1.0)
     assert rates[0] < rates[5] < rates[9]
     assert rates[-1] == pytest.approx(0.1, abs=0.01)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), MemoryError()])
+def test_where_memory_runs_out_passes_become_smaller_and_the_losses_stay(
+    teacher, targets, tmp_path, monkeypatch, error
+):
+    """Half as many blocks at once, twice at most; the training goes on and counts it."""
+    spec = _spec(blocks_per_step=8, max_tokens=8 * 15 * 4)
+    _, wanted = _train(teacher, targets, spec, tmp_path / "whole")
+    plain = train._backward
+
+    def small(model, batch, *rest, **named):
+        if len(batch.blocks_BT) > 2:
+            raise error
+        return plain(model, batch, *rest, **named)
+
+    monkeypatch.setattr(train, "_backward", small)
+    _, found = _train(teacher, targets, spec, tmp_path / "halved")
+
+    assert (wanted.num_halvings, found.num_halvings) == (0, 2)
+    for one, other in zip(found.curve, wanted.curve, strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=1e-4)
+
+
+def test_where_smaller_passes_do_not_help_the_training_stops_with_a_checkpoint(
+    teacher, targets, tmp_path, monkeypatch
+):
+    """After the second halving the error stands, and nothing that was trained is lost."""
+    spec = _spec(blocks_per_step=8, max_tokens=8 * 15 * 4)
+    plain, sizes = train._backward, []
+
+    def fail_in_the_second_step(model, batch, *rest, **named):
+        sizes.append(len(batch.blocks_BT))
+        if len(sizes) > 1:
+            raise torch.OutOfMemoryError("full")
+        return plain(model, batch, *rest, **named)
+
+    monkeypatch.setattr(train, "_backward", fail_in_the_second_step)
+    with pytest.raises(torch.OutOfMemoryError):
+        _train(teacher, targets, spec, tmp_path / "checkpoint")
+    monkeypatch.setattr(train, "_backward", plain)
+
+    assert sizes == [8, 8, 4, 2]
+    _, resumed = _train(teacher, targets, spec, tmp_path / "checkpoint")
+    assert resumed.num_resumes == 1

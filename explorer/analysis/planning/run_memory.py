@@ -14,8 +14,10 @@ from explorer.analysis import numbers
 from explorer.specs import DepthStudent, DistillSpec, RunSpec
 from explorer.specs.model_size import ModelSize
 
-LIBRARIES_BYTES = {"cpu": 450e6, "cuda": 600e6}
-"""Memory of a process with torch and transformers loaded, or of CUDA's context."""
+LIBRARIES_BYTES = {"cpu": 450e6}
+"""Memory of a process with torch and transformers loaded."""
+CONTEXT_BYTES = 600e6
+"""Memory of an accelerator that its libraries hold."""
 CHUNK_POSITIONS = 512
 """Positions whose logits exist at one time, as in the training loop."""
 TARGET_BLOCKS = 4
@@ -30,7 +32,7 @@ class Machine:
     """The machine that a run would use."""
 
     device: str
-    """cpu or cuda."""
+    """The kind of device: cpu, or that of an accelerator."""
     memory_bytes: int
     disk_bytes: int
     """Free space on the disk of the store's working folder."""
@@ -41,9 +43,9 @@ class Machine:
 
 
 def weight_bytes(dtype: str, device: str) -> int:
-    """Bytes of a weight that is not trained; `auto` is bfloat16 on CUDA and float32 on a CPU."""
+    """Bytes of a weight that is not trained; `auto` is float32 on a CPU, else bfloat16."""
     if dtype == "auto":
-        return 2 if device == "cuda" else 4
+        return 4 if device == "cpu" else 2
     return WEIGHT_BYTES[dtype]
 
 
@@ -59,7 +61,7 @@ def memory_parts(
     spec: RunSpec, teacher: ModelSize, student: ModelSize, machine: Machine
 ) -> dict[str, float]:
     """Bytes by purpose, at the moment of the run that needs most."""
-    libraries = {"libraries": LIBRARIES_BYTES[machine.device]}
+    libraries = {"libraries": LIBRARIES_BYTES.get(machine.device, CONTEXT_BYTES)}
     moments = _moments(spec, teacher, student, machine)
     return libraries | max(moments, key=lambda parts: sum(parts.values()))
 
@@ -73,7 +75,7 @@ def _moments(
         yield whole
         return
     # On a CPU a model is quantised only after it was loaded.
-    measured_bits = spec.torch_bits if machine.device == "cuda" and spec.student is None else None
+    measured_bits = spec.torch_bits if machine.device != "cpu" and spec.student is None else None
     name = "the student's weights" if spec.student else "the same weights quantised"
     if spec.student or spec.torch_bits:
         yield whole | {name: quantized_bytes(student, machine, measured_bits)}
@@ -199,7 +201,7 @@ def _that_fit(
             one_fits = True
             words = " with ".join(f"distill.{key}: {json.dumps(v)}" for key, v in changes.items())
             yield f"{words} ({numbers.size(bytes_needed)})"
-    for num_shards in (2, 4, 8) if machine.device == "cuda" and spec.distill else ():
+    for num_shards in (2, 4, 8) if machine.device != "cpu" and spec.distill else ():
         spread = dataclasses.replace(machine, num_shards=num_shards)
         bytes_needed = sum(memory_parts(spec, teacher, student, spread).values())
         if num_shards > machine.num_shards and bytes_needed <= machine.memory_bytes:

@@ -26,6 +26,7 @@ from lm_eval.api.model import CacheHook
 from lm_eval.api.registry import model_registry
 from lm_eval.models.huggingface import HFLM
 
+from explorer.devices import accelerator, memory
 from explorer.distill import distributed
 from explorer.errors import BadInput
 from explorer.evaluate import response_cache
@@ -46,7 +47,8 @@ VERSION = 2
 """Bump it to invalidate cached answers."""
 TOKENS_PER_REQUEST = 64
 """Tokens that count as one request of `batch_size`."""
-AUTO_BATCH_SIZE = {"cpu": 16, "cuda": 256}
+AUTO_BATCH_SIZE = 16
+AUTO_BATCH_SIZE_ACCELERATOR = 256
 ROLLING_BATCH = 64
 """Texts of a rolling log-likelihood in one batch."""
 GENERATION_BUDGET_FACTOR = 8
@@ -92,8 +94,8 @@ class PrefixLM(HFLM):
         Args:
             pretrained: starter, a hub id, a folder, gguf:FILE, run:RUN_ID, or a model.
             batch_size: Requests in one forward pass, counted as 64 tokens each; `auto` is 16
-                on a CPU and 256 on a GPU, halved when memory is full.
-            device: cpu, cuda or cuda:N; None is a GPU if there is one.
+                on a CPU and 256 on an accelerator, halved when memory is full.
+            device: As a spec's `device`; None is an accelerator if there is one.
             on_progress: Called after each batch; replaces lm-eval's progress bar.
             split: Whether each rank of a launch computes a share of the batches. All ranks then
                 make the same calls, and all get all answers.
@@ -109,11 +111,15 @@ class PrefixLM(HFLM):
             if options["gguf_file"] is None:
                 # A pickle of weights may run code.
                 options["use_safetensors"] = True
-        where = device or str(loading.pick_device())
+        if isinstance(pretrained, str):
+            where = accelerator.pick_device(device or accelerator.AUTO)
+        else:
+            where = pretrained.device
         if str(batch_size).startswith("auto") or batch_size is None:
-            batch_size = AUTO_BATCH_SIZE.get(where.partition(":")[0], 16)
+            large = accelerator.is_accelerator(where)
+            batch_size = AUTO_BATCH_SIZE_ACCELERATOR if large else AUTO_BATCH_SIZE
         options.setdefault("backend", "causal")
-        super().__init__(pretrained=pretrained, batch_size=batch_size, device=where, **options)
+        super().__init__(pretrained=pretrained, batch_size=batch_size, device=str(where), **options)
         self.batch_size_per_gpu: int = int(batch_size)
         self._on_progress = on_progress
         self._split = split
@@ -413,7 +419,7 @@ class PrefixLM(HFLM):
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
-        torch.cuda.empty_cache()
+        memory.release_cached(self.device)
         half = len(batch) // 2
         return self._scores(batch[:half], header) + self._scores(batch[half:], header)
 

@@ -3,7 +3,7 @@
 protocol.py           Runtime, which every local runtime implements
 open_runtime.py       the runtime that a model's name and a spec mean
 pytorch.py            transformers, eager or compiled with a static cache
-cuda_peak.py          its peak memory on CUDA
+allocator_peak.py     its peak memory on an accelerator
 llamacpp.py           GGUF files in llama.cpp (extra `edge`)
 gguf_check.py         a GGUF file written, and kept if llama.cpp reads the same model
 endpoint_client.py    the HTTP client: keys, failures, retries

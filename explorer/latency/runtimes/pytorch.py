@@ -1,7 +1,7 @@
 """transformers on this machine: eager, or compiled with a static cache.
 
 Eager calls `model(...)`. Compiled keeps keys and values in tensors of fixed size and compiles
-the decoding step, which on CUDA becomes one graph launch.
+the decoding step, which a device with graphs launches as one.
 """
 
 import logging
@@ -11,8 +11,9 @@ import torch
 import transformers
 from transformers import PreTrainedModel, StaticCache
 
+from explorer.devices import accelerator
 from explorer.errors import BadInput
-from explorer.latency.runtimes.cuda_peak import CudaPeakMemory
+from explorer.latency.runtimes.allocator_peak import AllocatorPeak
 from explorer.models.decoding import Decoder, step_options
 from explorer.models.loading import Loaded, disk_bytes
 from explorer.records import RuntimeFacts
@@ -67,9 +68,9 @@ class EagerRuntime:
                 type(self.model).__name__,
             )
 
-    def watch_memory(self) -> CudaPeakMemory:
+    def watch_memory(self) -> AllocatorPeak:
         """Measure the allocator's peak minus what other models hold."""
-        return CudaPeakMemory(self.model)
+        return AllocatorPeak(self.model)
 
     def close(self) -> None:
         """Drop the reference to the model."""
@@ -100,7 +101,8 @@ class CompiledRuntime(EagerRuntime):
         """As `Eager`; `backend` is torch.compile's."""
         check_compiles(loaded.name, loaded.model)
         super().__init__(loaded, stored_as=stored_as)
-        mode = "reduce-overhead" if self.device.type == "cuda" and backend == "inductor" else None
+        self._has_graphs = accelerator.has_graphs(self.device)
+        mode = "reduce-overhead" if self._has_graphs and backend == "inductor" else None
         self._options = step_options(self.model)
         self._step = torch.compile(self.model, mode=mode, backend=backend, fullgraph=True)
         self._cache: StaticCache | None = None
@@ -124,7 +126,7 @@ class CompiledRuntime(EagerRuntime):
         token_B1 = output.logits[:, -1].argmax(-1, keepdim=True)
         yield token_B1[:, 0].tolist()
         for _ in range(num_tokens - 1):
-            if self.device.type == "cuda":
+            if self._has_graphs:
                 # The next launch overwrites the memory of this graph's output.
                 torch.compiler.cudagraph_mark_step_begin()
             output = self._step(token_B1, past_key_values=cache, **self._options)

@@ -222,7 +222,11 @@ def training_details(kind: str, method: str | None, usual: UsualOrder) -> dict[s
     )
     fields["seed"] = middle.number_input("Seed", 0, value=0, key="run_seed", help=HELP["seed"])
     fields["device"] = right.selectbox(
-        "Device", ["auto", "cpu", "cuda"], key="run_device", help=HELP["run_device"]
+        "Device",
+        ["auto", "cpu"],
+        key="run_device",
+        accept_new_options=True,
+        help=HELP["run_device"],
     )
     left, middle, right = st.columns(3)
     fields["teacher_bits"] = left.selectbox(

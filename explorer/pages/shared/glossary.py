@@ -223,7 +223,7 @@ TERMS = {
     ),
     "runtime": (
         "How transformers runs a model: as it is, or compiled with a static cache, which is meant "
-        "for CUDA. GGUF files and endpoints have their own runtime."
+        "for GPUs. GGUF files and endpoints have their own runtime."
     ),
     "levels": (
         "Numbers of concurrent requests to measure: batches on this device, clients at an "
@@ -240,8 +240,9 @@ TERMS = {
         "teacher's distributions, 0 only the text."
     ),
     "precision": (
-        "Number format of matrix products in training; weights stay float32. auto means bfloat16 "
-        "on CUDA and float32 on CPUs. CPUs with bfloat16 instructions train much faster with it."
+        "Number format of matrix products in training; weights stay float32. auto means float32 "
+        "on CPUs, and bfloat16 on accelerators that compute in it. CPUs with bfloat16 instructions "
+        "train much faster with it."
     ),
     "vocab_sample": (
         "Trains on the teacher's top tokens plus this many randomly sampled others instead of the "
@@ -256,7 +257,10 @@ TERMS = {
     "temperature": "Softens both models' distributions in the loss; 1 leaves them unchanged.",
     "learning_rate": "Peak learning rate of the optimiser.",
     "name": "Prefix of each run's name: lowercase letters, digits, dots, dashes, underscores.",
-    "run_device": "auto uses CUDA if available, otherwise the CPU.",
+    "run_device": (
+        "auto takes the accelerator with the most free memory, otherwise the CPU. Or type an "
+        "accelerator as torch names it: cuda, cuda:1, mps, xpu."
+    ),
     "verdict": (
         "better or worse if the paired test, adjusted for the number of tasks (Holm), gives p "
         "below 0.05: a full dot. Otherwise inconclusive, a hollow dot: more documents may show a "

@@ -1,17 +1,20 @@
-"""Peak memory of a model on CUDA: the allocator's peak minus what other models hold."""
+"""Peak memory of a model on an accelerator: the allocator's peak minus what other models hold."""
 
 from types import TracebackType
 from typing import Self
 
-import torch
 from transformers import PreTrainedModel
 
+from explorer.devices import memory
 from explorer.latency.runtimes.protocol import PeakMemory
 from explorer.models.quantize import stored_tensors
 
 
-class CudaPeakMemory(PeakMemory):
-    """Measures with the allocator of a model's device; `num_bytes` stays None on a CPU."""
+class AllocatorPeak(PeakMemory):
+    """Measures with the allocator of a model's device.
+
+    `num_bytes` stays None on a CPU and on a device whose allocator counts no peak.
+    """
 
     def __init__(self, model: PreTrainedModel) -> None:
         """Measure `model`; other tensors on the device are not counted."""
@@ -20,9 +23,9 @@ class CudaPeakMemory(PeakMemory):
     def __enter__(self) -> Self:
         """Reset the allocator's peak."""
         device = self._model.device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-            self._others = torch.cuda.memory_allocated(device) - num_weight_bytes(self._model)
+        if memory.counts_peak(device):
+            memory.reset_peak(device)
+            self._others = memory.held_bytes(device) - num_weight_bytes(self._model)
         return self
 
     def __exit__(
@@ -33,8 +36,8 @@ class CudaPeakMemory(PeakMemory):
     ) -> None:
         """Read the peak."""
         device = self._model.device
-        if device.type == "cuda":
-            self.num_bytes = torch.cuda.max_memory_allocated(device) - self._others
+        if memory.counts_peak(device):
+            self.num_bytes = memory.peak_bytes(device) - self._others
 
 
 def num_weight_bytes(model: PreTrainedModel) -> int:

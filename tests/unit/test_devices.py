@@ -1,0 +1,233 @@
+"""No code of ours knows a device by its name."""
+
+import ast
+import re
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+import explorer
+from explorer.devices import accelerator, backend, memory, nvml, torch_build
+from explorer.errors import BadInput, NoRoom
+from explorer.latency import timing
+from tests.conftest import ROOT
+
+FILES = sorted(Path(explorer.__file__).parent.rglob("*.py"))
+NAMES = ("cuda", "mps", "xpu", "hip", "rocm", "npu", "hpu", "mtia")
+"""Kinds of device as torch and its builds name them."""
+MODULES = {f"torch.{place}{name}" for name in NAMES for place in ("", "backends.", "version.")}
+
+
+def named_devices(tree):
+    """Where code names a kind of device: a text that begins with it, or torch's module of it."""
+    documented = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if node.value.startswith(NAMES) and id(node) not in documented:
+                yield node.lineno
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) in MODULES:
+            yield node.lineno
+
+
+@pytest.mark.parametrize("code", ['f("cuda:0")', "torch.cuda.synchronize()", 'x == "mps"'])
+def test_the_walk_finds_a_device_that_code_names(code):
+    """As it did in 20 files."""
+    assert list(named_devices(ast.parse(code)))
+
+
+def test_no_module_knows_a_device_by_name():
+    """What a device can do is asked, so a new kind works without a change."""
+    assert len(FILES) > 100
+    found = {
+        str(path): lines
+        for path in FILES
+        if (lines := list(named_devices(ast.parse(path.read_text(encoding="utf-8")))))
+    }
+    assert not found
+
+
+@pytest.fixture
+def accelerators(monkeypatch):
+    """Makes torch find accelerators; their free bytes are given."""
+
+    def find(*free_bytes, kind="cuda"):
+        devices = [torch.device(kind, i) for i in range(len(free_bytes))]
+        monkeypatch.setattr(accelerator, "found", lambda: devices)
+        free = dict(zip(devices, free_bytes, strict=True))
+        monkeypatch.setattr(memory, "free_bytes", free.get)
+
+    return find
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "taken"),
+    [((), "cpu"), ((5,), "cuda"), ((5, 9, 7), "cuda:1"), ((5, 5), "cuda:0"), ((None, 3), "cuda:1")],
+)
+def test_auto_takes_the_accelerator_with_the_most_free_memory(accelerators, free_bytes, taken):
+    """The first of equals, the CPU where there is none; an only one needs no number."""
+    accelerators(*free_bytes)
+
+    assert str(accelerator.pick_device()) == taken
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "says"),
+    [
+        ("cuda:2", NoRoom, "torch finds 2 GPUs, the first of which is cuda:0"),
+        ("xpu", NoRoom, "the accelerators that torch finds here are cuda:0, cuda:1"),
+        ("tpu", BadInput, "which torch does not know"),
+        ("cpu:1", BadInput, "there is one CPU"),
+        ("auto:1", BadInput, "which torch does not know"),
+    ],
+)
+def test_a_device_that_is_not_there_is_one_sentence(accelerators, name, error, says):
+    """What was asked, what is there, what to write."""
+    accelerators(1, 1)
+
+    with pytest.raises(error, match=says):
+        accelerator.pick_device(name)
+    assert str(accelerator.pick_device("cuda:1")) == "cuda:1"
+    assert str(accelerator.pick_device("cpu")) == "cpu"
+
+
+def test_in_a_launch_each_process_has_its_own_device(accelerators, monkeypatch):
+    """No process takes the freest one, and none may be told a number."""
+    accelerators(1, 9)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+
+    assert str(accelerator.pick_device()) == "cuda"
+    with pytest.raises(BadInput, match="Write device: cuda"):
+        accelerator.pick_device("cuda:1")
+
+
+def test_torch_is_asked_for_memory_only_where_the_driver_does_not_say(monkeypatch):
+    """Its own question leaves a context on the GPU."""
+    told = {"driver": 7}
+    monkeypatch.setattr(nvml, "free_bytes", lambda device: told["driver"])
+    monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda device: (3, 10))
+    device = torch.device("xpu")
+
+    assert memory.free_bytes(device) == 7
+    told["driver"] = None
+    assert memory.free_bytes(device) == 3
+    assert memory.total_bytes(device) == 10
+
+
+def test_a_device_that_cannot_say_its_memory_has_the_machines(monkeypatch):
+    """As Apple's chips, whose memory is the machine's; the CPU has no free bytes of its own."""
+
+    def refuse(device):
+        raise RuntimeError("no such question")
+
+    monkeypatch.setattr(torch.accelerator, "get_memory_info", refuse)
+    monkeypatch.setattr(nvml, "free_bytes", lambda device: None)
+    device = torch.device("xpu")
+
+    assert memory.free_bytes(device) is None
+    assert memory.total_bytes(device) == memory.total_bytes(torch.device("cpu")) > 2**28
+    assert memory.free_bytes(torch.device("cpu")) is None
+
+
+def test_the_cpu_is_asked_nothing_of_an_accelerator():
+    """No bfloat16 by default, no graphs, no counted peak; fused AdamW it has."""
+    cpu = torch.device("cpu")
+
+    assert not accelerator.is_accelerator(cpu)
+    assert not accelerator.multiplies_in_bfloat16(cpu)
+    assert not accelerator.has_graphs(cpu)
+    assert not memory.counts_peak(cpu)
+    assert accelerator.has_fused_adamw(cpu)
+    assert accelerator.name(cpu) is accelerator.driver(cpu) is None
+    accelerator.synchronize(cpu)
+
+
+def test_the_same_seed_draws_the_same_tokens():
+    """On a device with random numbers of its own, each draw is torch's."""
+    probabilities_BV = torch.rand(3, 7, generator=torch.Generator().manual_seed(0))
+    drawn = [
+        accelerator.draw(probabilities_BV, accelerator.generator(torch.device("cpu"), 5))
+        for _ in range(2)
+    ]
+    wanted = torch.multinomial(probabilities_BV, 1, generator=torch.Generator().manual_seed(5))
+
+    assert torch.equal(drawn[0], wanted)
+    assert torch.equal(drawn[1], wanted)
+
+
+def test_a_gpu_that_only_emulates_bfloat16_does_not_count(monkeypatch):
+    """It would be slower than float32; its models load in float32 and train in it."""
+    from explorer.distill import train
+    from explorer.models import loading
+    from explorer.specs import DistillSpec
+
+    device = torch.device("cuda", 5)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
+
+    assert not accelerator.multiplies_in_bfloat16(device)
+    assert loading.pick_dtype("auto", device) is torch.float32
+    assert not train.in_bfloat16(DistillSpec(), device)
+    accelerator.multiplies_in_bfloat16.cache_clear()
+
+
+def test_the_clock_waits_for_the_device(monkeypatch, tiny_llama):
+    """A request begins when all earlier work is done, on whichever device."""
+    from explorer.latency.runtimes.pytorch import EagerRuntime
+    from explorer.models.loading import load
+
+    waited = []
+    monkeypatch.setattr(accelerator, "synchronize", waited.append)
+
+    timing.time_request(EagerRuntime(load(str(tiny_llama()))), torch.ones(1, 4, dtype=int), 2)
+
+    assert waited == [torch.device("cpu")]
+
+
+@pytest.mark.parametrize(
+    ("driver", "built", "reaches", "says"),
+    [
+        (None, None, None, None),
+        (None, "cuda 13.0", None, None),
+        ("570.1", None, "12.8", "NVIDIA driver 570.1, but torch .* is a build for CPUs"),
+        ("470.1", "cuda 13.0", "11.4", "built for cuda 13.0, but .* reaches only 11.4. Update"),
+        ("570.1", "cuda 12.9", "12.8", "the NVIDIA driver 570.1 is here, but torch finds no"),
+    ],
+)
+def test_the_doctor_names_a_torch_that_does_not_fit_the_driver(
+    monkeypatch, driver, built, reaches, says
+):
+    """A build for CPUs beside a driver, a driver too old, a hidden GPU; else nothing."""
+    monkeypatch.setattr(nvml, "driver", lambda: driver)
+    monkeypatch.setattr(nvml, "newest_toolkit", lambda: reaches)
+    monkeypatch.setattr(torch_build, "built_for", lambda: built)
+
+    found = torch_build.mismatch()
+
+    assert found is None if says is None else re.search(says, found)
+
+
+def test_every_platforms_command_is_in_the_documentation_and_marked(monkeypatch):
+    """Five commands, tried or not; the doctor prints one of them."""
+    table = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| .+ \| `(pip install torch[^`]*)` \| (yes.*|\*\*no\*\*) \|$", table, re.MULTILINE
+    )
+
+    assert len(rows) == 5
+    assert torch_build.install_command() in [command for command, _ in rows]
+    monkeypatch.setattr(nvml, "driver", lambda: "570.1")
+    assert torch_build.install_command() in [command for command, _ in rows]
+
+
+def test_the_lock_of_a_device_has_the_number_that_is_its_own(monkeypatch):
+    """By its UUID where it has one; CUDA_VISIBLE_DEVICES may number it otherwise."""
+    from explorer.latency import device_lock
+
+    told = {"properties": types.SimpleNamespace(uuid="1234")}
+    monkeypatch.setattr(backend, "properties", lambda device: told["properties"])
+    assert device_lock.name_of(torch.device("cpu")) == "cpu"
+    assert device_lock.name_of(torch.device("cuda", 1)) == "cuda-1234"
+    told["properties"] = None
+    assert device_lock.name_of(torch.device("xpu", 1)) == "xpu-1"
+    assert device_lock.name_of(torch.device("mps")) == "mps-0"
