@@ -79,11 +79,18 @@ def exclusive(root: Path, name: str, progress: Progress) -> Iterator[None]:
 
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
-    """Append rank 0's log messages and Python's warnings to the run's log file."""
+    """Append rank 0's log messages and Python's warnings to the run's log file.
+
+    Raises:
+        NoRoom: The disk is full or the file may not be written.
+    """
     if not distributed.is_main():
         yield
         return
-    handler = logging.FileHandler(durable_files.refuse_link(path), encoding="utf-8")
+    try:
+        handler = logging.FileHandler(durable_files.refuse_link(path), encoding="utf-8")
+    except OSError as error:
+        raise durable_files.no_room(path, error) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     before = log.level
     log.setLevel(logging.INFO)

@@ -172,6 +172,8 @@ def enter(root: Path) -> None:
     os.environ["EXPLORER_RESULTS"] = str(root)
     os.environ["EXPLORER_INDEX"] = str(root.parent / f"index-of-{root.name}")
     os.environ["HF_DATASETS_CACHE"] = str(root.parent / "datasets")
+    os.environ["EXPLORER_DEVICE_LOCKS"] = str(root.parent / "device-locks")
+    os.environ["EXPLORER_TOKEN"] = "off"
     store_index.LOOK_EVERY_S = 0.0
 
 

@@ -25,7 +25,7 @@ from explorer.errors import (
 from explorer.jobs import states
 from explorer.latency import interference, timing
 from explorer.models.loading import load
-from explorer.pipeline import student_stage
+from explorer.pipeline import run_guard, student_stage
 from explorer.records import RunRecord
 from explorer.specs import RunSpec
 from explorer.store import disk
@@ -498,6 +498,14 @@ def test_a_student_without_checksums_is_used(spec, store_root):
 
     assert "distil" not in again.stage_seconds
     assert again.distillation == first.distillation
+
+
+def test_a_log_that_cannot_be_written_is_one_sentence(tmp_path):
+    """A full disk at the first line of a run's log is no bug with a traceback."""
+    log = run_guard.logged(tmp_path / "missing" / "log.txt")
+
+    with pytest.raises(NoRoom, match=r"Could not write .*log\.txt: "):
+        log.__enter__()
 
 
 def test_a_damaged_record_is_made_again(spec, store_root, caplog):
