@@ -162,9 +162,18 @@ class Stores:
         resumed = in_process(resume, folder)
         if resumed is None:
             raise Bad("stuck", "the resumed run was killed")
+        self.compare(resumed)
+
+    def compare(self, outcome: dict[str, Any]) -> None:
+        """Compare what a run came to with the unbroken one.
+
+        Raises:
+            Bad: Scores or losses differ.
+        """
+        plain = json.loads(json.dumps(outcome))
         for name, value in self.unbroken.items():
-            if resumed[name] != value:
-                raise Bad("lost", f"{name} is {resumed[name]!s:.120}, unbroken {value!s:.120}")
+            if plain[name] != value:
+                raise Bad("lost", f"{name} is {plain[name]!s:.120}, unbroken {value!s:.120}")
 
 
 def enter(root: Path) -> None:
