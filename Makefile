@@ -75,7 +75,8 @@ check: install ## Lint, format, types, import rules, spelling, the catalogue
 
 audit: install ## Look for known vulnerabilities in the pinned packages (asks a database on the internet)
 	@$(BIN)/pip install --quiet 'pip-audit>=2.9'
-	$(BIN)/pip-audit --requirement constraints.txt --disable-pip --no-deps --progress-spinner off
+	# Strict: a package that the database does not know, or no database, is a failure.
+	$(BIN)/pip-audit --strict --requirement constraints.txt --disable-pip --no-deps --progress-spinner off
 
 fast: export HF_HUB_OFFLINE = 1
 fast: install ## Run the unit tests only: seconds, on every save

@@ -484,6 +484,22 @@ def test_a_size_that_is_no_number_is_refused(root, open_page):
     assert "such as 60M, 1.5B; got 'small'" in page.error[0].value.replace("\\", "")
 
 
+def test_an_uploaded_corpus_is_read_apart_and_kept_only_if_it_is_one(root, tmp_path, open_page):
+    """A damaged upload is one sentence with its name and line, and leaves no file behind."""
+    page = open_page("run")
+    page.segmented_control(key="run_corpus").set_value("upload").run()
+    page.file_uploader(key="run_upload").set_value(("bad.jsonl", b'{"txt": "words"}', "")).run()
+
+    said = page.error[0].value.replace("\\", "")
+    assert "bad.jsonl, line 1: expected" in said
+    assert list((tmp_path / "cache" / "uploads").iterdir()) == []
+
+    page.file_uploader(key="run_upload").set_value(("good.jsonl", b'{"text": "words"}', "")).run()
+    assert not page.error
+    (kept,) = (tmp_path / "cache" / "uploads").iterdir()
+    assert kept.name.startswith("good-")
+
+
 def test_a_corpus_that_is_not_there_is_refused(root, open_page):
     """A path without a file is refused before anything starts."""
     page = open_page("run")

@@ -54,7 +54,8 @@ POLICY = {
 ASK = """<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><title>Distill Explorer</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<style>body {{ font: 1rem/1.5 sans-serif; max-width: 36rem; margin: 4rem auto; padding: 0 1rem }}
+<style>:root {{ color-scheme: light dark }}
+body {{ font: 1rem/1.5 sans-serif; max-width: 36rem; margin: 4rem auto; padding: 0 1rem }}
 @media (prefers-color-scheme: dark) {{ body {{ background: #12171c; color: #e8ecf0 }} }}
 input, button {{ font: inherit; padding: .3rem .6rem }}</style>
 <h1>Distill Explorer</h1>
