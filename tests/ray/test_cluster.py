@@ -17,6 +17,7 @@ from streamlit.testing.v1 import AppTest
 
 from explorer import jobs
 from explorer.jobs import cluster_queue, queue, ray_head, states, submission
+from explorer.pages.dashboard import web_guard
 from explorer.specs import RunSpec
 from explorer.store import disk
 from tests.ray.two_nodes import TwoNodes
@@ -95,8 +96,8 @@ def submit_on_the_page(specs, root):
     for spec in specs:
         disk.open_run(root, spec)
         queue.write_status(root, spec.run_id, "cancelled")
-    page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
-    page.switch_page("explorer/pages/run/run.py")
+    page = AppTest.from_file(str(web_guard.SCRIPT), default_timeout=60)
+    page.switch_page("../run/run.py")
     page.run()
     for run_id in ids:
         page.button(key=f"resume_{run_id}").click().run()
