@@ -103,7 +103,7 @@ def test_labels_are_placed_for_the_window_there_is(store_root, dashboard, page: 
         )
 
 
-def test_back_undoes_the_last_change(study, dashboard, page: Page):
+def test_back_undoes_the_last_change(study, dashboard, page: Page, settled):
     """After two changes, Back twice brings the first state back, in the address and the page."""
     page.goto(dashboard)
     view = page.get_by_role("radio", name="Ranking")
@@ -113,11 +113,13 @@ def test_back_undoes_the_last_change(study, dashboard, page: Page):
     page.get_by_role("spinbutton", name="Keep at least (%)").fill("50")
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile(r"[?&]keep=50"), timeout=WAIT_MS)
+    settled(page)  # the address changes before the page's script has run
 
     page.go_back()
     expect(page).not_to_have_url(re.compile(r"[?&]keep="), timeout=WAIT_MS)
     field = page.get_by_role("spinbutton", name="Keep at least (%)")
     expect(field).to_have_value("95", timeout=WAIT_MS)
+    settled(page)
     page.go_back()
 
     expect(page.get_by_text("Drag to zoom")).to_be_visible(timeout=WAIT_MS)
