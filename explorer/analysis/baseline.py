@@ -53,13 +53,10 @@ def _keys(runs: pd.DataFrame, teachers: "pd.Series[str]") -> "pd.Series[str]":
     """Teacher, runtime, format and device of each run as one value."""
     runtime = runs["runtime"] if "runtime" in runs else pd.Series("", index=runs.index)
     device = runs["device_name"] if "device_name" in runs else pd.Series("", index=runs.index)
-    parts = zip(
-        teachers.fillna(""),
-        runtime.fillna(""),
-        candidates.formats(runs),
-        device.fillna(""),
-        strict=True,
-    )
+    columns = (teachers, runtime, candidates.formats(runs), device)
+    # A column without any text is one of numbers, all missing.
+    texts = (column.astype(object).where(column.notna(), "") for column in columns)
+    parts = zip(*texts, strict=True)
     return pd.Series(["\n".join(part) for part in parts], index=runs.index, dtype=object)
 
 

@@ -82,17 +82,25 @@ def _print_forecast(
 ) -> None:
     """Print what runs will take: memory and time of this machine, tokens of endpoints.
 
-    With `checked`, first refuse what cannot run.
+    With `checked` print what is wrong with them, too.
 
     Raises:
-        ExplorerError: What is wrong with them; nothing was printed.
+        ExplorerError: What is wrong with them.
     """
     size_limits.check_students(runs, root)
+    found = []
     if checked:
         from explorer.pipeline import preflight
 
-        _print_warnings(preflight.refuse(runs, root))
-    _print_costs(runs, root, wide)
+        found = preflight.findings(runs, root)
+        _print_warnings([finding for finding in found if not finding.error])
+    try:
+        _print_costs(runs, root, wide)
+    except ExplorerError:
+        if not any(finding.error for finding in found):
+            raise
+    if found:
+        preflight.raise_errors(found)
 
 
 def _print_costs(runs: list[specs.RunSpec], root: Path, wide: bool) -> None:

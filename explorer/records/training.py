@@ -1,6 +1,6 @@
 """What a record says about training: the corpus, the teacher's targets, the loss curve."""
 
-from explorer.records.base import Amount, Count, Name, Number, RecordPart
+from explorer.records.base import Amount, Count, Name, Number, RecordPart, Spread
 from explorer.records.capability import Usage
 
 
@@ -15,7 +15,7 @@ class CurvePoint(RecordPart):
     seconds: Amount
     loss: float
     """Mean over the scored tokens since the previous point, in nats."""
-    learning_rate: Amount
+    learning_rate: Spread
     heldout_kl: float | None = None
     """Held-out KL(teacher || student), in nats per token, over the teacher's top-k tokens and the
     tail. None if the two models have different tokenizers."""

@@ -99,10 +99,16 @@ def printed_table(text):
 def table_of(page):
     """The table of results on a page, cells by their columns' names."""
     shown = next(part for part in text_of(page).split("<table") if "results" in part[:30])
-    head = re.findall(r"<th scope=\"col\"[^>]*>(?:<span[^>]*>)?(.*?)<", shown)
+    head = texts_of(r"<th scope=\"col\"[^>]*>(.*?)</th>", shown)
     rows = re.findall(r"<tr(?: class=teacher)?>(.*?)</tr>", shown.partition("<tbody>")[2])
-    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in rows]
-    return [dict(zip(head, [html.unescape(c) for c in row], strict=True)) for row in cells]
+    return [dict(zip(head, texts_of(r"<td[^>]*>(.*?)</td>", row), strict=True)) for row in rows]
+
+
+def texts_of(pattern, markup):
+    """What a person reads in each match: without elements, such as checkboxes and buttons."""
+    return [
+        html.unescape(re.sub(r"<[^>]*>", "", cell)).strip() for cell in re.findall(pattern, markup)
+    ]
 
 
 def chart_of(page):

@@ -104,7 +104,7 @@ class Bench:
             model = LlamaForCausalLM(config)
             # A plain random model is nearly uniform, and its losses are nearly 0.
             for parameter_name, parameter in model.named_parameters():
-                if parameter_name.endswith(("o_proj.weight", "down_proj.weight")):
+                if parameter_name.endswith(("o_proj.weight", "down_proj.weight", "embed_tokens.weight")):
                     parameter.data.mul_(15)
             model.save_pretrained(folder)
             byte_tokenizer.save(folder, config.vocab_size)

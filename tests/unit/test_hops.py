@@ -18,7 +18,10 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 MOST_HOPS = 7
 
 
-MODULES = ("__main__", "cli_subprocess", "text_files", "yaml_files", "child_process")
+MODULES = (
+    *("__main__", "cli_subprocess", "durable_files", "limited_process", "text_files"),
+    *("yaml_files", "child_process"),
+)
 
 
 def hops() -> list[str]:

@@ -69,10 +69,10 @@ def _drawn(cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Retention as a dot and its interval, between nothing and the whole teacher."""
     drawn = pd.DataFrame("", index=cells.index, columns=cells.columns)
     highest = float(np.nanmax([1.0, *runs["retention"].astype(float)]))
-    shares = runs[["retention", *INTERVALS["retention"]]]
+    shares = (runs[column] for column in ("retention", *INTERVALS["retention"]))
     drawn[RETENTION] = [
         html_table.interval_mark(value, low, high, (0.0, highest), at=1.0)
-        for value, low, high in shares.itertuples(index=False)
+        for value, low, high in zip(*shares, strict=True)
     ]
     return drawn
 
