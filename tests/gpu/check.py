@@ -53,6 +53,8 @@ CPU_CHECK_LIMIT_S = 120
 """One check where the CPU stands in for it."""
 CPU = torch.device("cpu")
 NUM_LAYERS = 4
+SCALES = {"o_proj": 15, "down_proj": 15, "embed_tokens": 4}
+"""By how much random weights are larger than transformers makes them."""
 
 
 class NotRun(Exception):
@@ -104,8 +106,7 @@ class Bench:
             model = LlamaForCausalLM(config)
             # A plain random model is nearly uniform, and its losses are nearly 0.
             for parameter_name, parameter in model.named_parameters():
-                if parameter_name.endswith(("o_proj.weight", "down_proj.weight", "embed_tokens.weight")):
-                    parameter.data.mul_(15)
+                parameter.data.mul_(SCALES.get(parameter_name.split(".")[-2], 1))
             model.save_pretrained(folder)
             byte_tokenizer.save(folder, config.vocab_size)
         return str(folder)
@@ -423,6 +424,8 @@ def main() -> int:
     parser.add_argument("--limit-s", type=float, default=LIMIT_S)
     parser.add_argument("--only", nargs="*", help="names of checks")
     options = parser.parse_args()
+    if unknown := set(options.only or ()) - CHECKS.keys():
+        parser.error(f"no check is called {', '.join(unknown)}; there are: {', '.join(CHECKS)}")
     try:
         device = accelerator.pick_device(options.device)
     except ExplorerError as error:
