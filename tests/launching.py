@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import types
 from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -53,6 +54,9 @@ class Launch:
         self.said = [order.parent / f"said-{port}-{rank}" for rank in range(num_processes)]
         self.processes: list[BaseProcess] = []
         with pytest.MonkeyPatch.context() as patch:
+            # A process begins with the main module of its parent. Here that is pytest, or the
+            # script of the last page that a test drew: neither belongs to a launch.
+            patch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
             # What is read when libraries are loaded, by the first launch of a session.
             patch.setenv("OMP_NUM_THREADS", "1")
             patch.setenv("TOKENIZERS_PARALLELISM", "false")

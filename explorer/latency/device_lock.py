@@ -30,7 +30,8 @@ LOOK_EVERY_S = 0.5
 def name_of(device: "torch.device") -> str:
     """The lock's name: one for the machine's CPUs, and one for each accelerator.
 
-    By the GPU's own number, as CUDA_VISIBLE_DEVICES may call it something else in each process.
+    By the GPU's own number, as CUDA_VISIBLE_DEVICES may call it something else in each process; by
+    its place in the list where torch knows no such number.
     """
     from explorer.devices import backend  # loads torch, which whoever has a device has loaded
 

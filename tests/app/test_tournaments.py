@@ -51,6 +51,7 @@ def say(root, spec, state):
 def test_the_form_starts_a_tournament_of_the_order(root, open_page, handed):
     """Settings and values become variants of the chosen student; the page says what it takes."""
     page = open_page("run")
+    page.selectbox(key="tune_run").set_value("my-study-20l").run()
     page.multiselect(key="tune_settings").set_value(["learning_rate", "loss"]).run()
     page.text_input(key="tune_learning_rate").input("1e-3").run()
     page.multiselect(key="tune_loss").set_value(["jsd", "reverse_kl"]).run()
@@ -128,8 +129,11 @@ def test_an_interrupted_tournament_is_resumed(root, spec, open_page, handed):
     """As a run is; read-only shows it and offers nothing."""
     successive_halving.save_spec(spec, root)
     words = {"run_id": spec.tune_id, "state": "running", "pid": os.getpid(), "host": "gone"}
-    words["updated_at"] = time.time() - 3600
-    disk.write_status(successive_halving.searches_folder(root), spec.tune_id, words)
+    words["updated_at"] = an_hour_ago = time.time() - 3600
+    searches = successive_halving.searches_folder(root)
+    disk.write_status(searches, spec.tune_id, words)
+    # The disk's clock tells when another host last gave a sign of life.
+    os.utime(disk.run_folder(searches, spec.tune_id) / disk.STATUS, (an_hour_ago, an_hour_ago))
     assert list(queued.status_table(root)["state"]) == ["interrupted"]
 
     page = open_page("run")

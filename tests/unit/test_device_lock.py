@@ -131,6 +131,9 @@ def test_each_device_has_a_lock_of_its_own():
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a CUDA device, and torch sees none here"
+)
 def test_a_gpu_has_one_name_for_all_processes():
     """Hiding other GPUs from a process does not change the name of the one that it sees."""
     name = device_lock.name_of(torch.device("cuda:0"))

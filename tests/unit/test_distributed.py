@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,22 @@ def test_two_processes_give_the_losses_of_one(sharded, tiny_run, tmp_path, store
     found = json.loads((disk.run_folder(root, spec.run_id) / "record.json").read_text())
     one = run(spec, store_root).model_dump(mode="json")
     _same_curves(one["distillation"]["curve"], found["distillation"]["curve"])
+
+
+@pytest.mark.slow
+def test_a_launch_runs_nothing_of_the_process_that_starts_it(tmp_path, monkeypatch):
+    """Whatever script that process has run, as a test of a page does: the command is reached."""
+    script = tmp_path / "page.py"
+    script.write_text("raise SystemExit(77)\n")
+    drawn = types.ModuleType("__main__")
+    drawn.__file__ = str(script)
+    monkeypatch.setitem(sys.modules, "__main__", drawn)
+
+    launch = Launch(tmp_path / "absent.yaml", tmp_path / "shared", 1)
+
+    assert launch.end() == [2], launch.words()
+    assert "absent.yaml" in launch.words()
+    assert sys.modules["__main__"] is drawn
 
 
 @pytest.mark.long
