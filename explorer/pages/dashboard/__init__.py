@@ -4,6 +4,7 @@ app.py           the server that `explorer app` starts
 web_guard.py     host names, origins, the token and the headers of every answer
 access_token.py  whether visitors need a token, and which
 address.py       prints the dashboard's address and opens it
+first_view.py    begins early what the first view waits for
 script.py        the script that Streamlit runs for each visit
 navigation.py    the pages in the order of the menu, with titles and icons
 """

@@ -18,7 +18,7 @@ import streamlit as st
 from streamlit import config
 
 from explorer import paths
-from explorer.pages.dashboard import access_token, web_guard
+from explorer.pages.dashboard import access_token, first_view, web_guard
 
 ANY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 REDIRECT = """<!DOCTYPE html>
@@ -33,6 +33,7 @@ REDIRECT = """<!DOCTYPE html>
 @asynccontextmanager
 async def announced(app: st.App) -> AsyncIterator[None]:
     """Print the address when the server listens, and open it where there is a screen."""
+    first_view.begin()
     url = url_of_dashboard()
     print(f"\n  Distill Explorer: {url}\n", flush=True)
     if access_token.token():

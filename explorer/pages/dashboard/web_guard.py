@@ -22,7 +22,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit import config
 
-from explorer.pages.dashboard import access_token
+from explorer.pages.dashboard import access_token, first_view
 
 SCRIPT = Path(__file__).with_name("script.py")
 PARAMETER = "token"
@@ -83,8 +83,10 @@ class WebGuard:
             origin.strip() for origin in config.get_option("server.corsAllowedOrigins")
         }
         base = config.get_option("server.baseUrlPath").strip("/")
-        self._health = (f"/{base}" if base else "") + "/_stcore/health"
+        base = f"/{base}" if base else ""
+        self._health = f"{base}/_stcore/health"
         self._headers = security_headers()
+        self._preload = first_view.preload_header(base)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer it here."""
@@ -97,6 +99,11 @@ class WebGuard:
                 headers = MutableHeaders(scope=message)
                 for name, value in self._headers.items():
                     headers[name] = value
+                is_page = message["status"] == 200 and "text/html" in headers.get(
+                    "content-type", ""
+                )
+                if is_page and self._preload:
+                    headers["link"] = self._preload
             await send(message)
 
         refusal = self._refusal(scope, Headers(scope=scope))
