@@ -67,7 +67,7 @@ def test_the_form_starts_a_tournament_of_the_order(root, open_page, handed):
         {"distill": {"learning_rate": 1e-3, "loss": "jsd"}},
         {"distill": {"learning_rate": 1e-3, "loss": "reverse_kl"}},
     )
-    assert (spec.rounds, spec.run.student.num_layers) == (2, 24)
+    assert (spec.rounds, spec.run.student.num_layers) == (2, 20)
 
 
 def test_a_value_that_cannot_be_is_refused_on_the_form(root, open_page, handed):
