@@ -269,9 +269,10 @@ def test_the_dashboard_watches_no_folder(store_root, cache, tmp_path, page: Page
         starter.wait(timeout=60)
 
 
-def test_a_tick_chooses_a_run_and_a_heading_sorts(study, dashboard, page: Page):
+def test_a_tick_chooses_a_run_and_a_heading_sorts(study, dashboard, page: Page, settled):
     """In the table itself; the address keeps both."""
     page.goto(f"{dashboard}/compare")
+    settled(page)
     box = page.get_by_role("checkbox", name="Choose 20 layers", exact=True)
     expect(box).to_be_checked(timeout=WAIT_MS)
 

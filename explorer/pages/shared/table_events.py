@@ -13,6 +13,7 @@ from streamlit.components.v2.types import ComponentRenderer
 
 # Listens on the document, because the page replaces the table on each rerun.
 _LISTENER = """
+const reported = new WeakSet();
 export default function({ setTriggerValue }) {
   const ticked = ({ target }) => {
     if (!target.matches?.('.results input[data-run]')) return;
@@ -26,6 +27,12 @@ export default function({ setTriggerValue }) {
   };
   document.addEventListener('change', ticked);
   document.addEventListener('click', sorted);
+  // Boxes that a person ticked before this component was there.
+  for (const box of document.querySelectorAll('.results input[data-run]')) {
+    if (box.checked === box.defaultChecked || reported.has(box)) continue;
+    reported.add(box);
+    ticked({ target: box });
+  }
   return () => {
     document.removeEventListener('change', ticked);
     document.removeEventListener('click', sorted);
