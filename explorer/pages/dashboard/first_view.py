@@ -1,21 +1,16 @@
-"""Begins early what the first view waits for: imports, the store's index, and Plotly's script.
+"""Begins early what the first view waits for: imports and Plotly's script.
 
 The server imports what a page needs when the first page is opened, and a browser asks for Plotly's
 script, 4.7 MB, only when a chart's data arrive. Both can begin when the server starts and when the
 page's HTML is answered.
 """
 
-import contextlib
 import importlib
 import pkgutil
 from pathlib import Path
 from threading import Thread
 
 import streamlit
-
-from explorer import paths
-from explorer.errors import ExplorerError
-from explorer.index import index_of
 
 PACKAGES = ("explorer.charts", "explorer.pages.shared", "explorer.pages.explore")
 PAGE = "explorer.pages.explore.explore"
@@ -39,7 +34,10 @@ def preload_header(base: str) -> str | None:
 
 
 def begin() -> None:
-    """Import the first page's modules and read the store, while the browser still starts."""
+    """Import the first page's modules while the browser still starts.
+
+    The store is not read: a look at it is reused for a second, and the first view should be of now.
+    """
     Thread(target=_warm_up, name="first_view", daemon=True).start()
 
 
@@ -48,6 +46,3 @@ def _warm_up() -> None:
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             if module.name != PAGE:
                 importlib.import_module(module.name)
-    # The page says what is wrong with the store.
-    with contextlib.suppress(ExplorerError, OSError):
-        index_of(paths.store_root()).snapshot()
