@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pydantic
 
 from explorer.errors import BadInput, reason_of
 from explorer.lm_eval_io import evaluations, metrics, samples
@@ -274,10 +275,11 @@ def _read_task(task: str, file: ResultsFile, output: OutputFolder) -> None:
     names = metrics.short_names(scores)
     higher = _mapping(_mapping(document.get("higher_is_better")).get(task))
     headline = metrics.headline_metric(config, list(names.values()))
+    found = []
     for key, name in names.items():
         metric, _, filter_name = key.partition(",")
-        output.scores.append(
-            TaskScore(
+        try:
+            score = TaskScore(
                 task=task,
                 metric=name,
                 filter=filter_name,
@@ -292,7 +294,15 @@ def _read_task(task: str, file: ResultsFile, output: OutputFolder) -> None:
                 task_version=_version(document, task),
                 task_hash=_text(_mapping(document.get("task_hashes")).get(task)),
             )
-        )
+        except pydantic.ValidationError as error:
+            wrong = error.errors()[0]
+            output.problems.append(
+                f"{task} is left out: {wrong['loc'][0]} of {key} is {wrong['input']!r:.80}. "
+                f"{wrong['msg']}. Evaluate it again."
+            )
+            return
+        found.append(score)
+    output.scores += found
     if lines:
         output.samples[task] = lines
         output.answers.append(answers_frame(task, lines, names, config))

@@ -169,6 +169,24 @@ def test_the_good_part_is_kept_and_the_rest_named(store_root, tmp_path):
     assert any("2 lines are not samples" in one for one in problems)
 
 
+def test_a_task_with_an_impossible_number_is_left_out(store_root, tmp_path):
+    """A negative standard error is one sentence; the other tasks are imported."""
+    old_format(tmp_path / "out")
+    path = tmp_path / "out" / "results.json"
+    data = json.loads(path.read_text())
+    data["results"]["odd"] = data["results"]["boolq"] | {"acc_stderr,none": -0.1}
+    data["configs"]["odd"] = data["configs"]["boolq"]
+    data["n-samples"] = {"odd": {"effective": 10, "original": 10}}
+    path.write_text(json.dumps(data))
+
+    run_id, problems = import_run.import_folder(store_root, tmp_path / "out", "gpt2")
+
+    assert [score.task for score in disk.load(store_root, run_id).capability.scores] == ["boolq"]
+    (problem,) = [one for one in problems if one.startswith("odd is left out")]
+    assert "stderr of acc" in problem
+    assert "-0.1" in problem
+
+
 def test_the_same_folder_under_the_same_name_is_the_same_run(store_root):
     """Importing twice makes one run; another name makes another."""
     first, _ = import_run.import_folder(store_root, folder_of(STUDENT), "one")
