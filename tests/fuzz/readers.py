@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from explorer import text_files, yaml_files
 from explorer.catalogue import api_prices, prices
 from explorer.distill import corpus
-from explorer.errors import ExplorerError
+from explorer.errors import BadCorpus, ExplorerError
 from explorer.index import run_states
 from explorer.latency.runtimes import endpoint_errors, endpoint_stream
 from explorer.latency.runtimes.endpoint_client import RequestFailed
@@ -198,6 +198,12 @@ def _corpus_seeds() -> list[tuple[str, bytes]]:
 def _read_corpus(name: str, content: bytes, folder: Path) -> None:
     path = folder / name
     path.write_bytes(content)
+    # As the dashboard reads an upload: whole, and no longer than this.
+    try:
+        corpus.check_upload(str(path), 1000)
+    except BadCorpus as error:
+        if "unpacks to more than" not in str(error):
+            raise
     corpus.check_corpus(str(path))
     text = corpus.read_corpus(str(path), 1000)
     documents = list(text.documents())
@@ -262,6 +268,17 @@ def _question_seeds() -> list[tuple[str, bytes]]:
         ("z7.csv", b"question;answer\n"),
         ("z8.csv", b"question,a;answer\nx,b;c\n"),
     ]
+    labelled = {"text": ["p", "q", "r"], "label": ["A", "B", "C"]}
+    seeds += [
+        (f"arc{number}.jsonl", json.dumps(row).encode() + b"\n")
+        for number, row in enumerate(
+            [
+                {"question": "Which?", "choices": labelled, "answerKey": "B"},
+                {"question": "Which?", "choices": labelled | {"label": ["A"]}, "answerKey": "A"},
+                {"question": "Which?", "choices": labelled | {"label": [*"AAB"]}, "answerKey": "A"},
+            ]
+        )
+    ]
     seeds.append(("o.jsonl", b'{"prompt": "a", "query": "b", "target": "c"}\n[1]\n'))
     return seeds
 
@@ -270,6 +287,10 @@ def _read_questions(name: str, content: bytes, folder: Path) -> None:
     path = folder / name
     path.write_bytes(content)
     rows = question_files.read_file(path)
+    # As the dashboard reads an upload.
+    assert question_files.rows_of(str(path), name, header=True) == [
+        (row.line, row.cells) for row in rows
+    ]
     guess = question_columns.guess_columns(name, rows)
     if guess.doubts:
         raise _Asked(" ".join(guess.doubts.values()))
