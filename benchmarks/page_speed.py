@@ -118,7 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--runs", type=int, nargs="*", default=[STUDY_RUNS, 1000, 10_000])
-    asked = parser.parse_args()
+    options = parser.parse_args()
     tools, scale = sibling("docs", "screenshots"), sibling("benchmarks", "store_scale")
     results: dict[int, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
@@ -127,7 +127,7 @@ def main() -> None:
         browser = playwright.chromium.launch(
             executable_path=tools.chrome(), args=tools.CHROME_FLAGS
         )
-        for num_runs in asked.runs:
+        for num_runs in options.runs:
             store = ROOT / "results"
             if num_runs != STUDY_RUNS:
                 store = Path(folder) / str(num_runs)
@@ -139,7 +139,7 @@ def main() -> None:
             listing = [sys.executable, "-m", "explorer", "ls"]
             subprocess.run(listing, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
             turns = []
-            for number in range(asked.turns + 1):
+            for number in range(options.turns + 1):
                 facts = turn(browser, tools, store, empty)
                 if number:  # the first turn warms the disk's cache
                     turns.append(facts)

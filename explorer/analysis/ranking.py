@@ -185,25 +185,25 @@ def sentences(ranking: Ranking) -> list[str]:
     if len(rows) == 1:
         only = next(iter(names.values()))
         return [f"{_capitalised(only)} is the only model that can be ranked."]
-    said = []
+    texts = []
     best = rows["run_id"].iloc[0]
     if not ranking.groups or ranking.groups[0][0] != best:
         text = _capitalised(names[best])
-        said.append(f"{text} keeps more than every other model here, and not by chance.")
+        texts.append(f"{text} keeps more than every other model here, and not by chance.")
     for group in ranking.groups[:MOST_GROUPS]:
         at_top = group[0] == best
         warning = "Do not call any of them the best" if at_top else "Their order may be chance"
-        said.append(f"{_these(group, names)} can't be told apart. {warning}.")
+        texts.append(f"{_these(group, names)} can't be told apart. {warning}.")
     if (more := len(ranking.groups) - MOST_GROUPS) > 0:
         groups = "group is" if more == 1 else "groups are"
-        said.append(f"{more:,} more such {groups} marked.")
+        texts.append(f"{more:,} more such {groups} marked.")
     if ranking.settling:
         settling = ranking.settling
-        said.append(
+        texts.append(
             f"About {settling.num_documents:,} more documents would likely tell "
             f"{names[settling.better]} and {names[settling.worse]} apart."
         )
-    return said
+    return texts
 
 
 def _these(group: Sequence[str], names: Mapping[str, str]) -> str:

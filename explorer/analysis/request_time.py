@@ -81,21 +81,21 @@ def sentences(times: RequestTimes) -> list[str]:
     shares = rows["decode_ms"] / rows["total_ms"]
     ends = [numbers.percent(share, digits=2) for share in (shares.min(), shares.max())]
     span = ends[0] if ends[0] == ends[1] else f"{ends[0].removesuffix(' %')} to {ends[1]}"
-    said = [f"Decoding takes {span} of a request's time ({unit_cost.lengths_text_of(rows)})."]
+    texts = [f"Decoding takes {span} of a request's time ({unit_cost.lengths_text_of(rows)})."]
     teachers = rows[(rows["role"] == "teacher")]
     if teachers.empty or len(rows) == 1:
-        return said
+        return texts
     teacher = row_dicts(teachers)[0]
     fastest = row_dicts(rows)[0]
     if fastest["run_id"] != teacher["run_id"]:
-        said.append(
+        texts.append(
             f"The fastest, {fastest['name']}, takes "
             f"{numbers.significant(fastest['prefill_ms'] / teacher['prefill_ms'], 2)} times the "
             "teacher's prefill and "
             f"{numbers.significant(fastest['decode_ms'] / teacher['decode_ms'], 2)} times its "
             "decoding."
         )
-    return said
+    return texts
 
 
 def left_out_lines(times: RequestTimes) -> list[str]:

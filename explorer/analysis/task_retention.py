@@ -42,18 +42,18 @@ def sentences(cells: pd.DataFrame, students: set[str]) -> list[str]:
     """
     known = cells[cells["run_id"].isin(students)].dropna(subset=["retention"])
     medians = known.groupby("task")["retention"].median().sort_values(kind="stable")
-    said = []
+    texts = []
     if medians.empty:
-        said.append("No student has a retention on any single task.")
+        texts.append("No student has a retention on any single task.")
     elif len(medians) > 1:
         worst, best = str(medians.index[0]), str(medians.index[-1])
-        said.append(
+        texts.append(
             f"{worst} suffers first: the median model keeps "
             f"{numbers.percent(medians.iloc[0], digits=2)}. {best} holds best: "
             f"{numbers.percent(medians.iloc[-1], digits=2)}."
         )
-    said += [f"{task} does not count: {why}." for task, why in uncounted_tasks(cells).items()]
-    return said
+    texts += [f"{task} does not count: {why}." for task, why in uncounted_tasks(cells).items()]
+    return texts
 
 
 def table(cells: pd.DataFrame, names: "pd.Series[str]") -> pd.DataFrame:

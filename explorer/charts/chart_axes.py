@@ -209,7 +209,9 @@ def add_x_limit(
     )
 
 
-def add_target_line(figure: go.Figure, target: float, ink: dict[str, str]) -> None:
+def add_target_line(
+    figure: go.Figure, target: float, ink: dict[str, str], whose: str = "the teacher"
+) -> None:
     """The target line with its label."""
     figure.add_hline(y=100 * target, line={"color": ink["quiet"], "width": 1, "dash": "dash"})
     figure.add_annotation(
@@ -220,7 +222,7 @@ def add_target_line(figure: go.Figure, target: float, ink: dict[str, str]) -> No
         y=100 * target,
         yanchor="top",
         yshift=-1,
-        text=f"{numbers.percent(target, digits=2)} of the teacher",
+        text=f"{numbers.percent(target, digits=2)} of {whose}",
         showarrow=False,
         font={"size": 12, "color": ink["quiet"]},
     )

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from explorer.analysis import frontier, numbers
 from explorer.analysis.headline import TARGET_RETENTION
 from explorer.analysis.published.published_retention import is_distilled
-from explorer.charts import labels, published_overlay, theme
+from explorer.charts import chart_axes, labels, published_overlay, theme
 from explorer.charts.labels import Label, View
 from explorer.charts.theme import Template
 from explorer.records.rows import row_dicts
@@ -218,21 +218,7 @@ def _with_band(
 def _add_lines(figure: go.Figure, ink: dict[str, str]) -> None:
     """Lines at the larger model's score and at the target."""
     figure.add_hline(y=100, line={"color": ink["quiet"], "width": 1})
-    figure.add_hline(
-        y=100 * TARGET_RETENTION, line={"color": ink["quiet"], "width": 1, "dash": "dash"}
-    )
-    figure.add_annotation(
-        x=0,
-        xref="paper",
-        xanchor="left",
-        xshift=6,
-        y=100 * TARGET_RETENTION,
-        yanchor="top",
-        yshift=-1,
-        text="95 % of the larger model",
-        showarrow=False,
-        font={"size": 12, "color": ink["quiet"]},
-    )
+    chart_axes.add_target_line(figure, TARGET_RETENTION, ink, "the larger model")
 
 
 def _add_family(

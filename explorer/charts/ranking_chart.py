@@ -92,13 +92,7 @@ def ranking_chart(
         range=[ends[0] - margin, ends[1] + margin],
         ticksuffix=" %",
     )
-    figure.update_yaxes(
-        range=[len(rows) - 0.4, -0.6],
-        tickvals=rows.index.tolist(),
-        ticktext=[theme.escape(name) for name in rows["name"]],
-        tickfont={"color": ink["text"], "size": 13},
-        showgrid=False,
-    )
+    theme.name_rows(figure, rows["name"].tolist(), ink)
     return figure
 
 

@@ -4,7 +4,7 @@ Every figure has a transparent background and exists in two inks, for a light an
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -100,6 +100,17 @@ def check_axes(*chosen: tuple[str, Mapping[str, Any]]) -> None:
     for given, possible in chosen:
         if given not in possible:
             raise BadInput(f"The chart has no axis {given!r}. Choose {', '.join(possible)}.")
+
+
+def name_rows(figure: go.Figure, names: Sequence[str], ink: Mapping[str, str]) -> None:
+    """Name the rows of a chart, which lie at 0, 1, 2 and so on from the top."""
+    figure.update_yaxes(
+        range=[len(names) - 0.4, -0.6],
+        tickvals=list(range(len(names))),
+        ticktext=[escape(name) for name in names],
+        tickfont={"color": ink["text"], "size": 13},
+        showgrid=False,
+    )
 
 
 def add_ring(

@@ -75,13 +75,7 @@ def time_chart(
     figure.update_xaxes(
         title_text=f"Time of a request (ms, less is better){lengths}", rangemode="tozero"
     )
-    figure.update_yaxes(
-        range=[len(rows) - 0.4, -0.6],
-        tickvals=rows.index.tolist(),
-        ticktext=[theme.escape(name) for name in rows["name"]],
-        tickfont={"color": ink["text"], "size": 13},
-        showgrid=False,
-    )
+    theme.name_rows(figure, rows["name"].tolist(), ink)
     return figure
 
 

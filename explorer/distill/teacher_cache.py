@@ -193,6 +193,10 @@ class TeacherCache:
         durable_files.append_object(self.folder / REFUSED, {"block": number, "reason": reason})
         self.refused[number] = reason
 
+    def without_refused(self, numbers: list[int]) -> list[int]:
+        """These blocks, in their order, without those that the teacher refused."""
+        return [number for number in numbers if number not in self.refused]
+
     @cpu_tuning.tuned()
     def fill(
         self,

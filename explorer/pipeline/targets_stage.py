@@ -41,10 +41,7 @@ def training_data(
     if run.teacher_bits:
         _load_quantized_teacher(run, student)
     targets = _ensure_targets(run, distill, text, blocks)
-    heldout, training = (
-        [number for number in numbers if number not in targets.refused]
-        for numbers in (blocks.heldout, blocks.training)
-    )
+    heldout, training = map(targets.without_refused, (blocks.heldout, blocks.training))
     source: teacher_signal.TeacherSignal = only_text
     if distill.method == "cached":
         source = teacher_signal.CachedTeacher(targets, distill)
@@ -59,7 +56,7 @@ def training_data(
 
 def targets_facts(run: RunContext, targets: TeacherCache, blocks: Blocks) -> TargetsFacts:
     """What the record says about the targets, an endpoint's token usage included."""
-    facts = targets.facts([number for number in blocks.heldout if number not in targets.refused])
+    facts = targets.facts(targets.without_refused(blocks.heldout))
     if run.teacher_endpoint:
         return facts.model_copy(update={"usage": endpoint_teacher.usage(targets)})
     return facts
@@ -111,8 +108,8 @@ def _ensure_targets(
         num_refused = -1
         while len(targets.refused) > num_refused:
             num_refused = len(targets.refused)
-            answered = [number for number in blocks.training if number not in targets.refused]
-            targets.fill(scorer, [*blocks.heldout, *answered[:num_training]], report)
+            training = targets.without_refused(blocks.training)[:num_training]
+            targets.fill(scorer, [*blocks.heldout, *training], report)
     _report_refused(targets, blocks, required=bool(num_training))
     return targets
 
@@ -134,7 +131,7 @@ def _report_refused(targets: TeacherCache, blocks: Blocks, *, required: bool) ->
     refused = f"The endpoint refused {len(targets.refused)} blocks of the corpus for good"
     parts = {"held-out": blocks.heldout, "training": blocks.training if required else []}
     for name, numbers in parts.items():
-        if numbers and set(numbers) <= targets.refused.keys():
+        if numbers and not targets.without_refused(numbers):
             raise RunFailed(
                 f"{refused}, among them all {len(numbers)} {name} blocks. Its first reason: "
                 f"{reason}. Take another corpus, or shorter blocks (distill.block_tokens)."

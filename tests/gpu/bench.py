@@ -16,20 +16,18 @@ from pathlib import Path
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from transformers.utils import logging as transformers_logging
 
 from explorer.devices import accelerator
 from explorer.distill import train
 from explorer.distill.losses import forward_kl
 from explorer.distill.teacher_signal import LiveTeacher, TrainingData
 from explorer.distill.train_state import TrainState
-from explorer.errors import ExplorerError
 from explorer.evaluate.backends.prefix_lm import PrefixLM
 from explorer.latency import timing
 from explorer.latency.runtimes.pytorch import EagerRuntime
 from explorer.specs import LatencySpec
 from explorer.students import depth
-from tests.gpu.check import NUM_LAYERS, Bench, table, train_spec
+from tests.gpu.check import NUM_LAYERS, Bench, device_of, table, train_spec
 
 REPEATS = 5
 
@@ -104,17 +102,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
-    try:
-        device = accelerator.pick_device(options.device)
-    except ExplorerError as error:
-        print(error)
-        return 1
-    if options.device == "auto" and not accelerator.is_accelerator(device):
-        print("Skipped: torch finds no accelerator here. DEVICE=cpu times the CPU.")
-        return 0
-    accelerator.use(device)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    device = device_of(options.device, "DEVICE=cpu times the CPU.")
     print(f"{accelerator.name(device) or device.type}, torch {torch.__version__}", flush=True)
     rows = [["work", "ours", "plain", "ratio"]]
     with tempfile.TemporaryDirectory(prefix="explorer-gpu-") as folder:

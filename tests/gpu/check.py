@@ -415,6 +415,30 @@ def table(rows: list[list[str]]) -> str:
     )
 
 
+def device_of(name: str, instead: str) -> torch.device:
+    """The device that a script was asked to use, ready for work.
+
+    Args:
+        name: As a spec's device; auto needs an accelerator.
+        instead: What to do where there is none.
+
+    Raises:
+        SystemExit: The device does not exist (code 1), or auto finds no accelerator (0).
+    """
+    try:
+        device = accelerator.pick_device(name)
+    except ExplorerError as error:
+        print(error)
+        raise SystemExit(1) from error
+    if name == "auto" and not accelerator.is_accelerator(device):
+        print(f"Skipped: torch finds no accelerator here. {instead}")
+        raise SystemExit(0)
+    accelerator.use(device)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    return device
+
+
 def main() -> int:
     """Run the checks and print the table; 1 if any of them failed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -426,17 +450,7 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.only or ()) - CHECKS.keys():
         parser.error(f"no check is called {', '.join(unknown)}; there are: {', '.join(CHECKS)}")
-    try:
-        device = accelerator.pick_device(options.device)
-    except ExplorerError as error:
-        print(error)
-        return 1
-    if options.device == "auto" and not accelerator.is_accelerator(device):
-        print("Skipped: torch finds no accelerator here. make gpu DEVICE=cpu tests this script.")
-        return 0
-    accelerator.use(device)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    device = device_of(options.device, "make gpu DEVICE=cpu tests this script.")
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     name = accelerator.name(device) or device.type
     print(f"{name}, driver {accelerator.driver(device)}, torch {torch.__version__}", flush=True)

@@ -72,7 +72,8 @@ documents = answer_flips.answer_flips(
 names = paired_answers.names(evaluated, run_id, against)
 counts = documents["outcome"].value_counts()
 finding = paired_answers.finding(task, counts, names)
-sentence.html(f'<h1 class="finding">{widgets.escape(finding)}</h1>')
+with sentence:
+    widgets.finding(finding)
 
 with st.container(
     horizontal=True, vertical_alignment="bottom", gap="medium", key="answers_filters"

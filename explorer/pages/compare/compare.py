@@ -93,7 +93,7 @@ elif len(runs):
     finding = differences.differences_table(root, shown, against)
     paging.pager(len(runs), "compare_page", "run", row_choice.order_text(order))
 with sentence:
-    st.html(f'<h1 class="finding">{widgets.escape(finding or UNDECIDED)}</h1>')
+    widgets.finding(finding or UNDECIDED)
 if runs.empty:
     st.info("Choose at least one run above.")
     st.stop()

@@ -135,7 +135,7 @@ rows = rows.merge(ordered[kept], on="run_id", how="left")
 best = cost_headline.recommended(rows, keep, sure)
 finding = cost_headline.cost_headline(rows, assumed, keep, sure)
 with sentence:
-    st.html(f'<h1 class="finding">{widgets.escape(finding)}</h1>')
+    widgets.finding(finding)
 
 months = economics.cost_by_traffic(records, labels, assumed)
 num_busy = int(interference.was_busy(rows).sum())

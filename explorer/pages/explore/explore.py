@@ -28,10 +28,7 @@ root = widgets.results_dir()
 snapshot = widgets.load(root)
 
 if snapshot.runs.empty:
-    st.html(
-        '<h1 class="finding">No runs yet. Distil the starter teacher to see how much its students '
-        "keep.</h1>"
-    )
+    widgets.finding("No runs yet. Distil the starter teacher to see how much its students keep.")
     with st.container(horizontal=True):
         if st.button("Go to the Run page", type="primary", icon=":material/play_circle:"):
             st.switch_page(widgets.RUN)
@@ -76,7 +73,7 @@ finding = headline.headline(
     against=shown.against,
 )
 with sentence:
-    st.html(f'<h1 class="finding">{widgets.escape(finding)}</h1>')
+    widgets.finding(finding)
     filters.summary_line(chosen, visible, runs, shown.task)
 
 with middle:

@@ -102,7 +102,7 @@ measured = "None of this was measured here."
 if own is not None and len(own):
     measured = "Only the full dots were measured here."
 with sentence:
-    st.html(f'<h1 class="finding">{widgets.escape(finding)}</h1>')
+    widgets.finding(finding)
     st.html(
         f'<p class="quiet">{text_format.plural(len(rows), "comparison")} of {len(published.rows)}, '
         "each within one table of one publisher, on the same benchmarks and settings. Published "

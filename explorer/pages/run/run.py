@@ -21,8 +21,7 @@ widgets.style()
 root = widgets.results_dir()
 snapshot = widgets.load(root)
 
-title = "Runs and their queue" if widgets.read_only() else "New study"
-st.html(f'<h1 class="finding">{title}</h1>')
+widgets.finding("Runs and their queue" if widgets.read_only() else "New study")
 if widgets.read_only():
     st.info("This dashboard is read-only: it can't start runs.", icon=":material/lock:")
 else:

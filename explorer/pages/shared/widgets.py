@@ -221,9 +221,14 @@ def unreadable_folders(problems: list[str]) -> None:
             st.caption(f"and {len(problems) - 50:,} more.")
 
 
+def finding(sentence: str) -> None:
+    """The page's heading: what its data say."""
+    st.html(f'<h1 class="finding">{escape(sentence)}</h1>')
+
+
 def empty_page(sentence: str) -> None:
     """An empty page: one sentence and a button to the Run page."""
-    st.html(f'<h1 class="finding">{escape(sentence)}</h1>')
+    finding(sentence)
     if st.button("Go to the Run page", type="primary", icon=":material/play_circle:"):
         st.switch_page(RUN)
 

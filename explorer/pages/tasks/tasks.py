@@ -46,7 +46,7 @@ folder = str(folders[folder_name]) if folder_name else None
 catalogue = task_browser.load_catalogue(folder)
 if catalogue is None:
     st.stop()
-st.html(f'<h1 class="finding">{widgets.escape(task_browser.finding(catalogue.table))}</h1>')
+widgets.finding(task_browser.finding(catalogue.table))
 
 if not widgets.read_only():
     custom_task.custom_task_form(catalogue.index.rows)
