@@ -29,7 +29,8 @@ def test_axe_core_finds_nothing(theme, store_root, dashboard, browser: Browser, 
     page = context.new_page()
     page.set_default_timeout(WAIT_MS)
     found = []
-    for name in navigation.PAGES:
+    views = ["?view=Ranking", "?view=By+task", "?view=Where+the+time+goes"]
+    for name in (*navigation.PAGES, *views):
         page.goto(f"{dashboard}/{'' if name == 'explore' else name}")
         settled(page)
         for violation in Axe().run(page, context=CONTEXT, options=RULES).response["violations"]:
