@@ -2,6 +2,9 @@
 
 genai-prices matches model names loosely. Its result is compared with the requested name, and
 another model's price is refused.
+
+The user's own prices lie beside the configuration. A store may have prices, too, but anybody may
+have written them: they are shown, and no limit of what may be spent goes by a lower one of them.
 """
 
 import datetime
@@ -15,6 +18,7 @@ import pydantic
 
 from explorer import yaml_files
 from explorer.catalogue import load, prices
+from explorer.consent import user_config
 from explorer.errors import BadInput
 from explorer.models import endpoint
 from explorer.models.endpoint import Endpoint
@@ -24,6 +28,7 @@ from explorer.specs import ApiSpec, Spec
 from explorer.yaml_files import Places
 
 OVERRIDES = "api_prices.yaml"
+"""A file of prices: beside the configuration it is the user's, in a store the store's."""
 PACKAGE = "genai-prices"
 
 
@@ -154,8 +159,12 @@ def data_date(today: datetime.date | None = None) -> str:
     return max(began).isoformat() if began else ""
 
 
-def read_overrides(path: Path) -> list[ApiPrice]:
-    """Read the user's own prices; an empty list if there is no file.
+def read_overrides(path: Path, note: str = "your own price") -> list[ApiPrice]:
+    """Read a file of prices; an empty list if there is none.
+
+    Args:
+        path: The file.
+        note: The note of a price that has none of its own.
 
     Raises:
         BadInput: The file can't be read, or has an invalid price.
@@ -169,32 +178,54 @@ def read_overrides(path: Path) -> list[ApiPrice]:
             f"{path} should map provider/model to prices, but holds {type(data).__name__}."
         )
     places = document.places
-    return [_own(name, entry, str(path), places) for name, entry in (data or {}).items()]
+    return [_own(name, entry, note, str(path), places) for name, entry in (data or {}).items()]
+
+
+def own_prices_file() -> Path:
+    """Where the user's own prices are.
+
+    Raises:
+        BadInput: The configuration lies in the store.
+    """
+    return user_config.beside_config(OVERRIDES)
 
 
 def known_prices(root: Path) -> list[ApiPrice]:
-    """The user's own prices in a store, then the catalogue's prices that they don't replace."""
-    own = read_overrides(root / OVERRIDES)
-    names = {price.name for price in own}
-    return [*own, *(price for price in catalogue_prices() if price.name not in names)]
+    """The user's own prices, a store's that they don't replace, then the catalogue's."""
+    by_name: dict[str, ApiPrice] = {}
+    for price in (*read_overrides(own_prices_file()), *_of_store(root), *catalogue_prices()):
+        by_name.setdefault(price.name, price)
+    return list(by_name.values())
 
 
 def endpoint_price(root: Path, url: str, model: str) -> ApiPrice | None:
-    """The price of a model at an endpoint; None if unknown.
+    """The price of a model at an endpoint, to show; None if unknown.
 
-    The user's own price comes first. Its key is the endpoint's host or the seller's name, as in
-    `127.0.0.1:8000/my-model` or `openai/gpt-5`. Otherwise genai-prices identifies the seller by
-    the address.
+    The user's own price comes first, then the store's. Its key is the endpoint's host or the
+    seller's name, as in `127.0.0.1:8000/my-model` or `openai/gpt-5`. Otherwise genai-prices
+    identifies the seller by the address.
 
     Args:
-        root: The store, for the user's own prices.
+        root: The store.
         url: The endpoint's address.
         model: The endpoint's name for the model.
     """
+    written = [*read_overrides(own_prices_file()), *_of_store(root)]
+    return _price_in(written, url, model) or _looked_up(url, model)
+
+
+def _of_store(root: Path) -> list[ApiPrice]:
+    return read_overrides(root / OVERRIDES, "the store's price")
+
+
+def _price_in(listed: list[ApiPrice], url: str, model: str) -> ApiPrice | None:
+    sellers = (urlsplit(url).netloc, _seller(url))
+    named = (price for price in listed if price.model == model)
+    return next((price for price in named if price.provider in sellers), None)
+
+
+def _looked_up(url: str, model: str) -> ApiPrice | None:
     seller = _seller(url)
-    for price in read_overrides(root / OVERRIDES):
-        if price.model == model and price.provider in (urlsplit(url).netloc, seller):
-            return price
     if seller is None:
         return None
     try:
@@ -225,22 +256,33 @@ def estimate_message(expected: Usage, price: ApiPrice | None) -> str:
     return f"{tokens}: ${least:.2g} to ${price.of(expected):.2g} ({price.in_words()})."
 
 
-def refuse_above_budget(
-    expected: Usage, price: ApiPrice | None, api: ApiSpec, where: Endpoint, root: Path
-) -> None:
+def refuse_above_budget(expected: Usage, api: ApiSpec, where: Endpoint, root: Path) -> None:
     """Refuse requests that may cost more than the spec's `max_usd`, before any is sent.
+
+    Goes by the user's own price, else by the looked-up one. A store's price counts only where it
+    makes the requests dearer: whoever wrote the store does not lift a limit.
 
     Raises:
         BadInput: They may cost more, or no price is known.
     """
     if api.max_usd is None:
         return
-    if price is None:
-        raise BadInput(
-            f"capability.api.max_usd is set, but no price of {where.model} at {where.host} is "
-            f"known. Add it to {root / OVERRIDES} as {where.host}/{where.model}, or remove "
-            "max_usd."
+    own = _price_in(read_overrides(own_prices_file()), where.url, where.model)
+    limiting = own or _looked_up(where.url, where.model)
+    in_store = None if own else _price_in(_of_store(root), where.url, where.model)
+    if limiting is None:
+        line = f"{where.host}/{where.model}: {{input_usd_per_mtok: ..., output_usd_per_mtok: ...}}"
+        why = (
+            f"the price of {where.model} at {where.host} is known from {root / OVERRIDES} alone, "
+            "which others may have written. If it is right, add it"
+            if in_store
+            else f"no price of {where.model} at {where.host} is known. Add it"
         )
+        raise BadInput(
+            f"capability.api.max_usd is set, but {why} to {own_prices_file()} as {line}, or "
+            "remove max_usd."
+        )
+    price = max((limiting, in_store or limiting), key=lambda price: price.of(expected))
     if price.of(expected) > api.max_usd:
         raise BadInput(
             f"{estimate_message(expected, price)} That may exceed capability.api.max_usd, "
@@ -278,7 +320,7 @@ def usage_message(usage: Usage, price: ApiPrice | None) -> str:
     return f"{counts}: ${price.of(usage):.3g} ({price.in_words()})."
 
 
-def _own(name: str, entry: Any, source: str, places: Places) -> ApiPrice:
+def _own(name: str, entry: Any, note: str, source: str, places: Places) -> ApiPrice:
     provider, _, model = name.partition("/")
     if not model or not isinstance(entry, dict):
         raise BadInput(
@@ -286,7 +328,7 @@ def _own(name: str, entry: Any, source: str, places: Places) -> ApiPrice:
             "input_usd_per_mtok and output_usd_per_mtok."
         )
     return ApiPrice.parse(
-        {"note": "your own price", **entry, "provider": provider, "model": model},
+        {"note": note, **entry, "provider": provider, "model": model},
         f"{source}: the price of {name}",
         places.within(name),
     )

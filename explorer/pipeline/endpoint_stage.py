@@ -154,7 +154,7 @@ class _ApiEvaluation:
 
         def before(usage: Usage) -> None:
             log.info("%s", api_prices.estimate_message(usage, price))
-            api_prices.refuse_above_budget(usage, price, api, where, root)
+            api_prices.refuse_above_budget(usage, api, where, root)
 
         return cls(
             Loaded(spec.teacher, model, model),

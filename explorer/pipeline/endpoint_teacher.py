@@ -94,7 +94,7 @@ def scorer(run: RunContext, where: Endpoint, targets: TeacherCache) -> TopKPass:
         price = api_prices.endpoint_price(root, where.url, where.model)
         expected = _expected_usage(len(numbers), blocks_NT.shape[1])
         log.info("%s", api_prices.estimate_message(expected, price))
-        api_prices.refuse_above_budget(expected, price, api, where, root)
+        api_prices.refuse_above_budget(expected, api, where, root)
         texts = _BlockTexts(blocks_NT, numbers)
         with contextlib.closing(client.score(texts, top_k)) as replies:
             for place, reply in replies:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -396,7 +397,7 @@ def test_a_price_limit_stops_a_run_before_its_first_request(server, spec, store_
     """The estimate is in the sentence; below the limit it is in the log, and the count after."""
     host = f"127.0.0.1:{server.server_port}"
     price = {"input_usd_per_mtok": 10.0, "output_usd_per_mtok": 100.0}
-    (store_root / "api_prices.yaml").write_text(yaml.safe_dump({f"{host}/tiny": price}))
+    api_prices.own_prices_file().write_text(yaml.safe_dump({f"{host}/tiny": price}))
 
     with pytest.raises(BadInput, match=r"12 requests.*\$.*max_usd.*No request was sent"):
         engine.run(spec("write", max_usd=1e-4), store_root)
@@ -410,8 +411,38 @@ def test_a_price_limit_stops_a_run_before_its_first_request(server, spec, store_
 
 def test_a_price_limit_without_a_price_says_where_to_write_it(spec, store_root):
     """Nobody knows what the own server costs."""
-    with pytest.raises(BadInput, match=r"no price of tiny at 127\.0\.0\.1.*api_prices\.yaml"):
+    where = re.escape(str(api_prices.own_prices_file()))
+    with pytest.raises(BadInput, match=rf"no price of tiny at 127\.0\.0\.1.*{where}"):
         engine.run(spec("write", max_usd=1.0), store_root)
+
+
+@pytest.mark.parametrize("in_store", [0.0, 1000.0])
+def test_a_store_cannot_lift_a_price_limit(server, spec, store_root, in_store):
+    """Its price alone limits nothing; beside the user's or a looked-up one the dearer counts."""
+    host = f"127.0.0.1:{server.server_port}"
+    theirs = {"input_usd_per_mtok": in_store, "output_usd_per_mtok": in_store}
+    (store_root / "api_prices.yaml").write_text(
+        yaml.safe_dump({f"{host}/tiny": theirs, "openai/gpt-5": theirs})
+    )
+
+    with pytest.raises(BadInput, match="others may have written.*add it to .*or remove max_usd"):
+        engine.run(spec("write", max_usd=1e-4), store_root)
+    assert not server.asked
+
+    seller = endpoint.parse_endpoint("endpoint:https://api.openai.com/v1#gpt-5")
+    usage = Usage(prompt_tokens=1_000_000)
+    looked_up = api_prices.look_up_price("openai/gpt-5").input_usd_per_mtok
+    dearer = max(looked_up, in_store)
+    api_prices.refuse_above_budget(usage, ApiSpec(max_usd=dearer + 0.01), seller, store_root)
+    with pytest.raises(BadInput, match="No request was sent"):
+        api_prices.refuse_above_budget(usage, ApiSpec(max_usd=dearer - 0.01), seller, store_root)
+
+    api_prices.own_prices_file().write_text(
+        "openai/gpt-5: {input_usd_per_mtok: 7, output_usd_per_mtok: 7}"
+    )
+    api_prices.refuse_above_budget(usage, ApiSpec(max_usd=7.01), seller, store_root)
+    with pytest.raises(BadInput, match="your own price.*No request was sent"):
+        api_prices.refuse_above_budget(usage, ApiSpec(max_usd=6.99), seller, store_root)
 
 
 def test_a_dry_run_says_the_money_and_asks_nothing(

@@ -60,14 +60,22 @@ def test_an_unknown_model_is_refused_with_what_to_do(name):
         api_prices.look_up_price(name)
 
 
-def test_the_users_own_price_comes_first_and_replaces_the_catalogues(tmp_path):
+def test_the_users_own_price_comes_first_and_replaces_the_stores_and_the_catalogues(tmp_path):
     """A price that was written is read back, and there is one of each offer."""
-    (tmp_path / api_prices.OVERRIDES).write_text(
-        "openai/gpt-5: {input_usd_per_mtok: 1, output_usd_per_mtok: $5}", encoding="utf-8"
+    path = tmp_path / api_prices.OVERRIDES
+    path.write_text(
+        "openai/gpt-5: {input_usd_per_mtok: 2, output_usd_per_mtok: 9}", encoding="utf-8"
     )
 
+    of_store = api_prices.known_prices(tmp_path)[0]
+    api_prices.own_prices_file().write_text(
+        "openai/gpt-5: {input_usd_per_mtok: 1, output_usd_per_mtok: $5}", encoding="utf-8"
+    )
     found = api_prices.known_prices(tmp_path)
+    api_prices.own_prices_file().unlink()
 
+    assert of_store.in_words() == "openai/gpt-5, the store's price"
+    assert of_store.output_usd_per_mtok == 9
     assert found[0].name == "openai/gpt-5"
     assert found[0].output_usd_per_mtok == 5
     assert found[0].in_words() == "openai/gpt-5, your own price"

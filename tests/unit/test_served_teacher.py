@@ -368,7 +368,7 @@ def test_a_price_limit_stops_the_capture_before_its_first_request(
 ):
     """The price is the endpoint's; the estimate is in the sentence."""
     where = endpoint.parse_endpoint(server.name("tiny", COMPLETIONS))
-    (store_root / api_prices.OVERRIDES).write_text(
+    api_prices.own_prices_file().write_text(
         f"{where.host}/tiny: {{input_usd_per_mtok: 100, output_usd_per_mtok: 200}}\n"
     )
     spec = asked().with_(capability={"api": {"max_usd": 1e-4}})
