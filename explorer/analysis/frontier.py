@@ -1,7 +1,9 @@
 """The Pareto frontier: runs that no other run beats on both axes."""
 
 import math
+from collections.abc import Hashable
 
+import numpy as np
 import pandas as pd
 
 from explorer.analysis import interference
@@ -40,23 +42,18 @@ def membership(
         .dropna(subset=[maximise, minimise])
         .sort_values(minimise, kind="stable")
     )
-    values = pd.DataFrame(
-        {
-            label: draws[run_id] if run_id in draws else pd.Series(value, index=draws.index)
-            for label, run_id, value in zip(
-                known.index, known["run_id"], known[maximise], strict=True
-            )
-        },
-        index=draws.index,
-    )
     # Of runs with equal costs, only the best in a draw is on the frontier.
-    costs = known[minimise].to_numpy()
-    on_frontier = {}
-    best_before = pd.Series(-math.inf, index=draws.index)
-    for cost in pd.unique(costs):
-        equal = values.loc[:, known.index[costs == cost]]
-        best = equal.max(axis=1)
-        for label in equal:
-            on_frontier[label] = ((equal[label] > best_before) & (equal[label] == best)).mean()
-        best_before = best_before.combine(best, max)
+    best_before_D = np.full(len(draws), -math.inf)
+    on_frontier: dict[Hashable, float] = {}
+    for _, equal in known.groupby(minimise, sort=True):
+        values_RD = np.array(
+            [
+                draws[run_id].to_numpy() if run_id in draws else np.full(len(draws), value)
+                for run_id, value in zip(equal["run_id"], equal[maximise], strict=True)
+            ]
+        )
+        best_D = values_RD.max(axis=0)
+        best_here_RD = (values_RD > best_before_D) & (values_RD == best_D)
+        on_frontier |= dict(zip(equal.index, best_here_RD.mean(axis=1), strict=True))
+        best_before_D = np.maximum(best_before_D, best_D)
     return pd.Series(on_frontier, dtype=float).reindex(runs.index)

@@ -1,6 +1,8 @@
 """Who may use the dashboard: host names, origins, the token, and the headers of every answer."""
 
 import asyncio
+import base64
+import hashlib
 import importlib
 import pwd
 import re
@@ -54,19 +56,26 @@ def forget_token():
     access_token.token.cache_clear()
 
 
-def ask(path="/", *, kind="http", method="GET", host=HOST, **headers):
+def ask(path="/", *, kind="http", method="GET", host=HOST, page=None, **headers):
     """Ask a guarded app; returns status, headers and text of the answer.
 
-    The app behind the guard answers 200, or accepts the websocket (status 101).
+    The app behind the guard answers 200, or accepts the websocket (status 101). Its answer is
+    plain, or the parts of an HTML `page`.
     """
     sent = []
+    parts = page or [b"the page"]
+    length = str(sum(map(len, parts))).encode()
+    answer_headers = [(b"content-type", b"text/html"), (b"content-length", length)] if page else []
 
     async def app(scope, receive, send):
         if scope["type"] == "websocket":
             await send({"type": "websocket.accept"})
             return
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"the page"})
+        await send({"type": "http.response.start", "status": 200, "headers": answer_headers})
+        for number, part in enumerate(parts, start=1):
+            await send(
+                {"type": "http.response.body", "body": part, "more_body": number < len(parts)}
+            )
 
     async def send(message):
         sent.append(message)
@@ -93,6 +102,26 @@ def ask(path="/", *, kind="http", method="GET", host=HOST, **headers):
         return (101 if first["type"] == "websocket.accept" else 403), {}, ""
     answer = {name.decode().lower(): value.decode() for name, value in first["headers"]}
     return first["status"], answer, b"".join(m.get("body", b"") for m in sent[1:]).decode()
+
+
+def test_streamlits_page_gets_our_script_and_the_policy_allows_it():
+    """At the end of its head, with its hash in the policy and the right length."""
+    status, headers, text = ask(page=[b"<html><head>x</he", b"ad><body>", b"y</body></html>"])
+
+    script = re.search(r'<script type="module">(.*?)</script></head><body>y', text, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert status == 200
+    assert f"'sha256-{digest}'" in headers["content-security-policy"]
+    assert int(headers["content-length"]) == len(text)
+    assert "rel=modulepreload" in headers["link"]
+
+
+def test_a_question_for_the_pages_headers_alone_is_answered_as_it_was():
+    """HEAD has no body to put a script into."""
+    _, headers, text = ask(method="HEAD", page=[b""])
+
+    assert text == ""
+    assert "rel=modulepreload" in headers["link"]
 
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])

@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 
-from explorer.records.rows import missing, row_dicts
+from explorer.records.rows import compact, missing, row_dicts
 from tests.conftest import ROOT
 
 
@@ -37,6 +37,15 @@ def test_numbers_in_rows_are_pythons_own():
     (row,) = row_dicts(pd.DataFrame({"count": [3], "share": [0.5], "flag": [True]}))
 
     assert [type(value) for value in row.values()] == [int, float, bool]
+
+
+def test_a_compact_frame_has_the_same_rows():
+    """Only how they lie in memory changes."""
+    frame = pd.DataFrame({"text": ["x", None], "share": [0.5, None], "flag": [True, False]})
+    frame["more"] = [1.5, 2.5]
+
+    assert row_dicts(compact(frame)) == row_dicts(frame)
+    assert list(compact(frame)) == list(frame)
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), pd.NA, pd.NaT])

@@ -32,8 +32,9 @@ HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^:/@\[\]\s]+)(:\d+)?", re.IGNORECA
 INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 POLICY = {
     "default-src": "'none'",
-    # The hash is of the one script inside Streamlit's index.html; nothing else inline runs. As a
-    # blob Streamlit hands over our one component (`chart_width`); only a script can make one.
+    # The hashes are of the script inside Streamlit's index.html and of ours from `first_view`;
+    # nothing else inline runs. As a blob Streamlit hands over our components (`chart_width`); only
+    # a script can make one.
     "script-src": "'self' blob: {index_scripts}",
     # unsafe-inline: Streamlit (emotion) and Plotly write style elements while the page runs, with
     # no nonce. A style cannot call another server, since every source of files is this one.
@@ -85,7 +86,8 @@ class WebGuard:
         base = config.get_option("server.baseUrlPath").strip("/")
         base = f"/{base}" if base else ""
         self._health = f"{base}/_stcore/health"
-        self._headers = security_headers()
+        self._script = first_view.evaluate_early(base)
+        self._headers = security_headers(self._script)
         self._preload = first_view.preload_header(base)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,16 +96,25 @@ class WebGuard:
             await self._app(scope, receive, send)
             return
 
+        page: list[Message] = []
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in self._headers.items():
                     headers[name] = value
-                is_page = message["status"] == 200 and "text/html" in headers.get(
-                    "content-type", ""
-                )
-                if is_page and self._preload:
+                if _is_page(message, headers) and self._preload:
                     headers["link"] = self._preload
+                    if scope["method"] == "GET":
+                        page.append(message)
+                        return
+            if page:
+                page.append(message)
+                if message.get("more_body"):
+                    return
+                start, body = self._with_script(page)
+                await send(start)
+                message = body
             await send(message)
 
         refusal = self._refusal(scope, Headers(scope=scope))
@@ -114,6 +125,16 @@ class WebGuard:
             await send({"type": "websocket.close", "code": 1008, "reason": "refused"})
         else:
             await refusal(scope, receive, send_with_headers)
+
+    def _with_script(self, page: list[Message]) -> tuple[Message, Message]:
+        """The start and the body of Streamlit's page, with our script at the end of its head."""
+        start, *parts = page
+        body = b"".join(part.get("body", b"") for part in parts)
+        body = body.replace(
+            b"</head>", f'<script type="module">{self._script}</script></head>'.encode(), 1
+        )
+        MutableHeaders(scope=start)["content-length"] = str(len(body))
+        return start, {"type": "http.response.body", "body": body}
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         """The answer to a request that goes no further; None for one that does."""
@@ -200,11 +221,24 @@ def allowed_hosts() -> set[str]:
     return {host.strip().strip("[]").rstrip(".").lower() for host in stated} - {""}
 
 
-def security_headers() -> dict[str, str]:
-    """Headers of every answer."""
+def _is_page(start: Message, headers: Headers) -> bool:
+    """Whether an answer is Streamlit's page, as it lies on the disk."""
+    return (
+        start["status"] == 200
+        and "text/html" in headers.get("content-type", "")
+        and "content-encoding" not in headers
+    )
+
+
+def security_headers(own_script: str) -> dict[str, str]:
+    """Headers of every answer.
+
+    Args:
+        own_script: The text of the inline script that we add to the page.
+    """
     policy = "; ".join(f"{name} {sources}" for name, sources in POLICY.items())
     index = Path(streamlit.__file__).parent / "static" / "index.html"
-    scripts = INLINE_SCRIPT.findall(index.read_text(encoding="utf-8"))
+    scripts = [*INLINE_SCRIPT.findall(index.read_text(encoding="utf-8")), own_script]
     return {
         "content-security-policy": policy.format(index_scripts=" ".join(map(_hash, scripts))),
         "x-frame-options": "DENY",  # for browsers that do not know frame-ancestors

@@ -12,6 +12,9 @@ from explorer.pages.explore.axes import AXES, Axes
 from explorer.pages.explore.needs import Needs
 from explorer.pages.shared import chart_width, text_format, widgets
 
+WIDTH = 720
+"""Pixels of the chart in a window of 1,440."""
+
 
 def draw_chart(
     index: StoreIndex,
@@ -50,7 +53,7 @@ def draw_chart(
         x_limit=pick_card.axis_limit(asked, shown.x),
         times=times,
         scale=shown.scale,
-        width=chart_width.chart_width(),
+        width=chart_width.chart_width(WIDTH),
     )
     widgets.chart(figure, "explore_chart", finding, pick=True, on_pick=overlays.open_point)
     removed.removed_row(decided, runs)

@@ -19,6 +19,7 @@ from explorer.pages.explore import (
     views,
 )
 from explorer.pages.shared import back_button, pricing, removal, submitting, widgets
+from explorer.records.rows import compact
 from explorer.specs import starter_sweep
 
 widgets.style()
@@ -59,6 +60,7 @@ with middle:
 index = widgets.index(root)
 runs = index.with_retention(finished, shown.task)
 runs = unit_cost.add_costs(runs, known_prices, utilisation=asked.utilisation)
+runs = compact(runs)
 decided = pick_card.decision(index, runs, asked) if shown.task is None else None
 picked = decided.pick["run_id"] if decided and decided.pick else None
 # Control arms are hidden until asked for: by the switch, or as what a rule removed.

@@ -24,6 +24,8 @@ RELATIONS = {
 }
 BITS = (16, 8, 4)
 CONCURRENCY = 8
+WIDTH = 1280
+"""Pixels of the chart in a window of 1,440."""
 
 widgets.style()
 
@@ -120,7 +122,7 @@ else:
         template=widgets.template(),
         selected=picked if picked in rows.index else None,
         own=own,
-        width=chart_width.chart_width(),
+        width=chart_width.chart_width(WIDTH),
     )
     widgets.chart(figure, "published_chart", finding, pick=True, picked_as="pair")
     if own is not None and len(own):

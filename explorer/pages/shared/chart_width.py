@@ -5,13 +5,13 @@ import functools
 import streamlit as st
 from streamlit.components.v2.types import ComponentRenderer
 
-TELEPHONE, DESKTOP = 380, 1300
-"""Width in pixels to assume until the browser reports it."""
+TELEPHONE = 380
+"""Width in pixels to assume on a telephone until the browser reports it."""
 STEP = 80
 """Pixels. A smaller change of the window does not redraw the chart."""
 
 WIDTH, RULER = "chart_width", "ruler"
-"""Session keys of the width and of the element that reports it."""
+"""Session keys of the widths and of the element that reports one."""
 
 # The element takes no room. It reports the width of the block around it: at once, and 300 ms after
 # the last change of the window.
@@ -34,19 +34,23 @@ export default function({ parentElement, data, setStateValue }) {
 """
 
 
-def chart_width() -> int:
+def chart_width(desktop: int) -> int:
     """The chart's width in pixels, rounded to `STEP`; the page redraws if the first guess was off.
 
     Call it once per page, where the chart will stand.
+
+    Args:
+        desktop: The width in pixels where the window is 1,440 wide, for the first guess.
     """
+    key = f"{WIDTH}_{desktop}"  # each page has its own
     telephone = "Mobi" in st.context.headers.get("User-Agent", "")
-    width: int = st.session_state.setdefault(WIDTH, TELEPHONE if telephone else DESKTOP)
-    _component()(key=RULER, data={"width": width, "step": STEP}, on_width_change=_store_width)
+    width: int = st.session_state.setdefault(key, TELEPHONE if telephone else desktop)
+
+    def store_width() -> None:
+        st.session_state[key] = int(st.session_state[RULER]["width"])
+
+    _component()(key=RULER, data={"width": width, "step": STEP}, on_width_change=store_width)
     return width
-
-
-def _store_width() -> None:
-    st.session_state[WIDTH] = int(st.session_state[RULER]["width"])
 
 
 @functools.cache

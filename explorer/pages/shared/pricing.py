@@ -1,5 +1,6 @@
 """Device prices: shown, chosen from the price book or typed; and the utilisation slider."""
 
+import functools
 from pathlib import Path
 
 import pandas as pd
@@ -15,9 +16,10 @@ from explorer.records.rows import row_dicts
 MAX_SUGGESTED = 12
 
 
-@st.cache_data(show_spinner=False)
-def _book() -> pd.DataFrame:
-    return prices.price_book()
+@functools.cache
+def _suggested(device_name: str, num_cpus: int) -> list[Price]:
+    """Offers of the price book, which comes with the package."""
+    return prices.suggest_prices(device_name, num_cpus, prices.price_book())[:MAX_SUGGESTED]
 
 
 def utilisation(help: str) -> float:
@@ -73,7 +75,7 @@ def _device(root: Path, name: str, num_cpus: int, price: Price | None, place: st
     if widgets.read_only():
         return
     path = root / prices.OVERRIDES
-    suggested = prices.suggest_prices(name, num_cpus, _book())[:MAX_SUGGESTED]
+    suggested = _suggested(name, num_cpus)
     if suggested:
         choice = st.selectbox(
             "From the price list",

@@ -305,7 +305,9 @@ def chart(
         on_pick: Called with the id of the clicked point instead.
     """
     # Plotly fades unselected points; our charts draw a ring around the selected one.
-    figure.update_traces(unselected={"marker": {"opacity": 1}}, selector={"type": "scatter"})
+    for trace in figure.select_traces({"type": "scatter"}):
+        if trace.mode not in ("lines", "text"):
+            trace.unselected = {"marker": {"opacity": 1}}
     config = {"displayModeBar": False, "scrollZoom": False}
     if pick:
         st.plotly_chart(
