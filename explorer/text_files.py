@@ -86,13 +86,17 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             yield number, parse_object(line)
         except ValueError as error:
-            hint = ""
-            if number == 1 and line.lstrip("\ufeff \t").startswith("["):
-                hint = (
-                    " The file is one JSON array; JSON Lines have an object a line: "
-                    "jq -c '.[]' old.json > new.jsonl"
-                )
-            raise BadInput(f"{path}, line {number}: {error}.{hint}") from error
+            raise BadInput(f"{path}, line {number}: {error}.{array_hint(number, line)}") from error
+
+
+def array_hint(number: int, line: str) -> str:
+    """What to do with a file whose first line begins a JSON array; empty for another line."""
+    if number > 1 or not line.lstrip("\ufeff \t").startswith("["):
+        return ""
+    return (
+        " The file is one JSON array; JSON Lines have an object a line: "
+        "jq -c '.[]' old.json > new.jsonl"
+    )
 
 
 def parse_object(line: str, *, numbers_as_text: bool = False) -> dict[str, Any]:
@@ -131,6 +135,10 @@ def parse_json(text: str, *, numbers_as_text: bool = False) -> Any:
     except json.JSONDecodeError as error:
         what = f"{error.msg} at character {error.pos + 1}"
         raise ValueError(f"expected a JSON object, found text that is not JSON ({what})") from error
+    except ValueError as error:
+        if "digits" not in str(error):
+            raise
+        raise ValueError("expected numbers of up to 4,300 digits, found a longer one") from error
 
 
 def kind_of(value: Any) -> str:
@@ -176,6 +184,8 @@ def _decoded(chunks: Iterable[bytes], name: str) -> Iterator[str]:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:
             before = error.object[: error.start].decode(encoding, errors="ignore")
+            if "utf-8" in encoding and ("\0" in before or b"\0" in error.object[error.start :][:4]):
+                raise BadInput(_null_byte(name, num_lines, before)) from error
             raise BadInput(
                 f"{name}, line {num_lines + before.count(chr(10))}: expected "
                 f"{encoding.removesuffix('-sig').upper()}, found the byte "
@@ -183,11 +193,16 @@ def _decoded(chunks: Iterable[bytes], name: str) -> Iterator[str]:
                 "Latin-1 or Windows-1252: iconv -f WINDOWS-1252 -t UTF-8 old > new"
             ) from error
         if "\0" in text:
-            num_lines += text.partition("\0")[0].count("\n")
-            raise BadInput(
-                f"{name}, line {num_lines}: expected text, found a null byte. It is UTF-16 "
-                "without a byte order mark, or no text at all. Save it as UTF-8."
-            )
+            raise BadInput(_null_byte(name, num_lines, text))
         num_lines += text.count("\n")
         if text:
             yield text
+
+
+def _null_byte(name: str, line: int, text: str) -> str:
+    """What to say of a null byte, whose line is counted from here."""
+    line += text.partition("\0")[0].count("\n")
+    return (
+        f"{name}, line {line}: expected text, found a null byte. It is UTF-16 without a byte "
+        "order mark, or no text at all. Save it as UTF-8."
+    )

@@ -251,7 +251,8 @@ class _Builder:
 
     def _unknown_tag(self, node: yaml.Node) -> BadInput:
         tag = node.tag.replace(_PLAIN, "!!")
-        return self._refusal(node, f"{tag} {str(node.value)[:40]!r}, which is not plain data")
+        shown = f" {node.value[:40]!r}" if isinstance(node, yaml.ScalarNode) else ""
+        return self._refusal(node, f"{tag}{shown}, which is not plain data")
 
     def _refusal(self, node: yaml.Node, found: str) -> BadInput:
         line, column = _place(node)
@@ -288,6 +289,8 @@ def _not_yaml(source: str, error: Exception, content: str | bytes) -> str:
     hint = ""
     if mark and "\t" in lines[min(mark.line, len(lines) - 1)][: mark.column + 1]:
         hint = " Indent with spaces."
+    elif mark and re.match(r".?[@`*&%]", lines[min(mark.line, len(lines) - 1)][mark.column - 1 :]):
+        hint = " Put a text that begins with a sign in quotes."
     elif "mapping values are not allowed" in problem:
         hint = " Put a text with a colon in quotes."
     if "another document" in problem:

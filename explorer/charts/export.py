@@ -5,6 +5,7 @@ its table goes to other people.
 """
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from explorer.charts import draw_image, workbook
 from explorer.errors import BadInput, ExplorerError
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+MARKDOWN_SIGNS = re.compile(r"[|\\`*<]|(?<!\w)_|_(?!\w)")
+"""Signs of a name that Markdown would take for its own; an underscore within a word is none."""
 TABLE_FORMATS = {
     "csv": "text/csv",
     "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
@@ -146,7 +149,7 @@ def _parquet(plain: pd.DataFrame) -> bytes:
 
 
 def _markdown(words: pd.DataFrame) -> bytes:
-    table = words.map(lambda cell: cell.replace("|", "\\|").replace("\n", " "))
+    table = words.map(lambda cell: MARKDOWN_SIGNS.sub(r"\\\g<0>", cell.replace("\n", " ")))
     left = ["left"] + ["right"] * (len(table.columns) - 1)
     text = table.to_markdown(index=False, colalign=left, disable_numparse=True)
     return f"{text}\n".encode()

@@ -258,7 +258,11 @@ def _json_texts(path: Path) -> Iterator[tuple[int, str]]:
             )
             raise BadCorpus(
                 f'{path}, line {number}: expected an object with a string "text", found {found}. '
-                f"{_hint(row.get('text', row.get('messages')))}"
+                + (
+                    _hint(row.get("text", row.get("messages")))
+                    if {"text", "messages"} & row.keys()
+                    else "Rename the key that holds each document."
+                )
             )
         yield number, row["text"]
 
@@ -287,7 +291,9 @@ def _parquet_texts(path: Path) -> Iterator[tuple[int, str]]:
             f"0x{error.object[error.start]:02x}, which is not. Store the column as text."
         ) from error
     except (pa.ArrowException, OSError) as error:
-        raise BadCorpus(f"{path} is not a Parquet file that can be read: {error}.") from error
+        raise BadCorpus(
+            f"{path} is not a Parquet file that can be read: {str(error).rstrip('.')}."
+        ) from error
 
 
 def _check_column(path: Path, schema: Any) -> None:

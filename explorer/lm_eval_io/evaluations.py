@@ -197,8 +197,8 @@ def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def storable(value: str) -> str:
-    """Text that UTF-8 can hold: half of a surrogate pair becomes a question mark."""
-    return value[:200].encode("utf-8", "replace").decode()
+    """A name on one line: what cannot be shown, such as half a character, is a question mark."""
+    return "".join(sign if sign.isprintable() else "?" for sign in value[:200])
 
 
 def text(value: Any) -> str | None:

@@ -18,13 +18,14 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pydantic
 
+from explorer import text_files
 from explorer.errors import BadInput, reason_of
 from explorer.lm_eval_io import evaluations, metrics, samples
 from explorer.lm_eval_io.evaluations import ResultsFile
@@ -52,6 +53,8 @@ NOT_MEANS = frozenset(
     | {"f1", "mcc", "matthews_corrcoef", "brier_score"}
 )
 """Metrics that lm-eval aggregates in another way unless the task's settings say."""
+SHARES = re.compile(r"(acc(_norm|_bytes|_mutual_info)?|exact_match),")
+"""Metrics that are a share of the documents."""
 MEAN_TOLERANCE = 1e-4
 """As in `pairing`, which compares no score further than this from the mean of its answers."""
 MAX_TASK_NAME = 150
@@ -171,7 +174,7 @@ def _results_file(path: Path, name: str, output: OutputFolder) -> ResultsFile | 
     expected = RESULTS.match(path.name) is not None
     try:
         data = path.read_bytes()
-        document = _json(data.decode(json.detect_encoding(data)))
+        document = _json(data.decode(json.detect_encoding(data)), text_files.parse_json)
     except (OSError, ValueError, RecursionError) as error:
         if expected:
             what = "it cannot be read" if isinstance(error, OSError) else "it is not JSON"
@@ -202,10 +205,29 @@ def _is_name(task: str, path: Path, output: OutputFolder) -> bool:
 
 
 def _has_number(task: str, document: Mapping[str, Any], path: Path, output: OutputFolder) -> bool:
-    if _numbers(document["results"][task]):
+    values = document["results"][task]
+    numbers = _numbers(values)
+    if impossible := next((key for key in numbers if not _is_possible(key, numbers[key])), None):
+        output.problems.append(
+            f"{task} is left out: {impossible} is {numbers[impossible]:g} in {path.name}, and a "
+            "share of right answers lies between 0 and 1."
+        )
+        return False
+    if numbers:
         return True
-    output.problems.append(f"{task} is left out: {path.name} has no number for it.")
+    others = [name for name in values if name != "alias" and _number(values[name]) is not None]
+    what = (
+        f"names {others[0]} without a filter, where lm-eval since 0.4.0 writes {others[0]},none"
+        if others
+        else "has no number for it"
+    )
+    output.problems.append(f"{task} is left out: {path.name} {what}.")
     return False
+
+
+def _is_possible(key: str, number: float) -> bool:
+    """Whether a metric can have this value, as far as its name says."""
+    return not SHARES.match(key) or 0 <= number <= 1
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
@@ -235,9 +257,9 @@ def _sections(document: Mapping[str, Any], task: str) -> dict[str, Any]:
     return {name: section[task] for name, section in sections.items() if task in section}
 
 
-def _json(text: str) -> Any:
+def _json(text: str, parse: Callable[[str], Any] = json.loads) -> Any:
     """JSON, in which half of a surrogate pair becomes `?`: no text can hold one."""
-    data = json.loads(text)
+    data = parse(text)
     if "\\ud" not in text.lower():
         return data
     return json.loads(json.dumps(data, ensure_ascii=False).encode("utf-8", "replace"))
@@ -337,9 +359,11 @@ def _mismatches(
                 f"{through}, so they cannot be paired with another run's."
             )
         if num_documents is not None and len(ids) != num_documents:
+            cut = len(ids) < num_documents
+            asked = "Was the file cut?" if cut else "Do they belong to another evaluation?"
             sentences.append(
                 f"{task}: its score is of {num_documents} documents, and its samples{through} "
-                f"hold {len(ids)}. Was the file cut? Copy it again from where lm-eval wrote it."
+                f"hold {len(ids)}. {asked} Copy it again from where lm-eval wrote it."
             )
     for key, score in scores.items():
         metric, _, filter_name = key.partition(",")
@@ -385,6 +409,11 @@ def _samples(task: str, file: ResultsFile, output: OutputFolder) -> list[dict[st
     if num_damaged := len(read) - len(lines):
         output.problems.append(
             f"{path.name}: {num_damaged} lines are not samples and are left out."
+        )
+    if not read:
+        output.problems.append(
+            f"{path.name} is empty, so {task} cannot be compared answer by answer. Copy it again "
+            "from where lm-eval wrote it."
         )
     if lines:
         output.add_file(path, hashlib.sha256(data).hexdigest())

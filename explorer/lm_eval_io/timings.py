@@ -25,6 +25,8 @@ from explorer.records import LoadPoint, RuntimeFacts, TimedRequest, Timing, Timi
 GUIDELLM, AIPERF, VLLM = "guidellm", "AIPerf", "vLLM bench"
 MS = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3, "sec": 1e3, "seconds": 1e3}
 """Unit of a time to milliseconds."""
+FASTEST_TOKEN_MS = 0.05
+"""No server answers or writes a token in less: 20,000 tokens per second for each user."""
 RECORDS = "profile_export.jsonl"
 """AIPerf's file with a line per request, beside its summary."""
 
@@ -162,9 +164,9 @@ def _vllm(document: Mapping[str, Any]) -> TimedLevel:
     is_rate = rate not in (None, "inf") and math.isfinite(float(rate)) and not clients
     level = float(rate) if is_rate else float(clients or document.get("num_prompts") or completed)
     summary = _summary(
-        ttft_ms=document.get("median_ttft_ms"),
-        tpot_ms=document.get("median_tpot_ms"),
-        latency_ms=document.get("median_e2el_ms"),
+        ttft_ms=document.get("median_ttft_ms", document.get("p50_ttft_ms")),
+        tpot_ms=document.get("median_tpot_ms", document.get("p50_tpot_ms")),
+        latency_ms=document.get("median_e2el_ms", document.get("p50_e2el_ms")),
         p95=[document.get(f"p95_{name}_ms") for name in ("ttft", "tpot", "e2el")],
         num_requests=completed,
         prompt_tokens=float(document["total_input_tokens"]) / completed,
@@ -422,6 +424,7 @@ def _summary(
     for name in ("TTFT", "TPOT"):
         if known[name] is None:
             raise BadInput(f"it states no median {name}. Time the model with streamed answers.")
+        _refuse_other_unit(name, _positive(known[name], f"median {name}"), medians[name][1])
     if known["latency"] is None and output_tokens:
         known["latency"] = known["TTFT"] + known["TPOT"] * (float(output_tokens) - 1)
     return TimingSummary(
@@ -438,6 +441,21 @@ def _summary(
         if output_tokens_per_s is None
         else _positive(output_tokens_per_s, "throughput"),
     )
+
+
+def _refuse_other_unit(name: str, median_ms: float, of_requests_ms: Sequence[float]) -> None:
+    """Refuse a median that is not in milliseconds, as far as the numbers around it tell.
+
+    Raises:
+        BadInput: It is far from the median of the file's own requests, or no server is so fast.
+    """
+    own_ms = statistics.median(of_requests_ms) if of_requests_ms else median_ms
+    if 0 < median_ms < FASTEST_TOKEN_MS or not own_ms / 3 <= median_ms <= own_ms * 3:
+        own = f" and that of its requests {own_ms:g} ms" if own_ms != median_ms else ""
+        raise BadInput(
+            f"the median {name} is {median_ms:g} ms{own}, which cannot be. Is a time in seconds "
+            "where the file should have milliseconds?"
+        )
 
 
 def _positive(value: Any, what: str) -> float:

@@ -144,6 +144,8 @@ def _sentence(problem: Any, cls: type[BaseModel], parts: list[str], owner: type[
     if problem["type"] == "literal_error":
         meant = _close(problem["input"], re.findall(r"'([^']*)'", context["expected"]))
         return f"{key} {reason}{got}." + (f" Did you mean {meant}?" if meant else "")
+    if problem["type"] == "tuple_type":
+        return f"{key} should be a list{got}. Put its items in brackets, as in [a, b]."
     if problem["type"] == "string_type" and isinstance(problem["input"], int | float):
         return f"{key} {reason}{got}. Put it in quotes."
     return f"{key} {reason}{got}."

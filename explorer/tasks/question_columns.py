@@ -29,7 +29,7 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
     ),
 }
 """Names that say a column's role, in lower case without spaces and signs."""
-SINGLE_CHOICE = re.compile(r"(choice|option|opt|answer|ans)?[ _-]?([a-j]|\d{1,2})", re.IGNORECASE)
+SINGLE_CHOICE = re.compile(r"(choice|option|opt|answer|ans)?[ _-]?([a-p]|\d{1,2})", re.IGNORECASE)
 NUMBERED = re.compile(r"(.+?)(\d{1,2}|[ _-][a-z])", re.IGNORECASE)
 
 

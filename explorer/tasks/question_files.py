@@ -131,6 +131,8 @@ def parse_all(name: str, items: Sequence[tuple[int, Any]], parse: Callable[[Any]
 def _from_jsonl(name: str, text: str) -> list[Row]:
     # Only a line feed ends a line: JSON need not escape the other characters that end one.
     lines = [(i, line) for i, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    if lines and (hint := text_files.array_hint(1, lines[0][1])):
+        raise BadInput(f"{name!r}, line 1: expected a JSON object, found a list.{hint}")
 
     def parse(numbered: tuple[int, str]) -> Row:
         cells = text_files.parse_object(numbered[1], numbers_as_text=True)

@@ -226,6 +226,18 @@ def test_a_column_beside_the_roles_is_left_out_and_said():
     assert "'endings'" in question_columns.guess_columns("q.jsonl", rows).doubts["choices"]
 
 
+def test_a_question_may_have_sixteen_choices():
+    """A column a letter; none after J is left out."""
+    letters = "ABCDEFGHIJKLMNOP"
+    row = ",".join(f"choice {letter}" for letter in letters)
+    content = f"q,{','.join(letters)},answer\nwhich?,{row},K\nwhich?,{row},P\n".encode()
+
+    found = documents("q.csv", content)
+
+    assert [len(document["choices"]) for document in found] == [16, 16]
+    assert [document["answer"] for document in found] == [10, 15]
+
+
 def test_a_file_without_a_header_has_numbered_columns():
     """So that each can be named."""
     found = documents(
@@ -281,6 +293,8 @@ def test_a_table_is_separated_as_spreadsheets_do(content):
         ("q.jsonl", b'{"question": 1, "question": 2}\n', "'question' twice"),
         ("q.jsonl", b"nonsense\n" * 9, r"line 5: .*not JSON.*; and 4 more"),
         ("q.jsonl", b"[" * 100_000, "line 1: "),
+        ("q.jsonl", b'[\n{"question": "q"}\n]\n', r"line 1: .*found a list.*one JSON array.*jq"),
+        ("q.csv", "question,answer\ncafé,1\n".encode("utf-16-le"), "line 1: .*null byte"),
         ("q.jsonl", jsonl({"question": "q", "choices": "ab", "answer": 0}), "list in 'choices'"),
         ("q.jsonl", jsonl({"question": "q", "choices": ["a"], "answer": 0}), "two or more"),
         ("q.jsonl", jsonl({"question": "q", "choices": ["a", "a"], "answer": 0}), "two or more"),

@@ -88,7 +88,7 @@ def test_what_is_no_text_is_not_timed(nothing):
         (*TEXTS, 'data: {"choices": null, "usage": null}\n\n', COUNT, DONE),
         (*TEXTS, "event: ping\ndata: {}\n\n", 'data: {"type": "ping"}\n\n', COUNT, DONE),
         (*TEXTS, "data:\n\n", ": still here\n\n", "id: 7\n\n", "retry: 10\n\n", COUNT, DONE),
-        ("\ufeff", TEXTS[0], COUNT, DONE),
+        ("\ufeff", *TEXTS, COUNT, DONE),
         tuple(part.replace("\n", "\r\n") for part in (*TEXTS, COUNT, DONE)),
         tuple(part.replace("\n", "\r") for part in (*TEXTS, COUNT, DONE)),
         tuple(part.replace(", ", ",\ndata: ") for part in (*TEXTS, COUNT, DONE)),
@@ -129,6 +129,31 @@ def test_text_under_another_content_type_is_still_a_stream():
     assert timed_answer((200, "text/event-stream; charset=utf-8", body)).num_output_tokens == 4
     with pytest.raises(RequestFailed, match=r"not a stream.*no streaming here"):
         timed_answer((200, "application/json", b'{"error": "no streaming here"}'))
+
+
+def test_an_answer_in_one_piece_is_not_timed():
+    """A proxy that collects the stream: time per token would be 0, and TTFT the whole latency."""
+    with pytest.raises(RequestFailed, match="not a stream.*4 tokens came in one piece"):
+        timed(event({"content": "w0 w1 w2 w3"}) + "\n\n", FINISH, COUNT, DONE)
+
+    one = event(usage=USAGE | {"completion_tokens": 1}) + "\n\n"
+    assert timed(TEXTS[0], FINISH, one, DONE).num_output_tokens == 1
+
+
+def test_a_count_of_tokens_is_a_whole_number():
+    """Also 4.0, as servers whose language has only one kind of number write it."""
+    written = {name: float(count) for name, count in USAGE.items()}
+    assert timed(*TEXTS, FINISH, event(usage=written) + "\n\n").num_output_tokens == 4
+    for count in (True, -4, "4", 3.5, None):
+        with pytest.raises(RequestFailed, match="no usage"):
+            timed(*TEXTS, FINISH, event(usage=USAGE | {"completion_tokens": count}) + "\n\n")
+
+
+def test_a_count_before_the_text_does_not_end_the_answer():
+    """Some servers tell the prompt's tokens first."""
+    first = event(usage=USAGE | {"completion_tokens": 0}) + "\n\n"
+
+    assert timed(first, *TEXTS, FINISH, COUNT, DONE).num_output_tokens == 4
 
 
 def test_reasoning_that_is_counted_but_not_sent_is_not_timed():

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from explorer.errors import BadInput
-from explorer.lm_eval_io import import_run, results
+from explorer.lm_eval_io import evaluations, import_run, results
 from explorer.lm_eval_io.evaluations import SeveralEvaluations
 from explorer.store import disk, frames
 
@@ -236,6 +236,56 @@ def test_samples_that_were_cut_are_flagged(tmp_path):
 
     assert "1 lines are not samples" in broken
     assert short.startswith("one: its score is of 4 documents, and its samples hold 2.")
+
+
+def test_samples_that_are_no_samples_of_a_score_are_flagged(tmp_path):
+    """An empty file, and one with more documents than the score has."""
+    evaluation(tmp_path / "empty")
+    evaluation(tmp_path / "more")
+    (empty,) = (tmp_path / "empty").glob("samples_*")
+    (more,) = (tmp_path / "more").glob("samples_*")
+    empty.write_bytes(b"")
+    more.write_text(more.read_text() + more.read_text().replace('"doc_id": ', '"doc_id": 1'))
+
+    (problem,) = scores(tmp_path / "empty")[1]
+    assert "is empty, so one cannot be compared" in problem
+    (problem, *_) = scores(tmp_path / "more")[1]
+    assert "of 4 documents, and its samples hold 8. Do they belong to another" in problem
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("0.5", "50.0", "one is left out: acc,none is 50 in .* lies between 0 and 1"),
+        ("0.5", "-0.5", "lies between 0 and 1"),
+        (
+            "acc,none",
+            "acc",
+            "names acc without a filter, where lm-eval since 0.4.0 writes acc,none",
+        ),
+        (
+            '{"results"',
+            '{"results": {}, "results"',
+            "expected each key once, found 'results' twice",
+        ),
+    ],
+)
+def test_a_file_of_another_tool_is_left_out_in_a_sentence(tmp_path, old, new, says):
+    """Percent, names without filters as of lm-eval 0.3 and lighteval, a key twice."""
+    path = evaluation(tmp_path)
+    path.write_text(path.read_text().replace(old, new))
+
+    with pytest.raises(BadInput, match=says):
+        scores(tmp_path)
+
+
+def test_a_models_name_is_one_line_that_can_be_shown(tmp_path):
+    """A line end or a sign that turns the writing round would change the tables around it."""
+    evaluation(tmp_path, model="x")
+    (path,) = tmp_path.glob("results_*")
+    path.write_text(path.read_text().replace('"model_name": "x"', '"model_name": "a\\u202eb\\nc"'))
+
+    assert evaluations.model_name(results.read_output_folder(tmp_path).about) == "a?b?c"
 
 
 def test_a_document_that_stands_twice_is_flagged(tmp_path):

@@ -127,6 +127,22 @@ def test_markdown_and_latex_are_the_comparison_with_specials_escaped(runs):
     assert "–" not in latex
 
 
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("<script>x</script>", r"\<script>x\</script>"),
+        ("a*b*`c`", r"a\*b\*\`c\`"),
+        ("_tiny_100_", r"\_tiny_100\_"),
+        ("back\\", "back\\\\"),
+    ],
+)
+def test_markdown_takes_no_name_for_its_own_signs(runs, name, written):
+    """A name is shown as it is, not as HTML, code or italics."""
+    markdown = export.write_runs(runs.assign(teacher=name, label=name), "md").decode()
+
+    assert f"| {written} " in markdown
+
+
 def test_an_empty_table_is_written_in_every_format(runs):
     """No runs make a file with a header, not an error."""
     for format in export.TABLE_FORMATS:

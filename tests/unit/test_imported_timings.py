@@ -221,6 +221,12 @@ def test_several_results_in_one_file_are_several_levels(tmp_path):
         (vllm(), {"device": None}, "does not say what served the model"),
         (vllm(detailed=False, median_ttft_ms=0.0), {}, "should be above 0. Did the server stream"),
         (vllm(detailed=False, median_tpot_ms=None), {}, "states no median TPOT"),
+        (
+            vllm(detailed=False, median_tpot_ms=0.02),
+            {},
+            "TPOT is 0.02 ms, which cannot be.*seconds",
+        ),
+        (vllm(median_ttft_ms=0.1), {}, "TTFT is 0.1 ms and that of its requests 104.5 ms"),
         (vllm(completed=0), {}, "no request was answered"),
         (vllm(ttfts=[0.1]), {}, "lists of requests have different lengths"),
         (vllm(duration="long"), {}, "looks like timings, but a number in it is missing"),
@@ -236,6 +242,15 @@ def test_what_cannot_be_used_is_refused_in_a_sentence(
     with pytest.raises(BadInput, match=says):
         imported(store_root, tmp_path, document, **options)
     assert not list(store_root.iterdir())
+
+
+def test_a_median_may_be_called_the_50th_percentile(store_root, tmp_path):
+    """As `--metric-percentiles 50` of vLLM's bench names it."""
+    document = vllm(detailed=False, p50_ttft_ms=90.0, p50_tpot_ms=15.0)
+    del document["median_ttft_ms"], document["median_tpot_ms"]
+
+    own = imported(store_root, tmp_path, document).latency.own
+    assert (own.summary.ttft_ms, own.summary.tpot_ms) == (90.0, 15.0)
 
 
 def test_a_model_may_be_served_under_another_name(store_root, tmp_path):

@@ -71,7 +71,8 @@ def test_files_put_behind_each_other_keep_no_mark(tmp_path):
         (b"7", r"line 1: expected a JSON object, found a number"),
         (b'{"a": 1, "b": 2, "a": 3}', r"line 1: expected each key once, found 'a' twice"),
         (b"[" * 100_000, r"line 1: expected a JSON object, found one that is nested too deeply"),
-        (b'{"a": ' + b"1" * 5000 + b"}", r"line 1: "),
+        (b'{"a": ' + b"1" * 5000 + b"}", r"line 1: expected numbers of up to 4,300 digits"),
+        ('{}\n{"a": "é"}'.encode("utf-16-le"), r"line 1: expected text, found a null byte"),
     ],
 )
 @pytest.mark.parametrize("chunk_bytes", [5, 1 << 20])

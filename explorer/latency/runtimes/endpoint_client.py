@@ -209,12 +209,12 @@ def reply_usage(reply: dict[str, Any]) -> Usage:
     """The tokens that a reply reports, in OpenAI's or Anthropic's names."""
     reported = reply.get("usage")
     counts = reported if isinstance(reported, dict) else {}
-    num_prompt = _count(counts, "prompt_tokens", "input_tokens")
-    num_output = _count(counts, "completion_tokens", "output_tokens")
+    num_prompt = whole_count(counts, "prompt_tokens", "input_tokens")
+    num_output = whole_count(counts, "completion_tokens", "output_tokens")
     if num_prompt is None or num_output is None:
         return Usage(num_replies=1, num_uncounted=1)
     details = counts.get("completion_tokens_details")
-    num_reasoning = _count(details if isinstance(details, dict) else {}, "reasoning_tokens")
+    num_reasoning = whole_count(details if isinstance(details, dict) else {}, "reasoning_tokens")
     return Usage(
         num_replies=1,
         prompt_tokens=num_prompt,
@@ -299,10 +299,20 @@ def _retry_after_s(header: str | None) -> float | None:
         return None
 
 
-def _count(counts: dict[str, Any], *names: str) -> int | None:
-    """The first of these names that holds a number of tokens."""
+def whole_count(counts: dict[str, Any], *names: str) -> int | None:
+    """The first of these names that holds a number of tokens; 4.0 is one, true is none."""
     values = (counts.get(name) for name in names)
-    return next((value for value in values if isinstance(value, int) and value >= 0), None)
+    return next(
+        (
+            int(value)
+            for value in values
+            if isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and value >= 0
+            and value == value // 1
+        ),
+        None,
+    )
 
 
 def auth_headers(endpoint: Endpoint, key: str | None) -> dict[str, str]:

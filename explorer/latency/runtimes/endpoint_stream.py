@@ -206,8 +206,8 @@ class _StreamedAnswer:
         counts = isinstance(content.get("usage"), dict)
         if counts:
             self.usage = content["usage"]
-            # A count beside text may only be that of the answer so far.
-            self.is_done = self.is_done or not choices
+            # A count beside text may be that of the answer so far, and one before it of the prompt.
+            self.is_done = self.is_done or (not choices and self.num_pieces > 0)
         if self.num_pieces > PIECES_PER_TOKEN * self.num_requested + 1:
             # A server that ignores max_tokens may never end.
             raise RequestFailed(
@@ -237,7 +237,10 @@ class _StreamedAnswer:
         usage = self.usage or {}
         if not self.is_done:
             raise RequestFailed("closed early", f"after {self.num_pieces} pieces of text")
-        num_output, num_prompt = output_tokens(usage), usage.get("prompt_tokens")
+        num_output, num_prompt = (
+            output_tokens(usage),
+            endpoint_client.whole_count(usage, "prompt_tokens"),
+        )
         num_hidden = _reasoning_tokens(usage)
         # Reasoning may also come inside the text: then there are more pieces than other tokens.
         num_shown = (num_output or 0) - num_hidden
@@ -245,13 +248,16 @@ class _StreamedAnswer:
             raise RequestFailed("hidden reasoning", f"{num_hidden} of {num_output} tokens")
         if not self.num_pieces:
             raise RequestFailed("no text", "the stream was empty")
-        if num_output is None or not isinstance(num_prompt, int):
+        if num_output is None or num_prompt is None:
             raise RequestFailed("no usage", f"usage is {json.dumps(self.usage)}")
         if num_output > self.num_requested:
             raise RequestFailed("too long", f"{num_output} tokens, {self.num_requested} requested")
         # A tokenizer may hold back bytes and send them in a last piece of their own.
         if self.num_pieces > num_output + 1:
             raise RequestFailed("miscounted", f"{self.num_pieces} pieces of {num_output} tokens")
+        if self.num_pieces == 1 and num_output > 1:
+            # The only time is that of the last token.
+            raise RequestFailed("not a stream", f"{num_output} tokens came in one piece")
         return TimedRequest(
             ttft_ms=1e3 * (self.first_s - began),
             latency_ms=1e3 * (self.last_s - began),
@@ -265,8 +271,8 @@ def output_tokens(usage: dict[str, Any]) -> int | None:
 
     Some servers count reasoning beside the answer: then only the total includes both.
     """
-    counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
-    num_prompt, num_output, total = (n if isinstance(n, int) else None for n in counts)
+    names = ("prompt_tokens", "completion_tokens", "total_tokens")
+    num_prompt, num_output, total = (endpoint_client.whole_count(usage, name) for name in names)
     num_reasoning = _reasoning_tokens(usage)
     if num_prompt is None or num_output is None or total is None:
         return num_output
@@ -275,8 +281,8 @@ def output_tokens(usage: dict[str, Any]) -> int | None:
 
 def _reasoning_tokens(usage: dict[str, Any]) -> int:
     details = usage.get("completion_tokens_details")
-    count = details.get("reasoning_tokens") if isinstance(details, dict) else None
-    return count if isinstance(count, int) else 0
+    counts = details if isinstance(details, dict) else {}
+    return endpoint_client.whole_count(counts, "reasoning_tokens") or 0
 
 
 def _has_text(delta: dict[str, Any]) -> bool:
