@@ -32,7 +32,7 @@ COLUMNS = [
     "cancel_requested",
 ]
 NUMBERS = ("done", "total", "seconds_left", "tokens_per_s", "pid", "queued_at", "submission")
-TEXTS = ("stage", "unit", "error", "host", "process", "note")
+TEXTS = ("stage", "unit", "error", "host", "process", "note", "queue")
 LARGEST = 1e15
 """A larger number is not one of ours, and not one that SQLite takes."""
 LATEST_S = 1e10

@@ -337,5 +337,6 @@ def write_status(status_root: Path, run_id: str, state: str, **more: Any) -> Non
     now = time.time()
     status = {"run_id": run_id, "state": state, "updated_at": now, "host": socket.gethostname()}
     if state == "queued":
-        status |= {"queued_at": now, "submission": submit_lock.latest_submission()}
+        number = submit_lock.latest_submission()
+        status |= {"queued_at": now, "submission": number, "queue": ray_head.queue_id()}
     disk.write_status(status_root, run_id, {**status, **more})

@@ -9,6 +9,7 @@ in the cache, one folder per host:
                head.log    what `ray start` printed
 """
 
+import hashlib
 import os
 import re
 import secrets
@@ -78,6 +79,12 @@ def cluster_address() -> str | None:
 def place() -> Literal["queue", "cluster"]:
     """Whether queued runs run on this machine, or on those of a cluster."""
     return "cluster" if cluster_address() else "queue"
+
+
+def queue_id() -> str:
+    """What tells our queue from another user's, another machine's or a cluster's."""
+    where = cluster_address() or str(submit_lock.host_folder())
+    return hashlib.sha256(where.encode()).hexdigest()[:16]
 
 
 def connect(*, start: bool = False, on_start: Callable[[], None] = lambda: None) -> "Client | None":

@@ -2,7 +2,8 @@
 
 A run writes its state to status.json, but a killed run cannot write that it died. So a running
 state counts only while the process lives (on this host) or the file is recent (on others), and a
-queued state only while Ray has the job. Otherwise the run is `interrupted`. That is never stored:
+queued state only while Ray has the job, or where it waits in a queue that is not ours and whose Ray
+we can't ask. Otherwise the run is `interrupted`. That is never stored:
 it is derived at each look, so nothing needs repair when a cluster comes back.
 """
 
@@ -41,6 +42,10 @@ CANCEL_GRACE_S = 30.0
 KILLED = (
     "The run's process has ended: it was killed, or the machine was restarted. "
     "Resume continues where it stopped."
+)
+ELSEWHERE = (
+    "It waits in another queue, submitted on {host}. If that queue is gone, cancel the run and "
+    "resume it."
 )
 LOST = "The queue has lost the run, probably when its Ray head ended. Resume queues it again."
 
@@ -168,13 +173,13 @@ def _corrected_rows(
     being_submitted = {
         run_id
         for run_id, row in queued.items()
-        if number is not None and _is_ours(row) and _submission(row) >= number
+        if number is not None and _is_in_our_queue(row) and _submission(row) >= number
     }
     lost = {
         run_id
         for run_id, row in queued.items()
         if run_id not in being_submitted
-        and _is_ours(row)
+        and _is_in_our_queue(row)
         and ray_head.began_after(_submission(row))
     }
     # A head that is starting takes seconds to answer, so it is asked only about what it can know.
@@ -192,6 +197,7 @@ def _corrected_rows(
     for run_id, row in active.items():
         job = jobs.get(run_id)
         unknown = run_id in queued and run_id not in lost and job is None and ray_error
+        unknown = unknown and not _waits_elsewhere(row)
         begins = row["state"] == "queued" and job and job.status.value == "RUNNING"
         if run_id in being_submitted or unknown:
             rows[run_id] = {**row, "error": ray_error}
@@ -210,6 +216,16 @@ def _corrected_rows(
 def _is_ours(row: StatusRow) -> bool:
     """Whether this host wrote the row."""
     return bool(row["host"] == socket.gethostname())
+
+
+def _is_in_our_queue(row: StatusRow) -> bool:
+    """Whether our queue on this host wrote a queued row; an older version did not say which."""
+    return _is_ours(row) and not _waits_elsewhere(row)
+
+
+def _waits_elsewhere(row: StatusRow) -> bool:
+    """Whether a queued run is in a queue that is not ours, so that we have no job of it."""
+    return row["state"] == "queued" and row.get("queue") not in (None, ray_head.queue_id())
 
 
 def _submission(row: StatusRow) -> int:
@@ -270,6 +286,8 @@ def _corrected(root: Path, run_id: str, row: StatusRow, job: "JobDetails | None"
         return record
     if cancel_requested:
         return {**row, "state": "cancelled"}
+    if _waits_elsewhere(row):
+        return {**row, "note": ELSEWHERE.format(host=row["host"])}
     reason = KILLED if row["state"] == "running" else row["error"] or LOST
     if job and job_state == "FAILED" and job.message:
         reason = f"The job failed before the run could report why: {job.message.strip()[-300:]}"

@@ -1,4 +1,8 @@
-"""A round's trainings one after another in this process."""
+"""A round's trainings one after another in this process.
+
+The search is watched as its runs are: its status shows that it lives while a run is silent, and a
+request to stop it acts in every stage of a run.
+"""
 
 import logging
 from collections.abc import Callable
@@ -7,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from explorer.errors import RunFailed
-from explorer.pipeline import run
+from explorer.pipeline import run, stopping
 from explorer.search.successive_halving import (
     RoundStatus,
     TrainRound,
@@ -27,17 +31,18 @@ def train_here(on_run: OnRun) -> TrainRound:
     """A function that trains a round in this process, one run at a time."""
 
     def train_round(status: RoundStatus, root: Path, progress: Progress) -> None:
-        num_ended = status.num_runs - len(status.missing)
-        for num_done, (changes, spec) in enumerate(status.missing.items(), start=num_ended):
-            # Started by hand, which withdraws an earlier request to stop.
-            disk.withdraw_cancel(root, spec.run_id)
-            listener = on_run(f"{status.title}: {changes}")
-            try:
-                run(spec, root, partial(_report, listener, progress, status, num_done))
-            except RunFailed as error:
-                if not final_record(root, spec.run_id):
-                    raise
-                log.warning("Out of the tournament: %s", error)
+        with stopping.stoppable(progress):
+            num_ended = status.num_runs - len(status.missing)
+            for num_done, (changes, spec) in enumerate(status.missing.items(), start=num_ended):
+                # Started by hand, which withdraws an earlier request to stop.
+                disk.withdraw_cancel(root, spec.run_id)
+                listener = on_run(f"{status.title}: {changes}")
+                try:
+                    run(spec, root, partial(_report, listener, progress, status, num_done))
+                except RunFailed as error:
+                    if not final_record(root, spec.run_id):
+                        raise
+                    log.warning("Out of the tournament: %s", error)
 
     return train_round
 

@@ -181,6 +181,40 @@ def test_queued_run_without_a_queue_is_interrupted(store_root):
     assert "Resume" in row["error"]
 
 
+@pytest.mark.parametrize("host", [socket.gethostname(), "another-machine"])
+def test_a_run_that_waits_in_another_queue_is_no_lost_run(store_root, tmp_path, monkeypatch, host):
+    """Another user or machine has it: queued, with a way out if that queue is gone."""
+    monkeypatch.setattr(ray_head, "connect", lambda **options: None)
+    with monkeypatch.context() as theirs:
+        theirs.setenv("EXPLORER_CACHE", str(tmp_path / "their cache"))
+        theirs.setattr(socket, "gethostname", lambda: host)
+        disk.open_run(store_root, RunSpec(name="a"))
+        run_id = RunSpec(name="a").run_id
+        queue.write_status(store_root, run_id, "queued")
+    os.utime(store_root / run_id / disk.STATUS, (1e9, 1e9))
+    with submit_lock.submitting():
+        pass  # ours has a number of its own
+
+    row = row_of(store_root, run_id)
+
+    assert row["state"] == "queued"
+    assert f"another queue, submitted on {host}" in row["note"]
+    assert jobs.submit([RunSpec(name="a")], store_root) == [run_id]
+    assert row_of(store_root, run_id)["state"] == "queued", "left alone"
+    jobs.cancel(store_root, run_id)
+    assert row_of(store_root, run_id)["state"] == "cancelled"
+
+
+def test_a_run_of_another_queue_begins_and_ends_as_its_files_say(store_root, tmp_path):
+    """Its process and its record are seen from everywhere."""
+    say(store_root, "a-00000000", "queued", queue="0123456789abcdef")
+    record(store_root, "a-00000000", "finished", "2100-01-01T00:00:00+00:00")
+    say(store_root, "b-00000000", "running", queue="0123456789abcdef")
+
+    assert row_of(store_root, "a-00000000")["state"] == "finished"
+    assert row_of(store_root, "b-00000000")["state"] == "running"
+
+
 def test_run_is_queued_while_the_head_starts(store_root):
     """From the click on, before Ray knows the job, the run is queued."""
     say(store_root, "lost-00000000", "queued", updated_at=time.time() - 60)

@@ -16,7 +16,8 @@ from explorer.errors import RunCancelled
 from explorer.evaluate import capability
 from explorer.latency import timing
 from explorer.pipeline import context, stages, stopping, student_stage
-from explorer.specs import RunSpec
+from explorer.search import local, successive_halving
+from explorer.specs import RunSpec, TuneSpec
 from explorer.store import disk
 
 HOLD = """
@@ -95,6 +96,36 @@ def test_a_cancel_acts_in_a_stage_that_does_not_ask(stage, spec, store_root, mon
     assert record.status == "cancelled"
     assert disk.read_status(store_root, spec.run_id)["state"] == "cancelled"
     assert "Cancelled in" in (store_root / spec.run_id / disk.LOG).read_text()
+
+
+def test_a_foreground_search_lives_and_stops_as_its_runs_do(spec, store_root, monkeypatch):
+    """Its status is touched while a run is silent, and a cancel of the search alone acts."""
+    monkeypatch.setattr(stopping.heartbeat, "BEAT_EVERY_S", 0.1)
+    search = TuneSpec(run=spec, variants=({"distill": {"learning_rate": 1e-3}},), rounds=1)
+    searches = successive_halving.searches_folder(store_root)
+    status = searches / search.tune_id / disk.STATUS
+    stuck, touched = threading.Event(), threading.Event()
+    monkeypatch.setattr(student_stage, "train", functools.partial(hang, stuck))
+
+    def look_and_cancel():
+        os.utime(status, (1e9, 1e9))
+        deadline = time.monotonic() + 10
+        while status.stat().st_mtime == 1e9 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if status.stat().st_mtime != 1e9:
+            touched.set()
+        disk.request_cancel(searches, search.tune_id)
+
+    asking = ask_when(stuck, look_and_cancel)
+
+    with pytest.raises(RunCancelled):
+        successive_halving.run_search(
+            search, store_root, local.train_here(lambda title: lambda said: None)
+        )
+
+    asking.join()
+    assert touched.is_set()
+    assert disk.read_status(searches, search.tune_id)["state"] == "cancelled"
 
 
 @pytest.mark.parametrize(("number", "error"), [("TERM", RunCancelled), ("INT", KeyboardInterrupt)])
