@@ -29,7 +29,7 @@ import pydantic
 from filelock import FileLock
 
 from explorer import paths
-from explorer.errors import CannotRead, DamagedStore, NoRoom
+from explorer.errors import CannotRead, DamagedStore, ExplorerError, NoRoom
 
 log = logging.getLogger("explorer")
 
@@ -43,6 +43,7 @@ CHECKSUM = re.compile(r',\s*"checksum":"([0-9a-f]{64})"\s*\}\s*\Z')
 """Without a space after the colon, as no JSON tool writes it: a file that somebody has edited with
 one has no valid checksum, and none is expected."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSES_WRITES = (*FULL, errno.EROFS, errno.EIO)
 T = TypeVar("T")
 
 
@@ -95,8 +96,10 @@ def new_file(path: Path) -> Iterator[Path]:
         flush(partial)
         partial.replace(path)
         flush(path.parent)
-    except OSError as error:
-        raise no_room(path, error) from error
+    except Exception as error:
+        if cause := disk_error(error):
+            raise no_room(path, cause) from error
+        raise
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
@@ -122,8 +125,10 @@ def new_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(folder)
         partial.replace(folder)
         flush(folder.parent)
-    except OSError as error:
-        raise no_room(folder, error) from error
+    except Exception as error:
+        if cause := disk_error(error):
+            raise no_room(folder, cause) from error
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -228,6 +233,24 @@ def flush_folder(folder: Path) -> None:
         if path.is_file() or path.is_dir():
             flush(path)
     flush(folder)
+
+
+def disk_error(error: Exception) -> OSError | None:
+    """The disk's error that a library's own may hide; None if the disk has nothing to do with it.
+
+    PyTorch's zip writer raises a RuntimeError after it, safetensors puts it into words.
+    """
+    if isinstance(error, OSError):
+        return error
+    if isinstance(error, ExplorerError):
+        return None
+    cause = error.__context__
+    if isinstance(cause, OSError) and cause.errno in REFUSES_WRITES:
+        return cause
+    if words := re.search(r"\(os error (\d+)\)$", str(error)):
+        number = int(words[1])
+        return OSError(number, os.strerror(number)) if number in REFUSES_WRITES else None
+    return None
 
 
 def no_room(path: Path, error: OSError) -> NoRoom:

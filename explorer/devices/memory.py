@@ -1,5 +1,6 @@
 """Memory of a device: its size, what is free, and the peak of torch's allocator."""
 
+import errno
 from typing import Any
 
 import psutil
@@ -9,6 +10,8 @@ from explorer.devices import backend, nvml
 
 PEAK = ("reset_peak_memory_stats", "memory_allocated", "max_memory_allocated")
 """Functions of a device's module that together measure a peak."""
+FULL = ("can't allocate memory", "(os error 12)")
+"""How torch and safetensors call a machine without memory."""
 
 
 def total_bytes(device: torch.device) -> int:
@@ -61,10 +64,12 @@ def release_cached(device: torch.device) -> None:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an error means that memory is full: on a CPU only torch's message says so."""
+    """Whether an error means that memory is full: on a CPU only a library's message says so."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, Exception) and any(words in str(error) for words in FULL)
 
 
 def _free_and_total(device: torch.device) -> tuple[int, int] | None:

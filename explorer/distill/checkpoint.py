@@ -137,7 +137,7 @@ def save(state: TrainState, progress: TrainingProgress, checkpoint: Path | None)
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, RuntimeError, NoRoom) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        reason = str(error).removesuffix(".")
+        reason = str(durable_files.disk_error(error) or error).removesuffix(".")
         raise NoRoom(f"Could not write the checkpoint {checkpoint}: {reason}.") from error
 
 

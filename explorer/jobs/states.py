@@ -196,8 +196,8 @@ def _corrected_rows(
         entries = set()  # Nobody looks after them.
     for run_id, row in active.items():
         job = jobs.get(run_id)
-        unknown = run_id in queued and run_id not in lost and job is None and ray_error
-        unknown = unknown and not _waits_elsewhere(row)
+        is_open = run_id in queued and run_id not in lost and not _waits_elsewhere(row)
+        unknown = is_open and job is None and ray_error
         begins = row["state"] == "queued" and job and job.status.value == "RUNNING"
         if run_id in being_submitted or unknown:
             rows[run_id] = {**row, "error": ray_error}

@@ -1,7 +1,9 @@
 """What wraps a run: locks, the log file, and errors that a user can act on."""
 
+import contextlib
 import errno
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,19 +23,29 @@ log = logging.getLogger("explorer")
 
 def as_explorer_error(error: Exception) -> ExplorerError | None:
     """The error as a sentence that says what to do; None for a bug."""
-    if isinstance(error, ExplorerError):
+    # Without memory, a file that can't be read is no fault of the file.
+    misnamed = not isinstance(error, NoRoom) and memory.ran_out(_origin(error))
+    if isinstance(error, ExplorerError) and not misnamed:
         return error
-    if memory.ran_out(error):
+    if misnamed or memory.ran_out(error):
         return NoRoom(
             "The device ran out of memory. Set distill.micro_blocks: 1 or "
             "distill.gradient_checkpointing: true, lower capability.batch_size or "
             "distill.block_tokens, or choose a smaller model."
         )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoRoom(f"The disk is full ({error.filename or 'no file named'}). Make room, resume.")
+    cause = durable_files.disk_error(error)
+    if cause and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoRoom(f"The disk is full ({cause.filename or 'no file named'}). Make room, resume.")
     if isinstance(error, PermissionError):
         return NoRoom(f"No permission to write {error.filename}. Change it, then resume.")
     return None
+
+
+def _origin(error: BaseException) -> BaseException:
+    """The first of the errors that led to this one."""
+    while before := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = before
+    return error
 
 
 class SilentProgress(Progress):
@@ -60,21 +72,34 @@ def exclusive(root: Path, name: str, progress: Progress) -> Iterator[None]:
         yield
         return
     path = disk.lock_file(root, name)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NoRoom(f"Could not write to {root}: {error.strerror}.") from error
     lock = FileLock(path)
     while True:
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=1)
             break
         except Timeout:
             progress("waiting for the same work in another process")
+        except OSError as error:
+            raise NoRoom(f"Could not write to {root}: {error.strerror}.") from error
     try:
         yield
     finally:
         lock.release()
+
+
+class _LogFile(logging.FileHandler):
+    """A log that a full disk cuts short: what else the disk refuses says so, or nothing is lost."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Leave the line out if the disk refuses it."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close the file, also if the disk refuses the last lines."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 @contextmanager
@@ -88,7 +113,7 @@ def logged(path: Path) -> Iterator[None]:
         yield
         return
     try:
-        handler = logging.FileHandler(durable_files.refuse_link(path), encoding="utf-8")
+        handler = _LogFile(durable_files.refuse_link(path), encoding="utf-8")
     except OSError as error:
         raise durable_files.no_room(path, error) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

@@ -92,12 +92,12 @@ def _save_failure(run: RunContext, error: Exception, *, is_bug: bool) -> None:
         traceback=text,
     )
     status = "cancelled" if cancelled else "failed"
-    if not hasattr(run, "environment"):
-        run.environment = environment.environment(torch.device("cpu"), torch.get_num_threads())
     try:
+        if not hasattr(run, "environment"):
+            run.environment = environment.environment(torch.device("cpu"), torch.get_num_threads())
         path = disk.save(run.root, _record(run, status, failure))
-    except NoRoom as full:
-        # Often the disk that ended the run. What ended it is what people need to know.
+    except (NoRoom, OSError, MemoryError) as full:
+        # Often the disk or the memory that ended the run, which is what people need to know.
         log.error("The record of this attempt could not be saved. %s", full)
     else:
         if path.name != disk.RECORD:

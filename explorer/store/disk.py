@@ -29,7 +29,7 @@ from typing import Any
 import pandas as pd
 
 from explorer import durable_files
-from explorer.errors import BadInput, DamagedStore
+from explorer.errors import BadInput, CannotRead, DamagedStore
 from explorer.records import RunRecord
 from explorer.specs import RunSpec
 
@@ -68,18 +68,27 @@ def lock_file(root: Path, name: str) -> Path:
 
 
 def open_run(root: Path, spec: RunSpec) -> Path:
-    """Create the run's folder with its spec. An existing one stays as it is."""
-    folder = run_folder(root, spec.run_id)
-    if not (folder / SPEC).exists():
-        durable_files.write_text(folder / SPEC, spec.to_yaml())
-    return folder
+    """Create the run's folder with its spec. An existing one stays, unless it is not this run's."""
+    path = run_folder(root, spec.run_id) / SPEC
+    try:
+        existing = RunSpec.from_yaml(durable_files.read_text(path), str(path))
+        reason = "" if existing.run_id == spec.run_id else f"{path} is of {existing.run_id}."
+    except (FileNotFoundError, CannotRead):
+        reason = ""
+    except (DamagedStore, BadInput) as error:
+        reason = str(error)
+    if reason:
+        durable_files.set_aside(path, reason)
+    if not path.exists():
+        durable_files.write_text(path, spec.to_yaml())
+    return path.parent
 
 
 def read_spec(root: Path, run_id: str) -> RunSpec:
     """The spec of a run: the one in its record, or, while it has none, the one in its folder.
 
     A store may come from somebody else, so the two and the folder's name must agree: what is run
-    again is the run that its record shows.
+    again is the run that its record shows. A damaged spec.yaml says nothing, and the record counts.
 
     Raises:
         BadInput: There is no such run, it was imported, or they disagree.
@@ -89,8 +98,13 @@ def read_spec(root: Path, run_id: str) -> RunSpec:
         raise BadInput(f"{run_id} was imported: it has no {SPEC}, so it cannot be run here.")
     if not path.is_file():
         raise BadInput(f"There is no run {run_id!r} in {root}. `explorer ls` lists them.")
-    spec = RunSpec.from_yaml(durable_files.read_text(path), str(path))
     recorded = _recorded_spec(path.with_name(RECORD))
+    try:
+        spec = RunSpec.from_yaml(durable_files.read_text(path), str(path))
+    except (DamagedStore, BadInput):
+        if recorded is None:
+            raise
+        spec = recorded
     named = {str(path): spec.run_id} | ({RECORD: recorded.run_id} if recorded else {})
     for source, named_id in named.items():
         if named_id != run_id:

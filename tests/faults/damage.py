@@ -7,18 +7,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from explorer.errors import ExplorerError
 from explorer.store import disk
 from tests.faults.faults import Bad, Fault
 from tests.faults.stores import Stores, open_pages, shown
 
 TIMES = ("started_at", "finished_at")
 NOT_READ = (".lock", "log.txt", "/spec.yaml")
-"""Ends of names of files that are never read as data here: `explorer run` has the spec."""
+"""Ends of names of files that are never read as data here; specs have faults of their own."""
 
 
 def faults(stores: Stores) -> Iterator[Fault]:
     """Every fault of this subject."""
     for template in (stores.finished, stores.interrupted):
+        for kind, how in DAMAGES.items():
+            happen = functools.partial(damage_spec, stores, template, how)
+            yield Fault(f"a file {kind}", f"{template.name}/{stores.spec.run_id}/spec.yaml", happen)
         for path in files_of(template, stores.finished):
             for kind, how in DAMAGES.items():
                 happen = functools.partial(damage, stores, template, path, how)
@@ -102,6 +106,31 @@ def damage(
         for record in root.glob(f"*/{disk.RECORD}"):
             record.unlink()
     stores.go_on(root, folder)
+
+
+def damage_spec(
+    stores: Stores, template: Path, how: Callable[[bytes, list[bytes]], bytes], folder: Path
+) -> None:
+    """Damage a run's spec.yaml: Resume takes the right spec or none; running it makes it good."""
+    root, run_id = stores.copy(template, folder), stores.spec.run_id
+    before = shown(root)
+    shutil.rmtree(folder / f"index-of-{root.name}")
+    target = root / run_id / disk.SPEC
+    others = [path.read_bytes() for path in sorted(root.glob(f"*/{disk.SPEC}")) if path != target]
+    target.write_bytes(how(target.read_bytes(), others))
+    check_truth(before, shown(root), run_id)
+    open_pages(root, ("explore", "run", "compare"))
+    try:
+        if disk.read_spec(root, run_id) != stores.spec:
+            raise Bad("untrue", "Resume would do another run")
+    except ExplorerError as error:
+        if disk.SPEC not in str(error):
+            raise Bad("untrue", f"a damaged {disk.SPEC} was called {error}") from error
+    for record in root.glob(f"*/{disk.RECORD}"):
+        record.unlink()
+    stores.go_on(root, folder)
+    if disk.read_spec(root, run_id) != stores.spec:
+        raise Bad("lost", f"{disk.SPEC} is not made good")
 
 
 def check_truth(before: dict[str, Any], after: dict[str, Any], what: str) -> None:

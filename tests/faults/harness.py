@@ -18,13 +18,14 @@ from pathlib import Path
 # Before torch: a fork keeps one thread.
 os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
-from tests.faults import damage, foreign, kills, queued, together
+from tests.faults import damage, foreign, kills, mounted, queued, together
 from tests.faults.faults import Fault, Result, summary, table, try_all
 from tests.faults.stores import Stores
 
 SUBJECTS = {
     "together": together,
     "kills": kills,
+    "mounted": mounted,
     "queued": queued,
     "damage": damage,
     "foreign": foreign,

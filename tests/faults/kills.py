@@ -3,17 +3,23 @@
 import errno
 import functools
 import os
+import re
 import resource
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import psutil
 
 from explorer import pipeline
 from explorer.errors import ExplorerError
 from explorer.jobs import states
+from explorer.store import disk
 from tests.faults.faults import Bad, Fault, in_process, place
 from tests.faults.stores import Stores, enter, open_pages, shown, watched
 
+PATIENCE_S = 60.0
 PAGES_EVERY = 10
 """After every tenth kill the pages are drawn, too."""
 
@@ -24,6 +30,7 @@ def faults(stores: Stores) -> Iterator[Fault]:
         yield Fault("kill -9 before a change", str(moment), functools.partial(kill, stores, moment))
     kinds = {
         "SIGTERM in a stage": signal.SIGTERM,
+        # What the kernel's killer sends when a machine or a cgroup runs out of memory.
         "out-of-memory kill in a stage": signal.SIGKILL,
     }
     updates = {stage: number for number, stage in reversed(list(enumerate(stores.stages)))}
@@ -35,6 +42,8 @@ def faults(stores: Stores) -> Iterator[Fault]:
         yield Fault("kill -9 in a timing", stage, functools.partial(kill_timed, stores, stage))
     for stage, update in updates.items():
         yield Fault("no memory", stage, functools.partial(no_memory, stores, update))
+        happen = functools.partial(no_more_memory, stores, update)
+        yield Fault("a limit on memory", stage, happen)
     for moment in range(0, stores.num_changes, 6):
         happen = functools.partial(refusing, stores, errno.ENOSPC, moment, stays=True)
         yield Fault("the disk is full and stays so", str(moment), happen)
@@ -56,8 +65,8 @@ def kill(stores: Stores, moment: int, folder: Path) -> None:
         if number == moment:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    _run(stores, root, folder, lambda: watched(root, at))
-    _check_left(root, folder, with_pages=moment % PAGES_EVERY == 0)
+    run_once(stores, root, folder, lambda: watched(root, at))
+    check_left(root, folder, with_pages=moment % PAGES_EVERY == 0)
     stores.go_on(root, folder)
 
 
@@ -82,7 +91,7 @@ def kill_timed(stores: Stores, stage: str, folder: Path) -> None:
 
     if in_process(work, folder) is not None:
         raise Bad("untrue", f"the run has no stage {stage}")
-    _check_left(root, folder)
+    check_left(root, folder)
     stores.go_on(root, folder, spec)
 
 
@@ -97,8 +106,8 @@ def signalled(stores: Stores, number: int, update: int, folder: Path) -> None:
             os.kill(os.getpid(), number)
         seen += 1
 
-    _run(stores, root, folder, listener=listen)
-    _check_left(root, folder)
+    run_once(stores, root, folder, listener=listen)
+    check_left(root, folder)
     stores.go_on(root, folder)
 
 
@@ -113,11 +122,44 @@ def no_memory(stores: Stores, update: int, folder: Path) -> None:
         if seen == update + 1:
             raise MemoryError
 
-    said = _run(stores, root, folder, listener=listen)
+    said = run_once(stores, root, folder, listener=listen)
     # A student's run says it of its teacher's run, which comes first.
     if said is None or "ran out of memory" not in said:
         raise Bad("untrue", f"out of memory was called {said}")
-    _check_left(root, folder)
+    check_left(root, folder)
+    stores.go_on(root, folder)
+
+
+def no_more_memory(stores: Stores, update: int, folder: Path) -> None:
+    """Let the kernel refuse every further allocation from this progress update on."""
+    root = folder / "results"
+    seen = 0
+
+    def listen(status: dict[str, object]) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == update + 1:
+            used = psutil.Process().memory_info().vms
+            resource.setrlimit(resource.RLIMIT_AS, (used, resource.RLIM_INFINITY))
+
+    def free() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    teacher = stores.spec.teacher_run()
+    assert teacher is not None
+    run_ids = (stores.spec.run_id, teacher.run_id)
+    # Python waits for ever for a thread that found no memory to begin: people cancel such a run.
+    patience = threading.Timer(PATIENCE_S, lambda: [disk.request_cancel(root, i) for i in run_ids])
+    patience.start()
+    said = run_once(stores, root, folder, listener=listen, after=free)
+    patience.cancel()
+    patience.join()
+    # A C++ library may end the process where it gets nothing; it is then as after a kill.
+    if said not in (None, "finished") and not re.search(" memory|RunCancelled", str(said)):
+        raise Bad("untrue", f"out of memory was called {said}")
+    for run_id in run_ids:
+        disk.withdraw_cancel(root, run_id)
+    check_left(root, folder)
     stores.go_on(root, folder)
 
 
@@ -131,10 +173,10 @@ def refusing(stores: Stores, number: int, moment: int, folder: Path, *, stays: b
                 return
             raise OSError(number, os.strerror(number), what.partition(" ")[2])
 
-    said = _run(stores, root, folder, lambda: watched(root, refuse))
-    _check_said(said)
+    said = run_once(stores, root, folder, lambda: watched(root, refuse))
+    check_said(said)
     if root.exists():
-        _check_left(root, folder)
+        check_left(root, folder)
     stores.go_on(root, folder)
 
 
@@ -149,9 +191,9 @@ def no_larger_file(stores: Stores, num_bytes: int, folder: Path) -> None:
     def free() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
-    said = _run(stores, root, folder, limited, after=free)
-    _check_said(said)
-    _check_left(root, folder)
+    said = run_once(stores, root, folder, limited, after=free)
+    check_said(said)
+    check_left(root, folder)
     stores.go_on(root, folder)
 
 
@@ -169,7 +211,7 @@ def read_only_pages(stores: Stores, folder: Path) -> None:
         raise Bad("lost", f"{len(left['rows'])} of 2 runs are shown")
 
 
-def _run(
+def run_once(
     stores: Stores,
     root: Path,
     folder: Path,
@@ -198,12 +240,12 @@ def _run(
     return None if answer is None else str(answer)
 
 
-def _check_said(said: str | None) -> None:
+def check_said(said: str | None) -> None:
     if said is None or said.startswith("traceback"):
         raise Bad("untrue", f"a traceback in the place of a sentence: {said}")
 
 
-def _check_left(root: Path, folder: Path, *, with_pages: bool = False) -> None:
+def check_left(root: Path, folder: Path, *, with_pages: bool = False) -> None:
     """Check what is shown of a store that a run has left."""
     if not root.exists():
         return

@@ -2,10 +2,13 @@
 
 import json
 import os
+import resource
 import stat
 import threading
 
 import pytest
+import safetensors.torch
+import torch
 
 from explorer import durable_files
 from explorer.errors import DamagedStore, NoRoom
@@ -155,6 +158,44 @@ def test_a_full_disk_is_said_and_the_old_folder_stays(folder, monkeypatch):
 
     assert (folder / "model" / "weights").read_text() == "old"
     assert [path.name for path in folder.iterdir()] == ["model"]
+
+
+def _zip_writer(folder):
+    with (folder / "weights.pt").open("wb") as file:
+        torch.save({"a": torch.zeros(100_000)}, file)
+
+
+def _safetensors(folder):
+    safetensors.torch.save_file({"a": torch.zeros(100_000)}, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("write", [_zip_writer, _safetensors])
+def test_a_full_disk_is_said_whatever_a_library_calls_it(folder, write):
+    """PyTorch's and safetensors' errors hide that of the disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, before[1]))
+    try:
+        with (
+            pytest.raises(NoRoom, match=r"model: File too large\. Free some space"),
+            durable_files.new_folder(folder / "model") as partial,
+        ):
+            write(partial)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(folder.iterdir())
+
+
+def test_an_error_that_only_follows_one_of_a_file_is_kept(folder):
+    """A bug is no full disk, although it came up while a missing file was handled."""
+
+    def look():
+        try:
+            (folder / "missing").read_text()
+        except OSError:
+            raise RuntimeError("a bug") from None
+
+    with pytest.raises(RuntimeError, match="a bug"), durable_files.new_file(folder / "a"):
+        look()
 
 
 def test_a_changed_file_differs_from_its_sum(folder):

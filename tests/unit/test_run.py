@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from explorer import pipeline as engine
 from explorer.distill import schedule
@@ -282,10 +283,19 @@ def test_a_wrong_request_fails_in_one_sentence_and_is_recorded(
     assert disk.read_status(store_root, bad.run_id)["state"] == "failed"
 
 
+def _made_from(error, cause):
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("raised", "kind", "says"),
     [
         (MemoryError(), NoRoom, "ran out of memory"),
+        (OSError(12, "Cannot allocate memory"), NoRoom, "ran out of memory"),
+        (_made_from(BadInput("No such task."), OSError(12, "")), NoRoom, "ran out of memory"),
+        (_made_from(BadInput("No such task."), OSError(2, "")), BadInput, "No such task."),
+        (SafetensorError("I/O error: Full (os error 28)"), NoRoom, "disk is full"),
         (OSError(28, "No space left on device"), NoRoom, "disk is full"),
         (PermissionError(13, "Permission denied", "/x"), NoRoom, "No permission to write /x"),
     ],

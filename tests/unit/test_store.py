@@ -66,6 +66,26 @@ def test_a_run_is_run_again_by_the_spec_of_its_record(store_root):
     assert disk.read_spec(store_root, spec.run_id) == spec
 
 
+@pytest.mark.parametrize("content", [b"", bytes(90), b"name: [", b"\xff\xfe", b"name: x\n"])
+def test_a_damaged_spec_is_made_good(store_root, content):
+    """The record's spec counts; without a record one sentence; the next start writes it again."""
+    record = records.make_record()
+    records.write_run(store_root, record)
+    path = store_root / record.run_id / disk.SPEC
+    is_foreign = content == b"name: x\n"
+    path.write_bytes(content)
+
+    if not is_foreign:
+        assert disk.read_spec(store_root, record.run_id) == record.spec
+        (path.parent / disk.RECORD).unlink()
+    with pytest.raises((BadInput, DamagedStore), match=r"spec\.yaml"):
+        disk.read_spec(store_root, record.run_id)
+    disk.open_run(store_root, record.spec)
+
+    assert disk.read_spec(store_root, record.run_id) == record.spec
+    assert path.with_name("spec.yaml.damaged").read_bytes() == content
+
+
 @pytest.mark.parametrize("changed", [disk.SPEC, disk.RECORD, "folder"])
 def test_a_run_whose_names_disagree_is_not_run_again(store_root, changed):
     """By page, id or path: one sentence names both runs, and no job is queued."""
