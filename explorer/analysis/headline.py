@@ -149,8 +149,9 @@ def _of_students(
         return f"{_capitalised(_name(best))} {_keeps(best, runs)}."
     # A student that is left out may reach the target.
     which = "No student timed on an idle machine" if some_are_busy else "No student"
+    may = best["retention"] >= target
     return (
-        f"{which} reaches {numbers.percent(target, digits=2)}: "
+        f"{which} {'surely ' if may else ''}reaches {numbers.percent(target, digits=2)}: "
         f"the closest is {_name(best)} that {_keeps(best, runs)}."
     )
 

@@ -47,7 +47,7 @@ def plan_tasks(
         BadInput: A task that this backend cannot answer, or whose data is missing.
     """
     plans = []
-    for name, task in task_loading.load_tasks(spec.tasks, spec.include_path).items():
+    for name, task in task_loading.take_checked(spec.tasks, spec.include_path).items():
         _set_few_shots(task, spec)
         task_scores.check_metadata_fields(task, name)
         if task.OUTPUT_TYPE not in backend.output_types:

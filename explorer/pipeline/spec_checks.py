@@ -302,7 +302,7 @@ def _tasks_whole(spec: RunSpec, root: Path) -> None:
     """The tasks load, with all their documents."""
     if spec.capability:
         task_loading.check_tasks(spec.capability.tasks, spec.capability.include_path)
-        tasks = task_loading.load_tasks(spec.capability.tasks, spec.capability.include_path)
+        tasks = task_loading.load_to_check(spec.capability.tasks, spec.capability.include_path)
         for name, task in tasks.items():
             task_scores.check_metadata_fields(task, name)
             task_plan.checked_documents(name, task, spec.capability)

@@ -54,6 +54,32 @@ def load_tasks(names: Iterable[str], include_path: str | None = None) -> dict[st
     return tasks
 
 
+_checked: dict[tuple[tuple[str, ...], str | None, str], dict[str, Task]] = {}
+"""The tasks that the last check has loaded."""
+
+
+def load_to_check(names: Iterable[str], include_path: str | None = None) -> dict[str, Task]:
+    """As `load_tasks`, which takes minutes for large suites; `take_checked` gets the same tasks."""
+    tasks = load_tasks(names, include_path)
+    _checked.clear()
+    _checked[_state(names, include_path)] = tasks
+    return tasks
+
+
+def take_checked(names: Iterable[str], include_path: str | None = None) -> dict[str, Task]:
+    """The tasks that were checked last if they are these, in unchanged files; else loaded now.
+
+    They are given away once, because an evaluation changes their settings.
+    """
+    return _checked.pop(_state(names, include_path), None) or load_tasks(names, include_path)
+
+
+def _state(
+    names: Iterable[str], include_path: str | None
+) -> tuple[tuple[str, ...], str | None, str]:
+    return tuple(names), include_path, index.index_stamp(include_path)
+
+
 def check_tasks(
     names: Iterable[str], include_path: str | None = None, *, quick: bool = False
 ) -> None:

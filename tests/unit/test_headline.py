@@ -63,6 +63,13 @@ def test_where_no_student_reaches_the_target_the_sentence_says_so():
     )
 
 
+def test_a_student_above_the_target_that_may_be_below_it_does_not_surely_reach_it():
+    """As with five documents, all right: the sentence does not contradict its own numbers."""
+    said = headline.headline(runs((20, 0.99, 0.72)), reaching=set())
+
+    assert said.startswith("No student surely reaches 95 %: the closest is a 20-layer student")
+
+
 def test_of_students_that_come_equally_close_the_smallest_is_told():
     """What reads alike is told apart by size, not by a tenth of a percent; 82 % is not 84 %."""
     frame = runs((24, 0.8357, 0.83), (24, 0.8355, 0.11), (24, 0.82, 0.1))

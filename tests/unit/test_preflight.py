@@ -13,6 +13,7 @@ from explorer.pages.shared import findings
 from explorer.pipeline import preflight, preflight_server
 from explorer.specs import RunSpec, SweepSpec
 from explorer.store import disk
+from explorer.tasks import task_loading
 
 
 def fields(specs, root, level="full"):
@@ -109,6 +110,25 @@ def test_a_task_that_cannot_load_is_found_at_the_start(tiny_run, store_root, tmp
     capability = {"capability": {"tasks": ["broken"], "include_path": str(tmp_path)}}
 
     assert "the task broken could not be read" in messages(capability, tiny_run, store_root)
+
+
+def test_tasks_are_loaded_once_for_the_check_and_the_evaluation(tiny_run, store_root, monkeypatch):
+    """lm-eval takes minutes for large suites; a task file that has changed since is read again."""
+    loaded, load = [], task_loading.load_tasks
+    monkeypatch.setattr(
+        task_loading, "load_tasks", lambda *names: loaded.append(names) or load(*names)
+    )
+    spec = RunSpec.parse(
+        {key: tiny_run[key] for key in ("teacher", "capability")} | {"latency": None}
+    )
+
+    pipeline.run(spec, store_root)
+    assert len(loaded) == 1
+
+    asked = (spec.capability.tasks, spec.capability.include_path)
+    checked = task_loading.load_to_check(*asked)
+    assert task_loading.take_checked(*asked) is checked
+    assert task_loading.take_checked(*asked) is not checked, "an evaluation changes its tasks"
 
 
 def test_what_runs_share_is_said_once(tiny_run, store_root):

@@ -11,7 +11,7 @@ from explorer.analysis import numbers
 from explorer.analysis.planning import run_memory
 from explorer.analysis.planning.run_memory import Machine
 from explorer.devices import accelerator
-from explorer.distill import teacher_cache, train
+from explorer.distill import corpus, teacher_cache, train
 from explorer.errors import BadInput, NoRoom
 from explorer.models.facts import model_without_weights
 from explorer.models.loading import DTYPES, pick_dtype
@@ -255,6 +255,22 @@ def test_the_disk_of_the_working_folder_counts(tmp_path, monkeypatch):
     )
 
     assert forecast.machine_of(RunSpec(device="cpu"), tmp_path).disk_bytes == 10**12
+
+
+def test_the_disk_holds_the_corpus_in_tokens_and_the_text_of_a_teacher():
+    """Both are in the working folder, beside targets and checkpoints."""
+    assert run_memory.READ_AHEAD == corpus.CHARS_PER_TOKEN / 4
+
+    def parts(student=TEN, **changes):
+        return run_memory.disk_parts(ordered(max_tokens=10**8, **changes), student, place())
+
+    assert parts()["the corpus's tokens"] == pytest.approx(4e8, rel=0.01)
+    wide = dataclasses.replace(TEN, vocab_size=128_256)
+    assert parts(wide)["the corpus's tokens"] == pytest.approx(8e8, rel=0.01)
+    assert parts()["the teacher's text"] == 0
+    assert parts(corpus="teacher")["the teacher's text"] == pytest.approx(5e8, rel=0.01)
+    total = run_memory.disk_bytes(ordered(max_tokens=10**8), TEN, place())
+    assert total == sum(parts().values())
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -24,6 +24,10 @@ TARGET_BLOCKS = 4
 """Blocks whose logits exist at one time, as in the teacher's pass."""
 STORED_BITS = {8: 8.1, 4: 5.0}
 """Bits of a quantised linear weight, with its share of the scales and offsets."""
+READ_AHEAD = 2
+"""Tokens that are read of a corpus for each one of the budget: 8 characters, in tokens of 4."""
+TEXT_BYTES = 5
+"""Bytes of a token's text that a teacher writes, with the JSON around it."""
 WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -136,18 +140,28 @@ def _training(
 
 
 def disk_bytes(spec: RunSpec, student: ModelSize, machine: Machine) -> float:
-    """Bytes of the teacher cache, two checkpoints (the old one goes last) and the student."""
+    """Bytes of what a run writes: see `disk_parts`."""
+    return sum(disk_parts(spec, student, machine).values())
+
+
+def disk_parts(spec: RunSpec, student: ModelSize, machine: Machine) -> dict[str, float]:
+    """Bytes by purpose; of two checkpoints the old one goes last."""
     if spec.student is None:
-        return 0.0
-    weights = float(student.num_parameters * machine.weight_bytes)
+        return {}
+    weights = {"the student": float(student.num_parameters * machine.weight_bytes)}
     if spec.distill is None:
         return weights
     distill = spec.distill
-    blocks = distill.heldout_blocks
-    if distill.method == "cached":
-        blocks += max(distill.max_tokens // distill.block_tokens, 1)
-    targets = blocks * distill.block_tokens * distill.top_k * 4.2
-    return weights + targets + 2 * student.num_parameters * 12
+    heldout = distill.heldout_blocks * distill.block_tokens
+    whole = heldout + max(distill.max_tokens, distill.block_tokens)
+    token_bytes = 2 if student.vocab_size <= 1 << 16 else 4
+    return weights | {
+        "the teacher cache": (whole if distill.method == "cached" else heldout)
+        * (distill.top_k * 4.2),
+        "checkpoints": 2.0 * student.num_parameters * 12,
+        "the corpus's tokens": float(READ_AHEAD * whole * token_bytes),
+        "the teacher's text": float(TEXT_BYTES * whole) if distill.corpus == "teacher" else 0.0,
+    }
 
 
 def refusal(spec: RunSpec, teacher: ModelSize, student: ModelSize, machine: Machine) -> str | None:
