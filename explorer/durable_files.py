@@ -377,7 +377,8 @@ def set_aside(path: Path, reason: str) -> None:
 
 
 def damaged(path: Path, why: str) -> DamagedStore:
-    """The error for a file that is not what was written."""
+    """The error for a file that is not what was written; a library's words become one line."""
+    why = " ".join(why.split()).rstrip(". ")
     return DamagedStore(f"{path.parent} is damaged because {path.name} {why}.")
 
 
@@ -412,7 +413,11 @@ def parse_json(text: str, **options: Any) -> Any:
     try:
         data = json.loads(text, **options)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"is not JSON: {error}") from error
+        why = str(error)
+        if not text.strip().strip("\0"):
+            what = "holds only zeros" if "\0" in text else "is empty"
+            why = f"it {what}, as a crash or a full disk leaves it"
+        raise ValueError(f"is not JSON: {why}") from error
     stated = CHECKSUM.search(text)
     if stated and stated[1] != _sha256(text[: stated.start()]):
         raise ValueError(

@@ -280,7 +280,10 @@ def _why_no_documents(task: ConfigurableTask, requested: str, error: Exception) 
     )
     data = remote[0] if remote else " ".join(part for part in parts if part)
     if not data:
-        return f"No task file defines {name} with a dataset_path. Correct the name or the file."
+        return (
+            f"The documents of the task {name}, which has no dataset_path, could not be made: "
+            f"{_reason(error)}. Correct the name or the file."
+        )
     if variable := dataset_cache.offline_variable():
         return dataset_cache.missing_message([name], [data], variable, name)
     return f"The task {name} needs the dataset {data}, which could not be loaded: {_reason(error)}."

@@ -258,12 +258,14 @@ def test_damaged_and_foreign_folders_are_reported_and_kept(root, study, open_pag
 
 
 def test_damaged_answers_take_the_interval_not_the_page(root, study, open_page):
-    """A run whose answers cannot be read loses its interval; the page stays."""
+    """A run whose answers cannot be read loses its interval, and is named; the page stays."""
     (root / study[4] / disk.ANSWERS).write_bytes(b"no parquet")
 
     page = open_page("explore", run=study[4])
 
     assert page.get("plotly_chart")
+    assert "1 folder in the results could not be read" in [box.label for box in page.expander]
+    assert f"{study[4]} is damaged because answers.parquet" in text_of(page).replace("\\", "")
 
 
 def test_a_store_that_is_not_there_is_an_empty_one(root, open_page):

@@ -155,7 +155,8 @@ def no_more_memory(stores: Stores, update: int, folder: Path) -> None:
     patience.cancel()
     patience.join()
     # A C++ library may end the process where it gets nothing; it is then as after a kill.
-    if said not in (None, "finished") and not re.search(" memory|RunCancelled", str(said)):
+    words = " memory|RunCancelled|can't start new thread"
+    if said not in (None, "finished") and not re.search(words, str(said)):
         raise Bad("untrue", f"out of memory was called {said}")
     for run_id in run_ids:
         disk.withdraw_cancel(root, run_id)

@@ -5,6 +5,7 @@ import os
 import resource
 import stat
 import threading
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -196,6 +197,25 @@ def test_an_error_that_only_follows_one_of_a_file_is_kept(folder):
 
     with pytest.raises(RuntimeError, match="a bug"), durable_files.new_file(folder / "a"):
         look()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("", "it is empty"), ("\n", "it is empty"), ("\0" * 9, "it holds only zeros"), ("{", "Exp")],
+)
+def test_what_a_crash_leaves_of_a_file_is_called_so(folder, text, why):
+    """An empty file, and one of zeros, are not somebody's broken JSON."""
+    (folder / "a.json").write_text(text)
+
+    with pytest.raises(DamagedStore, match=f"because a.json is not JSON: {why}"):
+        durable_files.read_json(folder / "a.json", dict)
+
+
+def test_a_librarys_words_become_one_line():
+    """Pyarrow's end with a line of their own."""
+    error = durable_files.damaged(Path("/a/b"), "cannot be read: No more data.\n.")
+
+    assert str(error) == "/a is damaged because b cannot be read: No more data."
 
 
 def test_a_changed_file_differs_from_its_sum(folder):

@@ -111,6 +111,10 @@ def test_every_way_of_answering_has_a_preview(folder, config, prompt, choices, r
         ({"metadata": {"headline_metric": "f7"}}, r"headline_metric 'f7', but its metrics are acc"),
         ({"output_type": "essay"}, r"task t from its file: ValueError: .*'essay'"),
         ({"doc_to_text": "{{ a b }}"}, r"document 0 has no question: expected token"),
+        (
+            {"dataset_path": None, "dataset_kwargs": None},
+            r"task t, which has no dataset_path, could not be made",
+        ),
         ({"test_split": "nope"}, r"task t reads the split 'nope', but its data has test"),
     ],
 )

@@ -21,7 +21,7 @@ evaluated = finished[finished["run_id"].isin(snapshot.scores["run_id"])]
 
 if evaluated.empty:
     widgets.empty_page("No answers yet: finish a run that evaluates tasks first.")
-    widgets.unreadable_folders(snapshot.problems)
+    widgets.unreadable_folders(root, snapshot.problems)
     st.stop()
 
 widgets.expand_run_ids(evaluated["run_id"], "student", "reference")
@@ -133,4 +133,4 @@ st.html(
         for row, pair in zip(rows, samples.read(rows), strict=True)
     )
 )
-widgets.unreadable_folders(snapshot.problems)
+widgets.unreadable_folders(root, snapshot.index.problems())

@@ -34,7 +34,7 @@ import_results.show_outcome()
 if finished.empty:
     widgets.empty_page("Nothing to compare yet: finish a run, or import lm-eval results.")
     import_results.import_popover(root, [])
-    widgets.unreadable_folders(snapshot.problems)
+    widgets.unreadable_folders(root, snapshot.problems)
     st.stop()
 
 sentence = st.container(key="compare_sentence")
@@ -100,4 +100,4 @@ if runs.empty:
 
 with st.expander("Markdown of this table", icon=":material/markdown:"):
     st.code(export.write_runs(runs, "md").decode(), language="markdown", wrap_lines=False)
-widgets.unreadable_folders(snapshot.problems)
+widgets.unreadable_folders(root, snapshot.index.problems())

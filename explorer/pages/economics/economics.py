@@ -36,7 +36,7 @@ finished = visible[(visible["status"] == "finished") & visible["tpot_ms"].notna(
 
 if finished.empty:
     widgets.empty_page("No timed runs yet: finish a run first.")
-    widgets.unreadable_folders(snapshot.problems)
+    widgets.unreadable_folders(root, snapshot.problems)
     other_devices.other_devices(unit_cost.UTILISATION)
     st.stop()
 
@@ -228,4 +228,4 @@ busy = [
 parts.assumptions(runs, book, api, [*notes, *missing, *(busy if num_busy else [])])
 
 other_devices.other_devices(utilisation)
-widgets.unreadable_folders(snapshot.problems)
+widgets.unreadable_folders(root, snapshot.index.problems())

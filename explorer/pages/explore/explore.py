@@ -36,7 +36,7 @@ if snapshot.runs.empty:
         if not widgets.read_only() and st.button("Start the starter sweep", key="explore_starter"):
             submitting.begin_runs(root, submitting.START, starter_sweep().runs())
             st.switch_page(widgets.RUN)
-    widgets.unreadable_folders(snapshot.problems)
+    widgets.unreadable_folders(root, snapshot.problems)
     st.stop()
 
 widgets.expand_run_ids(snapshot.runs["run_id"], widgets.PICKED)
@@ -99,4 +99,4 @@ if not runs.empty:
 
 failures.failed_runs(root, chosen)
 removal.trash_list(root)
-widgets.unreadable_folders(snapshot.problems)
+widgets.unreadable_folders(root, snapshot.index.problems())

@@ -66,4 +66,4 @@ else:
 tournament_active = search_panel.tournament_panel(root)
 queue_panel.queue_panel(root, more_to_come=tournament_active)
 disk_panel.disk_panel(root)
-widgets.unreadable_folders(snapshot.problems)
+widgets.unreadable_folders(root, snapshot.index.problems())

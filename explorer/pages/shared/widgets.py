@@ -206,17 +206,24 @@ def attempt(action: Callable[[], T]) -> T | None:
         return None
 
 
-def unreadable_folders(problems: list[str]) -> None:
-    """A closed expander with the folders of the store that could not be read."""
+def unreadable_folders(root: Path, problems: list[str]) -> None:
+    """A closed expander with the folders of the store that could not be read.
+
+    Args:
+        root: The store.
+        problems: A sentence per folder, as `index.problems` has them. Answers are read as pages
+            need them, so a page that needs them asks at its end.
+    """
     if not problems:
         return
     with st.expander(
         f"{text_format.plural(len(problems), 'folder')} in the results could not be read",
         icon=":material/folder_off:",
     ):
-        st.caption("Nothing was changed in them. Repair or remove them by hand.")
+        where = text_format.md(str(root))
+        st.caption(f"In {where}. Nothing was changed in them. Repair or remove them by hand.")
         for problem in problems[:50]:
-            st.markdown(f"- {text_format.md(problem)}")
+            st.markdown(f"- {text_format.md(problem.replace(f'{root}/', ''))}")
         if len(problems) > 50:
             st.caption(f"and {len(problems) - 50:,} more.")
 
