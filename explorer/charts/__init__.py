@@ -11,6 +11,7 @@ published_overlay.py  own runs, and lines from student to teacher, over publishe
 ranking_chart.py    models in the order of what they keep, and brackets of those not told apart
 retention_chart.py  retention against latency, cost, size or memory
 run_chart.py        one run: tasks, timings, load, training
+run_points.py       the points of the retention chart, with intervals and hover texts
 task_heat_map.py    what each model keeps on each task
 time_chart.py       prefill and decode of each model
 theme.py            colours, symbols and axes that all figures share

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import plotly.graph_objects as go
 
@@ -98,30 +98,52 @@ SIDES = {
 """Where a name may stand, in order of preference, and how far from its point, in pixels."""
 
 
-def place_labels(wanted: list[Label], taken: list[Box], view: View) -> list[Placed]:
+def place_labels(
+    wanted: list[Label], taken: list[Box], view: View, avoided: Sequence[Box] = ()
+) -> list[Placed]:
     """Place labels in free space, in order of priority; leave out those that do not fit.
 
     Args:
         wanted: The labels, the most important first.
         taken: Boxes that are occupied; those of the placed labels are added.
         view: The chart's ranges and size.
+        avoided: Boxes that a label covers only where it has no other place, such as intervals.
     """
     placed = []
     for label in wanted:
-        at_x, at_y = view.pixel(label.x, label.y)
-        wide, high = 7.0 * len(label.text) + 4, 16.0
-        # Above its point, a star's name is clear of the line at 100 %.
-        sides = sorted(SIDES, key=lambda side: side != "top left") if label.of_star else SIDES
-        for side in sides:
-            dx, dy = SIDES[side]
-            left = at_x + dx - (wide if dx < 0 else wide / 2 if dx == 0 else 0)
-            box = (left, at_y + dy - high / 2, left + wide, at_y + dy + high / 2)
-            inside = box[0] > 0 and box[2] < view.width and box[1] > 0 and box[3] < view.height
-            if inside and not any(_overlap(box, other) for other in taken):
-                taken.append(box)
-                placed.append(Placed(label, side))
-                break
+        free = [
+            (side, box)
+            for side, box in _places(label, view)
+            if not any(_overlap(box, other) for other in taken)
+        ]
+        if free:
+            side, box = min(free, key=lambda place: _num_covered(place[1], avoided))
+            taken.append(box)
+            placed.append(Placed(label, side))
     return placed
+
+
+def interval_boxes(intervals: Iterable[tuple[float, float, float]], view: View) -> list[Box]:
+    """Boxes of intervals, each given by its place and its two ends."""
+    boxes = []
+    for x, low, high in intervals:
+        (at, bottom), (_, top) = view.pixel(x, low), view.pixel(x, high)
+        boxes.append((at - 2, top, at + 2, bottom))
+    return boxes
+
+
+def _places(label: Label, view: View) -> Iterator[tuple[str, Box]]:
+    """The sides of a label's point that lie in the plot, the preferred one first, with the box."""
+    at_x, at_y = view.pixel(label.x, label.y)
+    wide, high = 7.0 * len(label.text) + 4, 16.0
+    # Above its point, a star's name is clear of the line at 100 %.
+    sides = sorted(SIDES, key=lambda side: side != "top left") if label.of_star else SIDES
+    for side in sides:
+        dx, dy = SIDES[side]
+        left = at_x + dx - (wide if dx < 0 else wide / 2 if dx == 0 else 0)
+        box = (left, at_y + dy - high / 2, left + wide, at_y + dy + high / 2)
+        if box[0] > 0 and box[2] < view.width and box[1] > 0 and box[3] < view.height:
+            yield side, box
 
 
 def add_names(figure: go.Figure, placed: list[Placed], ink: dict[str, str]) -> None:
@@ -146,6 +168,10 @@ def add_names(figure: go.Figure, placed: list[Placed], ink: dict[str, str]) -> N
 
 def _around(centre: tuple[float, float], dx: float, dy: float) -> Box:
     return centre[0] - dx, centre[1] - dy, centre[0] + dx, centre[1] + dy
+
+
+def _num_covered(box: Box, others: Sequence[Box]) -> int:
+    return sum(_overlap(box, other) for other in others)
 
 
 def _overlap(a: Box, b: Box) -> bool:

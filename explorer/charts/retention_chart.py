@@ -6,19 +6,17 @@ Symbols repeat what colours say: see `theme.SYMBOLS`.
 """
 
 from collections.abc import Collection
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from explorer.analysis import frontier, interference, numbers
+from explorer.analysis import frontier
 from explorer.analysis.baseline import is_converted
-from explorer.analysis.cost import unit_cost
 from explorer.analysis.headline import TARGET_RETENTION
 from explorer.analysis.pick import candidates
 from explorer.analysis.stats.retention import INTERVALS
-from explorer.charts import chart_axes, labels, marks, theme
+from explorer.charts import chart_axes, labels, marks, run_points, theme
 from explorer.charts.chart_axes import ACROSS
 from explorer.charts.chart_axes import AXES as AXES
 from explorer.charts.chart_axes import HEIGHTS as HEIGHTS
@@ -27,10 +25,6 @@ from explorer.charts.theme import Template
 from explorer.charts.thinning import thin, thinned_text
 from explorer.records.rows import row_dicts
 
-PALE = 0.25
-"""Opacity of the points that limits exclude."""
-PUBLISHED_COLOUR = 2
-"""Place in the palette of the colour of published students."""
 MANY_STEPS = 20
 """Above this many, the steps of a frontier share traces."""
 
@@ -103,32 +97,13 @@ def retention_chart(
     chosen = (shown["role"] == "teacher") | shown["run_id"].isin([selected, picked])
     chosen |= shown["run_id"].isin(highlighted)
     drawn = thin(shown, ACROSS, y, first=[*best.index, *shown.index[chosen]])
-    named: set[str] = set()
     kinds = marks.kinds(drawn)
     # Clicking an entry of the legend hides everything of its group, names and rings included.
     groups = _legend_groups(drawn, kinds, several)
     pale = set(drawn["run_id"]) - {*highlighted, picked} if highlighted else set(excluded)
     if len(drawn) <= marks.MANY_POINTS:
         _join_sizes(figure, drawn[~kinds.isin(marks.GREY)], y, colours, groups)
-    # Grey ones first, so that they are drawn below the others.
-    for kind in sorted(dict.fromkeys(kinds), key=lambda kind: kind not in marks.GREY):
-        # Published students are of many teachers and share one colour.
-        owners = drawn["teacher"].where(kinds != "published", "")[kinds == kind]
-        for teacher, group in drawn[kinds == kind].groupby(owners, sort=False):
-            others = theme.COLOURS[template][PUBLISHED_COLOUR]
-            colour = ink["quiet"] if kind in marks.GREY else colours.get(str(teacher), others)
-            style = marks.marker(kind, colour, len(drawn), ink)
-            # The legend takes the first point's opacity.
-            group = group.sort_values("run_id", key=lambda ids: ids.isin(pale), kind="stable")
-            style["opacity"] = [PALE if run in pale else 1.0 for run in group["run_id"]]
-            name = groups[group.index[0]]
-            figure.add_trace(_points(group, x, y, style, name, len(drawn)))
-            figure.data[-1].update(
-                showlegend=name not in named,
-                legendgroup=name,
-                legendrank=1 if kind.startswith("teacher") else 5 if kind in marks.GREY else 2,
-            )
-            named.add(name)
+    run_points.add_points(figure, drawn, x, y, kinds, groups, colours, pale, template)
     if several:
         own_entry = marks.GREY | marks.NOT_MEASURED
         shapes = [kind for kind in dict.fromkeys(kinds) if kind not in own_entry]
@@ -221,77 +196,6 @@ def _fronts(shown: pd.DataFrame, x: str, y: str) -> dict[str, pd.DataFrame]:
     }
 
 
-def _points(
-    group: pd.DataFrame, x: str, y: str, marker: dict[str, Any], name: str, num_shown: int
-) -> go.Scatter:
-    """One trace: the points of one teacher and one kind."""
-    low_name, high_name = INTERVALS[y]
-    faint = theme.faded(marker["color"], 0.2 if num_shown > marks.MANY_POINTS else 0.6)
-    return go.Scatter(
-        x=group[ACROSS],
-        y=group[y],
-        mode="markers",
-        marker=marker,
-        cliponaxis=False,
-        name=theme.escape(name),
-        customdata=np.stack([group["run_id"], _hover_lines(group, x, y)], axis=-1),
-        hovertemplate="%{customdata[1]}<extra></extra>",
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "color": faint,
-            "thickness": 1.5,
-            "width": 0,
-            "array": (group[high_name] - group[y]).fillna(0),
-            "arrayminus": (group[y] - group[low_name]).fillna(0),
-        },
-    )
-
-
-def _hover_lines(group: pd.DataFrame, x: str, y: str) -> list[str]:
-    """The hover text of each point: its name, retention, speed, size and cost."""
-    low_name, high_name = INTERVALS[y]
-    per_token = unit_cost.heading_of(group)
-    lines = []
-    for row in row_dicts(group):
-        own = () if x in HOVERED else ((AXES[x].name, _written(x, row[x])),)
-        facts = [
-            ("keeps", _percent(row[y], row[low_name], row[high_name])),
-            *own,
-            ("TPOT", numbers.milliseconds(row.get("tpot_ms"))),
-            ("TTFT", numbers.milliseconds(row.get("ttft_ms"))),
-            ("parameters", numbers.parameters(row.get("num_parameters"))),
-            (per_token, numbers.dollars(row.get("usd_per_mtok"))),
-            (
-                "timed with",
-                unit_cost.lengths_text(row.get("prompt_tokens"), row.get("output_tokens")),
-            ),
-        ]
-        known = [f"{fact} {value}" for fact, value in facts if value != numbers.MISSING]
-        name = (
-            f"<b>{theme.escape(row['label'])}</b> of {theme.escape(row['teacher'])}, "
-            f"{theme.escape(row['basis'])}"
-        )
-        if row["role"] == "teacher":
-            name = f"<b>{theme.escape(row['teacher'])}</b>, the teacher"
-        if row.get("machine_busy") is True:
-            known.append(f"{interference.MARK}: no conclusion uses these times")
-        lines.append("<br>".join([name, *known, theme.escape(row["run_id"])]))
-    return lines
-
-
-HOVERED = ("tpot_ms", "ttft_ms", "num_parameters", "usd_per_mtok")
-"""Axes whose value every hover text has."""
-
-
-def _written(x: str, value: Any) -> str:
-    return numbers.MISSING if numbers.missing(value) else AXES[x].write(value)
-
-
-def _percent(value: float, low: float, high: float) -> str:
-    return f"{numbers.significant(value)} % {numbers.interval(low, high)}".rstrip()
-
-
 def _add_frontier(figure: go.Figure, best: pd.DataFrame, y: str, view: View, colour: str) -> None:
     """A thin step line: the best retention at this cost or less.
 
@@ -356,7 +260,9 @@ def _add_labels(
         )
         for row in row_dicts(named.loc[::-1, [ACROSS, y, "text", "role", "group"]])
     ]
-    labels.add_names(figure, labels.place_labels(wanted, taken, view), ink)
+    ends = drawn[[ACROSS, *INTERVALS[y]]].dropna().itertuples(index=False, name=None)
+    intervals = labels.interval_boxes(ends, view) if len(drawn) <= marks.MANY_POINTS else []
+    labels.add_names(figure, labels.place_labels(wanted, taken, view, intervals), ink)
 
 
 def _notes(runs: pd.DataFrame, shown: pd.DataFrame, drawn: pd.DataFrame, view: View) -> list[str]:

@@ -9,20 +9,42 @@ from typing import Annotated
 import typer
 
 from explorer.cli.common import ResultsDir, app, console, root_of, say_engine_start
+from explorer.errors import BadInput
 from explorer.store import disk
 
-Job = Annotated[
-    str, typer.Argument(help="The id of a run or of a tournament, or a unique beginning of it.")
-]
+NAMED = typer.Argument(help="The id of a run or of a tournament, or a unique beginning of it.")
+Job = Annotated[str, NAMED]
 
 
 @app.command()
-def cancel(run_id: Job, results: ResultsDir = None) -> None:
-    """Stop a queued or running run or tournament.
+def cancel(
+    run_id: Annotated[str | None, NAMED] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Stop all queued and running runs and tournaments.")
+    ] = False,
+    results: ResultsDir = None,
+) -> None:
+    """Stop a queued or running run or tournament, or all of them.
 
     Checkpoints stay. The runs of a tournament stop with it.
     """
+    from explorer.search import queued
+
+    if everything == (run_id is not None):
+        raise BadInput(
+            "Name the run or tournament to cancel, or write --all to cancel everything in the "
+            "queue, and not both. `explorer ls` lists them."
+        )
     root = root_of(results)
+    if run_id is None:
+        names = queued.cancel_all(root)
+        for name in names:
+            console.print(f"{name} stops at its next step.")
+        if names:
+            console.print(f"To continue one: explorer resume {names[0]}")
+        else:
+            console.print("Nothing is queued or running.")
+        return
     run_id, queue = _resolve(root, run_id)
     queue.cancel(root, run_id)
     console.print(f"{run_id} stops at its next step. Continue it: explorer resume {run_id}")

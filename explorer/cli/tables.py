@@ -297,8 +297,8 @@ def print_comparison(
         )
     if runs["usd_per_mtok"].notna().any():
         console.print(f"\n{unit_cost.conditions_text(runs)}.", markup=False)
-    reaching = keeping.keeping(index, runs, headline.TARGET_RETENTION, CONFIDENCE)
-    console.print("\n" + headline.headline(runs, reaching=reaching), markup=False)
+    finding = keeping.finding(index, runs, headline.TARGET_RETENTION, CONFIDENCE)
+    console.print(f"\n{finding}", markup=False)
     if warning := retention.over_different_tasks(shown):
         console.print(warning, markup=False)
     unpriced = runs.loc[runs["usd_per_hour"].isna(), "device_name"].dropna().unique()

@@ -17,12 +17,21 @@ ray_start.py      `ray start` without the dashboard servers that no job needs
 detached.py       starts the head so that it inherits nothing from the page
 """
 
-from explorer.jobs.queue import cancel, delete, request_stop, resume, submit, submit_command
+from explorer.jobs.queue import (
+    cancel,
+    cancel_all,
+    delete,
+    request_stop,
+    resume,
+    submit,
+    submit_command,
+)
 from explorer.jobs.ray_head import engine_process_on, engine_status, place, stop_engine
 from explorer.jobs.states import log_tail, state_of, status_row, status_table, wait_until_done
 
 __all__ = [
     "cancel",
+    "cancel_all",
     "delete",
     "engine_process_on",
     "engine_status",

@@ -13,7 +13,7 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,21 +137,34 @@ def cancel(root: Path, run_id: str) -> None:
         BadInput: The store has no such run.
     """
     trash.check_run_exists(root, run_id)
-    request_stop(root, run_id)
+    request_stop(root, [run_id])
 
 
-def request_stop(status_root: Path, job_id: str) -> None:
-    """Ask a job of any kind to stop, as `cancel` does with a run."""
+def cancel_all(root: Path) -> list[str]:
+    """Ask all queued and running runs to stop, as `cancel` does; returns their ids."""
+    listing = states.status_table(root, limit=0)
+    run_ids: list[str] = listing.loc[listing["state"].isin(ACTIVE), "run_id"].tolist()
+    request_stop(root, run_ids)
+    return run_ids
+
+
+def request_stop(status_root: Path, job_ids: Sequence[str]) -> None:
+    """Ask jobs of any kind to stop, as `cancel` does with a run.
+
+    All are asked before any stops, so that none starts in the place of one that has stopped.
+    """
     # Before anything else: a job that Ray starts while we stop it looks for this request.
-    disk.request_cancel(status_root, job_id)
-    state = states.state_of(status_root, job_id)
-    if state not in ("queued", "running", "cancelled"):
-        disk.withdraw_cancel(status_root, job_id)
-    if state != "queued":
-        return
-    states.stop_jobs(status_root, [job_id])
-    disk.withdraw_remeasure(status_root, job_id)
-    write_status(status_root, job_id, "cancelled", error="Cancelled before it started.")
+    for job_id in job_ids:
+        disk.request_cancel(status_root, job_id)
+    state_by_id = states.states_of(status_root, job_ids)
+    for job_id in job_ids:
+        if state_by_id.get(job_id) not in ("queued", "running", "cancelled"):
+            disk.withdraw_cancel(status_root, job_id)
+    queued = [job_id for job_id in job_ids if state_by_id.get(job_id) == "queued"]
+    states.stop_jobs(status_root, queued)
+    for job_id in queued:
+        disk.withdraw_remeasure(status_root, job_id)
+        write_status(status_root, job_id, "cancelled", error="Cancelled before it started.")
 
 
 def delete(root: Path, run_ids: list[str]) -> list[trash.DeletedRun]:

@@ -11,7 +11,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,6 +97,11 @@ def status_row(root: Path, run_id: str, *, submitting: bool | None = None) -> St
     return rows[0] if rows else None
 
 
+def states_of(root: Path, run_ids: Sequence[str]) -> dict[str, str]:
+    """The state of each run that has a status or a record, by its id."""
+    return {row["run_id"]: row["state"] for row in _rows(root, run_ids)}
+
+
 def wait_until_done(
     root: Path,
     run_ids: list[str],
@@ -116,7 +121,7 @@ def wait_until_done(
     """
     deadline = time.monotonic() + timeout_s
     while True:
-        states = {row["run_id"]: row["state"] for row in _rows(root, run_ids)}
+        states = states_of(root, run_ids)
         active = [run_id for run_id in run_ids if states.get(run_id) in ACTIVE]
         if not active:
             return states
@@ -128,11 +133,11 @@ def wait_until_done(
         time.sleep(0.5)
 
 
-def stop_jobs(root: Path, run_ids: list[str]) -> None:
+def stop_jobs(root: Path, run_ids: Sequence[str]) -> None:
     """Have Ray stop the jobs of these runs, if it has any and answers."""
-    jobs, _ = _ray_jobs(root)
+    jobs, _ = _ray_jobs(root) if run_ids else ({}, None)
     with suppress(JobError):
-        client = ray_head.connect()
+        client = ray_head.connect() if jobs else None
         for run_id in run_ids:
             job = jobs.get(run_id)
             if client and job and not job.status.is_terminal():
@@ -156,7 +161,7 @@ def log_tail(root: Path, run_id: str, num_lines: int = 200) -> str:
     return ""
 
 
-def _rows(root: Path, run_ids: list[str], submitting: bool | None = None) -> list[StatusRow]:
+def _rows(root: Path, run_ids: Sequence[str], submitting: bool | None = None) -> list[StatusRow]:
     """The rows of these runs, each with its real state; runs without a file have no row."""
     rows = {run_id: row for run_id in run_ids if (row := read_state(root, run_id))}
     return _corrected_rows(root, rows, submitting)

@@ -57,12 +57,24 @@ def cancel(root: Path, tune_id: str) -> None:
         BadInput: The store has no such search.
     """
     spec = read_spec(root, tune_id)
-    jobs.request_stop(searches_folder(root), tune_id)
+    jobs.request_stop(searches_folder(root), [tune_id])
     try:
         status = round_status(spec, root)
     except ExplorerError:
         return
     _cancel_runs(status, root)
+
+
+def cancel_all(root: Path) -> list[str]:
+    """Ask all active searches and runs of the store to stop, and return their ids.
+
+    Searches come first: one whose run was cancelled would fail.
+    """
+    listing = status_table(root)
+    tune_ids: list[str] = listing.loc[listing["state"].isin(ACTIVE), "run_id"].tolist()
+    for tune_id in tune_ids:
+        cancel(root, tune_id)
+    return [*tune_ids, *jobs.cancel_all(root)]
 
 
 def status_table(root: Path) -> pd.DataFrame:

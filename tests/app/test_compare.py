@@ -383,3 +383,30 @@ def test_without_a_chosen_run_the_rows_stay_to_tick(study, open_page):
     said = text_of(page)
     assert said.count("<tr class=unticked>") + said.count('<tr class="teacher unticked">') == 6
     assert "Choose runs to compare</h1>" in said
+
+
+def test_explore_compare_and_economics_name_the_same_model(root, open_page):
+    """One rule: what is asked for on one page is asked for on the next, confidence included."""
+    shutil.copytree(records.STUDY, root, dirs_exist_ok=True)
+
+    page = open_page("explore")
+    on_explore = heading_of(page)
+    assert "the teacher as q8_0" in on_explore
+    assert heading_of(page.switch_page("../compare/compare.py").run()) == on_explore
+    assert "teacher q8_0" in heading_of(page.switch_page("../economics/economics.py").run())
+
+    page = open_page("explore", keep="80")
+    on_explore = heading_of(page)
+    assert "the teacher as q4_k_m" in on_explore
+    page.switch_page("../compare/compare.py").run()
+    assert heading_of(page) == on_explore
+    assert page.query_params["keep"] == "80"
+    page.switch_page("../economics/economics.py").run()
+    assert page.number_input(key="keep").value == 80
+    assert heading_of(open_page("compare", keep="80")) == on_explore
+
+
+def heading_of(page):
+    """What the page's heading says."""
+    assert not page.exception
+    return text_of(page).partition('<h1 class="finding">')[2].partition("</h1>")[0]

@@ -582,6 +582,26 @@ def test_a_running_run_shows_how_far_it_is_and_can_be_cancelled(root, open_page,
     assert cancelled == [run_id]
 
 
+def test_everything_in_the_queue_is_cancelled_by_one_button_that_asks(root, open_page):
+    """The button says how many runs it stops; runs that have ended stay as they are."""
+    ids = records.write_every_state(root)
+    page = open_page("run")
+    sure = page.button(key="queue_cancel_all_sure")
+    assert sure.label == "Cancel 3 runs"
+    assert "Checkpoints stay" in text_of(page)
+
+    sure.click().run()
+
+    assert not page.exception
+    active = ("queued", "begun", "running")
+    asked = {name for name in ids if disk.cancel_requested(root, ids[name])}
+    states = {name: jobs.state_of(root, ids[name]) for name in active}
+    assert asked >= {"begun", "running"}
+    assert states["queued"] == "cancelled"
+    assert jobs.state_of(root, ids["failed"]) == "failed"
+    assert not disk.cancel_requested(root, ids["failed"])
+
+
 @pytest.mark.parametrize("page", ["run", "explore", "compare", "economics", "answers"])
 def test_pages_draw_whatever_state_a_run_is_in(root, open_page, tmp_path, page):
     """Queued, begun, running, failed, cancelled, interrupted, finished and imported together."""

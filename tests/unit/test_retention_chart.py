@@ -246,12 +246,15 @@ def test_labels_do_not_cover_each_other():
     layout, boxes = figure.layout, []
     (x0, x1), (y0, y1) = layout.xaxis.range, layout.yaxis.range
     for trace in (trace for trace in figure.data if trace.mode == "markers+text"):
-        for x, y, side in zip(trace.x, trace.y, trace.textposition, strict=True):
+        for x, y, side, text in zip(trace.x, trace.y, trace.textposition, trace.text, strict=True):
             dx, dy = labels.SIDES[side]
-            boxes.append(((x - x0) / (x1 - x0) * 850 + dx, (y1 - y) / (y1 - y0) * 410 + dy))
+            wide = 7 * len(text)
+            # What is left of its point ends there, what is right of it begins there.
+            left = (x - x0) / (x1 - x0) * 850 + dx - {-1: wide, 0: wide / 2, 1: 0}[np.sign(dx)]
+            boxes.append((left, left + wide, (y1 - y) / (y1 - y0) * 410 + dy))
     assert 0 < len(boxes) < crowd / 2
-    for i, (x_, y_) in enumerate(boxes):
-        assert all(abs(x_ - u) > 45 or abs(y_ - v) > 14 for u, v in boxes[:i])
+    for i, (left, right, middle) in enumerate(boxes):
+        assert all(right <= a or b <= left or abs(middle - y) > 14 for a, b, y in boxes[:i])
 
 
 def test_runs_of_one_size_are_named_once():

@@ -371,6 +371,27 @@ def test_cancel_leaves_a_finished_run_alone(store_root):
     assert not disk.cancel_requested(store_root, spec.run_id)
 
 
+def test_cancel_all_asks_every_active_run_and_no_other(store_root):
+    """The waiting ones leave the queue at once; what has ended is left alone."""
+    states_before = {"a": "running", "b": "queued", "c": "finished", "d": "failed"}
+    ids = {}
+    for name, state in states_before.items():
+        spec = RunSpec(name=name)
+        disk.open_run(store_root, spec)
+        # Another host's runs: nobody here asks Ray what became of them.
+        say(store_root, spec.run_id, state, host="elsewhere")
+        ids[name] = spec.run_id
+
+    assert set(jobs.cancel_all(store_root)) == {ids["a"], ids["b"]}
+
+    assert disk.cancel_requested(store_root, ids["a"])
+    assert row_of(store_root, ids["a"])["state"] == "running"
+    assert row_of(store_root, ids["b"])["state"] == "cancelled"
+    assert [row_of(store_root, ids[name])["state"] for name in "cd"] == ["finished", "failed"]
+    assert not disk.cancel_requested(store_root, ids["c"])
+    assert not disk.cancel_requested(store_root, ids["d"])
+
+
 @pytest.mark.parametrize("run_id", ["nobody-00000000", "../outside"])
 def test_unknown_run_is_one_sentence(store_root, run_id):
     """Cancelling or resuming what does not exist is refused and leaves no folder."""

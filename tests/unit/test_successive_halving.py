@@ -250,3 +250,6 @@ def test_the_shell_queues_shows_cancels_and_lists_tournaments(
     assert "no tournament 'tune-z'" in said("tune", "tune-z", "--standings")[1]
     assert "round 1 of 2" in said("tune", tune_id[:-3], "--standings")[1]
     assert f"{tune_id} stops at its next step" in said("cancel", tune_id[:-3])[1]
+    assert f"{tune_id} stops at its next step" in said("cancel", "--all")[1]
+    assert "and not both" in said("cancel", tune_id, "--all")[1]
+    assert "Name the run or tournament" in said("cancel")[1]

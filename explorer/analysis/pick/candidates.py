@@ -13,7 +13,7 @@ CONTROL = "labels"
 """`method` of a control arm, which was trained without the teacher."""
 REASONS = {
     "failed": "not finished",
-    "other_teacher": "of another teacher's run",
+    "other_teacher": "of another teacher",
     "control": "control arms, trained without the teacher",
     "no_retention": "without retention",
     "other_documents": "scored on other documents",

@@ -4,17 +4,19 @@ from functools import partial
 
 import streamlit as st
 
-from explorer.analysis import headline, studies
+from explorer.analysis import studies
 from explorer.analysis.cost import unit_cost
 from explorer.analysis.tables import comparison
 from explorer.catalogue import prices
 from explorer.charts import export, retention_chart
+from explorer.index import keeping
 from explorer.pages.compare import differences, import_results, results, row_choice
 from explorer.pages.shared import (
     downloads,
     glossary,
     paging,
     pricing,
+    retention_floor,
     study_summary,
     text_format,
     widgets,
@@ -87,7 +89,8 @@ if mode == MODES[0]:
         st.caption(f"{len(listed):,} of {text_format.plural(len(finished), 'run')} shown.")
     st.caption(study_summary.footnote(shown))
     paging.pager(len(listed), "compare_page", "run", row_choice.order_text(order))
-    finding = headline.headline(runs) if len(runs) else ""
+    floor = retention_floor.followed()
+    finding = keeping.finding(widgets.index(root), runs, *floor) if len(runs) else ""
 elif len(runs):
     shown = runs.iloc[paging.page_rows(len(runs), "compare_page")]
     finding = differences.differences_table(root, shown, against)

@@ -99,8 +99,8 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
         width=160,
     )
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-    keep = retention_floor.keep(TERMS["keep"], width=170)
-    sure = retention_floor.sure(width=170)
+    keep = retention_floor.keep(TERMS["keep"], page="economics", width=170)
+    sure = retention_floor.sure(page="economics", width=170)
 price_sets = widgets.attempt(lambda: prices.price_sets(runs, root)) or {
     name: {} for name in prices.SETS
 }

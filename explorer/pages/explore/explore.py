@@ -2,7 +2,6 @@
 
 import streamlit as st
 
-from explorer.analysis import headline
 from explorer.analysis.cost import unit_cost
 from explorer.catalogue import prices
 from explorer.index import keeping
@@ -68,11 +67,8 @@ hidden = set() if control_arms else filters.controls(runs) - removed.highlighted
 drawn = runs[~runs["run_id"].isin(hidden)]
 
 limits = asked.limits
-finding = headline.headline(
-    runs,
-    target=limits.min_retention,
-    reaching=keeping.keeping(index, runs, limits.min_retention, limits.confidence, shown.task),
-    against=shown.against,
+finding = keeping.finding(
+    index, runs, limits.min_retention, limits.confidence, task=shown.task, against=shown.against
 )
 with sentence:
     widgets.finding(finding)

@@ -28,7 +28,8 @@ class Needs:
 def needs_panel() -> Needs:
     """Draw the panel; returns what it says."""
     st.markdown("**I need**", help=HELP["pick"])
-    keep, sure = retention_floor.keep(HELP["retention"]), retention_floor.sure()
+    keep = retention_floor.keep(HELP["retention"], page="explore")
+    sure = retention_floor.sure(page="explore")
     tpot = _limit("Per token at most (ms)", "max_tpot", "tpot")
     usd = _limit("$/1M output at most", "max_usd", "usd_per_mtok")
     weights = _limit("Weights at most (MB)", "max_weights", "weights")

@@ -89,7 +89,11 @@ def others(runs: pd.DataFrame, decided: Decision | None) -> None:
     if decided is None:
         return
     details = sentences.details(decided, runs)
-    with st.expander("Near misses, and what is assumed", icon=":material/filter_alt:"):
+    # Where nothing fits, the near misses are the answer.
+    nothing_fits = decided.pick is None and "Near misses" in details
+    with st.expander(
+        "Near misses, and what is assumed", icon=":material/filter_alt:", expanded=nothing_fits
+    ):
         for title in ("Near misses", "Assumed"):
             if title in details:
                 st.markdown(f"**{title}**")

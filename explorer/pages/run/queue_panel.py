@@ -16,6 +16,7 @@ from explorer.index.run_states import ACTIVE
 from explorer.pages.run import queue_groups, yaml_form
 from explorer.pages.shared import glossary, removal, submitting, text_format, widgets
 from explorer.records.rows import row_dicts
+from explorer.search import queued
 from explorer.store import disk
 
 REFRESH_S = 1.0
@@ -79,7 +80,10 @@ def _draw(root: Path, was_active: bool, more_to_come: bool) -> None:
     if listing.empty and not num_hidden:
         st.caption("No runs yet.")
     for heading, studies in queue_groups.parts(row_dicts(listing)):
-        st.html(f'<p class="step">{heading}</p>')
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.html(f'<p class="step">{heading}</p>')
+            if heading == "Now" and active > 1:
+                _cancel_all(root, active)
         for study, rows in studies:
             if heading == "Now":
                 st.markdown(queue_groups.total(root, study, rows))
@@ -207,6 +211,23 @@ def _actions(root: Path, run_id: str, state: str, cancelling: bool) -> None:
         )
         _edit_and_delete(root, run_id)
     removal.run_menu(root, run_id, place="queue")
+
+
+def _cancel_all(root: Path, active: int) -> None:
+    """Offer to stop everything in the queue, and ask once more."""
+    if widgets.read_only():
+        return
+    with st.popover("Cancel all", icon=":material/stop:", key="queue_cancel_all"):
+        st.markdown(
+            f"Stop all {active:,} queued and running runs? Checkpoints stay, so that each can be "
+            "resumed."
+        )
+        st.button(
+            f"Cancel {active:,} runs",
+            key="queue_cancel_all_sure",
+            type="primary",
+            on_click=lambda: widgets.attempt(lambda: queued.cancel_all(root)),
+        )
 
 
 def _edit_and_delete(root: Path, run_id: str) -> None:
