@@ -19,7 +19,12 @@ CHOICES = {
 """What to compare with, and its name on pages."""
 PAIRED = {"tpot_ms": "tpot_ratio", "ttft_ms": "ttft_ratio"}
 """Columns whose ratio was measured in turns with the teacher, and that ratio."""
-LIKE_LATENCY = {"latency_ms": 1, "usd_per_mtok": 1, "output_tokens_per_s": -1}
+LIKE_LATENCY = {
+    "latency_ms": 1,
+    "usd_per_mtok": 1,
+    "output_tokens_per_s": -1,
+    "output_tokens_per_usd": -1,
+}
 """Columns that go with the end-to-end time, and with which power of it."""
 
 

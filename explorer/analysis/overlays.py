@@ -17,15 +17,27 @@ PUBLISHED, ESTIMATED = "published:", "estimated:"
 MOST_ESTIMATES = 60
 BITS = {candidates.TORCH: 16, "q8_0": 8, "q4_k_m": 4}
 """Bits of a weight by number format, as estimates count them; other formats have no estimate."""
-ESTIMATED_COLUMNS = ("ttft_ms", "tpot_ms", "latency_ms", "output_tokens_per_s", "usd_per_mtok")
+ESTIMATED_COLUMNS = (
+    "ttft_ms",
+    "tpot_ms",
+    "latency_ms",
+    "output_tokens_per_s",
+    "usd_per_mtok",
+    "output_tokens_per_usd",
+)
 
 
 def published_points(rows: pd.DataFrame) -> pd.DataFrame:
-    """Published students as points: what they keep of their larger model, by size.
+    """Published students as points: what they keep of their larger model, by size and API price.
+
+    Multiples of the larger model's price are of one seller that has both.
 
     Args:
         rows: `rows` of `published_retention.collect_published`.
     """
+    usd_per_mtok, share = (
+        rows[name].astype(float) for name in ("api_usd_per_mtok_output", "price_share")
+    )
     return pd.DataFrame(
         {
             "run_id": [f"{PUBLISHED}{point}" for point in rows.index],
@@ -38,6 +50,10 @@ def published_points(rows: pd.DataFrame) -> pd.DataFrame:
             "raw_ratio": rows["raw_ratio"].to_list(),
             "num_parameters": (1e9 * rows["params_b"].astype(float)).to_list(),
             "num_parameters_times": (1 / rows["shrink"].astype(float)).to_list(),
+            "usd_per_mtok": usd_per_mtok.to_list(),
+            "usd_per_mtok_times": share.to_list(),
+            "output_tokens_per_usd": (1e6 / usd_per_mtok).to_list(),
+            "output_tokens_per_usd_times": (1 / share).to_list(),
         }
     )
 
@@ -110,6 +126,7 @@ def _points(runs: pd.DataFrame, fitted: pd.DataFrame, output_tokens: int) -> pd.
         latency_ms=latency,
         output_tokens_per_s=1e3 * output_tokens / latency,
         usd_per_mtok=usd,
+        output_tokens_per_usd=1e6 / usd,
         device_name=[row["hardware"] for row in rows],
     )
     points["label"] = points["label"] + " on " + points["device_name"]

@@ -57,6 +57,13 @@ AXES = {
     "usd_per_mtok": Axis(
         "Cost", "US dollars per million output tokens", numbers.dollars, prefix="$"
     ),
+    "output_tokens_per_usd": Axis(
+        "Tokens per dollar",
+        "output tokens per US dollar",
+        lambda value: f"{numbers.parameters(value)} tokens",
+        ("", " k", " M", " B", " T"),
+        better="more is better",
+    ),
     "num_parameters": Axis(
         "Size",
         "parameters",
@@ -104,7 +111,7 @@ def title(x: str, runs: pd.DataFrame, width: int, *, times: bool = False) -> str
     """Title of the horizontal axis, wrapped to the width; a cost states its utilisation."""
     axis = AXES[x]
     unit = "times the teacher's" if times else axis.unit
-    if x == "usd_per_mtok":
+    if x in ("usd_per_mtok", "output_tokens_per_usd"):
         busy = unit_cost.utilisation_text_of(runs)
         unit = f"{unit} {busy}" if not times else unit
     text = f"{axis.name} ({unit}, {axis.better})"

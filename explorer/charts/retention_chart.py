@@ -117,7 +117,7 @@ def retention_chart(
             theme.add_ring(figure, ringed, ACROSS, y, ink, strong=run_id == picked)
             figure.data[-1].legendgroup = groups[ringed.index[0]]
     if shown.empty:
-        needs = "a price for the device" if x.startswith("usd") else "a finished, measured run"
+        needs = "a price for the device" if "usd" in x else "a finished, measured run"
         theme.add_empty_note(figure, f"Nothing to draw: this axis needs {needs}.", ink)
     elif notes:
         theme.add_corner_note(figure, "<br>".join(notes), ink)

@@ -44,6 +44,8 @@ def number_format(name: str) -> str:
     """The number format of a column; empty for the spreadsheet's own."""
     if name.endswith("_at"):
         return DATE
+    if name.endswith("_per_usd"):
+        return WHOLE
     if "usd" in name:
         return DOLLARS
     if name.startswith(SHARES):

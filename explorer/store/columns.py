@@ -231,6 +231,9 @@ COST: dict[str, Column] = {
         "for requests of `prompt_tokens` and `output_tokens`; the one number that all pages, "
         "commands and exports show ([formula](measure.md#cost))"
     ),
+    "output_tokens_per_usd": Column(
+        "output tokens for one US dollar: a million over `usd_per_mtok`, at the same `utilisation`"
+    ),
     "utilisation": Column(
         "share of the paid hours in which the device is busy, at which `usd_per_mtok` is "
         "stated; 0.5 unless `--utilisation` or the slider says otherwise"

@@ -6,7 +6,7 @@ import pytest
 
 from explorer.analysis import overlays
 from explorer.catalogue import load
-from explorer.charts import chart_axes, retention_chart
+from explorer.charts import chart_axes, retention_chart, run_points
 from explorer.index import index_of
 from explorer.pages.explore.axes import AXES
 from tests import facts, records
@@ -154,6 +154,38 @@ def test_a_logarithmic_axis_shows_1_2_5(runs):
 
     assert {text.strip("0.") for text in axis.ticktext} <= {"1", "2", "5"}
     assert len(axis.ticktext) >= 2
+
+
+def test_published_students_lie_where_something_is_published():
+    """By size and by API price, as multiples of the larger model's where one seller has both."""
+    rows = facts.found().rows
+
+    points = overlays.published_points(rows).set_axis(rows.index)
+
+    priced = rows["api_usd_per_mtok_output"].notna()
+    assert priced.any()
+    assert points["usd_per_mtok"].notna().equals(priced)
+    product = (points["usd_per_mtok"] * points["output_tokens_per_usd"])[priced]
+    assert product.to_numpy() == pytest.approx(1e6)
+    assert points["usd_per_mtok_times"].equals(rows["price_share"].astype(float))
+    assert "tpot_ms" not in points
+
+
+def test_the_legend_is_not_pale_where_every_point_is(runs):
+    """Limits that exclude everything leave marks that can be read; points and intervals recede."""
+    whole = retention_chart.retention_chart(runs)
+    figure = retention_chart.retention_chart(runs, excluded=runs["run_id"].tolist())
+
+    def entries(chart):
+        shown = [trace for trace in chart.data if trace.showlegend is not False]
+        return {trace.name: trace.marker.opacity for trace in shown if trace.mode == "markers"}
+
+    assert entries(figure).keys() == entries(whole).keys()
+    assert set(entries(figure).values()) == {None}
+    points = [trace for trace in figure.data if trace.customdata is not None]
+    assert {value for trace in points for value in trace.marker.opacity} == {run_points.PALE}
+    bright = {t.error_y.color for t in whole.data if t.customdata is not None}
+    assert not bright & {t.error_y.color for t in points}
 
 
 def test_hiding_an_entry_of_the_legend_hides_its_names_and_rings(runs):

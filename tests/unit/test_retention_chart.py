@@ -26,6 +26,7 @@ def runs(**changes):
         "num_parameters": [134e6, 113e6, 81e6, 50e6, 81e6, 70e6, 90e6],
         "peak_memory_bytes": [750e6, 665e6, 537e6, 410e6, 540e6, 500e6, 560e6],
         "usd_per_mtok": [0.97, 0.8, 0.57, 0.31, 0.75, 0.5, 0.6],
+        "output_tokens_per_usd": [1.03e6, 1.25e6, 1.75e6, 3.2e6, 1.33e6, 2e6, 1.67e6],
         "usd_per_hour_at_load": [0.05, 0.041, 0.03, 0.016, 0.039, 0.02, 0.03],
         "latency_ms": [2200.0, 1870, 1320, 760, 1740, 1050, 1530],
         "output_tokens_per_s": [29.0, 34, 48, 84, 37, 61, 42],

@@ -146,8 +146,9 @@ def add_costs(
 
     Returns:
         The runs with `usd_per_hour` (price of the device), `usd_per_mtok` (dollars per million
-        output tokens), `utilisation` (assumed for it), `usd_per_hour_at_load` (price times the
-        share of the device that serving the teacher's load needs; for a teacher, the price) and
+        output tokens), `output_tokens_per_usd`, `utilisation` (assumed for both),
+        `usd_per_hour_at_load` (price times the share of the device that serving the teacher's
+        load needs; for a teacher, the price) and
         `price_note` (the source of the price).
 
     Raises:
@@ -162,6 +163,7 @@ def add_costs(
     added = runs.copy()
     added["usd_per_hour"] = usd_per_hour.astype(float)
     added["usd_per_mtok"] = usd_per_mtok(added["usd_per_hour"], output_tokens_per_s, utilisation)
+    added["output_tokens_per_usd"] = 1e6 / added["usd_per_mtok"]
     added["utilisation"] = float(utilisation)
     # Teacher and student are equally busy, so the utilisation cancels.
     added["usd_per_hour_at_load"] = (

@@ -17,6 +17,7 @@ AXES = {
     "output_tokens_per_s": "Throughput",
     "usd_per_hour_at_load": "$/hour at load",
     "usd_per_mtok": "$/1M output",
+    "output_tokens_per_usd": "Tokens per dollar",
     "num_parameters": "Parameters",
     "weight_bytes": "Weights on disk",
     "peak_memory_bytes": "Memory",
@@ -33,6 +34,7 @@ TERMS = {
     "output_tokens_per_s": "throughput",
     "usd_per_hour_at_load": "usd_per_hour",
     "usd_per_mtok": "usd_per_mtok",
+    "output_tokens_per_usd": "output_tokens_per_usd",
     "joules_per_token": "energy",
 }
 AXIS_HELP = "\n\n".join(

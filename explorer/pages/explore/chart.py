@@ -63,5 +63,5 @@ def draw_chart(
     overlays.notes(laid, shown.x, AXES[shown.x])
     if shown.published:
         overlays.published_card(widgets.read_only())
-    if shown.x == "usd_per_mtok":
+    if shown.x in ("usd_per_mtok", "output_tokens_per_usd"):
         st.caption(text_format.md(f"{unit_cost.conditions_text(runs)}."))

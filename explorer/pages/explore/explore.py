@@ -79,7 +79,7 @@ with middle:
         st.info("No finished run matches the filters. Change them in the sidebar.")
     elif view != views.CHART:
         views.draw_view(view, index, drawn, shown.task, limits, picked)
-    elif shown.x.startswith("usd") and runs[shown.x].isna().all():
+    elif "usd" in shown.x and runs[shown.x].isna().all():
         pricing.missing_prices(root, runs, known_prices)
     else:
         chart.draw_chart(index, drawn, shown, asked, decided, finding)

@@ -72,15 +72,19 @@ def notes(frames: list[pd.DataFrame], x: str, title: str) -> None:
     for frame in frames:
         basis = frame["basis"].iloc[0]
         if x not in frame or frame[x].isna().all():
-            what = "Published students have" if basis == "published" else "Estimates have"
-            st.caption(
-                text_format.md(f"{what} no {title}, so none is drawn. ")
-                + ("Choose Parameters across." if basis == "published" else "")
-            )
+            text = f"Estimates have no {title}, so none is drawn."
+            if basis == "published":
+                text = (
+                    f"Published students have no {title} measured beside their larger model's, so "
+                    "none is drawn. Sizes and API prices are published: choose Parameters, $/1M "
+                    "output or Tokens per dollar across."
+                )
+            st.caption(text_format.md(text))
         elif basis == "published":
+            price = "; the cost is what an API charges for output tokens" if "usd" in x else ""
             st.caption(
                 "Hollow diamonds: published, of other teachers and on other tasks, without "
-                "intervals. Click one for its source."
+                f"intervals{price}. Click one for its source."
             )
         else:
             device = frame["device_name"].iloc[0]

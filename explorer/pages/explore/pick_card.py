@@ -28,6 +28,8 @@ def excluded(runs: pd.DataFrame, decided: Decision | None) -> set[str]:
 
 def axis_limit(needs: Needs, x: str) -> float | None:
     """The limit on the chart's horizontal axis, if it has one."""
+    if x == "output_tokens_per_usd" and needs.limits.max_usd_per_mtok:
+        return 1e6 / needs.limits.max_usd_per_mtok
     of_axis = [limit.name for limit in NUMERIC if limit.column == x]
     return getattr(needs.limits, of_axis[0]) if of_axis else None
 

@@ -104,6 +104,9 @@ TERMS = {
         "utilisation × 3,600) × 1,000,000. Valid for the prompt and answer lengths at which the "
         "run was timed."
     ),
+    "output_tokens_per_usd": (
+        "Output tokens for one US dollar at the stated utilisation: a million over $/1M output."
+    ),
     "parameters": "Number of weights in the model.",
     "memory": "Peak memory while the model was timed.",
     "utilisation": (

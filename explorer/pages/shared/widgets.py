@@ -63,6 +63,8 @@ p.quiet {margin: 0;}
 .results th, .results td {padding: .42rem .7rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid color-mix(in srgb, currentColor 14%, transparent);}
 .results th:first-child, .results td:first-child {text-align: left; padding-left: .2rem;}
+.results th:first-child, .results td:first-child {position: sticky; left: 0; z-index: 1;
+  background: light-dark(#fff, #12171c);}
 .results thead th {font-weight: 500; opacity: .72; vertical-align: bottom;}
 .results thead tr:last-child th {white-space: normal; text-wrap: balance;}
 .results thead th .long {display: inline-block; min-width: 8.5em;}
@@ -71,13 +73,17 @@ p.quiet {margin: 0;}
 .results .first {border-left: 1px solid color-mix(in srgb, currentColor 14%, transparent);}
 .results tr.teacher td {background: color-mix(in srgb, currentColor 6%, transparent);
   font-weight: 500;}
+.results tr.teacher td:first-child {
+  background: color-mix(in srgb, currentColor 6%, light-dark(#fff, #12171c));}
 .results small {opacity: .62; font-size: .78rem; font-weight: 400;}
 .results .better, .better {color: light-dark(#00734f, #2fc79d);}
 .results .worse, .worse {color: light-dark(#b34700, #f0904f);}
 .results .inconclusive {opacity: .68;}
 .results .busy {color: color-mix(in srgb, currentColor 58%, transparent); font-style: italic;}
 .results td.best {font-weight: 700;}
-.results tr.unticked td {opacity: .75;}
+.results tr.unticked td:not(:first-child) {opacity: .75;}
+.results tr.unticked td:first-child {color: color-mix(in srgb, currentColor 75%, transparent);}
+.results thead tr:last-child th:first-child {opacity: 1;}
 .results input[type=checkbox] {margin: 0 .35rem 0 0; vertical-align: -1px; width: 1rem;
   height: 1rem; accent-color: #0072B2;}
 .results button.sort {all: unset; cursor: pointer;}
