@@ -217,15 +217,20 @@ def add_x_limit(
 
 
 def add_target_line(
-    figure: go.Figure, target: float, ink: dict[str, str], whose: str = "the teacher"
+    figure: go.Figure,
+    target: float,
+    ink: dict[str, str],
+    whose: str = "the teacher",
+    *,
+    side: Literal["left", "right"] = "left",
 ) -> None:
-    """The target line with its label."""
+    """The target line with its label at one end."""
     figure.add_hline(y=100 * target, line={"color": ink["quiet"], "width": 1, "dash": "dash"})
     figure.add_annotation(
-        x=0,
+        x=0 if side == "left" else 1,
         xref="paper",
-        xanchor="left",
-        xshift=6,
+        xanchor=side,
+        xshift=6 if side == "left" else -6,
         y=100 * target,
         yanchor="top",
         yshift=-1,

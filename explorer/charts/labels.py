@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 import plotly.graph_objects as go
 
@@ -74,9 +75,23 @@ def occupied_boxes(
             boxes.append((line - 1, 0, line + 1, view.height))
         else:
             _, line = view.pixel(view.x_range[0], note.y)
-            boxes.append((0, line, wide, line + 18))
+            start = view.width - wide if note.xanchor == "right" else 0
+            boxes.append((start, line, start + wide, line + 18))
             boxes.append((0, line - 1, view.width, line + 1))
     return boxes
+
+
+def roomier_end(
+    points: Iterable[tuple[float, float]], y: float, view: View
+) -> Literal["left", "right"]:
+    """The end of a horizontal line at `y` where its name, below it, covers fewer points."""
+    _, line = view.pixel(view.x_range[0], y)
+    near = [
+        at_x for at_x, at_y in (view.pixel(*point) for point in points) if -9 < at_y - line < 27
+    ]
+    on_left = sum(at_x < LINE_NAME_PIXELS for at_x in near)
+    on_right = sum(at_x > view.width - LINE_NAME_PIXELS for at_x in near)
+    return "right" if on_right < on_left else "left"
 
 
 def corner_box(notes: list[str], view: View) -> Box:
@@ -85,6 +100,8 @@ def corner_box(notes: list[str], view: View) -> Box:
     return (view.width - wide, view.height - 15.0 * len(notes) - 4, view.width, view.height)
 
 
+LINE_NAME_PIXELS = 150
+"""Width of the name of a line, such as `95 % of the teacher`, with its margins."""
 CLEARANCE = 12
 """Pixels between a point and its name."""
 SIDES = {

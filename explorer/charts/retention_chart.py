@@ -83,7 +83,9 @@ def retention_chart(
     colours = _colours(shown, template)
     figure = go.Figure(layout=theme.layout(ink))
     view = chart_axes.view(shown, x, y, target, width, scale)
-    chart_axes.add_target_line(figure, target, ink)
+    places = zip(shown[ACROSS], shown[y], strict=True)
+    side = labels.roomier_end(places, 100 * target, view)
+    chart_axes.add_target_line(figure, target, ink, side=side)
     if x_limit is not None and not shown.empty:
         place = chart_axes.limit_place(
             runs, x, x_limit, candidates.main_teacher(whole), times=times
@@ -274,7 +276,9 @@ def _notes(runs: pd.DataFrame, shown: pd.DataFrame, drawn: pd.DataFrame, view: V
         which = "1 run" if num_outside == 1 else f"{num_outside} runs"
         verb = "lies" if num_outside == 1 else "lie"
         notes.append(f"{which} timed on a busy machine {verb} outside")
-    num_left_out = len(runs) - len(shown)
+    # The page says which published students and estimates an axis cannot show.
+    own = [~frame["basis"].isin(marks.NOT_MEASURED) for frame in (runs, shown)]
+    num_left_out = int(own[0].sum() - own[1].sum())
     if num_left_out:
         which = "1 run" if num_left_out == 1 else f"{num_left_out} runs"
         notes.append(f"{which} without these values not shown")

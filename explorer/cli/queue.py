@@ -24,7 +24,7 @@ def cancel(
     ] = False,
     results: ResultsDir = None,
 ) -> None:
-    """Stop a queued or running run or tournament; --all stops all of them.
+    """Stop a run or tournament, or all of them.
 
     Checkpoints stay. The runs of a tournament stop with it.
     """

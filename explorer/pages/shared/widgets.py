@@ -64,7 +64,7 @@ p.quiet {margin: 0;}
   border-bottom: 1px solid color-mix(in srgb, currentColor 14%, transparent);}
 .results th:first-child, .results td:first-child {text-align: left; padding-left: .2rem;}
 .results th:first-child, .results td:first-child {position: sticky; left: 0; z-index: 1;
-  background: light-dark(#fff, #12171c);}
+  background: light-dark(#fff, #12171c); background-clip: padding-box;}
 .results thead th {font-weight: 500; opacity: .72; vertical-align: bottom;}
 .results thead tr:last-child th {white-space: normal; text-wrap: balance;}
 .results thead th .long {display: inline-block; min-width: 8.5em;}
@@ -120,6 +120,10 @@ p.quiet {margin: 0;}
 @media (min-width: 641px) {
   [data-testid="stColumn"]:has(.st-key-run_preview) {position: sticky; top: 4rem;
     align-self: flex-start;}
+}
+@media (min-width: 641px) and (max-width: 1200px) {
+  .stMainBlockContainer {padding-left: 2rem; padding-right: 2rem;}
+  [data-testid="stColumn"]:has(.st-key-explore_needs) {min-width: 170px;}
 }
 @media (max-width: 640px) {
   [data-testid="stColumn"]:has(.st-key-explore_needs) {order: 3;}
