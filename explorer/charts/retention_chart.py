@@ -119,8 +119,13 @@ def retention_chart(
             theme.add_ring(figure, ringed, ACROSS, y, ink, strong=run_id == picked)
             figure.data[-1].legendgroup = groups[ringed.index[0]]
     if shown.empty:
-        needs = "a price for the device" if "usd" in x else "a finished, measured run"
-        theme.add_empty_note(figure, f"Nothing to draw: this axis needs {needs}.", ink)
+        if whole[ACROSS].notna().any():
+            needs = "retention needs the teacher's scores on the same tasks"
+        elif "usd" in x:
+            needs = "this axis needs a price for the device"
+        else:
+            needs = "this axis needs a finished, measured run"
+        theme.add_empty_note(figure, f"Nothing to draw: {needs}.", ink)
     elif notes:
         theme.add_corner_note(figure, "<br>".join(notes), ink)
     figure.update_xaxes(

@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 # Wraps at word boundaries on a terminal, not at all in a file or a pipe.
 console = Console(soft_wrap=not sys.stdout.isatty())
+err_console = Console(stderr=True, soft_wrap=not sys.stderr.isatty())
 ResultsDir = Annotated[
     Path | None,
     typer.Option(

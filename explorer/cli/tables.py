@@ -12,7 +12,7 @@ from rich.text import Text
 
 from explorer.analysis import numbers
 from explorer.analysis.cost.unit_cost import UTILISATION
-from explorer.cli.common import console, output_width
+from explorer.cli.common import console, err_console, output_width
 from explorer.errors import BadInput, DamagedStore, ExplorerError
 from explorer.index import StoreIndex, index_of
 from explorer.specs import RunSpec
@@ -122,7 +122,8 @@ def say_left_out(columns: Collection[str]) -> None:
     """Name the columns that a narrow terminal had no room for, if any."""
     if columns:
         names = ", ".join(dict.fromkeys(columns))
-        print(f"Columns left out to fit the width: {names}. --wide shows all.", file=sys.stderr)
+        text = f"Columns left out to fit the width: {names}. --wide shows all."
+        err_console.print(text, markup=False, highlight=False)
 
 
 def print_facts(facts: Mapping[str, str], *, width: int = 0) -> None:
@@ -317,7 +318,7 @@ def print_comparison(
 def print_effects(index: StoreIndex, run_ids: Collection[str]) -> None:
     """Print what distillation added, for each student with a control arm in the store."""
     for run_id, effect in index.effects(run_ids).items():
-        console.print(f"{run_id}: {effect.in_words()}", markup=False, soft_wrap=True)
+        console.print(f"{run_id}: {effect.in_words()}", markup=False)
 
 
 def print_forecasts(runs: list[RunSpec], root: Path, *, wide: bool = False) -> None:

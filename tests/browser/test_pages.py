@@ -1,5 +1,6 @@
 """What a person sees in a real browser, on a store that is filled already."""
 
+import json
 import os
 import re
 import shutil
@@ -7,9 +8,12 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from explorer.pages.dashboard import navigation
@@ -160,10 +164,13 @@ def test_chart_limits_and_evidence_are_on_the_screen(store_root, dashboard, page
         assert box["y"] + box["height"] <= 900
 
 
-def test_limits_choose_a_model_and_its_evidence_is_one_click_away(
+def test_limits_choose_a_model_that_can_be_followed_to_other_pages(
     store_root, dashboard, page: Page
 ):
-    """A limit that is typed changes the pick at once and stays in the address."""
+    """A limit changes the pick at once; evidence, Compare and Economics are one click away.
+
+    The chosen runs and what to keep are the same there.
+    """
     shutil.copytree(records.STUDY, store_root, dirs_exist_ok=True)
     page.goto(f"{dashboard}/?keep=80")
     expect(page.get_by_text("Pick: teacher q4_k_m")).to_be_visible(timeout=WAIT_MS)
@@ -178,18 +185,53 @@ def test_limits_choose_a_model_and_its_evidence_is_one_click_away(
     expect(page.get_by_text("Pick: 24 layers q4_k_m")).to_be_visible(timeout=WAIT_MS)
     page.get_by_role("button", name="Evidence").click()
     expect(page.get_by_text("Cut to 24 layers")).to_be_visible(timeout=WAIT_MS)
+    finding = page.locator("h1.finding").inner_text()
+
+    page.locator(".st-key-explore_pick_actions").get_by_role("link", name="Compare").click()
+
+    expect(page.get_by_role("button", name="2 runs chosen")).to_be_visible(timeout=WAIT_MS)
+    for name in ("starter (teacher)", "24 layers q4_k_m"):
+        box = page.get_by_role("checkbox", name=f"Choose {name}", exact=True)
+        expect(box).to_be_checked(timeout=WAIT_MS)
+    assert "24-layer student as q4_k_m" in finding
+    expect(page.locator("h1.finding")).to_contain_text("24-layer student as q4_k_m")
+
+    page.get_by_role("link", name="Economics").click()
+
+    field = page.get_by_role("spinbutton", name="Keep at least (%)")
+    expect(field).to_have_value("70", timeout=WAIT_MS)
+    expect(page.get_by_role("button", name="2 runs chosen")).to_be_visible(timeout=WAIT_MS)
+    expect(page.locator("h1.finding")).to_contain_text("24 layers q4_k_m")
 
 
-def test_the_table_is_taken_away_as_csv(study, dashboard, page: Page):
-    """The Export button hands over a file with a row for every run."""
+def test_the_table_is_taken_away_in_every_format(study, dashboard, page: Page):
+    """Each file is named after the study, opens, and has every run; the figure has its names."""
     page.goto(f"{dashboard}/compare")
     page.get_by_role("button", name="Export").click()
-    with page.expect_download() as waiting:
-        page.get_by_role("button", name="CSV").click()
 
-    lines = waiting.value.path().read_text(encoding="utf-8").strip().splitlines()
+    def download(format: str) -> Path:
+        button = page.get_by_role("button", name=format, exact=True)
+        with page.expect_download(timeout=WAIT_MS) as waiting:
+            button.click(timeout=WAIT_MS)
+        assert waiting.value.suggested_filename.startswith("starter.")
+        return waiting.value.path()
 
-    assert len(lines) == 1 + len(study)
+    assert set(pd.read_csv(download("CSV"))["run_id"]) == set(study)
+    assert set(pd.read_parquet(download("Parquet"))["run_id"]) == set(study)
+    assert {row["run_id"] for row in json.loads(download("JSON").read_text())} == set(study)
+    with zipfile.ZipFile(download("Excel")) as book:
+        texts = book.read("xl/sharedStrings.xml").decode()
+        sheets = re.findall(r'<sheet name="(\w+)"', book.read("xl/workbook.xml").decode())
+    assert all(run_id in texts for run_id in study)
+    assert sheets == ["table", "scores", "notes"]
+    for format in ("Markdown", "LaTeX"):
+        text = download(format).read_text()
+        assert all(f"{layers} layers" in text for layers in (24, 20, 15, 10, 6)), format
+    assert "24 layers" in download("SVG").read_text()
+    assert "Plotly.newPlot" in download("HTML").read_text()
+    with Image.open(download("PNG")) as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 1000
 
 
 def test_a_running_line_shows_how_its_loss_falls(store_root: Path, dashboard: str, page: Page):

@@ -89,12 +89,14 @@ def with_removal(
         runs: With the columns of `retention.add_retention`, `unit_cost.add_costs` and
             `num_documents`.
         draws: As from `retention.draws_by_run`; None asks for no draws.
-        teacher: The run of the teacher.
+        teacher: The run of the teacher; None if no scored run has one.
         device: Where a model must have been timed.
         objective: The column that decides.
         reasons: The only reasons that count.
     """
+    # Without any teacher no run is of another one: it has no retention.
     own_teacher = runs["run_id"].isin([teacher]) | runs["teacher_run_id"].isin([teacher])
+    own_teacher |= teacher is None
     rules: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
         "failed": lambda rest: rest["status"].ne("finished"),
         "other_teacher": lambda rest: ~own_teacher[rest.index],

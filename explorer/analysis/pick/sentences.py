@@ -113,10 +113,15 @@ def _why_none(
 
 
 def _advice(counts: "pd.Series[int]") -> str:
-    """What helps where runs lack the figure that decides."""
-    if "no_objective" not in counts:
-        return ""
-    return " Set a price (explorer price), or choose another objective, such as smallest."
+    """What helps where runs lack the figure that decides, or what they are compared with."""
+    if "no_objective" in counts:
+        return " Set a price (explorer price), or choose another objective, such as smallest."
+    if set(counts.index) == {"no_retention"}:
+        return (
+            " Retention compares a run with its teacher on the same tasks: measure the teacher "
+            "(explorer run), or import its scores."
+        )
+    return ""
 
 
 def _unmet(limit: Numeric, eligible: pd.DataFrame, limits: Limits) -> str:

@@ -67,8 +67,15 @@ def pick_card(
         for title in ("How sure", "Runner-up"):
             if title in details:
                 st.caption(f"**{title}.** {text_format.md(' '.join(details[title]))}")
-        with st.container(horizontal=True):
+        with st.container(horizontal=True, key="explore_pick_actions"):
             _evidence_button(run_id)
+            rivals = [decided.teacher, run_id, decided.runner_up and decided.runner_up["run_id"]]
+            st.page_link(
+                widgets.COMPARE,
+                label="Compare",
+                icon=":material/table_chart:",
+                query_params=[("runs", each) for each in dict.fromkeys(filter(None, rivals))],
+            )
             with st.popover("Use it", icon=":material/terminal:"):
                 weights = index.weights([run_id]).get(run_id)
                 for name, text in use.use(decided.pick, weights).items():
