@@ -142,7 +142,7 @@ def place_labels(
 
 def interval_boxes(intervals: Iterable[tuple[float, float, float]], view: View) -> list[Box]:
     """Boxes of intervals, each given by its place and its two ends."""
-    boxes = []
+    boxes: list[Box] = []
     for x, low, high in intervals:
         (at, bottom), (_, top) = view.pixel(x, low), view.pixel(x, high)
         boxes.append((at - 2, top, at + 2, bottom))

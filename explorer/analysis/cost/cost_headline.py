@@ -71,6 +71,8 @@ def cost_headline(
         keeping = rows.loc[_keeps_enough(rows, min_retention, confidence), "run_id"]
         enough = best["run_id"] in set(keeping)
         sentence += f", {_why_recommended(best, min_retention, enough)}"
+    if best["role"] != "teacher" and "retention" in best and numbers.missing(best["retention"]):
+        sentence += "; what it keeps of its teacher is not known"
     if teachers.empty or best["role"] == "teacher":
         return f"{sentence}.{busy}"
     teacher = teachers.iloc[0]

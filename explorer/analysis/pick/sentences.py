@@ -37,7 +37,9 @@ def reason(
     """Why this model, in two or three sentences; or why none, and what to loosen."""
     if best is None:
         return _why_none(eligible, misses, limits, considered)
-    if len(fitting) == 1:
+    if len(eligible) == 1:
+        place = "the only model that can be picked, and meets every limit"
+    elif len(fitting) == 1:
         place = f"the only one of {_models(len(eligible))} that meets every limit"
     else:
         place = f"{SUPERLATIVES[objective]} of {_models(len(fitting))} that meet every limit"
@@ -115,7 +117,10 @@ def _why_none(
 def _advice(counts: "pd.Series[int]") -> str:
     """What helps where runs lack the figure that decides, or what they are compared with."""
     if "no_objective" in counts:
-        return " Set a price (explorer price), or choose another objective, such as smallest."
+        return (
+            " Set a price for the device to compare costs per token (explorer price), or choose "
+            "another objective, such as smallest."
+        )
     if set(counts.index) == {"no_retention"}:
         return (
             " Retention compares a run with its teacher on the same tasks: measure the teacher "

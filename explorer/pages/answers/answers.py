@@ -41,7 +41,8 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
     widgets.remember_pick("student", run_id if run_id != students[0] else None)
     others = [other for other in evaluated["run_id"] if other != run_id]
     if not others:
-        st.info("Only one run has answers. Finish a second run to compare it with.")
+        with sentence:
+            widgets.finding("Only one run has answers. Finish a second run to compare it with.")
         st.stop()
     against = st.selectbox(
         "Against",
@@ -54,7 +55,8 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", ke
     )
     tasks = paired_answers.shared_tasks(snapshot.scores, run_id, against)
     if not tasks:
-        st.info("These two runs share no task and metric. Choose another run.")
+        with sentence:
+            widgets.finding("These two runs share no task and metric. Choose another run.")
         st.stop()
     task = st.selectbox(
         "Task",

@@ -202,6 +202,11 @@ st.html(html_table.results_table(shown, groups, pinned=is_teacher[page], hover=h
 paging.pager(len(rows), "economics_page", "run", "retention")
 if rows["usd_per_mtok"].notna().any():
     st.caption(text_format.md(f"{unit_cost.conditions_text(rows)}. {TERMS['split']}"))
+if runs["device_name"].nunique() > 1:
+    st.caption(
+        f"Timed on {runs['device_name'].nunique()} devices: the costs compare devices as well as "
+        "models, and a payback may come from the cheaper device."
+    )
 if api:
     st.caption(text_format.md(TERMS["api_break_even"]))
 with st.expander("With each price set", icon=":material/payments:"):

@@ -10,6 +10,8 @@ from explorer.charts import cost_chart
 from explorer.pages.shared import glossary, text_format, widgets
 
 TERMS = glossary.TERMS
+ROW_PIXELS, HIGHEST = 35, 720
+"""Height of a row of the table, and of the whole table at most."""
 
 
 def other_devices(utilisation: float) -> None:
@@ -90,7 +92,8 @@ def other_devices(utilisation: float) -> None:
         "economics_rent",
         "Estimated rent of the devices that hold each model",
     )
-    st.dataframe(run_table.device_fit_table(rows), hide_index=True)
+    table = run_table.device_fit_table(rows)
+    st.dataframe(table, hide_index=True, height=min(HIGHEST, ROW_PIXELS * (len(table) + 1) + 2))
     st.caption(
         text_format.md(
             f"Estimated, not measured: {device_fit.PROMPT_TOKENS} tokens in and "

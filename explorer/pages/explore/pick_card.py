@@ -69,6 +69,11 @@ def pick_card(
                 st.caption(f"**{title}.** {text_format.md(' '.join(details[title]))}")
         with st.container(horizontal=True, key="explore_pick_actions"):
             _evidence_button(run_id)
+            with st.popover("Use it", icon=":material/terminal:"):
+                weights = index.weights([run_id]).get(run_id)
+                for name, text in use.use(decided.pick, weights).items():
+                    st.caption(text_format.md(name))
+                    st.code(text, language=None, wrap_lines=True)
             rivals = [decided.teacher, run_id, decided.runner_up and decided.runner_up["run_id"]]
             st.page_link(
                 widgets.COMPARE,
@@ -76,11 +81,6 @@ def pick_card(
                 icon=":material/table_chart:",
                 query_params=[("runs", each) for each in dict.fromkeys(filter(None, rivals))],
             )
-            with st.popover("Use it", icon=":material/terminal:"):
-                weights = index.weights([run_id]).get(run_id)
-                for name, text in use.use(decided.pick, weights).items():
-                    st.caption(text_format.md(name))
-                    st.code(text, language=None, wrap_lines=True)
     if "What would settle it" in details:
         text = " ".join(details["What would settle it"])
         st.caption(f"**What would settle it.** {text_format.md(text)}")
