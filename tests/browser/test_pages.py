@@ -146,6 +146,27 @@ def test_hiding_an_entry_of_the_legend_hides_its_names(store_root, dashboard, pa
     expect(names.filter(has_text="teacher q8_0")).to_have_count(1)
 
 
+def test_every_point_is_reachable_by_keyboard(study, dashboard, page: Page, settled):
+    """The list under the chart opens what a click on a point opens; the focus is seen."""
+    page.goto(dashboard)
+    settled(page)
+    page.get_by_role("combobox", name="Evidence for").focus()
+    page.keyboard.type("15l")
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_text("Cut to 15 layers")).to_be_visible(timeout=WAIT_MS)
+    settled(page)
+    page.keyboard.press("Tab")
+    focused = page.evaluate(
+        """() => {
+          const box = document.activeElement.getBoundingClientRect();
+          return document.activeElement.matches(":focus-visible") && box.width > 0 &&
+            box.top >= 0 && box.bottom <= innerHeight;
+        }"""
+    )
+    assert focused
+
+
 def test_chart_limits_and_evidence_are_on_the_screen(store_root, dashboard, page: Page, settled):
     """At 1440 by 900 nothing that decides has to be scrolled to."""
     shutil.copytree(records.STUDY, store_root, dirs_exist_ok=True)
