@@ -3,7 +3,7 @@
     python docs/screenshots.py --store results --out docs/images
 
 Starts the dashboard on a store, on loopback and a free port, opens each page in headless
-Chromium at three widths, light and dark, and writes PAGE-WIDTH-THEME.png.
+Chromium at four widths, light and dark, and writes PAGE-WIDTH-THEME.png.
 """
 
 import argparse
@@ -27,7 +27,7 @@ PAGES = {
     name: "" if name == "explore" else name
     for name in ("explore", "run", "tasks", "compare", "answers", "published", "economics")
 }
-WIDTHS = {1440: 1000, 1024: 900, 390: 844}
+WIDTHS = {1920: 1080, 1440: 1000, 1024: 900, 390: 844}
 """Width to height of the window, in pixels."""
 CHROME_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 START_TIMEOUT_S = 120.0
