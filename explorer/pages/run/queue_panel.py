@@ -226,8 +226,13 @@ def _cancel_all(root: Path, active: int) -> None:
             f"Cancel {active:,} runs",
             key="queue_cancel_all_sure",
             type="primary",
-            on_click=lambda: widgets.attempt(lambda: queued.cancel_all(root)),
+            on_click=_stop_all,
+            args=(root,),
         )
+
+
+def _stop_all(root: Path) -> None:
+    widgets.attempt(lambda: queued.cancel_all(root))
 
 
 def _edit_and_delete(root: Path, run_id: str) -> None:
