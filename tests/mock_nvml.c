@@ -17,15 +17,19 @@ char mock_uuid[96] = "GPU-1234";
 char mock_driver[80] = "570.133.20";
 int64_t mock_energy = 9000, mock_busy = 30, mock_power_limit = 700000, mock_clock = 1200,
         mock_max_clock = 1980, mock_slowdowns = 0, mock_display = 0, mock_errors = 0,
-        mock_is_slice = 0, mock_free = 40000, mock_init = 0;
+        mock_is_slice = 0, mock_free = 40000, mock_init = 0, mock_num_gpus = 1,
+        mock_others_busy = 0;
 unsigned int mock_pids[8];
 unsigned int mock_num_pids = 0;
 static int initialised = 0;
-static int gpu;
+static int gpu, others[7];
 
+static int is_other(void *device) {
+    return (int *)device >= others && (int *)device < others + 7;
+}
 static int answer(void *device, int64_t value) {
     if (!initialised) return UNINITIALIZED;
-    if (device != &gpu) return NOT_FOUND;
+    if (device != &gpu && !is_other(device)) return NOT_FOUND;
     return value < 0 ? (int)-value : 0;
 }
 
@@ -50,12 +54,26 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, void **device) {
     *device = &gpu;
     return 0;
 }
+int nvmlDeviceGetCount_v2(unsigned int *count) {
+    *count = mock_num_gpus;
+    return initialised ? 0 : UNINITIALIZED;
+}
+int nvmlDeviceGetHandleByIndex_v2(unsigned int index, void **device) {
+    if (index >= mock_num_gpus) return NOT_FOUND;
+    *device = index ? &others[index - 1] : &gpu;
+    return 0;
+}
+int nvmlDeviceGetUUID(void *device, char *uuid, unsigned int size) {
+    strncpy(uuid, mock_uuid, size);
+    if (is_other(device)) uuid[0] = 'O';
+    return answer(device, 0);
+}
 int nvmlDeviceGetMemoryInfo(void *device, memory_t *memory) {
     memory->total = 80000, memory->free = mock_free, memory->used = 80000 - mock_free;
     return answer(device, mock_free);
 }
 int nvmlDeviceGetUtilizationRates(void *device, utilization_t *rates) {
-    rates->gpu = mock_busy, rates->memory = 77;
+    rates->gpu = is_other(device) ? mock_others_busy : mock_busy, rates->memory = 77;
     return answer(device, mock_busy);
 }
 int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned int *count, process_t *found) {

@@ -29,8 +29,11 @@ ACCELERATOR = re.compile(
 """Names of accelerators; one that ends like `Apple M2 Max (mps)` is a part beside the processor."""
 PROCESSOR = re.compile(r"\(\d+ cores?\)$")
 """How records name processors, some of which are sold `with Radeon Graphics`."""
-OTHER_PARTS = {"laptop", "mig", "nvl", "max", "d"}
-"""Words in a GPU's name that make it a different part."""
+OTHER_PARTS = {"laptop", "mig", "nvl", "max", "d", "ti", "super"}
+"""Words in a GPU's name that make it another part than one whose name in the book lacks them."""
+SLICE = re.compile(r"\s+MIG\s+(\d)g\.\d+gb(\+\S+)?$", re.IGNORECASE)
+"""What a driver appends to a GPU's name for a MIG slice with some of its seven compute slices."""
+NUM_SLICES = 7
 
 
 class Price(Spec):
@@ -92,10 +95,15 @@ def price_book() -> pd.DataFrame:
 def suggest_prices(device_name: str, num_cpus: float, book: pd.DataFrame) -> list[Price]:
     """Prices in the book that fit this device, cheapest first.
 
-    A GPU is matched by name, and by form factor and memory where the book distinguishes them.
+    A GPU is matched by name, and by form factor and memory where the book distinguishes them. A MIG
+    slice costs its share of the GPU's compute slices.
     Any other device counts as a machine with `num_cpus` processors or the next larger size; none
     fits if that number is NaN.
     """
+    slice_of = SLICE.search(device_name)
+    if slice_of:
+        whole = suggest_prices(device_name[: slice_of.start()], num_cpus, book)
+        return [_share(price, int(slice_of[1])) for price in whole]
     fits = book["hardware"].map(lambda hardware: _is_gpu(device_name, hardware)).astype(bool)
     rows = book[(book["kind"] == "gpu") & fits]
     is_processor = PROCESSOR.search(device_name) or not ACCELERATOR.search(device_name)
@@ -104,6 +112,15 @@ def suggest_prices(device_name: str, num_cpus: float, book: pd.DataFrame) -> lis
         rows = large_enough[large_enough["vcpus"] == large_enough["vcpus"].min()]
     rows = rows.sort_values("usd_per_unit_hour", kind="stable")
     return [_price(row) for row in row_dicts(rows)]
+
+
+def _share(price: Price, num_slices: int) -> Price:
+    """The price of a MIG slice, from that of its GPU."""
+    of_whole = f"{num_slices}/{NUM_SLICES} of ${price.usd_per_hour:g} for the whole GPU"
+    return price.with_(
+        usd_per_hour=price.usd_per_hour * num_slices / NUM_SLICES,
+        note=f"{price.note}; {of_whole}",
+    )
 
 
 def match_hardware(device_name: str, hardware: list[str]) -> str | None:
@@ -216,9 +233,10 @@ def typed_price(typed: str, source: str) -> Price:
 def _is_gpu(device_name: str, hardware: str) -> bool:
     """Whether a driver's name like `NVIDIA A100-SXM4-80GB` means this part of the book."""
     words = set(re.split(r"[^a-z0-9]+", device_name.lower()))
-    if words & OTHER_PARTS:
+    wanted_words = hardware.lower().split()
+    if (words & OTHER_PARTS).difference(wanted_words):
         return False
-    for wanted in hardware.lower().split():
+    for wanted in wanted_words:
         if wanted == "sxm":
             # Drivers mention the form factor only for PCIe cards.
             if "pcie" in words:

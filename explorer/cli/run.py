@@ -229,8 +229,9 @@ def _run_all(
     from explorer import pipeline
     from explorer.cli.progress_bar import stage_bar
     from explorer.distill import distributed
+    from explorer.pipeline import launch
 
-    with distributed.joined():
+    with launch.all_ranks(runs, root, checked=not queued):
         for number, spec in enumerate(runs, start=1):
             if not distributed.is_main():
                 pipeline.run(spec, root, checked=not queued)

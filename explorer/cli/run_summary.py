@@ -250,6 +250,8 @@ def print_progress(run_id: str, row: Mapping[str, Any] | None) -> None:
         facts["stage"] = row["stage"]
     if progress := note(row):
         facts["progress"] = progress
+    if row["device"] and row["state"] == "running":
+        facts["device"] = row["device"]
     if row["error"]:
         facts["reason"] = row["error"]
     if row["note"]:

@@ -10,6 +10,7 @@ Source: docs.pytorch.org/docs/stable/accelerator.html.
 """
 
 import functools
+import os
 import warnings
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from explorer.devices import backend, memory, nvml
 from explorer.devices.backend import is_accelerator as is_accelerator
 from explorer.errors import BadInput, NoRoom
 
+VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
+"""Variables that say which of the machine's devices torch may see, and so renumber them."""
+LONGEST_ENTRY = 12
+"""Characters of a device in such a variable, which may be a UUID: enough to tell them apart."""
 AMD_DRIVER = Path("/sys/module/amdgpu/version")
 CPU = torch.device("cpu")
 AUTO = "auto"
@@ -50,13 +55,19 @@ def pick_device(name: str = AUTO) -> torch.device:
         return CPU
     devices = found()
     launched = torch.distributed.is_initialized()
+    if launched and devices:
+        check_enough(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if name == AUTO:
         if not devices:
             return CPU
         return torch.device(devices[0].type) if launched else _freest(devices)
     device = _parse(name)
     if not devices:
-        raise NoRoom(f"The spec has device {name}, but torch finds no GPU. Set cpu or auto.")
+        from explorer.devices import torch_build  # asks this module, too
+
+        cause = torch_build.mismatch()
+        advice = f"{cause} To run without it: device: cpu." if cause else "Set cpu or auto."
+        raise NoRoom(f"The spec has device {name}, but torch finds no GPU. {advice}")
     if device.type != devices[0].type:
         raise NoRoom(
             f"The spec has device {name}, but the accelerators that torch finds here are "
@@ -75,6 +86,21 @@ def pick_device(name: str = AUTO) -> torch.device:
             f"its own. Write device: {device.type}."
         )
     return device
+
+
+def check_enough(num_devices: int) -> None:
+    """Refuse more processes than this machine has accelerators: no two compute on one.
+
+    Raises:
+        NoRoom: There are fewer.
+    """
+    devices = found()
+    if num_devices > len(devices):
+        raise NoRoom(
+            f"{num_devices} devices are asked for, but torch finds {len(devices)} here"
+            f"{f' ({_listed(devices)})' if devices else ''}. Write num_devices: "
+            f"{max(len(devices), 1)}, or device: cpu."
+        )
 
 
 def _parse(name: str) -> torch.device:
@@ -124,6 +150,29 @@ def name(device: torch.device) -> str | None:
     """The accelerator's name from its driver; None for the CPU and where nobody knows one."""
     described = backend.ask(device, "get_device_name")
     return str(described) if described else None
+
+
+def places(device: torch.device, num_devices: int) -> str | None:
+    """Which of the machine's accelerators a run has, as in `GPU 2, NVIDIA L4` or `GPUs 0 and 1`.
+
+    The machine's own numbers: in each job of the queue torch begins at 0. None for the CPU.
+
+    Args:
+        device: The first of them.
+        num_devices: How many the run has.
+    """
+    if not is_accelerator(device):
+        return None
+    variables = (os.environ.get(variable, "") for variable in VISIBLE)
+    entries = next(filter(None, variables), "").split(",")
+    visible = [entry.strip()[:LONGEST_ENTRY] for entry in entries if entry.strip()]
+    first = device.index or 0
+    numbers = [str(number) for number in range(first, first + num_devices)]
+    if first + num_devices <= len(visible):
+        numbers = visible[first : first + num_devices]
+    which = f"GPU {numbers[0]}" if num_devices == 1 else f"GPUs {' and '.join(numbers)}"
+    called = name(device)
+    return f"{which}, {called}" if called else which
 
 
 def driver(device: torch.device) -> str | None:

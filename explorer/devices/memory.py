@@ -36,6 +36,12 @@ def free_bytes(device: torch.device) -> int | None:
     return told[0] if told else None
 
 
+def own_bytes(device: torch.device) -> int:
+    """What this process's allocator has taken of the accelerator; 0 where it does not say."""
+    reserved = backend.ask(device, "memory_reserved")
+    return int(reserved) if reserved else 0
+
+
 def counts_peak(device: torch.device) -> bool:
     """Whether the device's allocator counts the most that it ever held."""
     return all(backend.function(device, question) for question in PEAK)

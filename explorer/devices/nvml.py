@@ -90,6 +90,28 @@ def busy_share(device: torch.device) -> float | None:
     return None if utilisation is None else float(utilisation.gpu) / 100
 
 
+def num_other_busy(device: torch.device, threshold: float) -> int | None:
+    """Number of the machine's other GPUs that compute for more than a share of the time.
+
+    A GPU whose use the driver does not say, as one that is cut into MIG slices, does not count.
+    """
+    own = _query(device, pynvml.nvmlDeviceGetUUID)
+    if own is None:
+        return None
+    try:
+        gpus = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+        return sum(_is_busy(gpu, threshold) for gpu in gpus if pynvml.nvmlDeviceGetUUID(gpu) != own)
+    except pynvml.NVMLError:
+        return None
+
+
+def _is_busy(gpu: Any, threshold: float) -> bool:
+    try:
+        return float(pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu) / 100 > threshold
+    except pynvml.NVMLError:
+        return False
+
+
 def power_limit_watts(device: torch.device) -> float | None:
     """What the GPU may draw at most, as set now."""
     milliwatts = _query(device, pynvml.nvmlDeviceGetEnforcedPowerLimit)

@@ -149,6 +149,22 @@ def check_joined() -> None:
         )
 
 
+def check_num_devices(num_devices: int) -> None:
+    """Refuse a run that asks for several devices where another number of processes shares it.
+
+    Raises:
+        BadInput: Says what to start, and what to write.
+    """
+    if num_devices in (1, world_size()):
+        return
+    raise BadInput(
+        f"The spec has num_devices {num_devices}, and the processes that share the run are "
+        f"{world_size()}. `explorer run` and the queue start {num_devices}; with a launcher of "
+        f"your own, start {num_devices} or write num_devices: {world_size()}. A training that has "
+        "begun continues with any number."
+    )
+
+
 @contextlib.contextmanager
 def peers_alive() -> Iterator[None]:
     """Turn the errors of a broken collective into a sentence.

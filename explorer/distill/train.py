@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from explorer.devices import accelerator, memory
+from explorer.devices import accelerator, failures, memory
 from explorer.distill import checkpoint as checkpoints
 from explorer.distill import cpu_tuning, distributed
 from explorer.distill.checkpoint import TrainingProgress
@@ -127,9 +127,10 @@ def train(
                 stop = error  # the other ranks hear of it with the next step's loss
     except NoRoom:
         raise
-    except BaseException:
-        # A cancelled, interrupted or failed training continues from here.
-        if progress.step and state.saveable:
+    except BaseException as error:
+        # A cancelled, interrupted or failed training continues from here. Of a device that is lost
+        # nothing can be read, and the last checkpoint stays.
+        if progress.step and state.saveable and not failures.was_lost(error):
             checkpoints.save(state, progress, checkpoint)
         raise
     state.finish()

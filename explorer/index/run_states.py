@@ -26,13 +26,14 @@ COLUMNS = [
     "losses",
     "tokens_per_s",
     "busy",
+    "device",
     "updated_at",
     "error",
     "note",
     "cancel_requested",
 ]
 NUMBERS = ("done", "total", "seconds_left", "tokens_per_s", "pid", "queued_at", "submission")
-TEXTS = ("stage", "unit", "error", "host", "process", "note", "queue")
+TEXTS = ("stage", "unit", "error", "host", "process", "note", "queue", "device")
 LARGEST = 1e15
 """A larger number is not one of ours, and not one that SQLite takes."""
 LATEST_S = 1e10

@@ -1,9 +1,9 @@
 """Submit, cancel, resume and delete runs.
 
-A run on a GPU reserves one GPU and that GPU's share of the CPUs. A run on the CPU reserves all
-CPUs of a node. So no two runs share a device and disturb each other's latency, and a laptop runs
-one after another, in the order of submission. A run that is not timed and sets `threads` reserves
-only those CPUs and runs beside others of its kind.
+A run reserves one GPU, or `num_devices` of one node, and their share of the CPUs. A run on the CPU
+reserves all CPUs of a node. So no two runs share a device and disturb each other's latency, and a
+laptop runs one after another, in the order of submission. A run that is not timed and sets
+`threads` reserves only those CPUs and runs beside others of its kind.
 """
 
 import functools
@@ -328,8 +328,14 @@ def _resources(spec: RunSpec, nodes: list[dict[str, float]]) -> tuple[int, int]:
             "Write device: auto or device: cpu."
         )
     if with_gpu and spec.device != "cpu":
+        most = int(max(node["GPU"] for node in with_gpu))
+        if spec.num_devices > most:
+            raise BadInput(
+                f"{spec.run_id} asks for num_devices {spec.num_devices}, but the machine of the "
+                f"queue with the most GPUs has {most}. Write num_devices: {most}."
+            )
         share = min(node.get("CPU", 0) // node["GPU"] for node in with_gpu)
-        return int(share), 1
+        return int(share) * spec.num_devices, spec.num_devices
     num_cpus = int(max(node.get("CPU", 0) for node in nodes))
     if spec.threads and spec.latency is None:
         return min(spec.threads, num_cpus), 0

@@ -6,12 +6,14 @@ spec again.
 
     explorer run spec.yaml
 
+launch.py            the other processes of a run on several devices
 stages.py            a run as the list of its stages
 run_record.py        the record a run leaves, whether it finished, failed or was cancelled
 context.py           what the stages of a run share: its models, folders, clock and record parts
 preflight.py         everything that can be known to be wrong with an order before it computes
 preflight_server.py  the preflight in a process of its own, for the dashboard
 spec_checks.py       the single checks of the preflight
+device_checks.py     the checks of a run's device: there, free, and able to do the work
 forecast.py          how long a run takes, what it needs and what it costs
 student_stage.py     the student: built, trained and stored once for all runs that need it
 student_build.py     the untrained student, and the corpus in blocks of its tokens

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from explorer import durable_files
 from explorer.devices import accelerator
+from explorer.distill import distributed
 from explorer.models import endpoint
 from explorer.models.endpoint import Endpoint
 from explorer.models.facts import fingerprint
@@ -58,6 +59,7 @@ class RunContext:
         self.device = accelerator.pick_device(self.spec.device)
         accelerator.use(self.device)
         self.environment = environment.environment(self.device, torch.get_num_threads())
+        self.progress.device = accelerator.places(self.device, distributed.world_size())
 
     def load(self, name: str, bits: Bits | None = None) -> Loaded:
         """Load a model onto the run's device; `bits` quantises its linear weights."""

@@ -19,7 +19,8 @@ import torch
 from explorer.analysis.planning import run_memory, run_time
 from explorer.analysis.planning.run_memory import Machine
 from explorer.catalogue import prices
-from explorer.devices import memory
+from explorer.catalogue.prices import Price
+from explorer.devices import accelerator, memory
 from explorer.devices.accelerator import pick_device
 from explorer.distill import distributed
 from explorer.errors import ExplorerError
@@ -93,8 +94,14 @@ def _forecast(
         disk_bytes=run_memory.disk_bytes(spec, student, machine),
         seconds=seconds,
         seconds_basis=basis,
-        usd=price.usd_per_hour * seconds / 3600 if price and seconds is not None else None,
+        usd=_rent(price, spec, device, seconds) if price and seconds is not None else None,
     )
+
+
+def _rent(price: Price, spec: RunSpec, device: torch.device, seconds: float) -> float:
+    """Dollars for the run's devices; a CPU's price is that of the machine, whatever runs there."""
+    num_devices = spec.num_devices if accelerator.is_accelerator(device) else 1
+    return num_devices * price.usd_per_hour * seconds / 3600
 
 
 def model_sizes(spec: RunSpec, root: Path) -> tuple[ModelSize, ModelSize]:

@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from explorer import durable_files
-from explorer.devices import memory
+from explorer.devices import failures, memory
 from explorer.distill import distributed
 from explorer.errors import ExplorerError, NoRoom
 from explorer.store import disk
@@ -33,6 +33,8 @@ def as_explorer_error(error: Exception) -> ExplorerError | None:
             "distill.gradient_checkpointing: true, lower capability.batch_size or "
             "distill.block_tokens, or choose a smaller model."
         )
+    if known := failures.in_words(error):
+        return known
     cause = durable_files.disk_error(error)
     if cause and cause.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoRoom(f"The disk is full ({cause.filename or 'no file named'}). Make room, resume.")

@@ -11,27 +11,23 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from explorer.analysis.planning import run_memory
 from explorer.catalogue import terms
-from explorer.devices import accelerator
-from explorer.devices.accelerator import pick_device
 from explorer.distill import corpus, synthesise
 from explorer.errors import BadInput, NoRoom
 from explorer.evaluate import task_plan, task_scores
 from explorer.latency import timing
 from explorer.latency.load_test import check_endpoint_timing
 from explorer.latency.runtimes import open_runtime
-from explorer.latency.runtimes.llamacpp import load_llama_cpp
 from explorer.latency.runtimes.pytorch import check_compiles
-from explorer.models import check, endpoint, hub, quantize, size_limits, weight_checks
+from explorer.models import check, endpoint, hub, size_limits, weight_checks
 from explorer.models.facts import model_without_weights
 from explorer.models.gguf import convert
 from explorer.models.layers import layer_list
-from explorer.models.loading import load_config, load_tokenizer, locate, pick_dtype
+from explorer.models.loading import load_config, load_tokenizer, locate
 from explorer.pipeline import (
     corpus_stage,
+    device_checks,
     endpoint_check,
     endpoint_stage,
     endpoint_teacher,
@@ -125,35 +121,6 @@ def _torch_models(spec: RunSpec) -> list[str]:
     return [name for name in (spec.teacher, start) if name and not name.startswith(outside)]
 
 
-def _device(spec: RunSpec, root: Path) -> None:
-    """The device exists, and what is to run on it can."""
-    device = pick_device(spec.device)
-    _refuse_absent_bfloat16(spec, device)
-    if spec.gguf or spec.teacher.startswith(open_runtime.LLAMA_CPP):
-        load_llama_cpp()
-        if device.type != "cpu":
-            raise BadInput(
-                f"llama.cpp is measured on the CPU, and this run's device is {device}. Write "
-                "device: cpu, so that the teacher is timed there too."
-            )
-    for bits in (spec.torch_bits, spec.distill.teacher_bits if spec.distill else None):
-        if bits:
-            quantize.check_quantization(bits, device, pick_dtype(spec.dtype, device))
-
-
-def _refuse_absent_bfloat16(spec: RunSpec, device: torch.device) -> None:
-    """A GPU that only emulates bfloat16 would be slower in it than in float32."""
-    if not accelerator.is_accelerator(device) or accelerator.multiplies_in_bfloat16(device):
-        return
-    asked = {"dtype": spec.dtype, "distill.precision": spec.distill and spec.distill.precision}
-    for key, value in asked.items():
-        if value == "bfloat16":
-            raise BadInput(
-                f"The spec has {key} bfloat16, which {accelerator.name(device) or device} does not "
-                f"compute in. Write {key}: auto or float32."
-            )
-
-
 def _student(spec: RunSpec, root: Path) -> None:
     """The student has a possible shape, and the training fits it."""
     student, distill = spec.student, spec.distill
@@ -222,6 +189,9 @@ def _room(spec: RunSpec, root: Path) -> None:
         return
     machine = forecast.machine_of(spec, root)
     if problem := run_memory.refusal(spec, whole, student, machine):
+        raise NoRoom(f"{problem} To try anyway: explorer run --insist, or {INSIST}=1.")
+    need = sum(run_memory.memory_parts(spec, whole, student, machine).values())
+    if problem := device_checks.taken(spec, need):
         raise NoRoom(f"{problem} To try anyway: explorer run --insist, or {INSIST}=1.")
 
 
@@ -401,7 +371,12 @@ _CUT = (*_MODEL, "student")
 
 CHECKS = (
     Check("store", "--results", (), _store),
-    Check("device", "device", ("device", "dtype", "gguf", "torch_bits", "distill"), _device),
+    Check(
+        "device",
+        "device",
+        ("device", "num_devices", "dtype", "gguf", "torch_bits", "distill"),
+        device_checks.check_device,
+    ),
     Check("teacher", "teacher", (*_MODEL, "distill"), _teacher),
     Check("terms", "teacher", ("teacher", "student"), _terms),
     Check("start", "student", (*_CUT, "distill"), _start),

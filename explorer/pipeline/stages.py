@@ -45,6 +45,7 @@ def run(
         ExplorerError: The run failed or was cancelled; its record says so too.
     """
     distributed.check_joined()
+    distributed.check_num_devices(spec.num_devices)
     kind = Progress if distributed.is_main() else run_guard.SilentProgress
     progress = kind(root, spec.run_id, listener)
     progress.writes = False

@@ -16,6 +16,7 @@ from typing import Any
 
 from explorer import durable_files
 from explorer.catalogue import terms
+from explorer.devices import accelerator
 from explorer.distill import distributed, token_file
 from explorer.distill.checkpoint import TrainingProgress
 from explorer.distill.corpus import Corpus
@@ -228,13 +229,16 @@ def _distillation(
 ) -> Distillation:
     first, last = state.curve[0], state.curve[-1]
     trained = sum(p.numel() for p in student.model.parameters() if p.requires_grad)
+    # Processes on CPUs share the machine, whose price is the device's.
+    shares = accelerator.is_accelerator(student.model.device)
+    num_devices = distributed.world_size() if shares else 1
     return Distillation(
         corpus=corpus,
         targets=targets,
         scored_tokens=state.scored_tokens,
         steps=state.step,
         seconds=round(state.seconds, 3),
-        device_hours=state.seconds / 3600,
+        device_hours=num_devices * state.seconds / 3600,
         num_trained_parameters=trained,
         num_untrained_layers=len(untrained_layers(student.model, distill)),
         kl_before=first.heldout_kl,

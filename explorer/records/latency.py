@@ -204,6 +204,9 @@ class GpuState(RecordPart):
     """What lowered the clocks after an answer, as in `heat` or `its power limit`."""
     drives_display: bool | None = None
     """Whether it also drew the picture of a display."""
+    num_other_gpus_busy: Count | None = None
+    """The most other GPUs of the machine that computed right after an answer, such as for runs of
+    the queue. They do not mark the timing, which had its own GPU to itself."""
     num_memory_errors: Count | None = None
     """Errors that its memory could not correct during the timing."""
 

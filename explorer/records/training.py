@@ -79,7 +79,7 @@ class Distillation(RecordPart):
     seconds: Amount
     """Training alone, without waiting and without time lost to interruptions."""
     device_hours: Amount
-    """Hours of the device for training alone."""
+    """Hours of the device for training alone; of several devices, their sum."""
     num_trained_parameters: Count
     num_untrained_layers: Count = 0
     """Layers of the student that training left unchanged."""

@@ -47,8 +47,21 @@ class CommonSpec(Spec):
     computes in it."""
     threads: PositiveInt | None = None
     """CPU threads. None uses all cores."""
+    num_devices: Added[PositiveInt] = 1
+    """Accelerators of one machine that train and evaluate one run together, a process each. On a
+    CPU, the number of processes."""
     trust_remote_code: bool = False
     """Run code from the model's repository, if you allowed it on this machine: explorer trust."""
+
+    @pydantic.model_validator(mode="after")
+    def _refuse_one_device_for_several(self) -> Self:
+        kind, _, number = self.device.partition(":")
+        if self.num_devices > 1 and number:
+            raise ValueError(
+                f"num_devices {self.num_devices} takes several devices, and device {self.device} "
+                f"names one of them; write device: {kind}"
+            )
+        return self
 
 
 class RunSpec(CommonSpec):
@@ -135,9 +148,9 @@ class RunSpec(CommonSpec):
         if self.is_teacher:
             return None
         name = re.sub(r"[^a-z0-9._-]+", "-", self.teacher.lower()).strip("-._") or "model"
-        return self.with_(
-            name=f"teacher-{name[-60:]}", student=None, distill=None, gguf=None, torch_bits=None
-        )
+        # One process gives the same results, so students on any number of devices share the run.
+        alone = {"student": None, "distill": None, "gguf": None, "torch_bits": None}
+        return self.with_(name=f"teacher-{name[-60:]}", **alone, num_devices=1)
 
 
 def refuse_without_weights(

@@ -27,8 +27,8 @@ class Progress:
     """Live status of one run, on disk and for a listener.
 
     status.json holds: run_id, state, stage, done, total, unit, seconds, seconds_left, host, pid,
-    process (`heartbeat.process_identity`), updated_at (seconds since 1970), and what a stage adds
-    (loss, tokens_per_s, busy). A disk that refuses it for a while does not end the run.
+    process (`heartbeat.process_identity`), updated_at (seconds since 1970), the device, and what a
+    stage adds (loss, tokens_per_s, busy). A disk that refuses it for a while does not end the run.
     """
 
     def __init__(self, root: Path, run_id: str, listener: Listener | None = None) -> None:
@@ -46,6 +46,8 @@ class Progress:
         waited = disk.read_status(root, run_id) or {}
         self.note = waited.get("note") if waited.get("state") == "queued" else None
         """What the queue says about this run, such as that its first machine was lost."""
+        self.device: str | None = None
+        """Which of the machine's accelerators the run computes on."""
         self._was_written = False
         self._problem: NoRoom | None = None
         """Why the last status could not be written."""
@@ -116,6 +118,7 @@ class Progress:
             "process": heartbeat.process_identity(pid),
             "updated_at": time.time(),
             **({"note": self.note} if self.note else {}),
+            **({"device": self.device} if self.device else {}),
         }
         if not self.writes:
             return

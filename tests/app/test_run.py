@@ -22,7 +22,7 @@ from explorer.jobs import ray_head, submission
 from explorer.lm_eval_io import export_run, import_run
 from explorer.pages.run import run_spec, students_form, training_form
 from explorer.pages.shared import submitting
-from explorer.pipeline import forecast, spec_checks
+from explorer.pipeline import device_checks, forecast
 from explorer.specs import DepthStudent, DistillSpec, RunSpec, Student, starter_sweep
 from explorer.store import disk, frames
 from explorer.tasks import index
@@ -262,7 +262,7 @@ def test_no_sizes_measure_only_the_teacher(root, open_page, submitted):
 
 def test_models_are_ordered_again_as_gguf(root, open_page, submitted, monkeypatch):
     """Every model of the order once more in llama.cpp; without students, the teacher alone."""
-    monkeypatch.setattr(spec_checks, "load_llama_cpp", lambda: None)
+    monkeypatch.setattr(device_checks, "load_llama_cpp", lambda: None)
     page = open_page("run")
     pills = {str(group.key): group for group in page.get("button_group")}
     pills["run_gguf"].set_value(["q8_0", "q4_k_m"]).run()
@@ -313,6 +313,16 @@ def _endpoint_page(root, open_page, name):
     page = open_page("run")
     page.selectbox(key="run_teacher").set_value(name).run()
     return page
+
+
+def test_students_are_ordered_on_several_devices(root, open_page, submitted):
+    """Each student trains on that many; their teacher's run is the one that others share."""
+    page = open_page("run")
+    page.number_input(key="run_num_devices").set_value(2).run()
+    page.button(key="run_start").click().run()
+
+    assert not page.exception
+    assert [spec.num_devices for spec in submitted] == [1 if s.is_teacher else 2 for s in submitted]
 
 
 def test_an_endpoint_is_ordered_by_its_address(root, open_page, submitted):
@@ -736,7 +746,7 @@ def test_what_keeps_an_order_from_starting_is_one_line_until_it_is_closed(
     root, open_page, held, monkeypatch
 ):
     """An error that comes after the press reaches the page, and Close takes it away."""
-    monkeypatch.setattr(spec_checks, "pick_device", lambda name: torch.device("cpu"))
+    monkeypatch.setattr(device_checks, "pick_device", lambda name: torch.device("cpu"))
     monkeypatch.setattr(forecast, "pick_device", lambda name: torch.device("cpu"))
     page = open_page("run")
     page.selectbox(key="run_device").set_value("cpu").run()

@@ -4,6 +4,7 @@
 """
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from explorer.devices import accelerator, memory
 from explorer.distill import train
 from explorer.distill.teacher_cache import TeacherCache, local_teacher
 from explorer.distill.teacher_signal import CachedTeacher, LiveTeacher, NoTeacher, TrainingData
-from explorer.errors import BadInput, NoRoom, RunCancelled
+from explorer.errors import BadInput, NoRoom, RunCancelled, RunFailed
 from explorer.evaluate.backends.prefix_lm import PrefixLM
 from explorer.latency import timing
 from explorer.latency.runtimes.pytorch import EagerRuntime
@@ -277,6 +278,40 @@ def test_a_run_that_was_stopped_resumes_there_and_on_the_cpu(tiny_run, store_roo
 
         assert taught.num_resumes == 1
         assert taught.kl_after == pytest.approx(unbroken.distillation.kl_after, abs=CLOSE)
+
+
+def test_a_run_whose_device_is_lost_goes_on_elsewhere(tiny_run, store_root, monkeypatch):
+    """One sentence; the last checkpoint stays as it is; any device continues from it."""
+    distill = tiny_run["distill"] | {"checkpoint_every_s": 1e-6}
+    spec = RunSpec.parse(tiny_run | {"device": NAME, "capability": None, "distill": distill})
+    unbroken = engine.run(spec.with_(device="cpu"), store_root / "unbroken").distillation
+    root, whole_step = store_root / "broken", train.step
+
+    def unreadable(*tensors):
+        raise AssertionError("nothing of a lost device can be read")
+
+    def lost_in_step_4(state, data, number, **flags):
+        if number < 3:
+            return whole_step(state, data, number, **flags)
+        patch.setattr(train.checkpoints, "save", unreadable)
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure\nMore of it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "step", lost_in_step_4)
+        with pytest.raises(RunFailed, match=r"The device was lost .*unspecified launch failure\)"):
+            engine.run(spec, root)
+
+    assert disk.load(root, spec.run_id).error.traceback is None
+    status = disk.read_status(root, spec.run_id)
+    assert status["state"] == "failed"
+    assert status["device"].startswith("GPU 0, ")
+    for device in (NAME, "cpu"):
+        copied = store_root / device
+        shutil.copytree(root, copied)
+        taught = engine.run(spec.with_(device=device), copied).distillation
+        assert taught.num_resumes == 1
+        assert taught.steps == unbroken.steps
+        assert taught.kl_after == pytest.approx(unbroken.kl_after, abs=CLOSE)
 
 
 def test_a_run_passes_the_check_before_it_and_its_student_is_loaded_anywhere(tiny_run, store_root):

@@ -20,32 +20,12 @@ from explorer.jobs import cluster_queue, queue, ray_head, states, submission
 from explorer.pages.dashboard import web_guard
 from explorer.specs import RunSpec
 from explorer.store import disk
+from tests.ray.stand_in import NAMES_ITS_DEVICE
 from tests.ray.two_nodes import TwoNodes
 
 pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 ROOT = Path(__file__).parents[2]
-NAMES_ITS_DEVICE = """
-import json, os, socket, sys, time
-from pathlib import Path
-from explorer import paths
-from explorer.store.progress import Progress
-
-run_id = sys.argv[1]
-progress = Progress(paths.store_root(), run_id)
-progress("train")
-print("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
-began = time.monotonic()
-time.sleep(3)
-said = {
-    "device": os.environ.get("CUDA_VISIBLE_DEVICES"),
-    "host": socket.gethostname(),
-    "began": began,
-    "ended": time.monotonic(),
-}
-(paths.store_root() / run_id / "device.json").write_text(json.dumps(said))
-progress.write_status(state="finished")
-"""
 
 
 @pytest.fixture

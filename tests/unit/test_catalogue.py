@@ -46,7 +46,7 @@ def test_what_a_reader_should_know_is_said(found):
     """Undated prices and settings that differ are no fault of the file, and not silent."""
     notes = "\n".join(found.notes)
 
-    assert "8 of 58 rows have no date" in notes
+    assert "12 of 70 rows have no date" in notes
     assert "LiveCodeBench differ" in notes
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import explorer
-from explorer.devices import accelerator, backend, memory, nvml, torch_build
-from explorer.errors import BadInput, NoRoom
+from explorer.devices import accelerator, backend, failures, memory, nvml, torch_build
+from explorer.errors import BadInput, NoRoom, RunFailed
 from explorer.latency import timing
+from explorer.pipeline import run_guard
 from tests.conftest import ROOT
 
 FILES = sorted(Path(explorer.__file__).parent.rglob("*.py"))
@@ -231,3 +232,88 @@ def test_the_lock_of_a_device_has_the_number_that_is_its_own(monkeypatch):
     told["properties"] = None
     assert device_lock.name_of(torch.device("xpu", 1)) == "xpu-1"
     assert device_lock.name_of(torch.device("mps")) == "mps-0"
+
+
+@pytest.mark.parametrize(
+    ("environment", "device", "num_devices", "says"),
+    [
+        ({}, "cpu", 1, None),
+        ({}, "cuda", 1, "GPU 0, NVIDIA L4"),
+        ({}, "cuda:1", 1, "GPU 1, NVIDIA L4"),
+        ({"CUDA_VISIBLE_DEVICES": "3"}, "cuda", 1, "GPU 3, NVIDIA L4"),
+        ({"CUDA_VISIBLE_DEVICES": "2,5"}, "cuda:1", 1, "GPU 5, NVIDIA L4"),
+        ({"CUDA_VISIBLE_DEVICES": "2,5"}, "cuda", 2, "GPUs 2 and 5, NVIDIA L4"),
+        ({"HIP_VISIBLE_DEVICES": "7"}, "cuda", 1, "GPU 7, NVIDIA L4"),
+        ({"CUDA_VISIBLE_DEVICES": "MIG-41b36fe0-4a1f"}, "cuda", 1, "GPU MIG-41b36fe0, NVIDIA L4"),
+    ],
+)
+def test_a_run_says_which_of_the_machines_devices_it_has(
+    monkeypatch, environment, device, num_devices, says
+):
+    """By the machine's own numbers: every job of the queue has a device 0."""
+    for variable in accelerator.VISIBLE:
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(accelerator, "name", lambda device: "NVIDIA L4")
+
+    assert accelerator.places(torch.device(device), num_devices) == says
+
+
+def test_more_processes_than_devices_are_refused(accelerators, monkeypatch):
+    """No two processes of a run compute on one device, whoever launched them."""
+    accelerators(1, 1)
+
+    accelerator.check_enough(2)
+    with pytest.raises(NoRoom, match=r"torch finds 2 here .*Write num_devices: 2, or device: cpu"):
+        accelerator.check_enough(3)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    with pytest.raises(NoRoom, match="4 devices are asked for"):
+        accelerator.pick_device()
+    assert str(accelerator.pick_device("cpu")) == "cpu"
+
+
+def test_a_driver_too_old_for_this_torch_is_the_reason_that_there_is_no_gpu(monkeypatch):
+    """Not only that torch finds none: what to update."""
+    monkeypatch.setattr(accelerator, "found", list)
+    monkeypatch.setattr(nvml, "driver", lambda: "470.1")
+    monkeypatch.setattr(nvml, "newest_toolkit", lambda: "11.4")
+    monkeypatch.setattr(torch_build, "built_for", lambda: "cuda 13.0")
+
+    with pytest.raises(NoRoom, match=r"driver 470.1 reaches only 11.4. Update the driver"):
+        accelerator.pick_device("cuda")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: unspecified launch failure\nSearch for `cudaErrorLaunchFailure'",
+        "CUDA error: uncorrectable ECC error encountered",
+        "CUDA error: the launch timed out and was terminated",
+        "HIP error: unspecified launch failure",
+        "level_zero backend failed with error: 20 (UR_RESULT_ERROR_DEVICE_LOST)",
+        "GPU is lost",
+        "NVRM: Xid (PCI:0000:03:00): 79, GPU has fallen off the bus.",
+    ],
+)
+def test_a_lost_device_is_one_sentence(message):
+    """What is kept, and how to go on elsewhere."""
+    error = torch.AcceleratorError(message)
+
+    assert failures.was_lost(error)
+    said = run_guard.as_explorer_error(error)
+    assert isinstance(said, RunFailed)
+    assert "The device was lost" in str(said)
+    assert "continues from the same checkpoint" in str(said)
+    assert "\n" not in str(said)
+
+
+def test_other_errors_of_a_device_are_told_apart():
+    """A device in exclusive use is waited for; a wrong index in a kernel is a bug."""
+    taken = torch.AcceleratorError("CUDA error: CUDA-capable device(s) is/are busy or unavailable")
+    assert "Another program has this device to itself" in str(run_guard.as_explorer_error(taken))
+    wrong = torch.AcceleratorError("CUDA error: device-side assert triggered")
+    assert run_guard.as_explorer_error(wrong) is None
+    full = torch.OutOfMemoryError("CUDA out of memory")
+    assert "ran out of memory" in str(run_guard.as_explorer_error(full))

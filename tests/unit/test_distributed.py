@@ -134,6 +134,74 @@ def _torchrun(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def _explorer_run(order: Path, root: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "explorer", "run", str(order)],
+        cwd=ROOT,
+        env=os.environ | {"EXPLORER_RESULTS": str(root), "OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.slow
+def test_a_run_on_several_devices_needs_no_launcher(tiny_run, tmp_path, store_root):
+    """`explorer run` starts a process for each of num_devices, which give the losses of one."""
+    distill = tiny_run["distill"] | {"blocks_per_step": 3}
+    spec = RunSpec.parse(tiny_run | {"distill": distill, "device": "cpu", "num_devices": 2})
+    order = tmp_path / "order.yaml"
+    order.write_text(spec.to_yaml())
+    root = tmp_path / "shared"
+
+    done = _explorer_run(order, root)
+
+    assert done.returncode == 0, done.stderr
+    assert "Process 1" not in done.stderr
+    shared = disk.load(root, spec.run_id)
+    assert shared.environment.num_processes == 2
+    one = run(spec.with_(num_devices=1), store_root)
+    assert one.environment.num_processes == 1
+    assert one.teacher_run_id == shared.teacher_run_id
+    alone, together = (
+        _answers(disk.output_folder(place, str(one.teacher_run_id)) / disk.CAPABILITY)
+        for place in (store_root, root)
+    )
+    assert together == alone
+    _same_curves(
+        one.model_dump(mode="json")["distillation"]["curve"],
+        shared.model_dump(mode="json")["distillation"]["curve"],
+    )
+    # A training goes on with any number of devices, as it does not decide the weights.
+    assert {path.name for path in root.glob(".students/*")} == {
+        path.name for path in store_root.glob(".students/*")
+    }
+
+
+@pytest.mark.slow
+def test_a_process_that_ends_before_all_have_met_ends_the_run(tiny_run, tmp_path):
+    """Torch alone would wait for it for a week."""
+    spec = RunSpec.parse(tiny_run | {"device": "cpu", "num_devices": 2})
+    order = tmp_path / "order.yaml"
+    order.write_text(spec.to_yaml())
+    begins = "import os, sys\nif os.environ.get('RANK') == '1': sys.exit('no such library')\n"
+    (tmp_path / "sitecustomize.py").write_text(begins)
+
+    done = _explorer_run(order, tmp_path / "shared", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+
+    assert done.returncode == 1
+    assert "no such library" in done.stderr
+    assert "error: Another process of this run ended before the work began" in done.stderr
+
+
+def test_another_number_of_processes_than_devices_is_refused(tiny_run, store_root):
+    """By the command that starts one process, with what to write to continue anyway."""
+    spec = RunSpec.parse(tiny_run | {"num_devices": 3})
+
+    with pytest.raises(BadInput, match="start 3 or write num_devices: 1"):
+        run(spec, store_root)
+
+
 @pytest.mark.slow
 def test_a_cancelled_training_stops_on_all_ranks_after_the_same_step(tiny_run, tmp_path):
     """The request reaches rank 0, the others hear of it with the loss; a checkpoint is left."""

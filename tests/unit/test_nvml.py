@@ -195,6 +195,7 @@ def test_the_clocks_of_a_timing_are_in_its_record(driver):
         highest_clock_mhz=1980,
         slowed_by=["its power limit"],
         drives_display=False,
+        num_other_gpus_busy=0,
         num_memory_errors=0,
     )
     assert watch.state().warning is None
@@ -211,3 +212,20 @@ def test_a_gpu_that_is_hot_or_whose_memory_fails_marks_the_timing(driver):
         "The GPU was slowed down by heat and had 2 memory errors during the timing, so its times "
         "are unreliable."
     )
+
+
+def test_runs_on_other_gpus_are_in_the_record_and_mark_no_timing(driver):
+    """Four GPUs of which this one is timed: the most of the others that computed at once."""
+    driver.set(num_gpus=4, others_busy=60, busy=0)
+    watch = GpuWatch(GPU)
+    watch.sample()
+    driver.set(others_busy=3)
+    watch.sample()
+
+    state = watch.state()
+
+    assert state.num_other_gpus_busy == 3
+    assert state.warning is None
+    assert nvml.num_other_busy(GPU, 0.05) == 0
+    driver.set(busy=NOT_SUPPORTED)
+    assert nvml.num_other_busy(GPU, 0.01) == 0

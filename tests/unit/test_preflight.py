@@ -6,11 +6,13 @@ import sys
 import threading
 
 import pytest
+import torch
 
 from explorer import cli, cli_subprocess, pipeline, specs
+from explorer.devices import accelerator, memory, nvml, torch_build
 from explorer.errors import BadCorpus, BadInput, ExplorerError
 from explorer.pages.shared import findings
-from explorer.pipeline import preflight, preflight_server
+from explorer.pipeline import device_checks, forecast, preflight, preflight_server, spec_checks
 from explorer.specs import RunSpec, SweepSpec
 from explorer.store import disk
 from explorer.tasks import task_loading
@@ -326,3 +328,68 @@ def test_a_question_with_an_empty_choice_is_found(tiny_run, store_root, tmp_path
     assert "The task marks can't be evaluated: document 1 has an empty choice" in messages(
         changes, tiny_run, store_root
     )
+
+
+@pytest.fixture
+def busy_gpu(monkeypatch):
+    """A GPU of 10 GB on which other programs hold the memory and compute."""
+
+    def make(*, free_gb, num_others):
+        device = torch.device("cuda")
+        for module in (device_checks, forecast):
+            monkeypatch.setattr(module, "pick_device", lambda name: device)
+        monkeypatch.setattr(accelerator, "multiplies_in_bfloat16", lambda device: True)
+        monkeypatch.setattr(memory, "free_bytes", lambda device: free_gb * 10**9)
+        monkeypatch.setattr(memory, "total_bytes", lambda device: 10 * 10**9)
+        monkeypatch.setattr(memory, "own_bytes", lambda device: 0)
+        monkeypatch.setattr(nvml, "num_other_processes", lambda device: num_others)
+
+    return make
+
+
+def test_a_busy_device_is_said_before_the_run(busy_gpu, tiny_run, store_root):
+    """Two runs forced on one device: allowed, slower, and their times are marked."""
+    busy_gpu(free_gb=9, num_others=1)
+    found = preflight.findings([RunSpec.parse(tiny_run | {"device": "cuda"})], store_root, "quick")
+
+    assert [finding.severity for finding in found if finding.field == "device"] == ["warning"]
+    assert "Another program computes on" in found[0].message
+    assert "marked as one on a busy machine" in found[0].message
+
+
+def test_a_device_whose_memory_others_hold_is_refused(busy_gpu, tiny_run, store_root, monkeypatch):
+    """With what the run needs, what is free, and what to do; --insist starts it anyway."""
+    busy_gpu(free_gb=0, num_others=2)
+    spec = RunSpec.parse(tiny_run | {"device": "cuda"})
+    found = preflight.findings([spec], store_root, "quick")
+
+    (error,) = [finding.message for finding in found if finding.severity == "error"]
+    assert "but only 0 bytes of the 10.0 GB of cuda are free" in error
+    assert "write another device" in error
+    monkeypatch.setenv(spec_checks.INSIST, "1")
+    found = preflight.findings([spec], store_root, "quick")
+    assert [finding.severity for finding in found] == ["warning"]
+
+
+def test_a_run_that_takes_the_cpu_beside_an_idle_gpu_says_why(tiny_run, store_root, monkeypatch):
+    """A driver that torch cannot use, as one that is too old, does not make it slow in silence."""
+    monkeypatch.setattr(torch_build, "mismatch", lambda: "The driver reaches only 11.4.")
+    found = preflight.findings([RunSpec.parse(tiny_run)], store_root, "quick")
+
+    assert [finding.message for finding in found] == [
+        "This run takes the CPU. The driver reaches only 11.4."
+    ]
+    cpu = RunSpec.parse(tiny_run | {"device": "cpu"})
+    assert not preflight.findings([cpu], store_root, "quick")
+
+
+def test_more_devices_than_there_are_is_found_while_typing(
+    busy_gpu, tiny_run, store_root, monkeypatch
+):
+    """With the number that there is; on a CPU any number of processes may share the work."""
+    busy_gpu(free_gb=9, num_others=0)
+    monkeypatch.setattr(accelerator, "found", lambda: [torch.device("cuda:0")])
+    spec = RunSpec.parse(tiny_run | {"device": "cuda", "num_devices": 2})
+    (found,) = preflight.findings([spec], store_root, "quick")
+
+    assert "2 devices are asked for, but torch finds 1 here" in found.message

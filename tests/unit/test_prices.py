@@ -37,6 +37,13 @@ def test_every_row_of_the_book_has_a_price_a_source_and_says_when():
         ("NVIDIA A10", "A10"),
         ("NVIDIA L4", "L4"),
         ("NVIDIA L40S", "L40S"),
+        ("NVIDIA H100 NVL", "H100 NVL"),
+        ("NVIDIA B200", "B200 SXM"),
+        ("NVIDIA GH200 480GB", "GH200"),
+        ("NVIDIA A100-SXM4-40GB", "A100 40GB SXM"),
+        ("NVIDIA GeForce RTX 3090", "RTX 3090"),
+        ("NVIDIA GeForce RTX 5090", "RTX 5090"),
+        ("AMD Instinct MI300X", "MI300X"),
     ],
 )
 def test_a_gpu_is_found_by_the_name_its_driver_gives(device_name, hardware):
@@ -52,11 +59,11 @@ def test_a_gpu_is_found_by_the_name_its_driver_gives(device_name, hardware):
 @pytest.mark.parametrize(
     "device_name",
     [
-        "NVIDIA A100-SXM4-40GB",
+        "NVIDIA A100-PCIE-40GB",
         "NVIDIA GeForce RTX 4090 Laptop GPU",
-        "NVIDIA H100 NVL",
-        "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
-        "AMD Instinct MI300X",
+        "NVIDIA GeForce RTX 3090 Ti",
+        "NVIDIA A30 MIG 1g.6gb",
+        "AMD Instinct MI325X",
         "Intel(R) Arc(TM) B580 Graphics",
         "Apple M2 Max (mps)",
     ],
@@ -64,6 +71,24 @@ def test_a_gpu_is_found_by_the_name_its_driver_gives(device_name, hardware):
 def test_another_part_is_not_priced_as_one_that_looks_like_it(device_name):
     """A part that the book does not know gets no suggestion."""
     assert prices.suggest_prices(device_name, 2, prices.price_book()) == []
+
+
+def test_a_slice_of_a_gpu_has_its_share_of_the_gpus_price():
+    """By the compute slices that it has of seven, and the note says so."""
+    whole = prices.suggest_prices("NVIDIA H100 80GB HBM3", 2, prices.price_book())
+    offered = prices.suggest_prices("NVIDIA H100 80GB HBM3 MIG 3g.40gb", 2, prices.price_book())
+
+    assert [price.usd_per_hour for price in offered] == pytest.approx(
+        [3 / 7 * price.usd_per_hour for price in whole]
+    )
+    assert f"3/7 of ${whole[0].usd_per_hour:g} for the whole GPU" in offered[0].in_words()
+
+
+def test_several_providers_stand_side_by_side():
+    """The same part, from the cheapest to the dearest."""
+    offered = prices.suggest_prices("NVIDIA H100 80GB HBM3", 2, prices.price_book())
+
+    assert {"RunPod", "Lambda", "Nebius", "AWS"} <= {price.provider for price in offered}
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,9 @@ def test_an_unknown_price_is_a_blank_that_asks_for_one():
     added = unit_cost.add_costs(runs(device_name=["box", "other"]), PRICES, utilisation=1)
 
     assert added.loc[1, ["usd_per_hour", "usd_per_mtok", "usd_per_hour_at_load"]].isna().all()
-    assert added["price_note"].iloc[1] == "no price for other: set one to see costs"
+    assert added["price_note"].iloc[1] == (
+        "no price for other: set one to see costs, explorer price 'other' USD_PER_HOUR"
+    )
 
 
 def test_a_run_that_was_not_timed_has_no_cost_per_token():

@@ -173,7 +173,9 @@ def add_costs(
     added["price_note"] = [
         "no price: this run does not say its device"
         if numbers.missing(name)
-        else notes.get(name, f"no price for {name}: set one to see costs")
+        else notes.get(
+            name, f"no price for {name}: set one to see costs, explorer price {name!r} USD_PER_HOUR"
+        )
         for name in runs["device_name"]
     ]
     return added

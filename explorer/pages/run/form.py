@@ -85,6 +85,7 @@ def study_form(root: Path, snapshot: Snapshot) -> SweepSpec | RunSpec:
         "teacher": head["teacher"],
         "name": head["name"],
         "device": details["device"],
+        "num_devices": details["num_devices"],
         "capability": evaluation
         and CapabilitySpec.parse(
             {**evaluation, "seed": details["seed"], "include_path": include_path.strip() or None},

@@ -111,6 +111,8 @@ def _line(root: Path, row: Mapping[Any, Any]) -> None:
         name, middle, *curve, actions = st.columns(widths, vertical_alignment="center")
         name.markdown(f"**{text_format.md(run_id)}**")
         if state == "running":
+            if is_known(row["device"]):
+                name.caption(text_format.md(row["device"]))
             _running(row, middle, curve[0])
         elif state == "queued":
             middle.progress(0.0, "Queued")

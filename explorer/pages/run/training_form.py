@@ -254,7 +254,8 @@ def training_details(kind: str, method: str | None, usual: UsualOrder) -> dict[s
         help=HELP["vocab_sample"],
     )
     fields["vocab_sample"] = vocab_sample if method == "cached" else None
-    train_layers = st.segmented_control(
+    left, right = st.columns([2, 1])
+    train_layers = left.segmented_control(
         "Layers trained",
         list(TRAINED),
         default=usual.distill.train_layers,
@@ -265,5 +266,8 @@ def training_details(kind: str, method: str | None, usual: UsualOrder) -> dict[s
         help=HELP["train_layers"],
     )
     fields["train_layers"] = train_layers if kind == "depth" else "all"
+    fields["num_devices"] = right.number_input(
+        "Devices of one run", 1, value=1, key="run_num_devices", help=HELP["num_devices"]
+    )
     fields["sample_blocks"] = usual.sample_blocks
     return fields

@@ -264,6 +264,7 @@ TERMS = {
         "auto takes the accelerator with the most free memory, otherwise the CPU. Or type an "
         "accelerator as torch names it: cuda, cuda:1, mps, xpu."
     ),
+    "num_devices": "GPUs (or CPU processes) that train and evaluate one run. One of them is timed.",
     "verdict": (
         "better or worse if the paired test, adjusted for the number of tasks (Holm), gives p "
         "below 0.05: a full dot. Otherwise inconclusive, a hollow dot: more documents may show a "
