@@ -334,12 +334,17 @@ def _ignores_cancel(root: Path, run_id: str, row: StatusRow) -> bool:
     return CANCEL_GRACE_S < age_s < math.inf
 
 
-def _sort_key(row: StatusRow) -> tuple[int, float]:
-    """Running first, then the queue in its order, then the rest, the latest first."""
+def _sort_key(row: StatusRow) -> tuple[int, float, str]:
+    """Running first, by their devices, then the queue in its order, then the latest first.
+
+    Runs that go side by side keep their places, whichever wrote its status last.
+    """
+    if row["state"] == "running":
+        return 0, 0.0, f"{row.get('device') or ''} {row['run_id']}"
     if row["state"] == "queued":
         queued_at = row["updated_at"] if row["queued_at"] is None else row["queued_at"]
-        return 1, float(queued_at)
-    return (0 if row["state"] == "running" else 2), -float(row["updated_at"])
+        return 1, float(queued_at), ""
+    return 2, -float(row["updated_at"]), ""
 
 
 def _last_lines(path: Path, num_lines: int) -> list[str]:

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import torch.distributed as dist
 
 from explorer import child_process
 from explorer.distill import distributed
-from explorer.errors import ExplorerError
+from explorer.errors import ExplorerError, RunCancelled
 from explorer.pipeline import stages
 from explorer.specs import RunSpec
 
@@ -115,9 +116,10 @@ def _all_meet(ranks: Sequence[subprocess.Popen[str]]) -> Iterator[None]:
 
 def _end(ranks: Sequence[subprocess.Popen[str]]) -> None:
     """Wait until the other ranks have ended; they notice that rank 0 has left."""
+    deadline = time.monotonic() + END_WAIT_S
     for process in ranks:
         try:
-            process.wait(END_WAIT_S)
+            process.wait(max(deadline - time.monotonic(), LOOK_EVERY_S))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -139,6 +141,8 @@ def main() -> None:
         with distributed.joined():
             for data in order["runs"]:
                 stages.run(RunSpec.parse(data), Path(order["root"]), checked=order["checked"])
+    except RunCancelled:
+        sys.exit(1)  # rank 0 says why
     except ExplorerError as error:
         sys.exit(f"Process {os.environ['RANK']}: {error}")
 

@@ -12,6 +12,14 @@ class ModelSize:
     hidden_size: int
     intermediate_size: int
     vocab_size: int
+    kv_values_per_layer: int | None = None
+    """Keys and values that a layer keeps for each token; None is taken as one for every head."""
+
+    @property
+    def kv_values(self) -> int:
+        """Keys and values that a layer keeps for each token, or an upper bound."""
+        stated = self.kv_values_per_layer
+        return 2 * self.hidden_size if stated is None else stated
 
     @property
     def embedding_parameters(self) -> int:

@@ -133,4 +133,5 @@ def _size(model: CountedOutline, shape: ModelShape | None = None) -> ModelSize:
         hidden_size=own.hidden_size,
         intermediate_size=own.intermediate_size,
         vocab_size=int(text_config(model.config).vocab_size),
+        kv_values_per_layer=2 * own.num_key_value_heads * own.head_dim,
     )

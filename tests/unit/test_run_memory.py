@@ -89,6 +89,60 @@ def test_a_trained_embedding_and_a_live_teacher_cost_more():
     assert need(ordered(method="live")) > need(ordered())
 
 
+@pytest.mark.parametrize(
+    ("device", "weight_bytes", "narrow"), [("cpu", 4, 4), ("cuda", 2, 2), ("cuda", 4, 2)]
+)
+def test_each_part_is_known_for_each_precision(device, weight_bytes, narrow):
+    """Weights, gradients, optimiser, activations, a chunk of logits and the cache, in bytes."""
+    where = Machine(device, 24 * GB, 100 * GB, weight_bytes)
+    teacher = dataclasses.replace(STARTER, kv_values_per_layer=384)
+    student = teacher.with_layers(10)
+    spec = ordered(micro_blocks=1, precision="auto").with_(
+        latency={"batch_size": 32, "prompt_tokens": 500, "output_tokens": 12}
+    )
+    timed, logits, trained = run_memory._moments(spec, teacher, student, where)
+
+    whole, embedding = teacher.num_parameters, teacher.embedding_parameters
+    layers = student.num_parameters - embedding
+    assert timed["the teacher's weights"] == whole * weight_bytes
+    assert timed["the student's weights"] == student.num_parameters * weight_bytes
+    assert timed["the KV cache"] == 32 * 512 * 30 * 384 * weight_bytes
+    assert logits["the teacher's logits"] == 256 * 49_152 * (4 * weight_bytes + 12)
+    copy = 0 if device == "cpu" else 2 * layers
+    assert trained["the student's weights"] == 4 * student.num_parameters + copy
+    assert trained["gradients"] == 4 * layers
+    assert trained["the optimiser"] == 8 * layers
+    assert trained["activations"] == 10 * 256 * (16 * 576 + narrow * (6 * 576 + 4 * 1536))
+    assert trained["a chunk of logits"] == 256 * 49_152 * 4 * 3
+
+
+def test_a_cache_that_does_not_fit_is_named():
+    """A large batch that is timed; levels of load end their own sweep, so they refuse nothing."""
+    timed = ordered().with_(latency={"batch_size": 4096, "prompt_tokens": 4000})
+    said = run_memory.refusal(timed, STARTER, TEN, place())
+
+    assert "the KV cache" in said
+    swept = ordered().with_(latency={"concurrency": [1, 4096], "prompt_tokens": 4000})
+    assert run_memory.refusal(swept, STARTER, TEN, place()) is None
+
+
+def test_the_smallest_plan_that_does_not_fit_names_every_way_out():
+    """Batch, checkpointing, a quantised teacher and shards, each where it is enough."""
+    large = ModelSize(8_000_000_000, 32, 4096, 14_336, 128_256)
+    half, spec = large.with_layers(8), ordered()
+
+    def said(memory_gb):
+        return run_memory.refusal(spec, large, half, place(memory_gb, 1000, "cuda"))
+
+    parts = run_memory.memory_parts(spec, large, half, place(80, 1000, "cuda"))
+    just = sum(parts.values()) / GB
+    assert "distill.micro_blocks: 1 (" in said(just - 0.1)
+    assert "distill.gradient_checkpointing: true (" in said(just - 0.1)
+    assert "distill.teacher_bits: 8 (" in said(just - 0.1)
+    assert "such devices with accelerate launch" in said(just - 0.1)
+    assert "student.num_layers: " in said(just - 0.1)
+
+
 def test_what_fits_is_not_refused():
     """A machine with room has no verdict."""
     assert run_memory.refusal(ordered(), STARTER, TEN, place()) is None

@@ -313,6 +313,19 @@ def test_order_is_running_then_queue_then_latest(store_root):
     assert order == ["now", "first", "second", "undated", "new", "old"]
 
 
+def test_runs_side_by_side_keep_their_places(store_root):
+    """By their devices, whichever wrote its status last; a run without one by its name."""
+    names = {"b": "GPU 0, NVIDIA L4", "a": "GPU 1, NVIDIA L4", "c": None}
+    for last in names:
+        for name, device in names.items():
+            say(store_root, f"{name}-00000000", "running", device=device)
+        say(store_root, f"{last}-00000000", "running", device=names[last], done=1)
+        listed = jobs.status_table(store_root)
+
+        assert [run_id[0] for run_id in listed["run_id"]] == ["c", "b", "a"]
+        assert listed["device"].tolist()[1:] == [names["b"], names["a"]]
+
+
 @pytest.mark.slow
 def test_ten_thousand_runs_are_listed_every_second(store_root):
     """A store of 10,000 finished runs costs the page less than a second a look."""

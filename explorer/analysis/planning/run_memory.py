@@ -75,22 +75,38 @@ def _moments(
 ) -> Iterator[dict[str, float]]:
     """What is in memory at each stage: cutting and timing, the teacher's pass, training."""
     whole = {"the teacher's weights": quantized_bytes(teacher, machine, None)}
+    cache = _cache_of_timing(spec, teacher, student, machine)
     if spec.is_teacher:
-        yield whole
+        yield whole | cache
         return
     # On a CPU a model is quantised only after it was loaded.
     measured_bits = spec.torch_bits if machine.device != "cpu" and spec.student is None else None
     name = "the student's weights" if spec.student else "the same weights quantised"
     if spec.student or spec.torch_bits:
-        yield whole | {name: quantized_bytes(student, machine, measured_bits)}
+        yield whole | {name: quantized_bytes(student, machine, measured_bits)} | cache
     else:
-        yield whole
+        yield whole | cache
     if spec.distill is None:
         return
     distill = spec.distill
     teaching = {"the teacher's weights": quantized_bytes(teacher, machine, distill.teacher_bits)}
     yield teaching | {"the teacher's logits": _teacher_logits(distill, teacher, machine)}
     yield teaching | _training(distill, teacher, student, machine)
+
+
+def _cache_of_timing(
+    spec: RunSpec, teacher: ModelSize, student: ModelSize, machine: Machine
+) -> dict[str, float]:
+    """Keys and values of the batch that is timed; the models answer in turns.
+
+    Levels of load do not count: one that does not fit ends their sweep, not the run.
+    """
+    if spec.latency is None:
+        return {}
+    latency = spec.latency
+    tokens = latency.batch_size * (latency.prompt_tokens + latency.output_tokens)
+    values = max(model.num_layers * model.kv_values for model in (teacher, student))
+    return {"the KV cache": float(tokens * values * machine.weight_bytes)}
 
 
 def _teacher_logits(distill: DistillSpec, teacher: ModelSize, machine: Machine) -> float:
