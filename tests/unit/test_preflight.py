@@ -364,7 +364,7 @@ def test_a_device_whose_memory_others_hold_is_refused(busy_gpu, tiny_run, store_
     found = preflight.findings([spec], store_root, "quick")
 
     (error,) = [finding.message for finding in found if finding.severity == "error"]
-    assert "but only 0 bytes of the 10.0 GB of cuda are free" in error
+    assert "but only 0 B of the 10.0 GB of cuda are free" in error
     assert "write another device" in error
     monkeypatch.setenv(spec_checks.INSIST, "1")
     found = preflight.findings([spec], store_root, "quick")
