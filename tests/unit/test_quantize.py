@@ -212,7 +212,7 @@ def test_a_quantized_teacher_needs_less_memory_while_it_teaches():
 def test_a_quantized_copy_counts_beside_its_teacher():
     """A variant is timed in turns with the whole model; on a processor it is loaded whole first."""
     teacher = ModelSize(7_000_000_000, 32, 4096, 11_008, 32_000)
-    spec = RunSpec(torch_bits=8)
+    spec = RunSpec(torch_bits=8, latency=None)  # without the cache of a timing
 
     def need(device):
         parts = run_memory.memory_parts(

@@ -23,7 +23,7 @@ from explorer.students.planned_sizes import planned_sizes, stated_outline
 from tests import tiny_models
 
 GB = 10**9
-STARTER = ModelSize(134_515_008, 30, 576, 1536, 49_152)
+STARTER = ModelSize(134_515_008, 30, 576, 1536, 49_152, kv_values_per_layer=2 * 3 * 64)
 TEN = STARTER.with_layers(10)
 
 
@@ -95,8 +95,7 @@ def test_a_trained_embedding_and_a_live_teacher_cost_more():
 def test_each_part_is_known_for_each_precision(device, weight_bytes, narrow):
     """Weights, gradients, optimiser, activations, a chunk of logits and the cache, in bytes."""
     where = Machine(device, 24 * GB, 100 * GB, weight_bytes)
-    teacher = dataclasses.replace(STARTER, kv_values_per_layer=384)
-    student = teacher.with_layers(10)
+    teacher, student = STARTER, TEN
     spec = ordered(micro_blocks=1, precision="auto").with_(
         latency={"batch_size": 32, "prompt_tokens": 500, "output_tokens": 12}
     )
