@@ -44,9 +44,12 @@ def as_explorer_error(error: Exception) -> ExplorerError | None:
 
 
 def _origin(error: BaseException) -> BaseException:
-    """The first of the errors that led to this one."""
-    while before := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
-        error = before
+    """The first of the errors that led to this one; they may lead in a circle."""
+    seen: list[BaseException] = []
+    while error not in seen:
+        seen.append(error)
+        context = None if error.__suppress_context__ else error.__context__
+        error = error.__cause__ or context or error
     return error
 
 

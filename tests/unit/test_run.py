@@ -315,6 +315,15 @@ def test_a_machine_at_its_limit_is_told_in_words(spec, store_root, monkeypatch, 
     assert says in disk.load(store_root, spec.run_id).error.message
 
 
+def test_errors_that_lead_in_a_circle_are_followed_once():
+    """Each may be the other's cause: a library raised again what it had caught."""
+    first, second = NoRoom("The disk is full."), ValueError("a")
+    first.__cause__, second.__cause__ = second, first
+
+    assert run_guard.as_explorer_error(first) is first
+    assert run_guard.as_explorer_error(second) is None
+
+
 def test_a_bug_keeps_its_traceback(spec, store_root, monkeypatch):
     """What nobody foresaw is stored whole and raised as it is."""
 
