@@ -8,7 +8,7 @@ pipeline/          a run, stage by stage, from its spec to its record
 students/          student architectures: fewer layers, narrower layers, random weights
 distill/           training: corpus, teacher cache, losses, the loop, several processes
 evaluate/          capability by lm-evaluation-harness; backends/ answer its requests
-latency/           TTFT, TPOT, load, memory and energy; runtimes/ run the model
+latency/           TTFT, TPOT, load, memory, energy; runtimes/ and servers/ run the model
 models/            names, weights, sizes and quantisation of models; gguf/ for llama.cpp
 devices/           the CPU or accelerator of a run: what it can do, its memory and counters
 tasks/             the task index, custom tasks, presets and the starter/ suite

@@ -55,10 +55,11 @@ def baselines(runs: pd.DataFrame, choice: str = SAME) -> "pd.Series[str]":
 
 
 def _keys(runs: pd.DataFrame, teachers: "pd.Series[str]") -> "pd.Series[str]":
-    """Teacher, runtime, format and device of each run as one value."""
-    runtime = runs["runtime"] if "runtime" in runs else pd.Series("", index=runs.index)
-    device = runs["device_name"] if "device_name" in runs else pd.Series("", index=runs.index)
-    columns = (teachers, runtime, candidates.formats(runs), device)
+    """Teacher, runtime with its arguments, format and device of each run as one value."""
+    nothing = pd.Series("", index=runs.index)
+    names = ("runtime", "server_arguments", "device_name")
+    how = [runs.get(name, nothing) for name in names]
+    columns = (teachers, *how, candidates.formats(runs))
     # A column without any text is one of numbers, all missing.
     texts = (column.astype(object).where(column.notna(), "") for column in columns)
     parts = zip(*texts, strict=True)

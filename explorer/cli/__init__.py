@@ -8,6 +8,7 @@ Exit code 0 is success, 2 a wrong request, 1 any other failure.
 
 common.py        the application, and options and helpers that commands share
 run.py           run, sweep, demo, check
+serve_flags.py   run's options for a server
 consent.py       trust, keys, keys allow, keys list, keys remove
 queue.py         cancel, resume, jobs
 models.py        synthesise, convert

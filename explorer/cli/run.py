@@ -9,7 +9,7 @@ import typer
 
 from explorer import specs
 from explorer.analysis import interference
-from explorer.cli import lm_eval_flags
+from explorer.cli import lm_eval_flags, serve_flags
 from explorer.cli.common import AsJson, ResultsDir, Wide, app, console, root_of, say_engine_start
 from explorer.cli.tables import open_index, print_comparison, print_forecasts
 from explorer.errors import BadInput, ExplorerError
@@ -49,6 +49,8 @@ def run(
     unchecked: Annotated[
         bool, typer.Option("--unchecked", hidden=True, help="With --dry-run, only the costs.")
     ] = False,
+    serve: serve_flags.Serve = None,
+    serve_arguments: serve_flags.Arguments = None,
     tasks: lm_eval_flags.Tasks = None,
     limit: lm_eval_flags.Limit = None,
     num_fewshot: lm_eval_flags.Fewshot = None,
@@ -59,8 +61,8 @@ def run(
 ) -> None:
     """Run one spec here, or continue it where it stopped.
 
-    The options from --tasks on are lm-eval's. They replace parts of the spec's capability, and the
-    result is a run of its own.
+    The options from --tasks on are lm-eval's. They replace parts of the spec's capability, --serve
+    its latency.serve, and the result is a run of its own.
     """
     root = root_of(results)
     spec = _spec(root, what)
@@ -69,7 +71,7 @@ def run(
     flags = lm_eval_flags.Flags(
         tasks, limit, num_fewshot, batch_size, apply_chat_template, include_path, seed
     )
-    spec = flags.applied_to(spec)
+    spec = serve_flags.applied_to(flags.applied_to(spec), serve, serve_arguments)
     _insist(insist)
     if dry_run:
         _print_forecast([spec], root, wide=wide, checked=not unchecked)

@@ -1,10 +1,12 @@
-"""The user's configuration: which task folders to offer, and which may run code.
+"""The user's configuration: which task folders to offer, what may run, which servers to start.
 
 The file must lie outside any store, so that people who can write to a store can't change it.
 
     # ~/.config/distill-explorer/config.yaml, or the file that EXPLORER_CONFIG names
     task_folders: [/data/my-tasks]
     allowed_task_code: [/data/my-tasks]
+    servers: {vllm: /opt/vllm/bin/vllm}
+    allowed_server_arguments: [--chat-template=/data/chat.jinja]
 """
 
 from pathlib import Path
@@ -15,6 +17,7 @@ import pydantic
 from explorer import paths, yaml_files
 from explorer.errors import BadInput
 from explorer.specs.base import Spec
+from explorer.specs.serve import Engine
 
 
 class UserConfig(Spec):
@@ -25,11 +28,17 @@ class UserConfig(Spec):
     allowed_task_code: tuple[str, ...] = ()
     """Files and folders whose tasks may run Python code, as they are at the first use; a change
     asks again (`trust`)."""
+    servers: dict[Engine, str] = {}
+    """Programs of servers that are not on PATH, such as those in an environment of their own."""
+    allowed_server_arguments: tuple[str, ...] = ()
+    """Arguments that specs may pass to servers although they can read files or run code: `--name`
+    with any value, or `--name=VALUE`."""
 
-    @pydantic.field_validator("task_folders", "allowed_task_code", mode="before")
+    @pydantic.field_validator("task_folders", "allowed_task_code", "servers", mode="before")
     @classmethod
     def _are_absolute(cls, value: Any) -> Any:
-        for path in value if isinstance(value, list | tuple) else []:
+        named = value.values() if isinstance(value, dict) else value
+        for path in named if isinstance(value, list | tuple | dict) else []:
             if isinstance(path, str) and not Path(path).expanduser().is_absolute():
                 raise ValueError(
                     f"should hold absolute paths, or paths that start with ~; {path!r} is neither"

@@ -27,6 +27,8 @@ LONGEST_ENTRY = 12
 AMD_DRIVER = Path("/sys/module/amdgpu/version")
 CPU = torch.device("cpu")
 AUTO = "auto"
+VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
+"""Variables that number the devices that a process sees, of the vendors that have one."""
 KINDS_SHOWN = "auto, cpu, or an accelerator as torch names it, such as xpu or mps"
 
 
@@ -119,6 +121,22 @@ def use(device: torch.device) -> None:
     """Make a device torch's current one, which libraries take that are told none."""
     if is_accelerator(device) and device.index is not None:
         torch.accelerator.set_device_index(device.index)
+
+
+def variables_of_child(device: torch.device) -> dict[str, str]:
+    """The environment in which a program of others sees this device alone; none on the CPU.
+
+    Empty for torch's current accelerator, which such a program takes anyway.
+    """
+    variables = {}
+    for name in VISIBLE:
+        if not is_accelerator(device):
+            variables[name] = ""
+        elif device.index is not None:
+            visible = [part for part in os.environ.get(name, "").split(",") if part.strip()]
+            known = device.index < len(visible)
+            variables[name] = visible[device.index].strip() if known else str(device.index)
+    return variables
 
 
 def _freest(devices: list[torch.device]) -> torch.device:

@@ -9,4 +9,5 @@ energy.py             joules per token, where the device counts energy
 gpu_watch.py          limits and clocks of a GPU while it is timed
 interference.py       what other processes took of the machine during a timing
 runtimes/             what runs the model
+servers/              real servers that a run starts and stops for its timing
 """

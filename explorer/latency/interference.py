@@ -64,7 +64,7 @@ class InterferenceWatch:
         during: dict[str, float | int | None] = {}
         if not self._only_before:
             during["cpu_share_during"] = _share(self._began, self._counter())
-        if accelerator.is_accelerator(self._device):
+        if accelerator.is_accelerator(self._device) and not self._only_before:
             during["num_other_gpu_processes"] = nvml.num_other_processes(self._device)
         return self.before.model_copy(update=during)
 

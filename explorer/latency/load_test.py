@@ -61,14 +61,8 @@ def time_endpoint(
     check_endpoint_timing(endpoint, spec)
     began = time.monotonic()
     watch = InterferenceWatch(torch.device("cpu"), only_before=endpoint.is_local)
-    # A garbage collection scans every library's objects and would be timed with an answer.
-    gc.collect()
-    gc.freeze()
-    try:
-        load_test = _LoadTest(endpoint, spec, progress, warn_if_busy(watch))
-        timing = asyncio.run(load_test.run(key_variable))
-    finally:
-        gc.unfreeze()
+    client = StreamingClient(endpoint, timeout_s=spec.timeout_s, key_variable=key_variable)
+    timing = time_requests(client, spec, progress, flags=warn_if_busy(watch))
     interference = watch.interference()
     return Latency(
         own=timing,
@@ -76,6 +70,33 @@ def time_endpoint(
         warning=interference.warning,
         interference=interference,
     )
+
+
+def time_requests(
+    client: StreamingClient,
+    spec: LatencySpec,
+    progress: Callable[..., None],
+    *,
+    flags: dict[str, bool],
+) -> Timing:
+    """Send the requests of `time_endpoint`, and time them.
+
+    Args:
+        client: Sends them; it is opened and closed here.
+        spec: Lengths, warm-up, repeats and levels of load.
+        progress: Called several times a second, as stage "latency"; may raise to stop.
+        flags: For every progress update.
+
+    Raises:
+        RunFailed: The endpoint answers no request at all; the message says what it did.
+    """
+    # A garbage collection scans every library's objects and would be timed with an answer.
+    gc.collect()
+    gc.freeze()
+    try:
+        return asyncio.run(_LoadTest(client.endpoint, spec, progress, flags).run(client))
+    finally:
+        gc.unfreeze()
 
 
 def check_endpoint_timing(endpoint: Endpoint, spec: LatencySpec) -> None:
@@ -100,7 +121,11 @@ class _LoadTest:
     """All requests of one endpoint's timing."""
 
     def __init__(
-        self, endpoint: Endpoint, spec: LatencySpec, progress: Progress, flags: dict[str, bool]
+        self,
+        endpoint: Endpoint,
+        spec: LatencySpec,
+        progress: Callable[..., None],
+        flags: dict[str, bool],
     ) -> None:
         self._endpoint, self._spec = endpoint, spec
         self._progress, self._flags = progress, flags
@@ -111,10 +136,8 @@ class _LoadTest:
         num_at_levels += len(spec.request_rates) * spec.requests
         self._num_total = spec.warmup + spec.repeats + num_at_levels
 
-    async def run(self, key_variable: str | None) -> Timing:
-        async with StreamingClient(
-            self._endpoint, timeout_s=self._spec.timeout_s, key_variable=key_variable
-        ) as client:
+    async def run(self, unopened: StreamingClient) -> Timing:
+        async with unopened as client:
             await self._calibrate_prompt(client)
             alone = await self._closed_loop(client, 1, self._spec.repeats, self._spec.warmup)
             if not alone.turns:

@@ -20,6 +20,7 @@ student_build.py     the untrained student, and the corpus in blocks of its toke
 corpus_stage.py      the training text, read or written by the teacher, packed into blocks
 targets_stage.py     the teacher's cached targets, and the training data made from them
 evaluation_stage.py  a model evaluated and timed here, in torch or in llama.cpp
+served_stage.py      a model timed in a server that the run starts and stops
 endpoint_stage.py    a model behind an endpoint, evaluated and timed
 endpoint_check.py    one tiny request to an endpoint before a run
 endpoint_teacher.py  a teacher behind an endpoint: its targets and what they cost

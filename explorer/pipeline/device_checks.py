@@ -12,7 +12,6 @@ from explorer.analysis import numbers
 from explorer.devices import accelerator, memory, nvml, torch_build
 from explorer.devices.accelerator import AUTO, pick_device
 from explorer.errors import BadInput
-from explorer.latency.runtimes import open_runtime
 from explorer.latency.runtimes.llamacpp import load_llama_cpp
 from explorer.models import quantize
 from explorer.models.loading import pick_dtype
@@ -33,8 +32,9 @@ def check_device(spec: RunSpec, root: Path) -> Iterator[str]:
     if spec.num_devices > 1 and accelerator.is_accelerator(device):
         accelerator.check_enough(spec.num_devices)
     _refuse_absent_bfloat16(spec, device)
-    if spec.gguf or spec.teacher.startswith(open_runtime.LLAMA_CPP):
-        load_llama_cpp()
+    if spec.reads_gguf:
+        if spec.capability or not spec.server:
+            load_llama_cpp()
         if device.type != "cpu":
             raise BadInput(
                 f"llama.cpp is measured on the CPU, and this run's device is {device}. Write "

@@ -32,17 +32,20 @@ log = logging.getLogger("explorer")
 
 
 def measure_in_torch(run: RunContext, model: Loaded, stored_as: str) -> None:
-    """Evaluate and time a model in transformers; `stored_as` names its files."""
+    """Evaluate and time a model in transformers; `stored_as` names its files.
+
+    A model that a server times (`served_stage`) is only evaluated, here and in llama.cpp.
+    """
     model_facts = facts.model_facts(model)
     run.record_parts["model"] = model_facts
     if run.spec.capability:
         run.record_parts["capability"] = evaluate(run, model, model_facts.fingerprint)
-    if run.spec.latency and distributed.is_main():
+    if run.spec.latency and not run.spec.server and distributed.is_main():
         runtime = open_runtime.from_loaded(model, run.spec.latency, stored_as=stored_as)
         run.record_parts["latency"] = _time(run, runtime, model_facts, stored_as)
 
 
-def measure_as_gguf(run: RunContext, model: Loaded, kind: GgufType) -> None:
+def measure_as_gguf(run: RunContext, model: Loaded, kind: GgufType) -> Path:
     """Write a model as GGUF, once for all runs of the same weights; evaluate and time the file."""
     path = run.work / "gguf" / f"{fingerprint(model)}-{kind}.gguf"
     with run_guard.exclusive(run.root, f"gguf-{path.stem}", run.progress):
@@ -51,6 +54,7 @@ def measure_as_gguf(run: RunContext, model: Loaded, kind: GgufType) -> None:
             with run.timed("convert"):
                 write_checked(model, kind, path)
     measure_in_llama_cpp(run, model.name, path, model.tokenizer)
+    return path
 
 
 def measure_in_llama_cpp(
@@ -80,7 +84,7 @@ def measure_in_llama_cpp(
         fingerprint = model_facts.fingerprint
         run.record_parts["capability"] = evaluate(run, model, fingerprint, backend)
         runtime.close()
-    if run.spec.latency:
+    if run.spec.latency and not run.spec.server:
         timed = LlamaCppRuntime(path)
         stored_as = f"{open_runtime.LLAMA_CPP}{path}"
         run.record_parts["latency"] = _time(run, timed, model_facts, stored_as)

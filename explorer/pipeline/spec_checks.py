@@ -32,8 +32,16 @@ from explorer.pipeline import (
     endpoint_stage,
     endpoint_teacher,
     forecast,
+    served_stage,
 )
-from explorer.specs import MAX_SHARE_PER_CUT, DepthStudent, FreshStudent, RunSpec, outside_torch
+from explorer.specs import (
+    MAX_SHARE_PER_CUT,
+    DepthStudent,
+    FreshStudent,
+    RunSpec,
+    outside_torch,
+    why_not_served,
+)
 from explorer.students import depth
 from explorer.students.vocabulary import check_same_ids
 from explorer.tasks import task_loading
@@ -217,7 +225,8 @@ def _timing(spec: RunSpec, root: Path) -> None:
     if spec.teacher.startswith(endpoint.PREFIX) and spec.student is None:
         check_endpoint_timing(endpoint.parse_endpoint(spec.teacher), spec.latency)
         return
-    timing.check_load(spec.latency)
+    if not spec.server:
+        timing.check_load(spec.latency)
     for name in _torch_models(spec):
         if is_here(name):
             config = load_config(name, trust_remote_code=spec.trust_remote_code)
@@ -225,6 +234,17 @@ def _timing(spec: RunSpec, root: Path) -> None:
             if spec.latency.runtime == "compiled":
                 trusted = spec.trust_remote_code
                 check_compiles(name, model_without_weights(name, trust_remote_code=trusted))
+
+
+def _server(spec: RunSpec, root: Path) -> Iterator[str]:
+    """The server that times the model is installed, and may get its arguments."""
+    if spec.latency is None or spec.latency.serve is None:
+        return
+    if reason := why_not_served(spec):
+        if not spec.teacher.startswith(endpoint.PREFIX):
+            yield f"latency.serve does not apply to {spec.name}: {reason}. It is timed without."
+        return
+    served_stage.check(spec)
 
 
 def _endpoint(spec: RunSpec, root: Path) -> None:
@@ -374,7 +394,17 @@ CHECKS = (
     Check(
         "device",
         "device",
-        ("device", "num_devices", "dtype", "gguf", "torch_bits", "distill"),
+        (
+            "num_devices",
+            "device",
+            "dtype",
+            "gguf",
+            "torch_bits",
+            "distill",
+            *_CUT,
+            "capability",
+            "latency",
+        ),
         device_checks.check_device,
     ),
     Check("teacher", "teacher", (*_MODEL, "distill"), _teacher),
@@ -391,6 +421,7 @@ CHECKS = (
     Check("cut", "student", _CUT, _large_cut, after=("student",)),
     Check("gguf", "gguf", (*_CUT, "gguf"), _gguf, after=("teacher", "start")),
     Check("timing", "latency", (*_CUT, "latency"), _timing, after=("teacher", "start")),
+    Check("server", "latency.serve", ("name", *_CUT, "gguf", "torch_bits", "latency"), _server),
     Check("host", "capability.api", ("teacher", "capability"), _key_allowed, after=("teacher",)),
     Check("key", "capability.api", ("teacher", "capability"), _key, after=("host",)),
     Check("endpoint", "teacher", (*_CUT, "distill", "capability"), _endpoint, after=("key",)),
@@ -454,6 +485,6 @@ CHECKS = (
 OF_THE_MACHINE = {
     "here": frozenset[str](),
     "queue": frozenset({"key", "request"}),
-    "cluster": frozenset({"host", "key", "request", "device", "room", "store"}),
+    "cluster": frozenset({"host", "key", "request", "device", "room", "store", "server"}),
 }
 """Where an order will run, and the checks whose answer may be another there."""

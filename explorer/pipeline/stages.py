@@ -15,6 +15,7 @@ from explorer.pipeline import (
     preflight,
     run_guard,
     run_record,
+    served_stage,
     stopping,
 )
 from explorer.pipeline.context import RunContext
@@ -132,14 +133,26 @@ def _measure(context: RunContext, student: Path | None) -> None:
         path = Path(spec.teacher.removeprefix(open_runtime.LLAMA_CPP))
         tokenizer = load_tokenizer(f"gguf:{path}")
         evaluation_stage.measure_in_llama_cpp(context, spec.teacher, path, tokenizer)
-        return
+        served = str(path)
+    else:
+        served = _measure_weights(context, student)
+    # By now no model is loaded here: a server takes the memory.
+    if spec.server and distributed.is_main():
+        served_stage.measure(context, served)
+
+
+def _measure_weights(context: RunContext, student: Path | None) -> str:
+    """Evaluate and time weights in torch, or as GGUF; returns the files that a server reads."""
+    spec = context.spec
     name = f"run:{spec.run_id}" if student else spec.teacher
     stored_as = str(student) if student else spec.teacher
     if student is None and not spec.torch_bits:
         model = context.teacher
     else:
         model = dataclasses.replace(context.load(stored_as, spec.torch_bits), name=name)
+    if spec.server:
+        context.unload_models()
     if spec.gguf:
-        evaluation_stage.measure_as_gguf(context, model, spec.gguf)
-    else:
-        evaluation_stage.measure_in_torch(context, model, stored_as)
+        return str(evaluation_stage.measure_as_gguf(context, model, spec.gguf))
+    evaluation_stage.measure_in_torch(context, model, stored_as)
+    return stored_as

@@ -31,13 +31,17 @@ class RuntimeFacts(RecordPart):
     """What ran the model, and what it took to start."""
 
     name: Name
-    """`transformers eager`, `transformers compiled`, `llama.cpp` or `endpoint`."""
+    """`transformers eager`, `transformers compiled`, `llama.cpp` or `endpoint`; of a server that
+    the run started, `vLLM server`, `SGLang server`, `llama.cpp server` or `transformers server`."""
     version: Name | None = None
-    """Version of the library; for an endpoint, what its server calls itself."""
+    """Version of the library or the server; for an endpoint, what its server calls itself."""
     load_s: Amount | None = None
-    """From the files to a model on its device. None for an endpoint, which loaded it earlier."""
+    """From the files to a model on its device; of a server, from its start until it was healthy.
+    None for an endpoint, which loaded it earlier."""
     disk_bytes: Count | None = None
     """Size of the weight files."""
+    command: list[str] = []
+    """The command of a server that the run started, with all arguments."""
 
 
 class Energy(RecordPart):

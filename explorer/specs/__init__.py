@@ -12,6 +12,7 @@ sweeps.py       a sweep of runs; the included studies; reading a YAML file
 students.py     the kinds of students
 distill.py      how a student is trained
 evaluation.py   what a model is evaluated on, how it is timed
+serve.py        a server that is started for the timing
 search.py       a search over variants of a run
 model_size.py   the sizes of a model that decide what a run needs
 """
@@ -19,8 +20,16 @@ model_size.py   the sizes of a model that decide what a run needs
 from explorer.specs.base import Bits, Spec
 from explorer.specs.distill import DistillSpec
 from explorer.specs.evaluation import WORKLOADS, ApiSpec, CapabilitySpec, LatencySpec
-from explorer.specs.runs import NAME_PATTERN, CommonSpec, GgufType, RunSpec, outside_torch
+from explorer.specs.runs import (
+    NAME_PATTERN,
+    CommonSpec,
+    GgufType,
+    RunSpec,
+    outside_torch,
+    why_not_served,
+)
 from explorer.specs.search import TuneSpec
+from explorer.specs.serve import FOLDER_ENGINES, GGUF_ENGINES, ServeSpec
 from explorer.specs.students import (
     MAX_SHARE_PER_CUT,
     BothStudent,
@@ -36,6 +45,8 @@ from explorer.specs.students import (
 from explorer.specs.sweeps import SweepSpec, demo_sweep, read_run_or_sweep, runs_in, starter_sweep
 
 __all__ = [
+    "FOLDER_ENGINES",
+    "GGUF_ENGINES",
     "MAX_SHARE_PER_CUT",
     "NAME_PATTERN",
     "WORKLOADS",
@@ -51,6 +62,7 @@ __all__ = [
     "GgufType",
     "LatencySpec",
     "RunSpec",
+    "ServeSpec",
     "Spec",
     "Student",
     "StudentSpec",
@@ -64,4 +76,5 @@ __all__ = [
     "read_run_or_sweep",
     "runs_in",
     "starter_sweep",
+    "why_not_served",
 ]

@@ -6,6 +6,7 @@ import pydantic
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from explorer.specs.base import Added, Spec
+from explorer.specs.serve import ServeSpec
 
 
 class ApiSpec(Spec):
@@ -103,6 +104,9 @@ class LatencySpec(Spec):
     """Counted requests at each level of an endpoint; never fewer than three per client."""
     timeout_s: Added[PositiveFloat] = 60.0
     """Seconds without a reply after which a request to an endpoint has failed."""
+    serve: Added[ServeSpec | None] = None
+    """Time the model in a server that the run starts and stops. None times it in this process.
+    Endpoints have a server already and ignore this."""
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -120,6 +124,16 @@ class LatencySpec(Spec):
             raise ValueError(
                 f"workload {self.workload} has {wanted} tokens, got {lengths[0]} + {lengths[1]}; "
                 "remove prompt_tokens and output_tokens, or remove workload"
+            )
+        if self.serve is not None and self.runtime != "eager":
+            raise ValueError(
+                f"runtime {self.runtime} and serve are two ways to run the model; remove one of "
+                "them"
+            )
+        if self.serve is not None and self.batch_size != 1:
+            raise ValueError(
+                "batch_size has to be 1 with serve, as a server makes its own batches; set "
+                "concurrency to send several requests at a time"
             )
         for name in ("concurrency", "request_rates"):
             levels = getattr(self, name)

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt
 from explorer.specs.base import Added, Bits, Spec
 from explorer.specs.distill import DistillSpec
 from explorer.specs.evaluation import CapabilitySpec, LatencySpec
+from explorer.specs.serve import FOLDER_ENGINES, GGUF_ENGINES, ServeSpec
 from explorer.specs.students import Student
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,79}$"
@@ -120,6 +121,20 @@ class RunSpec(CommonSpec):
         """
         return self.gguf or (f"int{self.torch_bits}" if self.torch_bits else None)
 
+    @property
+    def reads_gguf(self) -> bool:
+        """Whether the model is measured as a GGUF file in llama.cpp."""
+        is_file = self.student is None and outside_torch(self.teacher) == "llamacpp"
+        return self.gguf is not None or is_file
+
+    @property
+    def server(self) -> ServeSpec | None:
+        """The server that times the model, if the spec names one that can read it; else None."""
+        serve = self.latency.serve if self.latency else None
+        if serve is None or why_not_served(self) is not None:
+            return None
+        return serve
+
     def in_format(self, **format: Any) -> "RunSpec":
         """The run of the same model in a number format, which is appended to its name."""
         run = self.with_(**format)
@@ -151,6 +166,28 @@ class RunSpec(CommonSpec):
         # One process gives the same results, so students on any number of devices share the run.
         alone = {"student": None, "distill": None, "gguf": None, "torch_bits": None}
         return self.with_(name=f"teacher-{name[-60:]}", **alone, num_devices=1)
+
+
+def why_not_served(run: RunSpec) -> str | None:
+    """Why `latency.serve` does not apply to a run's model; None if it does.
+
+    A sweep has one `serve` for runs in several formats, so the others are timed without it.
+    """
+    serve = run.latency.serve if run.latency else None
+    if serve is None:
+        return "the spec has no latency.serve"
+    if run.student is None and outside_torch(run.teacher) == "endpoint":
+        return "an endpoint has a server already"
+    if run.torch_bits:
+        return "torchao quantises weights in memory, and a server reads files"
+    if run.student is None and run.gguf is None and run.teacher.startswith("gguf:"):
+        return "torch reads this GGUF file; write llamacpp: instead of gguf: to serve it"
+    engines = GGUF_ENGINES if run.reads_gguf else FOLDER_ENGINES
+    if serve.engine == "auto" or serve.engine in engines:
+        return None
+    kind = "a GGUF file" if run.reads_gguf else "not a GGUF file"
+    reads = "GGUF files" if serve.engine in GGUF_ENGINES else "safetensors"
+    return f"{serve.engine} serves {reads}, and this model is {kind}"
 
 
 def refuse_without_weights(

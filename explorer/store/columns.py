@@ -125,10 +125,18 @@ RECORD: dict[str, Column] = {
     ),
     "tpot_ratio_high": Column("upper end of the same", timed=True),
     "runtime": Column(
-        "what ran the model: transformers eager or compiled, llama.cpp, endpoint",
+        "what ran the model: transformers eager or compiled, llama.cpp, endpoint, or a server that "
+        "the run started, such as vLLM server",
         TEXT,
     ),
-    "load_s": Column("seconds from the files to a model on its device", timed=True),
+    "server_arguments": Column(
+        "the arguments that the spec gave to that server; runs with others are no baseline",
+        TEXT,
+    ),
+    "load_s": Column(
+        "seconds from the files to a model on its device; of a server, until it was healthy",
+        timed=True,
+    ),
     "disk_bytes": Column("size of the files with the weights"),
     "joules_per_token": Column(
         "energy per output token, idle subtracted; missing if the device has no counter",

@@ -35,6 +35,8 @@ from explorer.specs import RunSpec
 
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 RECORD, STATUS, SPEC, LOG, CANCEL = "record.json", "status.json", "spec.yaml", "log.txt", "cancel"
+SERVER_LOG = "server.log"
+"""The output of the server in which the run's model was timed."""
 ANSWERS, WEIGHTS, CAPABILITY = "answers.parquet", "weights.txt", "capability"
 ANSWER_COLUMNS = ["task", "metric", "doc_id", "doc_hash", "value"]
 REMEASURE, NEW_RESULTS = "again", "next"

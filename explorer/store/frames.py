@@ -4,6 +4,7 @@
 """
 
 import json
+import shlex
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,8 @@ def row(record: RunRecord) -> dict[str, Any]:
     if record.latency:
         flat |= _latency_columns(record.latency.own, record.latency.teacher)
         flat |= _interference_columns(record.latency)
+        if spec.server:
+            flat["server_arguments"] = shlex.join(spec.server.arguments) or None
     if training:
         flat |= training.model_dump(
             include={
@@ -148,8 +151,11 @@ def label(record: RunRecord) -> str:
         label = spec.student.label(record.model.num_parameters if record.model else None)
     if spec.format:
         label = f"{label} {spec.format}"
-    is_control = spec.distill is not None and spec.distill.method == "labels"
-    return f"{label}, labels only" if is_control else label
+    if spec.distill is not None and spec.distill.method == "labels":
+        label = f"{label}, labels only"
+    # A server's times include its requests, so they are told apart wherever a run is named.
+    runtime = record.latency.own.runtime if record.latency else None
+    return f"{label}, {runtime.name}" if runtime and runtime.command else label
 
 
 def _latency_columns(own: Timing, teacher: Timing | None) -> dict[str, Any]:

@@ -9,6 +9,13 @@ from typing import Any
 from explorer.records.rows import missing
 
 GGUF_RUNTIME = "llama.cpp"
+"""How the runtimes of GGUF files begin: in this process, or `llama.cpp server`."""
+COMMANDS = {
+    "vLLM server": ("vllm", "serve"),
+    "SGLang server": ("sglang", "serve", "--model-path"),
+    "transformers server": ("transformers", "serve"),
+}
+"""How a folder of weights is served, by the runtime that was timed."""
 
 
 def use(run: Mapping[Any, Any], weights: Path | None) -> dict[str, str]:
@@ -25,15 +32,18 @@ def use(run: Mapping[Any, Any], weights: Path | None) -> dict[str, str]:
     steps = {}
     if is_student and weights is None:
         steps["Train it on this machine"] = f"explorer run {shlex.quote(run['run_id'])}"
-    if run["runtime"] == GGUF_RUNTIME:
+    extra = run.get("server_arguments")
+    arguments = [] if missing(extra) else shlex.split(str(extra))
+    if str(run["runtime"]).startswith(GGUF_RUNTIME):
         file = re.sub(r"[^\w.-]+", "-", str(run["label"])) + ".gguf"
         steps["Write its file"] = shlex.join(
             ["explorer", "convert", source, file, "--to", str(run["format"])]
         )
-        steps["Serve it"] = shlex.join(["llama-server", "-m", file])
+        steps["Serve it"] = shlex.join(["llama-server", "-m", file, *arguments])
     elif is_student and weights is not None:
         steps["Weights"] = str(weights)
-        steps["Serve it"] = shlex.join(["vllm", "serve", str(weights)])
+        command = COMMANDS.get(str(run["runtime"]), COMMANDS["vLLM server"])
+        steps["Serve it"] = shlex.join([*command, str(weights), *arguments])
     elif not is_student:
         steps["Model"] = source
     if not missing(run["fingerprint"]):

@@ -131,7 +131,7 @@ def layer_choice_key(spec: RunSpec) -> tuple[object, ...]:
 
 def _same_runtime(spec: RunSpec, past: pd.DataFrame) -> pd.DataFrame:
     """Earlier runs with the same runtime and bits: llama.cpp, torch, or quantised in torch."""
-    in_llama_cpp = past["runtime"] == "llama.cpp"
+    in_llama_cpp = past["runtime"].astype("string").str.startswith("llama.cpp").fillna(False)
     if spec.gguf:
         return past[in_llama_cpp]
     # As in "int8 + float32".

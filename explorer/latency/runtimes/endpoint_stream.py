@@ -53,14 +53,20 @@ class StreamingClient(EndpointClient):
     """Times streamed requests to one model of one endpoint."""
 
     def __init__(
-        self, endpoint: Endpoint, *, timeout_s: float, key_variable: str | None = None
+        self,
+        endpoint: Endpoint,
+        *,
+        timeout_s: float,
+        key_variable: str | None = None,
+        sends_key: bool = True,
     ) -> None:
-        """Read the key from the environment; nothing is sent yet.
+        """Read the key from the environment, unless it sends none; nothing is sent yet.
 
         Raises:
             BadInput: The key is missing or unusable, or the proxy or certificates are.
         """
-        super().__init__(endpoint, timeout_s=timeout_s, key=key_for(endpoint, key_variable))
+        key = key_for(endpoint, key_variable) if sends_key else None
+        super().__init__(endpoint, timeout_s=timeout_s, key=key)
         self.server: str | None = None
         """The `server` header of the last reply."""
 

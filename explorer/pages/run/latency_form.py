@@ -16,6 +16,13 @@ FORMATS = {"q8_0": "Q8_0", "q4_k_m": "Q4_K_M", "f16": "F16"}
 BITS = {8: "8 bits", 4: "4 bits"}
 LEVELS_RULE = "Load levels are whole numbers, such as 1, 2, 4"
 RUNTIMES = {"eager": "transformers", "compiled": "transformers, compiled"}
+SERVERS = {
+    "auto": "a server: the installed one",
+    "vllm": "a server: vLLM",
+    "sglang": "a server: SGLang",
+    "llama.cpp": "a server: llama.cpp",
+    "transformers": "a server: transformers",
+}
 
 
 def formats(usual: UsualOrder) -> dict[str, list[Any]]:
@@ -67,10 +74,10 @@ def timing() -> dict[str, Any]:
     fields["repeats"] = left.number_input(
         "Timed answers", 2, value=defaults.repeats, key="run_repeats", help=HELP["repeats"]
     )
-    fields["runtime"] = middle.selectbox(
+    runtime = middle.selectbox(
         "Runtime",
-        list(RUNTIMES),
-        format_func=lambda key: RUNTIMES[key],
+        [*RUNTIMES, *SERVERS],
+        format_func=(RUNTIMES | SERVERS).__getitem__,
         key="run_runtime",
         help=HELP["runtime"],
     )
@@ -78,7 +85,15 @@ def timing() -> dict[str, Any]:
         "Load levels", key="run_levels", placeholder="1, 2, 4, 8", help=HELP["levels"]
     )
     fields["concurrency"] = sorted(set(run_spec.whole_numbers(levels, LEVELS_RULE)))
-    return fields
+    if runtime in RUNTIMES:
+        return fields | {"runtime": runtime}
+    arguments = st.text_input(
+        "Server arguments",
+        key="run_server_arguments",
+        placeholder="--max-model-len 4096",
+        help=HELP["server_arguments"],
+    )
+    return fields | {"serve": {"engine": runtime, "arguments": arguments}}
 
 
 def _workload_label(workload: str | None) -> str:

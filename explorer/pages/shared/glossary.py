@@ -225,8 +225,13 @@ TERMS = {
         "same lengths."
     ),
     "runtime": (
-        "How transformers runs a model: as it is, or compiled with a static cache, which is meant "
-        "for GPUs. GGUF files and endpoints have their own runtime."
+        "How the model runs while it is timed: in this process by transformers, as it is or "
+        "compiled with a static cache, which is meant for GPUs; or in a real server that the run "
+        "starts and stops. GGUF files run in llama.cpp or its server; endpoints run elsewhere."
+    ),
+    "server_arguments": (
+        "Arguments of the server's command, such as --max-model-len 4096. Those that can read "
+        "files or run code need a line in your configuration; explorer doctor prints its location."
     ),
     "levels": (
         "Numbers of concurrent requests to measure: batches on this device, clients at an "
