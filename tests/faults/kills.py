@@ -155,7 +155,8 @@ def no_more_memory(stores: Stores, update: int, folder: Path) -> None:
     patience.cancel()
     patience.join()
     # A C++ library may end the process where it gets nothing; it is then as after a kill.
-    words = " memory|RunCancelled|can't start new thread"
+    # The last is what Python itself says of a library that got nothing and did not say so.
+    words = " memory|RunCancelled|can't start new thread|error return without exception set"
     if said not in (None, "finished") and not re.search(words, str(said)):
         raise Bad("untrue", f"out of memory was called {said}")
     for run_id in run_ids:
