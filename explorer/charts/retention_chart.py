@@ -267,7 +267,7 @@ def _add_labels(
         )
         for row in row_dicts(named.loc[::-1, [ACROSS, y, "text", "role", "group"]])
     ]
-    ends = drawn[[ACROSS, *INTERVALS[y]]].dropna().itertuples(index=False, name=None)
+    ends = drawn[[ACROSS, *INTERVALS[y]]].dropna().to_numpy(dtype=float).tolist()
     intervals = labels.interval_boxes(ends, view) if len(drawn) <= marks.MANY_POINTS else []
     labels.add_names(figure, labels.place_labels(wanted, taken, view, intervals), ink)
 

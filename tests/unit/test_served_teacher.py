@@ -469,7 +469,7 @@ def test_a_student_is_held_against_its_served_teacher(asked, server, folder, sto
     assert pairs["num_documents"].nunique() == 1
     shown = call("show", record.run_id)
     assert f"API usage: {usage.num_replies} replies" in shown
-    assert "your own price" in shown
+    assert "the store's price" in shown
     assert "served" in call("ls")
     assert "num_unknown" in call("targets", "info", record.distillation.targets.key)
 
