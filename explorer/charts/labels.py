@@ -140,7 +140,7 @@ def place_labels(
     return placed
 
 
-def interval_boxes(intervals: Iterable[tuple[float, float, float]], view: View) -> list[Box]:
+def interval_boxes(intervals: Iterable[Sequence[float]], view: View) -> list[Box]:
     """Boxes of intervals, each given by its place and its two ends."""
     boxes: list[Box] = []
     for x, low, high in intervals:
