@@ -186,6 +186,7 @@ def rent_chart(fitted: pd.DataFrame, *, template: Template = "light") -> go.Figu
             x=group["usd_per_hour"],
             y=ys,
             mode="markers",
+            cliponaxis=False,
             name=theme.escape(model),
             marker={
                 "symbol": theme.SYMBOLS["estimated"],
@@ -218,7 +219,7 @@ def rent_chart(fitted: pd.DataFrame, *, template: Template = "light") -> go.Figu
     figure.update_layout(height=150 + 38 * max(2, len(rows)), margin={"l": 10})
     high = float(known["usd_per_hour_high"].max()) if len(known) else 1.0
     figure.update_xaxes(
-        title_text="Estimated rent (US dollars per hour, less is better)",
+        title_text="Estimated rent ($/hour, less is better)",  # short, for a telephone
         tickprefix="$",
         range=[0, 1.05 * high],
     )
