@@ -61,7 +61,7 @@ def evidence_panel(
         tasks = widgets.attempt(lambda: evidence.tasks_of(root, run_id, row["teacher_run_id"]))
         if tasks is not None and not tasks.empty:
             st.html(task_bars(tasks))
-    with st.container(horizontal=True, gap="small"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         ids = [run_id] if row["teacher_run_id"] is None else [row["teacher_run_id"], run_id]
         st.page_link(
             widgets.COMPARE, label="Compare", query_params=[("runs", each) for each in ids]

@@ -67,7 +67,7 @@ def pick_card(
         for title in ("How sure", "Runner-up"):
             if title in details:
                 st.caption(f"**{title}.** {text_format.md(' '.join(details[title]))}")
-        with st.container(horizontal=True, key="explore_pick_actions"):
+        with st.container(horizontal=True, vertical_alignment="center", key="explore_pick_actions"):
             _evidence_button(run_id)
             with st.popover("Use it", icon=":material/terminal:"):
                 weights = index.weights([run_id]).get(run_id)
