@@ -8,6 +8,7 @@ the memory that the next run needs.
 """
 
 import os
+import socket
 import threading
 import time
 
@@ -21,6 +22,13 @@ EVERY_S = 1.0
 def environment() -> dict[str, str]:
     """Our environment for a Python process that calls `end_with_parent`."""
     return {**os.environ, PARENT: str(os.getpid()), "PYTHONIOENCODING": "utf-8"}
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 for a process of ours, which nobody has right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def end_with_parent() -> None:

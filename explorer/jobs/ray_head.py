@@ -14,7 +14,6 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -27,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
-from explorer import durable_files
+from explorer import child_process, durable_files
 from explorer.errors import DamagedStore, JobError
 from explorer.jobs import detached, submit_lock
 
@@ -246,7 +245,7 @@ def _start() -> Head:
     """Start a head and save it at once, so that it is found even if this process dies now."""
     _token()
     session_folder = new_session_folder()
-    port = _free_port()
+    port = child_process.free_port()
     command = [
         # -P keeps the script's folder off sys.path: `queue.py` there would shadow Python's own.
         sys.executable,
@@ -374,9 +373,3 @@ def _processes_of(head: Head) -> list[psutil.Process]:
                 family = [process, *process.children(recursive=True)]
                 processes |= {member.pid: member for member in family}
     return list(processes.values())
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -50,7 +49,7 @@ def all_ranks(specs: Sequence[RunSpec], root: Path, *, checked: bool) -> Iterato
         "WORLD_SIZE": str(num_processes),
         "LOCAL_WORLD_SIZE": str(num_processes),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
+        "MASTER_PORT": str(child_process.free_port()),
     }
     if all(spec.device == "cpu" for spec in specs):
         shared["ACCELERATE_USE_CPU"] = "true"
@@ -123,12 +122,6 @@ def _end(ranks: Sequence[subprocess.Popen[str]]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def main() -> None:

@@ -332,7 +332,7 @@ def test_head_that_cannot_start_says_why(tmp_path, last, monkeypatch):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        monkeypatch.setattr(ray_head, "_free_port", lambda: port)
+        monkeypatch.setattr(ray_head.child_process, "free_port", lambda: port)
         with pytest.raises(ray_head.JobError, match="did not start"):
             jobs.submit([RunSpec(name="unlucky")], tmp_path)
 

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from explorer import child_process
 from explorer import pipeline as engine
 from explorer.errors import BadInput, DamagedStore, RunCancelled, RunFailed
 from explorer.latency.servers import arguments, engines, keeper, server
@@ -316,14 +317,14 @@ def test_a_taken_port_is_left_to_whoever_has_it(stub, tmp_path, monkeypatch):
     stub()
     with running(stub_server.ThreadingHTTPServer(("127.0.0.1", 0), stub_server.Handler)) as other:
         other.fault = ""
-        taken, free = other.server_address[1], server.free_port()
+        taken, free = other.server_address[1], child_process.free_port()
         ports = iter([taken, free])
-        monkeypatch.setattr(server, "free_port", lambda: next(ports))
+        monkeypatch.setattr(child_process, "free_port", lambda: next(ports))
         with start(tmp_path) as live:
             assert live.port == free
             assert live.owns_port()
 
-        monkeypatch.setattr(server, "free_port", lambda: taken)
+        monkeypatch.setattr(child_process, "free_port", lambda: taken)
         with pytest.raises(RunFailed, match=rf"port {taken}"), start(tmp_path):
             pytest.fail("the other server was taken for ours")
 

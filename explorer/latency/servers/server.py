@@ -13,7 +13,6 @@ import dataclasses
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -171,7 +170,7 @@ def running(
         DamagedStore: The log is a link, through which nothing is written.
     """
     for attempt in range(1, MAX_PORTS + 1):
-        port = free_port()
+        port = child_process.free_port()
         command = engines.command(server, program, target, arguments, port)
         live = _start(server, command, port, log_path, environment or {})
         try:
@@ -187,13 +186,6 @@ def running(
             return
         finally:
             live.stop()
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _start(
