@@ -1,13 +1,17 @@
 """The dashboard as a process and a browser that looks at it."""
 
 import importlib.util
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests import records
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 120
@@ -82,6 +86,40 @@ def answers() -> Callable[[str, subprocess.Popen[bytes]], None]:
 def start_app() -> Callable[..., AbstractContextManager[str]]:
     """Starts the app on a store, perhaps with variables of the environment; yields its address."""
     return screenshots.app
+
+
+class Served(NamedTuple):
+    """A dashboard that a file's tests share, and only read."""
+
+    url: str
+    run_ids: list[str]
+    """The store's runs, its teacher first."""
+
+
+@pytest.fixture(scope="module")
+def own_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The variables that keep a shared dashboard away from the user's folders."""
+    folder = tmp_path_factory.mktemp("served")
+    names = ("CACHE", "INDEX", "DEVICE_LOCKS", "CONFIG")
+    return {f"EXPLORER_{name}": str(folder / name.lower()) for name in names}
+
+
+@pytest.fixture(scope="module")
+def study(own_folders, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The app on a teacher and five students."""
+    root = tmp_path_factory.mktemp("study")
+    run_ids = records.write_study(root)
+    with screenshots.app(root, **own_folders) as url:
+        yield Served(url, run_ids)
+
+
+@pytest.fixture(scope="module")
+def committed(own_folders, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the app on a copy of the committed study, to be read only."""
+    root = tmp_path_factory.mktemp("committed")
+    shutil.copytree(records.STUDY, root, dirs_exist_ok=True)
+    with screenshots.app(root, **own_folders) as url:
+        yield url
 
 
 @pytest.fixture

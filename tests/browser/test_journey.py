@@ -1,4 +1,4 @@
-"""The main journey: start a run on the page, watch it, find it on the chart."""
+"""The main journey: order two students on the page, watch them, find them on the chart."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from explorer import jobs
-from explorer.specs import RunSpec
+from explorer.specs import SweepSpec
 from explorer.store import disk
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
@@ -78,15 +78,15 @@ def tasks(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def spec(teacher: Path, tasks: Path, tmp_path: Path) -> RunSpec:
-    """Seconds of work: a student of two layers of the tiny teacher's four."""
+def sweep(teacher: Path, tasks: Path, tmp_path: Path) -> SweepSpec:
+    """Seconds of work: students of three and two layers of the tiny teacher's four."""
     corpus = tmp_path / "corpus.txt"
     corpus.write_text((SENTENCE * 40 + "\n\n") * 40, encoding="utf-8")
-    return RunSpec.parse(
+    return SweepSpec.parse(
         {
             "name": "journey",
             "teacher": str(teacher),
-            "student": {"num_layers": 2, "sample_blocks": 2},
+            "students": [{"num_layers": layers, "sample_blocks": 2} for layers in (3, 2)],
             "distill": {
                 "corpus": str(corpus),
                 "max_tokens": 8192,
@@ -108,34 +108,34 @@ def queue(dashboard: str):
     jobs.stop_engine()
 
 
-def test_a_run_is_started_watched_and_found_on_the_chart(
-    spec: RunSpec, store_root: Path, dashboard: str, queue, page: Page
+def test_two_students_are_ordered_watched_and_found_on_the_chart(
+    sweep: SweepSpec, store_root: Path, dashboard: str, queue, page: Page
 ):
-    """From an empty store: start it on the page, watch the line, follow it to its point."""
+    """From an empty store: start them on the page, watch their lines, follow one to its point."""
     page.goto(f"{dashboard}/run")
     page.get_by_text("Layers, training, timing, device").click()
     page.get_by_text("Edit as YAML instead").click()
     field = page.get_by_label("Study", exact=True)
-    field.fill(spec.to_yaml())
+    field.fill(sweep.to_yaml())
     field.press("Control+Enter")
-    start = page.get_by_role("button", name="Start 2 runs")
+    start = page.get_by_role("button", name="Start 3 runs")
     expect(start).to_be_enabled(timeout=WAIT_MS)
 
     start.click()
 
     # The first job of a machine starts the Ray head; the page answers before that.
     expect(page.get_by_role("button", name="Starting…")).to_be_disabled()
-    expect(page.get_by_text(spec.run_id).first).to_be_visible(timeout=RUN_MS)
-    line = page.locator(f".st-key-queue_{spec.run_id}")
-    link = line.get_by_role("link", name="See on chart")
-    expect(link).to_be_visible(timeout=RUN_MS)
-    assert disk.load(store_root, spec.run_id).status == "finished"
+    students = [spec.run_id for spec in sweep.runs()[1:]]
+    for run_id in students:
+        line = page.locator(f".st-key-queue_{run_id}")
+        expect(line.get_by_role("link", name="See on chart")).to_be_visible(timeout=RUN_MS)
+        assert disk.load(store_root, run_id).status == "finished"
 
-    link.click()
+    page.locator(f".st-key-queue_{students[-1]}").get_by_role("link", name="See on chart").click()
 
     expect(page.get_by_text("Cut to 2 layers")).to_be_visible(timeout=WAIT_MS)
     # By size: a run that this machine was too busy to time well may lie beyond an axis of times.
-    page.goto(f"{dashboard}/?run={spec.run_id}&x=num_parameters")
-    expect(page.get_by_text("Cut to 2 layers")).to_be_visible(timeout=WAIT_MS)
+    page.goto(f"{dashboard}/?run={students[0]}&x=num_parameters")
+    expect(page.get_by_text("Cut to 3 layers")).to_be_visible(timeout=WAIT_MS)
     points = page.locator(".stPlotlyChart").first.locator(".scatterlayer .points path.point")
-    expect(points.nth(1)).to_be_visible(timeout=WAIT_MS)
+    expect(points.nth(2)).to_be_visible(timeout=WAIT_MS)

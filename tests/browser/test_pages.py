@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -25,15 +24,9 @@ WAIT_MS = 120_000
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def study(store_root):
-    """A teacher and five students, written before the dashboard starts."""
-    return records.write_study(store_root)
-
-
-def test_a_click_on_a_point_opens_its_evidence(study, dashboard, page: Page):
+def test_a_click_on_a_point_opens_its_evidence(study, page: Page):
     """A point on the chart answers with the run behind it, and the address keeps the run."""
-    page.goto(dashboard)
+    page.goto(study.url)
     # The second trace holds the students; Plotly draws their marks in the frame's order.
     point = page.locator(".stPlotlyChart .scatterlayer .trace .points path.point").last
     expect(point).to_be_visible(timeout=WAIT_MS)
@@ -44,9 +37,9 @@ def test_a_click_on_a_point_opens_its_evidence(study, dashboard, page: Page):
     expect(page).to_have_url(re.compile(r"[?&]run="), timeout=WAIT_MS)
 
 
-def test_a_click_on_a_published_point_opens_its_source(study, dashboard, page: Page):
+def test_a_click_on_a_published_point_opens_its_source(study, page: Page):
     """A diamond answers with its method, its benchmarks and the page that it is from."""
-    page.goto(f"{dashboard}/published?family=DeepSeek-R1")
+    page.goto(f"{study.url}/published?family=DeepSeek-R1")
     point = page.locator(".stPlotlyChart .scatterlayer .trace .points path.point").first
     expect(point).to_be_visible(timeout=WAIT_MS)
 
@@ -58,19 +51,19 @@ def test_a_click_on_a_published_point_opens_its_source(study, dashboard, page: P
     expect(page).to_have_url(re.compile(r"[?&]pair="), timeout=WAIT_MS)
 
 
-def test_a_link_brings_axis_and_run_back(study, dashboard, page: Page):
+def test_a_link_brings_axis_and_run_back(study, page: Page):
     """An address that somebody sent opens the same axis and the same run."""
-    page.goto(f"{dashboard}/?x=TTFT&run={study[3]}")
+    page.goto(f"{study.url}/?x=TTFT&run={study.run_ids[3]}")
 
     expect(page.get_by_text("TTFT, median (times").first).to_be_visible(timeout=WAIT_MS)
     expect(page.get_by_text("Cut to 15 layers")).to_be_visible(timeout=WAIT_MS)
 
 
 @pytest.mark.parametrize("path", ["", "run", "compare", "answers", "published", "economics"])
-def test_no_page_is_wider_than_a_phone(study, dashboard, page: Page, path):
+def test_no_page_is_wider_than_a_phone(study, page: Page, path):
     """At 390 pixels nothing but the table, in its own frame, scrolls sideways."""
     page.set_viewport_size({"width": 390, "height": 844})
-    page.goto(f"{dashboard}/{path}")
+    page.goto(f"{study.url}/{path}")
     expect(page.locator("[data-testid=stMainBlockContainer] button").first).to_be_visible(
         timeout=WAIT_MS
     )
@@ -82,19 +75,20 @@ def test_no_page_is_wider_than_a_phone(study, dashboard, page: Page, path):
     assert overflow <= 0
 
 
-def test_labels_are_placed_for_the_window_there_is(store_root, dashboard, page: Page):
+def test_labels_are_placed_for_the_window_there_is(committed, page: Page):
     """At any width no name covers another or leaves the chart; nor after the window grew."""
-    shutil.copytree(records.STUDY, store_root, dirs_exist_ok=True)
     for width in (420, 1024, 1440, 1920):
         page.set_viewport_size({"width": width, "height": 844})
         if width == 420:
-            page.goto(dashboard)
+            page.goto(committed)
         expect(page.locator(".stPlotlyChart .textpoint").first).to_be_visible(timeout=WAIT_MS)
 
         page.wait_for_function(
             """() => {
               const chart = document.querySelector(".stPlotlyChart");
-              const plot = chart.querySelector(".nsewdrag").getBoundingClientRect();
+              const area = chart?.querySelector(".nsewdrag");
+              if (!area) return false; // the chart is being drawn again for the new width
+              const plot = area.getBoundingClientRect();
               const names = [...chart.querySelectorAll(".annotation-text, .textpoint text")];
               const boxes = names.map(name => name.getBoundingClientRect());
               const inside = boxes.every(b => b.left >= plot.left && b.right <= plot.right);
@@ -107,9 +101,9 @@ def test_labels_are_placed_for_the_window_there_is(store_root, dashboard, page: 
         )
 
 
-def test_back_undoes_the_last_change(study, dashboard, page: Page, settled):
+def test_back_undoes_the_last_change(study, page: Page, settled):
     """After two changes, Back twice brings the first state back, in the address and the page."""
-    page.goto(dashboard)
+    page.goto(study.url)
     view = page.get_by_role("radio", name="Ranking")
     expect(page.locator(".stPlotlyChart .textpoint").first).to_be_visible(timeout=WAIT_MS)
     view.click()
@@ -130,10 +124,9 @@ def test_back_undoes_the_last_change(study, dashboard, page: Page, settled):
     expect(page).not_to_have_url(re.compile(r"[?&]view="), timeout=WAIT_MS)
 
 
-def test_hiding_an_entry_of_the_legend_hides_its_names(store_root, dashboard, page: Page):
+def test_hiding_an_entry_of_the_legend_hides_its_names(committed, page: Page):
     """No label is left over without its point."""
-    shutil.copytree(records.STUDY, store_root, dirs_exist_ok=True)
-    page.goto(dashboard)
+    page.goto(committed)
     names = page.locator(".stPlotlyChart .textpoint")
     label = names.filter(has_text="24 layers q4_k_m")
     expect(label).to_have_count(1, timeout=WAIT_MS)
@@ -146,9 +139,9 @@ def test_hiding_an_entry_of_the_legend_hides_its_names(store_root, dashboard, pa
     expect(names.filter(has_text="teacher q8_0")).to_have_count(1)
 
 
-def test_every_point_is_reachable_by_keyboard(study, dashboard, page: Page, settled):
+def test_every_point_is_reachable_by_keyboard(study, page: Page, settled):
     """The list under the chart opens what a click on a point opens."""
-    page.goto(dashboard)
+    page.goto(study.url)
     settled(page)
     page.get_by_role("combobox", name="Evidence for").focus()
     page.keyboard.type("15l")
@@ -157,11 +150,10 @@ def test_every_point_is_reachable_by_keyboard(study, dashboard, page: Page, sett
     expect(page.get_by_text("Cut to 15 layers")).to_be_visible(timeout=WAIT_MS)
 
 
-def test_chart_limits_and_evidence_are_on_the_screen(store_root, dashboard, page: Page, settled):
+def test_chart_limits_and_evidence_are_on_the_screen(committed, page: Page, settled):
     """At 1440 by 900 nothing that decides has to be scrolled to."""
-    shutil.copytree(records.STUDY, store_root, dirs_exist_ok=True)
     page.set_viewport_size({"width": 1440, "height": 900})
-    page.goto(f"{dashboard}/?run={records.committed(24)}")
+    page.goto(f"{committed}/?run={records.committed(24)}")
     settled(page)
 
     parts = [
@@ -175,15 +167,12 @@ def test_chart_limits_and_evidence_are_on_the_screen(store_root, dashboard, page
         assert box["y"] + box["height"] <= 900
 
 
-def test_limits_choose_a_model_that_can_be_followed_to_other_pages(
-    store_root, dashboard, page: Page
-):
+def test_limits_choose_a_model_that_can_be_followed_to_other_pages(committed, page: Page):
     """A limit changes the pick at once; evidence, Compare and Economics are one click away.
 
     The chosen runs and what to keep are the same there.
     """
-    shutil.copytree(records.STUDY, store_root, dirs_exist_ok=True)
-    page.goto(f"{dashboard}/?keep=80")
+    page.goto(f"{committed}/?keep=80")
     expect(page.get_by_text("Pick: teacher q4_k_m")).to_be_visible(timeout=WAIT_MS)
 
     page.get_by_role("spinbutton", name="Weights at most (MB)").fill("100")
@@ -215,9 +204,9 @@ def test_limits_choose_a_model_that_can_be_followed_to_other_pages(
     expect(page.locator("h1.finding")).to_contain_text("24 layers q4_k_m")
 
 
-def test_the_table_is_taken_away_in_every_format(study, dashboard, page: Page):
+def test_the_table_is_taken_away_in_every_format(study, page: Page):
     """Each file is named after the study, opens, and has every run; the figure has its names."""
-    page.goto(f"{dashboard}/compare")
+    page.goto(f"{study.url}/compare")
     page.get_by_role("button", name="Export").click()
 
     def download(format: str) -> Path:
@@ -227,13 +216,13 @@ def test_the_table_is_taken_away_in_every_format(study, dashboard, page: Page):
         assert waiting.value.suggested_filename.startswith("starter.")
         return waiting.value.path()
 
-    assert set(pd.read_csv(download("CSV"))["run_id"]) == set(study)
-    assert set(pd.read_parquet(download("Parquet"))["run_id"]) == set(study)
-    assert {row["run_id"] for row in json.loads(download("JSON").read_text())} == set(study)
+    assert set(pd.read_csv(download("CSV"))["run_id"]) == set(study.run_ids)
+    assert set(pd.read_parquet(download("Parquet"))["run_id"]) == set(study.run_ids)
+    assert {row["run_id"] for row in json.loads(download("JSON").read_text())} == set(study.run_ids)
     with zipfile.ZipFile(download("Excel")) as book:
         texts = book.read("xl/sharedStrings.xml").decode()
         sheets = re.findall(r'<sheet name="(\w+)"', book.read("xl/workbook.xml").decode())
-    assert all(run_id in texts for run_id in study)
+    assert all(run_id in texts for run_id in study.run_ids)
     assert sheets == ["table", "scores", "notes"]
     for format in ("Markdown", "LaTeX"):
         text = download(format).read_text()
@@ -322,9 +311,9 @@ def test_the_dashboard_watches_no_folder(store_root, cache, tmp_path, page: Page
         starter.wait(timeout=60)
 
 
-def test_a_tick_chooses_a_run_and_a_heading_sorts(study, dashboard, page: Page, settled):
+def test_a_tick_chooses_a_run_and_a_heading_sorts(study, page: Page, settled):
     """In the table itself; the address keeps both."""
-    page.goto(f"{dashboard}/compare")
+    page.goto(f"{study.url}/compare")
     settled(page)
     box = page.get_by_role("checkbox", name="Choose 20 layers", exact=True)
     expect(box).to_be_checked(timeout=WAIT_MS)
