@@ -167,7 +167,8 @@ def add_names(figure: go.Figure, placed: list[Placed], ink: dict[str, str]) -> N
     """Write the names beside their points: texts of traces, so that the legend hides them too."""
     for group in dict.fromkeys(one.label.group for one in placed):
         own = [one for one in placed if one.label.group == group]
-        figure.add_scatter(
+        theme.add_scatter(
+            figure,
             x=[one.label.x for one in own],
             y=[one.label.y for one in own],
             mode="markers+text",

@@ -80,7 +80,8 @@ def marker(kind: str, colour: str, num_shown: int, ink: dict[str, str]) -> dict[
 def add_shape_legend(figure: go.Figure, kinds: list[str], ink: dict[str, str]) -> None:
     """Legend entries in grey for the shapes, where colours stand for teachers."""
     for kind in kinds:
-        figure.add_scatter(
+        theme.add_scatter(
+            figure,
             x=[None],
             y=[None],
             mode="markers",

@@ -161,9 +161,10 @@ def _join_sizes(
         sizes = group.sort_values("num_parameters", kind="stable")
         if len(sizes) > 1 and sizes["num_parameters"].is_unique:
             students = sizes.index[~is_converted(sizes) & sizes["role"].ne("teacher")]
-            figure.add_scatter(
-                x=sizes[ACROSS],
-                y=sizes[y],
+            theme.add_scatter(
+                figure,
+                x=sizes[ACROSS].to_numpy(),
+                y=sizes[y].to_numpy(),
                 mode="lines",
                 legendgroup=groups[students[0] if len(students) else sizes.index[0]],
                 line={"color": theme.faded(colours[str(teacher)], 0.35), "width": 1},
@@ -225,7 +226,8 @@ def _add_frontier(figure: go.Figure, best: pd.DataFrame, y: str, view: View, col
         line_y += [ys[step], ys[step], ys[min(step + 1, len(ys) - 1)]]
     named = any(trace.name == "frontier" for trace in figure.data)
     for line_x, line_y, share in lines.values():
-        figure.add_scatter(
+        theme.add_scatter(
+            figure,
             x=line_x,
             y=line_y,
             mode="lines",

@@ -64,15 +64,17 @@ def add_points(
             recedes = group["run_id"].isin(pale)
             if recedes.any():
                 part = group[recedes]
-                figure.add_trace(_points(part, x, y, style, len(drawn), opacity=PALE))
-                figure.data[-1].update(showlegend=False, **entry)
+                own = entry | {"showlegend": False}
+                theme.add_scatter(
+                    figure, **_points(part, x, y, style, own, len(drawn), opacity=PALE)
+                )
             if not recedes.all():
                 part = group[~recedes]
-                figure.add_trace(_points(part, x, y, style, len(drawn)))
-                figure.data[-1].update(showlegend=name not in named, **entry)
+                own = entry | {"showlegend": name not in named}
+                theme.add_scatter(figure, **_points(part, x, y, style, own, len(drawn)))
             elif name not in named:
                 # The mark in the legend is not pale, even where all of its points are.
-                figure.add_scatter(x=[None], y=[None], mode="markers", marker=style, **entry)
+                theme.add_scatter(figure, x=[None], y=[None], mode="markers", marker=style, **entry)
             named.add(name)
 
 
@@ -81,16 +83,20 @@ def _points(
     x: str,
     y: str,
     marker: dict[str, Any],
+    entry: dict[str, Any],
     num_shown: int,
     *,
     opacity: float = 1.0,
-) -> go.Scatter:
-    """One trace: points of one teacher and one kind."""
-    low_name, high_name = INTERVALS[y]
+) -> dict[str, Any]:
+    """The trace of points of one teacher and one kind, with their entry in the legend."""
+    low, middle, high = (
+        group[name].to_numpy(float) for name in (INTERVALS[y][0], y, INTERVALS[y][1])
+    )
     faint = theme.faded(marker["color"], opacity * (0.2 if num_shown > marks.MANY_POINTS else 0.6))
-    return go.Scatter(
-        x=group[ACROSS],
-        y=group[y],
+    return dict(
+        **entry,
+        x=group[ACROSS].to_numpy(float),
+        y=middle,
         mode="markers",
         marker=marker | {"opacity": [opacity] * len(group)},
         cliponaxis=False,
@@ -102,8 +108,8 @@ def _points(
             "color": faint,
             "thickness": 1.5,
             "width": 0,
-            "array": (group[high_name] - group[y]).fillna(0),
-            "arrayminus": (group[y] - group[low_name]).fillna(0),
+            "array": np.nan_to_num(high - middle),
+            "arrayminus": np.nan_to_num(middle - low),
         },
     )
 

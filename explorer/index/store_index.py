@@ -5,9 +5,9 @@ Retention, its draws and the packed answers are computed when they are first ask
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, ItemsView, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, ItemsView, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -31,6 +31,8 @@ from explorer.index.records_index import (
 from explorer.records.rows import row_dicts
 from explorer.store import disk
 
+T = TypeVar("T")
+
 LOOK_EVERY_S = 1.0
 """A look at the folders is reused for this many seconds, because reruns come in bursts."""
 MANY_RUNS = 60
@@ -44,6 +46,9 @@ FEW_RUNS = 500
 """For up to this many runs only their own rows of retention are read, not the whole table."""
 TASKS_KEPT = 4
 """Retention tables in memory: one for all tasks, and one per task chosen on a page."""
+
+NUM_REMEMBERED = 8
+"""Results that pages share: one for each set of limits and filters that somebody looks at."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +64,25 @@ class Snapshot:
     hidden: frozenset[str]
     """Ids of hidden runs; their rows are in `runs` all the same, since others rest on them."""
     index: "StoreIndex"
+    _remembered: dict[Hashable, Any] = dataclasses.field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def remembered(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """What `compute` returns, or what it returned for this key while the store stayed as it is.
+
+        Sessions share the last `NUM_REMEMBERED` results, so nobody may change one.
+        """
+        with self.index.lock:
+            if key in self._remembered:
+                kept: T = self._remembered[key]
+                return kept
+        value = compute()
+        with self.index.lock:
+            self._remembered[key] = value
+            while len(self._remembered) > NUM_REMEMBERED:
+                del self._remembered[next(iter(self._remembered))]
+        return value
 
     @functools.cached_property
     def scores(self) -> pd.DataFrame:

@@ -2,12 +2,11 @@
 
 import streamlit as st
 
-from explorer.analysis.cost import unit_cost
 from explorer.catalogue import prices
-from explorer.index import keeping
 from explorer.pages.explore import (
     axes,
     chart,
+    compared,
     evidence,
     evidence_panel,
     failures,
@@ -18,7 +17,6 @@ from explorer.pages.explore import (
     views,
 )
 from explorer.pages.shared import back_button, pricing, removal, submitting, widgets
-from explorer.records.rows import compact
 from explorer.specs import starter_sweep
 
 widgets.style()
@@ -56,20 +54,14 @@ with left, st.container(key="explore_needs", gap="small"):
 with middle:
     view = views.choose_view()
     shown = axes.axes_row(snapshot.tasks, of_chart=view == views.CHART)
-index = widgets.index(root)
-runs = index.with_retention(finished, shown.task)
-runs = unit_cost.add_costs(runs, known_prices, utilisation=asked.utilisation)
-runs = compact(runs)
-decided = pick_card.decision(index, runs, asked) if shown.task is None else None
+index = snapshot.index
+found = compared.compared(snapshot, finished, known_prices, asked, shown.task, shown.against)
+runs, decided, finding = found.runs, found.decided, found.finding
 picked = decided.pick["run_id"] if decided and decided.pick else None
 # Control arms are hidden until asked for: by the switch, or as what a rule removed.
 hidden = set() if control_arms else filters.controls(runs) - removed.highlighted(decided)
 drawn = runs[~runs["run_id"].isin(hidden)]
 
-limits = asked.limits
-finding = keeping.finding(
-    index, runs, limits.min_retention, limits.confidence, task=shown.task, against=shown.against
-)
 with sentence:
     widgets.finding(finding)
     filters.summary_line(chosen, visible, runs, shown.task)
@@ -78,7 +70,7 @@ with middle:
     if runs.empty:
         st.info("No finished run matches the filters. Change them in the sidebar.")
     elif view != views.CHART:
-        views.draw_view(view, index, drawn, shown.task, limits, picked)
+        views.draw_view(view, index, drawn, shown.task, asked.limits, picked)
     elif "usd" in shown.x and runs[shown.x].isna().all():
         pricing.missing_prices(root, runs, known_prices)
     else:
