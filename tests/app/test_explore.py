@@ -10,7 +10,7 @@ import streamlit as st
 from explorer import jobs
 from explorer.catalogue import prices
 from explorer.catalogue.prices import Price
-from explorer.pages.explore import evidence
+from explorer.pages.explore import evidence, pick_card
 from explorer.store import disk
 from tests import records
 from tests.app.reading import text_of
@@ -46,6 +46,29 @@ def test_the_finding_stands_first(study, open_page):
     assert "layer student" in text_of(page)
     assert "6 runs" in text_of(page)
     assert page.get("plotly_chart")
+
+
+def test_another_axis_decides_nothing_anew(study, open_page, monkeypatch):
+    """The pick and its confidence rest on limits, filters and prices, not on the axes."""
+    decisions = []
+
+    def pick(*arguments, **options):
+        decisions.append(arguments)
+        return decide(*arguments, **options)
+
+    decide = pick_card.decide.pick
+    monkeypatch.setattr(pick_card.decide, "pick", pick)
+    page = open_page("explore")
+    finding = text_of(page).splitlines()[0]
+
+    page.query_params["x"] = "TTFT"
+    page.run()
+    assert text_of(page).splitlines()[0] == finding
+    assert len(decisions) == 1
+
+    page.number_input(key="max_tpot").set_value(0.001).run()
+    assert len(decisions) == 2
+    assert "No model fits" in text_of(page)
 
 
 def test_a_picked_run_shows_its_evidence(study, open_page):

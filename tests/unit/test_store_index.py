@@ -69,6 +69,27 @@ def test_a_new_run_appears(store_root, study):
     assert len(index.snapshot().runs) == 7
 
 
+def test_a_result_is_remembered_while_the_store_stays_as_it_is(store_root, study):
+    """Until a run is added, or eight other results were asked for since."""
+    index = StoreIndex(store_root)
+    asked = []
+
+    def ask(key):
+        return index.snapshot().remembered(key, lambda: asked.append(key) or f"{key}!")
+
+    assert [ask("pick"), ask("finding"), ask("pick")] == ["pick!", "finding!", "pick!"]
+    assert asked == ["pick", "finding"]
+
+    records.write_run(store_root, records.make_record(num_layers=12))
+    ask("pick")
+    assert asked == ["pick", "finding", "pick"]
+
+    for number in range(store_index.NUM_REMEMBERED):
+        ask(number)
+    ask("pick")
+    assert asked.count("pick") == 3
+
+
 def test_a_removed_run_disappears(store_root, study):
     """A folder that somebody deletes is gone from the frames, and from every table."""
     index = StoreIndex(store_root)
