@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from explorer.analysis import numbers
+from explorer.analysis import numbers, studies
 from explorer.analysis.pick import candidates
 from explorer.analysis.pick.decide import CERTAIN
 from explorer.records.rows import row_dicts
@@ -114,10 +114,8 @@ def rank(runs: pd.DataFrame, draws: pd.DataFrame, *, teacher: str | None = None)
 
 
 def unique_names(runs: pd.DataFrame) -> "pd.Series[str]":
-    """The label of each run, with its id where two runs share a label."""
-    labels = runs["label"].astype(str)
-    shared = labels.duplicated(keep=False)
-    return labels.where(~shared, labels + " (" + runs["run_id"] + ")")
+    """The label of each run, with the end of its id where two runs share a label."""
+    return studies.told_apart(runs["label"].astype(str), runs["run_id"])
 
 
 def _ordered(runs: pd.DataFrame) -> pd.DataFrame:

@@ -75,5 +75,20 @@ def unique_labels(runs: pd.DataFrame) -> dict[str, str]:
     return dict(zip(runs["run_id"], labels, strict=True))
 
 
+def names_of(runs: pd.DataFrame) -> list[str]:
+    """A short name for each run; where two would share it, with the end of their ids."""
+    own = runs["label"].astype(str)
+    teachers = runs["teacher"].astype(str) + " (teacher)"
+    return told_apart(own.where(runs["role"] != "teacher", teachers), runs["run_id"]).tolist()
+
+
+def told_apart(names: "pd.Series[str]", run_ids: "pd.Series[str]") -> "pd.Series[str]":
+    """The names; equal ones with the last part of the run's id, else with the whole id."""
+    unique = names
+    for ending in (run_ids.map(lambda run_id: run_id.rpartition("-")[2]), run_ids):
+        unique = unique.where(~unique.duplicated(keep=False), names + " (" + ending + ")")
+    return unique
+
+
 def _names(runs: pd.DataFrame) -> list[str]:
     return [study_of(str(name)) for name in runs["name"]]

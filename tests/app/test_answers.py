@@ -102,8 +102,15 @@ def test_free_continuations_show_what_was_expected(measured, open_page):
 
 def test_any_two_runs_can_be_read(study, open_page):
     """The reference may be another student, the run its teacher."""
-    said = text_of(open_page("answers", student=study[0], reference=study[3]))
+    page = open_page("answers", student=study[0], reference=study[3])
 
+    assert (page.selectbox(key="student").value, page.selectbox(key="reference").value) == (
+        study[0],
+        study[3],
+    )
+    assert "starter (teacher)" in page.selectbox(key="student").options
+    assert "15 layers" in page.selectbox(key="reference").options
+    said = text_of(page)
     assert "starter (teacher) lost" in said
     assert "that 15 layers had right" in said
 
@@ -164,6 +171,19 @@ def test_the_run_that_was_looked_at_follows_to_this_page(study, open_page):
     assert page.selectbox(key="student").value == study[3]
 
     page.selectbox(key="student").set_value(study[2]).run()
+    assert page.query_params["student"] == study[2]
     page.query_params.clear()
     page.switch_page("../explore/explore.py").run()
     assert page.selectbox(key="run").value == study[2]
+
+
+def test_a_picked_run_stays_picked_when_one_comes_back(study, open_page):
+    """A look at another page does not lose it."""
+    page = open_page("explore", run=study[3])
+    page.query_params.clear()
+    page.switch_page("../compare/compare.py").run()
+    page.query_params.clear()
+    page.switch_page("../explore/explore.py").run()
+
+    assert page.selectbox(key="run").value == study[3]
+    assert page.query_params["run"] == study[3]

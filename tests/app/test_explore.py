@@ -11,6 +11,7 @@ from explorer import jobs
 from explorer.catalogue import prices
 from explorer.catalogue.prices import Price
 from explorer.pages.explore import evidence, pick_card
+from explorer.pages.shared import widgets
 from explorer.store import disk
 from tests import records
 from tests.app.reading import text_of
@@ -80,6 +81,12 @@ def test_a_picked_run_shows_its_evidence(study, open_page):
     budget = records.study()[2].distill.max_tokens
     assert f"trained on {budget:,} tokens of starter" in said
     assert len(page.get("plotly_chart")) == 3, "chart, tasks, timing"
+    picked = page.selectbox(key="run")
+    assert picked.options == [
+        "starter (teacher)",
+        *(f"{layers} layers" for layers in (24, 20, 15, 10, 6)),
+    ]
+    assert picked.value == study[2], "the address has the id, the list the name"
     assert {"Open the run", "Run it again"} <= {button.label for button in page.button}
 
 
@@ -357,18 +364,61 @@ def test_the_pick_stands_beside_the_chart_and_follows_the_limits(study, open_pag
 
 def test_page_and_shell_pick_the_same(study, open_page, store_root, capsys, monkeypatch):
     """One rule: the page's pick is that of `explorer pick` with the same limits."""
-    from explorer import cli
+    decided = _shell_pick(
+        ["--min-retention", "0.5", "--objective", "smallest"], monkeypatch, capsys
+    )
 
-    arguments = ["explorer", "pick", "--min-retention", "0.5", "--objective", "smallest", "--json"]
-    monkeypatch.setattr("sys.argv", arguments)
-    with pytest.raises(SystemExit):
-        cli.main()
-    decided = json.loads(capsys.readouterr().out)
-
-    said = text_of(open_page("explore", keep="50", objective="Smallest")).replace("\\", "")
+    page = open_page("explore", keep="50", objective="Smallest")
+    said = text_of(page).replace("\\", "")
 
     assert f"**Pick: {decided['pick']['label']}**" in said
     assert decided["reason"] in said
+    limits = {box.key for box in page.selectbox} & {"runtime", "format", "timed_on"}
+    assert limits == set(), "there is nothing to choose where all runs ran in one place"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "number_format", "device"),
+    [
+        ("llama.cpp", "q8_0", "AMD EPYC (2 cores)"),
+        ("transformers eager", "torch", "AMD EPYC (2 cores)"),
+        ("llama.cpp", "q8_0", "endpoint 127.0.0.1:8080"),
+    ],
+)
+def test_page_and_shell_agree_on_where_a_model_must_run(
+    root, open_page, capsys, monkeypatch, runtime, number_format, device
+):
+    """Runtime, format and device in the address are the shell's options; so is what they remove."""
+    shutil.copytree(records.STUDY, root, dirs_exist_ok=True)
+    options = ["--runtime", runtime, "--format", number_format, "--device", device]
+    decided = _shell_pick(["--min-retention", "0.5", *options], monkeypatch, capsys)
+
+    page = open_page("explore", keep="50", runtime=runtime, format=number_format, timed_on=device)
+
+    chosen = {box.key: box.value for box in page.selectbox}
+    assert (chosen["runtime"], chosen["format"], chosen["timed_on"]) == (
+        runtime,
+        number_format,
+        device,
+    )
+    assert decided["reason"] in text_of(page).replace("\\", "")
+    removed = {
+        button.key.removeprefix("removed_"): int(button.label.split(" ")[0])
+        for button in page.button
+        if button.key and button.key.startswith("removed_")
+    }
+    assert removed == {name: of["num_runs"] for name, of in decided["removed"].items()}
+    assert set(removed) & {"format", "runtime", "other_device"}
+
+
+def _shell_pick(options, monkeypatch, capsys):
+    """What `explorer pick --json` prints."""
+    from explorer import cli
+
+    monkeypatch.setattr("sys.argv", ["explorer", "pick", *options, "--json"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    return json.loads(capsys.readouterr().out)
 
 
 def test_one_task_has_no_pick(study, open_page):
@@ -550,7 +600,7 @@ def test_a_published_student_can_be_measured_here(study, open_page):
     assert page.multiselect(key="run_models").value == ["deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"]
 
 
-def test_the_list_of_runs_is_short_however_many_there_are(study):
+def test_the_list_of_runs_is_short_however_many_there_are(monkeypatch):
     """Ten thousand runs send two hundred to the browser, and the open one is among them."""
     many = pd.DataFrame(
         {
@@ -559,11 +609,9 @@ def test_the_list_of_runs_is_short_however_many_there_are(study):
             "num_parameters": 1e6,
         }
     )
-    st.session_state["run"] = "run-3"
-    try:
-        listed = evidence.listed_runs(many)
-    finally:
-        del st.session_state["run"]
+    monkeypatch.setattr(widgets, "picked_run", lambda: "run-3")
+
+    listed = evidence.listed_runs(many)
 
     assert len(listed) == evidence.MOST_LISTED
-    assert {"run-3", "run-9999"} <= set(listed)
+    assert {"run-3", "run-9999"} <= set(listed["run_id"])

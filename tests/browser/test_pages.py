@@ -140,7 +140,7 @@ def test_hiding_an_entry_of_the_legend_hides_its_names(committed, page: Page):
 
 
 def test_every_point_is_reachable_by_keyboard(study, page: Page, settled):
-    """The list under the chart opens what a click on a point opens."""
+    """The list beside the chart opens what a click on a point opens."""
     page.goto(study.url)
     settled(page)
     page.get_by_role("combobox", name="Evidence for").focus()
@@ -148,6 +148,25 @@ def test_every_point_is_reachable_by_keyboard(study, page: Page, settled):
     page.keyboard.press("Enter")
 
     expect(page.get_by_text("Cut to 15 layers")).to_be_visible(timeout=WAIT_MS)
+
+
+@pytest.mark.parametrize("size", [(1440, 900), (390, 844)])
+def test_a_choice_by_keyboard_keeps_its_focus_on_the_screen(committed, page: Page, settled, size):
+    """The evidence that a choice opens pushes the list with the focus nowhere."""
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    page.goto(committed)
+    settled(page)
+    runs = page.get_by_role("combobox", name="Evidence for")
+    for words, made in (("24 layers q4", "Cut to 24 layers"), ("15 layers q8", "Cut to 15 layers")):
+        runs.focus()
+        page.keyboard.type(words)
+        page.keyboard.press("Enter")
+        expect(page.get_by_text(made)).to_be_visible(timeout=WAIT_MS)
+        settled(page)
+
+        expect(runs).to_be_focused()
+        expect(runs).to_be_in_viewport(ratio=1)
+        assert runs.evaluate("element => element.matches(':focus-visible')")
 
 
 def test_chart_limits_and_evidence_are_on_the_screen(committed, page: Page, settled):

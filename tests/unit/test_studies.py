@@ -59,3 +59,25 @@ def test_labels_that_are_shared_give_way_to_ids():
 
     assert studies.unique_labels(finished.iloc[:1]) == {"t": "same"}
     assert set(studies.unique_labels(finished).values()) == set(finished["run_id"])
+
+
+def test_equal_names_are_told_apart_by_the_end_of_their_ids():
+    """The short part of the id where it differs, else the whole id; other names stay short."""
+    finished = pd.DataFrame(
+        {
+            "run_id": ["a-24l-0a1b2c3d", "b-24l-11111111", "a-20l-22222222", "t-33333333"],
+            "label": ["24 layers", "24 layers", "20 layers", "teacher"],
+            "role": ["student", "student", "student", "teacher"],
+            "teacher": "starter",
+        }
+    )
+
+    assert studies.names_of(finished) == [
+        "24 layers (0a1b2c3d)",
+        "24 layers (11111111)",
+        "20 layers",
+        "starter (teacher)",
+    ]
+    same_end = finished.assign(run_id=["a-1", "b-1", "c-1", "t-1"])
+    assert studies.names_of(same_end)[:2] == ["24 layers (a-1)", "24 layers (b-1)"]
+    assert studies.names_of(finished.iloc[:0]) == []

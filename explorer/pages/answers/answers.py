@@ -4,7 +4,14 @@ import streamlit as st
 
 from explorer.analysis.stats import answer_flips
 from explorer.pages.answers import paired_answers
-from explorer.pages.shared import answer_card, glossary, study_summary, text_format, widgets
+from explorer.pages.shared import (
+    answer_card,
+    glossary,
+    run_list,
+    study_summary,
+    text_format,
+    widgets,
+)
 from explorer.records.rows import row_dicts
 
 LOST = answer_flips.LOST
@@ -28,31 +35,33 @@ widgets.expand_run_ids(evaluated["run_id"], "student", "reference")
 sentence = st.container(key="answers_sentence")
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="answers_runs"):
     students = paired_answers.newest_students_first(evaluated)
-    widgets.follow_pick("student", students)
-    run_id = st.selectbox(
+    ids = students["run_id"].tolist()
+    widgets.follow_pick("student", ids)
+    run_id = run_list.run_list(
         "Run",
         students,
-        index=paired_answers.first_of(study_summary.followed_runs(), students),
-        key="student",
-        bind="query-params",
+        "student",
+        default=paired_answers.first_of(study_summary.followed_runs(), ids),
         help=glossary.TERMS["student"],
         width=290,
     )
-    widgets.remember_pick("student", run_id if run_id != students[0] else None)
-    others = [other for other in evaluated["run_id"] if other != run_id]
-    if not others:
+    assert run_id is not None  # the list has a default
+    if "student" in st.query_params:
+        widgets.remember_pick(run_id)
+    others = evaluated[evaluated["run_id"] != run_id]
+    if others.empty:
         with sentence:
             widgets.finding("Only one run has answers. Finish a second run to compare it with.")
         st.stop()
-    against = st.selectbox(
+    against = run_list.run_list(
         "Against",
         others,
-        index=paired_answers.default_reference(evaluated, run_id, others),
-        key="reference",
-        bind="query-params",
+        "reference",
+        default=paired_answers.default_reference(evaluated, run_id),
         help=glossary.TERMS["reference"],
         width=290,
     )
+    assert against is not None
     tasks = paired_answers.shared_tasks(snapshot.scores, run_id, against)
     if not tasks:
         with sentence:

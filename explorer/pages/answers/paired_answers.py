@@ -7,30 +7,29 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from explorer.analysis import studies
 from explorer.analysis.stats import answer_flips
 from explorer.lm_eval_io import samples
 from explorer.lm_eval_io.samples import SampleAnswer
-from explorer.pages.compare import differences
 from explorer.pages.shared import text_format
 from explorer.store import disk
 
 
-def newest_students_first(runs: pd.DataFrame) -> list[str]:
-    """Run ids: the newest student first, teachers last."""
+def newest_students_first(runs: pd.DataFrame) -> pd.DataFrame:
+    """The newest student first, teachers last."""
     keyed = runs.assign(is_teacher=runs["role"] == "teacher")
-    ordered = keyed.sort_values(["is_teacher", "finished_at"], ascending=[True, False])
-    return [str(run_id) for run_id in ordered["run_id"]]
+    return keyed.sort_values(["is_teacher", "finished_at"], ascending=[True, False])
 
 
-def first_of(wanted: list[str], run_ids: list[str]) -> int:
-    """Position of the first wanted run that is one of these; 0 if none is."""
-    return next((run_ids.index(run_id) for run_id in wanted if run_id in run_ids), 0)
+def first_of(wanted: list[str], run_ids: list[str]) -> str:
+    """The first wanted run that is one of these; the first of these if none is."""
+    return next((run_id for run_id in wanted if run_id in run_ids), run_ids[0])
 
 
-def default_reference(runs: pd.DataFrame, run_id: str, others: list[str]) -> int:
-    """Position of the run's own teacher among the others; 0 if it is not one of them."""
-    teacher = runs.loc[runs["run_id"] == run_id, "teacher_run_id"].iloc[0]
-    return others.index(teacher) if teacher in others else 0
+def default_reference(runs: pd.DataFrame, run_id: str) -> str:
+    """The run's own teacher, or the first other run if its teacher is not among these."""
+    others = runs.loc[runs["run_id"] != run_id, "run_id"].tolist()
+    return first_of(runs.loc[runs["run_id"] == run_id, "teacher_run_id"].tolist(), others)
 
 
 def shared_tasks(scores: pd.DataFrame, run_id: str, against: str) -> dict[str, str]:
@@ -46,7 +45,7 @@ def shared_tasks(scores: pd.DataFrame, run_id: str, against: str) -> dict[str, s
 def names(runs: pd.DataFrame, run_id: str, against: str) -> tuple[str, str]:
     """Short names of the two runs, as on the charts."""
     both = runs.set_index("run_id").loc[[run_id, against]].reset_index()
-    first, second = differences.names_of(both)
+    first, second = studies.names_of(both)
     return first, second.removesuffix(" (teacher)")
 
 

@@ -28,11 +28,12 @@ def choose_reference(chosen: pd.DataFrame, finished: pd.DataFrame) -> str:
     """
     students = (chosen["role"] == "student").any()
     runs = studies.same_studies(finished, chosen)
-    names = dict(zip(runs["run_id"], names_of(runs), strict=True))
+    names = dict(zip(runs["run_id"], studies.names_of(runs), strict=True))
     widgets.expand_run_ids(runs["run_id"], "against")
-    if "against" not in st.session_state and st.query_params.get("against") in names:
-        # Older addresses name a run by its id, those of today as the page does.
-        st.query_params["against"] = names[st.query_params["against"]]
+    # Older addresses name a run by its id, or by a label and its id; those of today as the page.
+    run_id = st.query_params.get("against", "").rpartition(", ")[2]
+    if "against" not in st.session_state and run_id in names:
+        st.query_params["against"] = names[run_id]
         st.rerun()
     options = [*([OWN_TEACHER] if students else []), *runs["run_id"]]
     reference = st.selectbox(
@@ -59,7 +60,7 @@ def differences_table(root: Path, runs: pd.DataFrame, against: str) -> str:
         The finding in one sentence; empty if nothing could be compared.
     """
     known = widgets.load_runs(root).set_index("run_id", drop=False)
-    names = dict(zip(runs["run_id"], names_of(runs), strict=True))
+    names = dict(zip(runs["run_id"], studies.names_of(runs), strict=True))
     found = []
     for run in row_dicts(runs):
         other = run["teacher_run_id"] if against == OWN_TEACHER else against
@@ -102,7 +103,7 @@ def _sentence(
         if against == OWN_TEACHER:
             return comparison.table_sentence(verdicts, "the teacher")
         stored = widgets.load_runs(root)
-        (reference,) = names_of(stored[stored["run_id"] == against])
+        (reference,) = studies.names_of(stored[stored["run_id"] == against])
         return comparison.table_sentence(verdicts, reference)
     [(run, other, rows)] = found
     beside = runs[runs["run_id"] == other]
@@ -151,18 +152,6 @@ def _table(found: list[tuple[str, Any, str, dict[str, Any]]], tasks: list[str]) 
             drawn=pd.DataFrame(drawn, columns=columns, dtype=object).fillna(""),
         )
     )
-
-
-def names_of(runs: pd.DataFrame) -> list[str]:
-    """A short name for each run, with its id added if two runs would share the name."""
-    short = [
-        f"{row['teacher']} (teacher)" if row["role"] == "teacher" else str(row["label"])
-        for row in row_dicts(runs)
-    ]
-    return [
-        name if short.count(name) == 1 else f"{name}, {run_id}"
-        for name, run_id in zip(short, runs["run_id"], strict=True)
-    ]
 
 
 def between(

@@ -55,7 +55,7 @@ def draw_chart(
         scale=shown.scale,
         width=chart_width.chart_width(WIDTH),
     )
-    widgets.chart(figure, "explore_chart", finding, pick=True, on_pick=overlays.open_point)
+    widgets.chart(figure, "explore_chart", finding, on_pick=overlays.open_point)
     removed.removed_row(decided, runs)
     if shown.times and not times:
         st.caption("No teacher to compare with on this axis, so it shows absolute values.")

@@ -8,14 +8,14 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from explorer.analysis import baseline, interference, numbers
+from explorer.analysis import baseline, interference, numbers, studies
 from explorer.analysis.cost import unit_cost
 from explorer.analysis.stats import control_pairs
 from explorer.catalogue import api_prices
 from explorer.catalogue.prices import Price
 from explorer.charts import run_chart
 from explorer.pages.explore import how_made, run_dialog
-from explorer.pages.shared import glossary, removal, submitting, text_format, widgets
+from explorer.pages.shared import glossary, removal, run_list, submitting, text_format, widgets
 from explorer.records import RunRecord
 from explorer.records.rows import row_dicts
 from explorer.store import disk, frames
@@ -24,37 +24,43 @@ MOST_LISTED = 200
 """Runs in the list; a browser would take seconds for ten thousand."""
 
 
+def choose_run(runs: pd.DataFrame) -> str | None:
+    """The list to pick a run from; returns the id of the picked run.
+
+    It stands above what a choice changes, so that it stays where it is.
+
+    Args:
+        runs: With the columns of `retention.add_retention`.
+    """
+    listed = listed_runs(runs)
+    run_id = run_list.run_list(
+        "Evidence for", listed, widgets.PICKED, placeholder="Click a point, or choose a run"
+    )
+    widgets.remember_pick(run_id)
+    if len(listed) < len(runs):
+        st.caption(
+            f"{len(listed):,} of {len(runs):,} runs listed, those that keep most. Click any "
+            "point, or write run=ID in the address."
+        )
+    return run_id
+
+
 def evidence_strip(
-    root: Path, runs: pd.DataFrame, known_prices: dict[str, Price], against: str
+    root: Path, runs: pd.DataFrame, run_id: str, known_prices: dict[str, Price], against: str
 ) -> None:
-    """The evidence for the picked run, under a list to pick one from.
+    """All evidence for one run, under the chart.
 
     Args:
         root: The store.
         runs: With the columns of `retention.add_retention` and `unit_cost.add_costs`.
+        run_id: One of these runs.
         known_prices: By device name.
         against: What ratios of times compare with: a key of `baseline.CHOICES`.
     """
-    listed = listed_runs(runs)
+    own = runs[runs["run_id"] == run_id]
+    row = row_dicts(own)[0]
+    st.subheader(text_format.md(studies.names_of(own)[0]), anchor=False)
     with st.container(horizontal=True, vertical_alignment="bottom", key="strip_head"):
-        run_id = st.selectbox(
-            "Evidence for",
-            listed,
-            index=None,
-            placeholder="Click a point, or choose a run",
-            key=widgets.PICKED,
-            bind="query-params",
-            width=440,
-        )
-        widgets.remember_pick(widgets.PICKED, run_id)
-        if len(listed) < len(runs):
-            st.caption(
-                f"{len(listed):,} of {len(runs):,} runs listed, those that keep most. Click any "
-                "point, or write run=ID in the address."
-            )
-        if run_id is None:
-            return
-        row = row_dicts(runs[runs["run_id"] == run_id])[0]
         if st.button("Open the run", icon=":material/open_in_full:", key="explore_open"):
             run_dialog.run_dialog(root, run_id)
         st.page_link(widgets.ANSWERS, label="Read its answers", query_params={"student": run_id})
@@ -86,8 +92,8 @@ def evidence_strip(
         _timing(record)
 
 
-def listed_runs(runs: pd.DataFrame) -> list[str]:
-    """Ids of the runs to choose from, the largest first.
+def listed_runs(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs to choose from, the largest first.
 
     A browser gets at most `MOST_LISTED`: those that keep most, and the one that is open.
 
@@ -99,7 +105,7 @@ def listed_runs(runs: pd.DataFrame) -> list[str]:
         ["is_open", "retention"], ascending=False, kind="stable"
     )
     first = ordered.head(MOST_LISTED)
-    return first.sort_values("num_parameters", ascending=False, kind="stable")["run_id"].tolist()
+    return first.sort_values("num_parameters", ascending=False, kind="stable")
 
 
 def _ratios(runs: pd.DataFrame, run_id: str, against: str) -> dict[str, str]:

@@ -35,8 +35,6 @@ def evidence_panel(
         against: What ratios compare with: a key of `baseline.CHOICES`.
     """
     row = row_dicts(runs[runs["run_id"] == run_id])[0]
-    name = row["teacher"] if row["role"] == "teacher" else row["label"]
-    st.markdown(f"**{text_format.md(str(name))}**")
     if decided is not None:
         st.caption(text_format.md(_standing(decided, run_id)))
     ratio = baseline.times(runs, "tpot_ms", against)[runs["run_id"] == run_id].iloc[0]
@@ -70,7 +68,7 @@ def evidence_panel(
 
 
 def _forget() -> None:
-    st.session_state[widgets.PICKED] = None
+    widgets.pick_run(None)
 
 
 def _standing(decided: Decision, run_id: str) -> str:

@@ -49,7 +49,7 @@ sentence = st.container(key="explore_sentence")
 left, middle, right = st.columns([10, 36, 15], gap="medium")
 known_prices = widgets.attempt(lambda: prices.prices_for(chosen, root)) or {}
 with left, st.container(key="explore_needs", gap="small"):
-    asked = needs.needs_panel()
+    asked = needs.needs_panel(finished)
     pricing.price_popover(root, chosen, known_prices)
 with middle:
     view = views.choose_view()
@@ -76,14 +76,15 @@ with middle:
     else:
         chart.draw_chart(index, drawn, shown, asked, decided, finding)
 if not runs.empty:
-    clicked = widgets.picked_run()
     with right:
-        if clicked is not None and clicked != picked and clicked in set(runs["run_id"]):
+        clicked = evidence.choose_run(runs)
+        if clicked is not None and clicked != picked:
             evidence_panel.evidence_panel(root, runs, clicked, decided, shown.against)
             st.divider()
         pick_card.pick_card(index, runs, decided, shown.task)
     pick_card.others(runs, decided)
-    evidence.evidence_strip(root, runs, known_prices, shown.against)
+    if clicked is not None:
+        evidence.evidence_strip(root, runs, clicked, known_prices, shown.against)
 
 failures.failed_runs(root, chosen)
 removal.trash_list(root)

@@ -2,8 +2,10 @@
 
 import dataclasses
 
+import pandas as pd
 import streamlit as st
 
+from explorer.analysis.pick import candidates
 from explorer.analysis.pick.limits import MEGABYTE, Limits
 from explorer.pages.shared import glossary, pricing, retention_floor
 
@@ -14,6 +16,12 @@ OBJECTIVES = {
     "smallest": "Smallest",
     "capable": "Most capable",
 }
+PLACES = {
+    "runtime": ("Runtime", "runtime", "pick_runtime", "any"),
+    "format": ("Format", "format", "pick_format", "any"),
+    "device_name": ("Timed on", "timed_on", "pick_device", "as most runs"),
+}
+"""Where a model must run: the column to its label, query parameter, help and what no choice is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +31,16 @@ class Needs:
     limits: Limits
     objective: str
     utilisation: float
+    device: str | None
+    """Where a model must have been timed; None for where most were."""
 
 
-def needs_panel() -> Needs:
-    """Draw the panel; returns what it says."""
+def needs_panel(runs: pd.DataFrame) -> Needs:
+    """Draw the panel; returns what it says.
+
+    Args:
+        runs: The finished runs on the page; a model may be asked to run on what they ran on.
+    """
     st.markdown("**I need**", help=HELP["pick"])
     keep = retention_floor.keep(HELP["retention"], page="explore")
     sure = retention_floor.sure(page="explore")
@@ -39,6 +53,10 @@ def needs_panel() -> Needs:
         per_s = _limit("Tokens/s at least", "min_tokens_per_s", "throughput")
         hour = _limit("$/hour at most", "max_usd_per_hour", "usd_per_hour")
         memory = _limit("Memory at most (MB)", "max_memory", "peak_memory")
+        places = _places(runs)
+        if places:
+            st.markdown("**Must run on**")
+        runtime, number_format, device = (_one_of(places, column) for column in PLACES)
     objective = st.selectbox(
         "Then choose the",
         list(OBJECTIVES),
@@ -59,8 +77,10 @@ def needs_panel() -> Needs:
         max_usd_per_mtok=usd,
         max_weight_bytes=None if weights is None else weights * MEGABYTE,
         max_peak_memory_bytes=None if memory is None else memory * MEGABYTE,
+        runtime=runtime,
+        format=number_format,
     )
-    return Needs(limits, objective, utilisation)
+    return Needs(limits, objective, utilisation, device)
 
 
 def _limit(label: str, key: str, term: str) -> float | None:
@@ -77,3 +97,27 @@ def _limit(label: str, key: str, term: str) -> float | None:
         help=HELP[term],
     )
     return None if value is None else float(value)
+
+
+def _places(runs: pd.DataFrame) -> dict[str, list[str]]:
+    """What these runs differ in, of runtime, format and device: the column and its values."""
+    timed = runs[runs["tpot_ms"].notna()].assign(format=candidates.formats)
+    values = {name: sorted(timed[name].dropna().unique()) for name in PLACES}
+    return {name: options for name, options in values.items() if len(options) > 1}
+
+
+def _one_of(places: dict[str, list[str]], column: str) -> str | None:
+    """The value that a model must have; None without a choice."""
+    if column not in places:
+        return None
+    label, key, term, placeholder = PLACES[column]
+    value: str | None = st.selectbox(
+        label,
+        places[column],
+        index=None,
+        placeholder=placeholder,
+        key=key,
+        bind="query-params",
+        help=HELP[term],
+    )
+    return value

@@ -157,4 +157,4 @@ def open_point(point_id: str) -> None:
     if point_id.startswith(overlays.PUBLISHED):
         st.query_params[PAIR] = point_id.removeprefix(overlays.PUBLISHED)
     else:
-        st.session_state[widgets.PICKED] = point_id.removeprefix(overlays.ESTIMATED)
+        widgets.pick_run(point_id.removeprefix(overlays.ESTIMATED))

@@ -18,7 +18,13 @@ def decision(index: StoreIndex, runs: pd.DataFrame, needs: Needs) -> Decision | 
     """The decision for the runs on the page; None if there are too many of them."""
     if len(runs) > MANY_RUNS:
         return None
-    return decide.pick(runs, index.draws(runs), needs.limits, objective=needs.objective)
+    return decide.pick(
+        runs,
+        index.draws(runs),
+        needs.limits,
+        objective=needs.objective,
+        device=needs.device,
+    )
 
 
 def excluded(runs: pd.DataFrame, decided: Decision | None) -> set[str]:
@@ -88,7 +94,7 @@ def pick_card(
 
 def _evidence_button(run_id: str) -> None:
     def show() -> None:
-        st.session_state[widgets.PICKED] = run_id
+        widgets.pick_run(run_id)
 
     st.button("Evidence", icon=":material/fact_check:", key="explore_evidence", on_click=show)
 

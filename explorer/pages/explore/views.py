@@ -79,7 +79,7 @@ def _ranking(
         ),
         "explore_ranking",
         " ".join(said),
-        pick=True,
+        on_pick=widgets.pick_run,
     )
     st.caption(
         "A bracket joins models that can't be told apart: in fewer than 97.5 % of the paired draws "
@@ -114,7 +114,7 @@ def _time(runs: pd.DataFrame, limits: Limits) -> None:
         time_chart.time_chart(times, template=widgets.template(), limit_ms=limits.max_latency_ms),
         "explore_time",
         " ".join(said),
-        pick=True,
+        on_pick=widgets.pick_run,
     )
     where = f"Medians, one device: {times.device}. " if times.device else ""
     st.caption(f"{text_format.md(where)}In the shell: `explorer rank --by time`.")

@@ -42,6 +42,11 @@ def judged(bits: int, concurrency: int) -> list[Claim]:
     )
 
 
+def open_comparison(point: str) -> None:
+    """Show the evidence for a point of the chart."""
+    st.session_state["pair"] = point
+
+
 def own_points() -> pd.DataFrame:
     """The students of this store, to draw beside the published ones."""
     root = widgets.results_dir()

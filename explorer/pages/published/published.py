@@ -124,7 +124,7 @@ else:
         own=own,
         width=chart_width.chart_width(WIDTH),
     )
-    widgets.chart(figure, "published_chart", finding, pick=True, picked_as="pair")
+    widgets.chart(figure, "published_chart", finding, on_pick=parts.open_comparison)
     if own is not None and len(own):
         st.caption(parts.own_note(own, y))
     with st.container(horizontal=True, vertical_alignment="bottom", key="published_pick"):

@@ -14,6 +14,7 @@ removal.py        hide, delete and restore runs
 findings.py       what is wrong with an order, found by another process
 consent.py        what a task or model would run, and the button that allows it
 submitting.py     submit runs in the background and show progress
+run_list.py         a list to choose a run from, by its name
 retention_floor.py  how much of the capability to keep, and how surely
 back_button.py      the browser's Back button undoes the last change
 chart_width.py    the width of a chart in the browser

@@ -56,6 +56,9 @@ TERMS = {
         "What decides among the models that meet every limit. The most capable: of those that "
         "cannot be told apart from the best, the cheapest."
     ),
+    "pick_runtime": "What must run the model, such as llama.cpp for GGUF files.",
+    "pick_format": "The number format of the weights; torch is a model that was not converted.",
+    "pick_device": "Where it was timed; without a choice, the device with most of the timings.",
     "weights": "Size of the weights, in MB of 1,000,000 bytes.",
     "throughput": "Output tokens per second over the whole answer, first token included.",
     "peak_memory": "Highest memory of the process while it answers, in MB of 1,000,000 bytes.",
@@ -107,8 +110,6 @@ TERMS = {
     "output_tokens_per_usd": (
         "Output tokens for one US dollar at the stated utilisation: a million over $/1M output."
     ),
-    "parameters": "Number of weights in the model.",
-    "memory": "Peak memory while the model was timed.",
     "utilisation": (
         "Share of the paid hours in which the device serves requests: 50 % unless you change it. "
         "Halving the utilisation doubles the cost per token."
@@ -117,7 +118,6 @@ TERMS = {
         "What this device costs per hour. Prices come from dated lists or from you; they are never "
         "guessed."
     ),
-    "frontier": "Runs that no other run beats on both axes.",
     "hidden_runs": (
         "Hidden runs are left out of charts and tables. They are not deleted, and students of a "
         "hidden teacher are still compared with it."
@@ -330,7 +330,6 @@ TERMS = {
         "How far the student's next-token distributions are from the teacher's on held-out text, "
         "in nats per token. 0 means identical."
     ),
-    "basis": "Measured here, published by others, or estimated. The chart marks them differently.",
     "seed": "Random seed: the same seed gives the same run.",
     "published_axis": (
         "Size: billions of parameters, where published. API price: what an API charges per "

@@ -45,8 +45,8 @@ def _act(root: Path, run_id: str, action: str | None) -> None:
         widgets.attempt(lambda: trash.unhide(root, [run_id]))
     elif action == DELETE:
         delete(root, run_id)
-    if action == HIDE and st.session_state.get(widgets.PICKED) == run_id:
-        st.session_state[widgets.PICKED] = None
+    if action == HIDE and widgets.picked_run() == run_id:
+        widgets.pick_run(None)
     widgets.index(root).refresh()
 
 
@@ -54,8 +54,8 @@ def delete(root: Path, run_id: str) -> None:
     """Move a run to the trash; the page then offers to undo it."""
     if widgets.attempt(lambda: jobs.delete(root, [run_id])):
         st.session_state[JUST_DELETED] = run_id
-    if st.session_state.get(widgets.PICKED) == run_id:
-        st.session_state[widgets.PICKED] = None
+    if widgets.picked_run() == run_id:
+        widgets.pick_run(None)
     widgets.index(root).refresh()
 
 

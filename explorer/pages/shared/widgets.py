@@ -4,6 +4,7 @@ import html
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,9 +22,9 @@ from explorer.pages.shared import text_format
 T = TypeVar("T")
 
 PICKED = "run"
-"""The picked run: its key in the session and its query parameter."""
+"""The picked run: its query parameter."""
 LAST_PICKED = "last_picked_run"
-"""Session key of the run that was picked last, and the key of the widget that shows it."""
+"""Session key of the run that was picked last."""
 EXPLORE, RUN, COMPARE, ANSWERS, TASKS, PUBLISHED = (
     str(navigation.script(name))
     for name in ("explore", "run", "compare", "answers", "tasks", "published")
@@ -256,50 +257,54 @@ def template() -> theme.Template:
 
 
 def picked_run() -> str | None:
-    """Id of the run picked on the chart, in the list or by the page's address."""
-    run_id = st.session_state.get(PICKED, st.query_params.get(PICKED))
-    return run_id if isinstance(run_id, str) else None
+    """Id of the run picked on the chart or in the list; the page's address has it."""
+    return st.query_params.get(PICKED)
+
+
+def pick_run(run_id: str | None, key: str = PICKED) -> None:
+    """Write the picked run into the page's address; None picks none."""
+    if run_id is not None:
+        st.query_params[key] = run_id
+    elif key in st.query_params:
+        del st.query_params[key]
 
 
 def last_picked_run() -> str | None:
     """Id of the run that was picked last, on any page."""
-    run_id: str | None = st.session_state.get(LAST_PICKED, (None, ""))[0]
+    run_id: str | None = st.session_state.get(LAST_PICKED)
     return run_id
 
 
-def remember_pick(key: str, run_id: str | None) -> None:
-    """Note which run the widget with this key shows, for the next page."""
-    st.session_state[LAST_PICKED] = (run_id, key)
+def remember_pick(run_id: str | None) -> None:
+    """Note which run a page shows, for the next page."""
+    st.session_state[LAST_PICKED] = run_id
 
 
 def follow_pick(key: str, run_ids: Iterable[str]) -> None:
-    """Before the widget with this key: take over the run that another page picked last.
+    """When a page opens, before its list: take over the run that was picked last, on any page.
 
     A run that the address names stays.
 
     Args:
-        key: The widget's key and query parameter.
-        run_ids: What the widget offers.
+        key: The list's query parameter and key.
+        run_ids: What the list offers.
     """
-    run_id, picked_with = st.session_state.get(LAST_PICKED, (None, key))
-    if picked_with != key and run_id in set(run_ids) and not st.query_params.get_all(key):
-        st.session_state[key] = run_id
+    run_id = last_picked_run()
+    opens = key not in st.session_state
+    if opens and run_id in set(run_ids) and not st.query_params.get_all(key):
+        pick_run(run_id, key)
 
 
-def store_clicked_point(
-    chart_key: str, picked_as: str = PICKED, on_pick: Callable[[str], None] | None = None
-) -> None:
-    """Store the id of the clicked point in the session, under `picked_as`, or hand it over.
+def hand_over_click(chart_key: str, on_pick: Callable[[str], None]) -> None:
+    """Call `on_pick` with the id of the clicked point.
 
     The id comes from `customdata`, because a point's position in its trace is not its row.
     A click that clears the selection changes nothing.
     """
     points = st.session_state[chart_key]["selection"]["points"]
     ids = [point["customdata"][0] for point in points if point.get("customdata")]
-    if ids and on_pick is not None:
+    if ids:
         on_pick(ids[0])
-    elif ids:
-        st.session_state[picked_as] = ids[0]
 
 
 def chart(
@@ -307,8 +312,6 @@ def chart(
     key: str,
     alt: str,
     *,
-    pick: bool = False,
-    picked_as: str = PICKED,
     on_pick: Callable[[str], None] | None = None,
 ) -> None:
     """A Plotly figure at full width in our own colours.
@@ -317,16 +320,14 @@ def chart(
         figure: The figure.
         key: Key of the widget.
         alt: Text for screen readers.
-        pick: Whether points can be clicked.
-        picked_as: Session key that receives the id of the clicked point.
-        on_pick: Called with the id of the clicked point instead.
+        on_pick: Called with the id of the clicked point; None if points cannot be clicked.
     """
     # Plotly fades unselected points; our charts draw a ring around the selected one.
     for trace in figure.select_traces({"type": "scatter"}):
         if trace.mode not in ("lines", "text"):
             trace.unselected = {"marker": {"opacity": 1}}
     config = {"displayModeBar": False, "scrollZoom": False}
-    if pick:
+    if on_pick is not None:
         st.plotly_chart(
             figure,
             key=key,
@@ -334,7 +335,7 @@ def chart(
             theme=None,
             config=config,
             selection_mode="points",
-            on_select=lambda: store_clicked_point(key, picked_as, on_pick),
+            on_select=partial(hand_over_click, key, on_pick),
         )
     else:
         st.plotly_chart(figure, key=key, alt=alt, theme=None, config=config)
