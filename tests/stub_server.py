@@ -13,7 +13,14 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-FAULTS = ("", "unhealthy", "dies at once", "dies in the middle", "leaves a child")
+FAULTS = (
+    "",
+    "unhealthy",
+    "no list of models",
+    "dies at once",
+    "dies in the middle",
+    "leaves a child",
+)
 VERSION = "9.8.7"
 
 
@@ -28,6 +35,8 @@ class Handler(BaseHTTPRequestHandler):
         """Say its health, its models or its version."""
         if self.path == "/health" and self.server.fault == "unhealthy":
             return self._reply(503, {"error": {"message": "Loading model"}})
+        if self.path == "/v1/models" and self.server.fault == "no list of models":
+            return self._reply(500, {"error": {"message": "Cache directory not found"}})
         replies = {
             "/health": {},
             "/v1/models": {"data": [{"id": "model"}]},

@@ -142,7 +142,12 @@ def _time(
 def _timed(
     live: LiveServer, spec: LatencySpec, progress: Callable[..., None], flags: dict[str, bool]
 ) -> Timing:
-    client = StreamingClient(live.endpoint, timeout_s=spec.timeout_s, sends_key=False)
+    client = StreamingClient(
+        live.endpoint,
+        timeout_s=spec.timeout_s,
+        sends_key=False,
+        fixed_length=live.server.fixed_length,
+    )
     try:
         timing = time_requests(client, spec, progress, flags=flags)
     except RunFailed as error:

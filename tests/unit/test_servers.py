@@ -1,6 +1,6 @@
 """A server that a run starts: its command, its life, its failures. The programs are stand-ins.
 
-`tests/families/test_llama_server.py` starts llama.cpp's own.
+`test_llama_server.py` starts llama.cpp's own, `test_transformers_server.py` that of transformers.
 """
 
 import itertools
@@ -245,24 +245,48 @@ def test_arguments_that_only_set_how_it_computes_pass(config):
     arguments.refuse(engines.SERVERS["vllm"], given)
 
 
-def test_without_a_server_the_sentence_says_what_to_install(config, monkeypatch):
-    """By the kind of the model's files, and where a program of one's own is named."""
+@pytest.mark.parametrize(
+    ("name", "reads_gguf", "came", "install"),
+    [
+        ("vllm", False, "vLLM is not installed: no program vllm is on PATH", "pip install vllm"),
+        ("sglang", False, "SGLang is not installed: no program sglang is", "pip install sglang"),
+        ("llama.cpp", True, "llama.cpp is not installed: no program llama-server", "brew install"),
+        (
+            "transformers",
+            False,
+            "no program transformers is",
+            "pip install 'transformers[serving]'",
+        ),
+        ("auto", False, "no server that reads safetensors is installed", "SGLang: pip install"),
+        ("auto", True, "llama.cpp is not installed", "brew install llama.cpp"),
+    ],
+)
+def test_without_a_server_the_sentence_says_what_to_install(
+    config, monkeypatch, name, reads_gguf, came, install
+):
+    """What was expected, what is missing, what to install, and where to name one's own program."""
     config()
     monkeypatch.setattr(engines.shutil, "which", lambda *args, **kwargs: None)
 
-    with pytest.raises(BadInput, match=r"No server .* installed here.*pip install vllm"):
-        engines.choose("auto", reads_gguf=False)
-    with pytest.raises(BadInput, match=r"llama\.cpp is not .*brew install.*servers in"):
-        engines.choose("auto", reads_gguf=True)
+    with pytest.raises(BadInput) as refused:
+        engines.choose(name, reads_gguf=reads_gguf)
+    sentence = str(refused.value)
+    assert sentence.startswith("latency.serve is to time the model in a server, but ")
+    assert came in sentence
+    assert install in sentence
+    assert f"under servers in {os.environ['EXPLORER_CONFIG']}" in sentence
 
 
 def test_transformers_without_its_web_server_is_not_installed(config, monkeypatch):
     """Its program is always here; what it needs to serve is an extra of its package."""
     config()
-    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(
+        engines.importlib.util, "find_spec", lambda name: None if name != "uvicorn" else object()
+    )
 
-    with pytest.raises(BadInput, match=r"transformers\[serving\]"):
+    with pytest.raises(BadInput, match="transformers is here without fastapi and openai") as error:
         engines.choose("transformers", reads_gguf=False)
+    assert "pip install 'transformers[serving]'" in str(error.value)
 
 
 def test_auto_takes_the_first_installed_server_that_reads_the_model(stub, config, tmp_path):
@@ -346,6 +370,14 @@ def test_a_server_that_never_gets_healthy_is_ended_with_its_last_words(stub, tmp
     with pytest.raises(RunFailed, match=sentence), start(tmp_path, wait_s=5):
         pytest.fail("it was never healthy")
     assert gone(told()["pid"])
+
+
+def test_transformers_is_ready_without_a_list_of_models(stub, tmp_path):
+    """Its list is of the hub's cache, and fails on a machine that has none."""
+    stub("no list of models")
+
+    with start(tmp_path, "transformers", wait_s=60) as live:
+        live.check_healthy()
 
 
 def test_a_server_that_ends_at_once_says_why(stub, tmp_path):

@@ -24,7 +24,7 @@ OTHER_NAMES = {
 }
 """Fields, and the name that other servers have for them."""
 STOP_FIELDS = ("stop", "stop_sequences")
-EXTENSIONS = ("ignore_eos", "return_tokens_as_token_ids")
+EXTENSIONS = ("ignore_eos", "generation_config", "return_tokens_as_token_ids")
 """Fields that are not part of OpenAI's interface: left out first where a server does not say
 which one it refuses."""
 WITHOUT = {
@@ -34,6 +34,7 @@ WITHOUT = {
     "stop_sequences": "answers are cut at the stop texts here",
     "stream_options": "tokens are counted only if it counts them unasked",
     "ignore_eos": "answers may be shorter than requested",
+    "generation_config": "answers may be shorter than requested",
     "return_tokens_as_token_ids": "tokens are matched by their spelling",
 }
 """Fields that a request can do without, and what follows."""

@@ -12,7 +12,7 @@ import asyncio
 import dataclasses
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
 import httpx2
@@ -27,9 +27,6 @@ from explorer.latency.runtimes.endpoint_client import (
 from explorer.models.endpoint import Endpoint, key_for
 from explorer.records import TimedRequest
 
-FIXED_LENGTH = {"ignore_eos": True}
-"""The option by which vLLM, SGLang and llama.cpp make an answer as long as requested. It is not
-part of OpenAI's interface, so it is left out where a server refuses it."""
 PIECES_PER_TOKEN = 2
 """A request ends when it has brought more pieces of text than this for each requested token."""
 NOT_TEXT = frozenset({"role", "id", "type", "object", "index", "name", "format", "signature"})
@@ -49,6 +46,14 @@ PLAIN_TYPES = frozenset({"", "text/plain", "application/octet-stream"})
 """Content types that some servers and proxies give to a stream."""
 
 
+def ignore_eos(num_tokens: int) -> dict[str, Any]:
+    """The field by which vLLM, SGLang and llama.cpp make an answer as long as requested.
+
+    It is not part of OpenAI's interface, so it is left out where a server refuses it.
+    """
+    return {"ignore_eos": True}
+
+
 class StreamingClient(EndpointClient):
     """Times streamed requests to one model of one endpoint."""
 
@@ -59,14 +64,23 @@ class StreamingClient(EndpointClient):
         timeout_s: float,
         key_variable: str | None = None,
         sends_key: bool = True,
+        fixed_length: Callable[[int], dict[str, Any]] = ignore_eos,
     ) -> None:
         """Read the key from the environment, unless it sends none; nothing is sent yet.
+
+        Args:
+            endpoint: The address and the model.
+            timeout_s: How long a server may be silent.
+            key_variable: The environment variable with the key; None for the host's own.
+            sends_key: Whether requests carry a key.
+            fixed_length: The fields that make an answer this many tokens long.
 
         Raises:
             BadInput: The key is missing or unusable, or the proxy or certificates are.
         """
         key = key_for(endpoint, key_variable) if sends_key else None
         super().__init__(endpoint, timeout_s=timeout_s, key=key)
+        self._fixed_length = fixed_length
         self.server: str | None = None
         """The `server` header of the last reply."""
 
@@ -109,7 +123,7 @@ class StreamingClient(EndpointClient):
             "temperature": 0,
             "stream": True,
             "stream_options": {"include_usage": True},
-            **FIXED_LENGTH,
+            **self._fixed_length(num_tokens),
         }
         if self.endpoint.is_chat:
             body["messages"] = [{"role": "user", "content": prompt}]

@@ -8,6 +8,7 @@ says (`consent.user_config`), never what a spec or a store names.
 
 import dataclasses
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from typing import Any, Literal
 from explorer import paths
 from explorer.consent import user_config
 from explorer.errors import BadInput
+from explorer.latency.runtimes import endpoint_stream
 from explorer.specs import FOLDER_ENGINES, GGUF_ENGINES
 from explorer.specs.serve import Engine
 
@@ -68,6 +70,10 @@ class Server:
     """The arguments with which the program prints its version, where no route says it."""
     needs: tuple[str, ...] = ()
     """Modules without which the program is there, but cannot serve."""
+    fixed_length: Callable[[int], dict[str, Any]] = endpoint_stream.ignore_eos
+    """The fields of a request whose answer is to have this many tokens."""
+    ready_routes: tuple[str, ...] = ("/health", "/v1/models")
+    """The routes that have to answer before it is measured."""
 
     @property
     def runtime(self) -> str:
@@ -103,6 +109,11 @@ def _llama_cpp(target: Target) -> list[tuple[str, str | None]]:
 
 def _transformers(target: Target) -> list[tuple[str, str | None]]:
     return [("--dtype", target.dtype), ("--device", target.device), *_trust(target)]
+
+
+def _min_new_tokens(num_tokens: int) -> dict[str, Any]:
+    # transformers serve refuses ignore_eos, and takes its own settings as JSON in a text.
+    return {"generation_config": json.dumps({"min_new_tokens": num_tokens})}
 
 
 def _trust(target: Target) -> list[tuple[str, str | None]]:
@@ -150,6 +161,9 @@ SERVERS: dict[Engine, Server] = {
         subcommand=("serve",),
         version_command=("version",),
         needs=("fastapi", "uvicorn", "openai"),
+        fixed_length=_min_new_tokens,
+        # It listens once its model is loaded. Its list is of the hub's cache, which may be missing.
+        ready_routes=("/health",),
     ),
 }
 
@@ -172,11 +186,19 @@ def choose(engine: Literal["auto"] | Engine, *, reads_gguf: bool) -> tuple[Serve
         if program is not None:
             return server, program
     lines = "; ".join(f"{server.label}: {server.install}" for server in able)
-    none = f"{able[0].label} is not" if len(able) == 1 else "No server that reads safetensors is"
+    none = _why_not(able[0]) if len(able) == 1 else "no server that reads safetensors is installed"
     raise BadInput(
-        f"latency.serve is to time the model in a server, but {none} installed here. Install it "
-        f"({lines}), or name its program under servers in {paths.config_file()}."
+        f"latency.serve is to time the model in a server, but {none}. Install it ({lines}), or "
+        f"name its program under servers in {paths.config_file()}."
     )
+
+
+def _why_not(server: Server) -> str:
+    """What is missing of one server."""
+    lacks = _lacks(server)
+    if lacks and _on_path(server) is not None:
+        return f"{server.label} is here without {' and '.join(lacks)}, which it needs to serve"
+    return f"{server.label} is not installed: no program {server.program} is on PATH"
 
 
 def find(server: Server) -> Path | None:
@@ -196,13 +218,22 @@ def find(server: Server) -> Path | None:
                 "not a program that can be run. Correct the path under servers."
             )
         return program
+    found = _on_path(server)
+    is_ours = found is not None and found.parent == Path(sys.executable).parent
+    return None if is_ours and _lacks(server) else found
+
+
+def _on_path(server: Server) -> Path | None:
+    """Its program, in this environment or on PATH."""
     ours = Path(sys.executable).parent
     where = os.pathsep.join([str(ours), os.environ.get("PATH", os.defpath)])
     found = shutil.which(server.program, path=where)
-    if found is None:
-        return None
-    lacks = [name for name in server.needs if importlib.util.find_spec(name) is None]
-    return None if lacks and Path(found).parent == ours else Path(found)
+    return Path(found) if found else None
+
+
+def _lacks(server: Server) -> list[str]:
+    """Modules that it needs and this environment has not."""
+    return [name for name in server.needs if importlib.util.find_spec(name) is None]
 
 
 def command(

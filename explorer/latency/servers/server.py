@@ -87,7 +87,7 @@ class LiveServer:
         Raises:
             RunFailed: The message has its last words.
         """
-        seen, is_healthy = _health(self.port)
+        seen, is_healthy = _health(self)
         if is_healthy and self.owns_port():
             return
         # Its keeper clears up what it started, and ends a moment later.
@@ -210,7 +210,7 @@ def _start(
 
 
 def _wait_until_healthy(live: LiveServer, wait_s: float, on_wait: Callable[[], None]) -> float:
-    """Seconds until the server says that it is healthy and lists its models."""
+    """Seconds until the server says that it is healthy."""
     began = time.monotonic()
     seen = "nothing listens on its port"
     while True:
@@ -218,7 +218,7 @@ def _wait_until_healthy(live: LiveServer, wait_s: float, on_wait: Callable[[], N
         if live.process.poll() is not None:
             _say_if_taken(live)
             live.check_alive()
-        seen, is_healthy = _health(live.port)
+        seen, is_healthy = _health(live)
         if is_healthy:
             if not live.owns_port():
                 raise PortTaken(
@@ -243,11 +243,11 @@ def _say_if_taken(live: LiveServer) -> None:
         )
 
 
-def _health(port: int) -> tuple[str, bool]:
+def _health(live: LiveServer) -> tuple[str, bool]:
     """What the server says of its health, and whether it can be asked for completions."""
-    for route in ("/health", "/v1/models"):
+    for route in live.server.ready_routes:
         try:
-            status = _get(port, route).status_code
+            status = _get(live.port, route).status_code
         except httpx2.HTTPError as error:
             return f"{route} did not answer ({type(error).__name__})", False
         # A server without a route for its health still lists its models.
