@@ -20,7 +20,7 @@ from explorer.specs import RunSpec
 from explorer.store import disk
 from tests.ray.stand_in import STAND_IN
 
-pytestmark = [pytest.mark.ray, pytest.mark.long]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(3 * 3600)]
 
 NUM_RUNS = int(os.environ.get("EXPLORER_SOAK_RUNS", "50"))
 WARM_UP = 10
