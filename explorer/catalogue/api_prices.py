@@ -18,6 +18,7 @@ import pydantic
 
 from explorer import yaml_files
 from explorer.catalogue import load, prices
+from explorer.catalogue.rows import DateIfKnown
 from explorer.consent import user_config
 from explorer.errors import BadInput
 from explorer.models import endpoint
@@ -41,7 +42,7 @@ class ApiPrice(Spec):
     input_usd_per_mtok: float
     """US dollars per million prompt tokens, 0 or more."""
     output_usd_per_mtok: float
-    date_seen: str = ""
+    date_seen: DateIfKnown = ""
     source_url: str = ""
     note: str = ""
 

@@ -15,6 +15,7 @@ import pandas as pd
 import pydantic
 
 from explorer import durable_files, yaml_files
+from explorer.catalogue.rows import DateIfKnown
 from explorer.errors import BadInput
 from explorer.records.rows import row_dicts
 from explorer.specs import Spec
@@ -47,7 +48,7 @@ class Price(Spec):
     """The provider's name for the machine."""
     tier: str = ""
     """On-demand, spot and so on."""
-    date_seen: str = ""
+    date_seen: DateIfKnown = ""
     """The day on which the price was read."""
     source_url: str = ""
     """The page or file it was read from."""

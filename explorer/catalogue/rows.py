@@ -33,7 +33,7 @@ def first_day(text: str) -> datetime.date | None:
     Raises:
         ValueError: There is no such day, as in 2026-02-30.
     """
-    match = re.match(r"(\d{4})(?:-(\d\d))?(?:-(\d\d))?", text)
+    match = re.match(r"(\d{4})(?:-(\d\d))?(?:-(\d\d))?(?!-?\d)", text)
     if match is None:
         return None
     year, month, date = (int(part) if part else None for part in match.groups())
@@ -47,20 +47,25 @@ def _dated(text: str) -> str:
     try:
         known = first_day(text)
     except ValueError as error:
-        raise ValueError(f"must be a date that exists, got {text!r}") from error
+        raise ValueError("must be a day that exists, such as 2026-11-24") from error
     if known is None and UNDATED not in text:
-        raise ValueError(f"must begin with a date like 2026-11-24, or say undated; got {text!r}")
+        raise ValueError("must begin with a date like 2026-11-24, or say undated")
     return text
+
+
+def _dated_or_empty(text: str) -> str:
+    return _dated(text) if text else text
 
 
 def _web(text: str) -> str:
     if not re.match(r"https?://[^\s/]+\.[^\s/]+", text):
-        raise ValueError(f"must be an address that starts with http:// or https://, got {text!r}")
+        raise ValueError("must be an address that starts with http:// or https://")
     return text
 
 
 Url = Annotated[str, AfterValidator(_web)]
 Date = Annotated[str, AfterValidator(_dated)]
+DateIfKnown = Annotated[str, AfterValidator(_dated_or_empty)]
 Name = Annotated[str, Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0)]
 YesNo = Literal["yes", "no", "partly"]

@@ -73,7 +73,10 @@ class ResultsFile:
             return float(stated)
         if match := samples.DATE.search(self.path.name):
             day, _, clock = match[0].partition("T")
-            moment = datetime.datetime.fromisoformat(f"{day}T{clock.replace('-', ':')}")
+            try:
+                moment = datetime.datetime.fromisoformat(f"{day}T{clock.replace('-', ':')}")
+            except ValueError:
+                return None  # digits that are no date, such as 2026-13-40
             return moment.replace(tzinfo=datetime.UTC).timestamp()
         return None
 

@@ -127,6 +127,18 @@ def test_a_price_of_zero_and_a_day_are_read_however_they_are_written(tmp_path, z
     assert (one.input_usd_per_mtok, one.date_seen) == (0.0, "2026-11-24")
 
 
+def test_a_day_that_does_not_exist_is_named_with_its_line(tmp_path):
+    """As in the other price file."""
+    path = tmp_path / api_prices.OVERRIDES
+    path.write_text(
+        "a/b:\n  input_usd_per_mtok: 1\n  output_usd_per_mtok: 1\n  date_seen: 2026-13-40\n",
+        encoding="utf-8",
+    )
+
+    with pytest.raises(BadInput, match=r"line 4, .*date_seen must be a day that exists"):
+        api_prices.read_overrides(path)
+
+
 def test_a_price_that_is_no_number_is_named_with_its_line(tmp_path):
     """Also one of another currency, and an offer that is there twice."""
     path = tmp_path / api_prices.OVERRIDES

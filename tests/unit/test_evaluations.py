@@ -123,6 +123,16 @@ def test_the_name_dates_a_file_that_states_no_date(tmp_path):
     assert scores(tmp_path)[0] == {"one": 1.0}
 
 
+def test_a_name_with_a_day_that_does_not_exist_has_no_date(tmp_path):
+    """So nothing says which of two files is the newest; alone it is imported."""
+    evaluation(tmp_path, name="2026-13-40T08-00-00.000000", date=None)
+    assert scores(tmp_path)[0] == {"one": 0.5}
+
+    evaluation(tmp_path, name="2026-11-21T08-00-00.000000", date=None, values=(1.0,))
+    with pytest.raises(BadInput, match=r"2026-13-40\S+ \(acme/big, no date: one\)\. No date says"):
+        scores(tmp_path)
+
+
 def test_evaluations_of_other_tasks_are_one_run_only_on_request(tmp_path):
     """The same model on two days, a task each: named; with `combine` each task's own newest."""
     evaluation(tmp_path, tasks=("one", "two"), total_evaluation_time_seconds="5")

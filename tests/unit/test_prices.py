@@ -161,6 +161,11 @@ def test_a_bare_number_in_the_file_is_a_price(tmp_path):
         ("[1, 2]", "should map device names to prices"),
         ("a: [", "line 2, column 1: expected YAML"),
         ("box: {usd: 3}", "unknown key usd"),
+        (
+            "box: {usd_per_hour: 1, date_seen: 2026-13-40}",
+            "line 1, column 35: date_seen must be a day that exists, such as .*got '2026-13-40'",
+        ),
+        ("box: {usd_per_hour: 1, date_seen: 2026-1-5}", "must begin with a date like 2026-11-24"),
     ],
 )
 def test_a_damaged_price_file_is_named(tmp_path, text, said):
