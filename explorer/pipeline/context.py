@@ -55,11 +55,21 @@ class RunContext:
         Raises:
             BadInput: This machine has no such device.
         """
-        torch.set_num_threads(self.spec.threads or environment.num_cpus())
+        self.use_all_threads()
+        threads = torch.get_num_threads()
+        if distributed.num_local() > 1 and not self.spec.threads:
+            torch.set_num_threads(environment.shared_threads())
         self.device = accelerator.pick_device(self.spec.device)
         accelerator.use(self.device)
-        self.environment = environment.environment(self.device, torch.get_num_threads())
+        self.environment = environment.environment(self.device, threads)
         self.progress.device = accelerator.places(self.device, distributed.world_size())
+
+    def use_all_threads(self) -> None:
+        """Compute with the threads of a run that has this machine to itself.
+
+        So does the first process of several, once the others have nothing left to do.
+        """
+        torch.set_num_threads(self.spec.threads or environment.num_cpus())
 
     def load(self, name: str, bits: Bits | None = None) -> Loaded:
         """Load a model onto the run's device; `bits` quantises its linear weights."""

@@ -69,6 +69,17 @@ def num_cpus() -> int:
     return os.cpu_count() or 1
 
 
+def shared_threads() -> int:
+    """CPU threads of this process where the launch has several on this machine.
+
+    Each takes its share of the CPUs, or what OMP_NUM_THREADS says.
+    """
+    chosen = os.environ.get("OMP_NUM_THREADS", "")
+    if chosen.isdecimal() and int(chosen):
+        return int(chosen)
+    return max(1, num_cpus() // distributed.num_local())
+
+
 def device_name(device: torch.device) -> str:
     """Name of an accelerator from its driver, or of the CPU as in `AMD EPYC 7B13 (2 cores)`.
 

@@ -146,6 +146,7 @@ def latency_inputs(
 def _time(run: RunContext, runtime: Runtime, model: ModelFacts, stored_as: str) -> Latency:
     """Time a model in turns with its teacher."""
     run.stage = "latency"
+    run.use_all_threads()
     spec = run.spec.latency
     assert spec is not None, "skipped otherwise"
     # A teacher on a server cannot take turns with a student on this device.

@@ -53,6 +53,7 @@ def measure(run: RunContext, model: str) -> None:
         ExplorerError: The server cannot be started, or died.
     """
     run.stage = "latency"
+    run.use_all_threads()
     spec, facts = run.spec.latency, run.record_parts["model"]
     assert spec is not None, "it names a server"
     which, program = check(run.spec)

@@ -124,8 +124,10 @@ def _measure(context: RunContext, student: Path | None) -> None:
     spec = context.spec
     is_served = context.teacher_endpoint is not None and student is None
     in_llama_cpp = spec.teacher.startswith(open_runtime.LLAMA_CPP) or spec.gguf
-    if not distributed.is_main() and (is_served or in_llama_cpp):
-        return
+    if is_served or in_llama_cpp:
+        if not distributed.is_main():
+            return
+        context.use_all_threads()
     if context.teacher_endpoint and student is None:
         endpoint_stage.measure(context, context.teacher_endpoint)
         return

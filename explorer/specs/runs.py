@@ -47,7 +47,7 @@ class CommonSpec(Spec):
     """Number format of the weights. auto is float32 on a CPU, and on an accelerator bfloat16 if it
     computes in it."""
     threads: PositiveInt | None = None
-    """CPU threads. None uses all cores."""
+    """CPU threads of a process. None uses all cores, shared among the processes of the run."""
     num_devices: Added[PositiveInt] = 1
     """Accelerators of one machine that train and evaluate one run together, a process each. On a
     CPU, the number of processes."""

@@ -16,7 +16,9 @@ import yaml
 
 from explorer.distill import distributed, sharding
 from explorer.errors import BadInput
-from explorer.pipeline import run
+from explorer.pipeline import environment, run
+from explorer.pipeline.context import RunContext
+from explorer.pipeline.run_guard import SilentProgress
 from explorer.specs import DistillSpec, RunSpec
 from explorer.store import disk
 from tests import local_tasks
@@ -381,3 +383,35 @@ def test_a_launch_over_several_machines_keeps_its_network(monkeypatch):
 
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert distributed.is_on_this_machine()
+
+
+@pytest.mark.parametrize(
+    ("variables", "threads", "expected"),
+    [
+        ({}, None, 8),
+        ({"OMP_NUM_THREADS": "2"}, None, 8),
+        ({"LOCAL_WORLD_SIZE": "3"}, None, 2),
+        ({"LOCAL_WORLD_SIZE": "20"}, None, 1),
+        ({"LOCAL_WORLD_SIZE": "3", "OMP_NUM_THREADS": "5"}, None, 5),
+        ({"LOCAL_WORLD_SIZE": "3", "OMP_NUM_THREADS": "5"}, 4, 4),
+    ],
+)
+def test_processes_of_one_machine_share_its_cores(
+    tiny_run, store_root, monkeypatch, variables, threads, expected
+):
+    """Unless the user says how many threads; timing and the record have those of one process."""
+    for name in ("LOCAL_WORLD_SIZE", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(environment, "num_cpus", lambda: 8)
+    before = torch.get_num_threads()
+    spec = RunSpec.parse(tiny_run | {"device": "cpu", "threads": threads})
+    context = RunContext(spec, store_root, SilentProgress(store_root, spec.run_id))
+    try:
+        context.choose_device()
+        assert torch.get_num_threads() == expected
+        context.use_all_threads()
+        assert torch.get_num_threads() == context.environment.threads == (threads or 8)
+    finally:
+        torch.set_num_threads(before)
