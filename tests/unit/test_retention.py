@@ -146,7 +146,7 @@ OTHER_HASHES = [f"other-{i}" for i in range(100)]
         (answers("a", first(70)), {"score": 0.9}, "is not the mean 0.7 of its answers"),
         (pd.concat([answers("a", first(70))] * 2), {}, "the student answered a document twice"),
         (answers("a", first(70)).assign(value=np.nan), {"score": 0.7}, "answers have gaps"),
-        (answers("b", first(70)), {"task": "a"}, "the student's answers are missing"),
+        (answers("b", first(70)), {"task": "a"}, "a: the answers of run s are missing"),
     ],
 )
 def test_what_cannot_be_paired_is_left_out_with_the_reason(student, changes, reason):
@@ -156,6 +156,21 @@ def test_what_cannot_be_paired_is_left_out_with_the_reason(student, changes, rea
     assert np.isnan(added["retention"].iloc[1])
     assert reason in added["excluded_tasks"].iloc[1]
     assert added["retention"].iloc[0] == 1.0
+
+
+def test_a_run_without_answers_is_named_once_with_what_to_do():
+    """However many tasks it has, and whichever of the two it is."""
+    tasks = [answers(task, first(90)) for task in "abc"]
+    both = pd.concat([scores("t", tasks), scores("s", tasks)])
+    everything = pd.concat(tasks)
+
+    def left_out(**kept):
+        return retention.add_retention(frame("t", "s"), both, kept)["excluded_tasks"].tolist()
+
+    lost = "the answers of run {0} are missing, so measure it again with explorer run {0} --again"
+    assert left_out(t=everything) == ["", f"all tasks: {lost.format('s')}"]
+    assert left_out(s=everything) == [f"all tasks: {lost.format('t')}"] * 2
+    assert left_out(t=everything, s=tasks[0]) == ["", f"b, c: {lost.format('s')}"]
 
 
 def test_an_unknown_chance_level_is_no_zero():
@@ -229,7 +244,7 @@ def test_the_interval_covers_the_truth_about_95_times_in_100():
             teacher_N, student_N = simulated(rng, count, teacher, student, shared=0.6)
             pairs.append(pairing.TaskPair(task, "acc", chance, student_N, teacher_N))
         drawn = retention._draw({"s": pairs}, 300, seed=int(rng.integers(2**31)))
-        row = retention._suite(pairs, drawn["s"])
+        row = retention._suite("s", "t", pairs, drawn["s"])
         covered += row["retention_low"] <= truth <= row["retention_high"]
     # Three standard errors of a share of 0.95 over 400 simulations.
     assert abs(covered / repeats - 0.95) < 3 * np.sqrt(0.95 * 0.05 / repeats)

@@ -328,7 +328,7 @@ def _unpaired(
     """Why two sets of answers cannot be paired; empty if they can."""
     for name, answers in zip(names, (student, teacher), strict=True):
         if answers is None:
-            return f"the {name}'s answers are missing"
+            return answers_missing(name)
         if (answers.ids_N[1:] == answers.ids_N[:-1]).any():
             return f"the {name} answered a document twice"
         if np.isnan(answers.values_N).any():
@@ -342,6 +342,11 @@ def _unpaired(
         f"documents differ ({names[0]} {len(own)}, {names[1]} {len(other)}, "
         f"{len(own & other)} the same in both)"
     )
+
+
+def answers_missing(name: str) -> str:
+    """The reason of a task to which this model of a pair has a score, but no answers."""
+    return f"the {name}'s answers are missing"
 
 
 def _not_the_mean(values_N: Values, score: dict[str, Any]) -> str:

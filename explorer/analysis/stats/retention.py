@@ -103,9 +103,10 @@ def of_pairs(
     """
     rows: dict[str, dict[str, Any]] = {}
     drawn: dict[str, Values] = {}
+    teacher_of = dict(zip(runs["run_id"], runs["teacher_run_id"], strict=True))
     for batch in _batches(pairs, RUNS_AT_ONCE):
         for run_id, both in _draw(batch, draws, seed).items():
-            rows[run_id] = _suite(batch[run_id], both)
+            rows[run_id] = _suite(run_id, teacher_of[run_id], batch[run_id], both)
             if both[0] is not None:
                 drawn[run_id] = both[0]
     frame = pd.DataFrame(
@@ -147,7 +148,14 @@ def over_different_tasks(runs: pd.DataFrame) -> str:
     known = runs[(runs["role"] == "student") & runs["retention"].notna()]
     # The tasks that were left out, without the reasons.
     left_out = known["excluded_tasks"].map(
-        lambda text: tuple(sorted(part.partition(":")[0] for part in text.split("; ") if part))
+        lambda text: tuple(
+            sorted(
+                task
+                for part in text.split("; ")
+                if part
+                for task in part.partition(":")[0].split(", ")
+            )
+        )
     )
     odd: list[str] = []
     for _, of_teacher in known.groupby("teacher_run_id"):
@@ -336,13 +344,36 @@ def _mean_of(parts: list[Values]) -> Values | None:
     return np.mean(parts, axis=0) if parts else None
 
 
-def _suite(pairs: list[TaskPair], drawn: tuple[Values | None, Values | None]) -> dict[str, Any]:
+def _left_out(run_id: str, teacher_run_id: str | None, pairs: list[TaskPair]) -> list[str]:
+    """Each task that does not count, and why; a run whose answers are missing is named once."""
+    parts = []
+    without_answers = set()
+    for name, owner in zip(pairing.NAMES, (run_id, teacher_run_id), strict=True):
+        reason = pairing.answers_missing(name)
+        tasks = [pair.task for pair in pairs if pair.reason == reason]
+        without_answers.update(tasks)
+        if tasks:
+            which = "all tasks" if len(tasks) == len(pairs) > 1 else ", ".join(tasks)
+            parts.append(
+                f"{which}: the answers of run {owner} are missing, so measure it again with "
+                f"explorer run {owner} --again"
+            )
+    others = [pair for pair in pairs if pair.reason and pair.task not in without_answers]
+    return parts + [f"{pair.task}: {pair.reason}" for pair in others]
+
+
+def _suite(
+    run_id: str,
+    teacher_run_id: str | None,
+    pairs: list[TaskPair],
+    drawn: tuple[Values | None, Values | None],
+) -> dict[str, Any]:
     """One run's columns."""
     used = [pair for pair in pairs if not pair.reason]
     row: dict[str, Any] = {
         "num_tasks": len(used),
         "num_documents": sum(len(pair.teacher_N) for pair in used),
-        "excluded_tasks": "; ".join(f"{pair.task}: {pair.reason}" for pair in pairs if pair.reason),
+        "excluded_tasks": "; ".join(_left_out(run_id, teacher_run_id, pairs)),
     }
     retention_D, raw_D = drawn
     if retention_D is None or raw_D is None:
