@@ -23,7 +23,7 @@ from explorer.store import disk
 from tests.ray.stand_in import NAMES_ITS_DEVICE
 from tests.ray.two_nodes import TwoNodes
 
-pytestmark = [pytest.mark.ray, pytest.mark.long]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 
