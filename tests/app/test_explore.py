@@ -394,6 +394,8 @@ def test_page_and_shell_agree_on_where_a_model_must_run(
     decided = _shell_pick(["--min-retention", "0.5", *options], monkeypatch, capsys)
 
     page = open_page("explore", keep="50", runtime=runtime, format=number_format, timed_on=device)
+    (folded,) = (part for part in page.expander if part.label == "More limits")
+    assert folded.proto.expanded, "a limit that a link sets is seen"
 
     chosen = {box.key: box.value for box in page.selectbox}
     assert (chosen["runtime"], chosen["format"], chosen["timed_on"]) == (

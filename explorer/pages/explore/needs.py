@@ -23,6 +23,9 @@ PLACES = {
 }
 """Where a model must run: the column to its label, query parameter, help and what no choice is."""
 
+MORE = ("max_ttft", "max_latency", "min_tokens_per_s", "max_usd_per_hour", "max_memory")
+"""Query parameters of the limits that are folded away."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Needs:
@@ -47,7 +50,9 @@ def needs_panel(runs: pd.DataFrame) -> Needs:
     tpot = _limit("Per token at most (ms)", "max_tpot", "tpot")
     usd = _limit("$/1M output at most", "max_usd", "usd_per_mtok")
     weights = _limit("Weights at most (MB)", "max_weights", "weights")
-    with st.expander("More limits"):
+    # Open where a link sets one of them. Decided once: it must not close under somebody's hands.
+    has_more = not {*MORE, *(key for _, key, *_ in PLACES.values())}.isdisjoint(st.query_params)
+    with st.expander("More limits", expanded=st.session_state.setdefault("more_limits", has_more)):
         ttft = _limit("First token at most (ms)", "max_ttft", "ttft")
         latency = _limit("End to end at most (ms)", "max_latency", "latency")
         per_s = _limit("Tokens/s at least", "min_tokens_per_s", "throughput")
