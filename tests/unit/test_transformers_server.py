@@ -48,6 +48,7 @@ def spec(tiny_llama, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_a_folder_is_timed_in_transformers_serve(spec, store_root):
     """Its answers have the requested length, at every level, and no process of it is left."""
     record = engine.run(spec, store_root)
