@@ -38,16 +38,17 @@ demo: install ## The whole way in the shell: distil and measure two students (10
 
 test: export HF_HUB_OFFLINE = 1
 test: install starter chromium ## Run the tests, browser, Ray and end-to-end included
-	# Side by side what is small; then, whatever came out, one by one what starts servers, browsers
+	# First what is small, in one thread each; then, whatever came out, what starts servers, browsers
 	# and whole runs. Those for a GPU skip where there is none, and say so.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not long' -n 2 --dist loadfile --durations 15 $(SMALL); small=$$?; \
-	  $(BIN)/python -m pytest -m 'not long' --durations 15 $(LARGE) && exit $$small
+	  $(BIN)/python -m pytest -m 'not long' -n 2 --dist loadfile --durations 15 $(LARGE) \
+	  && exit $$small
 
 long: export HF_HUB_OFFLINE = 1
 long: install starter ## Run the tests that take minutes: the demo, several processes, tournaments, lm-eval beside us
 	$(BIN)/python -m pytest -m long --durations 0 tests
 
-soak: install ## Put 500 tiny jobs through the queue and count what they leave behind (an hour)
+soak: install ## Put 500 tiny jobs through the queue and count what they leave behind (half an hour)
 	EXPLORER_SOAK_RUNS=500 $(BIN)/python -m pytest -m long -s --durations 0 tests/ray/test_soak.py
 
 families: export HF_HUB_OFFLINE = 1

@@ -6,7 +6,8 @@ Nothing heavy is imported here, so that the fast tests stay fast.
 import json
 import os
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,31 +30,38 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.fixture
+def aside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of the test's own outside `tmp_path`, where tests look for what a command leaves.
+
+    Not from `mktemp`, which reads the names of all folders of all earlier tests.
+    """
+    with tempfile.TemporaryDirectory(
+        dir=tmp_path_factory.getbasetemp(), ignore_cleanup_errors=True
+    ) as folder:
+        yield Path(folder)
+
+
 @pytest.fixture(autouse=True)
-def store_root(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def store_root(tmp_path: Path, aside: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty store of the test's own, and its index; the committed results are out of reach."""
-    root = tmp_path / "results"
-    root.mkdir()
-    # Not in tmp_path, where tests look for what a command leaves behind.
-    monkeypatch.setenv("EXPLORER_INDEX", str(tmp_path_factory.mktemp("index")))
+    root, index, locks = tmp_path / "results", aside / "index", aside / "locks"
+    for folder in (root, index, locks):
+        folder.mkdir()
     monkeypatch.setenv("EXPLORER_RESULTS", str(root))
+    monkeypatch.setenv("EXPLORER_INDEX", str(index))
     # A test that times beside another one does not wait for it.
-    monkeypatch.setenv("EXPLORER_DEVICE_LOCKS", str(tmp_path_factory.mktemp("locks")))
+    monkeypatch.setenv("EXPLORER_DEVICE_LOCKS", str(locks))
     return root
 
 
 @pytest.fixture(autouse=True)
-def allow_code(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Path]:
+def allow_code(aside: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """A configuration of the test's own, which allows the code of tests/tasks.
 
     As a function it writes the file anew, to allow the code of other files and folders.
     """
-    # Not in tmp_path, where tests look for what a command leaves behind.
-    path = tmp_path_factory.mktemp("configuration") / "config.yaml"
+    path = aside / "config.yaml"
     monkeypatch.setenv("EXPLORER_CONFIG", str(path))
 
     def write(*allowed: Path, task_folders: tuple[Path, ...] = ()) -> Path:

@@ -73,7 +73,7 @@ def test_retention_is_between_the_ends_of_a_sane_interval(pair, chance):
         assert np.isnan(one.retention)
         return
 
-    row = retention._suite([one], retention._draw({"s": [one]}, 100, 0)["s"])
+    row = retention._suite("s", "t", [one], retention._draw({"s": [one]}, 100, 0)["s"])
 
     assert np.isfinite([row["retention_low"], row["retention_high"]]).all()
     assert row["retention_low"] <= row["retention_high"]

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -132,6 +133,8 @@ def test_a_foreground_search_lives_and_stops_as_its_runs_do(spec, store_root, mo
 def test_a_signal_acts_in_a_stage_that_does_not_ask(number, error, spec, store_root, monkeypatch):
     """SIGTERM and Ctrl-C interrupt the run: no verdict, so that running again continues."""
     stuck = threading.Event()
+    # A shell lets what it starts in the background ignore Ctrl-C; so would this process.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patch:
         patch.setattr(context, "load", functools.partial(hang, stuck))
         # From outside, as a shell or Ray does: the kernel then picks the main thread.
@@ -142,6 +145,7 @@ def test_a_signal_acts_in_a_stage_that_does_not_ask(number, error, spec, store_r
             engine.run(spec, store_root)
 
     asking.join()
+    signal.signal(signal.SIGINT, before)
     assert not (store_root / spec.run_id / disk.RECORD).exists()
     assert disk.read_status(store_root, spec.run_id)["state"] == "interrupted"
     assert engine.run(spec.with_(latency=None), store_root).status == "finished"
