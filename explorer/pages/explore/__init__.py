@@ -4,7 +4,7 @@ explore.py     the page
 filters.py     filters in the sidebar, and the line that says what they leave
 axes.py        the axes of the chart and the task that counts
 chart.py       the chart, with what stands under it
-compared.py    what the runs keep and cost, the pick and the finding, whatever the axes
+comparison.py  what the runs keep and cost, the pick and the finding, whatever the axes
 overlays.py    published students and estimates over the chart
 needs.py       the limits and the objective of the pick
 pick_card.py   the pick beside the chart: why, how sure, how to use it

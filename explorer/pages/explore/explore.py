@@ -6,7 +6,7 @@ from explorer.catalogue import prices
 from explorer.pages.explore import (
     axes,
     chart,
-    compared,
+    comparison,
     evidence,
     evidence_panel,
     failures,
@@ -55,7 +55,7 @@ with middle:
     view = views.choose_view()
     shown = axes.axes_row(snapshot.tasks, of_chart=view == views.CHART)
 index = snapshot.index
-found = compared.compared(snapshot, finished, known_prices, asked, shown.task, shown.against)
+found = comparison.compare(snapshot, finished, known_prices, asked, shown.task, shown.against)
 runs, decided, finding = found.runs, found.decided, found.finding
 picked = decided.pick["run_id"] if decided and decided.pick else None
 # Control arms are hidden until asked for: by the switch, or as what a rule removed.

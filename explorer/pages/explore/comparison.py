@@ -15,7 +15,7 @@ from explorer.records.rows import compact
 
 
 @dataclasses.dataclass(frozen=True)
-class Compared:
+class Comparison:
     """What the page shows of its runs, whatever its axes."""
 
     runs: pd.DataFrame
@@ -25,14 +25,14 @@ class Compared:
     finding: str
 
 
-def compared(
+def compare(
     snapshot: Snapshot,
     finished: pd.DataFrame,
     known_prices: Mapping[str, Price],
     asked: Needs,
     task: str | None,
     against: str,
-) -> Compared:
+) -> Comparison:
     """Compare these runs, or take what an earlier run of the page's script has found.
 
     Most clicks change an axis, and none of this depends on the axes.
@@ -48,7 +48,7 @@ def compared(
     prices = frozenset(known_prices.items())
     key = "explore", tuple(finished["run_id"]), prices, asked, task, against
 
-    def compare() -> Compared:
+    def anew() -> Comparison:
         index = snapshot.index
         runs = index.with_retention(finished, task)
         runs = compact(unit_cost.add_costs(runs, known_prices, utilisation=asked.utilisation))
@@ -57,6 +57,6 @@ def compared(
         finding = keeping.finding(
             index, runs, limits.min_retention, limits.confidence, task=task, against=against
         )
-        return Compared(runs, decided, finding)
+        return Comparison(runs, decided, finding)
 
-    return snapshot.remembered(key, compare)
+    return snapshot.remembered(key, anew)
