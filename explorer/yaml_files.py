@@ -76,12 +76,17 @@ class Places:
 
     def of(self, path: Sequence[str], *, key: bool = False) -> str:
         """`line 3, column 5` of a value or its key, or of the nearest part around it."""
+        line, column = self.at(path, key=key)
+        return f"line {line}, column {column}"
+
+    def at(self, path: Sequence[str], *, key: bool = False) -> Place:
+        """Line and column, from 1, of a value or its key, or of the nearest part around it."""
         full = (*self.below, *path)
         for end in range(len(full), -1, -1):
             found = self.keys if key and end == len(full) else self.values
             if place := found.get(full[:end]):
-                return f"line {place[0]}, column {place[1]}"
-        return "line 1, column 1"
+                return place
+        return 1, 1
 
 
 @dataclasses.dataclass(frozen=True)

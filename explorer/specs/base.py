@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import operator
 import re
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
@@ -105,14 +106,18 @@ class Spec(BaseModel):
 def _in_words(
     error: pydantic.ValidationError, cls: type[BaseModel], places: Places | None
 ) -> list[str]:
-    """One sentence per error: where it is, the key, what it should be, what came."""
+    """One sentence per error: where it is, the key, what it should be, what came.
+
+    By their lines, but last what is missing, whose line is that of the part around it.
+    """
     sentences = []
     for problem in error.errors():
         parts, owner = _key_and_owner(cls, problem["loc"])
         unknown = problem["type"] == "extra_forbidden"
         where = f"{places.of(parts, key=unknown)}: " if places else ""
-        sentences.append(where + _sentence(problem, cls, parts, owner))
-    return sentences
+        order = problem["type"] == "missing", places.at(parts, key=unknown) if places else ()
+        sentences.append((order, where + _sentence(problem, cls, parts, owner)))
+    return [sentence for _, sentence in sorted(sentences, key=operator.itemgetter(0))]
 
 
 def _sentence(problem: Any, cls: type[BaseModel], parts: list[str], owner: type[BaseModel]) -> str:

@@ -778,13 +778,18 @@ def test_the_default_order_repeats_the_studys_settings_and_is_not_criticised(
 
 
 def test_yaml_shows_the_line_of_its_error(root, open_page):
-    """Under the field, with the lines around it; the sentence names the line."""
+    """Under the field, with the lines around it and what was meant; the plan points there."""
     page = open_page("run")
     page.toggle(key="run_as_yaml").set_value(True).run()
-    page.text_area(key="run_yaml").input("name: mine\nlayers: 7\nteacher: starter\n").run()
+    page.text_area(key="run_yaml").input(
+        "name: mine\nstudnts: [{num_layers: 20}]\ndistill: {max_tokens: many}\n"
+    ).run()
 
-    assert "line 2" in page.error[0].value
-    assert "→   2 layers: 7" in page.code[0].value
+    under_it, beside_it = (error.value.replace("\\", "") for error in page.error)
+    assert "line 2, column 1: unknown key studnts; did you mean students?" in under_it
+    assert under_it.index("line 2") < under_it.index("line 3"), "the first line comes first"
+    assert "→   2 studnts" in page.code[0].value
+    assert "see under it" in beside_it
 
 
 def test_the_queue_is_in_three_parts(root, study, open_page):

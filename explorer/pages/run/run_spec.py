@@ -1,5 +1,6 @@
 """The study form's logic without widgets: sizes on offer, parsing, uploads, the spec."""
 
+import difflib
 import hashlib
 import itertools
 import math
@@ -199,7 +200,10 @@ def from_yaml(text: str) -> SweepSpec | RunSpec:
     Raises:
         BadInput: The YAML is not a valid spec.
     """
-    kind = SweepSpec if re.search(r"^students\s*:", text, re.MULTILINE) else RunSpec
+    keys = re.findall(r"^(\w+)\s*:", text, re.MULTILINE)
+    # Misspelt, too, so that the error speaks of the spec that was meant.
+    nearest = [difflib.get_close_matches(key, ("student", "students"), n=1) for key in keys]
+    kind = SweepSpec if ["students"] in nearest else RunSpec
     return kind.from_yaml(text, "The YAML")
 
 

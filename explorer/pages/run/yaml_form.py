@@ -6,7 +6,7 @@ import streamlit as st
 
 from explorer.errors import BadInput
 from explorer.pages.run import run_spec
-from explorer.pages.shared import glossary
+from explorer.pages.shared import glossary, text_format
 from explorer.specs import RunSpec, SweepSpec
 
 LINES_AROUND = 2
@@ -17,7 +17,8 @@ def edited_yaml() -> SweepSpec | RunSpec:
     """The study as YAML that a person edits; it starts as what the form described last.
 
     Raises:
-        BadInput: It is not a valid study. The lines around the first error stand under the field.
+        BadInput: It is not a valid study. What is wrong stands under the field, with the lines
+            around the first error.
     """
     st.session_state.setdefault("run_yaml", st.session_state.get("run_last_yaml", ""))
     st.caption("This text is the order. The fields above do not count while it is open.")
@@ -27,7 +28,8 @@ def edited_yaml() -> SweepSpec | RunSpec:
     except BadInput as error:
         if excerpt := lines_of_error(text, str(error)):
             st.code(excerpt, language="yaml")
-        raise
+        st.error(text_format.md(str(error)), icon=":material/error:")
+        raise BadInput("The YAML has an error: see under it.") from error
 
 
 def lines_of_error(text: str, message: str) -> str:
