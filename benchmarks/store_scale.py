@@ -270,7 +270,7 @@ def use_page() -> None:
     act("rerun", page.run)
     act("filter", lambda: page.multiselect(key="device").set_value([DEVICES[0]]).run())
     act("no filter", lambda: page.multiselect(key="device").set_value([]).run())
-    act("axis", lambda: page.segmented_control(key="x").set_value("ttft_ms").run())
+    act("axis", lambda: page.selectbox(key="x").set_value("ttft_ms").run())
     rss_mb = psutil.Process().memory_info().rss / 2**20
     print(json.dumps({"actions": steps, "rss_mb": rss_mb}))
 
