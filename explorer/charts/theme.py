@@ -114,7 +114,7 @@ def name_rows(figure: go.Figure, names: Sequence[str], ink: Mapping[str, str]) -
 
 
 def add_scatter(figure: go.Figure, **settings: Any) -> None:
-    """As `figure.add_scatter`, which validates each trace twice: half of a large chart's time."""
+    """As `figure.add_scatter`, which validates each trace twice."""
     figure.add_trace({"type": "scatter", **settings})
 
 

@@ -43,6 +43,11 @@ def found() -> list[torch.device]:
     return [torch.device(kind.type, i) for i in range(torch.accelerator.device_count())]
 
 
+def num_local_processes() -> int:
+    """Processes of the launch that are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def pick_device(name: str = AUTO) -> torch.device:
     """The torch device of a spec's `device`; `use` makes it the current one.
 
@@ -58,7 +63,7 @@ def pick_device(name: str = AUTO) -> torch.device:
     devices = found()
     launched = torch.distributed.is_initialized()
     if launched and devices:
-        check_enough(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        check_enough(num_local_processes())
     if name == AUTO:
         if not devices:
             return CPU

@@ -39,11 +39,6 @@ def num_launched() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def num_local() -> int:
-    """Those of them on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
 def num_shards() -> int:
     """Ranks over which a student's layers are sharded; 1 unless launched under FSDP."""
     return num_launched() if parse_flag_from_env("ACCELERATE_USE_FSDP") else 1

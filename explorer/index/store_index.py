@@ -46,7 +46,6 @@ FEW_RUNS = 500
 """For up to this many runs only their own rows of retention are read, not the whole table."""
 TASKS_KEPT = 4
 """Retention tables in memory: one for all tasks, and one per task chosen on a page."""
-
 NUM_REMEMBERED = 8
 """Results that pages share: one for each set of limits and filters that somebody looks at."""
 

@@ -57,7 +57,7 @@ class RunContext:
         """
         self.use_all_threads()
         threads = torch.get_num_threads()
-        if distributed.num_local() > 1 and not self.spec.threads:
+        if accelerator.num_local_processes() > 1 and not self.spec.threads:
             torch.set_num_threads(environment.shared_threads())
         self.device = accelerator.pick_device(self.spec.device)
         accelerator.use(self.device)

@@ -77,7 +77,7 @@ def shared_threads() -> int:
     chosen = os.environ.get("OMP_NUM_THREADS", "")
     if chosen.isdecimal() and int(chosen):
         return int(chosen)
-    return max(1, num_cpus() // distributed.num_local())
+    return max(1, num_cpus() // accelerator.num_local_processes())
 
 
 def device_name(device: torch.device) -> str:

@@ -220,7 +220,7 @@ def test_cancelled_in_the_queue_stays_cancelled(tmp_path, last):
     jobs.cancel(tmp_path, running.run_id)
     assert time.monotonic() - began < 10
 
-    assert jobs.wait_until_done(tmp_path, [running.run_id], 120) == {running.run_id: "cancelled"}
+    assert jobs.wait_until_done(tmp_path, [running.run_id], 30) == {running.run_id: "cancelled"}
     last(3)
     (after,) = jobs.submit([RunSpec(name="after")], tmp_path)
     assert jobs.wait_until_done(tmp_path, [after], 120) == {after: "finished"}
@@ -249,7 +249,7 @@ def test_run_that_ignores_a_cancel_is_stopped(tmp_path, last, monkeypatch):
 
     jobs.cancel(tmp_path, run_id)
 
-    until(tmp_path, run_id, "cancelled")
+    until(tmp_path, run_id, "cancelled", 30)
     pid = disk.read_status(tmp_path, run_id)["pid"]
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
@@ -279,7 +279,7 @@ def test_dead_head_interrupts_and_resume_finishes(tmp_path, last):
         with suppress(psutil.NoSuchProcess):
             process.kill()
 
-    until(tmp_path, running.run_id, "interrupted")
+    until(tmp_path, running.run_id, "interrupted", 10)
     assert row_of(tmp_path, waiting.run_id)["state"] == "interrupted"
     assert "Resume" in row_of(tmp_path, waiting.run_id)["error"]
     assert not jobs.engine_status()["running"]
