@@ -254,6 +254,17 @@ def has_fused_adamw(device: torch.device) -> bool:
     return True
 
 
+@functools.cache
+def pins_memory(device: torch.device) -> bool:
+    """Whether this device copies from pinned memory of the machine while the CPU goes on."""
+    if not is_accelerator(device):
+        return False
+    try:
+        return torch.empty(1).pin_memory().is_pinned()
+    except (RuntimeError, AssertionError):
+        return False
+
+
 def has_graphs(device: torch.device) -> bool:
     """Whether torch.compile can record a decoding step as one launch on this device."""
     return backend.function(device, "make_graphed_callables") is not None

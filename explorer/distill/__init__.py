@@ -9,6 +9,7 @@ endpoint_topk.py        targets from the log-probabilities that a server names
 heldout.py              how close a student is on the held-out blocks
 losses.py               divergences, cross-entropy and hidden-state losses, one number a position
 packed_topk.py          how a position of the targets is packed into bytes
+prefetch.py             a thread that reads the next pass's text and targets
 sampled_vocab.py        a block's part of the vocabulary: the tokens that matter and a sample
 schedule.py             steps, blocks and learning rates of a budget
 sharding.py             a student whose layers are sharded over the ranks

@@ -50,10 +50,6 @@ class SampledVocab:
         ids_S = (~rest_V).nonzero().flatten()
         return cls(ids_S, log_weights_V[ids_S])
 
-    def to(self, device: torch.device) -> "SampledVocab":
-        """A copy on a device."""
-        return SampledVocab(self.ids_S.to(device), self.log_weights_S.to(device))
-
     def places(self, ids: Tensor) -> Tensor:
         """Columns of these tokens, which are all in the sample; same shape as `ids`."""
         return torch.searchsorted(self.ids_S, ids.contiguous())

@@ -12,7 +12,7 @@ training loop asks for batches and knows no more.
 
 import dataclasses
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -112,6 +112,34 @@ class Batch:
                 yield Chunk(slice(start, min(start + num_positions, end)), vocab)
 
 
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """What is on disk of a batch: tensors of the CPU, or copies of them on a device."""
+
+    blocks_BT: Tensor
+    kept: "_Kept | None" = None
+    """The teacher's cached distributions at the scored positions."""
+    vocabs: list[SampledVocab] | None = None
+    pinned: bool = False
+    """Whether a device may copy the tensors while the CPU goes on."""
+
+    def on(self, device: torch.device) -> "Stored":
+        """A copy on a device."""
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=self.pinned))
+
+    def pin(self) -> "Stored":
+        """A copy in pinned memory."""
+        return dataclasses.replace(self._mapped(Tensor.pin_memory), pinned=True)
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> "Stored":
+        kept, vocabs = self.kept, self.vocabs
+        return Stored(
+            change(self.blocks_BT),
+            kept and _Kept(change(kept.ids_PK), change(kept.log_p_PE)),
+            vocabs and [SampledVocab(change(v.ids_S), change(v.log_weights_S)) for v in vocabs],
+        )
+
+
 class TeacherSignal(Protocol):
     """Turns block numbers into a batch to train on."""
 
@@ -119,8 +147,20 @@ class TeacherSignal(Protocol):
     def blocks_NT(self) -> Blocks:
         """Token ids of the corpus."""
 
-    def batch(self, numbers: list[int], step: int, student: PreTrainedModel) -> Batch:
-        """These blocks with the teacher's distributions, as of this step."""
+    def read(self, numbers: list[int], step: int) -> Stored:
+        """What is on disk of these blocks; it needs no model, so a thread may read ahead."""
+
+    def batch(
+        self, numbers: list[int], step: int, student: PreTrainedModel, stored: Stored | None = None
+    ) -> Batch:
+        """These blocks with the teacher's distributions, as of this step.
+
+        Args:
+            numbers: The blocks.
+            step: The step, which decides what is random.
+            student: Who trains on them, on its device.
+            stored: What `read` returned for them; None reads it now.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,9 +181,16 @@ class NoTeacher:
 
     blocks_NT: Blocks
 
-    def batch(self, numbers: list[int], step: int, student: PreTrainedModel) -> Batch:
+    def read(self, numbers: list[int], step: int) -> Stored:
+        """The blocks."""
+        return Stored(self.blocks_NT[numbers])
+
+    def batch(
+        self, numbers: list[int], step: int, student: PreTrainedModel, stored: Stored | None = None
+    ) -> Batch:
         """The blocks; their labels are the only target."""
-        return Batch(self.blocks_NT[numbers].to(student.device), None)
+        stored = (stored or self.read(numbers, step)).on(student.device)
+        return Batch(stored.blocks_BT, None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +206,7 @@ class CachedTeacher:
         """Token ids of the corpus."""
         return self.targets.blocks_NT
 
-    def batch(self, numbers: list[int], step: int, student: PreTrainedModel) -> Batch:
+    def read(self, numbers: list[int], step: int) -> Stored:
         """The kept tokens at every position, and the bucket."""
         blocks_BT, ids_BTK, log_p_BTE = self.targets.batch(numbers)
         vocabs = None
@@ -171,13 +218,18 @@ class CachedTeacher:
                     self.spec.vocab_sample,
                     # Of the block alone, so the sample is the same in any batch and on any rank.
                     random.Random(f"{self.spec.seed} {step} {number}").getrandbits(62),
-                ).to(student.device)
+                )
                 for number, ids_TK, block_T in zip(numbers, ids_BTK, blocks_BT, strict=True)
             ]
-        ids_PK, log_p_PE = (
-            t[:, :-1].flatten(0, 1).to(student.device) for t in (ids_BTK, log_p_BTE)
-        )
-        return Batch(blocks_BT.to(student.device), _Kept(ids_PK, log_p_PE), vocabs=vocabs)
+        ids_PK, log_p_PE = (t[:, :-1].flatten(0, 1) for t in (ids_BTK, log_p_BTE))
+        return Stored(blocks_BT, _Kept(ids_PK, log_p_PE), vocabs)
+
+    def batch(
+        self, numbers: list[int], step: int, student: PreTrainedModel, stored: Stored | None = None
+    ) -> Batch:
+        """The blocks with what is stored of the teacher's distributions."""
+        stored = (stored or self.read(numbers, step)).on(student.device)
+        return Batch(stored.blocks_BT, stored.kept, vocabs=stored.vocabs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,9 +251,15 @@ class LiveTeacher:
         teacher: Any = self.teacher  # Module.to has no usable type in transformers
         teacher.to(device)
 
-    def batch(self, numbers: list[int], step: int, student: PreTrainedModel) -> Batch:
+    def read(self, numbers: list[int], step: int) -> Stored:
+        """The blocks; the teacher itself is asked in `batch`."""
+        return Stored(self.blocks_NT[numbers])
+
+    def batch(
+        self, numbers: list[int], step: int, student: PreTrainedModel, stored: Stored | None = None
+    ) -> Batch:
         """The teacher's dense distributions, and its hidden states if they have a weight."""
-        blocks_BT = self.blocks_NT[numbers].to(self.teacher.device)
+        blocks_BT = (stored or self.read(numbers, step)).on(self.teacher.device).blocks_BT
         # A function of seed and step, so that a resumed training decides the same.
         draw = random.Random(f"{self.spec.seed} {step}").random()
         on_policy = draw < self.spec.on_policy_fraction

@@ -27,6 +27,7 @@ from explorer.distill import cpu_tuning, distributed
 from explorer.distill.checkpoint import TrainingProgress
 from explorer.distill.heldout import evaluate_heldout
 from explorer.distill.losses import HIDDEN, divergence, label_cross_entropy
+from explorer.distill.prefetch import Prefetch
 from explorer.distill.schedule import blocks_of_step, learning_rate, num_steps
 from explorer.distill.teacher_signal import (
     Batch,
@@ -82,6 +83,10 @@ def train(
         check_head(student, data.heldout_signal.blocks_NT[data.heldout[:1]][:, :8])
     state = TrainState(student, spec)
     data = _shared(data, state.device)
+    prefetch: Prefetch | None = None
+    if spec.prefetch:
+        prefetch = Prefetch(data, spec, state.student.device)
+        data = dataclasses.replace(data, signal=prefetch)
     progress = checkpoints.resume(state, checkpoint)
     num_halvings, total = progress.num_halvings, num_steps(spec)
     began = time.monotonic() - progress.seconds
@@ -133,6 +138,9 @@ def train(
         if progress.step and state.saveable and not failures.was_lost(error):
             checkpoints.save(state, progress, checkpoint)
         raise
+    finally:
+        if prefetch is not None:
+            prefetch.close()
     state.finish()
     if stop:
         raise stop

@@ -134,8 +134,9 @@ def student_key(spec: RunSpec, *, teacher: str, corpus: str, start: str | None) 
 
 
 def _decides_weights(distill: DistillSpec) -> dict[str, Any]:
-    """Everything but how often a checkpoint is saved."""
-    return {k: v for k, v in distill.identity().items() if k != "checkpoint_every_s"}
+    """Everything but how often a checkpoint is saved, and whether batches are read ahead."""
+    others = ("checkpoint_every_s", "prefetch")
+    return {k: v for k, v in distill.identity().items() if k not in others}
 
 
 def _find(folder: Path) -> students.StoredStudent | None:

@@ -32,6 +32,9 @@ class DistillSpec(Spec):
     """Blocks per forward and backward pass; fewer need less memory. None takes a whole step."""
     gradient_checkpointing: Added[bool] = False
     """Recompute activations in the backward pass: slower, with less memory."""
+    prefetch: Added[bool] = False
+    """Read the text and the cached targets of the next pass in a thread while this one computes,
+    into pinned memory where the device copies from it. The losses stay the same."""
     heldout_blocks: PositiveInt = 24
     """Blocks held out to measure the KL to the teacher; never trained on."""
     top_k: PositiveInt = 32

@@ -154,7 +154,8 @@ class RunSpec(CommonSpec):
     def _hash_without_seed(self, distill: DistillSpec | None) -> str | None:
         if distill is None:
             return None
-        irrelevant = {name: distill.default(name) for name in ("seed", "checkpoint_every_s")}
+        others = ("seed", "checkpoint_every_s", "prefetch")
+        irrelevant = {name: distill.default(name) for name in others}
         plain = distill.with_(**irrelevant).model_dump()
         return self.with_(name="recipe", distill=plain, latency=None).digest()
 

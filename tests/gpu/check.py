@@ -195,6 +195,16 @@ def losses_in_bfloat16(bench: Bench) -> Result:
 
 
 @check
+def targets_read_ahead(bench: Bench) -> Result:
+    """Batches that a thread has read and pinned have the losses of batches read when needed."""
+    spec = train_spec(micro_blocks=1, vocab_sample=1024)
+    found = losses(bench, bench.device, spec.with_(prefetch=True))
+    result = compare_losses(found, losses(bench, bench.device, spec), 1e-4)
+    pinned = "pinned" if accelerator.pins_memory(bench.device) else "not pinned"
+    return dataclasses.replace(result, measured=f"{result.measured} {pinned}")
+
+
+@check
 def optimizer_step(bench: Bench) -> Result:
     """The step that the device takes by default is AdamW's."""
     stepped = []

@@ -44,6 +44,7 @@ METHODS = {
     "hidden states": {"method": "live", "hidden_weight": 0.5},
     "on-policy": {"method": "live", "on_policy_fraction": 1.0, "prompt_tokens": 8},
     "labels": {"method": "labels"},
+    "read ahead": {"prefetch": True, "vocab_sample": 64, "micro_blocks": 1},
     "checkpointing": {"gradient_checkpointing": True, "micro_blocks": 1},
     "embeddings": {"train_embeddings": True},
     "bfloat16": {"precision": "auto"},
@@ -72,12 +73,13 @@ def test_a_tensor_that_was_left_on_the_cpu_raises():
 
 
 def test_what_the_device_cannot_do_is_known_and_not_used():
-    """No bfloat16, no graphs, no counted memory, no random numbers; fused AdamW it has."""
+    """No bfloat16, graphs, random numbers, counted or pinned memory; fused AdamW it has."""
     device = accelerator.pick_device()
 
     assert accelerator.has_fused_adamw(device)
     assert not accelerator.multiplies_in_bfloat16(device)
     assert not accelerator.has_graphs(device)
+    assert not accelerator.pins_memory(device)
     assert not memory.counts_peak(device)
     assert memory.total_bytes(device) > 0
     assert accelerator.generator(device, 0).device.type == "cpu"

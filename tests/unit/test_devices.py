@@ -132,12 +132,13 @@ def test_a_device_that_cannot_say_its_memory_has_the_machines(monkeypatch):
 
 
 def test_the_cpu_is_asked_nothing_of_an_accelerator():
-    """No bfloat16 by default, no graphs, no counted peak; fused AdamW it has."""
+    """No bfloat16 by default, no graphs, no pinned memory, no counted peak; fused AdamW it has."""
     cpu = torch.device("cpu")
 
     assert not accelerator.is_accelerator(cpu)
     assert not accelerator.multiplies_in_bfloat16(cpu)
     assert not accelerator.has_graphs(cpu)
+    assert not accelerator.pins_memory(cpu)
     assert not memory.counts_peak(cpu)
     assert accelerator.has_fused_adamw(cpu)
     assert accelerator.name(cpu) is accelerator.driver(cpu) is None

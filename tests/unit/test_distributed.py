@@ -37,6 +37,7 @@ def test_two_processes_give_the_losses_of_one(sharded, tiny_run, tmp_path, store
         "top_k": 8,
         "vocab_sample": 40,
         "train_layers": "auto",
+        "prefetch": True,
     }
     changes = {"student": {"num_layers": 2, "choice": "uniform"}, "capability": None}
     spec = RunSpec.parse(tiny_run | {"distill": distill, "device": "cpu"} | changes)

@@ -402,6 +402,20 @@ def test_shortcuts_run_end_to_end(spec, store_root, monkeypatch, caplog, has_ins
     assert ("no bfloat16 instructions" in caplog.text) is not has_instructions
 
 
+def test_reading_ahead_makes_no_other_student(spec, store_root, monkeypatch):
+    """A run that differs in it alone takes the student that is there, and is the same recipe."""
+    plain = _taught(spec)
+    ahead = _taught(spec, prefetch=True)
+    student = engine.run(plain, store_root).distillation
+    monkeypatch.setattr(student_stage, "train", None)
+
+    again = engine.run(ahead, store_root).distillation
+
+    assert ahead.run_id != plain.run_id
+    assert ahead.recipe() == plain.recipe()
+    assert again == student
+
+
 def test_layers_left_alone_are_counted_and_said(spec, store_root, caplog):
     """The record knows how many no step has changed, and the log says it before the training."""
     caplog.set_level("INFO", "explorer")

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import threading
 
 import pytest
 import torch
 from torch.nn.functional import log_softmax
 
+from explorer.devices import accelerator
 from explorer.distill import schedule, train
 from explorer.distill.heldout import evaluate_heldout
 from explorer.distill.losses import DIVERGENCES, forward_kl
@@ -181,6 +183,7 @@ WAYS = {
     "bfloat16": {"precision": "bfloat16"},
     "layers behind the cut": {"train_layers": "auto"},
     "in_parts": {"micro_blocks": 1, "gradient_checkpointing": True},
+    "read ahead": {"prefetch": True, "micro_blocks": 1, "vocab_sample": 20},
 }
 
 
@@ -723,3 +726,121 @@ def test_where_smaller_passes_do_not_help_the_training_stops_with_a_checkpoint(
     assert sizes == [8, 8, 4, 2]
     _, resumed = _train(teacher, targets, spec, tmp_path / "checkpoint")
     assert resumed.num_resumes == 1
+
+
+READ_AHEAD = {
+    "one pass a step": {},
+    "passes of two and one block": {"blocks_per_step": 3, "micro_blocks": 2, "vocab_sample": 20},
+    "on-policy": {"method": "live", "on_policy_fraction": 0.5, "prompt_tokens": 4},
+    "labels": {"method": "labels"},
+}
+
+
+def _reading_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+
+
+def _same_to_the_bit(one, other):
+    """Two trainings: student and state of each."""
+    for ours, theirs in zip(one[1].curve, other[1].curve, strict=True):
+        assert ours.model_copy(update={"seconds": theirs.seconds}) == theirs
+    for ours, theirs in zip(one[0].parameters(), other[0].parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("way", READ_AHEAD)
+def test_reading_ahead_changes_no_bit(way, teacher, few, tmp_path, monkeypatch):
+    """A thread reads every pass but the first, once and in order, and ends with the training."""
+    spec = _spec(**READ_AHEAD[way])
+    plain = _train(teacher, few, spec, tmp_path / "plain")
+    signal, reads = type(_data(teacher, few, spec).signal), []
+
+    def noted(self, numbers, step, read=signal.read):
+        if not set(numbers) & set(HELDOUT):
+            reads.append((threading.current_thread() in _reading_threads(), step, numbers))
+        return read(self, numbers, step)
+
+    monkeypatch.setattr(signal, "read", noted)
+    ahead = _train(teacher, few, spec.with_(prefetch=True), tmp_path / "ahead")
+
+    _same_to_the_bit(ahead, plain)
+    assert [in_thread for in_thread, *_ in reads] == [False] + [True] * (len(reads) - 1)
+    size = spec.micro_blocks or spec.blocks_per_step
+    assert [(step, numbers) for _, step, numbers in reads] == [
+        (step, blocks[start : start + size])
+        for step in range(ahead[1].step)
+        for blocks in [schedule.blocks_of_step(spec, TRAINING, step)]
+        for start in range(0, len(blocks), size)
+    ]
+    assert not _reading_threads()
+
+
+def test_what_is_read_ahead_is_pinned_where_the_device_copies_from_it(
+    teacher, few, tmp_path, monkeypatch
+):
+    """Every tensor of it; here pinning is replaced by a copy."""
+    spec = _spec(vocab_sample=20)
+    plain = _train(teacher, few, spec, tmp_path / "plain")
+    pinned = []
+    monkeypatch.setattr(accelerator, "pins_memory", lambda device: True)
+    monkeypatch.setattr(
+        torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor.clone()
+    )
+
+    ahead = _train(teacher, few, spec.with_(prefetch=True), tmp_path / "ahead")
+
+    _same_to_the_bit(ahead, plain)
+    # Blocks, ids, log-probabilities, and for each of two blocks its sampled ids and their weights.
+    assert len(pinned) == ahead[1].step * (3 + 2 * 2)
+
+
+def test_smaller_passes_are_read_ahead_as_well(teacher, few, tmp_path, monkeypatch):
+    """Where memory ran out, what was read for the larger pass is dropped."""
+    spec = _spec(blocks_per_step=4, max_tokens=4 * 15 * 4)
+    smaller = _train(teacher, few, spec.with_(micro_blocks=2), tmp_path / "smaller")
+    plain = train._backward
+
+    def small(model, batch, *rest, **named):
+        if len(batch.blocks_BT) > 2:
+            raise torch.OutOfMemoryError("full")
+        return plain(model, batch, *rest, **named)
+
+    monkeypatch.setattr(train, "_backward", small)
+    halved = _train(teacher, few, spec.with_(prefetch=True), tmp_path / "halved")
+
+    assert halved[1].num_halvings == 1
+    _same_to_the_bit(halved, smaller)
+
+
+@pytest.mark.parametrize("error", [RunCancelled("stop"), KeyboardInterrupt()])
+def test_the_reading_thread_ends_with_a_training_that_is_stopped(error, teacher, few, tmp_path):
+    """By a cancel or by Ctrl-C, in whatever step."""
+
+    def stop(state, *told):
+        assert _reading_threads()
+        if state.step == 2:
+            raise error
+
+    with pytest.raises(type(error)):
+        _train(teacher, few, _spec(prefetch=True), tmp_path / "c", stop)
+
+    assert not _reading_threads()
+
+
+def test_an_error_while_reading_ahead_is_the_trainings_own(teacher, few, tmp_path, monkeypatch):
+    """It keeps its words, and what was trained before it is not lost."""
+    plain, spec = CachedTeacher.read, _spec(prefetch=True)
+
+    def fail(self, numbers, step):
+        if step == 3:
+            raise RunFailed("The disk with the targets was removed.")
+        return plain(self, numbers, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CachedTeacher, "read", fail)
+        with pytest.raises(RunFailed, match="The disk with the targets was removed"):
+            _train(teacher, few, spec, tmp_path / "c")
+    assert not _reading_threads()
+    again = _train(teacher, few, spec, tmp_path / "c")
+    assert again[1].num_resumes == 1
+    _same_to_the_bit(again, _train(teacher, few, _spec(), tmp_path / "unbroken"))
