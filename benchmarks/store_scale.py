@@ -115,6 +115,9 @@ def generate(root: Path, num_runs: int) -> None:
                     seed=seed, max_tokens=200_000 + 1024 * (34 * family + group - is_control)
                 ).model_dump(),
             )
+        if (root / spec.run_id).exists():
+            # An id ends in eight hex digits: two of 100,000 specs may have the same.
+            spec = spec.with_(name=f"{spec.name}-again")
         write_run(root, template, spec, teacher_id, number, rng)
 
 

@@ -14,6 +14,9 @@ from explorer.specs import DepthStudent, RunSpec
 from explorer.store import disk, frames
 from tests import records
 
+SAME_ID_SEEDS = (73537, 114660)
+"""Found by trying seeds from 0 on."""
+
 
 def test_a_record_comes_back_as_it_was(store_root):
     """What is saved is what is loaded."""
@@ -64,6 +67,20 @@ def test_a_run_is_run_again_by_the_spec_of_its_record(store_root):
     spec = RunSpec(name="queued")
     disk.open_run(store_root, spec)
     assert disk.read_spec(store_root, spec.run_id) == spec
+
+
+def test_a_spec_whose_id_is_taken_by_chance_is_refused(store_root):
+    """Eight hex digits: these two differ in a seed and share an id, so one would hide the other."""
+    spec = RunSpec(name="teacher")
+    one, other = (spec.with_(latency=spec.latency.with_(seed=seed)) for seed in SAME_ID_SEEDS)
+    assert one.run_id == other.run_id
+    disk.open_run(store_root, one)
+
+    with pytest.raises(BadInput, match=f"another run with the id {one.run_id}.*another name"):
+        disk.open_run(store_root, other)
+
+    disk.open_run(store_root, one)
+    assert disk.read_spec(store_root, one.run_id) == one
 
 
 @pytest.mark.parametrize("content", [b"", bytes(90), b"name: [", b"\xff\xfe", b"name: x\n"])
