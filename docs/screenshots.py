@@ -103,7 +103,7 @@ def settled(page: Page) -> None:
         page.wait_for_function(
             "() => document.querySelector('.stApp')?.dataset.testScriptState === 'notRunning'"
             " && !document.querySelector('[data-testid=stSkeleton]') &&"
-            " [...document.querySelectorAll('.stPlotlyChart')].every(c => c.querySelector('svg'))"
+            " [...document.querySelectorAll('.chart')].every(c => c.querySelector('svg'))"
         )
         # The page runs again where the width of its charts was guessed wrong, and fades meanwhile.
         page.wait_for_timeout(SETTLE_MS)

@@ -78,7 +78,6 @@ def task_heat_map(
             + ("<br>(does not count)" if task in uncounted else "")
             for task in tasks
         ],
-        tickangle=0,
         tickfont={"color": ink["text"], "size": 12},
     )
     figure.update_yaxes(

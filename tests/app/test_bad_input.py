@@ -1,6 +1,5 @@
 """What the pages say where something is missing or impossible: plain words, nothing lost."""
 
-import json
 import shutil
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from explorer.catalogue import prices
 from explorer.catalogue.prices import Price
 from tests import records
-from tests.app.reading import text_of
+from tests.app.reading import charts_of, text_of
 
 
 def said_by(page):
@@ -86,11 +85,11 @@ def test_a_chart_without_retention_says_that_it_needs_the_teachers_scores(root, 
 
     page = open_page("explore", unit="Absolute")
 
-    figure = json.loads(page.get("plotly_chart")[0].proto.spec)
+    figure = charts_of(page)[0]
     notes = [note["text"] for note in figure["layout"]["annotations"]]
     assert "Nothing to draw: retention needs the teacher's scores on the same tasks." in notes
 
 
 def _points(page):
-    figure = json.loads(page.get("plotly_chart")[0].proto.spec)
+    figure = charts_of(page)[0]
     return [trace for trace in figure["data"] if trace.get("customdata")]

@@ -14,7 +14,7 @@ from explorer.pages.explore import evidence, pick_card
 from explorer.pages.shared import widgets
 from explorer.store import disk
 from tests import records
-from tests.app.reading import text_of
+from tests.app.reading import charts_of, text_of
 
 
 def test_an_empty_store_leads_to_the_run_page(root, open_page):
@@ -26,7 +26,7 @@ def test_an_empty_store_leads_to_the_run_page(root, open_page):
         "Go to the Run page",
         "Start the starter sweep",
     ]
-    assert not page.get("plotly_chart")
+    assert not charts_of(page)
 
 
 def test_the_starter_sweep_is_one_click_away(root, open_page, submitted):
@@ -46,7 +46,7 @@ def test_the_finding_stands_first(study, open_page):
 
     assert "layer student" in text_of(page)
     assert "6 runs" in text_of(page)
-    assert page.get("plotly_chart")
+    assert charts_of(page)
 
 
 def test_another_axis_decides_nothing_anew(study, open_page, monkeypatch):
@@ -80,7 +80,7 @@ def test_a_picked_run_shows_its_evidence(study, open_page):
     assert "Cut to 20 layers" in said
     budget = records.study()[2].distill.max_tokens
     assert f"trained on {budget:,} tokens of starter" in said
-    assert len(page.get("plotly_chart")) == 3, "chart, tasks, timing"
+    assert len(charts_of(page)) == 3, "chart, tasks, timing"
     picked = page.selectbox(key="run")
     assert picked.options == [
         "starter (teacher)",
@@ -144,7 +144,7 @@ def test_an_unknown_run_in_the_address_is_ignored(study, open_page):
     """An old or wrong link shows the chart without a strip."""
     page = open_page("explore", run="no-such-run")
 
-    assert page.get("plotly_chart")
+    assert charts_of(page)
     assert page.selectbox(key="run").value is None
 
 
@@ -203,14 +203,14 @@ def test_the_axis_is_in_the_address(study, open_page, name, axis):
     page = open_page("explore", x=name)
 
     assert page.selectbox(key="x").value == axis
-    assert page.get("plotly_chart")
+    assert charts_of(page)
 
 
 def test_an_unknown_price_is_asked_for(study, open_page):
     """A cost axis without a price shows the question, and no invented figure."""
     page = open_page("explore", x="$/1M output")
 
-    assert not page.get("plotly_chart")
+    assert not charts_of(page)
     assert "This device has no price yet" in text_of(page)
 
 
@@ -226,7 +226,7 @@ def test_an_own_price_draws_the_cost_chart(root, study, open_page):
     saved = prices.read_overrides(root / prices.OVERRIDES)[records.DEVICE_NAME]
     assert saved.usd_per_hour == 0.05
     assert saved.date_seen
-    assert page.get("plotly_chart")
+    assert charts_of(page)
 
 
 def test_a_price_of_minus_one_is_refused(root, study, open_page):
@@ -268,7 +268,7 @@ def test_only_failed_runs_draw_no_chart(root, open_page):
 
     page = open_page("explore")
 
-    assert not page.get("plotly_chart")
+    assert not charts_of(page)
     assert "The disk is full" in text_of(page)
 
 
@@ -284,7 +284,7 @@ def test_damaged_and_foreign_folders_are_reported_and_kept(root, study, open_pag
     assert "my-notes is not a run" in said
     assert "is not JSON" in said
     assert broken.read_text(encoding="utf-8") == '{"schema'
-    assert page.get("plotly_chart")
+    assert charts_of(page)
 
 
 def test_damaged_answers_take_the_interval_not_the_page(root, study, open_page):
@@ -293,7 +293,7 @@ def test_damaged_answers_take_the_interval_not_the_page(root, study, open_page):
 
     page = open_page("explore", run=study[4])
 
-    assert page.get("plotly_chart")
+    assert charts_of(page)
     assert "1 folder in the results could not be read" in [box.label for box in page.expander]
     assert f"{study[4]} is damaged because answers.parquet" in text_of(page).replace("\\", "")
 
@@ -321,7 +321,7 @@ def test_one_task_can_be_looked_at_alone(study, open_page):
     page = open_page("explore", task="starter_facts")
 
     assert "task starter_facts only" in text_of(page)
-    assert page.get("plotly_chart")
+    assert charts_of(page)
 
 
 def test_filters_are_in_the_address(root, study, open_page):
@@ -450,7 +450,7 @@ def test_control_arms_are_hidden_until_asked_for(root, study, open_page):
 
 def _drawn(page):
     """Ids of the runs on the first chart."""
-    figure = json.loads(page.get("plotly_chart")[0].proto.spec)
+    figure = charts_of(page)[0]
     return {point[0] for trace in figure["data"] for point in trace.get("customdata", [])}
 
 
@@ -468,7 +468,7 @@ def test_the_view_by_task_names_tasks_that_do_not_count(study, open_page):
     """A line a student and a column a task, with the task that suffers first in words."""
     page = open_page("explore", view="By task")
 
-    figure = json.loads(page.get("plotly_chart")[0].proto.spec)
+    figure = charts_of(page)[0]
     (heat,) = figure["data"]
     assert heat["type"] == "heatmap"
     assert len(heat["text"]) == len(study) - 1
@@ -480,7 +480,7 @@ def test_the_view_of_time_splits_a_request(study, open_page):
     """Each model has a bar of prefill and of decode; the lengths of the request are stated."""
     page = open_page("explore", view="Where the time goes")
 
-    figure = json.loads(page.get("plotly_chart")[0].proto.spec)
+    figure = charts_of(page)[0]
     assert [trace["name"].split(" ")[0] for trace in figure["data"]] == ["prefill", "decode"]
     assert _drawn(page) == set(study)
     assert "of a request's time" in text_of(page).replace("\\", "")
@@ -494,7 +494,7 @@ def test_every_view_takes_one_run_and_a_teacher_that_is_not_there(root, open_pag
     page = open_page("explore", view=view)
 
     assert not page.exception
-    assert page.get("plotly_chart")
+    assert charts_of(page)
 
 
 def test_what_a_limit_removed_is_one_click_away(study, open_page):
@@ -515,7 +515,7 @@ def test_what_a_limit_removed_is_one_click_away(study, open_page):
         objective="Smallest",
         removed="max_weight_bytes",
     )
-    figure = json.loads(again.get("plotly_chart")[0].proto.spec)
+    figure = charts_of(again)[0]
     solid = {
         point[0]
         for trace in figure["data"]
@@ -560,7 +560,7 @@ def test_every_axis_opens_in_both_units(study, open_page, axis, unit):
     page = open_page("explore", x=axis, unit=unit, scale="Logarithmic")
 
     assert not page.exception
-    assert page.get("plotly_chart")
+    assert charts_of(page)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from explorer.catalogue.prices import Price
 from explorer.charts import export
 from explorer.store import disk, frames
 from tests import records
-from tests.app.reading import text_of
+from tests.app.reading import charts_of, text_of
 
 LABEL = "$/1M output tokens at 50 % busy"
 
@@ -113,7 +113,7 @@ def texts_of(pattern, markup):
 
 def chart_of(page):
     """Everything that the chart on Explore says, points on hover included."""
-    spec = json.loads(page.get("plotly_chart")[0].proto.spec)
+    spec = charts_of(page)[0]
     return json.dumps(spec, ensure_ascii=False)
 
 

@@ -137,5 +137,5 @@ def test_two_students_are_ordered_watched_and_found_on_the_chart(
     # By size: a run that this machine was too busy to time well may lie beyond an axis of times.
     page.goto(f"{dashboard}/?run={students[0]}&x=num_parameters")
     expect(page.get_by_text("Cut to 3 layers")).to_be_visible(timeout=WAIT_MS)
-    points = page.locator(".stPlotlyChart").first.locator(".scatterlayer .points path.point")
+    points = page.locator(".chart").first.locator(".scatterlayer .points path.point")
     expect(points.nth(2)).to_be_visible(timeout=WAIT_MS)

@@ -28,7 +28,7 @@ def test_a_click_on_a_point_opens_its_evidence(study, page: Page):
     """A point on the chart answers with the run behind it, and the address keeps the run."""
     page.goto(study.url)
     # The second trace holds the students; Plotly draws their marks in the frame's order.
-    point = page.locator(".stPlotlyChart .scatterlayer .trace .points path.point").last
+    point = page.locator(".chart .scatterlayer .trace .points path.point").last
     expect(point).to_be_visible(timeout=WAIT_MS)
 
     point.click(force=True)
@@ -37,10 +37,37 @@ def test_a_click_on_a_point_opens_its_evidence(study, page: Page):
     expect(page).to_have_url(re.compile(r"[?&]run="), timeout=WAIT_MS)
 
 
+def test_a_zoom_stays_while_the_axes_do(study, page: Page):
+    """A click changes the chart that is there; another axis, or a double click, shows all again."""
+    heights = "() => document.querySelector('.chart')._fullLayout.yaxis.range.map(Math.round)"
+    page.goto(study.url)
+    expect(page.locator(".chart .points path.point").first).to_be_visible(timeout=WAIT_MS)
+    whole = page.evaluate(heights)
+    area = page.locator(".chart .nsewdrag").first.bounding_box()
+    assert area is not None
+    left, top = area["x"] + 5, area["y"] + 5
+    page.mouse.move(left, top)
+    page.mouse.down()
+    page.mouse.move(left + 0.9 * area["width"], top + 0.8 * area["height"], steps=8)
+    page.mouse.up()
+    page.wait_for_function(f"whole => String(({heights})()) !== String(whole)", arg=whole)
+    zoomed = page.evaluate(heights)
+
+    page.locator(".chart .points path.point").first.click(force=True)
+    expect(page.get_by_role("button", name="Open the run")).to_be_visible(timeout=WAIT_MS)
+    assert page.evaluate(heights) == zoomed
+
+    page.mouse.dblclick(left + 20, top + 20)
+    page.wait_for_function(f"whole => String(({heights})()) === String(whole)", arg=whole)
+    page.get_by_text("By task", exact=True).click()
+    # This one needs more of Plotly than the others.
+    expect(page.locator(".chart .heatmaplayer image").first).to_be_visible(timeout=WAIT_MS)
+
+
 def test_a_click_on_a_published_point_opens_its_source(study, page: Page):
     """A diamond answers with its method, its benchmarks and the page that it is from."""
     page.goto(f"{study.url}/published?family=DeepSeek-R1")
-    point = page.locator(".stPlotlyChart .scatterlayer .trace .points path.point").first
+    point = page.locator(".chart .scatterlayer .trace .points path.point").first
     expect(point).to_be_visible(timeout=WAIT_MS)
 
     point.click(force=True)
@@ -81,11 +108,11 @@ def test_labels_are_placed_for_the_window_there_is(committed, page: Page):
         page.set_viewport_size({"width": width, "height": 844})
         if width == 420:
             page.goto(committed)
-        expect(page.locator(".stPlotlyChart .textpoint").first).to_be_visible(timeout=WAIT_MS)
+        expect(page.locator(".chart .textpoint").first).to_be_visible(timeout=WAIT_MS)
 
         page.wait_for_function(
             """() => {
-              const chart = document.querySelector(".stPlotlyChart");
+              const chart = document.querySelector(".chart");
               const area = chart?.querySelector(".nsewdrag");
               if (!area) return false; // the chart is being drawn again for the new width
               const plot = area.getBoundingClientRect();
@@ -105,7 +132,7 @@ def test_back_undoes_the_last_change(study, page: Page, settled):
     """After two changes, Back twice brings the first state back, in the address and the page."""
     page.goto(study.url)
     view = page.get_by_role("radio", name="Ranking")
-    expect(page.locator(".stPlotlyChart .textpoint").first).to_be_visible(timeout=WAIT_MS)
+    expect(page.locator(".chart .textpoint").first).to_be_visible(timeout=WAIT_MS)
     view.click()
     expect(page.get_by_text("A bracket joins models")).to_be_visible(timeout=WAIT_MS)
     page.get_by_role("spinbutton", name="Keep at least (%)").fill("50")
@@ -127,11 +154,11 @@ def test_back_undoes_the_last_change(study, page: Page, settled):
 def test_hiding_an_entry_of_the_legend_hides_its_names(committed, page: Page):
     """No label is left over without its point."""
     page.goto(committed)
-    names = page.locator(".stPlotlyChart .textpoint")
+    names = page.locator(".chart .textpoint")
     label = names.filter(has_text="24 layers q4_k_m")
     expect(label).to_have_count(1, timeout=WAIT_MS)
 
-    page.locator(".stPlotlyChart .legend .traces").filter(has_text="student, q4_k_m").locator(
+    page.locator(".chart .legend .traces").filter(has_text="student, q4_k_m").locator(
         ".legendtoggle"
     ).click()
 
@@ -176,7 +203,7 @@ def test_chart_limits_and_evidence_are_on_the_screen(committed, page: Page, sett
     settled(page)
 
     parts = [
-        page.locator(".stPlotlyChart").first,
+        page.locator(".chart").first,
         page.get_by_role("spinbutton", name="Weights at most (MB)"),
         page.get_by_text("Bars begin at chance"),
     ]

@@ -1,25 +1,27 @@
 """Begins early what the first view waits for: imports, and the scripts of its elements.
 
 The server imports what a page needs when the first page is opened. A browser asks for the script of
-an element when the first of its kind arrives, and Plotly's, 4.7 MB, takes it longer to evaluate
-than the server needs for the page. All of this can begin when the server starts and when the page's
-HTML is answered.
+an element when the first of its kind arrives, and Plotly's takes it as long to evaluate as the
+server needs for the page. All of this can begin when the server starts and when the page's HTML is
+answered.
 """
 
 import importlib
 import pkgutil
+import re
 from pathlib import Path
 from threading import Thread
 
 import streamlit
 
+from explorer.pages.dashboard import plotly_scripts
+
 PACKAGES = ("explorer.charts", "explorer.pages.shared", "explorer.pages.explore")
 PAGE = "explorer.pages.explore.explore"
 """The first page itself: a script, which Streamlit runs and nobody imports."""
-PLOTLY = "PlotlyChart"
 ELEMENTS = (
-    *(PLOTLY, "Html", "BidiComponent", "NumberInput", "Selectbox", "Slider", "ButtonGroup"),
-    *("Multiselect", "Checkbox", "Button", "TextInput"),
+    *("Html", "BidiComponent", "NumberInput", "Selectbox", "Slider", "ButtonGroup"),
+    *("Multiselect", "Checkbox", "Button", "TextInput", "PageLink"),
 )
 """Names of Streamlit's scripts, without the hash."""
 EVALUATE = """
@@ -29,39 +31,54 @@ const watcher = new MutationObserver(() => {
 });
 watcher.observe(document, {attributes: true, childList: true, subtree: true});
 """
+IMPORT = re.compile(r'(?:from|import)"\./([\w.-]+\.js)"')
+"""What a script of Streamlit imports before it runs."""
 
 
-def element_scripts(base: str) -> dict[str, str]:
-    """The address of the script of each kind of element that Explore's first view has.
+def preload_links(base: str) -> str:
+    """Links for the page's head, by which a browser loads at once what Explore's first view needs.
+
+    Without them it would ask for the scripts of the elements when the first of them arrive, and
+    then for what those import.
 
     Args:
         base: The path under which Streamlit answers, such as `/tools`; empty for none.
-
-    Returns:
-        Only kinds of which this version of Streamlit has exactly one script.
     """
-    folder = Path(streamlit.__file__).parent / "static" / "static" / "js"
-    found = {kind: list(folder.glob(f"{kind}.*.js")) for kind in ELEMENTS}
-    return {
-        kind: f"{base}/static/js/{paths[0].name}"
-        for kind, paths in found.items()
-        if len(paths) == 1
-    }
+    urls = [plotly_scripts.address(plotly_scripts.BASIC)]
+    urls += [f"{base}/static/js/{path.name}" for path in element_scripts()]
+    return "".join(f'<link rel="modulepreload" href="{url}">' for url in urls)
 
 
-def preload_header(base: str) -> str:
-    """The Link header that makes a browser load these scripts at once."""
-    return ", ".join(f"<{url}>; rel=modulepreload" for url in element_scripts(base).values())
+def element_scripts() -> list[Path]:
+    """Streamlit's scripts of Explore's elements and of all that they import.
+
+    Those that Streamlit's own page loads are left out, and kinds of element of which this version
+    of Streamlit has no script, or several.
+    """
+    static = Path(streamlit.__file__).parent / "static"
+    folder = static / "static" / "js"
+    found = [list(folder.glob(f"{kind}.*.js")) for kind in ELEMENTS]
+    waiting = [paths[0] for paths in found if len(paths) == 1]
+    page = static / "index.html"
+    seen = set(re.findall(r"[\w.-]+\.js", page.read_text(encoding="utf-8")))
+    scripts = []
+    while waiting:
+        script = waiting.pop(0)
+        if script.name not in seen and script.is_file():
+            seen.add(script.name)
+            scripts.append(script)
+            imported = IMPORT.findall(script.read_text(encoding="utf-8"))
+            waiting += [folder / name for name in imported]
+    return scripts
 
 
-def evaluate_early(base: str) -> str:
+def evaluate_early() -> str:
     """A script that makes a browser evaluate Plotly while the server still works on the page.
 
     It waits until the page's websocket is open: before that, it would keep the browser from asking
-    for the page. Empty if this version of Streamlit has no script of Plotly.
+    for the page.
     """
-    url = element_scripts(base).get(PLOTLY)
-    return EVALUATE.replace("URL", url) if url else ""
+    return EVALUATE.replace("URL", plotly_scripts.address(plotly_scripts.BASIC))
 
 
 def begin() -> None:

@@ -86,9 +86,10 @@ class WebGuard:
         base = config.get_option("server.baseUrlPath").strip("/")
         base = f"/{base}" if base else ""
         self._health = f"{base}/_stcore/health"
-        self._script = first_view.evaluate_early(base)
-        self._headers = security_headers(self._script)
-        self._preload = first_view.preload_header(base)
+        script = first_view.evaluate_early()
+        self._headers = security_headers(script)
+        links = first_view.preload_links(base)
+        self._head = f'{links}<script type="module">{script}</script></head>'.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer it here."""
@@ -103,16 +104,14 @@ class WebGuard:
                 headers = MutableHeaders(scope=message)
                 for name, value in self._headers.items():
                     headers[name] = value
-                if _is_page(message, headers) and self._preload:
-                    headers["link"] = self._preload
-                    if scope["method"] == "GET":
-                        page.append(message)
-                        return
+                if scope["method"] == "GET" and _is_page(message, headers):
+                    page.append(message)
+                    return
             if page:
                 page.append(message)
                 if message.get("more_body"):
                     return
-                start, body = self._with_script(page)
+                start, body = self._with_head(page)
                 await send(start)
                 message = body
             await send(message)
@@ -126,13 +125,11 @@ class WebGuard:
         else:
             await refusal(scope, receive, send_with_headers)
 
-    def _with_script(self, page: list[Message]) -> tuple[Message, Message]:
-        """The start and the body of Streamlit's page, with our script at the end of its head."""
+    def _with_head(self, page: list[Message]) -> tuple[Message, Message]:
+        """The start and the body of Streamlit's page, with `first_view`'s parts in its head."""
         start, *parts = page
         body = b"".join(part.get("body", b"") for part in parts)
-        body = body.replace(
-            b"</head>", f'<script type="module">{self._script}</script></head>'.encode(), 1
-        )
+        body = body.replace(b"</head>", self._head, 1)
         MutableHeaders(scope=start)["content-length"] = str(len(body))
         return start, {"type": "http.response.body", "body": body}
 

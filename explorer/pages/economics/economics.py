@@ -15,6 +15,7 @@ from explorer.catalogue import prices
 from explorer.charts import cost_chart, export
 from explorer.pages.economics import other_devices, parts
 from explorer.pages.shared import (
+    chart_element,
     downloads,
     glossary,
     html_table,
@@ -142,7 +143,7 @@ num_busy = int(interference.was_busy(rows).sum())
 left, right = st.columns(2)
 with left:
     st.subheader("Cost by traffic", anchor=False)
-    widgets.chart(
+    chart_element.draw(
         cost_chart.break_even_chart(
             months,
             assumed.traffic_per_s,
@@ -155,7 +156,7 @@ with left:
     )
 with right:
     st.subheader("Payback of distillation", anchor=False)
-    widgets.chart(
+    chart_element.draw(
         cost_chart.payback_chart(
             economics.spending_over_time(rows),
             rows,

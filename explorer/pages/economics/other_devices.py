@@ -7,7 +7,7 @@ from explorer.analysis.planning import device_fit, roofline
 from explorer.analysis.tables import run_table
 from explorer.catalogue import load
 from explorer.charts import cost_chart
-from explorer.pages.shared import glossary, text_format, widgets
+from explorer.pages.shared import chart_element, glossary, text_format, widgets
 
 TERMS = glossary.TERMS
 ROW_PIXELS, HIGHEST = 35, 720
@@ -87,7 +87,7 @@ def other_devices(utilisation: float) -> None:
         utilisation=utilisation,
         efficiency=reached,
     )
-    widgets.chart(
+    chart_element.draw(
         cost_chart.rent_chart(rows, template=widgets.template()),
         "economics_rent",
         "Estimated rent of the devices that hold each model",

@@ -10,7 +10,7 @@ from explorer.index import StoreIndex
 from explorer.pages.explore import overlays, pick_card, removed
 from explorer.pages.explore.axes import AXES, Axes
 from explorer.pages.explore.needs import Needs
-from explorer.pages.shared import chart_width, text_format, widgets
+from explorer.pages.shared import chart_element, chart_width, text_format, widgets
 
 WIDTH = 720
 """Pixels of the chart in a window of 1,440."""
@@ -55,7 +55,9 @@ def draw_chart(
         scale=shown.scale,
         width=chart_width.chart_width(WIDTH),
     )
-    widgets.chart(figure, "explore_chart", finding, on_pick=overlays.open_point)
+    # A zoom stays while the axes do.
+    figure.update_layout(uirevision=f"{shown.x} {shown.y} {shown.scale} {times}")
+    chart_element.draw(figure, "explore_chart", finding, on_pick=overlays.open_point)
     removed.removed_row(decided, runs)
     if shown.times and not times:
         st.caption("No teacher to compare with on this axis, so it shows absolute values.")

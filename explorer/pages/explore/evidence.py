@@ -15,7 +15,15 @@ from explorer.catalogue import api_prices
 from explorer.catalogue.prices import Price
 from explorer.charts import run_chart
 from explorer.pages.explore import how_made, run_dialog
-from explorer.pages.shared import glossary, removal, run_list, submitting, text_format, widgets
+from explorer.pages.shared import (
+    chart_element,
+    glossary,
+    removal,
+    run_list,
+    submitting,
+    text_format,
+    widgets,
+)
 from explorer.records import RunRecord
 from explorer.records.rows import row_dicts
 from explorer.store import disk, frames
@@ -201,7 +209,7 @@ def _per_task(root: Path, record: RunRecord) -> None:
         bars = run_chart.per_task_bars(
             tasks_of(root, record.run_id, record.teacher_run_id), template=widgets.template()
         )
-        widgets.chart(bars, key="strip_tasks", alt="Scores of student and teacher by task")
+        chart_element.draw(bars, key="strip_tasks", alt="Scores of student and teacher by task")
 
 
 def _own_scores(record: RunRecord) -> None:
@@ -268,7 +276,7 @@ def _timing(record: RunRecord) -> None:
     if not record.latency.own.turns:
         st.caption("The file has medians only, so there is no histogram.")
         return
-    widgets.chart(
+    chart_element.draw(
         run_chart.latency_histogram(
             frames.turns(record.latency.own),
             frames.turns(teacher) if teacher else None,

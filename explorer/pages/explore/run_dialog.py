@@ -10,7 +10,7 @@ from explorer.analysis import load_table, numbers
 from explorer.charts import run_chart
 from explorer.errors import ExplorerError
 from explorer.pages.explore.how_made import WIDTHS
-from explorer.pages.shared import downloads, text_format, widgets
+from explorer.pages.shared import chart_element, downloads, text_format, widgets
 from explorer.records import RunRecord
 from explorer.store import disk
 
@@ -43,7 +43,7 @@ def run_dialog(root: Path, run_id: str) -> None:
             st.caption("This model was not trained.")
         else:
             points = pd.DataFrame([point.model_dump() for point in record.distillation.curve])
-            widgets.chart(
+            chart_element.draw(
                 run_chart.training_curve(points, template=widgets.template()),
                 key="dialog_curve",
                 alt="Training loss and held-out KL over tokens",
@@ -73,7 +73,7 @@ def _load(record: RunRecord) -> None:
             "in the spec."
         )
         return
-    widgets.chart(
+    chart_element.draw(
         run_chart.load_curve(levels, template=widgets.template()),
         key="dialog_load",
         alt="Output tokens per second and time per output token by number of concurrent requests",

@@ -9,7 +9,7 @@ from explorer.analysis import ranking, request_time, task_retention
 from explorer.analysis.pick.limits import Limits
 from explorer.charts import ranking_chart, task_heat_map, time_chart
 from explorer.index import StoreIndex, by_task
-from explorer.pages.shared import text_format, widgets
+from explorer.pages.shared import chart_element, text_format, widgets
 
 CHART, RANKING, TASKS, TIME = "chart", "ranking", "tasks", "time"
 VIEWS = {
@@ -69,7 +69,7 @@ def _ranking(
     ranked = ranking.rank(runs, index.draws(ranking.best_of(runs), task))
     said = ranking.sentences(ranked)
     _say(said)
-    widgets.chart(
+    chart_element.draw(
         ranking_chart.ranking_chart(
             ranked,
             template=widgets.template(),
@@ -95,7 +95,7 @@ def _tasks(index: StoreIndex, runs: pd.DataFrame) -> None:
     names = ranking.unique_names(students).set_axis(students["run_id"])
     said = task_retention.sentences(cells, set(students["run_id"]))
     _say(said)
-    widgets.chart(
+    chart_element.draw(
         task_heat_map.task_heat_map(cells, names, template=widgets.template()),
         "explore_tasks",
         " ".join(said),
@@ -110,7 +110,7 @@ def _time(runs: pd.DataFrame, limits: Limits) -> None:
     times = request_time.request_times(runs)
     said = request_time.sentences(times)
     _say(said)
-    widgets.chart(
+    chart_element.draw(
         time_chart.time_chart(times, template=widgets.template(), limit_ms=limits.max_latency_ms),
         "explore_time",
         " ".join(said),

@@ -12,7 +12,7 @@ from explorer.analysis.published.check_claims import Claim
 from explorer.analysis.published.published_retention import Published
 from explorer.catalogue import load
 from explorer.charts import published_chart, published_overlay
-from explorer.pages.shared import text_format, widgets
+from explorer.pages.shared import chart_element, text_format, widgets
 from explorer.records.rows import row_dicts
 
 COLOURS = {
@@ -90,7 +90,7 @@ def comparison_evidence(published: Published, point: str) -> None:
                 & (detail["table_id"] == row["table_id"])
                 & (detail["compared_to"] == row["compared_to"])
             ]
-            widgets.chart(
+            chart_element.draw(
                 published_chart.per_benchmark_bars(benchmarks, template=widgets.template()),
                 "published_bars",
                 f"What {row['student']} keeps on each benchmark",

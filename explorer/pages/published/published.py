@@ -9,7 +9,14 @@ from explorer.analysis.published import published_retention
 from explorer.analysis.tables import run_table
 from explorer.charts import export, published_chart
 from explorer.pages.published import parts
-from explorer.pages.shared import chart_width, downloads, glossary, text_format, widgets
+from explorer.pages.shared import (
+    chart_element,
+    chart_width,
+    downloads,
+    glossary,
+    text_format,
+    widgets,
+)
 
 AXES = {
     "params_b": "Size",
@@ -124,7 +131,7 @@ else:
         own=own,
         width=chart_width.chart_width(WIDTH),
     )
-    widgets.chart(figure, "published_chart", finding, on_pick=parts.open_comparison)
+    chart_element.draw(figure, "published_chart", finding, on_pick=parts.open_comparison)
     if own is not None and len(own):
         st.caption(parts.own_note(own, y))
     with st.container(horizontal=True, vertical_alignment="bottom", key="published_pick"):

@@ -1,6 +1,6 @@
 """What several pages use.
 
-widgets.py        the store, errors, read-only mode, charts, small HTML parts
+widgets.py        the store, errors, read-only mode, small HTML parts
 glossary.py       what each term means; shown as help
 text_format.py    times, counts and escaped Markdown
 html_table.py     results tables as HTML
@@ -17,5 +17,6 @@ submitting.py     submit runs in the background and show progress
 run_list.py         a list to choose a run from, by its name
 retention_floor.py  how much of the capability to keep, and how surely
 back_button.py      the browser's Back button undoes the last change
+chart_element.py    a Plotly chart, changed in place
 chart_width.py    the width of a chart in the browser
 """

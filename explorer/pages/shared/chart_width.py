@@ -14,10 +14,12 @@ WIDTH, RULER = "chart_width", "ruler"
 """Session keys of the widths and of the element that reports one."""
 
 # The element takes no room. It reports the width of the block around it: at once, and 300 ms after
-# the last change of the window.
+# the last change of the window. Streamlit calls the function again with each new width, without
+# ending what the call before began.
 _RULER = """
 export default function({ parentElement, data, setStateValue }) {
   const block = parentElement.closest('[data-testid="stVerticalBlock"]');
+  parentElement.stop?.();
   let waiting;
   const report = () => {
     const width = Math.max(1, Math.round(block.clientWidth / data.step)) * data.step;
@@ -29,7 +31,7 @@ export default function({ parentElement, data, setStateValue }) {
   });
   watcher.observe(block);
   report();
-  return () => { clearTimeout(waiting); watcher.disconnect(); };
+  return parentElement.stop = () => { clearTimeout(waiting); watcher.disconnect(); };
 }
 """
 

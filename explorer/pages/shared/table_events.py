@@ -14,7 +14,8 @@ from streamlit.components.v2.types import ComponentRenderer
 # Listens on the document, because the page replaces the table on each rerun.
 _LISTENER = """
 const reported = new WeakSet();
-export default function({ setTriggerValue }) {
+export default function({ parentElement, setTriggerValue }) {
+  parentElement.stop?.();  // Streamlit may call this again, without ending what it began
   const ticked = ({ target }) => {
     if (!target.matches?.('.results input[data-run]')) return;
     const runs = target.dataset.run ? [target.dataset.run] : [...target.closest('table')
@@ -33,7 +34,7 @@ export default function({ setTriggerValue }) {
     reported.add(box);
     ticked({ target: box });
   }
-  return () => {
+  return parentElement.stop = () => {
     document.removeEventListener('change', ticked);
     document.removeEventListener('click', sorted);
   };

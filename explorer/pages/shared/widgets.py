@@ -1,15 +1,13 @@
-"""What all pages share: the store, errors, read-only mode, charts and small HTML parts."""
+"""What all pages share: the store, errors, read-only mode and small HTML parts."""
 
 import html
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
 
 from explorer import paths
@@ -293,52 +291,6 @@ def follow_pick(key: str, run_ids: Iterable[str]) -> None:
     opens = key not in st.session_state
     if opens and run_id in set(run_ids) and not st.query_params.get_all(key):
         pick_run(run_id, key)
-
-
-def hand_over_click(chart_key: str, on_pick: Callable[[str], None]) -> None:
-    """Call `on_pick` with the id of the clicked point.
-
-    The id comes from `customdata`, because a point's position in its trace is not its row.
-    A click that clears the selection changes nothing.
-    """
-    points = st.session_state[chart_key]["selection"]["points"]
-    ids = [point["customdata"][0] for point in points if point.get("customdata")]
-    if ids:
-        on_pick(ids[0])
-
-
-def chart(
-    figure: go.Figure,
-    key: str,
-    alt: str,
-    *,
-    on_pick: Callable[[str], None] | None = None,
-) -> None:
-    """A Plotly figure at full width in our own colours.
-
-    Args:
-        figure: The figure.
-        key: Key of the widget.
-        alt: Text for screen readers.
-        on_pick: Called with the id of the clicked point; None if points cannot be clicked.
-    """
-    # Plotly fades unselected points; our charts draw a ring around the selected one.
-    for trace in figure.select_traces({"type": "scatter"}):
-        if trace.mode not in ("lines", "text"):
-            trace.unselected = {"marker": {"opacity": 1}}
-    config = {"displayModeBar": False, "scrollZoom": False}
-    if on_pick is not None:
-        st.plotly_chart(
-            figure,
-            key=key,
-            alt=alt,
-            theme=None,
-            config=config,
-            selection_mode="points",
-            on_select=partial(hand_over_click, key, on_pick),
-        )
-    else:
-        st.plotly_chart(figure, key=key, alt=alt, theme=None, config=config)
 
 
 def escape(value: str) -> str:
