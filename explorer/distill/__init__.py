@@ -13,6 +13,7 @@ prefetch.py             a thread that reads the next pass's text and targets
 sampled_vocab.py        a block's part of the vocabulary: the tokens that matter and a sample
 schedule.py             steps, blocks and learning rates of a budget
 sharding.py             a student whose layers are sharded over the ranks
+student_layers.py       the student's layers in a step: as they are, or compiled
 synthesise.py           a chat teacher writes its own distillation text
 teacher_cache.py        the teacher's distributions, computed once for all students
 teacher_cache_files.py  the caches on disk: list, check, remove

@@ -21,7 +21,7 @@ from explorer.distill import distributed
 from explorer.distill.heldout import HeldOut
 from explorer.distill.train_state import TrainState
 from explorer.errors import CannotRead, DamagedStore, NoRoom
-from explorer.records import CurvePoint
+from explorer.records import Compilation, CurvePoint
 
 WEIGHTS, PROGRESS = "training.pt", "state.json"
 """Files of a checkpoint; a folder that has both is whole."""
@@ -42,6 +42,8 @@ class TrainingProgress:
     """Since the last point: each term's mean of a step times the step's scored tokens."""
     sum_tokens: dict[str, int] = dataclasses.field(default_factory=dict)
     """Since the last point: the scored tokens that a term was computed on."""
+    compilation: Compilation | None = None
+    """The last trial of compiled layers that has ended."""
 
     def count_step(self, terms: dict[str, float], num_scored: int, seconds: float) -> None:
         """Add a step: its mean terms, its scored tokens, and the training's seconds by now."""
@@ -75,12 +77,18 @@ class TrainingProgress:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {**vars(self), "curve": [point.model_dump() for point in self.curve]}
+        return {
+            **vars(self),
+            "curve": [point.model_dump() for point in self.curve],
+            "compilation": self.compilation and self.compilation.model_dump(),
+        }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "TrainingProgress":
         """The inverse of `to_dict`."""
-        return cls(**{**data, "curve": [CurvePoint(**point) for point in data["curve"]]})
+        curve = [CurvePoint(**point) for point in data["curve"]]
+        compilation = data["compilation"] and Compilation(**data["compilation"])
+        return cls(**{**data, "curve": curve, "compilation": compilation})
 
 
 class StoredProgress(pydantic.BaseModel):
@@ -97,6 +105,8 @@ class StoredProgress(pydantic.BaseModel):
     curve: list[CurvePoint]
     sums: dict[str, float]
     sum_tokens: dict[str, int]
+    compilation: Compilation | None = None
+    """None in checkpoints older than this field."""
     weights: durable_files.FileSum | None = None
     """None in checkpoints older than this field."""
 

@@ -17,7 +17,7 @@ import ctypes
 import functools
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +75,23 @@ def onednn_matmul() -> Iterator[None]:
         yield
 
 
-def checkpoint_contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """`context_fn` for activation checkpointing: the recomputation runs outside of any mode."""
-    return onednn_matmul(), onednn_matmul()
+@contextmanager
+def torch_matmul() -> Iterator[None]:
+    """Within `onednn_matmul`, run products as torch ships: its compiler cannot replace ours."""
+    with torch._C.DisableTorchFunction() if _prefers_onednn() else nullcontext():
+        yield
+
+
+def checkpoint_options() -> dict[str, Any]:
+    """Options of activation checkpointing.
+
+    The recomputation runs outside of any mode, so it has to enter ours again. Where there is none
+    there is no `context_fn`, with which torch cannot compile a layer.
+    """
+    options: dict[str, Any] = {"use_reentrant": False}
+    if _prefers_onednn():
+        options["context_fn"] = lambda: (onednn_matmul(), onednn_matmul())
+    return options
 
 
 @functools.cache

@@ -29,6 +29,7 @@ from explorer.distill.heldout import evaluate_heldout
 from explorer.distill.losses import HIDDEN, divergence, label_cross_entropy
 from explorer.distill.prefetch import Prefetch
 from explorer.distill.schedule import blocks_of_step, learning_rate, num_steps
+from explorer.distill.student_layers import StudentLayers
 from explorer.distill.teacher_signal import (
     Batch,
     Chunk,
@@ -37,7 +38,6 @@ from explorer.distill.teacher_signal import (
 )
 from explorer.distill.train_state import TrainState
 from explorer.errors import NoRoom, RunCancelled, RunFailed
-from explorer.models.layers import body_of
 from explorer.models.output_head import OutputHead, check_head
 from explorer.specs import DistillSpec
 
@@ -113,6 +113,7 @@ def train(
             if result.taken:
                 progress.count_step(result.terms, result.num_scored, time.monotonic() - began)
                 progress.num_halvings = num_halvings + state.num_halvings
+                progress.compilation = state.layers.outcome or progress.compilation
                 state.saveable = not state.sharded
                 evaluate_if_due()
                 if result.save:
@@ -231,20 +232,27 @@ def step(
 def _gradients_that_fit(
     state: TrainState, data: TrainingData, step: int, numbers: list[int], num_blocks: int
 ) -> tuple[dict[str, float], int]:
-    """As `gradients`; where memory runs out, once more in smaller passes."""
+    """As `gradients`; where memory runs out, once more in smaller passes.
+
+    Where compiled layers fail in their trial, once more without.
+    """
     while True:
         # For dropout, where a model family has it: a resumed training draws the same.
         seed = f"{state.spec.seed} {step} {distributed.rank()}"
         torch.manual_seed(random.Random(seed).getrandbits(62))
         try:
-            return gradients(state.student, data, step, numbers, state.spec, num_blocks)
-        except (RuntimeError, MemoryError) as error:
-            if not (memory.ran_out(error) and state.can_halve(len(numbers))):
+            return gradients(
+                state.student, data, step, numbers, state.spec, num_blocks, state.layers
+            )
+        except (RuntimeError, MemoryError, ImportError) as error:
+            gave_up = state.layers.gave_up(error)
+            if not (gave_up or (memory.ran_out(error) and state.can_halve(len(numbers)))):
                 raise
         # Only here, where the error is gone, is its pass's memory free.
         state.student.zero_grad()
         memory.release_cached(state.device)
-        state.halve(len(numbers))
+        if not gave_up:
+            state.halve(len(numbers))
 
 
 def gradients(
@@ -254,6 +262,7 @@ def gradients(
     numbers: list[int],
     spec: DistillSpec,
     num_blocks: int | None = None,
+    layers: StudentLayers | None = None,
 ) -> tuple[dict[str, float], int]:
     """Add these blocks' part of the step's gradient to the parameters.
 
@@ -264,6 +273,7 @@ def gradients(
         numbers: The blocks.
         spec: Loss and sizes.
         num_blocks: Blocks of the whole step on all ranks; None if these are all.
+        layers: How the student's layers run; None runs them as they are.
 
     Returns:
         These blocks' part of the step's mean `loss` and, without its weight, of each of its terms
@@ -276,7 +286,13 @@ def gradients(
         part = numbers[start : start + size]
         batch = data.signal.batch(part, step, model)
         # Every block of a step has as many scored positions, so blocks are the weights.
-        sums = _backward(model, batch, spec, share=len(part) / (num_blocks or len(numbers)))
+        sums = _backward(
+            model,
+            batch,
+            spec,
+            share=len(part) / (num_blocks or len(numbers)),
+            layers=layers or StudentLayers(model),
+        )
         for name, value in sums.items():
             means[name] = means.get(name, 0.0) + value
         num_scored += len(batch.labels_P)
@@ -288,14 +304,13 @@ def _backward(
     batch: Batch,
     spec: DistillSpec,
     share: float,
+    layers: StudentLayers,
 ) -> dict[str, float]:
     """One forward and backward pass; the mean loss and its terms, times this batch's share."""
     device = model.device
     bfloat16 = torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(spec, device))
     with bfloat16:
-        output = body_of(model)(
-            batch.blocks_BT, use_cache=False, output_hidden_states=batch.hidden is not None
-        )
+        output = layers.forward(batch.blocks_BT, hidden_states=batch.hidden is not None)
     hidden_PH, labels_P = batch.scored(output.last_hidden_state), batch.labels_P
     per_token = share / len(labels_P)
     leaf_PH = hidden_PH.detach().requires_grad_()
@@ -314,15 +329,15 @@ def _backward(
     assert leaf_PH.grad is not None, "every chunk adds to the hidden states' gradient"
     outputs, cotangents = [hidden_PH], [leaf_PH.grad]
     if batch.hidden is not None:
-        layers = zip(output.hidden_states[1:], batch.hidden, strict=True)
+        pairs = zip(output.hidden_states[1:], batch.hidden, strict=True)
         compare = HIDDEN[spec.hidden_loss]
-        by_layer = [compare(batch.scored(states), target).mean() for states, target in layers]
+        by_layer = [compare(batch.scored(states), target).mean() for states, target in pairs]
         matched = torch.stack(by_layer).mean() * share
         sums["hidden"] = float(matched.detach())
         sums["loss"] += spec.hidden_weight * sums["hidden"]
         outputs.append(spec.hidden_weight * matched)
         cotangents.append(torch.ones_like(matched))
-    torch.autograd.backward(outputs, cotangents)
+    layers.backward(outputs, cotangents)
     return sums
 
 

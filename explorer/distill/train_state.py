@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from explorer.devices import accelerator
 from explorer.distill import cpu_tuning, distributed, sharding
 from explorer.distill.schedule import learning_rate
+from explorer.distill.student_layers import StudentLayers
 from explorer.models import loading
 from explorer.models.layers import KEPT_LAYERS, KEPT_WIDTHS, intact_layers, layer_list
 from explorer.specs import DistillSpec
@@ -76,10 +77,9 @@ class TrainState:
         for layer in untrained_layers(self.student, spec):
             layer.requires_grad_(False)
         if spec.gradient_checkpointing:
-            self.student.activation_checkpointing_enable(
-                {"use_reentrant": False, "context_fn": cpu_tuning.checkpoint_contexts}
-            )
+            self.student.activation_checkpointing_enable(cpu_tuning.checkpoint_options())
         self.student.train()
+        self.layers = StudentLayers(self.student, try_compiled=spec.compile)
         self.optimizer = torch.optim.AdamW(
             sharding.parameter_groups([p for p in self.student.parameters() if p.requires_grad]),
             lr=spec.learning_rate,
@@ -101,6 +101,7 @@ class TrainState:
         size = self._pass_blocks(num_blocks)
         self.num_halvings += 1
         self.spec = self.spec.with_(micro_blocks=size // 2)
+        self.layers = StudentLayers(self.student, try_compiled=self.spec.compile)
         log.warning(
             "Memory ran out, so passes take %d instead of %d blocks from here on; the losses stay "
             "the same.",

@@ -13,7 +13,7 @@ from typing import Any
 
 from explorer.analysis.planning import run_memory
 from explorer.catalogue import terms
-from explorer.distill import corpus, synthesise
+from explorer.distill import corpus, distributed, synthesise
 from explorer.errors import BadInput, NoRoom
 from explorer.evaluate import task_plan, task_scores
 from explorer.latency import timing
@@ -140,6 +140,11 @@ def _student(spec: RunSpec, root: Path) -> None:
         raise BadInput(
             "A fresh student starts with random embeddings, and they would stay random. Write "
             "distill.train_embeddings: true."
+        )
+    if distill and distill.compile and distributed.num_shards() > 1:
+        raise BadInput(
+            "distill.compile compiles a student that is whole on each device, and this launch "
+            "shards it. Remove it, or launch without shards."
         )
     if is_here(start) and student.kind in ("depth", "both"):
         model = model_without_weights(start, trust_remote_code=spec.trust_remote_code)

@@ -249,6 +249,7 @@ def _distillation(
         curve=state.curve,
         num_resumes=state.num_resumes,
         num_halvings=state.num_halvings,
+        compilation=state.compilation,
     )
 
 

@@ -32,11 +32,18 @@ from explorer.records.record import (
     ModelFacts,
     RunRecord,
 )
-from explorer.records.training import CorpusFacts, CurvePoint, Distillation, TargetsFacts
+from explorer.records.training import (
+    Compilation,
+    CorpusFacts,
+    CurvePoint,
+    Distillation,
+    TargetsFacts,
+)
 
 __all__ = [
     "SCHEMA_VERSION",
     "Capability",
+    "Compilation",
     "CorpusFacts",
     "CurvePoint",
     "Distillation",

@@ -1,5 +1,7 @@
 """What a record says about training: the corpus, the teacher's targets, the loss curve."""
 
+from typing import Literal
+
 from explorer.records.base import Amount, Count, Name, Number, RecordPart, Spread
 from explorer.records.capability import Usage
 
@@ -68,6 +70,19 @@ class TargetsFacts(RecordPart):
     """Blocks of text that a server refused for good. No run trains on them."""
 
 
+class Compilation(RecordPart):
+    """Whether the student's layers ran compiled in training, and why."""
+
+    kept: Literal["compiled", "eager"]
+    """The faster way, in which the training went on."""
+    eager_ms: Amount
+    """Median time of a forward and backward pass through the layers as they are."""
+    compiled_ms: Amount | None = None
+    """The same of compiled layers; None if they failed."""
+    problem: str | None = None
+    """Why they failed."""
+
+
 class Distillation(RecordPart):
     """How the student was trained, and the cost of training it."""
 
@@ -91,3 +106,5 @@ class Distillation(RecordPart):
     num_resumes: Count = 0
     num_halvings: Count = 0
     """How often memory ran out during training and passes became half as large."""
+    compilation: Compilation | None = None
+    """Of a training with `compile`; None also if it ended before both ways were measured."""

@@ -35,6 +35,9 @@ class DistillSpec(Spec):
     prefetch: Added[bool] = False
     """Read the text and the cached targets of the next pass in a thread while this one computes,
     into pinned memory where the device copies from it. The losses stay the same."""
+    compile: Added[bool] = False
+    """Compile the student's layers for training, if the first passes show that this is faster. The
+    losses stay the same up to rounding."""
     heldout_blocks: PositiveInt = 24
     """Blocks held out to measure the KL to the teacher; never trained on."""
     top_k: PositiveInt = 32

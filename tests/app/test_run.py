@@ -94,6 +94,17 @@ def test_the_form_orders_products_in_bfloat16(root, open_page, submitted):
     assert {one.distill.precision for one in submitted if one.distill} == {"bfloat16"}
 
 
+def test_the_form_orders_speedups(root, open_page, submitted):
+    """Both are off until they are chosen."""
+    page = open_page("run")
+    page.button(key="run_start").click().run()
+    page.button_group(key="run_speedups").set_value(["compile", "prefetch"]).run()
+    page.button(key="run_start").click().run()
+
+    taught = [(one.distill.prefetch, one.distill.compile) for one in submitted if one.distill]
+    assert set(taught) == {(False, False), (True, True)}
+
+
 def test_only_a_student_of_fewer_layers_may_keep_some_untrained(root, open_page, submitted):
     """The choice is shut for other kinds, whose layers are all changed by the cut."""
     page = open_page("run")

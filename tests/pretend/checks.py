@@ -174,6 +174,18 @@ def test_every_method_trains_as_on_the_cpu(material, tmp_path, method):
     assert there == pytest.approx(here, abs=CLOSE)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own compiler
+def test_a_device_that_torchs_compiler_does_not_know_trains_as_it_is(material, tmp_path, caplog):
+    """The trial of compiled layers ends with a sentence, and the losses are the CPU's."""
+    spec = golden_spec(max_tokens=300)
+
+    there = losses(material, spec.with_(compile=True), tmp_path / "there")
+    here = losses(material, spec, tmp_path / "here", "cpu")
+
+    assert "could not be compiled, so they run as they are" in caplog.text
+    assert there == pytest.approx(here, abs=CLOSE)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_student_goes_the_whole_way(tiny_run, store_root, kind):
     """Made, trained, saved, loaded and evaluated; the same layers, losses and answers."""

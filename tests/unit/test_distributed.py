@@ -52,6 +52,24 @@ def test_two_processes_give_the_losses_of_one(sharded, tiny_run, tmp_path, store
     _same_curves(one["distillation"]["curve"], found["distillation"]["curve"])
 
 
+@pytest.mark.long
+def test_two_processes_compile_their_layers(tiny_run, tmp_path, store_root):
+    """Each decides for itself; the losses are those of one process that compiles nothing."""
+    distill = tiny_run["distill"] | {"max_tokens": 30 * 30, "blocks_per_step": 2}
+    plain = RunSpec.parse(tiny_run | {"distill": distill, "capability": None, "device": "cpu"})
+    spec = plain.with_(distill=distill | {"compile": True})
+    order = tmp_path / "order.yaml"
+    order.write_text(spec.to_yaml())
+    root = tmp_path / "shared"
+    launch = Launch(order, root, 2)
+    assert launch.end() == [0, 0], launch.words()
+
+    found = disk.load(root, spec.run_id).model_dump(mode="json")["distillation"]
+    one = run(plain, store_root).model_dump(mode="json")["distillation"]
+    assert found["compilation"]["compiled_ms"] > 0
+    _same_curves(one["curve"], found["curve"])
+
+
 @pytest.mark.slow
 def test_a_launch_runs_nothing_of_the_process_that_starts_it(tmp_path, monkeypatch):
     """Whatever script that process has run, as a test of a page does: the command is reached."""

@@ -10,6 +10,7 @@ import torch
 
 from explorer import cli, cli_subprocess, pipeline, specs
 from explorer.devices import accelerator, memory, nvml, torch_build
+from explorer.distill import distributed
 from explorer.errors import BadCorpus, BadInput, ExplorerError
 from explorer.pages.shared import findings
 from explorer.pipeline import device_checks, forecast, preflight, preflight_server, spec_checks
@@ -383,6 +384,16 @@ def test_a_run_that_takes_the_cpu_beside_an_idle_gpu_says_why(tiny_run, store_ro
     ]
     cpu = RunSpec.parse(tiny_run | {"device": "cpu"})
     assert not preflight.findings([cpu], store_root, "quick")
+
+
+def test_compiled_layers_of_a_sharded_student_are_refused(tiny_run, store_root, monkeypatch):
+    """Each launch under FSDP says so before the teacher's pass, not after it."""
+    spec = RunSpec.parse(tiny_run | {"distill": tiny_run["distill"] | {"compile": True}})
+    assert not preflight.findings([spec], store_root, "quick")
+    monkeypatch.setattr(distributed, "num_shards", lambda: 2)
+    (found,) = preflight.findings([spec], store_root, "quick")
+
+    assert "distill.compile compiles a student that is whole on each device" in found.message
 
 
 def test_more_devices_than_there_are_is_found_while_typing(

@@ -3,13 +3,14 @@
 import json
 import shutil
 import threading
+import types
 
 import pytest
 import torch
 from torch.nn.functional import log_softmax
 
 from explorer.devices import accelerator
-from explorer.distill import schedule, train
+from explorer.distill import cpu_tuning, schedule, student_layers, train
 from explorer.distill.heldout import evaluate_heldout
 from explorer.distill.losses import DIVERGENCES, forward_kl
 from explorer.distill.teacher_cache import TeacherCache, local_teacher
@@ -844,3 +845,191 @@ def test_an_error_while_reading_ahead_is_the_trainings_own(teacher, few, tmp_pat
     again = _train(teacher, few, spec, tmp_path / "c")
     assert again[1].num_resumes == 1
     _same_to_the_bit(again, _train(teacher, few, _spec(), tmp_path / "unbroken"))
+
+
+NUM_TRIAL = 2 * (student_layers.NUM_WARMUP + student_layers.NUM_TIMED)
+"""Passes of a whole trial of compiled layers."""
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """What a pass takes is what the test says; torch compiles without a C++ compiler."""
+    clock = types.SimpleNamespace(now=0.0, eager_s=2.0, compiled_s=1.0, compiled_passes=0)
+    plain = torch.autograd.backward
+
+    def compile_quickly(module, **options):
+        compiled = compile_for_real(module, backend="eager", **options)
+
+        def run(*args, **options):
+            clock.compiled_passes += 1
+            clock.now += clock.compiled_s - clock.eager_s
+            return compiled(*args, **options)
+
+        return run
+
+    def backward(*args, **options):
+        clock.now += clock.eager_s
+        return plain(*args, **options)
+
+    compile_for_real = torch.compile
+    monkeypatch.setattr(torch, "compile", compile_quickly)
+    monkeypatch.setattr(student_layers.torch.autograd, "backward", backward)
+    monkeypatch.setattr(
+        student_layers, "time", types.SimpleNamespace(perf_counter=lambda: clock.now)
+    )
+    yield clock
+    torch._dynamo.reset()
+
+
+COMPILED = {
+    "cached": {},
+    "cached in parts": {"vocab_sample": 20, "blocks_per_step": 3, "micro_blocks": 2},
+    "hidden states": {"method": "live", "hidden_weight": 0.1},
+    "on-policy": {"method": "live", "on_policy_fraction": 0.5, "prompt_tokens": 4},
+    "checkpointing": {"method": "labels", "gradient_checkpointing": True},
+    "layers behind the cut": {"train_layers": "auto"},
+}
+
+
+@pytest.mark.parametrize("way", COMPILED)
+def test_compiled_layers_have_the_losses_of_eager_ones(way, teacher, few, tmp_path, clock):
+    """Up to rounding, in every method; the weights keep their names, and a record says why."""
+    blocks = COMPILED[way].get("blocks_per_step", 2)
+    spec = _spec(max_tokens=20 * blocks * 15, **COMPILED[way])
+    plain, wanted = _train(teacher, few, spec, tmp_path / "plain")
+
+    compiled, found = _train(teacher, few, spec.with_(compile=True), tmp_path / "compiled")
+
+    assert clock.compiled_passes > NUM_TRIAL // 2
+    assert found.compilation.kept == "compiled"
+    assert (found.compilation.eager_ms, found.compilation.compiled_ms) == (2000.0, 1000.0)
+    assert wanted.compilation is None
+    for ours, theirs in zip(found.curve, wanted.curve, strict=True):
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-4)
+        assert ours.heldout_kl == pytest.approx(theirs.heldout_kl, rel=1e-3)
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_compiled_layers_are_kept_only_where_they_are_faster(
+    teacher, targets, tmp_path, clock, caplog
+):
+    """Otherwise the training goes on as before the trial, and the log has both times."""
+    caplog.set_level("INFO", "explorer")
+    clock.compiled_s = 3.0
+
+    _, found = _train(teacher, targets, _spec(max_tokens=20 * 30, compile=True), tmp_path / "c")
+
+    assert clock.compiled_passes == NUM_TRIAL // 2
+    assert found.compilation.kept == "eager"
+    said = "the student's layers take 3000.0 ms a pass, otherwise 2000.0 ms; they run as they are"
+    assert said in caplog.text
+
+
+def test_a_training_that_ends_in_the_trial_keeps_nothing(teacher, targets, tmp_path, clock):
+    """Nothing was found out, and the record does not claim it."""
+    short = _spec(max_tokens=(NUM_TRIAL - 1) * 30, compile=True)
+
+    _, found = _train(teacher, targets, short, tmp_path / "c")
+
+    assert clock.compiled_passes > 0
+    assert found.compilation is None
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            RuntimeError("No working C++ compiler found\nLong advice"),
+            "RuntimeError: No working C++",
+        ),
+        (torch.OutOfMemoryError("full"), "OutOfMemoryError: full"),
+        (MemoryError(), "MemoryError"),
+        (ImportError("no module named triton"), "ImportError: no module named triton"),
+    ],
+)
+def test_where_layers_cannot_be_compiled_they_run_as_they_are(
+    error, reason, teacher, targets, tmp_path, monkeypatch, caplog
+):
+    """One sentence with the reason; not a loss differs, and passes become no smaller."""
+    spec = _spec(max_tokens=12 * 30)
+    plain = _train(teacher, targets, spec, tmp_path / "plain")
+
+    def fail(module, **options):
+        if isinstance(error, ImportError):
+            raise error
+
+        def run(*args, **options):
+            raise error
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", fail)
+    tried = _train(teacher, targets, spec.with_(compile=True), tmp_path / "tried")
+
+    _same_to_the_bit(tried, plain)
+    outcome = tried[1].compilation
+    assert (outcome.kept, outcome.compiled_ms) == ("eager", None)
+    assert outcome.eager_ms > 0
+    assert outcome.problem.startswith(reason)
+    assert "Long advice" not in caplog.text
+    assert (
+        f"could not be compiled, so they run as they are; the losses stay the same. ({reason}"
+        in (caplog.text)
+    )
+    assert tried[1].num_halvings == 0
+
+
+def test_a_compiled_training_goes_on_from_its_checkpoint(teacher, targets, tmp_path, clock):
+    """With the losses of an unbroken one up to rounding; the outcome of the trial is not lost."""
+    spec = _spec(max_tokens=20 * 30, compile=True)
+    _, unbroken = _train(teacher, targets, spec.with_(compile=False), tmp_path / "unbroken")
+
+    def stop(state, *told):
+        if state.step == 18:
+            raise RunCancelled("stop")
+
+    with pytest.raises(RunCancelled):
+        _train(teacher, targets, spec, tmp_path / "c", stop)
+    stored = torch.load(tmp_path / "c" / "training.pt", weights_only=True)
+    _, found = _train(teacher, targets, spec, tmp_path / "c")
+
+    assert found.num_resumes == 1
+    assert found.compilation.kept == "compiled"
+    assert not [name for name in stored["model"] if "_orig_mod" in name]
+    for ours, theirs in zip(found.curve, unbroken.curve, strict=True):
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-4)
+
+
+def test_smaller_passes_are_tried_anew(teacher, targets, tmp_path, monkeypatch, clock):
+    """Where memory ran out before the trial, its times would be those of other passes."""
+    spec = _spec(blocks_per_step=4, max_tokens=12 * 4 * 15, compile=True)
+    plain = train._backward
+
+    def small(model, batch, *rest, **named):
+        if len(batch.blocks_BT) > 2:
+            raise torch.OutOfMemoryError("full")
+        return plain(model, batch, *rest, **named)
+
+    monkeypatch.setattr(train, "_backward", small)
+    _, found = _train(teacher, targets, spec, tmp_path / "halved")
+
+    assert found.num_halvings == 1
+    assert found.compilation.kept == "compiled"
+
+
+def test_on_amd_compiled_layers_leave_products_to_torch(monkeypatch):
+    """Within the mode that replaces them, torch cannot compile the replacement."""
+    monkeypatch.setattr(cpu_tuning, "_prefers_onednn", lambda: True)
+    linear, numbers = torch.nn.Linear(4, 4), torch.ones(2, 4)
+    replaced = []
+    monkeypatch.setattr(
+        cpu_tuning, "_onednn_linear", lambda *args: replaced.append(args) or torch.ones(2, 4)
+    )
+
+    with cpu_tuning.onednn_matmul():
+        linear(numbers)
+        with cpu_tuning.torch_matmul():
+            linear(numbers)
+
+    assert len(replaced) == 1
+    assert "context_fn" in cpu_tuning.checkpoint_options()

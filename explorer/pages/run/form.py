@@ -41,6 +41,8 @@ DISTILL_DETAILS = (
     "precision",
     "vocab_sample",
     "train_layers",
+    "prefetch",
+    "compile",
 )
 
 

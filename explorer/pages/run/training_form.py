@@ -39,6 +39,7 @@ LOSSES = {
 UNPACKED = 20
 """Characters of text for each byte that may be uploaded; Parquet is compressed."""
 TRAINED = {"all": "All", "auto": "From the first cut on"}
+SPEEDUPS = {"prefetch": "Read ahead", "compile": "Compile"}
 PRECISIONS = get_args(DistillSpec.model_fields["precision"].annotation)
 NO_TRAINING: dict[str, Any] = {"corpus": None, "control": False}
 
@@ -175,7 +176,7 @@ def _check_upload(path: str, name: str) -> None:
 
 
 def training_details(kind: str, method: str | None, usual: UsualOrder) -> dict[str, Any]:
-    """Ask for layer selection, loss weights, optimiser, device and number formats.
+    """Ask for layer selection, loss weights, optimiser, device, number formats and speed-ups.
 
     Args:
         kind: Kind of the students.
@@ -269,5 +270,15 @@ def training_details(kind: str, method: str | None, usual: UsualOrder) -> dict[s
     fields["num_devices"] = right.number_input(
         "Devices of one run", 1, value=1, key="run_num_devices", help=HELP["num_devices"]
     )
+    speedups = st.pills(
+        "Speed-ups for GPUs",
+        list(SPEEDUPS),
+        default=[name for name in SPEEDUPS if getattr(usual.distill, name)],
+        format_func=lambda key: SPEEDUPS[key],
+        selection_mode="multi",
+        key="run_speedups",
+        help=HELP["speedups"],
+    )
+    fields |= {name: name in speedups for name in SPEEDUPS}
     fields["sample_blocks"] = usual.sample_blocks
     return fields

@@ -262,6 +262,11 @@ TERMS = {
         "freezes them where the student keeps at least half of the teacher's layers: faster, with "
         "less memory, and almost as close to the teacher. Smaller students train all layers."
     ),
+    "speedups": (
+        "Read ahead loads the text and the cached targets of the next pass while the device "
+        "computes this one. Compile runs the student's layers compiled if the first passes show "
+        "that this is faster. Neither has been run on a GPU yet."
+    ),
     "temperature": "Softens both models' distributions in the loss; 1 leaves them unchanged.",
     "learning_rate": "Peak learning rate of the optimiser.",
     "name": "Prefix of each run's name: lowercase letters, digits, dots, dashes, underscores.",
