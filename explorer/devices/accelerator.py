@@ -27,8 +27,6 @@ LONGEST_ENTRY = 12
 AMD_DRIVER = Path("/sys/module/amdgpu/version")
 CPU = torch.device("cpu")
 AUTO = "auto"
-VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
-"""Variables that number the devices that a process sees, of the vendors that have one."""
 KINDS_SHOWN = "auto, cpu, or an accelerator as torch names it, such as xpu or mps"
 
 
