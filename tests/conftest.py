@@ -3,6 +3,7 @@
 Nothing heavy is imported here, so that the fast tests stay fast.
 """
 
+import gc
 import json
 import os
 import shutil
@@ -28,6 +29,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rewrite", action="store_true", help="write the golden files anew instead of comparing"
     )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def imports_are_no_garbage() -> None:
+    """What is there when a file's tests begin stays: modules above all.
+
+    Streamlit looks for garbage in everything after each page, which takes longer than the page
+    where a model library is loaded.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ before loading it (`explorer.tasks.code_policy`). Other folders can't redefine o
 lm-eval's. A group can't turn an included task into a different one. Importing this module
 replaces lm-eval's Jinja environment with the sandbox for the whole process.
 
-    SafeTaskManager([Path("my-tasks")], include_defaults=True).load(["my_task"])
+    SafeTaskManager([Path("my-tasks")]).load(["my_task"])
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import json
 import re
 import sys
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -259,21 +259,28 @@ def _our_loader(copy: Path) -> Any:
 class SafeTaskManager(TaskManager):
     """lm-eval's task manager for its own tasks, the starter suite and other folders."""
 
-    def __init__(self, folders: Sequence[Path], *, include_defaults: bool) -> None:
-        """Read the names in all task files, without running anything.
+    def __init__(
+        self, folders: Sequence[Path], *, lm_eval_files: Collection[Path] | None = None
+    ) -> None:
+        """Read the names in task files, without running anything.
 
         Args:
             folders: Other folders. A later folder overrides an earlier one; none overrides the
                 starter suite or lm-eval.
-            include_defaults: Also read lm-eval's own tasks, which takes about 15 seconds.
+            lm_eval_files: Which of lm-eval's own task files; None reads all of them, which takes
+                about 15 seconds.
         """
         super().__init__(include_path=None, include_defaults=False)
         self.left_out: dict[str, str] = {}
         """Reserved names (ours and lm-eval's) that another file redefines, with that file."""
         self.include_path = [str(folder) for folder in folders]
         self._factory = CheckedTaskFactory()
-        lm_eval_folders = [code_policy.lm_eval_folder()] if include_defaults else []
-        entries: dict[str, Entry] = TaskIndex.build([*lm_eval_folders, code_policy.SHIPPED])
+        entries: dict[str, Entry] = {}
+        if lm_eval_files is None:
+            entries = TaskIndex.build([code_policy.lm_eval_folder()])
+        for path in lm_eval_files or ():
+            TaskIndex.process_cfg(yaml_loader.load_yaml(path, resolve_func=False), path, entries)
+        entries |= TaskIndex.build([code_policy.SHIPPED])
         others = [folder for folder in folders if folder.resolve() != code_policy.SHIPPED.resolve()]
         for folder in others:
             # Not lm-eval's TaskIndex, which skips damaged files and second names without a word.

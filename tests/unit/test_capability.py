@@ -48,7 +48,7 @@ def only_local(monkeypatch) -> None:
     monkeypatch.setattr(
         task_loading,
         "SafeTaskManager",
-        lambda folders, **_: safe_loading.SafeTaskManager(folders, include_defaults=False),
+        lambda folders, **_: safe_loading.SafeTaskManager(folders, lm_eval_files=()),
     )
 
 

@@ -8,10 +8,19 @@ import datasets
 import pytest
 import yaml
 from datasets.naming import camelcase_to_snakecase
+from lm_eval.tasks._index import TaskIndex
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from explorer.errors import BadInput, UnknownTask
-from explorer.tasks import dataset_cache, index, index_builder, presets, task_list
+from explorer.tasks import (
+    code_policy,
+    dataset_cache,
+    index,
+    index_builder,
+    presets,
+    task_list,
+    task_loading,
+)
 
 OPEN = {"HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0"}
 
@@ -230,6 +239,34 @@ def test_missing_data_is_refused_before_the_start(known_tasks, tmp_path, monkeyp
     dataset_cache.refuse_missing(["piqa"], found)
     with pytest.raises(BadInput, match=r"gone reads no/x\.jsonl, .*gone\.yaml.*start at"):
         dataset_cache.refuse_missing(["gone"], index.TaskIndex({"gone": gone}, []))
+
+
+@pytest.mark.parametrize("name", ["piqa", "mmlu", "pythia", "arc_*", "super-glue-lm-eval-v1"])
+def test_a_run_reads_those_of_lm_evals_files_that_its_tasks_need(known_tasks, name):
+    """A task, a group of groups, a tag and a pattern: all that they stand for, of 14,000 files."""
+    known = index.read_cached()
+    assert known is not None
+
+    manager = task_loading._manager([name, "starter"], None)
+
+    leaves = [leaf for leaf in known.leaves(name) if leaf.kind != "part"]
+    assert leaves
+    for leaf in leaves:
+        assert str(manager.task_index[leaf.name].yaml_path) == leaf.source
+    assert len(manager.task_index) < 300
+    assert "starter" in manager.task_index
+
+
+def test_an_unknown_name_is_refused_without_reading_them(known_tasks, monkeypatch):
+    """The list has its close names."""
+    read = []
+    build = staticmethod(lambda folders: read.extend(folders) or {})
+    monkeypatch.setattr(TaskIndex, "build", build)
+
+    with pytest.raises(UnknownTask, match="arc_esay.*Close names: arc_easy"):
+        task_loading._manager(["arc_esay"], None)
+
+    assert set(read) == {code_policy.SHIPPED}
 
 
 def test_search_puts_names_first(known_tasks):
