@@ -39,7 +39,7 @@ PATIENCE_MS = 240_000
 WATCH = """selector => new MutationObserver(() => {
   if (!window.drawnMs && document.querySelector(selector)) window.drawnMs = performance.now();
 }).observe(document, {childList: true, subtree: true})"""
-POINTS = ".js-plotly-plot .scatterlayer path.point"
+POINTS = ".chart .scatterlayer path.point"
 RERUN = """choice => new Promise(resolve => {
   const app = document.querySelector('.stApp'), start = performance.now();
   let ran = false;

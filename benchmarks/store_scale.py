@@ -234,6 +234,7 @@ def environment_of(folder: Path) -> dict[str, str]:
     return {
         "EXPLORER_RESULTS": str(folder / "results"),
         "EXPLORER_INDEX": str(folder / "index"),
+        "EXPLORER_TOKEN": "off",
         "HF_HUB_OFFLINE": "1",
     }
 

@@ -41,6 +41,17 @@ def test_store_scale_generates_runs_and_uses_the_page(root, benchmark, capsys):
     assert set(steps) == {"open", "rerun", "filter", "no filter", "axis"}
 
 
+def test_store_scale_opens_sessions_on_a_dashboard(study, root, benchmark, monkeypatch):
+    """Also on a machine with other users, where a dashboard asks for its token."""
+    scale = benchmark("store_scale")
+    monkeypatch.delenv("EXPLORER_TOKEN")
+
+    facts = scale.measure_sessions(root.parent, 2)
+
+    assert facts["sessions"] == 2
+    assert facts["mb_with_all"] > 100
+
+
 def test_page_speed_presses_choices_that_the_page_has(study, benchmark, open_page):
     """Its names of axes are among the page's own."""
     speed = benchmark("page_speed")

@@ -33,10 +33,10 @@ def test_the_page_names_the_scripts_that_its_elements_need():
     assert len(links) == len(scripts) + 1
 
 
-def test_plotly_is_evaluated_by_the_address_that_charts_use():
+def test_plotly_is_warmed_up_by_the_address_that_charts_use():
     """So that the browser evaluates it once."""
     url = plotly_scripts.address(plotly_scripts.BASIC)
-    assert f'import("{url}")' in first_view.evaluate_early()
+    assert f'import("{url}")' in first_view.warm_up_script()
     assert f'href="{url}"' in first_view.preload_links("")
 
 

@@ -108,7 +108,9 @@ def test_streamlits_page_gets_our_script_and_the_policy_allows_it():
     """At the end of its head, with its hash in the policy and the right length."""
     status, headers, text = ask(page=[b"<html><head>x</he", b"ad><body>", b"y</body></html>"])
 
-    script = re.search(r'<script type="module">(.*?)</script></head><body>y', text, re.DOTALL)[1]
+    script = re.search(
+        r'<script type="module" async>(.*?)</script></head><body>y', text, re.DOTALL
+    )[1]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert status == 200
     assert f"'sha256-{digest}'" in headers["content-security-policy"]

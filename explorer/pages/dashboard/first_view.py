@@ -25,12 +25,20 @@ ELEMENTS = (
     *("Multiselect", "Checkbox", "Button", "TextInput", "PageLink"),
 )
 """Names of Streamlit's scripts, without the hash."""
-EVALUATE = """
-const open = () => document.querySelector("[data-test-connection-state=CONNECTED]");
-const watcher = new MutationObserver(() => {
-  if (open()) { watcher.disconnect(); import("URL"); }
+WARM_UP = """
+import("URL").then(() => {
+  const chart = document.createElement("div"), x = [1, 2], y = [1, 2], text = ["a", "b"];
+  chart.style.cssText = "position: absolute; visibility: hidden";
+  document.body.append(chart);
+  const points = { x, y, text, mode: "markers+text", name: "a", error_y: { array: y } };
+  const line = { x, y, mode: "lines", line: { shape: "hv" } };
+  const layout = { width: 400, height: 300, xaxis: { type: "log", title: { text: "x" } },
+    annotations: [{ x: 1, y: 1, text: "a" }], shapes: [{ x0: 0, x1: 1, y0: 1, y1: 1 }] };
+  Plotly.newPlot(chart, [points, line], layout).then(() => {
+    Plotly.purge(chart);
+    chart.remove();
+  });
 });
-watcher.observe(document, {attributes: true, childList: true, subtree: true});
 """
 IMPORT = re.compile(r'(?:from|import)"\./([\w.-]+\.js)"')
 """What a script of Streamlit imports before it runs."""
@@ -73,13 +81,13 @@ def element_scripts() -> list[Path]:
     return scripts
 
 
-def evaluate_early() -> str:
-    """A script that makes a browser evaluate Plotly while the server still works on the page.
+def warm_up_script() -> str:
+    """A script by which a browser evaluates Plotly and draws a first small chart, out of sight.
 
-    It waits until the page's websocket is open: before that, it would keep the browser from asking
-    for the page.
+    It does so while it waits for Streamlit's scripts and for the server. A first chart takes four
+    times as long as a second one, because functions are compiled at their first call.
     """
-    return EVALUATE.replace("URL", plotly_scripts.address(plotly_scripts.BASIC))
+    return WARM_UP.replace("URL", plotly_scripts.address(plotly_scripts.BASIC))
 
 
 def begin() -> None:

@@ -86,10 +86,10 @@ class WebGuard:
         base = config.get_option("server.baseUrlPath").strip("/")
         base = f"/{base}" if base else ""
         self._health = f"{base}/_stcore/health"
-        script = first_view.evaluate_early()
+        script = first_view.warm_up_script()
         self._headers = security_headers(script)
         links = first_view.preload_links(base)
-        self._head = f'{links}<script type="module">{script}</script></head>'.encode()
+        self._head = f'{links}<script type="module" async>{script}</script></head>'.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer it here."""
