@@ -34,7 +34,7 @@ _SCALARS = {
 """Plain scalars that are no text. The first that matches counts."""
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # C if it is there
     """PyYAML's parser with the scalars above; it only composes, and constructs nothing."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}

@@ -126,7 +126,7 @@ def _loopback_store() -> Any:
         return None
     port, is_first = int(os.environ["MASTER_PORT"]), os.environ["RANK"] == "0"
     listener = socket.create_server(("127.0.0.1", port)) if is_first else None
-    return dist.TCPStore(  # type: ignore[attr-defined]
+    return dist.TCPStore(  # type: ignore[attr-defined] # not in torch's hints
         "127.0.0.1",
         port,
         num_launched(),

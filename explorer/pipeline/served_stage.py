@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -114,10 +115,10 @@ def _time(
     ) as live:
         log.info("It is healthy after %.1f s: %s", live.load_s, live.version or "unknown version")
 
-        def on_progress(*args: object, **numbers: object) -> None:
+        def on_progress(*args: Any, **numbers: Any) -> None:
             live.check_alive()
             gpu.sample()
-            run.progress(*args, **numbers)  # type: ignore[arg-type]
+            run.progress(*args, **numbers)
 
         timing = _timed(live, spec, on_progress, flags)
     interference, gpu_state = watch.interference(), gpu.state()

@@ -165,7 +165,7 @@ def _parse(path: Path) -> _TaskFile:
         refuse_unsafe_yaml(path)
     functions: list[FunctionName] = []
 
-    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # C if it is there
         pass
 
     def function(loader: Any, node: Any) -> FunctionName:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from explorer.analysis import interference
 from explorer.analysis.cost import breakeven, fleet, payback, serving_cost, unit_cost
-from explorer.analysis.cost.fleet import LatencyLimits
+from explorer.analysis.cost.fleet import NO_LIMITS, LatencyLimits
 from explorer.analysis.cost.quantity import Quantity, from_value, median_quantity, unknown
 from explorer.analysis.cost.serving_cost import MeasuredTiming, Workload
 from explorer.records import LoadPoint, RunRecord, Timing
@@ -76,7 +76,7 @@ class Assumptions:
     """Share of a device's measured throughput to plan with."""
     usd_per_hour: Mapping[str, float]
     """Price by device name; other devices have none."""
-    limits: LatencyLimits = LatencyLimits()  # noqa: RUF009 frozen, so shared safely
+    limits: LatencyLimits = NO_LIMITS
     api_usd_per_mtok_input: float | None = None
     api_usd_per_mtok_output: float | None = None
 

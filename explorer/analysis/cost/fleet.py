@@ -52,6 +52,9 @@ class LatencyLimits:
                 raise BadInput(f"The limit on {name.upper()} must be above 0 ms, got {limit}.")
 
 
+NO_LIMITS = LatencyLimits()
+
+
 @dataclasses.dataclass(frozen=True)
 class Fleet:
     """The devices that a traffic needs."""
@@ -96,7 +99,7 @@ def plan_fleet(
     traffic_per_s: float,
     utilisation: float,
     usd_per_hour: Quantity,
-    limits: LatencyLimits = LatencyLimits(),  # noqa: B008 frozen, so shared safely
+    limits: LatencyLimits = NO_LIMITS,
 ) -> Fleet:
     """The fewest devices that serve a traffic within the limits.
 
@@ -166,7 +169,7 @@ def monthly_costs(
     *,
     utilisation: float,
     usd_per_hour: Quantity,
-    limits: LatencyLimits = LatencyLimits(),  # noqa: B008 frozen, so shared safely
+    limits: LatencyLimits = NO_LIMITS,
 ) -> pd.DataFrame:
     """Dollars a month at each traffic: `traffic_per_s`, `replicas`, `usd_per_month`."""
     # Which concurrency is best does not depend on the traffic, so one plan serves all.

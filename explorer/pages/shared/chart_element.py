@@ -28,7 +28,9 @@ export default function({ parentElement, data, setTriggerValue }) {
     chart.className = 'chart';
     chart.setAttribute('role', 'figure');
     parentElement.append(chart);
-    chart.watcher = new ResizeObserver(() => chart.drawnBy?.Plots.resize(chart));
+    chart.watcher = new ResizeObserver(() => {
+      if (chart.clientWidth) chart.drawnBy?.Plots.resize(chart);  // not while it is out of sight
+    });
     chart.watcher.observe(parentElement);
   }
   chart.clicked = id => setTriggerValue('clicked', id);
