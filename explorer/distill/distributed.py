@@ -32,6 +32,7 @@ BUCKET_BYTES = 25 * 2**20
 """Gradients that one all-reduce sums, as in DDP."""
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 
 def num_launched() -> int:
@@ -52,6 +53,11 @@ def world_size() -> int:
 def rank() -> int:
     """This process's number, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def own_share(items: list[Item]) -> list[Item]:
+    """This rank's part of a step's items, which are dealt out one by one."""
+    return items[rank() :: world_size()]
 
 
 def is_main() -> bool:

@@ -70,7 +70,7 @@ class Prefetch:
         """The parts of this rank from a step on, with this many blocks each."""
         for step in range(first_step, num_steps(self._spec)):
             blocks = blocks_of_step(self._spec, self._data.training, step)
-            share = blocks[distributed.rank() :: distributed.world_size()]
+            share = distributed.own_share(blocks)
             for start in range(0, len(share), size):
                 yield share[start : start + size], step
 

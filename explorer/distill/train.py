@@ -206,14 +206,13 @@ def step(
         stop: Whether this rank wants to stop.
         save: Whether this rank wants a checkpoint; that of rank 0 counts.
     """
-    spec, rank = state.spec, distributed.rank()
-    blocks = blocks_of_step(spec, data.training, number)
-    share = blocks[rank :: distributed.world_size()]
+    blocks = blocks_of_step(state.spec, data.training, number)
+    share = distributed.own_share(blocks)
     terms, num_scored = _gradients_that_fit(state, data, number, share, len(blocks))
     gradient_norm = state.sum_gradients()
     # One all-reduce for the loss terms, for which of them the step has, and for the flags.
     means, seen = [terms.get(name, 0.0) for name in TERMS], [name in terms for name in TERMS]
-    flags = [num_scored, stop, save and rank == 0]
+    flags = [num_scored, stop, save and distributed.rank() == 0]
     sums = distributed.all_reduce([float(value) for value in (*means, *seen, *flags)])
     num_terms = len(TERMS)
     result = StepResult(

@@ -73,42 +73,30 @@ def open_run(root: Path, spec: RunSpec) -> Path:
     """Create the run's folder with its spec. An existing one stays, unless it is not this run's.
 
     Raises:
-        BadInput: Another spec has the same id.
+        BadInput: Another spec has the same id, so the folder and its results are of that one. An
+            id ends in eight hex digits of a hash: two of 100,000 specs of one name may share it.
     """
-    refuse_other_spec(root, spec)
     path = run_folder(root, spec.run_id) / SPEC
+    reason = ""
     try:
         existing = RunSpec.from_yaml(durable_files.read_text(path), str(path))
-        reason = "" if existing.run_id == spec.run_id else f"{path} is of {existing.run_id}."
     except (FileNotFoundError, CannotRead):
-        reason = ""
+        pass
     except (DamagedStore, BadInput) as error:
         reason = str(error)
+    else:
+        if existing.run_id != spec.run_id:
+            reason = f"{path} is of {existing.run_id}."
+        elif existing.identity() != spec.identity():
+            raise BadInput(
+                f"The store has another run with the id {spec.run_id}: ids are hashes, and these "
+                "two are equal by chance. Give the new run another name."
+            )
     if reason:
         durable_files.set_aside(path, reason)
     if not path.exists():
         durable_files.write_text(path, spec.to_yaml())
     return path.parent
-
-
-def refuse_other_spec(root: Path, spec: RunSpec) -> None:
-    """Refuse a run whose id belongs to another spec: its results are of that one.
-
-    An id ends in eight hex digits of a hash, so two of 100,000 specs of one name may share an id.
-
-    Raises:
-        BadInput: The store holds another spec under this id.
-    """
-    path = run_folder(root, spec.run_id) / SPEC
-    try:
-        existing = RunSpec.from_yaml(durable_files.read_text(path), str(path))
-    except (FileNotFoundError, DamagedStore, BadInput):
-        return
-    if existing.run_id == spec.run_id and existing.identity() != spec.identity():
-        raise BadInput(
-            f"The store has another run with the id {spec.run_id}: ids are hashes, and these two "
-            "are equal by chance. Give the new run another name."
-        )
 
 
 def read_spec(root: Path, run_id: str) -> RunSpec:

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import hashlib
-import importlib
 import pwd
 import re
 import stat
@@ -16,6 +15,7 @@ import streamlit as st
 from streamlit import config
 
 from explorer.pages.dashboard import access_token, address, web_guard
+from tests import scripts
 
 TOKEN = "a-token-of-our-own"
 HOST = "127.0.0.1:8501"
@@ -315,11 +315,10 @@ def test_both_ways_to_start_run_the_same_server():
     root = Path(__file__).parents[2]
     servers = []
     for path in (root / "app.py", root / "explorer" / "pages" / "dashboard" / "app.py"):
-        spec = importlib.util.spec_from_file_location("app_under_test", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        assert isinstance(module.app, st.App)
-        servers.append((module.app.script_path, [m.cls for m in module.app._user_middleware]))
+        app = scripts.load(path).app
+        assert isinstance(app, st.App)
+        routes = [route.path for route in app._user_routes]
+        servers.append((app.script_path, [m.cls for m in app._user_middleware], routes))
 
     assert servers[0] == servers[1]
     assert servers[0][1] == [web_guard.WebGuard]

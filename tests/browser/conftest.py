@@ -1,6 +1,5 @@
 """The dashboard as a process and a browser that looks at it."""
 
-import importlib.util
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,24 +10,15 @@ from typing import NamedTuple
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests import records
+from tests import records, scripts
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 120
 """How long a page may take on a machine that is also measuring something."""
 
 
-def _screenshots():
-    """docs/screenshots.py, which knows how to start the app and the browser."""
-    spec = importlib.util.spec_from_file_location("screenshots", ROOT / "docs" / "screenshots.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-screenshots = _screenshots()
+screenshots = scripts.load(ROOT / "docs" / "screenshots.py")
+"""Knows how to start the app and the browser."""
 
 
 @pytest.fixture

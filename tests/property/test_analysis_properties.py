@@ -1,4 +1,3 @@
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +9,9 @@ from explorer.analysis import frontier, numbers
 from explorer.analysis.cost import unit_cost
 from explorer.analysis.stats import paired_tests, pairing, retention
 from explorer.catalogue.prices import Price
+from tests import scripts
 
-# Test folders are no packages, so a file beside this one is loaded by its path.
-_found = importlib.util.spec_from_file_location(
-    "strategies", Path(__file__).with_name("strategies.py")
-)
-strategies = importlib.util.module_from_spec(_found)
-_found.loader.exec_module(strategies)
+strategies = scripts.load(Path(__file__).with_name("strategies.py"))
 
 
 @given(strategies.planes())

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 from pathlib import Path
 
@@ -7,13 +6,9 @@ from hypothesis import given
 
 from explorer.records import SCHEMA_VERSION, RunRecord, migrate
 from explorer.specs import RunSpec, SweepSpec
+from tests import scripts
 
-# Test folders are no packages, so a file beside this one is loaded by its path.
-_found = importlib.util.spec_from_file_location(
-    "strategies", Path(__file__).with_name("strategies.py")
-)
-strategies = importlib.util.module_from_spec(_found)
-_found.loader.exec_module(strategies)
+strategies = scripts.load(Path(__file__).with_name("strategies.py"))
 
 
 @given(strategies.run_specs())

@@ -684,6 +684,18 @@ def test_the_rate_warms_up_and_decays():
     assert rates[-1] == pytest.approx(0.1, abs=0.01)
 
 
+def _only_two_blocks_fit(monkeypatch, error=None):
+    """A larger pass runs out of memory."""
+    plain = train._backward
+
+    def small(model, batch, *rest, **named):
+        if len(batch.blocks_BT) > 2:
+            raise error or torch.OutOfMemoryError("full")
+        return plain(model, batch, *rest, **named)
+
+    monkeypatch.setattr(train, "_backward", small)
+
+
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), MemoryError()])
 def test_where_memory_runs_out_passes_become_smaller_and_the_losses_stay(
     teacher, targets, tmp_path, monkeypatch, error
@@ -691,14 +703,7 @@ def test_where_memory_runs_out_passes_become_smaller_and_the_losses_stay(
     """Half as many blocks at once, twice at most; the training goes on and counts it."""
     spec = _spec(blocks_per_step=8, max_tokens=8 * 15 * 4)
     _, wanted = _train(teacher, targets, spec, tmp_path / "whole")
-    plain = train._backward
-
-    def small(model, batch, *rest, **named):
-        if len(batch.blocks_BT) > 2:
-            raise error
-        return plain(model, batch, *rest, **named)
-
-    monkeypatch.setattr(train, "_backward", small)
+    _only_two_blocks_fit(monkeypatch, error)
     _, found = _train(teacher, targets, spec, tmp_path / "halved")
 
     assert (wanted.num_halvings, found.num_halvings) == (0, 2)
@@ -799,14 +804,7 @@ def test_smaller_passes_are_read_ahead_as_well(teacher, few, tmp_path, monkeypat
     """Where memory ran out, what was read for the larger pass is dropped."""
     spec = _spec(blocks_per_step=4, max_tokens=4 * 15 * 4)
     smaller = _train(teacher, few, spec.with_(micro_blocks=2), tmp_path / "smaller")
-    plain = train._backward
-
-    def small(model, batch, *rest, **named):
-        if len(batch.blocks_BT) > 2:
-            raise torch.OutOfMemoryError("full")
-        return plain(model, batch, *rest, **named)
-
-    monkeypatch.setattr(train, "_backward", small)
+    _only_two_blocks_fit(monkeypatch)
     halved = _train(teacher, few, spec.with_(prefetch=True), tmp_path / "halved")
 
     assert halved[1].num_halvings == 1
@@ -1003,14 +1001,7 @@ def test_a_compiled_training_goes_on_from_its_checkpoint(teacher, targets, tmp_p
 def test_smaller_passes_are_tried_anew(teacher, targets, tmp_path, monkeypatch, clock):
     """Where memory ran out before the trial, its times would be those of other passes."""
     spec = _spec(blocks_per_step=4, max_tokens=12 * 4 * 15, compile=True)
-    plain = train._backward
-
-    def small(model, batch, *rest, **named):
-        if len(batch.blocks_BT) > 2:
-            raise torch.OutOfMemoryError("full")
-        return plain(model, batch, *rest, **named)
-
-    monkeypatch.setattr(train, "_backward", small)
+    _only_two_blocks_fit(monkeypatch)
     _, found = _train(teacher, targets, spec, tmp_path / "halved")
 
     assert found.num_halvings == 1

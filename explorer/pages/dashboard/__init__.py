@@ -3,6 +3,7 @@
 app.py           the server that `explorer app` starts
 web_guard.py     host names, origins, the token and the headers of every answer
 access_token.py  whether visitors need a token, and which
+base_path.py     the path under which the dashboard answers
 address.py       prints the dashboard's address and opens it
 first_view.py    begins early what the first view waits for
 plotly_scripts.py  Plotly for the browser, in two sizes

@@ -19,6 +19,7 @@ from streamlit import config
 
 from explorer import paths
 from explorer.pages.dashboard import access_token, first_view, web_guard
+from explorer.pages.dashboard.base_path import base_path
 
 ANY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 REDIRECT = """<!DOCTYPE html>
@@ -62,12 +63,10 @@ def url_of_dashboard() -> str:
         host = "localhost" if host in ANY_ADDRESS else host
     host = f"[{host}]" if ":" in host else host
     scheme = "https" if config.get_option("server.sslCertFile") else "http"
-    base = config.get_option("server.baseUrlPath").strip("/")
-    path = f"/{base}/" if base else "/"
     token = access_token.token()
     query = "?" + urlencode({web_guard.PARAMETER: token}) if token else ""
     port = config.get_option("server.port")
-    return f"{scheme}://{host}:{port}{path}{query}".removesuffix("/")
+    return f"{scheme}://{host}:{port}{base_path()}/{query}".removesuffix("/")
 
 
 def write_redirect(url: str) -> Path:

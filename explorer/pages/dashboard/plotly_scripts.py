@@ -15,7 +15,8 @@ import plotly
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from streamlit import config
+
+from explorer.pages.dashboard.base_path import base_path
 
 BASIC = Path(__file__).parent / "plotly" / "plotly-basic.min.js"
 WHOLE = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
@@ -34,8 +35,7 @@ def routes() -> list[Route]:
 @functools.cache
 def address(script: Path) -> str:
     """The address of one of the scripts; another version has another one, so browsers keep it."""
-    base = config.get_option("server.baseUrlPath").strip("/")
-    return f"{f'/{base}' if base else ''}/plotly/{version(script)}/{script.name}"
+    return f"{base_path()}/plotly/{version(script)}/{script.name}"
 
 
 def version(script: Path) -> str:

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit import config
 
 from explorer.pages.dashboard import access_token, first_view
+from explorer.pages.dashboard.base_path import base_path
 
 SCRIPT = Path(__file__).with_name("script.py")
 PARAMETER = "token"
@@ -83,8 +84,7 @@ class WebGuard:
         self._origins = {
             origin.strip() for origin in config.get_option("server.corsAllowedOrigins")
         }
-        base = config.get_option("server.baseUrlPath").strip("/")
-        base = f"/{base}" if base else ""
+        base = base_path()
         self._health = f"{base}/_stcore/health"
         script = first_view.warm_up_script()
         self._headers = security_headers(script)

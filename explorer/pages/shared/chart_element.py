@@ -33,7 +33,7 @@ export default function({ parentElement, data, setTriggerValue }) {
     });
     chart.watcher.observe(parentElement);
   }
-  chart.clicked = id => setTriggerValue('clicked', id);
+  chart.clicked = id => data.listens && setTriggerValue('clicked', id);
   chart.setAttribute('aria-label', data.alt);
   if (chart.figure !== data.figure) {
     chart.figure = data.figure;
@@ -88,6 +88,7 @@ def draw(
             "figure": figure.to_json(),
             "script": plotly_scripts.address(script),
             "alt": alt,
+            "listens": on_pick is not None,
         },
         height=figure.layout.height,
         on_clicked_change=hand_over,
