@@ -62,6 +62,10 @@ def test_a_zoom_stays_while_the_axes_do(study, page: Page, settled):
     )
     page.mouse.move(x, y, steps=4)
     expect(page.locator(".chart .hoverlayer .hovertext").first).to_be_visible(timeout=WAIT_MS)
+    # Sooner, and Plotly takes the drag and the click for a double click.
+    page.wait_for_timeout(
+        page.evaluate("() => document.querySelector('.chart')._context.doubleClickDelay")
+    )
     page.mouse.click(x, y)
     expect(page.get_by_role("button", name="Open the run")).to_be_visible(timeout=WAIT_MS)
     assert page.evaluate(heights) == zoomed
