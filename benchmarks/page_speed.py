@@ -9,12 +9,16 @@ navigation until the chart's points are on the screen. Then the axis is changed 
 rerun takes from the click until the script has ended and nothing on the page is stale. The peer is
 a Streamlit app of one line, visited in the same turns: what is left over is ours.
 
+The browser is asked over its DevTools protocol, and only for what is needed. Playwright has it
+report every request and every message of a websocket, which adds a fifth to these figures.
+
 The store of 22 runs is the committed study; larger ones are generated as in `store_scale.py`, and
 their index is built before. `rss_mb` is the memory of the dashboard's own process after the visits.
 The last line is JSON, medians over the turns, by store.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -22,12 +26,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import psutil
-from playwright.sync_api import Browser, Page, sync_playwright
+from websockets.sync.client import ClientConnection, connect  # Streamlit brings it
 
 ROOT = Path(__file__).parents[1]
 STUDY_RUNS = 22
@@ -35,13 +42,25 @@ EMPTY = 'import streamlit as st\n\nst.html("<p id=drawn>Nothing here.</p>")\n'
 AXES = ("TTFT", "$/1M output", "Parameters", "TPOT")
 """Choices of the axis that are taken in turn for the reruns."""
 RERUNS = 12
-PATIENCE_MS = 240_000
-WATCH = """selector => new MutationObserver(() => {
+PATIENCE_S = 240
+LOOK_EVERY_S = 0.25
+"""How often the page is asked for something; each time costs it a little."""
+SETTLE_S = 1.0
+WATCH = """(selector => new MutationObserver(() => {
   if (!window.drawnMs && document.querySelector(selector)) window.drawnMs = performance.now();
-}).observe(document, {childList: true, subtree: true})"""
+}).observe(document, {childList: true, subtree: true}))"""
 POINTS = ".chart .scatterlayer path.point"
-RERUN = """choice => new Promise(resolve => {
+IS_SETTLED = """document.querySelector('.stApp')?.dataset.testScriptState === 'notRunning'
+  && !document.querySelector('[data-testid=stSkeleton], [data-stale=true]')"""
+AXIS = """(() => {
+  const label = box => box.getAttribute('aria-label') || box.labels?.[0]?.textContent || '';
+  const boxes = [...document.querySelectorAll('[role=combobox]')];
+  const place = boxes.find(box => label(box).includes('Across')).getBoundingClientRect();
+  return {x: place.x + place.width / 2, y: place.y + place.height / 2};
+})()"""
+RERUN = """(name => new Promise(resolve => {
   const app = document.querySelector('.stApp'), start = performance.now();
+  const options = [...document.querySelectorAll('[role=option]')];
   let ran = false;
   const observer = new MutationObserver(() => {
     if (app.dataset.testScriptState === 'running') ran = true;
@@ -51,8 +70,127 @@ RERUN = """choice => new Promise(resolve => {
     }
   });
   observer.observe(app, {attributes: true, childList: true, subtree: true});
-  choice.click();
-})"""
+  options.find(option => option.textContent.trim() === name).click();
+}))"""
+
+
+class Browser:
+    """Headless Chromium, asked over its DevTools protocol."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        """One that is connected already."""
+        self._connection, self._number = connection, 0
+
+    def ask(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
+        """The browser's answer to a command.
+
+        Raises:
+            RuntimeError: The browser refused the command.
+        """
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": parameters}
+        self._connection.send(json.dumps(message | ({"sessionId": session} if session else {})))
+        while True:
+            answer = json.loads(self._connection.recv())
+            if answer.get("id") == self._number:  # events come in between
+                break
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']['message']}")
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    @contextlib.contextmanager
+    def visit(self, url: str, selector: str) -> Iterator[tuple["Tab", float]]:
+        """A tab with an empty cache, and the seconds until something in it matched the selector."""
+        context = self.ask("Target.createBrowserContext")["browserContextId"]
+        size: Any = {"width": 1440, "height": 900}
+        target = self.ask(
+            "Target.createTarget", url="about:blank", browserContextId=context, **size
+        )
+        attached = self.ask("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        tab = Tab(self, attached["sessionId"])
+        tab.ask("Page.enable")
+        watch = f"{WATCH}({json.dumps(selector)})"
+        tab.ask("Page.addScriptToEvaluateOnNewDocument", source=watch)
+        tab.ask("Page.navigate", url=url)
+        tab.wait_for("window.drawnMs")
+        yield tab, tab.evaluate("window.drawnMs") / 1e3
+        self.ask("Target.disposeBrowserContext", browserContextId=context)
+
+
+class Tab:
+    """A page in the browser."""
+
+    def __init__(self, browser: Browser, session: str) -> None:
+        """One that is open already."""
+        self._browser, self._session = browser, session
+
+    def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """The answer to a command about this page."""
+        return self._browser.ask(method, self._session, **parameters)
+
+    def evaluate(self, script: str) -> Any:
+        """What a script's value is, or that of its promise.
+
+        Raises:
+            RuntimeError: The script threw an error.
+        """
+        answer = self.ask(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
+        if "exceptionDetails" in answer:
+            raise RuntimeError(json.dumps(answer["exceptionDetails"]))
+        return answer["result"].get("value")
+
+    def wait_for(self, condition: str) -> None:
+        """Return when a script's value is true.
+
+        Raises:
+            TimeoutError: It did not become true.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        while not self.evaluate(f"!!({condition})"):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{condition} was not true within {PATIENCE_S} s.")
+            time.sleep(LOOK_EVERY_S)
+
+    def reruns(self) -> list[float]:
+        """Seconds of each change of the axis."""
+        seconds = []
+        for number in range(RERUNS):
+            self.wait_for(IS_SETTLED)
+            time.sleep(SETTLE_S)
+            place = self.evaluate(AXIS)
+            for kind in ("mousePressed", "mouseReleased"):
+                self.ask(
+                    "Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place
+                )
+            self.wait_for("document.querySelector('[role=option]')")
+            name = AXES[number % len(AXES)]
+            seconds.append(self.evaluate(f"{RERUN}({json.dumps(name)})") / 1e3)
+        return seconds
+
+
+@contextlib.contextmanager
+def chromium(tools: ModuleType) -> Iterator[Browser]:
+    """A browser of our own; it ends with the block."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        command = [tools.chrome(), "--headless=new", *tools.CHROME_FLAGS]
+        command += ["--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            said = Path(folder) / "DevToolsActivePort"
+            deadline = time.monotonic() + PATIENCE_S
+            while not (said.exists() and len(said.read_text().split()) == 2):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"{command[0]} did not start: {process.returncode}.")
+                time.sleep(0.1)
+            port, path = said.read_text().split()
+            with connect(f"ws://127.0.0.1:{port}{path}", max_size=None) as connection:
+                yield Browser(connection)
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def sibling(folder: str, name: str) -> ModuleType:
@@ -66,32 +204,12 @@ def sibling(folder: str, name: str) -> ModuleType:
     return module
 
 
-def visit(browser: Browser, url: str, selector: str) -> tuple[Page, float]:
-    """The page, and the seconds until something that matches the selector was there."""
-    page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
-    page.set_default_timeout(PATIENCE_MS)
-    page.add_init_script(f"({WATCH})({json.dumps(selector)})")
-    page.goto(url, wait_until="commit")
-    return page, page.wait_for_function("() => window.drawnMs").json_value() / 1e3
-
-
-def reruns(page: Page, settled) -> list[float]:
-    """Seconds of each change of the axis."""
-    seconds = []
-    for number in range(RERUNS):
-        settled(page)
-        page.get_by_role("combobox", name="Across").click()
-        option = page.get_by_role("option", name=AXES[number % len(AXES)], exact=True)
-        seconds.append(option.evaluate(RERUN) / 1e3)
-    return seconds
-
-
 def dashboard_mb() -> float:
     """The memory of the Streamlit process that we started, without its children."""
     (server,) = (
         child for child in psutil.Process().children() if "streamlit" in " ".join(child.cmdline())
     )
-    return server.memory_info().rss / 2**20
+    return float(server.memory_info().rss / 2**20)
 
 
 def turn(browser: Browser, tools: ModuleType, store: Path, empty: Path) -> dict[str, float]:
@@ -99,14 +217,13 @@ def turn(browser: Browser, tools: ModuleType, store: Path, empty: Path) -> dict[
     facts = {}
     with tools.app(store, script=empty) as url:
         for which in ("first", "second"):
-            page, facts[f"{which}_empty_s"] = visit(browser, url, "#drawn")
-            page.context.close()
+            with browser.visit(url, "#drawn") as (_, facts[f"{which}_empty_s"]):
+                pass
     with tools.app(store) as url:
-        page, facts["first_chart_s"] = visit(browser, url, POINTS)
-        page.context.close()
-        page, facts["second_chart_s"] = visit(browser, url, POINTS)
-        seconds = reruns(page, tools.settled)
-        page.context.close()
+        with browser.visit(url, POINTS) as (_, facts["first_chart_s"]):
+            pass
+        with browser.visit(url, POINTS) as (tab, facts["second_chart_s"]):
+            seconds = tab.reruns()
         facts["rerun_median_s"] = statistics.median(seconds)
         facts["rerun_p95_s"] = statistics.quantiles(seconds, n=20, method="inclusive")[-1]
         facts["rss_mb"] = dashboard_mb()
@@ -121,12 +238,9 @@ def main() -> None:
     options = parser.parse_args()
     tools, scale = sibling("docs", "screenshots"), sibling("benchmarks", "store_scale")
     results: dict[int, dict[str, float]] = {}
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as folder, chromium(tools) as browser:
         empty = Path(folder) / "empty.py"
         empty.write_text(EMPTY, encoding="utf-8")
-        browser = playwright.chromium.launch(
-            executable_path=tools.chrome(), args=tools.CHROME_FLAGS
-        )
         for num_runs in options.runs:
             store = ROOT / "results"
             if num_runs != STUDY_RUNS:
@@ -149,7 +263,6 @@ def main() -> None:
                 name: round(statistics.median(facts[name] for facts in turns), 3)
                 for name in turns[0]
             }
-        browser.close()
     print(
         json.dumps(
             {

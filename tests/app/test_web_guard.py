@@ -12,9 +12,18 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import streamlit as st
+from starlette.testclient import TestClient
 from streamlit import config
+from streamlit.runtime import Runtime
 
-from explorer.pages.dashboard import access_token, address, web_guard
+from explorer.pages.dashboard import (
+    access_token,
+    address,
+    back_button,
+    first_view,
+    plotly_scripts,
+    web_guard,
+)
 from tests import scripts
 
 TOKEN = "a-token-of-our-own"
@@ -104,18 +113,37 @@ def ask(path="/", *, kind="http", method="GET", host=HOST, page=None, **headers)
     return first["status"], answer, b"".join(m.get("body", b"") for m in sent[1:]).decode()
 
 
-def test_streamlits_page_gets_our_script_and_the_policy_allows_it():
-    """At the end of its head, with its hash in the policy and the right length."""
+def test_streamlits_page_gets_our_scripts_and_rules_and_the_policy_allows_them():
+    """Scripts in its head, with their hashes in the policy; the rules after Streamlit's own."""
     status, headers, text = ask(page=[b"<html><head>x</he", b"ad><body>", b"y</body></html>"])
 
-    script = re.search(
-        r'<script type="module" async>(.*?)</script></head><body>y', text, re.DOTALL
-    )[1]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    head, body = text.split("</head>")
+    scripts = re.findall(r"<script[^>]*>(.*?)</script>", head, re.DOTALL)
+    assert scripts == [back_button.SCRIPT, first_view.warm_up_script()]
+    for script in scripts:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in headers["content-security-policy"]
     assert status == 200
-    assert f"'sha256-{digest}'" in headers["content-security-policy"]
     assert int(headers["content-length"]) == len(text)
-    assert 'x<link rel="modulepreload" href="/plotly/' in text
+    assert 'x<link rel="modulepreload" href="/plotly/' in head
+    assert re.fullmatch(r"<body>y<style>.*\.finding.*</style></body></html>", body, re.DOTALL)
+
+
+@pytest.mark.parametrize("path", ["/", "/compare", "/run?run=a"])
+def test_a_browser_that_takes_compressed_pages_gets_ours_whole(monkeypatch, path):
+    """Streamlit compresses the page under every address but `/`, where nothing could be added."""
+    monkeypatch.setenv("EXPLORER_TOKEN", "off")
+    monkeypatch.setattr(Runtime, "_instance", None)  # there is one in a process
+    server = st.App(
+        web_guard.SCRIPT, routes=plotly_scripts.routes(), middleware=web_guard.middleware()
+    )
+    accepts = {"accept": "text/html,*/*;q=0.8", "accept-encoding": "gzip, br"}
+
+    with TestClient(server, base_url="http://localhost") as browser:
+        page = browser.get(path, headers=accepts).text
+
+    assert back_button.SCRIPT in page
+    assert "<style>" in page
 
 
 def test_a_question_for_the_pages_headers_alone_is_answered_as_it_was():

@@ -164,6 +164,28 @@ def test_back_undoes_the_last_change(study, page: Page, settled):
     expect(page).not_to_have_url(re.compile(r"[?&]view="), timeout=WAIT_MS)
 
 
+def test_back_returns_to_the_page_before(study, page: Page, settled):
+    """Each link of the menu is one entry of the history, and the settings are there again."""
+    asked = f"{study.url}/?keep=80&max_ttft=1000&view=Ranking"
+    page.goto(asked)
+    settled(page)
+    for name in ("Compare", "Explore"):
+        page.get_by_role("link", name=name).first.click()
+        expect(page).to_have_title(re.compile(name), timeout=WAIT_MS)
+        settled(page)
+
+    page.go_back()
+    expect(page).to_have_title(re.compile("Compare"), timeout=WAIT_MS)
+    settled(page)
+    page.go_back()
+
+    expect(page).to_have_url(asked, timeout=WAIT_MS)
+    first_token = page.get_by_role("spinbutton", name="First token at most (ms)")
+    expect(first_token).to_have_value("1000", timeout=WAIT_MS)
+    settled(page)
+    assert page.url == asked
+
+
 def test_hiding_an_entry_of_the_legend_hides_its_names(committed, page: Page):
     """No label is left over without its point."""
     page.goto(committed)

@@ -18,8 +18,6 @@ LOST = answer_flips.LOST
 PAGE_SIZE = 10
 """Documents on one page."""
 
-widgets.style()
-st.html(answer_card.STYLE)
 root = widgets.results_dir()
 snapshot = widgets.load(root)
 visible = widgets.visible_runs(snapshot)

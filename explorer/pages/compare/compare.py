@@ -26,7 +26,6 @@ MODES = ("Results", "Differences")
 UNDECIDED = "Choose runs to compare"
 """The page's heading where there is no finding."""
 
-widgets.style()
 root = widgets.results_dir()
 snapshot = widgets.load(root)
 visible = widgets.visible_runs(snapshot)

@@ -22,10 +22,11 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit import config
 
-from explorer.pages.dashboard import access_token, first_view
+from explorer.pages.dashboard import access_token, back_button, first_view
 from explorer.pages.dashboard.base_path import base_path
 
 SCRIPT = Path(__file__).with_name("script.py")
+STYLE = Path(__file__).with_name("style.css")
 PARAMETER = "token"
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 READS = ("GET", "HEAD", "OPTIONS")
@@ -33,9 +34,9 @@ HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^:/@\[\]\s]+)(:\d+)?", re.IGNORECA
 INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 POLICY = {
     "default-src": "'none'",
-    # The hashes are of the script inside Streamlit's index.html and of ours from `first_view`;
-    # nothing else inline runs. As a blob Streamlit hands over our components (`chart_width`); only
-    # a script can make one.
+    # The hashes are of the script inside Streamlit's index.html and of ours, from `back_button` and
+    # `first_view`; nothing else inline runs. As a blob Streamlit hands over our components
+    # (`chart_width`); only a script can make one.
     "script-src": "'self' blob: {index_scripts}",
     # unsafe-inline: Streamlit (emotion) and Plotly write style elements while the page runs, with
     # no nonce. A style cannot call another server, since every source of files is this one.
@@ -86,10 +87,13 @@ class WebGuard:
         }
         base = base_path()
         self._health = f"{base}/_stcore/health"
-        script = first_view.warm_up_script()
-        self._headers = security_headers(script)
-        links = first_view.preload_links(base)
-        self._head = f'{links}<script type="module" async>{script}</script></head>'.encode()
+        history, warm_up = back_button.SCRIPT, first_view.warm_up_script()
+        self._headers = security_headers(history, warm_up)
+        self._head = (
+            f"{first_view.preload_links(base)}<script>{history}</script>"
+            f'<script type="module" async>{warm_up}</script></head>'
+        ).encode()
+        self._foot = f"<style>{STYLE.read_text(encoding='utf-8')}</style></body>".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer it here."""
@@ -111,25 +115,25 @@ class WebGuard:
                 page.append(message)
                 if message.get("more_body"):
                     return
-                start, body = self._with_head(page)
+                start, body = self._with_our_parts(page)
                 await send(start)
                 message = body
             await send(message)
 
         refusal = self._refusal(scope, Headers(scope=scope))
         if refusal is None:
-            await self._app(scope, receive, send_with_headers)
+            await self._app(_uncompressed(scope), receive, send_with_headers)
         elif scope["type"] == "websocket":
             # Before it is accepted: the browser gets status 403 and no connection.
             await send({"type": "websocket.close", "code": 1008, "reason": "refused"})
         else:
             await refusal(scope, receive, send_with_headers)
 
-    def _with_head(self, page: list[Message]) -> tuple[Message, Message]:
-        """The start and the body of Streamlit's page, with `first_view`'s parts in its head."""
+    def _with_our_parts(self, page: list[Message]) -> tuple[Message, Message]:
+        """The start and the body of Streamlit's page, with our scripts and rules."""
         start, *parts = page
         body = b"".join(part.get("body", b"") for part in parts)
-        body = body.replace(b"</head>", self._head, 1)
+        body = body.replace(b"</head>", self._head, 1).replace(b"</body>", self._foot, 1)
         MutableHeaders(scope=start)["content-length"] = str(len(body))
         return start, {"type": "http.response.body", "body": body}
 
@@ -218,6 +222,15 @@ def allowed_hosts() -> set[str]:
     return {host.strip().strip("[]").rstrip(".").lower() for host in stated} - {""}
 
 
+def _uncompressed(scope: Scope) -> Scope:
+    """The request; if for a page, then without leave to compress it, as we add something."""
+    headers = MutableHeaders(raw=list(scope["headers"]))
+    if "text/html" not in headers.get("accept", ""):
+        return scope
+    del headers["accept-encoding"]
+    return {**scope, "headers": headers.raw}
+
+
 def _is_page(start: Message, headers: Headers) -> bool:
     """Whether an answer is Streamlit's page, as it lies on the disk."""
     return (
@@ -227,15 +240,15 @@ def _is_page(start: Message, headers: Headers) -> bool:
     )
 
 
-def security_headers(own_script: str) -> dict[str, str]:
+def security_headers(*own_scripts: str) -> dict[str, str]:
     """Headers of every answer.
 
     Args:
-        own_script: The text of the inline script that we add to the page.
+        own_scripts: The texts of the inline scripts that we add to the page.
     """
     policy = "; ".join(f"{name} {sources}" for name, sources in POLICY.items())
     index = Path(streamlit.__file__).parent / "static" / "index.html"
-    scripts = [*INLINE_SCRIPT.findall(index.read_text(encoding="utf-8")), own_script]
+    scripts = [*INLINE_SCRIPT.findall(index.read_text(encoding="utf-8")), *own_scripts]
     return {
         "content-security-policy": policy.format(index_scripts=" ".join(map(_hash, scripts))),
         "x-frame-options": "DENY",  # for browsers that do not know frame-ancestors

@@ -29,7 +29,6 @@ from explorer.pages.shared import (
 
 TERMS = glossary.TERMS
 
-widgets.style()
 root = widgets.results_dir()
 snapshot = widgets.load(root)
 visible = widgets.visible_runs(snapshot)

@@ -16,11 +16,9 @@ from explorer.pages.explore import (
     removed,
     views,
 )
-from explorer.pages.shared import back_button, pricing, removal, submitting, widgets
+from explorer.pages.shared import pricing, removal, submitting, widgets
 from explorer.specs import starter_sweep
 
-widgets.style()
-back_button.keep_history()
 axes.translate_old_addresses()
 root = widgets.results_dir()
 snapshot = widgets.load(root)

@@ -50,18 +50,14 @@ def needs_panel(runs: pd.DataFrame) -> Needs:
     tpot = _limit("Per token at most (ms)", "max_tpot", "tpot")
     usd = _limit("$/1M output at most", "max_usd", "usd_per_mtok")
     weights = _limit("Weights at most (MB)", "max_weights", "weights")
-    # Open where a link sets one of them. Decided once: it must not close under somebody's hands.
-    has_more = not {*MORE, *(key for _, key, *_ in PLACES.values())}.isdisjoint(st.query_params)
-    with st.expander("More limits", expanded=st.session_state.setdefault("more_limits", has_more)):
-        ttft = _limit("First token at most (ms)", "max_ttft", "ttft")
-        latency = _limit("End to end at most (ms)", "max_latency", "latency")
-        per_s = _limit("Tokens/s at least", "min_tokens_per_s", "throughput")
-        hour = _limit("$/hour at most", "max_usd_per_hour", "usd_per_hour")
-        memory = _limit("Memory at most (MB)", "max_memory", "peak_memory")
-        places = _places(runs)
-        if places:
-            st.markdown("**Must run on**")
-        runtime, number_format, device = (_one_of(places, column) for column in PLACES)
+    limits = Limits(
+        min_retention=keep,
+        confidence=sure,
+        max_tpot_ms=tpot,
+        max_usd_per_mtok=usd,
+        max_weight_bytes=None if weights is None else weights * MEGABYTE,
+    )
+    limits, device = _more_limits(limits, runs)
     objective = st.selectbox(
         "Then choose the",
         list(OBJECTIVES),
@@ -71,21 +67,39 @@ def needs_panel(runs: pd.DataFrame) -> Needs:
         help=HELP["objective"],
     )
     utilisation = pricing.utilisation(HELP["utilisation"])
-    limits = Limits(
-        min_retention=keep,
-        confidence=sure,
-        max_tpot_ms=tpot,
+    return Needs(limits, objective, utilisation, device)
+
+
+def _more_limits(limits: Limits, runs: pd.DataFrame) -> tuple[Limits, str | None]:
+    """Draw the limits that are folded away; returns the limits with them, and the device."""
+    # A browser also draws what is in a closed expander, and these are many elements.
+    is_set = not {*MORE, *(key for _, key, *_ in PLACES.values())}.isdisjoint(st.query_params)
+    # Open where a link sets one of them. Decided once: it must not close under somebody's hands.
+    expanded = st.session_state.setdefault("more_limits_expanded", is_set)
+    folded = st.expander("More limits", expanded=expanded, key="more_limits", on_change="rerun")
+    if not folded.open and not is_set:
+        return limits, None
+    with folded:
+        ttft = _limit("First token at most (ms)", "max_ttft", "ttft")
+        latency = _limit("End to end at most (ms)", "max_latency", "latency")
+        per_s = _limit("Tokens/s at least", "min_tokens_per_s", "throughput")
+        hour = _limit("$/hour at most", "max_usd_per_hour", "usd_per_hour")
+        memory = _limit("Memory at most (MB)", "max_memory", "peak_memory")
+        places = _places(runs)
+        if places:
+            st.markdown("**Must run on**")
+        runtime, number_format, device = (_one_of(places, column) for column in PLACES)
+    more = dataclasses.replace(
+        limits,
         max_ttft_ms=ttft,
         max_latency_ms=latency,
         min_output_tokens_per_s=per_s,
         max_usd_per_hour=hour,
-        max_usd_per_mtok=usd,
-        max_weight_bytes=None if weights is None else weights * MEGABYTE,
         max_peak_memory_bytes=None if memory is None else memory * MEGABYTE,
         runtime=runtime,
         format=number_format,
     )
-    return Needs(limits, objective, utilisation, device)
+    return more, device
 
 
 def _limit(label: str, key: str, term: str) -> float | None:

@@ -34,7 +34,6 @@ CONCURRENCY = 8
 WIDTH = 1280
 """Pixels of the chart in a window of 1,440."""
 
-widgets.style()
 
 # The sentence stands above the controls but depends on them: this reserves its place.
 sentence = st.container(key="published_sentence")

@@ -17,7 +17,6 @@ from explorer.pages.run import (
 from explorer.pages.shared import findings, submitting, text_format, widgets
 from explorer.specs import outside_torch
 
-widgets.style()
 root = widgets.results_dir()
 snapshot = widgets.load(root)
 

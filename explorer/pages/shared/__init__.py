@@ -16,7 +16,6 @@ consent.py        what a task or model would run, and the button that allows it
 submitting.py     submit runs in the background and show progress
 run_list.py         a list to choose a run from, by its name
 retention_floor.py  how much of the capability to keep, and how surely
-back_button.py      the browser's Back button undoes the last change
 chart_element.py    a Plotly chart, changed in place
 chart_width.py    the width of a chart in the browser
 """

@@ -10,29 +10,6 @@ from explorer.tasks.preview import Question
 
 PROMPT_CHARS = 700
 """Characters of a prompt's end shown at first; few-shot examples before it can be long."""
-STYLE = """<style>
-.document {border: 1px solid color-mix(in srgb, currentColor 18%, transparent); border-radius: 8px;
-  padding: .7rem .9rem .5rem; margin: 0 0 .8rem; max-width: 62rem;}
-.document header {display: flex; flex-wrap: wrap; gap: .3rem .9rem; align-items: baseline;
-  font-size: .88rem;}
-.document .lost {color: light-dark(#b34700, #f0904f); font-weight: 600;}
-.document .gained {color: light-dark(#00734f, #2fc79d); font-weight: 600;}
-.document .prompt {white-space: pre-wrap; overflow-wrap: anywhere; margin: .45rem 0 .35rem;
-  font-size: 1.02rem; line-height: 1.45;}
-.document details summary {cursor: pointer; opacity: .68; font-size: .84rem;}
-.document table {border-collapse: collapse; width: 100%; font-size: .92rem;
-  font-variant-numeric: tabular-nums;}
-.document th, .document td {padding: .22rem .6rem .22rem 0; text-align: left;
-  border-bottom: 1px solid color-mix(in srgb, currentColor 10%, transparent);}
-.document th {font-weight: 400; opacity: .68; font-size: .82rem;}
-.document td.number, .document th.number {text-align: right; white-space: nowrap; width: 8.5rem;}
-.document tr.right td:first-child {font-weight: 600;}
-.document tr:last-child td {border-bottom: none;}
-.document .text {overflow-wrap: anywhere; white-space: pre-wrap;}
-@media (max-width: 640px) {
-  .document td.number, .document th.number {width: 4.6rem; padding-right: .2rem;}
-}
-</style>"""
 CORRECT = ' <span title="correct">✓</span>'
 CHOSEN = '<span title="chosen">●</span> '
 

@@ -16,7 +16,6 @@ from explorer.pages.shared import answer_card, consent, text_format, widgets
 from explorer.tasks import code_policy, dataset_cache, index, task_list
 from explorer.tasks import preview as previews
 
-STYLE = answer_card.STYLE
 PREVIEW_TTL_S = 600
 
 

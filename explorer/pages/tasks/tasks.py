@@ -18,8 +18,6 @@ WAYS = {
 }
 KINDS = {"task": "Tasks", "group": "Groups", "tag": "Tags"}
 
-widgets.style()
-st.html(task_browser.STYLE)
 folders = task_browser.folders()
 folder_name = None
 if folders:
