@@ -82,14 +82,17 @@ def torch_matmul() -> Iterator[None]:
         yield
 
 
-def checkpoint_options() -> dict[str, Any]:
+def checkpoint_options(*, compiles: bool = False) -> dict[str, Any]:
     """Options of activation checkpointing.
 
-    The recomputation runs outside of any mode, so it has to enter ours again. Where there is none
-    there is no `context_fn`, with which torch cannot compile a layer.
+    The recomputation runs outside of any mode, so it has to enter ours again. There is no
+    `context_fn` where there is none, nor for layers that torch may compile, which it could not.
+
+    Args:
+        compiles: Whether the layers may run compiled; they must then run in `torch_matmul`.
     """
     options: dict[str, Any] = {"use_reentrant": False}
-    if _prefers_onednn():
+    if _prefers_onednn() and not compiles:
         options["context_fn"] = lambda: (onednn_matmul(), onednn_matmul())
     return options
 

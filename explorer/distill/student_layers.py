@@ -9,7 +9,7 @@ import logging
 import statistics
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -43,6 +43,8 @@ class StudentLayers:
         self._shape: torch.Size | None = None
         self._counts, self._forward_s = False, 0.0
         self.is_trial = try_compiled
+        # What is computed once more in `backward` must be computed as it was.
+        self._as_torch = try_compiled and student.is_activation_checkpointing
         self.outcome: Compilation | None = None
         """What the trial found; None before its end."""
 
@@ -62,7 +64,7 @@ class StudentLayers:
         # A step's last pass may have fewer blocks.
         self._counts = self.is_trial and blocks_BT.shape == self._shape
         began = self._now()
-        with cpu_tuning.torch_matmul() if self.is_compiled else nullcontext():
+        with self._products():
             output = self._run(blocks_BT, use_cache=False, output_hidden_states=hidden_states)
         self._forward_s = self._now() - began
         return output
@@ -70,9 +72,16 @@ class StudentLayers:
     def backward(self, outputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> None:
         """Add to the parameters' gradients, from those of what the last `forward` returned."""
         began = self._now()
-        torch.autograd.backward(outputs, cotangents)
+        with self._products():
+            torch.autograd.backward(outputs, cotangents)
         if self._counts:
             self._note(self._forward_s + self._now() - began)
+
+    def _products(self) -> AbstractContextManager[None]:
+        """How products of matrices are computed: torch's compiler cannot replace ours."""
+        if self.is_compiled or self._as_torch:
+            return cpu_tuning.torch_matmul()
+        return nullcontext()
 
     def _now(self) -> float:
         if self.is_trial:

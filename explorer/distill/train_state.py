@@ -77,7 +77,9 @@ class TrainState:
         for layer in untrained_layers(self.student, spec):
             layer.requires_grad_(False)
         if spec.gradient_checkpointing:
-            self.student.activation_checkpointing_enable(cpu_tuning.checkpoint_options())
+            self.student.activation_checkpointing_enable(
+                cpu_tuning.checkpoint_options(compiles=spec.compile)
+            )
         self.student.train()
         self.layers = StudentLayers(self.student, try_compiled=spec.compile)
         self.optimizer = torch.optim.AdamW(
