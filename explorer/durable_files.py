@@ -39,9 +39,10 @@ MAX_BYTES = 256 << 20
 """Bytes above which a file is not one that we wrote and read as a whole."""
 MAX_JOURNAL_BYTES = 8 << 30
 """The same for files that grow by a line for each piece of work."""
-CHECKSUM = re.compile(r',\s*"checksum":"([0-9a-f]{64})"\s*\}\s*\Z')
-"""Without a space after the colon, as no JSON tool writes it: a file that somebody has edited with
-one has no valid checksum, and none is expected."""
+CHECKSUM = re.compile(r',\s*"(.{8})":"(.{64})"\s*\}\s*\Z')
+"""The last key and its value, whatever a flipped bit made of them. Without a space after the colon,
+as no JSON tool writes it: a file that somebody has edited with one has no valid checksum, and none
+is expected."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSES_WRITES = (*FULL, errno.EROFS, errno.EIO)
 T = TypeVar("T")
@@ -419,7 +420,7 @@ def parse_json(text: str, **options: Any) -> Any:
             why = f"it {what}, as a crash or a full disk leaves it"
         raise ValueError(f"is not JSON: {why}") from error
     stated = CHECKSUM.search(text)
-    if stated and stated[1] != _sha256(text[: stated.start()]):
+    if stated and stated.groups() != ("checksum", _sha256(text[: stated.start()])):
         raise ValueError(
             "differs from the checksum it was written with: the disk changed it, or somebody did. "
             "Whoever changed it on purpose removes its key checksum"

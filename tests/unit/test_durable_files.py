@@ -22,24 +22,18 @@ def folder(tmp_path):
     return tmp_path / "folder"
 
 
-def test_every_flipped_bit_of_a_sealed_file_is_noticed_or_harmless(folder):
-    """No bit of a JSON object that we wrote can change without a refusal or the same value."""
+def test_every_flipped_bit_of_a_sealed_file_is_noticed(folder):
+    """No bit of a JSON object that we wrote can change without a refusal, its checksum's included."""
     path, data = folder / "facts.json", {"steps": 3, "loss": 1.25, "name": "ä"}
     durable_files.write_json(path, data)
     content = path.read_bytes()
 
-    refused = 0
     for bit in range(8 * len(content)):
         flipped = bytearray(content)
         flipped[bit // 8] ^= 1 << bit % 8
         path.write_bytes(flipped)
-        try:
-            read = durable_files.read_json(path, dict)
-        except DamagedStore:
-            refused += 1
-        else:
-            assert {name: read.get(name) for name in data} == data
-    assert refused > 4 * len(content)
+        with pytest.raises(DamagedStore):
+            durable_files.read_json(path, dict)
 
 
 def test_a_file_of_an_older_version_has_no_checksum_and_is_read(folder):
