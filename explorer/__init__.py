@@ -21,12 +21,8 @@ lm_eval_io/        lm-eval's result files, read and written
 store/             the results folder
 records/           what a run leaves, versioned
 specs/             what a run is asked
-durable_files.py   files that a kill or a full disk leaves whole, and checksums
-text_files.py      text files and JSON Lines that people bring: encodings, lines
-yaml_files.py      YAML files that people write, read strictly
-cli_subprocess.py  a command of ours in a process of its own
-limited_process.py uploads read in a process of its own, with limits
-child_process.py   processes of ours that end with the one that started them
+processes/         processes beside our own: they end with it, have limits, run our commands
+files/             files that a kill leaves whole, and text and YAML that people bring
 paths.py           the folders that we write to
 errors.py          errors that say what to do
 __main__.py        the entry point of `explorer` and `python -m explorer`

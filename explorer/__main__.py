@@ -54,7 +54,7 @@ def main() -> None:
         print(f"error: {reason}", file=sys.stderr)
         sys.exit(1)
     keep_loopback_direct(os.environ)
-    from explorer import child_process
+    from explorer.processes import child_process
 
     child_process.end_with_parent()
     from explorer.cli import main as run_command_line

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from explorer import durable_files
+from explorer.files import durable_files
 from explorer.records import (
     Capability,
     CorpusFacts,

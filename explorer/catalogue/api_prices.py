@@ -16,17 +16,17 @@ from urllib.parse import urlsplit
 
 import pydantic
 
-from explorer import yaml_files
 from explorer.catalogue import load, prices
 from explorer.catalogue.rows import DateIfKnown
 from explorer.consent import user_config
 from explorer.errors import BadInput
+from explorer.files import yaml_files
+from explorer.files.yaml_files import Places
 from explorer.models import endpoint
 from explorer.models.endpoint import Endpoint
 from explorer.records import RunRecord, Usage
 from explorer.records.rows import row_dicts
 from explorer.specs import ApiSpec, Spec
-from explorer.yaml_files import Places
 
 OVERRIDES = "api_prices.yaml"
 """A file of prices: beside the configuration it is the user's, in a store the store's."""

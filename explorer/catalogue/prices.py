@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 import pydantic
 
-from explorer import durable_files, yaml_files
 from explorer.catalogue.rows import DateIfKnown
 from explorer.errors import BadInput
+from explorer.files import durable_files, yaml_files
 from explorer.records.rows import row_dicts
 from explorer.specs import Spec
 

@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import Any
 
-from explorer import child_process
+from explorer.processes import child_process
 
 NO_BROWSER = 3
 """Exit status when the browser is missing, does not start or does not answer."""

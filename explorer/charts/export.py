@@ -14,10 +14,10 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from explorer import child_process
 from explorer.analysis.tables import run_table
 from explorer.charts import draw_image, workbook
 from explorer.errors import BadInput, ExplorerError
+from explorer.processes import child_process
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 MARKDOWN_SIGNS = re.compile(r"[|\\`*<]|(?<!\w)_|_(?!\w)")

@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from explorer import durable_files, yaml_files
 from explorer.consent import user_config
 from explorer.errors import BadInput
+from explorer.files import durable_files, yaml_files
 
 FILE = "keys.yaml"
 KEY_VARIABLE = "EXPLORER_ENDPOINT_KEY"

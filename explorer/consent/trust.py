@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from explorer import durable_files
 from explorer.consent import user_config
 from explorer.errors import BadInput, CodeNotAllowed
+from explorer.files import durable_files
 from explorer.specs.base import Spec
 
 FILE = "trusted.json"

@@ -14,8 +14,9 @@ from typing import Any
 
 import pydantic
 
-from explorer import paths, yaml_files
+from explorer import paths
 from explorer.errors import BadInput
+from explorer.files import yaml_files
 from explorer.specs.base import Spec
 from explorer.specs.serve import Engine
 

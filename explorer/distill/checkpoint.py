@@ -16,11 +16,11 @@ from typing import Any
 import pydantic
 import torch
 
-from explorer import durable_files
 from explorer.distill import distributed
 from explorer.distill.heldout import HeldOut
 from explorer.distill.train_state import TrainState
 from explorer.errors import CannotRead, DamagedStore, NoRoom
+from explorer.files import durable_files
 from explorer.records import Compilation, CurvePoint
 
 WEIGHTS, PROGRESS = "training.pt", "state.json"

@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from explorer import text_files
 from explorer.errors import BadCorpus, BadInput, reason_of
+from explorer.files import text_files
+from explorer.files.text_files import CHUNK_BYTES, LONGEST_LINE
 from explorer.records import CorpusFacts
-from explorer.text_files import CHUNK_BYTES, LONGEST_LINE
 
 STARTER = Path(__file__).parent / "data" / "starter_corpus.jsonl"
 """The starter teacher wrote it; its recipe is beside it."""

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from explorer import durable_files
 from explorer.devices import accelerator
 from explorer.errors import BadInput
+from explorer.files import durable_files
 from explorer.models.check import num_positions
 from explorer.models.decoding import Decoder
 from explorer.models.loading import Loaded

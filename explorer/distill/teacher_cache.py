@@ -31,7 +31,6 @@ from filelock import FileLock
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from explorer import durable_files
 from explorer.distill import cpu_tuning
 from explorer.distill.losses import kept_log_softmax
 from explorer.distill.packed_topk import PackedRows, PackedTopK
@@ -47,6 +46,7 @@ from explorer.distill.teacher_cache_index import (
 )
 from explorer.distill.token_file import Blocks
 from explorer.errors import DamagedStore, NoRoom
+from explorer.files import durable_files
 from explorer.models.loading import Loaded
 from explorer.records import TargetsFacts
 

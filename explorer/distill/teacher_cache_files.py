@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from explorer import durable_files
 from explorer.distill.packed_topk import PackedTopK
 from explorer.distill.teacher_cache_index import iterate_index, read_json, sum_of_shard
 from explorer.errors import BadInput, DamagedStore, JobError
+from explorer.files import durable_files
 from explorer.store import disk
 
 

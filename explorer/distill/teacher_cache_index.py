@@ -10,9 +10,9 @@ from typing import Any
 
 import pydantic
 
-from explorer import durable_files
-from explorer.durable_files import FileSum
 from explorer.errors import DamagedStore
+from explorer.files import durable_files
+from explorer.files.durable_files import FileSum
 
 log = logging.getLogger("explorer")
 

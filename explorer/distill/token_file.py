@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from explorer import durable_files
 from explorer.distill.corpus import LEAST_CHARS, PROGRESS_CHARS, Corpus, OnProgress
 from explorer.errors import BadCorpus
+from explorer.files import durable_files
 
 # Shape letters: N blocks, B blocks of a batch, T tokens of a block.
 

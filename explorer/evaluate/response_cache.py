@@ -16,8 +16,8 @@ from typing import Any
 
 from lm_eval.api.model import CacheHook, hash_args
 
-from explorer import durable_files
 from explorer.errors import DamagedStore
+from explorer.files import durable_files
 
 
 class ResponseCache(CacheHook):

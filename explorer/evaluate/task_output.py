@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from lm_eval.utils import handle_non_serializable, sanitize_list
 
-from explorer import durable_files
-from explorer.durable_files import FileSum
 from explorer.errors import DamagedStore
+from explorer.files import durable_files
+from explorer.files.durable_files import FileSum
 from explorer.records import TaskScore
 from explorer.store import inside
 

@@ -20,9 +20,10 @@ from pathlib import Path
 
 import explorer.records
 import explorer.specs
-from explorer import durable_files, paths
+from explorer import paths
 from explorer.analysis import stats
 from explorer.errors import NoRoom
+from explorer.files import durable_files
 from explorer.store import columns, disk, frames
 
 BUSY_TIMEOUT_S = 30.0

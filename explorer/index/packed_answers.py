@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from pyarrow import parquet
 
-from explorer import durable_files
 from explorer.analysis.stats import pairing
 from explorer.analysis.stats.bootstrap import Values
 from explorer.analysis.stats.pairing import TaskAnswers
+from explorer.files import durable_files
 
 # Shape letters: N documents of a task.
 

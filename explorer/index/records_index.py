@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
-from explorer import durable_files
 from explorer.errors import BadInput, DamagedStore
+from explorer.files import durable_files
 from explorer.index import run_states
 from explorer.index.database import Database, database_path, in_list
 from explorer.index.run_states import StatusRow

@@ -7,8 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from explorer import durable_files
 from explorer.errors import DamagedStore
+from explorer.files import durable_files
 from explorer.store import disk
 
 ACTIVE = ("running", "queued")

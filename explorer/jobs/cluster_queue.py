@@ -18,8 +18,9 @@ from pathlib import Path
 
 import filelock
 
-from explorer import durable_files, paths
+from explorer import paths
 from explorer.errors import DamagedStore, JobError, NoRoom
+from explorer.files import durable_files
 
 LOCK_WAIT_S = 60.0
 DISPATCHER = "dispatcher"

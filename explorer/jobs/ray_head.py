@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
-from explorer import child_process, durable_files
 from explorer.errors import DamagedStore, JobError
+from explorer.files import durable_files
 from explorer.jobs import detached, submit_lock
+from explorer.processes import child_process
 
 if TYPE_CHECKING:
     from explorer.jobs.ray_client import Client

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import filelock
 
-from explorer import durable_files, paths
+from explorer import paths
 from explorer.errors import DamagedStore, JobError, NoRoom
+from explorer.files import durable_files
 
 NUMBER = "number"
 TIMEOUT_S = 480.0

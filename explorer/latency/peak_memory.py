@@ -14,8 +14,8 @@ import sys
 
 import torch
 
-from explorer import child_process
 from explorer.errors import NoRoom, RunFailed
+from explorer.processes import child_process
 from explorer.specs import Bits, LatencySpec
 
 CHILD = "explorer.latency.peak_memory_child"

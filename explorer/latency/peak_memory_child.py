@@ -13,10 +13,10 @@ from typing import Any
 import psutil
 import torch
 
-from explorer import child_process
 from explorer.errors import RunFailed
 from explorer.latency import timing
 from explorer.latency.runtimes import open_runtime
+from explorer.processes import child_process
 from explorer.specs import LatencySpec
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from explorer import durable_files
 from explorer.errors import BadInput
+from explorer.files import durable_files
 from explorer.lm_eval_io import hub_card, results, samples
 from explorer.records import Capability, RunRecord, TaskScore
 from explorer.store import disk

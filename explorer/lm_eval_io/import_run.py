@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 import pydantic
 
-from explorer import durable_files
 from explorer.errors import BadInput
+from explorer.files import durable_files
 from explorer.lm_eval_io import evaluations, results, samples
 from explorer.lm_eval_io import timings as timings_io
 from explorer.lm_eval_io.results import OutputFolder

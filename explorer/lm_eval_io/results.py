@@ -25,8 +25,8 @@ from typing import Any
 import pandas as pd
 import pydantic
 
-from explorer import text_files
 from explorer.errors import BadInput, reason_of
+from explorer.files import text_files
 from explorer.lm_eval_io import evaluations, metrics, samples
 from explorer.lm_eval_io.evaluations import ResultsFile
 from explorer.paths import files_below

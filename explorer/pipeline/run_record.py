@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from explorer import durable_files
 from explorer.catalogue import terms
 from explorer.distill import distributed
 from explorer.errors import CannotRead, DamagedStore, NoRoom, RunCancelled
+from explorer.files import durable_files
 from explorer.pipeline import environment, run_guard, stopping
 from explorer.pipeline.context import RunContext, utc_now
 from explorer.records import ErrorFacts, RunRecord

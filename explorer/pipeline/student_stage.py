@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from explorer import durable_files
 from explorer.catalogue import terms
 from explorer.devices import accelerator
 from explorer.distill import distributed, token_file
@@ -25,6 +24,7 @@ from explorer.distill.train import OnStep, train
 from explorer.distill.train_state import untrained_layers
 from explorer.errors import UnknownModel
 from explorer.evaluate import contamination
+from explorer.files import durable_files
 from explorer.lm_eval_io import hub_card
 from explorer.models import weight_files
 from explorer.models.facts import fingerprint

@@ -11,15 +11,15 @@ from typing import Literal
 
 import pydantic
 
-from explorer import durable_files
 from explorer.errors import DamagedStore
+from explorer.files import durable_files
+from explorer.files.text_files import has_half_character
 from explorer.records.base import Amount, Count, Moment, Name, RecordPart
 from explorer.records.capability import Capability
 from explorer.records.latency import Latency
 from explorer.records.migrations import SCHEMA_VERSION, migrate
 from explorer.records.training import Distillation
 from explorer.specs import RunSpec
-from explorer.text_files import has_half_character
 
 HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 """How JSON writes halves of characters, whose two halves make one."""

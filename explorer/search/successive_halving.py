@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from explorer import durable_files
 from explorer.analysis import numbers
 from explorer.errors import BadInput, RunCancelled, RunFailed
+from explorer.files import durable_files
 from explorer.models import size_limits
 from explorer.records import RunRecord
 from explorer.specs import RunSpec, TuneSpec

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 import pydantic
 from pydantic import BaseModel, ConfigDict
 
-from explorer import yaml_files
 from explorer.errors import BadInput
-from explorer.yaml_files import Document, Places
+from explorer.files import yaml_files
+from explorer.files.yaml_files import Document, Places
 
 Bits = Literal[8, 4]
 """Bits of a linear weight that torchao quantises; 4 only on NVIDIA GPUs."""

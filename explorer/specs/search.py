@@ -8,8 +8,8 @@ from typing import Any, Self
 import pydantic
 from pydantic import Field
 
-from explorer import yaml_files
 from explorer.errors import BadInput
+from explorer.files import yaml_files
 from explorer.specs.base import Spec
 from explorer.specs.runs import RunSpec
 

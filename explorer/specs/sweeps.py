@@ -6,7 +6,8 @@ from typing import Any, Self
 import pydantic
 from pydantic import Field
 
-from explorer import yaml_files
+from explorer.files import yaml_files
+from explorer.files.yaml_files import Document
 from explorer.specs.base import Added, Bits
 from explorer.specs.distill import DistillSpec
 from explorer.specs.evaluation import CapabilitySpec, LatencySpec
@@ -20,7 +21,6 @@ from explorer.specs.runs import (
 )
 from explorer.specs.search import TuneSpec
 from explorer.specs.students import DepthStudent, Student
-from explorer.yaml_files import Document
 
 
 class SweepSpec(CommonSpec):

@@ -28,8 +28,8 @@ from typing import Any
 
 import pandas as pd
 
-from explorer import durable_files
 from explorer.errors import BadInput, CannotRead, DamagedStore
+from explorer.files import durable_files
 from explorer.records import RunRecord
 from explorer.specs import RunSpec
 

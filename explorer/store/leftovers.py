@@ -19,8 +19,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from explorer import durable_files
 from explorer.errors import BadInput, DamagedStore, NoRoom
+from explorer.files import durable_files
 from explorer.records import RunRecord
 from explorer.specs import RunSpec
 from explorer.store import disk, trash

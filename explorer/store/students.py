@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pydantic
 
-from explorer import durable_files
-from explorer.durable_files import FileSum
 from explorer.errors import CannotRead, DamagedStore
+from explorer.files import durable_files
+from explorer.files.durable_files import FileSum
 from explorer.records import Distillation
 
 MODEL, FACTS = "model", "student.json"

@@ -13,8 +13,8 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
-from explorer import durable_files
 from explorer.errors import BadInput, DamagedStore, NoRoom
+from explorer.files import durable_files
 from explorer.store import disk
 
 HIDDEN, TRASH = "hidden.json", ".trash"

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from explorer import durable_files
 from explorer.distill import cpu_tuning
 from explorer.distill.losses import sparse_forward_kl
 from explorer.distill.teacher_cache import top_k_of
 from explorer.errors import BadInput
+from explorer.files import durable_files
 from explorer.models.layers import KEPT_LAYERS, body_of, layer_list
 from explorer.models.loading import Loaded
 from explorer.students import layer_check

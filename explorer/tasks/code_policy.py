@@ -27,9 +27,9 @@ import jinja2.nodes
 import yaml
 
 import explorer
-from explorer import yaml_files
 from explorer.consent import trust
 from explorer.errors import BadInput, CodeNotAllowed, reason_of
+from explorer.files import yaml_files
 
 SHIPPED = Path(str(explorer.__file__)).parent / "tasks" / "starter"
 """The folder of the starter suite."""

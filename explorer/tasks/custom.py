@@ -21,8 +21,9 @@ from typing import Any, TypeGuard
 
 import yaml
 
-from explorer import durable_files, paths, text_files
+from explorer import paths
 from explorer.errors import BadInput
+from explorer.files import durable_files, text_files
 from explorer.tasks import answer_keys
 from explorer.tasks.answer_keys import Asked, Reading
 from explorer.tasks.index import SHIPPED, shipped_names

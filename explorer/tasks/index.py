@@ -24,8 +24,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from explorer import child_process, durable_files, paths
+from explorer import paths
 from explorer.errors import BadInput, ExplorerError, UnknownTask
+from explorer.files import durable_files
+from explorer.processes import child_process
 from explorer.tasks import code_policy
 
 SHIPPED = code_policy.SHIPPED

@@ -24,9 +24,10 @@ from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY
 from lm_eval.tasks._index import Entry, Kind, TaskIndex
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from explorer import child_process, durable_files
 from explorer.errors import BadInput
+from explorer.files import durable_files
 from explorer.lm_eval_io import metrics
+from explorer.processes import child_process
 from explorer.tasks import code_policy
 from explorer.tasks.index import (
     FILE_FORMATS,

@@ -3,8 +3,8 @@
 import pydantic
 from pydantic import BaseModel
 
-from explorer import cli_subprocess
 from explorer.errors import ExplorerError
+from explorer.processes import cli_subprocess
 
 TIMEOUT_S = 300
 """Long enough to download the dataset first."""

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from explorer import text_files
 from explorer.errors import BadInput, reason_of
+from explorer.files import text_files
 
 KINDS = ("jsonl", "csv", "tsv")
 MAX_MB = 50

@@ -13,7 +13,7 @@ from typing import get_args
 import pytest
 import torch
 
-from explorer import cli_subprocess, jobs
+from explorer import jobs
 from explorer import pipeline as engine
 from explorer.analysis.planning.run_memory import Machine
 from explorer.consent import host_keys
@@ -23,6 +23,7 @@ from explorer.lm_eval_io import export_run, import_run
 from explorer.pages.run import run_spec, students_form, training_form
 from explorer.pages.shared import submitting
 from explorer.pipeline import device_checks, forecast
+from explorer.processes import cli_subprocess
 from explorer.specs import DepthStudent, DistillSpec, RunSpec, Student, starter_sweep
 from explorer.store import disk, frames
 from explorer.tasks import index

@@ -21,10 +21,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from explorer import text_files, yaml_files
 from explorer.catalogue import api_prices, prices
 from explorer.distill import corpus
 from explorer.errors import BadCorpus, ExplorerError
+from explorer.files import text_files, yaml_files
 from explorer.index import run_states
 from explorer.latency.runtimes import endpoint_errors, endpoint_stream
 from explorer.latency.runtimes.endpoint_client import RequestFailed

@@ -11,7 +11,7 @@ from tests.fuzz.readers import READERS
 
 PLANTED = {
     "spec": "explorer.specs.sweeps._largest_first",
-    "corpus": "explorer.text_files.has_half_character",
+    "corpus": "explorer.files.text_files.has_half_character",
     "question file": "explorer.tasks.custom._whole",
     "results zip": "explorer.lm_eval_io.results._number",
     "record": "explorer.records.migrations._part",

@@ -7,12 +7,12 @@ import sys
 
 import psutil
 
-from explorer import child_process
+from explorer.processes import child_process
 
 GRANDCHILD = "import time; time.sleep(120)"
 CHILD = f"""
 import os, subprocess, sys, time
-from explorer import child_process
+from explorer.processes import child_process
 child_process.EVERY_S = 0.05
 child_process.end_with_parent()
 grandchild = subprocess.Popen([sys.executable, "-I", "-S", "-c", {GRANDCHILD!r}])
@@ -21,7 +21,7 @@ time.sleep(120)
 """
 PARENT = f"""
 import subprocess, sys
-from explorer import child_process
+from explorer.processes import child_process
 subprocess.run([sys.executable, "-c", {CHILD!r}], env=child_process.environment())
 """
 

@@ -61,7 +61,7 @@ def test_a_text_may_hold_any_line_end(tmp_path):
 @pytest.mark.parametrize("chunk_bytes", [5, 1 << 20])
 def test_blank_lines_part_the_documents_of_a_text_file(tmp_path, monkeypatch, chunk_bytes):
     """Line ends of Windows and of old Macs are line ends, also between two chunks."""
-    monkeypatch.setattr("explorer.text_files.CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr("explorer.files.text_files.CHUNK_BYTES", chunk_bytes)
     path = tmp_path / "a.txt"
     path.write_bytes("\r\n\r\né one\r\ntwo\r\n\r\n\r\nthree\rfour\n\n \n\n\r\rfive\r".encode())
 
@@ -211,7 +211,7 @@ def test_only_what_the_budget_needs_is_read(tmp_path, monkeypatch, suffix):
 def test_a_very_long_document_is_read_in_pieces(tmp_path, monkeypatch, suffix, chunk_bytes):
     """Cut at a line end or a space if there is one, whatever the chunks are."""
     monkeypatch.setattr(corpus, "LONGEST_DOCUMENT", 10)
-    monkeypatch.setattr("explorer.text_files.CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr("explorer.files.text_files.CHUNK_BYTES", chunk_bytes)
     path = _write(
         tmp_path / f"a{suffix}", ["short", "aaa bbb\nccc ddd eee", "x" * 23, "0123456789"]
     )

@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
-from explorer import durable_files
 from explorer.errors import BadInput
 from explorer.evaluate import capability
+from explorer.files import durable_files
 from explorer.models import loading
 from explorer.specs import CapabilitySpec
 from explorer.store.progress import Progress

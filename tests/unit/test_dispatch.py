@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from explorer import durable_files, jobs
+from explorer import jobs
+from explorer.files import durable_files
 from explorer.jobs import cluster_queue, dispatch, queue, ray_head, states
 from explorer.jobs.cluster_queue import ClusterQueue, Entry
 from explorer.specs import RunSpec

@@ -11,8 +11,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from explorer import durable_files
 from explorer.errors import DamagedStore, NoRoom
+from explorer.files import durable_files
 
 
 @pytest.fixture

@@ -5,10 +5,11 @@ import logging
 
 import pytest
 
-from explorer import durable_files, jobs
+from explorer import jobs
 from explorer.errors import DamagedStore, UnknownModel
 from explorer.evaluate.backends.api_cost import UsageLog
 from explorer.evaluate.task_output import FinishedTask, TaskFiles
+from explorer.files import durable_files
 from explorer.models import hub
 from explorer.pipeline import run_guard
 from explorer.records import Usage

@@ -10,9 +10,9 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from explorer import durable_files
 from explorer.cli import app
 from explorer.errors import JobError
+from explorer.files import durable_files
 from explorer.jobs import clean
 from explorer.specs import DepthStudent, DistillSpec, RunSpec
 from explorer.store import disk, leftovers, trash

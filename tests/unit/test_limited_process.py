@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from explorer import limited_process
 from explorer.errors import BadInput
 from explorer.lm_eval_io import upload
+from explorer.processes import limited_process
 from explorer.tasks import question_files
 
 HERE = "tests.unit.test_limited_process"

@@ -8,12 +8,13 @@ import threading
 import pytest
 import torch
 
-from explorer import cli, cli_subprocess, pipeline, specs
+from explorer import cli, pipeline, specs
 from explorer.devices import accelerator, memory, nvml, torch_build
 from explorer.distill import distributed
 from explorer.errors import BadCorpus, BadInput, ExplorerError
 from explorer.pages.shared import findings
 from explorer.pipeline import device_checks, forecast, preflight, preflight_server, spec_checks
+from explorer.processes import cli_subprocess
 from explorer.specs import RunSpec, SweepSpec
 from explorer.store import disk
 from explorer.tasks import task_loading

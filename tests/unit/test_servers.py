@@ -16,11 +16,11 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from explorer import child_process
 from explorer import pipeline as engine
 from explorer.errors import BadInput, DamagedStore, RunCancelled, RunFailed
 from explorer.latency.servers import arguments, engines, keeper, server
 from explorer.pipeline import preflight
+from explorer.processes import child_process
 from explorer.specs import LatencySpec, RunSpec, ServeSpec
 from explorer.store import disk, frames
 from tests import stub_server

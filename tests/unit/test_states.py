@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from explorer import durable_files, jobs
+from explorer import jobs
 from explorer.errors import BadInput, JobError
+from explorer.files import durable_files
 from explorer.jobs import queue, ray_head, states, submit_lock
 from explorer.specs import RunSpec
 from explorer.store import disk, heartbeat

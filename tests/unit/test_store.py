@@ -5,9 +5,10 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from explorer import durable_files, jobs, paths
+from explorer import jobs, paths
 from explorer.cli import app
 from explorer.errors import BadInput, DamagedStore, NoRoom
+from explorer.files import durable_files
 from explorer.jobs import states
 from explorer.records import RunRecord, Timing
 from explorer.specs import DepthStudent, RunSpec

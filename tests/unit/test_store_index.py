@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from explorer import durable_files
 from explorer.analysis.stats import control_pairs, differences, retention
 from explorer.analysis.stats.pairing import TaskAnswers
 from explorer.errors import NoRoom
+from explorer.files import durable_files
 from explorer.index import (
     StoreIndex,
     database,

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from explorer import text_files
 from explorer.errors import BadInput
+from explorer.files import text_files
 
 ODD = ["a\u2028b", "a\u2029b", "a\x85b", "a\x0bb\x0cc\x1cd\x1ee", "ümlaut 😀", "a\r\nb"]
 

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from explorer import cli, durable_files, jobs
+from explorer import cli, jobs
 from explorer.errors import BadInput, DamagedStore
+from explorer.files import durable_files
 from explorer.specs import DepthStudent, RunSpec
 from explorer.store import disk, trash
 from tests import records

@@ -7,8 +7,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from explorer import specs, yaml_files
+from explorer import specs
 from explorer.errors import BadInput
+from explorer.files import yaml_files
 from explorer.specs import RunSpec
 from explorer.tasks import code_policy
 

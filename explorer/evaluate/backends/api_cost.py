@@ -15,7 +15,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.api.task import Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 
-from explorer import durable_files
+from explorer.files import durable_files
 from explorer.records import Usage
 from explorer.specs import ApiSpec, CapabilitySpec
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from explorer import durable_files
 from explorer.errors import BadInput
+from explorer.files import durable_files
 from explorer.latency.runtimes.llamacpp import LlamaCppRuntime
 from explorer.models.gguf.convert import to_gguf
 from explorer.models.loading import Loaded

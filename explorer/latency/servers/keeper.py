@@ -17,7 +17,7 @@ import time
 
 import psutil
 
-from explorer import child_process
+from explorer.processes import child_process
 
 STOP_S = 10.0
 """Seconds from the request to end to the end by force."""

@@ -23,11 +23,12 @@ from typing import Any
 import httpx2
 import psutil
 
-from explorer import child_process, durable_files
 from explorer.errors import RunFailed
+from explorer.files import durable_files
 from explorer.latency.servers import engines, keeper
 from explorer.latency.servers.engines import Server, Target
 from explorer.models.endpoint import Endpoint
+from explorer.processes import child_process
 
 MAX_PORTS = 3
 """How many ports to try, where others take them between our look and the server's."""

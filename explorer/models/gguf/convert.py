@@ -22,8 +22,8 @@ import torch
 from gguf import GGMLQuantizationType, LlamaFileType
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from explorer import durable_files
 from explorer.errors import BadInput, NoRoom
+from explorer.files import durable_files
 from explorer.models.gguf import layouts, vocabulary
 from explorer.models.gguf.layouts import Layout
 from explorer.models.layers import layer_list

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from explorer import limited_process
 from explorer.errors import ExplorerError
 from explorer.pages.shared import glossary, text_format, widgets
+from explorer.processes import limited_process
 
 NO_TEACHER = "None: this model is a teacher"
 OUTCOME = "import_outcome"

@@ -6,11 +6,11 @@ from typing import Any
 
 import streamlit as st
 
-from explorer import cli_subprocess
 from explorer.catalogue import api_prices
 from explorer.errors import UnknownTask
 from explorer.models import endpoint
 from explorer.pages.shared import glossary, text_format, widgets
+from explorer.processes import cli_subprocess
 from explorer.specs import ApiSpec, RunSpec
 from explorer.tasks import index
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from explorer import durable_files
 from explorer.analysis.planning import run_time
 from explorer.analysis.planning.run_time import num_documents, task_rows
 from explorer.errors import BadInput
+from explorer.files import durable_files
 from explorer.index import index_of
 from explorer.models import sizes as model_sizes
 from explorer.models.starter import STARTER_SIZES

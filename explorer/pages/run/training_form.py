@@ -5,12 +5,13 @@ from typing import Any, get_args
 
 import streamlit as st
 
-from explorer import limited_process, paths
+from explorer import paths
 from explorer.errors import ExplorerError
 from explorer.pages.run import latency_form, run_spec
 from explorer.pages.run.form_defaults import UsualOrder
 from explorer.pages.run.students_form import CHOICES, COLUMN_WIDTHS
 from explorer.pages.shared import glossary
+from explorer.processes import limited_process
 from explorer.specs import DistillSpec
 
 HELP = glossary.TERMS

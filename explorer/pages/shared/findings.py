@@ -16,9 +16,10 @@ from typing import Any
 
 import streamlit as st
 
-from explorer import cli_subprocess, jobs
+from explorer import jobs
 from explorer.errors import BadInput, ExplorerError
 from explorer.pages.shared import consent, text_format
+from explorer.processes import cli_subprocess
 from explorer.specs import RunSpec
 
 MODULE = "explorer.pipeline.preflight_server"

@@ -7,9 +7,9 @@ from typing import Literal
 
 import streamlit as st
 
-from explorer import limited_process
 from explorer.errors import BadInput, ExplorerError
 from explorer.pages.shared import answer_card, glossary, text_format
+from explorer.processes import limited_process
 from explorer.tasks import custom, question_columns, question_files
 from explorer.tasks.answer_keys import READINGS, AmbiguousAnswers, Reading
 from explorer.tasks.custom import Questions

@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from explorer import text_files
 from explorer.errors import BadInput, reason_of
+from explorer.files import text_files
 
 MAX_BYTES = 1_000_000
 MAX_VALUES = 100_000

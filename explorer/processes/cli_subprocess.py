@@ -12,8 +12,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from explorer import child_process
 from explorer.errors import BadInput, ExplorerError
+from explorer.processes import child_process
 
 
 def output(arguments: Sequence[str], what: str, *, timeout_s: float) -> str:

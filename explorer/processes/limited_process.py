@@ -18,8 +18,8 @@ from typing import Any
 
 import psutil
 
-from explorer import child_process
 from explorer.errors import BadInput, ExplorerError
+from explorer.processes import child_process
 
 MEMORY_BYTES = 2_000_000_000
 """What a reader may take beyond its program. Linux keeps to it; macOS does not."""
