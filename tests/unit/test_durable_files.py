@@ -23,7 +23,7 @@ def folder(tmp_path):
 
 
 def test_every_flipped_bit_of_a_sealed_file_is_noticed(folder):
-    """No bit of a JSON object that we wrote can change without a refusal, its checksum's included."""
+    """No bit of a JSON object that we wrote can change unseen, its checksum included."""
     path, data = folder / "facts.json", {"steps": 3, "loss": 1.25, "name": "ä"}
     durable_files.write_json(path, data)
     content = path.read_bytes()
