@@ -7,7 +7,9 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SMALL  := $(addprefix tests/,app faults fuzz golden property unit)
 APART  := tests/families # has a target of its own
-LARGE  := $(filter-out $(SMALL) $(APART),$(sort $(patsubst %/,%,$(dir $(wildcard tests/*/test_*.py)))))
+FOUND  := $(sort $(patsubst %/,%,$(dir $(wildcard tests/*/test_*.py))))
+# The queue's tests take longest and come first, or one process would end with them alone.
+LARGE  := tests/ray $(filter-out $(SMALL) $(APART) tests/ray,$(FOUND))
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 
 .DEFAULT_GOAL := help
@@ -39,9 +41,10 @@ demo: install ## The whole way in the shell: distil and measure two students (10
 test: export HF_HUB_OFFLINE = 1
 test: install starter chromium ## Run the tests, browser, Ray and end-to-end included
 	# First what is small, in one thread each; then, whatever came out, what starts servers, browsers
-	# and whole runs. Those for a GPU skip where there is none, and say so.
+	# and whole runs, which wait for each other so much that three processes fill two cores. Those
+	# for a GPU skip where there is none, and say so.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not long' -n 2 --dist loadfile --durations 15 $(SMALL); small=$$?; \
-	  $(BIN)/python -m pytest -m 'not long' -n 2 --dist loadfile --durations 15 $(LARGE) \
+	  $(BIN)/python -m pytest -m 'not long' -n 3 --dist loadfile --durations 15 $(LARGE) \
 	  && exit $$small
 
 long: export HF_HUB_OFFLINE = 1

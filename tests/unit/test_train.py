@@ -896,8 +896,9 @@ COMPILED = {
 }
 
 
-@pytest.mark.parametrize("prefers_onednn", [False, True])
-@pytest.mark.parametrize("way", COMPILED)
+@pytest.mark.parametrize(
+    ("way", "prefers_onednn"), [*((way, False) for way in COMPILED), ("checkpointing", True)]
+)
 def test_compiled_layers_have_the_losses_of_eager_ones(
     way, prefers_onednn, teacher, few, tmp_path, clock, monkeypatch
 ):
