@@ -186,6 +186,27 @@ def test_back_returns_to_the_page_before(study, page: Page, settled):
     assert page.url == asked
 
 
+def test_a_limit_that_was_folded_away_is_there_after_a_look_at_another_page(
+    study, page: Page, settled
+):
+    """It is set where the fold was opened, and the fold is open where it is set."""
+    page.goto(study.url)
+    settled(page)
+    page.get_by_text("More limits").click()
+    first_token = page.get_by_role("spinbutton", name="First token at most (ms)")
+    first_token.fill("1000")
+    first_token.press("Enter")
+    expect(page).to_have_url(re.compile("max_ttft=1000"), timeout=WAIT_MS)
+    settled(page)
+    for name in ("Compare", "Explore"):
+        page.get_by_role("link", name=name).first.click()
+        expect(page).to_have_title(re.compile(name), timeout=WAIT_MS)
+        settled(page)
+
+    expect(page).to_have_url(re.compile("max_ttft=1000"), timeout=WAIT_MS)
+    expect(first_token).to_have_value("1000", timeout=WAIT_MS)
+
+
 def test_hiding_an_entry_of_the_legend_hides_its_names(committed, page: Page):
     """No label is left over without its point."""
     page.goto(committed)

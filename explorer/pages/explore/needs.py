@@ -73,10 +73,18 @@ def needs_panel(runs: pd.DataFrame) -> Needs:
 def _more_limits(limits: Limits, runs: pd.DataFrame) -> tuple[Limits, str | None]:
     """Draw the limits that are folded away; returns the limits with them, and the device."""
     # A browser also draws what is in a closed expander, and these are many elements.
-    is_set = not {*MORE, *(key for _, key, *_ in PLACES.values())}.isdisjoint(st.query_params)
-    # Open where a link sets one of them. Decided once: it must not close under somebody's hands.
-    expanded = st.session_state.setdefault("more_limits_expanded", is_set)
-    folded = st.expander("More limits", expanded=expanded, key="more_limits", on_change="rerun")
+    keys = [*MORE, *(key for _, key, *_ in PLACES.values())]
+    # In the address, or from an earlier look at this page.
+    is_set = any(key in st.query_params or st.session_state.get(key) is not None for key in keys)
+    # Open where one is set. Decided once a visit: it must not close under somebody's hands.
+    if "more_limits" not in st.session_state:
+        st.session_state["more_limits_expanded"] = is_set
+    folded = st.expander(
+        "More limits",
+        expanded=st.session_state["more_limits_expanded"],
+        key="more_limits",
+        on_change="rerun",
+    )
     if not folded.open and not is_set:
         return limits, None
     with folded:
