@@ -2,8 +2,8 @@
 
 import platform
 import resource
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ needs_glibc = pytest.mark.skipif(
 )
 LARGE = 12_000_000  # numbers of 4 bytes, above what glibc ever keeps of itself
 HUGE_PAGE = 2 * 2**20
+ROOT = Path(__file__).parents[2]
 
 
 def faults_of_ten_blocks() -> int:
@@ -41,11 +42,26 @@ def resident_bytes() -> int:
         return int(file.read().split()[1]) * resource.getpagesize()
 
 
+def resident_before_within_and_after() -> tuple[int, int, int]:
+    before = resident_bytes()
+    with cpu_tuning.kept_memory():
+        torch.ones(LARGE)
+        held = resident_bytes()
+    return before, held, resident_bytes()
+
+
+def in_a_fresh_process(function: str) -> list[int]:
+    """The numbers that a function of this file returns where no other test has freed memory."""
+    code = f"from tests.unit import test_cpu_tuning as t; print(*t.{function}())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return [int(number) for number in done.stdout.split()]
+
+
 @needs_glibc
 def test_freed_memory_serves_again():
-    """In a process of its own: what other tests have freed would serve here, too."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
-        without, faults = fresh.submit(faults_without_and_with).result()
+    without, faults = in_a_fresh_process("faults_without_and_with")
 
     assert faults < without / 10
     # glibc may keep some of them by itself, and Linux may hand out pages of 2 MB.
@@ -54,13 +70,10 @@ def test_freed_memory_serves_again():
 
 @needs_glibc
 def test_all_is_given_back_at_the_end():
-    before = resident_bytes()
-    with cpu_tuning.kept_memory():
-        torch.ones(LARGE)
-        held = resident_bytes()
+    before, held, after = in_a_fresh_process("resident_before_within_and_after")
 
     assert held - before > 0.9 * 4 * LARGE
-    assert resident_bytes() - before < 0.1 * 4 * LARGE
+    assert after - before < 0.1 * 4 * LARGE
 
 
 @pytest.fixture(autouse=True)
