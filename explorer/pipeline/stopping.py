@@ -78,14 +78,19 @@ def _watched() -> Iterator[None]:
         for run in list(_under_way):
             run.stop_reason = SIGTERM
 
-    before = signal.signal(signal.SIGTERM, on_sigterm)
+    after: Any = signal.signal(signal.SIGTERM, on_sigterm)
     thread.start()
     try:
         yield
+    except BaseException:
+        # A launcher that has lost one process tells the others to end, just as they notice it by
+        # themselves; they should still be able to say so.
+        after = signal.SIG_IGN if distributed.num_launched() > 1 else after
+        raise
     finally:
         thread.ended.set()
         thread.join()
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, after)
 
 
 class _Watch(threading.Thread):
