@@ -45,13 +45,10 @@ RERUNS = 12
 PATIENCE_S = 240
 LOOK_EVERY_S = 0.25
 """How often the page is asked for something; each time costs it a little."""
-SETTLE_S = 1.0
 WATCH = """(selector => new MutationObserver(() => {
   if (!window.drawnMs && document.querySelector(selector)) window.drawnMs = performance.now();
 }).observe(document, {childList: true, subtree: true}))"""
 POINTS = ".chart .scatterlayer path.point"
-IS_SETTLED = """document.querySelector('.stApp')?.dataset.testScriptState === 'notRunning'
-  && !document.querySelector('[data-testid=stSkeleton], [data-stale=true]')"""
 AXIS = """(() => {
   const label = box => box.getAttribute('aria-label') || box.labels?.[0]?.textContent || '';
   const boxes = [...document.querySelectorAll('[role=combobox]')];
@@ -100,13 +97,11 @@ class Browser:
         return result
 
     @contextlib.contextmanager
-    def visit(self, url: str, selector: str) -> Iterator[tuple["Tab", float]]:
-        """A tab with an empty cache, and the seconds until something in it matched the selector."""
+    def visit(self, url: str, selector: str) -> Iterator["Tab"]:
+        """A tab that began with an empty cache and in which something matches the selector."""
         context = self.ask("Target.createBrowserContext")["browserContextId"]
-        size: Any = {"width": 1440, "height": 900}
-        target = self.ask(
-            "Target.createTarget", url="about:blank", browserContextId=context, **size
-        )
+        blank: Any = {"url": "about:blank", "width": 1440, "height": 900}
+        target = self.ask("Target.createTarget", browserContextId=context, **blank)
         attached = self.ask("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         tab = Tab(self, attached["sessionId"])
         tab.ask("Page.enable")
@@ -114,7 +109,7 @@ class Browser:
         tab.ask("Page.addScriptToEvaluateOnNewDocument", source=watch)
         tab.ask("Page.navigate", url=url)
         tab.wait_for("window.drawnMs")
-        yield tab, tab.evaluate("window.drawnMs") / 1e3
+        yield tab
         self.ask("Target.disposeBrowserContext", browserContextId=context)
 
 
@@ -154,12 +149,16 @@ class Tab:
                 raise TimeoutError(f"{condition} was not true within {PATIENCE_S} s.")
             time.sleep(LOOK_EVERY_S)
 
-    def reruns(self) -> list[float]:
+    def drawn_s(self) -> float:
+        """Seconds from the navigation until something matched the selector."""
+        return float(self.evaluate("window.drawnMs")) / 1e3
+
+    def reruns(self, tools: ModuleType) -> list[float]:
         """Seconds of each change of the axis."""
         seconds = []
         for number in range(RERUNS):
-            self.wait_for(IS_SETTLED)
-            time.sleep(SETTLE_S)
+            self.wait_for(f"{tools.IS_DRAWN} && !document.querySelector('{tools.IS_STALE}')")
+            time.sleep(tools.SETTLE_MS / 1e3)
             place = self.evaluate(AXIS)
             for kind in ("mousePressed", "mouseReleased"):
                 self.ask(
@@ -179,13 +178,13 @@ def chromium(tools: ModuleType) -> Iterator[Browser]:
         command += ["--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"]
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         try:
-            said = Path(folder) / "DevToolsActivePort"
+            port_file = Path(folder) / "DevToolsActivePort"
             deadline = time.monotonic() + PATIENCE_S
-            while not (said.exists() and len(said.read_text().split()) == 2):
+            while not (port_file.exists() and len(port_file.read_text().split()) == 2):
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"{command[0]} did not start: {process.returncode}.")
                 time.sleep(0.1)
-            port, path = said.read_text().split()
+            port, path = port_file.read_text().split()
             with connect(f"ws://127.0.0.1:{port}{path}", max_size=None) as connection:
                 yield Browser(connection)
         finally:
@@ -217,13 +216,14 @@ def turn(browser: Browser, tools: ModuleType, store: Path, empty: Path) -> dict[
     facts = {}
     with tools.app(store, script=empty) as url:
         for which in ("first", "second"):
-            with browser.visit(url, "#drawn") as (_, facts[f"{which}_empty_s"]):
-                pass
+            with browser.visit(url, "#drawn") as tab:
+                facts[f"{which}_empty_s"] = tab.drawn_s()
     with tools.app(store) as url:
-        with browser.visit(url, POINTS) as (_, facts["first_chart_s"]):
-            pass
-        with browser.visit(url, POINTS) as (tab, facts["second_chart_s"]):
-            seconds = tab.reruns()
+        with browser.visit(url, POINTS) as tab:
+            facts["first_chart_s"] = tab.drawn_s()
+        with browser.visit(url, POINTS) as tab:
+            facts["second_chart_s"] = tab.drawn_s()
+            seconds = tab.reruns(tools)
         facts["rerun_median_s"] = statistics.median(seconds)
         facts["rerun_p95_s"] = statistics.quantiles(seconds, n=20, method="inclusive")[-1]
         facts["rss_mb"] = dashboard_mb()

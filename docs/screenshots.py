@@ -96,18 +96,20 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
     raise RuntimeError(f"The dashboard did not answer at {url} in {START_TIMEOUT_S:.0f} s.")
 
 
+IS_DRAWN = """document.querySelector('.stApp')?.dataset.testScriptState === 'notRunning'
+  && !document.querySelector('[data-testid=stSkeleton]')
+  && [...document.querySelectorAll('.chart')].every(chart => chart.querySelector('svg'))"""
+IS_STALE = "[data-stale=true]"
+
+
 def settled(page: Page) -> None:
     """Wait until the page's script has ended and everything is drawn."""
     page.locator("[data-testid=stMainBlockContainer]").wait_for()
     while True:
-        page.wait_for_function(
-            "() => document.querySelector('.stApp')?.dataset.testScriptState === 'notRunning'"
-            " && !document.querySelector('[data-testid=stSkeleton]') &&"
-            " [...document.querySelectorAll('.chart')].every(c => c.querySelector('svg'))"
-        )
+        page.wait_for_function(f"() => {IS_DRAWN}")
         # The page runs again where the width of its charts was guessed wrong, and fades meanwhile.
         page.wait_for_timeout(SETTLE_MS)
-        if page.locator("[data-stale=true]").count() == 0:
+        if page.locator(IS_STALE).count() == 0:
             return
 
 

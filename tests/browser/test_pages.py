@@ -166,8 +166,8 @@ def test_back_undoes_the_last_change(study, page: Page, settled):
 
 def test_back_returns_to_the_page_before(study, page: Page, settled):
     """Each link of the menu is one entry of the history, and the settings are there again."""
-    asked = f"{study.url}/?keep=80&max_ttft=1000&view=Ranking"
-    page.goto(asked)
+    link = f"{study.url}/?keep=80&max_ttft=1000&view=Ranking"
+    page.goto(link)
     settled(page)
     for name in ("Compare", "Explore"):
         page.get_by_role("link", name=name).first.click()
@@ -179,11 +179,11 @@ def test_back_returns_to_the_page_before(study, page: Page, settled):
     settled(page)
     page.go_back()
 
-    expect(page).to_have_url(asked, timeout=WAIT_MS)
+    expect(page).to_have_url(link, timeout=WAIT_MS)
     first_token = page.get_by_role("spinbutton", name="First token at most (ms)")
     expect(first_token).to_have_value("1000", timeout=WAIT_MS)
     settled(page)
-    assert page.url == asked
+    assert page.url == link
 
 
 def test_a_limit_that_was_folded_away_is_there_after_a_look_at_another_page(

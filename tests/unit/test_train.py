@@ -852,8 +852,9 @@ NUM_TRIAL = 2 * (student_layers.NUM_WARMUP + student_layers.NUM_TIMED)
 @pytest.fixture
 def clock(monkeypatch):
     """What a pass takes is what the test says; torch compiles without a C++ compiler."""
-    clock = types.SimpleNamespace(now=0.0, eager_s=2.0, compiled_s=1.0, compiled_passes=0)
-    clock.is_inside = False
+    clock = types.SimpleNamespace(
+        now=0.0, eager_s=2.0, compiled_s=1.0, compiled_passes=0, is_inside=False
+    )
     plain = torch.autograd.backward
 
     def compile_quickly(module, **options):

@@ -224,11 +224,10 @@ def allowed_hosts() -> set[str]:
 
 def _uncompressed(scope: Scope) -> Scope:
     """The request; if for a page, then without leave to compress it, as we add something."""
-    headers = MutableHeaders(raw=list(scope["headers"]))
-    if "text/html" not in headers.get("accept", ""):
+    if "text/html" not in Headers(scope=scope).get("accept", ""):
         return scope
-    del headers["accept-encoding"]
-    return {**scope, "headers": headers.raw}
+    kept = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
+    return {**scope, "headers": kept}
 
 
 def _is_page(start: Message, headers: Headers) -> bool:

@@ -1,6 +1,7 @@
 """The panel "I need": the limits and the objective of the pick, all in the page's address."""
 
 import dataclasses
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -23,8 +24,14 @@ PLACES = {
 }
 """Where a model must run: the column to its label, query parameter, help and what no choice is."""
 
-MORE = ("max_ttft", "max_latency", "min_tokens_per_s", "max_usd_per_hour", "max_memory")
-"""Query parameters of the limits that are folded away."""
+MORE = {
+    "max_ttft_ms": ("First token at most (ms)", "max_ttft", "ttft"),
+    "max_latency_ms": ("End to end at most (ms)", "max_latency", "latency"),
+    "min_output_tokens_per_s": ("Tokens/s at least", "min_tokens_per_s", "throughput"),
+    "max_usd_per_hour": ("$/hour at most", "max_usd_per_hour", "usd_per_hour"),
+    "max_peak_memory_bytes": ("Memory at most (MB)", "max_memory", "peak_memory"),
+}
+"""The limits that are folded away: the field of `Limits` to its label, query parameter and help."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +79,7 @@ def needs_panel(runs: pd.DataFrame) -> Needs:
 
 def _more_limits(limits: Limits, runs: pd.DataFrame) -> tuple[Limits, str | None]:
     """Draw the limits that are folded away; returns the limits with them, and the device."""
-    # A browser also draws what is in a closed expander, and these are many elements.
-    keys = [*MORE, *(key for _, key, *_ in PLACES.values())]
+    keys = [key for _, key, *_ in (*MORE.values(), *PLACES.values())]
     # In the address, or from an earlier look at this page.
     is_set = any(key in st.query_params or st.session_state.get(key) is not None for key in keys)
     # Open where one is set. Decided once a visit: it must not close under somebody's hands.
@@ -85,29 +91,18 @@ def _more_limits(limits: Limits, runs: pd.DataFrame) -> tuple[Limits, str | None
         key="more_limits",
         on_change="rerun",
     )
+    # A browser also draws what is in a closed expander, and these are many elements.
     if not folded.open and not is_set:
         return limits, None
     with folded:
-        ttft = _limit("First token at most (ms)", "max_ttft", "ttft")
-        latency = _limit("End to end at most (ms)", "max_latency", "latency")
-        per_s = _limit("Tokens/s at least", "min_tokens_per_s", "throughput")
-        hour = _limit("$/hour at most", "max_usd_per_hour", "usd_per_hour")
-        memory = _limit("Memory at most (MB)", "max_memory", "peak_memory")
+        more: dict[str, Any] = {field: _limit(*shown) for field, shown in MORE.items()}
         places = _places(runs)
         if places:
             st.markdown("**Must run on**")
         runtime, number_format, device = (_one_of(places, column) for column in PLACES)
-    more = dataclasses.replace(
-        limits,
-        max_ttft_ms=ttft,
-        max_latency_ms=latency,
-        min_output_tokens_per_s=per_s,
-        max_usd_per_hour=hour,
-        max_peak_memory_bytes=None if memory is None else memory * MEGABYTE,
-        runtime=runtime,
-        format=number_format,
-    )
-    return more, device
+    memory = more["max_peak_memory_bytes"]
+    more["max_peak_memory_bytes"] = None if memory is None else memory * MEGABYTE
+    return dataclasses.replace(limits, **more, runtime=runtime, format=number_format), device
 
 
 def _limit(label: str, key: str, term: str) -> float | None:
