@@ -5,9 +5,14 @@ load a model, wait for a lock or take a long step. So a thread asks, too: a run 
 of a request after `GRACE_S` is interrupted in its main thread, as by Ctrl-C. What it was doing is
 undone or done again later; every file of a store appears whole or not at all.
 
+The system may hand a signal to any thread. Python acts on it in the main one, which does not notice
+while it waits in the kernel: the thread wakes it up.
+
 The thread also touches the run's status file, so that other hosts know that the run lives.
 """
 
+import contextlib
+import os
 import signal
 import threading
 import time
@@ -24,6 +29,8 @@ GRACE_S = 3.0
 """From a request to the interruption of a stage that has not asked."""
 GRACE_OF_RANKS_S = 30.0
 """The same with several processes: an interrupted rank ends the others without a checkpoint."""
+WAKE = signal.SIGURG
+"""Ends a wait of the main thread and means nothing else; nobody else sends it to a run."""
 SIGTERM = "The process was told to end (SIGTERM). Resume the run to continue."
 
 _under_way: list[Progress] = []
@@ -69,44 +76,70 @@ def stop_in_words(progress: Progress) -> Iterator[None]:
 @contextmanager
 def _watched() -> Iterator[None]:
     """Handle SIGTERM, and have a thread look after the runs under way."""
-    thread = _Watch()
+    with _signal_numbers() as arrived:
+        thread = _Watch(arrived)
 
-    def on_sigterm(number: int, frame: Any) -> None:
-        if thread.interrupts and not thread.ended.is_set():
-            thread.interrupts = False
-            raise KeyboardInterrupt
-        for run in list(_under_way):
-            run.stop_reason = SIGTERM
+        def on_sigterm(number: int, frame: Any) -> None:
+            if thread.interrupts and not thread.ended.is_set():
+                thread.interrupts = False
+                raise KeyboardInterrupt
+            for run in list(_under_way):
+                run.stop_reason = SIGTERM
 
-    after: Any = signal.signal(signal.SIGTERM, on_sigterm)
-    thread.start()
+        after: Any = signal.signal(signal.SIGTERM, on_sigterm)
+        thread.start()
+        try:
+            yield
+        except BaseException:
+            # A launcher that has lost one process tells the others to end, just as they notice it
+            # by themselves; they should still be able to say so.
+            after = signal.SIG_IGN if distributed.num_launched() > 1 else after
+            raise
+        finally:
+            thread.ended.set()
+            thread.join()
+            signal.signal(signal.SIGTERM, after)
+
+
+@contextmanager
+def _signal_numbers() -> Iterator[int]:
+    """A file descriptor that gets the number of each signal, whichever thread the signal is for."""
+    arrived, writing = os.pipe()
+    os.set_blocking(arrived, False)
+    os.set_blocking(writing, False)
+    handler = signal.signal(WAKE, lambda number, frame: None)
+    written_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     try:
-        yield
-    except BaseException:
-        # A launcher that has lost one process tells the others to end, just as they notice it by
-        # themselves; they should still be able to say so.
-        after = signal.SIG_IGN if distributed.num_launched() > 1 else after
-        raise
+        yield arrived
     finally:
-        thread.ended.set()
-        thread.join()
-        signal.signal(signal.SIGTERM, after)
+        signal.set_wakeup_fd(written_before)
+        signal.signal(WAKE, handler)
+        os.close(arrived)
+        os.close(writing)
 
 
 class _Watch(threading.Thread):
     """Looks for requests to stop until `ended` is set."""
 
-    def __init__(self) -> None:
+    def __init__(self, arrived: int) -> None:
         super().__init__(name="stopping", daemon=True)
         self.ended = threading.Event()
         self.interrupts = False
         """Whether the next SIGTERM is ours, which interrupts the main thread."""
+        self._arrived = arrived
+
+    def _wake_main_thread(self) -> None:
+        """Wake it up if a signal has arrived: it may wait in the kernel and not know."""
+        with contextlib.suppress(BlockingIOError):  # none has
+            if set(os.read(self._arrived, 4096)) - {WAKE}:
+                signal.pthread_kill(threading.main_thread().ident or 0, WAKE)
 
     def run(self) -> None:
         grace_s = GRACE_S if distributed.num_launched() == 1 else GRACE_OF_RANKS_S
         has_interrupted = False
         requested_at = beat_at = None
         while not self.ended.wait(LOOK_EVERY_S):
+            self._wake_main_thread()
             runs, now = list(_under_way), time.monotonic()
             if beat_at is None or now - beat_at >= heartbeat.BEAT_EVERY_S:
                 beat_at = now

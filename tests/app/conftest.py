@@ -1,5 +1,6 @@
 """A store of one's own, and the pages opened on it without a browser."""
 
+import functools
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import streamlit as st
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 from explorer import jobs
@@ -22,6 +24,15 @@ SCRIPT = Path(__file__).parents[2] / "explorer" / "pages" / "dashboard" / "scrip
 TIMEOUT_S = 120
 
 OpenPage = Callable[..., AppTest]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def installed_packages() -> Iterator[None]:
+    """They stay the same: Streamlit looks through all of them at each run, for 0.15 s."""
+    with pytest.MonkeyPatch.context() as patch:
+        found = functools.cache(manifest_scanner.scan_component_manifests)
+        patch.setattr(manifest_scanner, "scan_component_manifests", found)
+        yield
 
 
 @pytest.fixture

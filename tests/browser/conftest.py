@@ -1,5 +1,6 @@
 """The dashboard as a process and a browser that looks at it."""
 
+import contextlib
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -22,9 +23,10 @@ screenshots = scripts.load(ROOT / "docs" / "screenshots.py")
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder of the test's own."""
+def cache(tmp_path: Path, task_list: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own, which knows lm-eval's tasks."""
     folder = tmp_path / "cache"
+    shutil.copytree(task_list, folder / "tasks")
     monkeypatch.setenv("EXPLORER_CACHE", str(folder))
     return folder
 
@@ -44,23 +46,38 @@ def browser(chromium_path: str) -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """An empty window, wide as a laptop's.
+OpenWindow = Callable[[], AbstractContextManager[Page]]
 
-    Whatever a test does in it, nothing may break the page's Content-Security-Policy.
+
+@pytest.fixture(scope="module")
+def open_window(browser: Browser) -> OpenWindow:
+    """Opens an empty window, wide as a laptop's.
+
+    Whatever happens in it, nothing may break the page's Content-Security-Policy.
     """
-    context = browser.new_context(viewport={"width": 1440, "height": 1000})
-    window = context.new_page()
-    window.set_default_timeout(1e3 * PATIENCE_S)
-    said: list[str] = []
-    window.on("console", lambda message: said.append(message.text))
-    yield window
-    context.close()
-    assert [text for text in said if "Content Security Policy" in text] == []
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[Page]:
+        context = browser.new_context(viewport={"width": 1440, "height": 1000})
+        page = context.new_page()
+        page.set_default_timeout(1e3 * PATIENCE_S)
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        yield page
+        context.close()
+        assert [text for text in said if "Content Security Policy" in text] == []
+
+    return opened
 
 
 @pytest.fixture
+def page(open_window: OpenWindow) -> Iterator[Page]:
+    """A window of the test's own."""
+    with open_window() as window:
+        yield window
+
+
+@pytest.fixture(scope="session")
 def settled() -> Callable[[Page], None]:
     """Returns when a page is drawn to its end."""
     return screenshots.settled
@@ -72,7 +89,7 @@ def answers() -> Callable[[str, subprocess.Popen[bytes]], None]:
     return screenshots.wait_for
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def start_app() -> Callable[..., AbstractContextManager[str]]:
     """Starts the app on a store, perhaps with variables of the environment; yields its address."""
     return screenshots.app
@@ -87,9 +104,10 @@ class Served(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def own_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def own_folders(task_list: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The variables that keep a shared dashboard away from the user's folders."""
     folder = tmp_path_factory.mktemp("served")
+    shutil.copytree(task_list, folder / "cache" / "tasks")
     names = ("CACHE", "INDEX", "DEVICE_LOCKS", "CONFIG")
     return {f"EXPLORER_{name}": str(folder / name.lower()) for name in names}
 

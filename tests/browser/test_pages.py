@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from explorer.pages.dashboard import navigation
 from explorer.store import disk
 from tests import records
 
@@ -359,29 +358,6 @@ def test_a_running_line_shows_how_its_loss_falls(store_root: Path, dashboard: st
     curve = page.get_by_alt_text("Loss from 3.00 to 1.50")
     expect(curve).to_be_visible(timeout=WAIT_MS)
     assert curve.evaluate("image => image.complete && image.naturalWidth > 0")
-
-
-def test_no_page_fetches_anything_from_another_server(store_root, dashboard, page: Page, settled):
-    """Icons, fonts, scripts and pictures all come from the dashboard itself, on every page."""
-    records.write_every_state(store_root)
-    fetched = []
-    page.context.on("request", lambda request: fetched.append(request.url))
-    page.on("websocket", lambda socket: fetched.append(socket.url.replace("ws://", "http://")))
-    assert "published" in navigation.PAGES
-
-    for name in navigation.PAGES:
-        page.goto(f"{dashboard}/{'' if name == 'explore' else name}")
-        settled(page)
-        # The browser fetches the tab's icon by itself, where no test sees it.
-        fetched += page.evaluate(
-            "[...document.querySelectorAll('link[href]:not([rel=canonical]), [src]')]"
-            ".map(element => element.src || element.href)"
-        )
-
-    others = {url for url in fetched if not url.removeprefix("blob:").startswith(f"{dashboard}/")}
-    assert {url for url in others if not url.startswith("data:")} == set()
-    icon = page.locator("link[rel~=icon]").first.get_attribute("href")
-    assert icon.startswith("data:image/svg+xml")
 
 
 @pytest.mark.skipif(not Path("/proc/self/fdinfo").is_dir(), reason="only Linux counts watches")

@@ -24,7 +24,7 @@ from explorer.errors import (
     UnknownTask,
 )
 from explorer.jobs import states
-from explorer.latency import interference, timing
+from explorer.latency import interference, peak_memory, timing
 from explorer.models.loading import load
 from explorer.pipeline import run_guard, student_stage
 from explorer.records import RunRecord
@@ -42,6 +42,7 @@ def test_a_timing_taken_over_from_before_keeps_its_own_shares(spec, store_root, 
     """A run killed after its timing goes on with it: how busy the machine is now says nothing."""
     timed = {"prompt_tokens": 8, "output_tokens": 4, "warmup": 0, "repeats": 2}
     teacher = spec.teacher_run().with_(capability=None, latency=timed)
+    monkeypatch.setattr(peak_memory, "peak_memory_bytes", lambda *request, **options: None)
 
     def run_while_others_take(share):
         readings = iter([(0.0, 0.0), (share, 1.0), (9 * share, 9.0)])

@@ -15,7 +15,7 @@ from explorer import pipeline as engine
 from explorer.distill import token_file
 from explorer.errors import RunCancelled
 from explorer.evaluate import capability
-from explorer.latency import timing
+from explorer.latency import peak_memory, timing
 from explorer.pipeline import context, stages, stopping, student_stage
 from explorer.search import local, successive_halving
 from explorer.specs import RunSpec, TuneSpec
@@ -40,6 +40,8 @@ def spec(tiny_run):
 def quick(monkeypatch):
     monkeypatch.setattr(stopping, "GRACE_S", 0.3)
     monkeypatch.setattr(stopping, "LOOK_EVERY_S", 0.1)
+    # The process that measures peak memory takes seconds to start, and says nothing here.
+    monkeypatch.setattr(peak_memory, "peak_memory_bytes", lambda *request, **options: None)
 
 
 @contextlib.contextmanager
@@ -67,10 +69,10 @@ def ask_when(stuck, ask):
 
 
 def hang(stuck, *arguments, **options):
-    """A stage that computes for ever and never asks whether it should stop."""
+    """A stage that waits in the kernel and never asks whether it should stop."""
     stuck.set()
-    while True:
-        time.sleep(60)
+    time.sleep(60)
+    pytest.fail("nothing ended the wait")
 
 
 STAGES = {
@@ -129,22 +131,45 @@ def test_a_foreground_search_lives_and_stops_as_its_runs_do(spec, store_root, mo
     assert disk.read_status(searches, search.tune_id)["state"] == "cancelled"
 
 
-@pytest.mark.parametrize(("number", "error"), [("TERM", RunCancelled), ("INT", KeyboardInterrupt)])
-def test_a_signal_acts_in_a_stage_that_does_not_ask(number, error, spec, store_root, monkeypatch):
+def kill_from_outside(number):
+    """As a shell or Ray does: the system then chooses the thread."""
+    subprocess.run(["kill", f"-{number}", str(os.getpid())], check=True)
+
+
+def kill_another_thread(number):
+    """As the system may choose: the main thread waits on."""
+    signal.pthread_kill(threading.get_ident(), number)
+
+
+@pytest.mark.parametrize("kill", [kill_from_outside, kill_another_thread])
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(signal.SIGTERM, RunCancelled), (signal.SIGINT, KeyboardInterrupt)],
+    ids=["SIGTERM", "SIGINT"],
+)
+def test_a_signal_acts_in_a_stage_that_does_not_ask(
+    number, error, kill, spec, store_root, monkeypatch
+):
     """SIGTERM and Ctrl-C interrupt the run: no verdict, so that running again continues."""
     stuck = threading.Event()
     # A shell lets what it starts in the background ignore Ctrl-C; so would this process.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with monkeypatch.context() as patch:
         patch.setattr(context, "load", functools.partial(hang, stuck))
-        # From outside, as a shell or Ray does: the kernel then picks the main thread.
-        kill = ["kill", f"-{number}", str(os.getpid())]
-        asking = ask_when(stuck, lambda: subprocess.run(kill, check=True))
+        stopped, in_time = threading.Event(), []
+
+        def kill_and_wait():
+            kill(number)
+            in_time.append(stopped.wait(30))
+
+        asking = ask_when(stuck, kill_and_wait)
 
         with pytest.raises(error):
             engine.run(spec, store_root)
 
+    stopped.set()
     asking.join()
+    assert in_time == [True], "it stopped only when its wait in the kernel ended"
     signal.signal(signal.SIGINT, before)
     assert not (store_root / spec.run_id / disk.RECORD).exists()
     assert disk.read_status(store_root, spec.run_id)["state"] == "interrupted"
