@@ -10,7 +10,9 @@ rerun takes from the click until the script has ended and nothing on the page is
 a Streamlit app of one line, visited in the same turns: what is left over is ours.
 
 The browser is asked over its DevTools protocol, and only for what is needed. Playwright has it
-report every request and every message of a websocket, which adds a fifth to these figures.
+report every request and every message of a websocket, which adds a fifth to these figures. And it
+loads no pages of its own: those for the address bar of a new window take a second or two of a core,
+which a person's browser has behind it.
 
 The store of 22 runs is the committed study; larger ones are generated as in `store_scale.py`, and
 their index is built before. `rss_mb` is the memory of the dashboard's own process after the visits.
@@ -42,6 +44,10 @@ EMPTY = 'import streamlit as st\n\nst.html("<p id=drawn>Nothing here.</p>")\n'
 AXES = ("TTFT", "$/1M output", "Parameters", "TPOT")
 """Choices of the axis that are taken in turn for the reruns."""
 RERUNS = 12
+ADDRESS_BAR = "WebUIOmniboxPopup,WebUIOmniboxAimPopup,WebUIOmniboxFullPopup"
+"""Features of Chromium: pages that it loads for the address bar of each new window."""
+NEW_WINDOW_S = 1.0
+"""Until the browser has opened a window."""
 PATIENCE_S = 240
 LOOK_EVERY_S = 0.25
 """How often the page is asked for something; each time costs it a little."""
@@ -103,6 +109,7 @@ class Browser:
         blank: Any = {"url": "about:blank", "width": 1440, "height": 900}
         target = self.ask("Target.createTarget", browserContextId=context, **blank)
         attached = self.ask("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        time.sleep(NEW_WINDOW_S)
         tab = Tab(self, attached["sessionId"])
         tab.ask("Page.enable")
         watch = f"{WATCH}({json.dumps(selector)})"
@@ -175,6 +182,7 @@ def chromium(tools: ModuleType) -> Iterator[Browser]:
     """A browser of our own; it ends with the block."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         command = [tools.chrome(), "--headless=new", *tools.CHROME_FLAGS]
+        command += [f"--disable-features={ADDRESS_BAR}"]
         command += ["--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"]
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         try:

@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from explorer.store import disk
-from tests import records
+from tests import records, scripts
 
 pytestmark = pytest.mark.browser
 WAIT_MS = 120_000
@@ -74,6 +74,22 @@ def test_a_zoom_stays_while_the_axes_do(study, page: Page, settled):
     page.get_by_text("By task", exact=True).click()
     # This one needs more of Plotly than the others.
     expect(page.locator(".chart .heatmaplayer image").first).to_be_visible(timeout=WAIT_MS)
+
+
+def test_the_benchmark_of_this_page_sees_its_points_and_a_rerun(study, monkeypatch):
+    """`benchmarks/page_speed.py` asks a browser of its own, without Playwright."""
+    page_speed = scripts.load(ROOT / "benchmarks" / "page_speed.py")
+    monkeypatch.setattr(page_speed, "RERUNS", 1)
+    tools = page_speed.sibling("docs", "screenshots")
+
+    with (
+        page_speed.chromium(tools) as browser,
+        browser.visit(study.url, page_speed.POINTS) as tab,
+    ):
+        assert tab.drawn_s() > 0
+        (seconds,) = tab.reruns(tools)
+
+    assert seconds > 0
 
 
 def test_a_click_on_a_published_point_opens_its_source(study, page: Page):
