@@ -7,6 +7,8 @@ dash for an axis that is never cut, such as the vocabulary.
 
 import copy
 import dataclasses
+import functools
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
@@ -267,12 +269,17 @@ def count_parameters(model: ModelOutline, shapes: Iterable[ModelShape]) -> list[
             (outer if number is None else layer).append((letters, tuple(weight.shape)))
 
     def count(weights: list[tuple[str, tuple[int, ...]]], shape: ModelShape) -> int:
-        total = 0
-        for letters, sizes in weights:
-            size = 1
-            for axis, whole in zip(letters, sizes, strict=True):
-                size *= shape.along(axis, whole)
-            total += size
-        return total
+        return sum(
+            math.prod(shape.along(axis, whole) for axis, whole in zip(letters, sizes, strict=True))
+            for letters, sizes in weights
+        )
 
-    return [count(outer, shape) + shape.num_layers * count(layer, shape) for shape in shapes]
+    @functools.cache  # a search tries each pair of widths with every number of layers
+    def outside_and_in_a_layer(one_layer: ModelShape) -> tuple[int, int]:
+        return count(outer, one_layer), count(layer, one_layer)
+
+    totals = []
+    for shape in shapes:
+        outside, in_a_layer = outside_and_in_a_layer(dataclasses.replace(shape, num_layers=1))
+        totals.append(outside + shape.num_layers * in_a_layer)
+    return totals
