@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from explorer.distill import distributed
+from explorer.processes import arrived_signals
 from explorer.store import heartbeat
 from explorer.store.progress import Progress
 
@@ -76,7 +77,7 @@ def stop_in_words(progress: Progress) -> Iterator[None]:
 @contextmanager
 def _watched() -> Iterator[None]:
     """Handle SIGTERM, and have a thread look after the runs under way."""
-    with _signal_numbers() as arrived:
+    with arrived_signals.pipe() as arrived:
         thread = _Watch(arrived)
 
         def on_sigterm(number: int, frame: Any) -> None:
@@ -87,6 +88,7 @@ def _watched() -> Iterator[None]:
                 run.stop_reason = SIGTERM
 
         after: Any = signal.signal(signal.SIGTERM, on_sigterm)
+        woken: Any = signal.signal(WAKE, lambda number, frame: None)
         thread.start()
         try:
             yield
@@ -99,23 +101,7 @@ def _watched() -> Iterator[None]:
             thread.ended.set()
             thread.join()
             signal.signal(signal.SIGTERM, after)
-
-
-@contextmanager
-def _signal_numbers() -> Iterator[int]:
-    """A file descriptor that gets the number of each signal, whichever thread the signal is for."""
-    arrived, writing = os.pipe()
-    os.set_blocking(arrived, False)
-    os.set_blocking(writing, False)
-    handler = signal.signal(WAKE, lambda number, frame: None)
-    written_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    try:
-        yield arrived
-    finally:
-        signal.set_wakeup_fd(written_before)
-        signal.signal(WAKE, handler)
-        os.close(arrived)
-        os.close(writing)
+            signal.signal(WAKE, woken)
 
 
 class _Watch(threading.Thread):
@@ -127,6 +113,7 @@ class _Watch(threading.Thread):
         self.interrupts = False
         """Whether the next SIGTERM is ours, which interrupts the main thread."""
         self._arrived = arrived
+        os.set_blocking(arrived, False)
 
     def _wake_main_thread(self) -> None:
         """Wake it up if a signal has arrived: it may wait in the kernel and not know."""

@@ -12,12 +12,11 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import psutil
 
-from explorer.processes import child_process
+from explorer.processes import arrived_signals, child_process
 
 STOP_S = 10.0
 """Seconds from the request to end to the end by force."""
@@ -65,11 +64,11 @@ def _signal(group: int, number: signal.Signals) -> None:
 def main() -> None:
     """Run the command of the arguments until it ends, or until this process is to end."""
     child_process.end_with_parent()
-    something_ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-        signal.signal(number, lambda *_: something_ended.set())
-    server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
-    something_ended.wait()
+    with arrived_signals.pipe() as arrived:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, lambda number, frame: None)
+        server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
+        os.read(arrived, 1)
     code = server.poll()
     end_group(server)
     # A shell says 128 + the signal, too.
