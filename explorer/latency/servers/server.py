@@ -10,6 +10,7 @@ healthy when it says so and the port is its own: whoever else listens there is n
 
 import contextlib
 import dataclasses
+import functools
 import re
 import shlex
 import signal
@@ -258,9 +259,15 @@ def _health(live: LiveServer) -> tuple[str, bool]:
 
 
 def _get(port: int, route: str) -> httpx2.Response:
+    return _client().get(f"http://127.0.0.1:{port}{route}")
+
+
+@functools.cache
+def _client() -> httpx2.Client:
+    """One for all requests: each would read the certificates anew, beside a server that starts."""
     # A proxy of the environment does not know this machine's ports.
-    with httpx2.Client(trust_env=False, timeout=REPLY_S) as client:
-        return client.get(f"http://127.0.0.1:{port}{route}")
+    no_idle = httpx2.Limits(max_keepalive_connections=0)
+    return httpx2.Client(trust_env=False, timeout=REPLY_S, limits=no_idle)
 
 
 def _signal_name(code: int) -> str:
