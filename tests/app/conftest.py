@@ -28,7 +28,7 @@ OpenPage = Callable[..., AppTest]
 
 @pytest.fixture(scope="session", autouse=True)
 def installed_packages() -> Iterator[None]:
-    """They stay the same: Streamlit looks through all of them at each run, for 0.15 s."""
+    """They stay the same: Streamlit looks through all of them at each run, for 0.25 s."""
     with pytest.MonkeyPatch.context() as patch:
         found = functools.cache(manifest_scanner.scan_component_manifests)
         patch.setattr(manifest_scanner, "scan_component_manifests", found)
