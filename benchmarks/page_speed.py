@@ -10,9 +10,9 @@ rerun takes from the click until the script has ended and nothing on the page is
 a Streamlit app of one line, visited in the same turns: what is left over is ours.
 
 The browser is asked over its DevTools protocol, and only for what is needed. Playwright has it
-report every request and every message of a websocket, which adds a fifth to these figures. And it
-loads no pages of its own: those for the address bar of a new window take a second or two of a core,
-which a person's browser has behind it.
+report every request and every message of a websocket, which adds a fifth to these figures. The
+pages that Chromium loads for the address bar of a new window are switched off: they take a second
+or two of a core, which a person's browser has behind it.
 
 The store of 22 runs is the committed study; larger ones are generated as in `store_scale.py`, and
 their index is built before. `rss_mb` is the memory of the dashboard's own process after the visits.

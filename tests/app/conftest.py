@@ -30,8 +30,8 @@ OpenPage = Callable[..., AppTest]
 def installed_packages() -> Iterator[None]:
     """They stay the same: Streamlit looks through all of them at each run, for 0.25 s."""
     with pytest.MonkeyPatch.context() as patch:
-        found = functools.cache(manifest_scanner.scan_component_manifests)
-        patch.setattr(manifest_scanner, "scan_component_manifests", found)
+        scan_once = functools.cache(manifest_scanner.scan_component_manifests)
+        patch.setattr(manifest_scanner, "scan_component_manifests", scan_once)
         yield
 
 

@@ -135,12 +135,12 @@ def test_the_run_of_a_killed_node_goes_on_at_the_other_with_equal_results(
             """As many as runs that train: one of the other run alone would not be continued."""
             statuses = {run_id: disk.read_status(store_root, run_id) or {} for run_id in ids}
             at_work = [key for key, status in statuses.items() if status.get("stage") == "distil"]
-            kept = [
+            checkpoints = [
                 path
                 for path in students.glob("*/checkpoint/state.json")
                 if not (path.parents[1] / "model").exists()
             ]
-            return broken in at_work and len(kept) >= len(at_work)
+            return broken in at_work and len(checkpoints) >= len(at_work)
 
         wait_for(has_a_checkpoint, "no checkpoint came")
         cluster.worker.kill()
