@@ -72,6 +72,22 @@ def test_another_axis_decides_nothing_anew(study, open_page, monkeypatch):
     assert "No model fits" in text_of(page)
 
 
+def test_another_axis_draws_only_the_chart_again(study, open_page, monkeypatch):
+    """The rest of the page stays as it is: drawing it takes longer than drawing the chart."""
+    drawn = []
+    monkeypatch.setattr(pick_card, "pick_card", lambda *arguments: drawn.append("whole page"))
+    page = open_page("explore")
+
+    page.selectbox(key="x").set_value("ttft_ms").run()
+    assert charts_of(page)[0]["layout"]["xaxis"]["title"]["text"].startswith("TTFT, median")
+    assert drawn == ["whole page"]
+
+    page.run()  # which the test needs to see the other controls again
+    task = page.selectbox(key="task")
+    task.set_value(task.options[0]).run()
+    assert drawn == ["whole page"] * 3
+
+
 def test_a_picked_run_shows_its_evidence(study, open_page):
     """A run in the page's address opens the strip with its tasks, timing and origin."""
     page = open_page("explore", run=study[2])

@@ -23,9 +23,10 @@ WAIT_MS = 120_000
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_click_on_a_point_opens_its_evidence(study, page: Page):
+@pytest.mark.parametrize("view", ["", "?view=Ranking"])
+def test_a_click_on_a_point_opens_its_evidence(study, page: Page, view):
     """A point on the chart answers with the run behind it, and the address keeps the run."""
-    page.goto(study.url)
+    page.goto(f"{study.url}/{view}")
     # The second trace holds the students; Plotly draws their marks in the frame's order.
     point = page.locator(".chart .scatterlayer .trace .points path.point").last
     expect(point).to_be_visible(timeout=WAIT_MS)

@@ -1,4 +1,8 @@
-"""What the chart shows: its axes, its units and the task that counts, in a row above it."""
+"""What the chart shows: its axes, its units and the task that counts, in a row above it.
+
+The axes change nothing but the chart, so their controls draw only that again: `views.draw` is a
+fragment of the page. The task and what ratios compare with also change the pick and the finding.
+"""
 
 import dataclasses
 
@@ -40,6 +44,8 @@ TERMS = {
 AXIS_HELP = "\n\n".join(
     f"**{text_format.md(AXES[axis])}** {text_format.md(HELP[term])}" for axis, term in TERMS.items()
 )
+FRAGMENT = "chart"
+"""Key of the part of the page that the axes change."""
 HEIGHTS = {"retention": "Corrected", "raw_ratio": "Raw"}
 UNITS = {True: "Times the teacher", False: "Absolute"}
 SCALES: dict[Scale, str] = {"auto": "Automatic", "linear": "Linear", "log": "Logarithmic"}
@@ -47,17 +53,13 @@ SCALES: dict[Scale, str] = {"auto": "Automatic", "linear": "Linear", "log": "Log
 
 @dataclasses.dataclass(frozen=True)
 class Axes:
-    """What a person chose."""
+    """What a person chose for the chart."""
 
     x: str
     y: str
-    task: str | None
-    """The only task that counts; None for all."""
     times: bool
     """Whether the horizontal axis has multiples of the teacher's value."""
     scale: Scale
-    against: str
-    """What ratios compare with: a key of `baseline.CHOICES`."""
     published: bool
     """Whether published students lie over the chart."""
     estimate_on: str | None
@@ -71,29 +73,48 @@ def translate_old_addresses() -> None:
         st.rerun()
 
 
-def axes_row(tasks: list[str], *, of_chart: bool) -> Axes:
-    """Draw the controls; returns what they say.
+def chosen() -> Axes:
+    """What the controls of `axes_row` say now, also where they are not drawn again."""
+    state = st.session_state
+    return Axes(
+        x=state["x"],
+        y=state["y"],
+        times=state["unit"],
+        scale=state["scale"],
+        published=state["published"],
+        estimate_on=state["estimate"],
+    )
+
+
+def axes_row(tasks: list[str], *, of_chart: bool) -> tuple[str | None, str]:
+    """Draw the controls.
 
     Args:
         tasks: Names of all tasks that have a score.
         of_chart: Whether the chart is shown; the other views have axes of their own.
+
+    Returns:
+        The only task that counts, None for all; what ratios compare with, a key of
+        `baseline.CHOICES`. Both matter for the whole page, the others are in `chosen`.
     """
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        x = st.selectbox(
+        st.selectbox(
             "Across",
             list(AXES),
             format_func=lambda key: AXES[key],
             key="x",
+            on_change=redraw_chart,
             bind="query-params",
             disabled=not of_chart,
             help=AXIS_HELP,
             width=170,
         )
-        times = st.selectbox(
+        st.selectbox(
             "Unit",
             list(UNITS),
             format_func=lambda key: UNITS[key],
             key="unit",
+            on_change=redraw_chart,
             bind="query-params",
             disabled=not of_chart,
             help=HELP["times"],
@@ -110,24 +131,26 @@ def axes_row(tasks: list[str], *, of_chart: bool) -> Axes:
             width=170,
         )
         with st.popover("More", icon=":material/tune:"):
-            scale = st.segmented_control(
+            st.segmented_control(
                 "Scale",
                 list(SCALES),
                 default="auto",
                 required=True,
                 format_func=lambda key: SCALES[key],
                 key="scale",
+                on_change=redraw_chart,
                 bind="query-params",
                 disabled=not of_chart,
                 help=HELP["scale"],
             )
-            y = st.segmented_control(
+            st.segmented_control(
                 "Capability kept",
                 list(HEIGHTS),
                 default="retention",
                 required=True,
                 format_func=lambda key: HEIGHTS[key],
                 key="y",
+                on_change=redraw_chart,
                 bind="query-params",
                 disabled=not of_chart,
                 help=f"**Corrected** {HELP['retention']}\n\n**Raw** {HELP['raw_ratio']}",
@@ -142,5 +165,10 @@ def axes_row(tasks: list[str], *, of_chart: bool) -> Axes:
                 bind="query-params",
                 help=HELP["against"],
             )
-            published, estimate_on = overlays.choose_overlays()
-    return Axes(x, y, task, times, scale, against, published, estimate_on)
+            overlays.choose_overlays(redraw_chart)
+    return task, against
+
+
+def redraw_chart() -> None:
+    """Draw only the chart again. For a control's `on_change`."""
+    st.rerun(FRAGMENT)

@@ -19,6 +19,7 @@ WIDTH = 720
 def draw_chart(
     index: StoreIndex,
     runs: pd.DataFrame,
+    task: str | None,
     shown: Axes,
     asked: Needs,
     decided: Decision | None,
@@ -29,6 +30,7 @@ def draw_chart(
     Args:
         index: The index of the store.
         runs: With the columns of `retention.add_retention` and `unit_cost.add_costs`.
+        task: The only task that counts; None for all.
         shown: The axes and overlays.
         asked: The limits.
         decided: The decision, if there is one.
@@ -38,7 +40,7 @@ def draw_chart(
     drawn = runs
     if shown.y == "retention":
         cost = runs.assign(cost=chart_axes.costs(runs, shown.x, times=times))
-        drawn = runs.assign(frontier_share=index.frontier_share(cost, "cost", shown.task))
+        drawn = runs.assign(frontier_share=index.frontier_share(cost, "cost", task))
     laid = overlays.points(runs, shown.published, shown.estimate_on, utilisation=asked.utilisation)
     figure = retention_chart.retention_chart(
         pd.concat([drawn, *laid], ignore_index=True) if laid else drawn,

@@ -24,6 +24,11 @@ class Comparison:
     decided: Decision | None
     finding: str
 
+    @property
+    def picked(self) -> str | None:
+        """Id of the picked run, if there is one."""
+        return self.decided.pick["run_id"] if self.decided and self.decided.pick else None
+
 
 def compare(
     snapshot: Snapshot,

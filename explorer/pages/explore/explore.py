@@ -5,7 +5,6 @@ import streamlit as st
 from explorer.catalogue import prices
 from explorer.pages.explore import (
     axes,
-    chart,
     comparison,
     evidence,
     evidence_panel,
@@ -13,7 +12,6 @@ from explorer.pages.explore import (
     filters,
     needs,
     pick_card,
-    removed,
     views,
 )
 from explorer.pages.shared import pricing, removal, submitting, widgets
@@ -51,38 +49,27 @@ with left, st.container(key="explore_needs", gap="small"):
     pricing.price_popover(root, chosen, known_prices)
 with middle:
     view = views.choose_view()
-    shown = axes.axes_row(snapshot.tasks, of_chart=view == views.CHART)
+    task, against = axes.axes_row(snapshot.tasks, of_chart=view == views.CHART)
 index = snapshot.index
-found = comparison.compare(snapshot, finished, known_prices, asked, shown.task, shown.against)
-runs, decided, finding = found.runs, found.decided, found.finding
-picked = decided.pick["run_id"] if decided and decided.pick else None
-# Control arms are hidden until asked for: by the switch, or as what a rule removed.
-hidden = set() if control_arms else filters.controls(runs) - removed.highlighted(decided)
-drawn = runs[~runs["run_id"].isin(hidden)]
+found = comparison.compare(snapshot, finished, known_prices, asked, task, against)
+runs, decided = found.runs, found.decided
 
 with sentence:
-    widgets.finding(finding)
-    filters.summary_line(chosen, visible, runs, shown.task)
+    widgets.finding(found.finding)
+    filters.summary_line(chosen, visible, runs, task)
 
 with middle:
-    if runs.empty:
-        st.info("No finished run matches the filters. Change them in the sidebar.")
-    elif view != views.CHART:
-        views.draw_view(view, index, drawn, shown.task, asked.limits, picked)
-    elif "usd" in shown.x and runs[shown.x].isna().all():
-        pricing.missing_prices(root, runs, known_prices)
-    else:
-        chart.draw_chart(index, drawn, shown, asked, decided, finding)
+    views.draw(root, index, view, found, asked, task, known_prices, control_arms=control_arms)
 if not runs.empty:
     with right:
         clicked = evidence.choose_run(runs)
-        if clicked is not None and clicked != picked:
-            evidence_panel.evidence_panel(root, runs, clicked, decided, shown.against)
+        if clicked is not None and clicked != found.picked:
+            evidence_panel.evidence_panel(root, runs, clicked, decided, against)
             st.divider()
-        pick_card.pick_card(index, runs, decided, shown.task)
+        pick_card.pick_card(index, runs, decided, task)
     pick_card.others(runs, decided)
     if clicked is not None:
-        evidence.evidence_strip(root, runs, clicked, known_prices, shown.against)
+        evidence.evidence_strip(root, runs, clicked, known_prices, against)
 
 failures.failed_runs(root, chosen)
 removal.trash_list(root)

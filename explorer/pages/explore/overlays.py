@@ -1,5 +1,7 @@
 """What may lie over the chart: published students, and estimates on another device."""
 
+from collections.abc import Callable
+
 import pandas as pd
 import streamlit as st
 
@@ -17,21 +19,29 @@ BITS, CONCURRENCY = 16, 8
 """As the Published page opens."""
 
 
-def choose_overlays() -> tuple[bool, str | None]:
-    """Draw the switches; whether published students are shown, and the device of estimates."""
-    published = st.toggle(
-        "Published students", key="published", bind="query-params", help=HELP["overlay_published"]
+def choose_overlays(on_change: Callable[[], None]) -> None:
+    """Draw the switches: published students, and the device of estimates.
+
+    Args:
+        on_change: Called when one of them is changed.
+    """
+    st.toggle(
+        "Published students",
+        key="published",
+        on_change=on_change,
+        bind="query-params",
+        help=HELP["overlay_published"],
     )
-    device = st.selectbox(
+    st.selectbox(
         "Estimate on",
         load.load_table("hardware_specs")["hardware"].tolist(),
         index=None,
         placeholder="No device",
         key="estimate",
+        on_change=on_change,
         bind="query-params",
         help=HELP["overlay_estimated"],
     )
-    return published, device
 
 
 def points(
@@ -157,4 +167,10 @@ def open_point(point_id: str) -> None:
     if point_id.startswith(overlays.PUBLISHED):
         st.query_params[PAIR] = point_id.removeprefix(overlays.PUBLISHED)
     else:
-        widgets.pick_run(point_id.removeprefix(overlays.ESTIMATED))
+        pick_run(point_id.removeprefix(overlays.ESTIMATED))
+
+
+def pick_run(run_id: str) -> None:
+    """Pick the clicked run. Its evidence is beside the chart, so the whole page is drawn again."""
+    widgets.pick_run(run_id)
+    st.rerun()

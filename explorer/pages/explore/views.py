@@ -1,15 +1,20 @@
-"""Three more views of the runs on the chart: ranking, by task, and where the time goes."""
+"""The chart of the runs, and three more views: ranking, by task, and where the time goes."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 import streamlit as st
 
 from explorer.analysis import ranking, request_time, task_retention
 from explorer.analysis.pick.limits import Limits
+from explorer.catalogue.prices import Price
 from explorer.charts import ranking_chart, task_heat_map, time_chart
 from explorer.index import StoreIndex, by_task
-from explorer.pages.shared import chart_element, text_format, widgets
+from explorer.pages.explore import axes, chart, filters, overlays, removed
+from explorer.pages.explore.comparison import Comparison
+from explorer.pages.explore.needs import Needs
+from explorer.pages.shared import chart_element, pricing, text_format, widgets
 
 CHART, RANKING, TASKS, TIME = "chart", "ranking", "tasks", "time"
 VIEWS = {
@@ -37,30 +42,47 @@ def choose_view() -> str:
     return str(view)
 
 
-def draw_view(
-    view: str,
+@st.fragment(key=axes.FRAGMENT)
+def draw(
+    root: Path,
     index: StoreIndex,
-    runs: pd.DataFrame,
+    view: str,
+    found: Comparison,
+    asked: Needs,
     task: str | None,
-    limits: Limits,
-    picked: str | None,
+    known_prices: dict[str, Price],
+    *,
+    control_arms: bool,
 ) -> None:
-    """Draw one of the views other than the chart, with the sentences that it allows.
+    """Draw one of the views: the part of the page that is drawn again when an axis changes.
 
     Args:
+        root: The store.
+        index: Its index.
         view: A key of `VIEWS`.
-        index: The index of the store.
-        runs: With the columns of `retention.add_retention`.
+        found: The runs and the decision.
+        asked: The limits; drawn as lines.
         task: The only task that counts; None for all.
-        limits: What was asked for; drawn as lines.
-        picked: Run id of the pick, if there is one.
+        known_prices: Device name to its price.
+        control_arms: Whether control arms are shown; if not, only as what a limit removed.
     """
-    if view == RANKING:
-        _ranking(index, runs, task, limits, picked)
+    runs, decided, shown = found.runs, found.decided, axes.chosen()
+    if runs.empty:
+        st.info("No finished run matches the filters. Change them in the sidebar.")
+        return
+    if view == CHART and "usd" in shown.x and runs[shown.x].isna().all():
+        pricing.missing_prices(root, runs, known_prices)
+        return
+    hidden = set() if control_arms else filters.controls(runs) - removed.highlighted(decided)
+    drawn = runs[~runs["run_id"].isin(hidden)]
+    if view == CHART:
+        chart.draw_chart(index, drawn, task, shown, asked, decided, found.finding)
+    elif view == RANKING:
+        _ranking(index, drawn, task, asked.limits, found.picked)
     elif view == TASKS:
-        _tasks(index, runs)
+        _tasks(index, drawn)
     else:
-        _time(runs, limits)
+        _time(drawn, asked.limits)
 
 
 def _ranking(
@@ -79,7 +101,7 @@ def _ranking(
         ),
         "explore_ranking",
         " ".join(said),
-        on_pick=widgets.pick_run,
+        on_pick=overlays.pick_run,
     )
     st.caption(
         "A bracket joins models that can't be told apart: in fewer than 97.5 % of the paired draws "
@@ -114,7 +136,7 @@ def _time(runs: pd.DataFrame, limits: Limits) -> None:
         time_chart.time_chart(times, template=widgets.template(), limit_ms=limits.max_latency_ms),
         "explore_time",
         " ".join(said),
-        on_pick=widgets.pick_run,
+        on_pick=overlays.pick_run,
     )
     where = f"Medians, one device: {times.device}. " if times.device else ""
     st.caption(f"{text_format.md(where)}In the shell: `explorer rank --by time`.")
