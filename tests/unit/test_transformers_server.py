@@ -20,10 +20,13 @@ for package in ("fastapi", "openai"):
 
 @pytest.fixture
 def spec(tiny_llama, tmp_path, monkeypatch):
-    """A model that would end its answers at once, on a machine without a hub's cache."""
+    """A model that would end its answers at once, on a machine without a hub's cache.
+
+    Its path has a sign by which the server tells a revision.
+    """
     monkeypatch.setenv("EXPLORER_CONFIG", str(tmp_path / "config.yaml"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "no-cache"))
-    folder = tmp_path / "model"
+    folder = tmp_path / "somebody@example.org" / "model"
     shutil.copytree(tiny_llama(num_layers=2), folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     letters = set(tokenizer("abc", add_special_tokens=False)["input_ids"])

@@ -6,6 +6,7 @@ says (`consent.user_config`), never what a spec or a store names.
     engines.choose("auto", reads_gguf=False).label
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -13,7 +14,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,6 +76,8 @@ class Server:
     """The fields of a request whose answer is to have this many tokens."""
     ready_routes: tuple[str, ...] = ("/health", "/v1/models")
     """The routes that have to answer before it is measured."""
+    revision_sign: str | None = None
+    """A sign that ends the model's name and begins a revision, also in a path."""
 
     @property
     def runtime(self) -> str:
@@ -164,6 +168,7 @@ SERVERS: dict[Engine, Server] = {
         fixed_length=_min_new_tokens,
         # It listens once its model is loaded. Its list is of the hub's cache, which may be missing.
         ready_routes=("/health",),
+        revision_sign="@",
     ),
 }
 
@@ -234,6 +239,18 @@ def _on_path(server: Server) -> Path | None:
 def _lacks(server: Server) -> list[str]:
     """Modules that it needs and this environment has not."""
     return [name for name in server.needs if importlib.util.find_spec(name) is None]
+
+
+@contextlib.contextmanager
+def readable(server: Server, target: Target) -> Iterator[Target]:
+    """The target under a path that the server takes whole: a link to it, where its own is not."""
+    if server.revision_sign is None or server.revision_sign not in str(target.files):
+        yield target
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, SERVED_NAME)
+        link.symlink_to(target.files.absolute(), target_is_directory=target.files.is_dir())
+        yield dataclasses.replace(target, files=link)
 
 
 def command(

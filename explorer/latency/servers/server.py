@@ -171,23 +171,24 @@ def running(
         RunFailed: It ended, or was not healthy in time; the message has its last words.
         DamagedStore: The log is a link, through which nothing is written.
     """
-    for attempt in range(1, MAX_PORTS + 1):
-        port = child_process.free_port()
-        command = engines.command(server, program, target, arguments, port)
-        live = _start(server, command, port, log_path, environment or {})
-        try:
+    with engines.readable(server, target) as readable:
+        for attempt in range(1, MAX_PORTS + 1):
+            port = child_process.free_port()
+            command = engines.command(server, program, readable, arguments, port)
+            live = _start(server, command, port, log_path, environment or {})
             try:
-                live.load_s = _wait_until_healthy(live, wait_s, on_wait)
-            except PortTaken:
-                if attempt == MAX_PORTS:
-                    raise
-                continue
-            live.version = engines.version(server, program, live.ask)
-            live.model = server.model_name or str(target.files)
-            yield live
-            return
-        finally:
-            live.stop()
+                try:
+                    live.load_s = _wait_until_healthy(live, wait_s, on_wait)
+                except PortTaken:
+                    if attempt == MAX_PORTS:
+                        raise
+                    continue
+                live.version = engines.version(server, program, live.ask)
+                live.model = server.model_name or str(readable.files)
+                yield live
+                return
+            finally:
+                live.stop()
 
 
 def _start(
