@@ -25,8 +25,8 @@ from explorer.charts.theme import Template
 from explorer.charts.thinning import thin, thinned_text
 from explorer.records.rows import row_dicts
 
-MANY_STEPS = 20
-"""Above this many, the steps of a frontier share traces."""
+SHADES = 4
+"""Steps between the faintest and the strongest line of a frontier: a trace for each."""
 
 
 def retention_chart(
@@ -207,25 +207,22 @@ def _fronts(shown: pd.DataFrame, x: str, y: str) -> dict[str, pd.DataFrame]:
 def _add_frontier(figure: go.Figure, best: pd.DataFrame, y: str, view: View, colour: str) -> None:
     """A thin step line: the best retention at this cost or less.
 
-    The more certain a run is to be on the frontier, the stronger its step. Many steps share one
-    trace per tenth of certainty, because a trace costs the browser more than a point.
+    The more certain a run is to be on the frontier, the stronger its step. Steps of about the same
+    certainty share a trace, because a trace costs the browser more than a point.
     """
     shares = best["frontier_share"].fillna(1) if "frontier_share" in best else best[y] * 0 + 1
-    shares = shares.round(1) if len(best) > MANY_STEPS else shares
     xs = [*best[ACROSS].astype(float), view.x_range[1]]
     ys = [*best[y].astype(float)]
-    lines: dict[object, tuple[list[float | None], list[float | None], float]] = {}
-    for step, share in enumerate(shares):
-        line_x, line_y, _ = lines.setdefault(
-            share if len(best) > MANY_STEPS else step, ([], [], float(share))
-        )
+    lines: dict[float, tuple[list[float | None], list[float | None]]] = {}
+    for step, share in enumerate((SHADES * shares).round() / SHADES):
+        line_x, line_y = lines.setdefault(float(share), ([], []))
         if line_x:
             line_x.append(None)
             line_y.append(None)
         line_x += [xs[step], xs[step + 1], xs[step + 1]]
         line_y += [ys[step], ys[step], ys[min(step + 1, len(ys) - 1)]]
     named = any(trace.name == "frontier" for trace in figure.data)
-    for line_x, line_y, share in lines.values():
+    for share, (line_x, line_y) in lines.items():
         theme.add_scatter(
             figure,
             x=line_x,

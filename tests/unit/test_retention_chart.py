@@ -46,6 +46,17 @@ def points(figure):
     }
 
 
+def frontier_steps(figure):
+    """Each step of the frontier from left to right: where it begins, and its opacity."""
+    return sorted(
+        (x, y, float(trace.line.color.rstrip(")").rsplit(",", 1)[1]))
+        for trace in figure.data
+        if trace.name == "frontier"
+        for before, x, y in zip((None, *trace.x), trace.x, trace.y, strict=False)
+        if before is None and x is not None
+    )
+
+
 def names(figure):
     """Each name beside a point: its text, its place and its legend group."""
     return [
@@ -87,8 +98,7 @@ def test_a_run_on_a_busy_machine_is_hollow_and_grey_and_not_on_the_frontier():
     assert busy.showlegend
     assert busy.marker.color == theme.INKS["light"]["quiet"]
     assert "machine was busy: no conclusion uses these times" in busy.customdata[0][1]
-    steps = [trace for trace in figure.data if trace.name == "frontier"]
-    assert min(x for trace in steps for x in trace.x) == 19.0
+    assert frontier_steps(figure)[0][0] == 19.0
     assert "6 layers" not in texts(figure), "names stand at the frontier's points"
 
 
@@ -204,18 +214,16 @@ def test_the_frontier_steps_through_measured_runs_only():
     """A claim never pushes a measurement off the line."""
     figure = retention_chart.retention_chart(runs())
 
-    steps = [trace for trace in figure.data if trace.name == "frontier"]
-    assert [step.x[0] for step in steps] == [11.0, 19.0, 27.0, 32.0]
-    assert [step.y[0] for step in steps] == pytest.approx([30, 70, 90, 100])
+    across, kept, _ = zip(*frontier_steps(figure), strict=True)
+    assert across == (11.0, 19.0, 27.0, 32.0)
+    assert kept == pytest.approx([30, 70, 90, 100])
 
 
 def test_an_uncertain_step_of_the_frontier_fades():
     """A run that is on the frontier by luck has a fainter line."""
     frame = runs(frontier_share=[1.0, 0.2, 1.0, 1.0, 0.0, np.nan, np.nan])
 
-    steps = [t for t in retention_chart.retention_chart(frame).data if t.name == "frontier"]
-
-    opacity = [float(step.line.color.rstrip(")").rsplit(",", 1)[1]) for step in steps]
+    opacity = [share for *_, share in frontier_steps(retention_chart.retention_chart(frame))]
     assert opacity[2] < opacity[1] == opacity[0] == opacity[3]
 
 
@@ -360,7 +368,7 @@ def test_ten_thousand_runs_make_a_chart(template):
 
 
 def test_a_frontier_of_many_steps_is_a_few_lines():
-    """However many runs are on it: a line for each tenth of certainty."""
+    """However many runs are on it: a line for each quarter of certainty."""
     count = 200
     rising = (
         runs()
@@ -376,7 +384,8 @@ def test_a_frontier_of_many_steps_is_a_few_lines():
     figure = retention_chart.retention_chart(rising)
 
     lines = [trace for trace in figure.data if trace.name == "frontier"]
-    assert len(lines) == 11
+    assert len(lines) == 5
+    assert len(frontier_steps(figure)) == count
     assert sum(value is not None for trace in lines for value in trace.x) == 3 * count
     assert [trace.showlegend for trace in lines].count(True) == 1
 
