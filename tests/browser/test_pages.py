@@ -158,10 +158,15 @@ def test_labels_are_placed_for_the_window_there_is(committed, page: Page):
 
 
 def test_back_undoes_the_last_change(study, page: Page, settled):
-    """After two changes, Back twice brings the first state back, in the address and the page."""
+    """Back as often as there were changes brings the first state back, in address and page."""
     page.goto(study.url)
     view = page.get_by_role("radio", name="Ranking")
     expect(page.locator(".chart .textpoint").first).to_be_visible(timeout=WAIT_MS)
+    # It draws only the chart again.
+    page.get_by_role("combobox", name="Across").click()
+    page.get_by_role("option", name="TTFT").click()
+    expect(page.get_by_text("TTFT, median (times").first).to_be_visible(timeout=WAIT_MS)
+    settled(page)
     view.click()
     expect(page.get_by_text("A bracket joins models")).to_be_visible(timeout=WAIT_MS)
     page.get_by_role("spinbutton", name="Keep at least (%)").fill("50")
@@ -177,7 +182,13 @@ def test_back_undoes_the_last_change(study, page: Page, settled):
     page.go_back()
 
     expect(page.get_by_text("Drag to zoom")).to_be_visible(timeout=WAIT_MS)
+    expect(page.get_by_text("TTFT, median (times").first).to_be_visible(timeout=WAIT_MS)
     expect(page).not_to_have_url(re.compile(r"[?&]view="), timeout=WAIT_MS)
+    settled(page)
+    page.go_back()
+
+    expect(page.get_by_text("TPOT, median (times").first).to_be_visible(timeout=WAIT_MS)
+    expect(page).not_to_have_url(re.compile(r"[?&]x="), timeout=WAIT_MS)
 
 
 def test_back_returns_to_the_page_before(study, page: Page, settled):

@@ -1,7 +1,8 @@
 """What the chart shows: its axes, its units and the task that counts, in a row above it.
 
-The axes change nothing but the chart, so their controls draw only that again: `views.draw` is a
-fragment of the page. The task and what ratios compare with also change the pick and the finding.
+The axes change nothing but the chart, so their controls draw only that again. For this they are a
+fragment of the page, and so is `views.draw`. The task and what ratios compare with also change the
+pick and the finding.
 """
 
 import dataclasses
@@ -45,7 +46,7 @@ AXIS_HELP = "\n\n".join(
     f"**{text_format.md(AXES[axis])}** {text_format.md(HELP[term])}" for axis, term in TERMS.items()
 )
 FRAGMENT = "chart"
-"""Key of the part of the page that the axes change."""
+"""Key of the fragment that the axes change."""
 HEIGHTS = {"retention": "Corrected", "raw_ratio": "Raw"}
 UNITS = {True: "Times the teacher", False: "Absolute"}
 SCALES: dict[Scale, str] = {"auto": "Automatic", "linear": "Linear", "log": "Logarithmic"}
@@ -86,6 +87,7 @@ def chosen() -> Axes:
     )
 
 
+@st.fragment
 def axes_row(tasks: list[str], *, of_chart: bool) -> tuple[str | None, str]:
     """Draw the controls.
 
@@ -126,6 +128,7 @@ def axes_row(tasks: list[str], *, of_chart: bool) -> tuple[str | None, str]:
             index=None,
             placeholder="All tasks",
             key="task",
+            on_change=st.rerun,
             bind="query-params",
             help=HELP["task"],
             width=170,
@@ -162,6 +165,7 @@ def axes_row(tasks: list[str], *, of_chart: bool) -> tuple[str | None, str]:
                 required=True,
                 format_func=lambda key: baseline.CHOICES[key],
                 key="against",
+                on_change=st.rerun,
                 bind="query-params",
                 help=HELP["against"],
             )
