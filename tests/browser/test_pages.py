@@ -131,6 +131,24 @@ def test_no_page_is_wider_than_a_phone(study, page: Page, path):
     assert overflow <= 0
 
 
+def test_on_a_phone_the_limits_are_never_where_the_chart_will_be(study, page: Page, settled):
+    """They arrive first and stand below it, so its room is kept: nothing on the screen moves."""
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.add_init_script(
+        """new MutationObserver(() => {
+          const limits = document.querySelector(".st-key-explore_needs");
+          if (limits) (window.tops ??= []).push(limits.getBoundingClientRect().top + scrollY);
+        }).observe(document, {childList: true, subtree: true, attributes: true})"""
+    )
+    page.goto(study.url)
+    expect(page.locator(".chart .textpoint").first).to_be_visible(timeout=WAIT_MS)
+    settled(page)
+
+    assert page.evaluate("Math.min(...window.tops)") > 844
+    chart = page.locator("[data-testid=stColumn]:has(.st-key-explore_chart)")
+    assert chart.evaluate("column => getComputedStyle(column).minHeight") != "960px"
+
+
 def test_labels_are_placed_for_the_window_there_is(committed, page: Page):
     """At any width no name covers another or leaves the chart; nor after the window grew."""
     for width in (420, 1024, 1440, 1920):

@@ -214,11 +214,9 @@ def test_cancelled_in_the_queue_stays_cancelled(tmp_path, last):
     jobs.submit([running, waiting], tmp_path)
     until(tmp_path, running.run_id, "running")
 
-    began = time.monotonic()
     jobs.cancel(tmp_path, waiting.run_id)
     assert row_of(tmp_path, waiting.run_id)["state"] == "cancelled"
     jobs.cancel(tmp_path, running.run_id)
-    assert time.monotonic() - began < 10
 
     assert jobs.wait_until_done(tmp_path, [running.run_id], 30) == {running.run_id: "cancelled"}
     last(3)

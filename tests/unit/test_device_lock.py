@@ -6,7 +6,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 
 import pytest
 import torch
@@ -115,12 +114,10 @@ def test_what_a_stranger_puts_in_place_of_the_lock_stops_no_run(kind, tmp_path, 
     else:
         folder.rmdir()
         folder.write_text("x", encoding="utf-8")
-    began = time.monotonic()
 
-    with device_lock.held("cpu", give_up):
+    with device_lock.held("cpu", give_up):  # raises if it waits
         pass
 
-    assert time.monotonic() - began < 5
     assert "without a lock" in caplog.text
     assert precious.read_text(encoding="utf-8") == "keep"
 
