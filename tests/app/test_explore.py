@@ -88,6 +88,20 @@ def test_another_axis_draws_only_the_chart_again(study, open_page, monkeypatch):
     assert drawn == ["whole page"] * 3
 
 
+def test_another_axis_is_drawn_although_a_run_was_deleted_elsewhere(root, study, open_page):
+    """The page shows what it found when it was drawn as a whole, and forgets it with the next."""
+    page = open_page("explore")
+    shutil.rmtree(root / study[1])
+    widgets.index(root).update()
+
+    page.selectbox(key="x").set_value("ttft_ms").run()
+    assert not page.exception
+    assert "TTFT" in charts_of(page)[0]["layout"]["xaxis"]["title"]["text"]
+
+    page.run()
+    assert "5 runs" in text_of(page)
+
+
 def test_a_picked_run_shows_its_evidence(study, open_page):
     """A run in the page's address opens the strip with its tasks, timing and origin."""
     page = open_page("explore", run=study[2])
