@@ -4,8 +4,6 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# pip would compile all 27,000 files; Python compiles those that it imports, and keeps them.
-PIP    := $(BIN)/pip install --quiet --no-compile
 STAMP  := $(VENV)/.installed
 SMALL  := $(addprefix tests/,app faults fuzz golden property unit)
 APART  := tests/families # has a target of its own
@@ -13,6 +11,10 @@ FOUND  := $(sort $(patsubst %/,%,$(dir $(wildcard tests/*/test_*.py))))
 # The queue's tests take longest and come first, or one process would end with them alone.
 LARGE  := tests/ray $(filter-out $(SMALL) $(APART) tests/ray,$(FOUND))
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
+
+# Tests start hundreds of processes. Where this is set, as in many containers, each of them would
+# compile our modules anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help install app demo test long soak families gpu gpu-bench check audit fast bench fuzz faults golden docs clean starter chromium
@@ -31,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "Python could not make a virtual environment; on Debian: apt-get install python3-venv."; \
 	  exit 1; }
 	@echo "Installing into $(VENV): a few minutes the first time."
-	@$(PIP) -e '.[dev]' -c constraints.txt
+	@$(BIN)/pip install --quiet -e '.[dev]' -c constraints.txt
 	@touch $@
 
 app: install starter ## Open the dashboard on the results in results/
@@ -58,7 +60,7 @@ soak: install ## Put 500 tiny jobs through the queue and count what they leave b
 
 families: export HF_HUB_OFFLINE = 1
 families: install ## Tiny models of many architectures through every step; compiles llama.cpp first
-	$(PIP) -e '.[edge]' -c constraints.txt
+	$(BIN)/pip install --quiet -e '.[edge]' -c constraints.txt
 	@began=$$(date +%s); OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not long' --durations 5 \
 	  tests/families tests/unit/test_llamacpp.py; status=$$?; \
 	  echo "make families took $$(( $$(date +%s) - began )) seconds."; exit $$status
@@ -80,7 +82,7 @@ check: install ## Lint, format, types, import rules, spelling, the catalogue
 	$(BIN)/explorer catalogue check
 
 audit: install ## Look for known vulnerabilities in the pinned packages (asks a database on the internet)
-	@$(PIP) 'pip-audit>=2.9'
+	@$(BIN)/pip install --quiet 'pip-audit>=2.9'
 	# Strict: a package that the database does not know, or no database, is a failure.
 	$(BIN)/pip-audit --strict --requirement constraints.txt --disable-pip --no-deps --progress-spinner off
 
@@ -89,7 +91,7 @@ fast: install ## Run the unit tests only: seconds, on every save
 	$(BIN)/python -m pytest tests/unit
 
 bench: install starter ## Run the benchmarks against peers; each prints a ratio
-	@$(PIP) -e '.[bench]' -c constraints.txt
+	@$(BIN)/pip install --quiet -e '.[bench]' -c constraints.txt
 	@set -e; for script in benchmarks/*.py; do \
 	  test -e "$$script" || { echo "There is no benchmark in benchmarks/ yet."; exit 1; }; \
 	  echo "== $$script"; $(BIN)/python "$$script"; done
