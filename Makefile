@@ -8,8 +8,7 @@ STAMP  := $(VENV)/.installed
 SMALL  := $(addprefix tests/,app faults fuzz golden property unit)
 APART  := tests/families # has a target of its own
 FOUND  := $(sort $(patsubst %/,%,$(dir $(wildcard tests/*/test_*.py))))
-# The queue's tests take longest and come first, or one process would end with them alone.
-LARGE  := tests/ray $(filter-out $(SMALL) $(APART) tests/ray,$(FOUND))
+LARGE  := $(filter-out $(SMALL) $(APART),$(FOUND))
 BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 
 # Tests start hundreds of processes. Where this is set, as in many containers, each of them would
