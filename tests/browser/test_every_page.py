@@ -11,7 +11,8 @@ from playwright.sync_api import Page
 from explorer.pages.dashboard import navigation
 from tests import records
 
-pytestmark = pytest.mark.browser
+# One walk, of 20 looks, stands for three tests and may take as long as they.
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 BACKGROUND = "getComputedStyle(document.querySelector('.stApp')).backgroundColor"
 # The browser fetches the tab's icon by itself, where no test sees it.
 SOURCES = """[...document.querySelectorAll('link[href]:not([rel=canonical]), [src]')]
