@@ -25,8 +25,8 @@ from explorer.charts.theme import Template
 from explorer.charts.thinning import thin, thinned_text
 from explorer.records.rows import row_dicts
 
-SHADES = 4
-"""Steps between the faintest and the strongest line of a frontier: a trace for each."""
+CERTAINTY_STEPS = 4
+"""Certainty is rounded to a quarter, so a frontier has at most five shades, a trace each."""
 
 
 def retention_chart(
@@ -214,7 +214,7 @@ def _add_frontier(figure: go.Figure, best: pd.DataFrame, y: str, view: View, col
     xs = [*best[ACROSS].astype(float), view.x_range[1]]
     ys = [*best[y].astype(float)]
     lines: dict[float, tuple[list[float | None], list[float | None]]] = {}
-    for step, share in enumerate((SHADES * shares).round() / SHADES):
+    for step, share in enumerate((CERTAINTY_STEPS * shares).round() / CERTAINTY_STEPS):
         line_x, line_y = lines.setdefault(float(share), ([], []))
         if line_x:
             line_x.append(None)

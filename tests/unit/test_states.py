@@ -328,7 +328,6 @@ def test_runs_side_by_side_keep_their_places(store_root):
         assert listed["device"].tolist()[1:] == [names["b"], names["a"]]
 
 
-@pytest.mark.slow
 def test_a_run_that_has_ended_is_not_read_at_every_look(store_root, monkeypatch):
     """A page looks every second, also at a store of many runs."""
     text = json.dumps({"state": "finished", "updated_at": 1.0, "host": "x", "pid": 1})
@@ -345,6 +344,9 @@ def test_a_run_that_has_ended_is_not_read_at_every_look(store_root, monkeypatch)
     assert len(first) == 1_000
     pd.testing.assert_frame_equal(first, second)
     assert not read
+    say(store_root, "run-00000007", "failed")
+    jobs.status_table(store_root)
+    assert [run_id for _, run_id in read] == ["run-00000007"], "but it is when it changes"
 
 
 def test_wait_gives_up_but_the_run_goes_on(store_root):

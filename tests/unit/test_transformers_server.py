@@ -62,6 +62,7 @@ def test_a_folder_is_timed_in_transformers_serve(spec, store_root):
     assert own.runtime.name == "transformers server"
     assert own.runtime.version == transformers.__version__
     assert own.runtime.load_s > 0
+    assert spec.teacher in own.runtime.command
     assert own.num_failed == 0
     assert not own.request_changes, "it takes every field that we send"
     assert [turn.num_output_tokens for turn in own.turns] == [8, 8, 8]

@@ -185,6 +185,8 @@ def running(
                     continue
                 live.version = engines.version(server, program, live.ask)
                 live.model = server.model_name or str(readable.files)
+                # A record names the model, not a link to it that is gone when the server is.
+                live.command = engines.command(server, program, target, arguments, port)
                 yield live
                 return
             finally:
