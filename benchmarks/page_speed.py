@@ -6,8 +6,9 @@
 A turn starts the dashboard anew and visits it twice, each time with an empty browser cache: the
 first visit after a start also pays for imports. The clock is the browser's own; it runs from the
 navigation until the chart's points are on the screen. Then the axis is changed several times: a
-rerun takes from the click until the script has ended and nothing on the page is stale. The peer is
-a Streamlit app of one line, visited in the same turns: what is left over is ours.
+rerun takes from the click to the last change of the page, after which it stays as it is for a
+second. The peer is a Streamlit app of one line, visited in the same turns: what is left over is
+ours.
 
 The browser is asked over its DevTools protocol, and only for what is needed. Playwright has it
 report every request and every message of a websocket, which adds a fifth to these figures. The
@@ -61,16 +62,19 @@ AXIS = """(() => {
   const place = boxes.find(box => label(box).includes('Across')).getBoundingClientRect();
   return {x: place.x + place.width / 2, y: place.y + place.height / 2};
 })()"""
-RERUN = """(name => new Promise(resolve => {
+RERUN = """((name, quietMs) => new Promise(resolve => {
   const app = document.querySelector('.stApp'), start = performance.now();
   const options = [...document.querySelectorAll('[role=option]')];
-  let ran = false;
+  let timer;
   const observer = new MutationObserver(() => {
-    if (app.dataset.testScriptState === 'running') ran = true;
-    else if (ran && !document.querySelector('[data-stale=true]')) {
+    const changed = performance.now();
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      const state = app.dataset.testScriptState;
+      if (state !== 'notRunning' || document.querySelector('[data-stale=true]')) return;
       observer.disconnect();
-      requestAnimationFrame(() => resolve(performance.now() - start));
-    }
+      resolve(changed - start);
+    }, quietMs);
   });
   observer.observe(app, {attributes: true, childList: true, subtree: true});
   options.find(option => option.textContent.trim() === name).click();
@@ -89,12 +93,13 @@ class Browser:
 
         Raises:
             RuntimeError: The browser refused the command.
+            TimeoutError: It sent nothing for `PATIENCE_S`.
         """
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         self._connection.send(json.dumps(message | ({"sessionId": session} if session else {})))
         while True:
-            answer = json.loads(self._connection.recv())
+            answer = json.loads(self._connection.recv(timeout=PATIENCE_S))
             if answer.get("id") == self._number:  # events come in between
                 break
         if "error" in answer:
@@ -163,9 +168,9 @@ class Tab:
     def reruns(self, tools: ModuleType) -> list[float]:
         """Seconds of each change of the axis."""
         seconds = []
+        self.wait_for(f"{tools.IS_DRAWN} && !document.querySelector('{tools.IS_STALE}')")
+        time.sleep(tools.SETTLE_MS / 1e3)
         for number in range(RERUNS):
-            self.wait_for(f"{tools.IS_DRAWN} && !document.querySelector('{tools.IS_STALE}')")
-            time.sleep(tools.SETTLE_MS / 1e3)
             place = self.evaluate(AXIS)
             for kind in ("mousePressed", "mouseReleased"):
                 self.ask(
@@ -173,7 +178,8 @@ class Tab:
                 )
             self.wait_for("document.querySelector('[role=option]')")
             name = AXES[number % len(AXES)]
-            seconds.append(self.evaluate(f"{RERUN}({json.dumps(name)})") / 1e3)
+            script = f"{RERUN}({json.dumps(name)}, {tools.SETTLE_MS})"
+            seconds.append(self.evaluate(script) / 1e3)
         return seconds
 
 

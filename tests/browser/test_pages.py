@@ -93,6 +93,33 @@ def test_the_benchmark_of_this_page_sees_its_points_and_a_rerun(study, monkeypat
     assert seconds > 0
 
 
+@pytest.mark.parametrize("states", [[], ["running", "notRunning", "running", "notRunning"]])
+def test_the_benchmark_sees_the_end_of_a_rerun(states: list[str], tmp_path):
+    """A rerun can be too quick to be seen running, and can seem to end in between."""
+    page_speed = scripts.load(ROOT / "benchmarks" / "page_speed.py")
+    tools = page_speed.sibling("docs", "screenshots")
+    file = tmp_path / "page.html"
+    file.write_text(
+        f"""<body><div class=stApp data-test-script-state=notRunning><p role=option>TTFT</p></div>
+        <script>
+          const app = document.querySelector('.stApp'), states = {states};
+          app.querySelector('p').onclick = event => {{
+            event.target.append(' chosen');
+            states.forEach((state, number) =>
+              setTimeout(() => app.dataset.testScriptState = state, 50 * number));
+            setTimeout(() => app.dataset.last = 'drawn', 50 * states.length);
+          }};
+        </script>""",
+        encoding="utf-8",
+    )
+
+    with page_speed.chromium(tools) as browser, browser.visit(file.as_uri(), "p") as tab:
+        seconds = tab.evaluate(f"{page_speed.RERUN}('TTFT', 500)")
+
+        assert seconds > 0
+        assert tab.evaluate("document.querySelector('.stApp').dataset.last") == "drawn"
+
+
 def test_a_click_on_a_published_point_opens_its_source(study, page: Page):
     """A diamond answers with its method, its benchmarks and the page that it is from."""
     page.goto(f"{study.url}/published?family=DeepSeek-R1")
