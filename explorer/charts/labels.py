@@ -50,6 +50,13 @@ class Label:
     """Whether the point is a teacher's star, which lies on the line at 100 %."""
     group: str | None = None
     """The entry of the legend that shows and hides it."""
+    ringed: bool = False
+    """Whether a ring lies around the point."""
+
+    @property
+    def clearance(self) -> int:
+        """Pixels between the point and the name."""
+        return RINGED_CLEARANCE if self.ringed else CLEARANCE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +69,15 @@ class Placed:
 
 
 def occupied_boxes(
-    figure: go.Figure, points: Iterable[tuple[float, float]], view: View
+    figure: go.Figure,
+    points: Iterable[tuple[float, float]],
+    view: View,
+    ringed: Iterable[tuple[float, float]] = (),
 ) -> list[Box]:
-    """Boxes of the points, and of the lines of the limits and their names."""
+    """Boxes of the points and the rings, and of the lines of the limits and their names."""
     boxes = [_around(view.pixel(x, y), 9, 9) for x, y in points]
+    outside = theme.PICK_RING_PIXELS / 2 + 1
+    boxes += [_around(view.pixel(x, y), outside, outside) for x, y in ringed]
     for note in figure.layout.annotations:
         wide = 7.0 * len(note.text)
         if note.yref == "paper":  # a limit on the horizontal axis: its line is vertical
@@ -104,15 +116,17 @@ LINE_NAME_PIXELS = 150
 """Width of the name of a line, such as `95 % of the teacher`, with its margins."""
 CLEARANCE = 12
 """Pixels between a point and its name."""
+RINGED_CLEARANCE = 18
+"""Pixels between a point and its name where a ring lies between them."""
 SIDES = {
     # The frontier runs below and to the right, so the left of a point is usually free.
-    "middle left": (-CLEARANCE, 0),
-    "top left": (-CLEARANCE, -20),
-    "bottom right": (CLEARANCE, 20),
-    "middle right": (CLEARANCE, 0),
-    "top center": (0, -20),
+    "middle left": (-1, 0),
+    "top left": (-1, -1),
+    "bottom right": (1, 1),
+    "middle right": (1, 0),
+    "top center": (0, -1),
 }
-"""Where a name may stand, in order of preference, and how far from its point, in pixels."""
+"""Where a name may stand, in order of preference: the direction from its point, right and down."""
 
 
 def place_labels(
@@ -156,7 +170,8 @@ def _places(label: Label, view: View) -> Iterator[tuple[str, Box]]:
     # Above its point, a star's name is clear of the line at 100 %.
     sides = sorted(SIDES, key=lambda side: side != "top left") if label.of_star else SIDES
     for side in sides:
-        dx, dy = SIDES[side]
+        across, down = SIDES[side]
+        dx, dy = across * label.clearance, down * (label.clearance + high / 2)
         left = at_x + dx - (wide if dx < 0 else wide / 2 if dx == 0 else 0)
         box = (left, at_y + dy - high / 2, left + wide, at_y + dy + high / 2)
         if box[0] > 0 and box[2] < view.width and box[1] > 0 and box[3] < view.height:
@@ -176,7 +191,7 @@ def add_names(figure: go.Figure, placed: list[Placed], ink: dict[str, str]) -> N
             textposition=[one.side for one in own],
             textfont={"size": 13, "color": ink["text"]},
             # Plotly keeps the text as far away as the mark is large, also one that is not seen.
-            marker={"size": 1.6 * (CLEARANCE - 1), "opacity": 0},
+            marker={"size": [1.6 * (one.label.clearance - 1) for one in own], "opacity": 0},
             cliponaxis=False,
             hoverinfo="skip",
             showlegend=False,

@@ -105,7 +105,7 @@ def published_chart(
     published_overlay.add_own_runs(figure, mine, y, template)
     _add_shapes(figure, shown, x, ink)
     if len(shown) <= MANY_LABELS:
-        _add_labels(figure, shown, x, y, view, ink)
+        _add_labels(figure, shown, x, y, view, ink, selected)
     if selected is not None and selected in shown.index:
         theme.add_ring(figure, shown.loc[[selected]], x, y, ink)
     _add_note(figure, len(rows) - len(shown), shown, x, ink)
@@ -280,7 +280,13 @@ def _add_teachers(figure: go.Figure, shown: pd.DataFrame, x: str, ink: dict[str,
 
 
 def _add_labels(
-    figure: go.Figure, shown: pd.DataFrame, x: str, y: str, view: View, ink: dict[str, str]
+    figure: go.Figure,
+    shown: pd.DataFrame,
+    x: str,
+    y: str,
+    view: View,
+    ink: dict[str, str],
+    selected: int | None,
 ) -> None:
     """Name the frontier of each larger model and the larger models; hovering names all."""
     fronts = [
@@ -288,15 +294,19 @@ def _add_labels(
         for _, group in shown.groupby("compared_to", sort=False)
     ]
     best = pd.concat([shown.iloc[:0], *fronts]).sort_values(y, ascending=False)
+    best = best.drop_duplicates("student")
     wanted = [
-        Label(row[x], row[y], row["student"]) for row in row_dicts(best.drop_duplicates("student"))
+        Label(row[x], row[y], row["student"], ringed=place == selected)
+        for place, row in zip(best.index, row_dicts(best), strict=True)
     ]
     points = [*zip(shown[x], shown[y], strict=True)]
+    ringed = shown[shown.index == selected]
     stars = _teachers(shown, x)
     for row in row_dicts(stars):
         points.append((row[TEACHER_X[x]], 100.0))
         wanted.append(Label(row[TEACHER_X[x]], 100.0, row["compared_to"], of_star=True))
-    boxes = labels.occupied_boxes(figure, points, view)
+    rings = zip(ringed[x], ringed[y], strict=True)
+    boxes = labels.occupied_boxes(figure, points, view, rings)
     labels.add_names(figure, labels.place_labels(wanted, boxes, view), ink)
 
 

@@ -112,8 +112,9 @@ def retention_chart(
         marks.add_shape_legend(figure, shapes, ink)
     notes = _notes(runs, shown, drawn, view)
     first = drawn[drawn["run_id"].isin([picked, *highlighted])]
-    _add_labels(figure, drawn, pd.concat([best, first]), y, view, notes, groups, ink)
-    for run_id in dict.fromkeys([selected, picked]):
+    ringed_ids = list(dict.fromkeys([selected, picked]))
+    _add_labels(figure, drawn, pd.concat([best, first]), y, view, notes, groups, ink, ringed_ids)
+    for run_id in ringed_ids:
         ringed = drawn[drawn["run_id"] == run_id]
         if not ringed.empty:
             theme.add_ring(figure, ringed, ACROSS, y, ink, strong=run_id == picked)
@@ -247,9 +248,12 @@ def _add_labels(
     notes: list[str],
     groups: "pd.Series[str]",
     ink: dict[str, str],
+    ringed_ids: list[str | None],
 ) -> None:
     """Name `best` and the teachers, each once, where there is room; hovering names all."""
-    taken = labels.occupied_boxes(figure, zip(drawn[ACROSS], drawn[y], strict=True), view)
+    is_ringed = drawn["run_id"].isin(ringed_ids)
+    places = pd.Series(list(zip(drawn[ACROSS], drawn[y], strict=True)), drawn.index, dtype=object)
+    taken = labels.occupied_boxes(figure, places, view, places[is_ringed])
     taken.append(labels.corner_box(notes, view))
     teachers = drawn[(drawn["role"] == "teacher") & ~drawn.index.isin(best.index)]
     # The best point comes last and is named first.
@@ -257,14 +261,20 @@ def _add_labels(
     named = named.assign(
         text=named["label"].where(named["role"] != "teacher", named["teacher"]).astype(str),
         group=groups.reindex(named.index),
+        ringed=named["run_id"].isin(ringed_ids),
     )
     # Of several runs with one label, the name stands at the best.
     named = named.drop_duplicates(["teacher", "text"], keep="last")
     wanted = [
         labels.Label(
-            row[ACROSS], row[y], row["text"], of_star=row["role"] == "teacher", group=row["group"]
+            row[ACROSS],
+            row[y],
+            row["text"],
+            of_star=row["role"] == "teacher",
+            group=row["group"],
+            ringed=row["ringed"],
         )
-        for row in row_dicts(named.loc[::-1, [ACROSS, y, "text", "role", "group"]])
+        for row in row_dicts(named.loc[::-1, [ACROSS, y, "text", "role", "group", "ringed"]])
     ]
     ends = drawn[[ACROSS, *INTERVALS[y]]].dropna().to_numpy(dtype=float).tolist()
     intervals = labels.interval_boxes(ends, view) if len(drawn) <= marks.MANY_POINTS else []

@@ -137,11 +137,15 @@ def add_ring(
         hoverinfo="skip",
         marker={
             "symbol": "circle-open",
-            "size": 28 if strong else 24,
+            "size": PICK_RING_PIXELS - 3 if strong else 24,
             "color": ink["text"],
             "line": {"width": 3 if strong else 1.5},
         },
     )
+
+
+PICK_RING_PIXELS = 31
+"""Width of the ring around the pick, its line included."""
 
 
 def add_corner_note(figure: go.Figure, text: str, ink: dict[str, str]) -> None:

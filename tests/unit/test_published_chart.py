@@ -98,6 +98,24 @@ def test_the_chosen_point_is_ringed(found):
     assert [list(ring.x) for ring in rings] == [[7.0]]
 
 
+def test_the_name_of_the_selected_point_stands_outside_its_ring(found):
+    """Plotly keeps a name as far away as the size of its mark says."""
+    few = found.rows[found.rows["family"] == "DeepSeek-R1"]
+    name = "DeepSeek-R1-Distill-Qwen-7B · deepseek-r1-readme"
+
+    def kept_away(selected):
+        figure = charts.published_chart(few, selected=selected)
+        return {
+            text: size
+            for trace in figure.data
+            if trace.mode == "markers+text"
+            for text, size in zip(trace.text, trace.marker.size, strict=True)
+        }
+
+    student = few.loc[name, "student"]
+    assert kept_away(name)[student] > kept_away(None)[student]
+
+
 def test_an_axis_that_nobody_has_says_what_it_needs(found):
     """Gemini has no published size, so there is nothing to draw."""
     rows = found.rows[found.rows["family"] == "Gemini"]

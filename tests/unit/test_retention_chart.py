@@ -236,6 +236,25 @@ def test_intervals_reach_from_low_to_high():
     assert trace.error_y.arrayminus[0] == pytest.approx(6)
 
 
+def name_boxes(figure):
+    """Left, right and middle height of each name, in pixels of the plot area."""
+    (x0, x1), (y0, y1) = figure.layout.xaxis.range, figure.layout.yaxis.range
+    boxes = []
+    for trace in (trace for trace in figure.data if trace.mode == "markers+text"):
+        names = zip(
+            trace.x, trace.y, trace.textposition, trace.text, trace.marker.size, strict=True
+        )
+        for x, y, side, text, size in names:
+            across, down = labels.SIDES[side]
+            # Plotly keeps a name this far from a mark of this size.
+            clearance = size / 1.6 + 1
+            wide = 7 * len(text)
+            # What is left of its point ends there, what is right of it begins there.
+            left = (x - x0) / (x1 - x0) * 850 + across * clearance - wide * (1 - across) / 2
+            boxes.append((left, left + wide, (y1 - y) / (y1 - y0) * 410 + down * (clearance + 8)))
+    return boxes
+
+
 def test_labels_do_not_cover_each_other():
     """Where two names would collide, one is left to the hover."""
     crowd = 40
@@ -252,18 +271,30 @@ def test_labels_do_not_cover_each_other():
 
     figure = retention_chart.retention_chart(frame)
 
-    layout, boxes = figure.layout, []
-    (x0, x1), (y0, y1) = layout.xaxis.range, layout.yaxis.range
-    for trace in (trace for trace in figure.data if trace.mode == "markers+text"):
-        for x, y, side, text in zip(trace.x, trace.y, trace.textposition, trace.text, strict=True):
-            dx, dy = labels.SIDES[side]
-            wide = 7 * len(text)
-            # What is left of its point ends there, what is right of it begins there.
-            left = (x - x0) / (x1 - x0) * 850 + dx - {-1: wide, 0: wide / 2, 1: 0}[np.sign(dx)]
-            boxes.append((left, left + wide, (y1 - y) / (y1 - y0) * 410 + dy))
+    boxes = name_boxes(figure)
     assert 0 < len(boxes) < crowd / 2
     for i, (left, right, middle) in enumerate(boxes):
         assert all(right <= a or b <= left or abs(middle - y) > 14 for a, b, y in boxes[:i])
+
+
+@pytest.mark.parametrize("picked", ["s24", "s15", "s6", "t", "slow"])
+def test_no_name_touches_the_ring_around_the_pick(picked):
+    """Its own name stands further away, the others avoid it."""
+    figure = retention_chart.retention_chart(runs(), picked=picked, selected="s15")
+
+    rings = [trace for trace in figure.data if trace.marker.symbol == "circle-open"]
+    assert len(rings) == len({picked, "s15"})
+    view = labels.View(figure.layout.xaxis.range, figure.layout.yaxis.range, False, 850, 410)
+    for ring in rings:
+        at_x, at_y = view.pixel(ring.x[0], ring.y[0])
+        outside = (ring.marker.size + ring.marker.line.width) / 2
+        for left, right, middle in name_boxes(figure):
+            below, above = middle - 8, middle + 8
+            assert (
+                right <= at_x - outside
+                or left >= at_x + outside
+                or (below >= at_y + outside or above <= at_y - outside)
+            )
 
 
 def test_runs_of_one_size_are_named_once():
