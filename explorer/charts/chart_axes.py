@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import pandas as pd
@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from explorer.analysis import baseline, interference, numbers
 from explorer.analysis.cost import unit_cost
 from explorer.analysis.stats.retention import INTERVALS
-from explorer.charts import marks, theme
+from explorer.charts import labels, marks, theme
 from explorer.charts.labels import View
 
 Scale = Literal["auto", "linear", "log"]
@@ -168,12 +168,14 @@ def ticks(x: str, view: View, *, times: bool = False) -> dict[str, Any]:
         "tickprefix": "" if times else axis.prefix,
         "ticksuffix": "×" if times else "",
     }
+    units = ("×",) if times else axis.ticks
+    if not view.log and len(units) == 1:
+        return settings
     low, high = sorted(view.x_range)
-    if times and view.log:
-        return settings | theme.si_ticks(low, high, [""], log=True)
-    if not times and (len(axis.ticks) > 1 or view.log):
-        return settings | theme.si_ticks(low, high, list(axis.ticks), log=view.log)
-    return settings
+    values = theme.round_values(low, high, log=view.log)
+    # Plotly adds neither prefix nor suffix to texts that it is given.
+    texts = [settings["tickprefix"] + theme.with_si_unit(value, units) for value in values]
+    return settings | labels.fitting_ticks(values, texts, view)
 
 
 def limit_place(
@@ -220,12 +222,14 @@ def add_target_line(
     figure: go.Figure,
     target: float,
     ink: dict[str, str],
+    taken: Sequence[labels.Box],
+    view: View,
     whose: str = "the teacher",
-    *,
-    side: Literal["left", "right"] = "left",
 ) -> None:
-    """The target line with its label at one end."""
+    """The target line with its name at the end where it covers less of what is taken."""
     figure.add_hline(y=100 * target, line={"color": ink["quiet"], "width": 1, "dash": "dash"})
+    text = f"{numbers.percent(target, digits=2)} of {whose}"
+    side = labels.roomier_end(text, 100 * target, taken, view)
     figure.add_annotation(
         x=0 if side == "left" else 1,
         xref="paper",
@@ -234,7 +238,7 @@ def add_target_line(
         y=100 * target,
         yanchor="top",
         yshift=-1,
-        text=f"{numbers.percent(target, digits=2)} of {whose}",
+        text=text,
         showarrow=False,
         font={"size": 12, "color": ink["quiet"]},
     )

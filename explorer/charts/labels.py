@@ -1,9 +1,10 @@
 """Names beside points, placed so that they never overlap; hovering shows those left out."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import plotly.graph_objects as go
 
@@ -68,18 +69,22 @@ class Placed:
     """In Plotly's words, such as `middle left`."""
 
 
-def occupied_boxes(
-    figure: go.Figure,
+def point_boxes(
     points: Iterable[tuple[float, float]],
     view: View,
     ringed: Iterable[tuple[float, float]] = (),
 ) -> list[Box]:
-    """Boxes of the points and the rings, and of the lines of the limits and their names."""
+    """Boxes of the points, and of the rings around some of them."""
     boxes = [_around(view.pixel(x, y), 9, 9) for x, y in points]
     outside = theme.PICK_RING_PIXELS / 2 + 1
-    boxes += [_around(view.pixel(x, y), outside, outside) for x, y in ringed]
+    return boxes + [_around(view.pixel(x, y), outside, outside) for x, y in ringed]
+
+
+def limit_boxes(figure: go.Figure, view: View) -> list[Box]:
+    """Boxes of the lines of the limits and of their names."""
+    boxes: list[Box] = []
     for note in figure.layout.annotations:
-        wide = 7.0 * len(note.text)
+        wide = SMALL_LETTER_PIXELS * len(note.text)
         if note.yref == "paper":  # a limit on the horizontal axis: its line is vertical
             at = 10**note.x if view.log else note.x
             line, _ = view.pixel(at, view.y_range[1])
@@ -93,17 +98,39 @@ def occupied_boxes(
     return boxes
 
 
-def roomier_end(
-    points: Iterable[tuple[float, float]], y: float, view: View
-) -> Literal["left", "right"]:
-    """The end of a horizontal line at `y` where its name, below it, covers fewer points."""
+def roomier_end(name: str, y: float, taken: Sequence[Box], view: View) -> Literal["left", "right"]:
+    """The end of a horizontal line at `y` where its name, below it, covers fewer boxes."""
     _, line = view.pixel(view.x_range[0], y)
-    near = [
-        at_x for at_x, at_y in (view.pixel(*point) for point in points) if -9 < at_y - line < 27
-    ]
-    on_left = sum(at_x < LINE_NAME_PIXELS for at_x in near)
-    on_right = sum(at_x > view.width - LINE_NAME_PIXELS for at_x in near)
+    wide = SMALL_LETTER_PIXELS * len(name)
+    on_left = _num_covered((0, line, wide, line + 18), taken)
+    on_right = _num_covered((view.width - wide, line, view.width, line + 18), taken)
     return "right" if on_right < on_left else "left"
+
+
+def fitting_ticks(values: Sequence[float], texts: Sequence[str], view: View) -> dict[str, Any]:
+    """Settings of the horizontal axis: its ticks, fewer where their texts would touch.
+
+    Args:
+        values: Where the ticks may stand, in rising order.
+        texts: What is written there.
+        view: Its scale and size. Of a logarithmic axis the powers of ten stay longest.
+    """
+    every = range(len(values))
+    powers = [at for at in every if view.log and math.log10(values[at]).is_integer()]
+    fewer = powers if len(powers) > 1 else every
+    centres = [view.pixel(value, view.y_range[0])[0] for value in values]
+
+    def fit(ticks: Sequence[int]) -> bool:
+        return all(
+            abs(centres[b] - centres[a])
+            > SMALL_LETTER_PIXELS * (len(texts[a]) + len(texts[b]) + 1) / 2
+            for a, b in itertools.pairwise(ticks)
+        )
+
+    kept = next(
+        (ticks for ticks in (every, *(fewer[::step] for step in every[1:])) if fit(ticks)), every
+    )
+    return {"tickvals": [values[at] for at in kept], "ticktext": [texts[at] for at in kept]}
 
 
 def corner_box(notes: list[str], view: View) -> Box:
@@ -112,8 +139,10 @@ def corner_box(notes: list[str], view: View) -> Box:
     return (view.width - wide, view.height - 15.0 * len(notes) - 4, view.width, view.height)
 
 
-LINE_NAME_PIXELS = 150
-"""Width of the name of a line, such as `95 % of the teacher`, with its margins."""
+LETTER_PIXELS = 7.0
+"""Width of a letter in a name, at most."""
+SMALL_LETTER_PIXELS = 6.5
+"""Width of a letter in a tick or in the name of a limit, at most."""
 CLEARANCE = 12
 """Pixels between a point and its name."""
 RINGED_CLEARANCE = 18
@@ -166,7 +195,7 @@ def interval_boxes(intervals: Iterable[Sequence[float]], view: View) -> list[Box
 def _places(label: Label, view: View) -> Iterator[tuple[str, Box]]:
     """The sides of a label's point that lie in the plot, the preferred one first, with the box."""
     at_x, at_y = view.pixel(label.x, label.y)
-    wide, high = 7.0 * len(label.text) + 4, 16.0
+    wide, high = LETTER_PIXELS * len(label.text) + 4, 16.0
     # Above its point, a star's name is clear of the line at 100 %.
     sides = sorted(SIDES, key=lambda side: side != "top left") if label.of_star else SIDES
     for side in sides:

@@ -93,7 +93,9 @@ def published_chart(
         unsized = unsized.assign(hover=_hover(unsized, x), **{y: 100 * unsized[y].astype(float)})
         view, placed = _with_band(figure, view, unsized, x, y, ink)
         shown = pd.concat([shown, placed])
-    _add_lines(figure, ink)
+    boxes = _point_boxes(shown, x, y, view, selected) + _point_boxes(mine, x, y, view, None)
+    figure.add_hline(y=100, line={"color": ink["quiet"], "width": 1})
+    chart_axes.add_target_line(figure, TARGET_RETENTION, ink, boxes, view, "the larger model")
     if x in TEACHER_X:
         linked = shown if len(shown) <= MANY_LABELS else shown[shown.index == selected]
         published_overlay.add_teacher_lines(figure, linked, x, TEACHER_X[x], y, ink)
@@ -113,16 +115,9 @@ def published_chart(
     figure.update_yaxes(title_text=HEIGHTS[y], range=view.y_range, ticksuffix=" %")
     if width < NARROW:
         _narrow(figure, y)
-    if x == "params_b" and len(shown):
-        figure.update_xaxes(**theme.si_ticks(*sized.x_range, [" B", " T"], log=view.log))
-        if width < NARROW:  # powers of ten only, or the labels would overlap
-            figure.update_xaxes(tickvals=figure.layout.xaxis.tickvals[::2])
-        figure.update_xaxes(ticktext=[_short(v) for v in figure.layout.xaxis.tickvals])
-    elif "usd" in x:
-        figure.update_xaxes(**theme.si_ticks(*view.x_range, [""], log=view.log), tickprefix="")
-        figure.update_xaxes(
-            ticktext=[numbers.dollars(v, 2) for v in figure.layout.xaxis.tickvals or ()]
-        )
+    if len(shown):
+        values = theme.round_values(*sized.x_range, log=view.log)
+        figure.update_xaxes(**labels.fitting_ticks(values, [_tick(x, v) for v in values], view))
     return figure
 
 
@@ -145,11 +140,11 @@ def _narrow(figure: go.Figure, y: str) -> None:
     figure.update_xaxes(tickangle=0)
 
 
-def _short(billions: float) -> str:
-    """Parameters as a round number: 30 M, 1 B."""
-    if billions < 1:
-        return f"{1e3 * billions:g} M"
-    return f"{billions:g} B" if billions < 1000 else f"{billions / 1e3:g} T"
+def _tick(x: str, value: float) -> str:
+    """What the horizontal axis says at a value: 30 M, 1 B, $2."""
+    if x == "params_b":
+        return theme.with_si_unit(1e9 * value, chart_axes.AXES["num_parameters"].ticks)
+    return f"${value:g}"
 
 
 def _view(shown: pd.DataFrame, x: str, y: str, width: int) -> View:
@@ -215,10 +210,13 @@ def _with_band(
     return wider, unsized.assign(**{x: places})
 
 
-def _add_lines(figure: go.Figure, ink: dict[str, str]) -> None:
-    """Lines at the larger model's score and at the target."""
-    figure.add_hline(y=100, line={"color": ink["quiet"], "width": 1})
-    chart_axes.add_target_line(figure, TARGET_RETENTION, ink, "the larger model")
+def _point_boxes(
+    points: pd.DataFrame, x: str, y: str, view: View, selected: int | None
+) -> list[labels.Box]:
+    """The boxes of points and of the ring."""
+    ringed = points[points.index == selected]
+    places, rings = (zip(part[x], part[y], strict=True) for part in (points, ringed))
+    return labels.point_boxes(places, view, rings)
 
 
 def _add_family(
@@ -299,14 +297,13 @@ def _add_labels(
         Label(row[x], row[y], row["student"], ringed=place == selected)
         for place, row in zip(best.index, row_dicts(best), strict=True)
     ]
-    points = [*zip(shown[x], shown[y], strict=True)]
-    ringed = shown[shown.index == selected]
-    stars = _teachers(shown, x)
-    for row in row_dicts(stars):
-        points.append((row[TEACHER_X[x]], 100.0))
-        wanted.append(Label(row[TEACHER_X[x]], 100.0, row["compared_to"], of_star=True))
-    rings = zip(ringed[x], ringed[y], strict=True)
-    boxes = labels.occupied_boxes(figure, points, view, rings)
+    stars = [
+        Label(row[TEACHER_X[x]], 100.0, row["compared_to"], of_star=True)
+        for row in row_dicts(_teachers(shown, x))
+    ]
+    boxes = _point_boxes(shown, x, y, view, selected) + labels.limit_boxes(figure, view)
+    boxes += labels.point_boxes([(star.x, star.y) for star in stars], view)
+    wanted += stars
     labels.add_names(figure, labels.place_labels(wanted, boxes, view), ink)
 
 

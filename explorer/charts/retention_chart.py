@@ -83,9 +83,8 @@ def retention_chart(
     colours = _colours(shown, template)
     figure = go.Figure(layout=theme.layout(ink))
     view = chart_axes.view(shown, x, y, target, width, scale)
-    places = zip(shown[ACROSS], shown[y], strict=True)
-    side = labels.roomier_end(places, 100 * target, view)
-    chart_axes.add_target_line(figure, target, ink, side=side)
+    ringed_ids = list(dict.fromkeys([selected, picked]))
+    chart_axes.add_target_line(figure, target, ink, _point_boxes(shown, y, ringed_ids, view), view)
     if x_limit is not None and not shown.empty:
         place = chart_axes.limit_place(
             runs, x, x_limit, candidates.main_teacher(whole), times=times
@@ -112,7 +111,6 @@ def retention_chart(
         marks.add_shape_legend(figure, shapes, ink)
     notes = _notes(runs, shown, drawn, view)
     first = drawn[drawn["run_id"].isin([picked, *highlighted])]
-    ringed_ids = list(dict.fromkeys([selected, picked]))
     _add_labels(figure, drawn, pd.concat([best, first]), y, view, notes, groups, ink, ringed_ids)
     for run_id in ringed_ids:
         ringed = drawn[drawn["run_id"] == run_id]
@@ -239,6 +237,15 @@ def _add_frontier(figure: go.Figure, best: pd.DataFrame, y: str, view: View, col
         named = True
 
 
+def _point_boxes(
+    points: pd.DataFrame, y: str, ringed_ids: list[str | None], view: View
+) -> list[labels.Box]:
+    """The boxes of points and of rings."""
+    ringed = points[points["run_id"].isin(ringed_ids)]
+    places, rings = (zip(part[ACROSS], part[y], strict=True) for part in (points, ringed))
+    return labels.point_boxes(places, view, rings)
+
+
 def _add_labels(
     figure: go.Figure,
     drawn: pd.DataFrame,
@@ -251,9 +258,7 @@ def _add_labels(
     ringed_ids: list[str | None],
 ) -> None:
     """Name `best` and the teachers, each once, where there is room; hovering names all."""
-    is_ringed = drawn["run_id"].isin(ringed_ids)
-    places = pd.Series(list(zip(drawn[ACROSS], drawn[y], strict=True)), drawn.index, dtype=object)
-    taken = labels.occupied_boxes(figure, places, view, places[is_ringed])
+    taken = _point_boxes(drawn, y, ringed_ids, view) + labels.limit_boxes(figure, view)
     taken.append(labels.corner_box(notes, view))
     teachers = drawn[(drawn["role"] == "teacher") & ~drawn.index.isin(best.index)]
     # The best point comes last and is named first.

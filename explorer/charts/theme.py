@@ -197,8 +197,8 @@ def from_zero_if_near(low: float, high: float) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def si_ticks(low: float, high: float, units: list[str], *, log: bool) -> dict[str, Any]:
-    """Ticks with k, M, B; Plotly's own prefixes would write a billion as G."""
+def round_values(low: float, high: float, *, log: bool) -> list[float]:
+    """Round numbers between two ends, in rising order: 1, 2 and 5 times the powers of ten."""
     if log:
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
         values = [m * 10.0**e for e in range(first, last + 1) for m in (1, 2, 5)]
@@ -207,9 +207,12 @@ def si_ticks(low: float, high: float, units: list[str], *, log: bool) -> dict[st
         power = 10.0 ** math.floor(math.log10(rough))
         step = min((m * power for m in (1, 2, 5, 10)), key=lambda s: abs(s - rough))
         values = list(np.arange(math.ceil(low / step) * step, high, step))
-    shown = [v for v in values if low <= v <= high]
-    texts = []
-    for value in shown:
-        level = 0 if value == 0 else min(len(units) - 1, max(0, int(math.log10(value) // 3)))
-        texts.append(f"{value / 1000**level:g}{units[level]}" if value else "0")
-    return {"tickvals": shown, "ticktext": texts}
+    return [v for v in values if low <= v <= high]
+
+
+def with_si_unit(value: float, units: Sequence[str]) -> str:
+    """A value with k, M or B; Plotly's own prefixes would write a billion as G."""
+    if not value:
+        return "0"
+    level = min(len(units) - 1, max(0, int(math.log10(value) // 3)))
+    return f"{value / 1000**level:g}{units[level]}"

@@ -191,15 +191,35 @@ def test_labels_are_placed_for_the_window_there_is(committed, page: Page):
               if (!area) return false; // the chart is being drawn again for the new width
               const plot = area.getBoundingClientRect();
               const names = [...chart.querySelectorAll(".annotation-text, .textpoint text")];
-              const boxes = names.map(name => name.getBoundingClientRect());
+              const box = name => name.getBoundingClientRect();
+              const boxes = names.map(box);
+              const ticks = [...chart.querySelectorAll(".xtick text")].map(box);
               const inside = boxes.every(b => b.left >= plot.left && b.right <= plot.right);
               const apart = (a, b) => a.right <= b.left || b.right <= a.left ||
                 a.bottom <= b.top + 2 || b.bottom <= a.top + 2;
-              return names.length > 3 && inside &&
+              const allApart = boxes =>
                 boxes.every((a, i) => boxes.slice(i + 1).every(b => apart(a, b)));
+              return names.length > 3 && ticks.length > 1 && inside &&
+                allApart(boxes) && allApart(ticks);
             }""",
             timeout=WAIT_MS,
         )
+
+
+def test_ticks_of_published_sizes_do_not_touch_on_a_telephone(study, page: Page):
+    """From 10 M to 500 B parameters, in the width that a telephone has."""
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{study.url}/published")
+
+    page.wait_for_function(
+        """() => {
+          const ticks = [...document.querySelectorAll(".chart .xtick text")]
+            .map(tick => tick.getBoundingClientRect()).sort((a, b) => a.left - b.left);
+          return ticks.length > 2 &&
+            ticks.slice(1).every((tick, number) => tick.left > ticks[number].right);
+        }""",
+        timeout=WAIT_MS,
+    )
 
 
 def test_back_undoes_the_last_change(study, page: Page, settled):

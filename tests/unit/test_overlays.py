@@ -158,6 +158,16 @@ def test_a_logarithmic_axis_shows_1_2_5(runs):
     assert len(axis.ticktext) >= 2
 
 
+def test_ticks_on_a_logarithmic_axis_have_their_sign(runs):
+    """As on a linear one, where Plotly adds it."""
+    times = retention_chart.retention_chart(runs, scale="log", times=True).layout.xaxis
+    priced = runs.assign(usd_per_mtok=runs["tpot_ms"] / 50)
+    dollars = retention_chart.retention_chart(priced, "usd_per_mtok", scale="log").layout.xaxis
+
+    assert all(text.endswith("×") for text in times.ticktext)
+    assert all(text.startswith("$") for text in dollars.ticktext)
+
+
 def test_published_students_lie_where_something_is_published():
     """By size and by API price, as multiples of the larger model's where one seller has both."""
     rows = facts.found().rows

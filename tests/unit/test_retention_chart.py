@@ -333,6 +333,37 @@ def test_sizes_over_several_orders_get_a_logarithmic_axis():
     assert "10 B" in figure.layout.xaxis.ticktext
 
 
+@pytest.mark.parametrize("width", [300, 380, 960, 1300])
+@pytest.mark.parametrize(("low", "high"), [(1.1e6, 900e9), (30e6, 40e9), (1.3e9, 7e9)])
+def test_texts_of_ticks_never_touch(low, high, width):
+    """On a telephone there are fewer; of a logarithmic axis the powers of ten stay."""
+    axis = retention_chart.retention_chart(
+        runs(num_parameters=np.geomspace(high, low, 7)),
+        "num_parameters",
+        scale="log",
+        width=width,
+    ).layout.xaxis
+
+    plot_width = max(200, width - 110)
+    ticks = np.log10(np.array(axis.tickvals)) - axis.range[0]
+    centres = ticks / (axis.range[1] - axis.range[0]) * plot_width
+    wide = 6.5 * np.array([len(text) for text in axis.ticktext])
+    assert len(wide) >= 2
+    assert ((centres - wide / 2)[1:] > (centres + wide / 2)[:-1]).all()
+
+
+def test_the_name_of_the_line_avoids_the_ring():
+    """Where both ends of a narrow chart have a point, the one without the ring is roomier."""
+    ends = runs().iloc[[0, 1]].assign(retention=[0.94, 0.94], tpot_ms=[30.0, 3.0])
+
+    def end(picked):
+        figure = retention_chart.retention_chart(ends, picked=picked, width=380)
+        return next(n.xanchor for n in figure.layout.annotations if "of the teacher" in n.text)
+
+    assert end("s24") == "right"
+    assert end("t") == "left"
+
+
 def test_runs_that_cannot_be_drawn_are_counted():
     """Nothing goes missing silently."""
     tpot_ms = runs()["tpot_ms"].copy()
