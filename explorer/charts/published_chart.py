@@ -55,7 +55,7 @@ def published_chart(
     *,
     y: str = "raw_ratio",
     template: Template = "light",
-    selected: int | None = None,
+    selected: str | None = None,
     own: pd.DataFrame | None = None,
     width: int = 960,
 ) -> go.Figure:
@@ -211,7 +211,7 @@ def _with_band(
 
 
 def _point_boxes(
-    points: pd.DataFrame, x: str, y: str, view: View, selected: int | None
+    points: pd.DataFrame, x: str, y: str, view: View, selected: str | None
 ) -> list[labels.Box]:
     """The boxes of points and of the ring."""
     ringed = points[points.index == selected]
@@ -284,7 +284,7 @@ def _add_labels(
     y: str,
     view: View,
     ink: dict[str, str],
-    selected: int | None,
+    selected: str | None,
 ) -> None:
     """Name the frontier of each larger model and the larger models; hovering names all."""
     fronts = [

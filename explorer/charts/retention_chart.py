@@ -83,21 +83,20 @@ def retention_chart(
     colours = _colours(shown, template)
     figure = go.Figure(layout=theme.layout(ink))
     view = chart_axes.view(shown, x, y, target, width, scale)
+    fronts = _fronts(shown, x, y)
+    best = pd.concat([shown.iloc[:0], *fronts.values()])
     ringed_ids = list(dict.fromkeys([selected, picked]))
-    chart_axes.add_target_line(figure, target, ink, _point_boxes(shown, y, ringed_ids, view), view)
+    chosen = (shown["role"] == "teacher") | shown["run_id"].isin([*ringed_ids, *highlighted])
+    drawn = thin(shown, ACROSS, y, first=[*best.index, *shown.index[chosen]])
+    chart_axes.add_target_line(figure, target, ink, _point_boxes(drawn, y, ringed_ids, view), view)
     if x_limit is not None and not shown.empty:
         place = chart_axes.limit_place(
             runs, x, x_limit, candidates.main_teacher(whole), times=times
         )
         chart_axes.add_x_limit(figure, x, x_limit, place, view, ink)
     several = len(colours) > 1
-    fronts = _fronts(shown, x, y)
-    for owner, best in fronts.items():
-        _add_frontier(figure, best, y, view, colours[owner] if several else ink["text"])
-    best = pd.concat([shown.iloc[:0], *fronts.values()])
-    chosen = (shown["role"] == "teacher") | shown["run_id"].isin([selected, picked])
-    chosen |= shown["run_id"].isin(highlighted)
-    drawn = thin(shown, ACROSS, y, first=[*best.index, *shown.index[chosen]])
+    for owner, front in fronts.items():
+        _add_frontier(figure, front, y, view, colours[owner] if several else ink["text"])
     kinds = marks.kinds(drawn)
     # Clicking an entry of the legend hides everything of its group, names and rings included.
     groups = _legend_groups(drawn, kinds, several)
