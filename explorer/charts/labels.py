@@ -143,6 +143,8 @@ LETTER_PIXELS = 7.0
 """Width of a letter in a name, at most."""
 SMALL_LETTER_PIXELS = 6.5
 """Width of a letter in a tick or in the name of a limit, at most."""
+ABOVE_PLOT_PIXELS = 8
+"""How far a name may rise above the plot area, below the legend."""
 CLEARANCE = 12
 """Pixels between a point and its name."""
 RINGED_CLEARANCE = 18
@@ -203,7 +205,8 @@ def _places(label: Label, view: View) -> Iterator[tuple[str, Box]]:
         dx, dy = across * label.clearance, down * (label.clearance + high / 2)
         left = at_x + dx - (wide if dx < 0 else wide / 2 if dx == 0 else 0)
         box = (left, at_y + dy - high / 2, left + wide, at_y + dy + high / 2)
-        if box[0] > 0 and box[2] < view.width and box[1] > 0 and box[3] < view.height:
+        inside = box[0] > 0 and box[2] < view.width and box[3] < view.height
+        if inside and box[1] > -ABOVE_PLOT_PIXELS:
             yield side, box
 
 

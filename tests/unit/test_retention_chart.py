@@ -297,6 +297,19 @@ def test_no_name_touches_the_ring_around_the_pick(picked):
             )
 
 
+def test_the_pick_is_named_on_a_telephone():
+    """Where neither side has room, its name may rise a little above the plot."""
+    steep = runs(
+        retention=[1.0, 0.98, 0.7, 0.3, 0.5, 0.97, 0.6],
+        tpot_ms=[57.0, 7.8, 6.0, 2.5, 30.0, 57.0, 57.0],
+        label=["teacher", "24 layers q8_0", *"abcde"],
+    )
+
+    figure = retention_chart.retention_chart(steep, picked="s24", scale="log", width=320)
+
+    assert "24 layers q8_0" in texts(figure)
+
+
 def test_runs_of_one_size_are_named_once():
     """Of two frontier points with one name the better one carries it."""
     twice = runs().iloc[[1, 1]].assign(run_id=["a", "b"], tpot_ms=[20, 60], retention=[0.5, 0.8])
