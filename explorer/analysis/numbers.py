@@ -31,8 +31,15 @@ def percent(value: Any, low: Any = None, high: Any = None, digits: int = 3) -> s
     """`83.4 % [79.1, 87.2]` from shares, where 1.0 is 100 %."""
     if missing(value):
         return MISSING
-    ends = "" if missing(low) or missing(high) else interval(100 * low, 100 * high, digits)
-    return f"{significant(100 * value, digits)} % {ends}".rstrip()
+    ends = ""
+    if not missing(low) and not missing(high):
+        ends = f"[{_whole(100 * low, digits)}, {_whole(100 * high, digits)}]"
+    return f"{_whole(100 * value, digits)} % {ends}".rstrip()
+
+
+def _whole(number: float, digits: int) -> str:
+    """As `significant`, but never rounded to tens: 141 beside a table's 141."""
+    return significant(number, max(digits, len(f"{abs(number):.0f}")))
 
 
 def dollars(value: Any, digits: int = 3) -> str:

@@ -187,7 +187,9 @@ def add(
         rows = question_files.read_file(file, header=not no_header)
     except BadHeader as error:
         raise BadInput(f"{error} Or add --no-header and name the columns.") from error
-    columns = _columns(file.name, rows, question, choices, answer, answer_as, written)
+    columns = _columns(
+        file.name, rows, question, choices, answer, answer_as, written, header=not no_header
+    )
     try:
         questions = custom.read_questions(file.name, rows, columns)
     except AmbiguousAnswers as error:
@@ -216,6 +218,8 @@ def _columns(
     answer: str,
     answer_as: Reading | None,
     written: bool,
+    *,
+    header: bool,
 ) -> TaskColumns:
     """The columns that the options name, and for the rest those whose names leave no doubt.
 
@@ -237,7 +241,7 @@ def _columns(
         sentences = " ".join(f"{guess.doubts[role]} {options[role]}" for role in open_roles)
         names = ", ".join(f"{column!r:.40}" for column in question_files.columns_of(rows)[:20])
         there = "" if "header" in open_roles else f" The columns are {names}."
-        if question_columns.may_lack_header(file, guess):
+        if header and question_columns.may_lack_header(file, guess):
             there += " If they are a question, add --no-header."
         raise BadInput(f"{file}: {sentences}{there}")
     choice_columns = () if written else named or guess.columns.choices

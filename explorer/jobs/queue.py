@@ -157,6 +157,8 @@ def request_stop(status_root: Path, job_ids: Sequence[str]) -> None:
     for job_id in job_ids:
         disk.request_cancel(status_root, job_id)
     state_by_id = states.states_of(status_root, job_ids)
+    # No queue that we can ask has these; an earlier result must not hide that they wait.
+    state_by_id |= dict.fromkeys(states.waiting_elsewhere(status_root, job_ids), "queued")
     for job_id in job_ids:
         if state_by_id.get(job_id) not in ("queued", "running", "cancelled"):
             disk.withdraw_cancel(status_root, job_id)
@@ -211,6 +213,8 @@ def _submit(jobs: list[Job], keep: tuple[str, ...], on_progress: OnProgress) -> 
     with submit_lock.submitting(functools.partial(on_progress, WAITING, 0, len(jobs))):
         on_progress(SAVING, 0, len(jobs))
         waiting = [job for job in jobs if not _is_kept(job, keep)]
+        before = {job.id: disk.read_status(job.status_root, job.id) for job in waiting}
+        client = None
         for job in waiting:
             if job.spec:
                 disk.open_run(job.root, job.spec)
@@ -230,9 +234,13 @@ def _submit(jobs: list[Job], keep: tuple[str, ...], on_progress: OnProgress) -> 
                 for root in {job.root for job in jobs if job.spec}:
                     _ensure_dispatcher(client, root, cluster)
         except ExplorerError as error:
-            # Still "queued": Ray may have accepted the job and only its answer was lost.
             for job in waiting:
-                write_status(job.status_root, job.id, "queued", error=str(error))
+                root, earlier = job.status_root, before[job.id]
+                if client is None and (earlier or disk.is_finished(root, job.id)):
+                    disk.restore_status(root, job.id, earlier)  # nothing was submitted
+                    disk.withdraw_remeasure(root, job.id)
+                else:  # Ray may have accepted the job and only its answer was lost.
+                    write_status(job.status_root, job.id, "queued", error=str(error))
             raise
 
 

@@ -102,6 +102,12 @@ def states_of(root: Path, run_ids: Sequence[str]) -> dict[str, str]:
     return {row["run_id"]: row["state"] for row in _rows(root, run_ids)}
 
 
+def waiting_elsewhere(root: Path, run_ids: Sequence[str]) -> list[str]:
+    """Those of the runs whose files say that they wait in a queue that is not ours."""
+    rows = {run_id: read_state(root, run_id) for run_id in run_ids}
+    return [run_id for run_id, row in rows.items() if row and _waits_elsewhere(row)]
+
+
 def wait_until_done(
     root: Path,
     run_ids: list[str],

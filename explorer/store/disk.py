@@ -349,6 +349,14 @@ def write_status(root: Path, run_id: str, status: dict[str, Any]) -> None:
     durable_files.write_json(run_folder(root, run_id) / STATUS, status)
 
 
+def restore_status(root: Path, run_id: str, status: dict[str, Any] | None) -> None:
+    """Put an earlier status back, or none, when an attempt has not begun after all."""
+    if status is None:
+        (run_folder(root, run_id) / STATUS).unlink(missing_ok=True)
+    else:
+        write_status(root, run_id, status)
+
+
 def write_weights(root: Path, run_id: str, folder: Path) -> None:
     """Write where a run's student is, relative to the store. Runs may share a student."""
     durable_files.write_text(

@@ -448,6 +448,21 @@ def test_a_task_of_ones_own_is_added_and_previewed(explorer, known_tasks, store_
     assert (code, "Could not read" in err) == (2, True)
 
 
+def test_no_header_is_offered_until_it_is_given(explorer, tmp_path):
+    """The columns are numbered then, and what is left to do is to name them."""
+    file = tmp_path / "capitals.csv"
+    file.write_text("Rome?,Italy,Spain,A\nMadrid?,Italy,Spain,B\n", encoding="utf-8")
+
+    code, _, err = explorer("tasks", "add", str(file))
+    assert (code, "add --no-header" in err) == (2, True)
+
+    code, _, err = explorer("tasks", "add", str(file), "--no-header")
+    assert code == 2
+    assert "'column 1'" in err
+    assert "--question" in err
+    assert "no-header" not in err
+
+
 def test_run_takes_the_flags_of_lm_eval(explorer, tmp_path, monkeypatch):
     """They replace what the spec asks, by lm-eval's names or ours; without them nothing changes."""
     asked: list[specs.RunSpec] = []

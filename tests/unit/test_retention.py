@@ -167,7 +167,10 @@ def test_a_run_without_answers_is_named_once_with_what_to_do():
     def left_out(**kept):
         return retention.add_retention(frame("t", "s"), both, kept)["excluded_tasks"].tolist()
 
-    lost = "the answers of run {0} are missing, so measure it again with explorer run {0} --again"
+    lost = (
+        "the answers of run {0} are missing or can't be read, so measure it again with "
+        "explorer run {0} --again"
+    )
     assert left_out(t=everything) == ["", f"all tasks: {lost.format('s')}"]
     assert left_out(s=everything) == [f"all tasks: {lost.format('t')}"] * 2
     assert left_out(t=everything, s=tasks[0]) == ["", f"b, c: {lost.format('s')}"]

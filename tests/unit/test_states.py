@@ -463,6 +463,37 @@ def test_a_finished_run_stays_finished_where_the_queue_does_not_answer(store_roo
         jobs.resume(store_root, run_id)
 
     assert disk.load(store_root, run_id) == before
+    assert row_of(store_root, run_id)["state"] == "finished"
+    assert not disk.remeasure_requested(store_root, run_id)
+
+
+def test_a_stopped_run_keeps_its_state_where_the_queue_does_not_answer(store_root, monkeypatch):
+    """Nothing was submitted, so nothing waits."""
+    spec = RunSpec(name="a")
+    disk.open_run(store_root, spec)
+    say(store_root, spec.run_id, "cancelled", error="Cancelled before it started.")
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
+
+    with pytest.raises(JobError):
+        jobs.resume(store_root, spec.run_id)
+
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert row_of(store_root, spec.run_id)["state"] == "cancelled"
+
+
+def test_a_new_measurement_that_waits_elsewhere_is_cancelled(store_root, monkeypatch):
+    """Also where the earlier result says that the run is finished."""
+    run_id = records.write_study(store_root)[1]
+    disk.request_remeasure(store_root, run_id)
+    say(store_root, run_id, "queued", queue="http://127.0.0.1:1")
+    monkeypatch.setattr(ray_head, "connect", lambda **options: None)
+
+    jobs.cancel(store_root, run_id)
+
+    row = row_of(store_root, run_id)
+    assert row["state"] == "finished"
+    assert "was cancelled" in row["error"]
+    assert not disk.remeasure_requested(store_root, run_id)
 
 
 def test_a_new_measurement_cancelled_in_the_queue_leaves_the_result(store_root):

@@ -32,8 +32,9 @@ def pager(num_rows: int, key: str, noun: str, order: str) -> None:
     if num_pages <= 1:
         return
     rows = page_rows(num_rows, key)
-    # The filters may leave fewer pages than the one that was open.
-    st.session_state[key] = rows.start // PAGE_SIZE + 1
+    page = rows.start // PAGE_SIZE + 1
+    if st.session_state.get(key, page) != page:  # the filters leave fewer pages
+        st.session_state[key] = page
     with st.container(horizontal=True, vertical_alignment="center", key=f"{key}_row"):
         st.pagination(num_pages, key=key)
         st.caption(
