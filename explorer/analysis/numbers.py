@@ -39,7 +39,7 @@ def percent(value: Any, low: Any = None, high: Any = None, digits: int = 3) -> s
 
 def _whole(number: float, digits: int) -> str:
     """As `significant`, but never rounded to tens: 141 beside a table's 141."""
-    return significant(number, max(digits, len(f"{abs(number):.0f}")))
+    return significant(number, max(digits, len(str(int(abs(number))))))
 
 
 def dollars(value: Any, digits: int = 3) -> str:

@@ -86,6 +86,7 @@ def test_raw_has_numbers_in_the_same_order():
         (numbers.significant(None), "–"),
         (numbers.percent(0.834, 0.791, 0.872, digits=2), "83 % [79, 87]"),
         (numbers.percent(1.0, 0.735, 1.412, digits=2), "100 % [74, 141]"),
+        (numbers.percent(0.979, 0.956, 0.999, digits=2), "98 % [96, 100]"),
         (numbers.percent(1.0), "100 %"),
         (numbers.percent(0.5, np.nan, 0.6), "50.0 %"),
         (numbers.dollars(0.0496), "$0.0496"),
