@@ -37,7 +37,7 @@ def print_run(root: Path, record: RunRecord, *, wide: bool) -> None:
     run = row_dicts(analysed_runs(root, [record.run_id], unit_cost.UTILISATION))[0]
     print_facts(_every_fact(run) if wide else _summary(record, run), width=NAME_WIDTH)
     if (row := jobs.status_row(root, record.run_id)) and row["state"] != record.status:
-        why = row["error"] or row.get("note") or ""
+        why = row["error"] or row["note"] or ""
         console.print(f"Now: {row['state']}. {why}".rstrip(), markup=False)
     elif row and record.status == "finished" and row["error"]:
         console.print(row["error"], markup=False)

@@ -81,7 +81,8 @@ def submit(specs: list[RunSpec], root: Path, on_progress: OnProgress = no_progre
     Raises:
         BadInput: The queue does not have the device a spec names, or a student is not smaller
             than its teacher.
-        JobError: Ray does not start or does not answer; the runs become interrupted.
+        JobError: Ray does not start or does not answer. Runs that are new become interrupted; the
+            others keep their state where Ray could not be reached at all.
     """
     _submit_runs(specs, root, ("queued", "running", "finished"), on_progress)
     return [spec.run_id for spec in specs]

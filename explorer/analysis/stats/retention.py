@@ -355,9 +355,8 @@ def _left_out(run_id: str, teacher_run_id: str | None, pairs: list[TaskPair]) ->
         if tasks:
             which = "all tasks" if len(tasks) == len(pairs) > 1 else ", ".join(tasks)
             parts.append(
-                f"{which}: the answers of run {owner} are missing or can't be read, so measure it "
-                "again with "
-                f"explorer run {owner} --again"
+                f"{which}: the answers of run {owner} are missing or can't be read, so measure "
+                f"it again with explorer run {owner} --again"
             )
     others = [pair for pair in pairs if pair.reason and pair.task not in without_answers]
     return parts + [f"{pair.task}: {pair.reason}" for pair in others]
