@@ -62,7 +62,7 @@ AXIS = """(() => {
   const place = boxes.find(box => label(box).includes('Across')).getBoundingClientRect();
   return {x: place.x + place.width / 2, y: place.y + place.height / 2};
 })()"""
-RERUN = """((name, quietMs) => new Promise(resolve => {
+RERUN = """((name, quietMs, isSettled) => new Promise(resolve => {
   const app = document.querySelector('.stApp'), start = performance.now();
   const options = [...document.querySelectorAll('[role=option]')];
   let timer;
@@ -70,8 +70,7 @@ RERUN = """((name, quietMs) => new Promise(resolve => {
     const changed = performance.now();
     clearTimeout(timer);
     timer = setTimeout(() => {
-      const state = app.dataset.testScriptState;
-      if (state !== 'notRunning' || document.querySelector('[data-stale=true]')) return;
+      if (!isSettled()) return;
       observer.disconnect();
       resolve(changed - start);
     }, quietMs);
@@ -79,6 +78,11 @@ RERUN = """((name, quietMs) => new Promise(resolve => {
   observer.observe(app, {attributes: true, childList: true, subtree: true});
   options.find(option => option.textContent.trim() === name).click();
 }))"""
+
+
+def settled(tools: ModuleType) -> str:
+    """The condition in the browser that the script has ended and all is drawn."""
+    return f"{tools.IS_DRAWN} && !document.querySelector('{tools.IS_STALE}')"
 
 
 class Browser:
@@ -168,7 +172,7 @@ class Tab:
     def reruns(self, tools: ModuleType) -> list[float]:
         """Seconds of each change of the axis."""
         seconds = []
-        self.wait_for(f"{tools.IS_DRAWN} && !document.querySelector('{tools.IS_STALE}')")
+        self.wait_for(settled(tools))
         time.sleep(tools.SETTLE_MS / 1e3)
         for number in range(RERUNS):
             place = self.evaluate(AXIS)
@@ -178,7 +182,7 @@ class Tab:
                 )
             self.wait_for("document.querySelector('[role=option]')")
             name = AXES[number % len(AXES)]
-            script = f"{RERUN}({json.dumps(name)}, {tools.SETTLE_MS})"
+            script = f"{RERUN}({json.dumps(name)}, {tools.SETTLE_MS}, () => {settled(tools)})"
             seconds.append(self.evaluate(script) / 1e3)
         return seconds
 

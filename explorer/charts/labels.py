@@ -127,9 +127,8 @@ def fitting_ticks(values: Sequence[float], texts: Sequence[str], view: View) -> 
             for a, b in itertools.pairwise(ticks)
         )
 
-    kept = next(
-        (ticks for ticks in (every, *(fewer[::step] for step in every[1:])) if fit(ticks)), every
-    )
+    choices = [every, *(fewer[::step] for step in range(1, len(values) + 1))]
+    kept = next(ticks for ticks in choices if fit(ticks))  # one tick always does
     return {"tickvals": [values[at] for at in kept], "ticktext": [texts[at] for at in kept]}
 
 

@@ -93,9 +93,14 @@ def published_chart(
         unsized = unsized.assign(hover=_hover(unsized, x), **{y: 100 * unsized[y].astype(float)})
         view, placed = _with_band(figure, view, unsized, x, y, ink)
         shown = pd.concat([shown, placed])
-    boxes = _point_boxes(shown, x, y, view, selected) + _point_boxes(mine, x, y, view, None)
+    ringed = shown[shown.index == selected]
+    places, rings, own_places = (
+        zip(part[x], part[y], strict=True) for part in (shown, ringed, mine)
+    )
+    boxes = labels.point_boxes(places, view, rings)
+    taken = [*boxes, *labels.point_boxes(own_places, view)]
     figure.add_hline(y=100, line={"color": ink["quiet"], "width": 1})
-    chart_axes.add_target_line(figure, TARGET_RETENTION, ink, boxes, view, "the larger model")
+    chart_axes.add_target_line(figure, TARGET_RETENTION, ink, taken, view, "the larger model")
     if x in TEACHER_X:
         linked = shown if len(shown) <= MANY_LABELS else shown[shown.index == selected]
         published_overlay.add_teacher_lines(figure, linked, x, TEACHER_X[x], y, ink)
@@ -107,9 +112,9 @@ def published_chart(
     published_overlay.add_own_runs(figure, mine, y, template)
     _add_shapes(figure, shown, x, ink)
     if len(shown) <= MANY_LABELS:
-        _add_labels(figure, shown, x, y, view, ink, selected)
-    if selected is not None and selected in shown.index:
-        theme.add_ring(figure, shown.loc[[selected]], x, y, ink)
+        _add_labels(figure, shown, x, y, view, ink, selected, boxes)
+    if not ringed.empty:
+        theme.add_ring(figure, ringed, x, y, ink)
     _add_note(figure, len(rows) - len(shown), shown, x, ink)
     figure.update_xaxes(title_text=AXES[x], range=view.x_axis, type="log" if view.log else "linear")
     figure.update_yaxes(title_text=HEIGHTS[y], range=view.y_range, ticksuffix=" %")
@@ -210,15 +215,6 @@ def _with_band(
     return wider, unsized.assign(**{x: places})
 
 
-def _point_boxes(
-    points: pd.DataFrame, x: str, y: str, view: View, selected: str | None
-) -> list[labels.Box]:
-    """The boxes of points and of the ring."""
-    ringed = points[points.index == selected]
-    places, rings = (zip(part[x], part[y], strict=True) for part in (points, ringed))
-    return labels.point_boxes(places, view, rings)
-
-
 def _add_family(
     figure: go.Figure,
     group: pd.DataFrame,
@@ -285,6 +281,7 @@ def _add_labels(
     view: View,
     ink: dict[str, str],
     selected: str | None,
+    boxes: list[labels.Box],
 ) -> None:
     """Name the frontier of each larger model and the larger models; hovering names all."""
     fronts = [
@@ -301,10 +298,9 @@ def _add_labels(
         Label(row[TEACHER_X[x]], 100.0, row["compared_to"], of_star=True)
         for row in row_dicts(_teachers(shown, x))
     ]
-    boxes = _point_boxes(shown, x, y, view, selected) + labels.limit_boxes(figure, view)
-    boxes += labels.point_boxes([(star.x, star.y) for star in stars], view)
-    wanted += stars
-    labels.add_names(figure, labels.place_labels(wanted, boxes, view), ink)
+    taken = [*boxes, *labels.limit_boxes(figure, view)]
+    taken += labels.point_boxes([(star.x, star.y) for star in stars], view)
+    labels.add_names(figure, labels.place_labels(wanted + stars, taken, view), ink)
 
 
 def _teachers(shown: pd.DataFrame, x: str) -> pd.DataFrame:

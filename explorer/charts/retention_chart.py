@@ -88,7 +88,10 @@ def retention_chart(
     ringed_ids = list(dict.fromkeys([selected, picked]))
     chosen = (shown["role"] == "teacher") | shown["run_id"].isin([*ringed_ids, *highlighted])
     drawn = thin(shown, ACROSS, y, first=[*best.index, *shown.index[chosen]])
-    chart_axes.add_target_line(figure, target, ink, _point_boxes(drawn, y, ringed_ids, view), view)
+    ringed = drawn[drawn["run_id"].isin(ringed_ids)]
+    places, rings = (zip(part[ACROSS], part[y], strict=True) for part in (drawn, ringed))
+    boxes = labels.point_boxes(places, view, rings)
+    chart_axes.add_target_line(figure, target, ink, boxes, view)
     if x_limit is not None and not shown.empty:
         place = chart_axes.limit_place(
             runs, x, x_limit, candidates.main_teacher(whole), times=times
@@ -110,12 +113,13 @@ def retention_chart(
         marks.add_shape_legend(figure, shapes, ink)
     notes = _notes(runs, shown, drawn, view)
     first = drawn[drawn["run_id"].isin([picked, *highlighted])]
-    _add_labels(figure, drawn, pd.concat([best, first]), y, view, notes, groups, ink, ringed_ids)
+    taken = [*boxes, *labels.limit_boxes(figure, view), labels.corner_box(notes, view)]
+    _add_labels(figure, drawn, pd.concat([best, first]), y, view, taken, groups, ink, ringed_ids)
     for run_id in ringed_ids:
-        ringed = drawn[drawn["run_id"] == run_id]
-        if not ringed.empty:
-            theme.add_ring(figure, ringed, ACROSS, y, ink, strong=run_id == picked)
-            figure.data[-1].legendgroup = groups[ringed.index[0]]
+        point = ringed[ringed["run_id"] == run_id]
+        if not point.empty:
+            theme.add_ring(figure, point, ACROSS, y, ink, strong=run_id == picked)
+            figure.data[-1].legendgroup = groups[point.index[0]]
     if shown.empty:
         if whole[ACROSS].notna().any():
             needs = "retention needs the teacher's scores on the same tasks"
@@ -236,29 +240,18 @@ def _add_frontier(figure: go.Figure, best: pd.DataFrame, y: str, view: View, col
         named = True
 
 
-def _point_boxes(
-    points: pd.DataFrame, y: str, ringed_ids: list[str | None], view: View
-) -> list[labels.Box]:
-    """The boxes of points and of rings."""
-    ringed = points[points["run_id"].isin(ringed_ids)]
-    places, rings = (zip(part[ACROSS], part[y], strict=True) for part in (points, ringed))
-    return labels.point_boxes(places, view, rings)
-
-
 def _add_labels(
     figure: go.Figure,
     drawn: pd.DataFrame,
     best: pd.DataFrame,
     y: str,
     view: View,
-    notes: list[str],
+    taken: list[labels.Box],
     groups: "pd.Series[str]",
     ink: dict[str, str],
     ringed_ids: list[str | None],
 ) -> None:
     """Name `best` and the teachers, each once, where there is room; hovering names all."""
-    taken = _point_boxes(drawn, y, ringed_ids, view) + labels.limit_boxes(figure, view)
-    taken.append(labels.corner_box(notes, view))
     teachers = drawn[(drawn["role"] == "teacher") & ~drawn.index.isin(best.index)]
     # The best point comes last and is named first.
     named = pd.concat([teachers.iloc[::-1], best])

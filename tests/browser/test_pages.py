@@ -114,7 +114,8 @@ def test_the_benchmark_sees_the_end_of_a_rerun(states: list[str], tmp_path):
     )
 
     with page_speed.chromium(tools) as browser, browser.visit(file.as_uri(), "p") as tab:
-        seconds = tab.evaluate(f"{page_speed.RERUN}('TTFT', 500)")
+        is_settled = page_speed.settled(tools)
+        seconds = tab.evaluate(f"{page_speed.RERUN}('TTFT', 500, () => {is_settled})")
 
         assert seconds > 0
         assert tab.evaluate("document.querySelector('.stApp').dataset.last") == "drawn"

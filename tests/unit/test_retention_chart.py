@@ -289,11 +289,11 @@ def test_no_name_touches_the_ring_around_the_pick(picked):
         at_x, at_y = view.pixel(ring.x[0], ring.y[0])
         outside = (ring.marker.size + ring.marker.line.width) / 2
         for left, right, middle in name_boxes(figure):
-            below, above = middle - 8, middle + 8
+            top, bottom = middle - 8, middle + 8
             assert (
                 right <= at_x - outside
                 or left >= at_x + outside
-                or (below >= at_y + outside or above <= at_y - outside)
+                or (top >= at_y + outside or bottom <= at_y - outside)
             )
 
 
